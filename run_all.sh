@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# bash run_all.sh [SUITE] [options]       runs what is missing of a suite, collects the rows and draws every figure
+# bash run_all.sh test [pytest options]   runs the tests
+# bash run_all.sh setup                   only sets up .venv, which the others do first where needed
+#
+# SUITE: digits (default), cifar10, cifar100, imagenet. Options: those of `python -m benchmarks launch`.
+# PYTHON=... names the Python (3.10 or later) to make .venv with.
+# Exit status: 0 all done; 1 some runs or tests failed; 2 bad arguments, or no .venv can be made; 130 stopped with Ctrl-C.
+
+here=$(pwd -P)
+CDPATH='' cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" || exit 2
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+trap 'exit 130' INT
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+new_enough() {
+    "$1" -c "import sys${2:-}; sys.exit(sys.version_info < (3, 10))" 2>/dev/null
+}
+
+find_python() {
+    local names=(python3 python3.13 python3.12 python3.11 python3.10 python)
+    if [[ -n ${PYTHON:-} ]]; then names=("$PYTHON"); fi
+    for python in "${names[@]}"; do
+        if new_enough "$python"; then return; fi
+    done
+    fail "no Python 3.10 or later (tried: ${names[*]}); install one, or name it with PYTHON=/path/to/python3"
+}
+
+# The copy of pyproject.toml is written when the installation has ended: an interrupted one starts again.
+ready() {
+    cmp -s pyproject.toml .venv/installed && .venv/bin/python -c "" 2>/dev/null
+}
+
+set_up() {
+    if ready; then return; fi
+    if command -v flock >/dev/null; then
+        exec 9<pyproject.toml
+        flock -n 9 || { echo "waiting for another start that is setting up .venv"; flock 9; }
+    fi
+    if ! ready; then install; fi
+    exec 9<&-
+}
+
+install() {
+    echo "setting up .venv with $("$python" --version): this installs PyTorch and the rest once and takes a few minutes"
+    if ! new_enough .venv/bin/python ", pip"; then
+        new_enough "$python" ", ensurepip, venv" ||
+            fail "$python cannot make virtual environments: install python3-venv, or name another with PYTHON="
+        said=$("$python" -m venv --clear .venv 2>&1) || fail "$python could not make .venv: ${said##*$'\n'}"
+    fi
+    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check -e . >.venv/install.log 2>&1; then
+        cat .venv/install.log >&2
+        fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
+    fi
+    cp pyproject.toml .venv/installing && mv .venv/installing .venv/installed
+}
+
+if ready; then python=.venv/bin/python; else find_python; fi
+
+case ${1:-} in
+    -h | --help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' run_all.sh
+        exit ;;
+    setup)
+        set_up
+        exit ;;
+    test)
+        set_up
+        exec .venv/bin/python -m pytest "${@:2}" ;;
+    "" | -*)
+        set -- digits "$@" ;;
+esac
+
+if [[ $here != "$PWD" ]]; then  # relative paths are the caller's
+    before=""
+    for word; do
+        shift
+        case $word in
+            --results=[!/]* | --data=[!/]*) word=${word%%=*}=$here/${word#*=} ;;
+            [!/-]*.py:*) word=$here/$word ;;
+            [!/-]*) if [[ $before == --results || $before == --data ]]; then word=$here/$word; fi ;;
+        esac
+        before=$word
+        set -- "$@" "$word"
+    done
+    if [[ -n ${DATA_DIR:-} && $DATA_DIR != /* ]]; then DATA_DIR=$here/$DATA_DIR; fi
+fi
+
+# Bad arguments end here, before any installation.
+asked=$("$python" - "$@" <<'END'
+import sys
+from benchmarks.__main__ import parser
+from benchmarks.grid import Spec
+from benchmarks.suites import suite_grid
+try:
+    args = parser().parse_args(["launch", *sys.argv[1:]])
+    suite_grid(args.suite, args.profile, ())
+    for sparsity in args.sparsities or (0.5,):
+        Spec(args.suite, "any", sparsity, 0, args.epochs)
+except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+print(args.suite, args.profile, args.results)
+END
+) || exit 2
+
+set_up
+.venv/bin/python -m benchmarks launch "$@"
+status=$?
+if ((status > 1)); then exit $status; fi
+read -r suite profile results <<<"$asked"
+.venv/bin/python -m reproduce "$suite" --profile "$profile" --results "$results" || status=1
+exit $status
