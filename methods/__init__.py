@@ -1,0 +1,52 @@
+"""Sparse-training methods behind one interface: `available()`, `get(name)`, `SparseModel`, `Training`."""
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from functools import cache
+from pathlib import Path
+
+from methods.base import Sparsifier, nearest
+from methods.model import SparseModel
+from methods.training import Training
+
+__all__ = ["Sparsifier", "SparseModel", "Training", "available", "get"]
+
+
+@cache
+def _methods():
+    found = {}
+    beyond = pkgutil.iter_modules([f"{folder}/beyond" for folder in __path__], "methods.beyond.")
+    for module in [*pkgutil.iter_modules(__path__, "methods."), *beyond]:
+        for cls in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(cls) and issubclass(cls, Sparsifier) and cls.__module__ == module.name and "name" in vars(cls) and cls.name:
+                found.update({name: cls for name in (cls.name, *vars(cls).get("aliases", ()))})
+    return found
+
+
+def available():
+    """Names of all methods, sorted; a file that is put into this folder, or into beyond/, is found by itself."""
+    return sorted({cls.name for cls in _methods().values()})
+
+
+def get(method):
+    """The Sparsifier class for a name, an alias, "file.py:Class" or the class itself. Raises ValueError in one line."""
+    if inspect.isclass(method) and issubclass(method, Sparsifier):
+        return method
+    path, _, attribute = str(method).rpartition(":")
+    if not path:
+        if method not in _methods():
+            raise ValueError(nearest(method, _methods(), "method"))
+        return _methods()[method]
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path} for the method {method}")
+    name = "method_" + Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    cls = getattr(module, attribute, None)
+    if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
+        raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier")
+    return cls

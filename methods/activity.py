@@ -1,0 +1,77 @@
+"""What flows into and back out of each layer: the sums over samples and positions that GSE's samplers need."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from methods.training import joined
+
+
+class Activity:
+    """Per-layer sums of inputs h and output gradients δ over the samples (and positions, for convolutions) of some batches.
+
+    `gradient` (N,) is the sum of the loss gradients over the batches at every connection.
+
+    `signs(n)` draws ±1 for n samples and positions, giving Σrh and Σrδ (GraEst), or is None for Σ|h| and Σ|δ| (GraBo). With
+    `literal`, convolutions take δ at the first sample and position alone, times the sum of the signs (a slip in GSE's code).
+    Linear layers and 2-D convolutions are followed; other layers are sampled uniformly.
+    """
+
+    def __init__(self, run, batches, signs, literal=False):
+        self.layout, self.signs, self.literal = run.model.layout, signs, literal
+        self.sums = {}
+        hooks = []
+        for entry in self.layout.entries:
+            module = run.model.net.get_submodule(entry.name.rpartition(".")[0])
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                hooks.append(module.register_forward_hook(self._hook(entry)))
+        try:
+            # the gradient of the same passes, so that growth costs no second ones
+            self.gradient = run.gradient(run.theta * run.method.mask, batches)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, entry):
+        def forward(module, args, output):
+            if not output.requires_grad:  # computed under no_grad
+                return
+            h = rows_of_input(module, args[0].detach().float())
+            r = self.signs(h.shape[1])
+            r = None if r is None else r.to(h)
+            inputs = h.abs().sum(1) if r is None else h.transpose(1, 2) @ r
+
+            def backward(gradient):
+                delta = gradient.float()
+                delta = delta.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else delta
+                delta = delta.reshape(-1, delta.shape[-1])  # (samples and positions, outputs)
+                if r is None:
+                    outputs = delta.abs().sum(0)
+                elif self.literal and isinstance(module, nn.Conv2d):
+                    outputs = delta[0] * r.sum()
+                else:
+                    outputs = delta.T @ r
+                old = self.sums.get(entry.name, (0, 0))
+                self.sums[entry.name] = old[0] + outputs, old[1] + inputs
+            output.register_hook(backward)
+        return forward
+
+    def weights(self):
+        """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, constant where there is nothing to go by."""
+        def usable(values):
+            values = joined(values).abs().cpu()
+            # a row of zeros could not be sampled from
+            return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
+        uniform = {e.name: (torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries}
+        return [tuple(map(usable, self.sums.get(name, value))) for name, value in uniform.items()]
+
+
+def rows_of_input(module, x):
+    """Inputs of each output position, (groups, samples · positions, fan_in), in the layout's order (kernel, channel)."""
+    if isinstance(module, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    padding = module._reversed_padding_repeated_twice
+    x = F.pad(x, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    patches = F.unfold(x, module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)
+    kernel = module.kernel_size[0] * module.kernel_size[1]
+    patches = patches.unflatten(1, (module.groups, -1, kernel))  # (B, groups, channels of a group, kernel, positions)
+    return patches.permute(1, 0, 4, 3, 2).reshape(module.groups, -1, kernel * x.shape[1] // module.groups)

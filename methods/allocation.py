@@ -1,0 +1,84 @@
+"""How many weights each layer keeps. All counts are integers that sum to the budget."""
+import torch
+
+from methods.ranking import keep
+
+ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "lamp", "global")
+
+
+def count(total, sparsity):
+    """Weights that remain of `total`: round(total · (1 − sparsity)), free of binary truncation (int(1000·(1−.9)) is 99)."""
+    return round(total - total * sparsity)
+
+
+def allocate(layout, name, sparsity, theta=None, redistribute=False):
+    """Number of weights that each layer keeps, as a list of integers.
+
+    They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp` and `global` rank the
+    weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name or less than one weight a layer.
+    """
+    budget = count(layout.size, sparsity)
+    if name in ("lamp", "global"):
+        score = lamp(layout, theta) if name == "lamp" else theta.abs()
+        return [int(k) for k in layout.layer_sums(keep(score, budget))]
+    if name not in ALLOCATIONS:
+        raise ValueError(f"unknown allocation {name!r}; known: {', '.join(ALLOCATIONS)}")
+    if budget < len(layout.sizes):
+        raise ValueError(f"sparsity {sparsity} leaves {budget} weights for {len(layout.sizes)} layers; it needs one a layer at least")
+    density = budget / layout.size
+    if name == "uniform":
+        densities = [density] * len(layout.sizes)
+    else:
+        raw = [RAW_DENSITY[name](e.shape) for e in layout.entries]
+        densities = scale_densities(raw, layout.sizes, budget, redistribute or name != "er_gse")
+    real = [d * n for d, n in zip(densities, layout.sizes)]
+    return round_counts(real, round(sum(real)), layout.sizes)
+
+
+RAW_DENSITY = {
+    "erk": lambda shape: sum(shape) / _product(shape),                                       # Evci et al. 2020
+    "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),                        # channels only
+    "er_gse": lambda shape: (shape[0] + _product(shape[1:])) / _product(shape),               # convolutions as matrices (GSE)
+}
+
+
+def _product(shape):
+    return int(torch.Size(shape).numel())
+
+
+def scale_densities(raw, sizes, budget, redistribute=True):
+    """ε·raw per layer such that the kept weights sum to `budget`, clipped at 1.
+
+    With `redistribute`, what a clipped layer cannot take goes to the others (the layers at the maximum become dense together, then
+    ε is found again); without, the sum falls short (GSE's code).
+    """
+    dense = [False] * len(raw)
+    while True:
+        free = budget - sum(n for n, full in zip(sizes, dense) if full)
+        epsilon = free / sum(r * n for r, n, full in zip(raw, sizes, dense) if not full) if not all(dense) else 0
+        densities = [1.0 if full else epsilon * r for r, full in zip(raw, dense)]
+        largest = max(densities)
+        if largest <= 1 or not redistribute:
+            return [min(d, 1.0) for d in densities]
+        dense = [full or d == largest for d, full in zip(densities, dense)]
+
+
+def round_counts(real, total, sizes, least=1):
+    """Real counts → integers between `least` and the layer's size that sum to `total`, by largest remainders."""
+    counts = [min(max(int(r), least), n) for r, n in zip(real, sizes)]
+    order = sorted(range(len(real)), key=lambda i: counts[i] - real[i])
+    while (missing := total - sum(counts)) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [i for i in order[::step] if (counts[i] < sizes[i] if step > 0 else counts[i] > least)]
+        for i in movable[:abs(missing)]:
+            counts[i] += step
+    return counts
+
+
+def lamp(layout, theta):
+    """LAMP score w²/Σ_{|v|≥|w|} v² within each layer, (N,) (Lee et al. 2021). The largest weight of each layer scores 1."""
+    scores = []
+    for piece in theta.detach().split(layout.sizes):
+        square, order = piece.square().sort(descending=True, stable=True)
+        scores.append(torch.empty_like(piece).scatter_(0, order, square / square.cumsum(0).clamp_min(1e-38)))
+    return torch.cat(scores)

@@ -1,0 +1,121 @@
+"""Pruning at initialisation: one mask, found before the first step."""
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from methods.allocation import count
+from methods.base import Sparsifier, option
+from methods.ranking import keep
+from methods.training import arguments
+
+
+class AtInit(Sparsifier):
+    """Keeps the weights of the largest score."""
+
+    n_batches = option(0, help="training batches to score on; 0: the recipe's, about ten images a class")
+    restore_bn = option(False, help="bring back the running statistics that the scoring passes moved")
+
+    def start(self, run, cycle):
+        if self.restore_bn:
+            run.snapshot("start")
+        self.set_mask(self.choose(run))
+        if self.restore_bn:
+            run.rewind("start")
+            run.snapshots.pop("start")
+        run.clear(~self.mask)
+
+    def choose(self, run):
+        try:
+            score = self.score(run, run.batches(self.n_batches or None)).detach()
+        except RuntimeError as error:  # an operation without a second derivative, for one
+            raise ValueError(f"{self.name} cannot score this network: {str(error).splitlines()[0]}") from error
+        self.check(score)
+        return keep(score, self.budget)
+
+    def check(self, score):
+        if not torch.isfinite(score).all():
+            raise ValueError(f"{self.name} cannot score this network: a score is not finite")
+
+
+class SNIP(AtInit):
+    """Connection sensitivity |g·w| (Lee et al. 2019)."""
+
+    name = "snip"
+
+    def score(self, run, batches):
+        return (run.gradient(run.theta, batches) * run.theta).abs()
+
+
+class GraSP(AtInit):
+    """Preservation of gradient flow: the largest w·Hg are kept (Wang et al. 2020)."""
+
+    name = "grasp"
+    temperature = option(200.0, least=1e-3, help="divides the logits")
+
+    def score(self, run, batches):
+        weights = run.theta.detach().requires_grad_()
+
+        def gradient(x, y, create_graph):
+            return torch.autograd.grad(run.loss(weights, x, y, self.temperature), weights, create_graph=create_graph)[0]
+
+        with TwiceDifferentiable(), sdpa_kernel(SDPBackend.MATH):
+            total = sum(gradient(x, y, False) for x, y in batches)
+            return weights * sum(torch.autograd.grad(gradient(x, y, True) @ total, weights)[0] for x, y in batches)
+
+
+class TwiceDifferentiable(TorchFunctionMode):
+    """Operations whose fused form has no second derivative are computed step by step."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.hardsigmoid:
+            return F.relu6(args[0] + 3) / 6
+        fused = getattr(func, "__name__", "") not in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+        with torch.backends.cudnn.flags(enabled=fused and torch.backends.cudnn.enabled):
+            return func(*args, **(kwargs or {}))
+
+
+class SynFlow(AtInit):
+    """Iterative synaptic flow, without data (Tanaka et al. 2020)."""
+
+    name = "synflow"
+    rounds = option(100, least=1)
+
+    def choose(self, run):
+        net = run.model.export().double().eval()
+        for value in [*net.parameters(), *net.buffers()]:
+            value.requires_grad_(False).copy_(value.abs())
+        args, kwargs = tree_map_only(torch.Tensor, self.ones, arguments(run.batches(1)[0][0]))
+        size, mask = run.theta.detach().double().abs(), torch.ones_like(self.mask)
+        for k in range(1, self.rounds + 1):
+            weights = (size * mask).requires_grad_()
+            with Homogeneous():
+                output = functional_call(net, self.layout.named_views(weights), args, kwargs, tie_weights=False)
+            flow = sum(value.sum() for value in tree_leaves(output) if torch.is_tensor(value))
+            # divided by itself against overflow, which changes no ranking (GSE)
+            score, = torch.autograd.grad(flow / flow.detach(), weights)
+            self.check(score)
+            left = count(self.layout.size, 1 - (1 - self.sparsity) ** (k / self.rounds))
+            mask = keep((score * weights).detach().masked_fill(~mask, -1), left if k < self.rounds else self.budget)
+        return mask
+
+    @staticmethod
+    def ones(x):
+        """Ones in the shape of one sample; tokens stay, for it is their embeddings that flow in."""
+        return torch.ones_like(x[:1], dtype=torch.float64) if x.is_floating_point() else x[:1]
+
+
+class Homogeneous(TorchFunctionMode):
+    """Normalisation over features, GELU, softmax and dropout become the identity, so that flow is conserved (GSE's code for ViT)."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (F.layer_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax, F.dropout):
+            return args[0]
+        if func is F.scaled_dot_product_attention:
+            # without any softmax, as in GSE's code, attention is cubic in its input and four layers overflow float64;
+            # ours: rows that sum to one, as softmax's do, with the sum a constant
+            scores = args[0] @ args[1].transpose(-2, -1)
+            return scores / scores.detach().sum(-1, keepdim=True).clamp_min(1e-300) @ args[2]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,234 @@
+"""`Sparsifier`: the one interface behind which every method stands."""
+import difflib
+import math
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from methods.allocation import count
+from methods.ranking import keep
+
+
+class Option:
+    """A declared option of a method: `option(first, *others)` allows these values, `option(number)` numbers from `least` to `most`."""
+
+    def __init__(self, default, *others, help="", least=0, most=math.inf):
+        self.default, self.choices, self.help = default, (default, *others) if others else (), help
+        self.least, self.most = least, most
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, instance, owner):
+        return self if instance is None else instance.chosen.get(self.name, self.default)
+
+    def parse(self, value):
+        """`value` (perhaps text) in this option's type; ValueError in one line if it is not one of its values."""
+        kind = type(self.default)
+        try:
+            if kind is bool:
+                parsed = {"true": True, "false": False}[str(value).lower()]
+            elif kind is str:
+                parsed = value if isinstance(value, str) else None
+            else:
+                parsed = kind(float(value)) if not isinstance(value, bool) and math.isfinite(float(value)) else None
+                parsed = parsed if parsed == float(value) and self.least <= parsed <= self.most else None
+        except (KeyError, TypeError, ValueError):
+            parsed = None
+        if parsed is None or (self.choices and parsed not in self.choices):
+            allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+            if kind in (int, float):
+                allowed += f" of at least {self.least:g}" * (self.least > -math.inf) + f" and at most {self.most:g}" * (self.most < math.inf)
+            raise ValueError(f"option {self.name} takes {' or '.join(map(str, self.choices)) or allowed}, not {value!r}")
+        return parsed
+
+
+option = Option
+
+
+def nearest(name, names, what):
+    """The line that says that `name` is unknown, with the nearest of `names`."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
+
+
+class Cycle(NamedTuple):
+    """One training schedule: `epochs` long, begun at epoch `first`; `lr` replaces the recipe's schedule by a constant share of its rate."""
+
+    epochs: int
+    first: int = 0
+    lr: float = 0.0
+
+
+class Sparsifier(nn.Module):
+    """Maps the stored weights theta (N,) to the sparse weights (N,) that the network computes with.
+
+    A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
+    attributes. `mask` (N,) marks the active weights; what a run must not lose is a buffer. `run` is a `methods.training.Training`.
+
+    Raises ValueError for a sparsity outside [0, 1) and for options with wrong names or values.
+    """
+
+    name = None             # how commands call it; a class without a name is a building block
+    aliases = ()
+    passes = 1              # forward and backward passes per step, the losses averaged (ProbMask: 2)
+    keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
+    replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
+    exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
+    gradient = "masked"     # theta's gradient: "masked" (active weights only), "dense" (straight-through), "shaped" (a formula of its own)
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__()
+        if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+            raise ValueError(f"sparsity must lie in [0, 1), not {sparsity!r}")
+        known = self.options()
+        for name in options:
+            if name not in known:
+                raise ValueError(nearest(name, known, f"option of {self.name or type(self).__name__}"))
+        self.chosen = {name: known[name].parse(value) for name, value in options.items()}
+        self.layout, self.sparsity = layout, sparsity
+        self.register_buffer("mask", torch.ones(layout.size, dtype=torch.bool))
+        self.budget = self.final_budget()
+        if self.budget < len(layout.sizes):
+            raise ValueError(f"sparsity {sparsity} leaves {self.budget} weights for {len(layout.sizes)} layers; each needs one at least")
+
+    @classmethod
+    def options(cls):
+        """{name: Option} of this method; a plain value in a subclass closes an option of its base."""
+        names = [name for base in reversed(cls.__mro__) for name in vars(base)]
+        return {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, None), Option)}
+
+    @classmethod
+    def skip(cls, task):
+        """Why this method is not run on a task ("cifar10-vit"), in a few words; None where it is."""
+        return None
+
+    def final_budget(self):
+        """Active weights at the end of training."""
+        return count(self.layout.size, self.sparsity)
+
+    @classmethod
+    def levels(cls, sparsity, options):
+        """Sparsities that a run to `sparsity` passes, each of which gives a row; the last is `sparsity`."""
+        return [sparsity]
+
+    def cycles(self, epochs):
+        """The training schedules, one after the other, where the recipe has `epochs`."""
+        return [Cycle(epochs)]
+
+    def budget_at(self, cycle):
+        """Active weights at the end of a cycle."""
+        return self.budget
+
+    def settled(self, run):
+        """Whether a mask within the budget will stay so: then its accuracy counts, else that of the last epoch alone (AC/DC)."""
+        return self.exact
+
+    def groups(self):
+        """Groups for the optimiser of those parameters of the method that are not to be trained as theta is.
+
+        Each is a dictionary as torch's optimisers take it; `lr_scale` is its learning rate as a multiple of the recipe's.
+        """
+        return []
+
+    def added_loss(self, run):
+        """What the method adds to the loss, once a step: a scalar with gradients, or None."""
+
+    def start(self, run, cycle):
+        """Before each cycle: first mask, prune at initialisation, rewind."""
+
+    def forward(self, theta):
+        """Every step: elementwise only, no ranking and no synchronisation, so that it can be captured in a graph."""
+        return theta * self.mask
+
+    def before_step(self, run):
+        """Gradients are there, weights are not changed yet; False skips the optimiser's step."""
+
+    def after_step(self, run):
+        """Weights have changed: next threshold, mask, schedule."""
+
+    def set_mask(self, mask):
+        self.mask.copy_(mask)
+
+    @torch.no_grad()
+    def prune(self, run, kept):
+        """Keep the `kept` most salient active weights of all; the others restart at zero, so that masks are nested."""
+        self.set_mask(keep(self.saliency(run).masked_fill(~self.mask, -1), kept))
+        run.clear(~self.mask)
+
+    def saliency(self, run):
+        """What `prune` ranks, (N,), at least 0."""
+        return run.theta.abs()
+
+    def training_cost(self, sparse, dense):
+        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass."""
+        return 2 * sparse + (sparse if self.gradient == "masked" else dense)
+
+
+class Ramped(Sparsifier):
+    """A method whose global sparsity follows the cubic schedule of Zhu & Gupta (2018) and whose mask ranks all weights."""
+
+    threshold = option("quantile_lerp", "topk_exact", "kth_value", help="how many weights a sparsity keeps")
+    ramp_start = option(5 / 160, most=1, help="start of the ramp, as a share of training")
+    ramp_end = option(80 / 160, most=1, help="end of the ramp, as a share of training")
+    ramp_power = option(3.0, help="0 is the final sparsity from the first step on, 3 the cubic schedule")
+    ramp_granularity = option("step", "epoch")
+
+    def start(self, run, cycle):
+        self.refresh(run.theta, self.scheduled(run, 0))
+
+    def after_step(self, run):
+        self.refresh(run.theta, self.scheduled(run, run.step + 1))
+
+    @torch.no_grad()
+    def refresh(self, theta, sparsity):
+        """New mask (and what depends on it) from the weights theta (N,) at this sparsity."""
+        kept, _ = self.kept(sparsity)
+        self.set_mask(keep(theta.abs(), kept))
+
+    def scheduled(self, run, done):
+        """Sparsity after `done` optimiser steps."""
+        if self.ramp_granularity == "epoch":
+            done -= done % run.steps_per_epoch
+        first, last = self.ramp_start * run.total_steps, self.ramp_end * run.total_steps
+        return self.sparsity * ramp(done, first, last, self.ramp_power)
+
+    def kept(self, sparsity):
+        """(weights kept, share of the way from the largest pruned to the smallest kept |w| at which the threshold lies)."""
+        n = self.layout.size
+        if sparsity <= 0:
+            return n, 0.0
+        if self.threshold == "quantile_lerp":
+            position = (n - 1) * sparsity
+            return n - math.floor(position) - 1, position - math.floor(position)
+        return (count(n, sparsity) if self.threshold == "topk_exact" else n - int(n * sparsity)), 0.0
+
+    def final_budget(self):
+        return self.kept(self.sparsity)[0]
+
+
+def ramp(t, first, last, power=3.0):
+    """Zhu & Gupta's schedule from 0 at `first` to 1 at `last`: 1 − (1 − x)^power; power 0 is 1 throughout."""
+    if power == 0 or t >= last:
+        return 1.0
+    return 1 - (1 - (t - first) / (last - first)) ** power if t > first else 0.0
+
+
+class Through(torch.autograd.Function):
+    """See `through`."""
+
+    @staticmethod
+    def forward(ctx, value, surrogate):
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, gradient
+
+
+def through(value, surrogate):
+    """`value` forward, bit for bit; backward its gradient goes to `surrogate` unchanged (straight-through, Bengio et al. 2013)."""
+    return Through.apply(value.detach(), surrogate)

@@ -1,0 +1,133 @@
+"""Methods of several training cycles: learning-rate rewinding and lottery tickets."""
+import math
+
+from methods.allocation import count
+from methods.base import Cycle, Sparsifier, option
+from methods.st3 import ST3
+
+
+class Iterative(Sparsifier):
+    """Prune, rewind, train again: one cycle for each level of sparsity, the first dense."""
+
+    level_list = option("", help="sparsities of the cycles, such as 0,0.5,0.9 (GSE); empty: 20 % of what is left at a time")
+
+    @classmethod
+    def levels(cls, sparsity, options):
+        text = options.get("level_list", cls.level_list.default)
+        try:
+            listed = [float(word) for word in text.split(",")] if text else [1 - 0.8**c for c in range(100)]
+            if listed != sorted(listed) or not (0 <= listed[0] and listed[-1] <= 1):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"option level_list takes rising sparsities with commas between, not {text!r}") from None
+        same = [level for level in listed if abs(level - sparsity) < 1e-6]
+        return [level for level in listed if level < sparsity - 1e-6] + (same or [sparsity])
+
+    def cycles(self, epochs):
+        return [Cycle(epochs)] * len(self.levels(self.sparsity, self.chosen))
+
+    def level(self, cycle):
+        return self.levels(self.sparsity, self.chosen)[cycle]
+
+    def budget_at(self, cycle):
+        return count(self.layout.size, self.level(cycle))
+
+    def final_budget(self):
+        return self.budget_at(-1)
+
+
+class LRR(Iterative):
+    """Learning-rate rewinding: weights go on from the cycle before, the learning rate starts again (Renda et al. 2020)."""
+
+    name = "lrr"
+    source = option("best", "last", help="weights that the next cycle starts from: best on validation, or last")
+    momentum = option("reset", "keep")
+    threshold = option("quantile_lerp", "topk_exact", help="how many weights a sparsity keeps")
+    replay = option("none", "all", "crops", help="later cycles see the first cycle's batches, or its crops and flips in another order")
+
+    @property
+    def keeps_best(self):
+        return self.source == "best"
+
+    def budget_at(self, cycle):
+        lerp = self.threshold == "quantile_lerp" and self.level(cycle) > 0
+        return self.layout.size - math.floor((self.layout.size - 1) * self.level(cycle)) - 1 if lerp else super().budget_at(cycle)
+
+    def start(self, run, cycle):
+        if cycle:
+            self.rewind(run)
+            self.prune(run, self.budget_at(cycle))
+
+    def rewind(self, run):
+        if self.source == "best":
+            run.rewind("best")
+        if self.momentum == "reset":
+            run.optimizer.state.clear()
+
+
+class LRRAugReset(LRR):
+    """LRR whose cycles all see the same batches: ST-3's explanation of what LRR gains (figure 3, top right)."""
+
+    name = "lrr_aug_reset"
+    replay = option("all", "crops", "none")
+
+
+class LRRST3(LRR, ST3):
+    """LRR's levels with ST-3's forward pass; the dense weights survive, so that a zeroed weight may return."""
+
+    name, aliases = "lrr_st3", ()
+    gradient = "dense"
+    mask_form = option("live", "frozen_in_cycle", help="threshold at every step, as the paper implies, or once a cycle, as coded")
+
+    def start(self, run, cycle):
+        if cycle:
+            self.rewind(run)
+        self.refresh(run.theta, self.level(cycle))
+
+    def cycles(self, epochs):
+        return Iterative.cycles(self, epochs)
+
+    def before_step(self, run):
+        """Every cycle trains the dense weights, unlike ST-3's fine-tuning."""
+
+    def after_step(self, run):
+        if self.mask_form == "live":
+            self.refresh(run.theta, self.level(run.cycle))
+
+
+class IMP(Iterative):
+    """Lottery tickets: weights rewind to an early step and train again from there (Frankle & Carbin 2019, Frankle et al. 2020)."""
+
+    name = "imp"
+    rewind_epoch = option(0, help="epoch of the first cycle that weights rewind to")
+    rounding = option("exact", "open_lth", help="open_lth prunes one weight more at each level")
+
+    def cycles(self, epochs):
+        if self.rewind_epoch >= epochs:
+            raise ValueError(f"option rewind_epoch must be less than the {epochs} epochs of a cycle, not {self.rewind_epoch}")
+        first, *others = super().cycles(epochs)
+        return [first, *(cycle._replace(first=self.rewind_epoch) for cycle in others)]
+
+    def budget_at(self, cycle):
+        cycle %= len(self.levels(self.sparsity, self.chosen))
+        if self.level_list or abs(self.level(cycle) - (1 - 0.8**cycle)) > 1e-6:  # not one of the 20 % steps
+            return super().budget_at(cycle)
+        kept = self.layout.size
+        for _ in range(cycle):
+            kept -= round(0.2 * kept) if self.rounding == "exact" else math.ceil(0.2 * kept) + 1
+        return kept
+
+    def start(self, run, cycle):
+        if cycle == 0:
+            run.snapshot("rewind")
+        else:
+            mask = self.mask.clone()
+            self.prune(run, self.budget_at(cycle))
+            run.rewind("rewind")
+            run.optimizer.state.clear()
+            run.clear(~self.mask)
+            assert not (self.mask & ~mask).any(), "masks are nested"
+
+    def after_step(self, run):
+        if run.cycle == 0 and run.step + 1 == self.rewind_epoch * run.steps_per_epoch:
+            run.snapshot("rewind")

@@ -1,0 +1,26 @@
+"""Discovering neural wirings (Wortsman et al. 2019)."""
+import torch
+
+from methods.base import Sparsifier, through
+from methods.ranking import keep_each
+
+
+class DNW(Sparsifier):
+    """The smallest weights of each layer are zero in the forward pass from the first step on; gradients go straight through."""
+
+    name = "dnw"
+    gradient = "dense"
+
+    def final_budget(self):
+        self.counts = [n - int(n * self.sparsity + 1e-9) for n in self.layout.sizes]
+        return sum(self.counts)
+
+    def forward(self, theta):
+        return through(theta * self.mask, theta)
+
+    def start(self, run, cycle):
+        self.after_step(run)
+
+    @torch.no_grad()
+    def after_step(self, run):
+        self.set_mask(keep_each(run.theta.abs(), self.counts, self.layout.sizes))

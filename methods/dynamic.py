@@ -1,0 +1,147 @@
+"""Static random masks and dynamic sparse training: SET and RigL."""
+import math
+
+import torch
+
+from methods.allocation import allocate, count
+from methods.base import Sparsifier, option
+from methods.ranking import keep_each
+
+
+class Static(Sparsifier):
+    """A random mask that never changes."""
+
+    name = "static"
+    allocation = option("erk", "er", "er_gse", "uniform", help="weights per layer")
+    redistribute = option(False, help="er_gse: what a full layer cannot take goes to the others")
+    sampler = option("exact", "bernoulli", help="mask with exactly the layer's count, or each weight on its own")
+    init = option("network", "sparse", help="the network's own, or uniform by the active inputs of each neuron (GSE)")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = self.sampler == "exact"
+
+    def final_budget(self):
+        self.counts = self.allocate(self.sparsity)
+        return sum(self.counts)
+
+    def allocate(self, sparsity):
+        return allocate(self.layout, self.allocation, sparsity, redistribute=self.redistribute)
+
+    @torch.no_grad()
+    def start(self, run, cycle):
+        score = run.random("mask")
+        if self.sampler == "exact":
+            self.set_mask(keep_each(score, self.counts, self.layout.sizes))
+        else:
+            density = [k / n for k, n in zip(self.counts, self.layout.sizes)]
+            self.set_mask(score < self.layout.spread_layers(density, like=score))
+        if self.init == "sparse":
+            self.initialise(run)
+        run.clear(~self.mask)
+
+    def initialise(self, run):
+        """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""
+        bounds = (3 / self.layout.filters(self.mask.to(run.theta.dtype), "sum").clamp_min(1)).sqrt()
+        run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
+        generator = run.generator("bias")
+        for bound, entry in zip(bounds.split([e.shape[0] for e in self.layout.entries]), self.layout.entries):
+            bias = getattr(run.model.net.get_submodule(entry.name.rpartition(".")[0]), "bias", None)
+            if bias is not None and bias.shape == bound.shape:
+                bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1).to(bound) * bound)
+
+
+class DynamicSparse(Static):
+    """Every `interval` steps, replace a share of the active weights; the share decays as a cosine."""
+
+    interval = option(100, least=1, help="steps between two updates of the mask")
+    update_end = option(0.75, most=1, help="share of training after which the mask is fixed")
+    drop_fraction = option(0.3, most=1, help="share of the active weights that the first update replaces; cosine decay to 0")
+    scope = option("layer", "global", help="where counts are kept: in each layer, or over all")
+    skip_step = option(True, help="an update of the mask replaces the optimiser's step")
+    score_batches = option("train_batch", "ceil10", help="growth is scored on the training batch, or on fresh ones (ten images a class)")
+
+    def final_budget(self):
+        allocated = super().final_budget()
+        return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
+
+    def start(self, run, cycle):
+        if self.scope == "global" and self.update_end * run.total_steps < self.interval:
+            # no update will fill what er_gse's first mask lacks of the budget
+            self.counts = allocate(self.layout, self.allocation, self.sparsity, redistribute=True)
+        super().start(run, cycle)
+
+    def fraction(self, run):
+        """α_t: share replaced at this step."""
+        return self.drop_fraction / 2 * (1 + math.cos(math.pi * run.step / (self.update_end * run.total_steps)))
+
+    def before_step(self, run):
+        if (run.step + 1) % self.interval or run.step >= self.update_end * run.total_steps:
+            return True
+        before = self.mask.clone()
+        self.update(run, self.fraction(run))
+        run.clear(before ^ self.mask)
+        return not self.skip_step
+
+    def update(self, run, fraction):
+        """Change the mask so that `fraction` of the active weights are others."""
+        raise NotImplementedError
+
+
+class DropAndGrow(DynamicSparse):
+    """Drop the smallest active weights, then grow as many."""
+
+    drop_rounding = option("floor", "ceil")
+    regrow = option("keeps", "zeroed", "no", help="weights just dropped may grow again with their value, at zero, or not at once")
+    noise = option(1e-5, help="standard deviation of the noise on the drop score")
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        score = self.growth_score(run)
+        rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
+        if self.scope == "layer":
+            sizes, active = self.layout.sizes, [int(piece.sum()) for piece in self.mask.split(self.layout.sizes)]
+            after, kept = active, [k - rounded(fraction * k) for k in active]
+        else:
+            sizes, active, after = [self.layout.size], [int(self.mask.sum())], [self.budget]
+            kept = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)]
+        size = run.theta.abs()
+        if self.noise:
+            size += self.noise * run.random("drop", normal=True)
+        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
+            kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, sizes)]
+        old = self.mask.clone()
+        survivors = keep_each(size.masked_fill(~old, -torch.inf), kept, sizes)
+        barred = old if self.regrow == "no" else survivors
+        grown = keep_each(score.masked_fill(barred, -torch.inf), [m - k for m, k in zip(after, kept)], sizes)
+        self.set_mask(survivors | grown)
+        if self.regrow == "zeroed":
+            run.clear(old & ~survivors)
+
+    def growth_score(self, run):
+        """Score (N,) of the candidates; the largest grow."""
+        raise NotImplementedError
+
+
+class SET(DropAndGrow):
+    """Drop by magnitude, grow at random (Mocanu et al. 2018)."""
+
+    name = "set"
+    skip_step = option(False, True)
+
+    def growth_score(self, run):
+        return run.random("grow")
+
+
+class RigL(DropAndGrow):
+    """Drop by magnitude, grow where the dense gradient is largest (Evci et al. 2020)."""
+
+    name = "rigl"
+
+    def growth_score(self, run):
+        fresh = self.score_batches == "ceil10"
+        return (run.gradient(run.theta * self.mask, run.batches()) if fresh else run.dense_gradient).abs()
+
+    def training_cost(self, sparse, dense):
+        # RigL, appendix: one dense gradient every `interval` steps
+        return (3 * sparse * self.interval + 2 * sparse + dense) / (self.interval + 1)

@@ -1,0 +1,49 @@
+"""GraNet: gradual pruning with zero-cost neuroregeneration (Liu et al. 2021)."""
+import math
+
+from methods.allocation import count
+from methods.base import option, ramp
+from methods.dynamic import RigL
+
+
+class GraNet(RigL):
+    """Every `interval` steps prune globally along a cubic schedule, then drop and regrow by gradient in each layer."""
+
+    name = "granet"
+    initial_sparsity = option(0.5, most=0.999, help="sparsity of the first, random mask; 0 starts dense")
+    prune_start = option(0.0, most=1, help="share of training at which pruning starts")
+    prune_end = option(0.5, most=1, help="share of training at which the target is reached")
+    exact_k = option(True, help="false: the released code, which keeps one weight too few and stops one update before the target")
+    drop_rounding = option("ceil", "floor")
+    noise = option(0.0)
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = self.exact_k
+
+    def final_budget(self):
+        self.counts = self.allocate(min(self.initial_sparsity, self.sparsity))
+        return count(self.layout.size, self.sparsity)
+
+    def fraction(self, run):
+        """α_t of the regeneration, from .5 to .005 over the whole of training."""
+        return 0.005 + (0.5 - 0.005) * (1 + math.cos(math.pi * (run.step + 1) / run.total_steps)) / 2
+
+    def before_step(self, run):
+        """GraNet changes its mask after the step."""
+
+    def after_step(self, run):
+        run.clear(~self.mask)
+        done = run.step + 1
+        if done % self.interval == 0:
+            update, first, last = done // self.interval, *(int(share * run.total_steps) // self.interval
+                                                           for share in (self.prune_start, self.prune_end))
+            if first <= update <= last - (not self.exact_k):
+                initial = min(self.initial_sparsity, self.sparsity)
+                sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)
+                self.prune(run, count(self.layout.size, sparsity) - (not self.exact_k))
+            before = self.mask.clone()
+            self.update(run, self.fraction(run))
+            run.clear(before ^ self.mask)
+        if done == run.total_steps and self.exact_k:  # the target of a training with less than two updates
+            self.prune(run, self.budget)

@@ -1,0 +1,94 @@
+"""Guided stochastic exploration: growth by the gradients of a sampled subset of connections (Heddes et al.)."""
+import math
+
+import torch
+
+from methods.activity import Activity
+from methods.base import option
+from methods.dynamic import DynamicSparse
+from methods.ranking import keep_each
+
+
+class GSE(DynamicSparse):
+    """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude."""
+
+    name, aliases = "gse_uniform", ("gse",)
+    interval = option(1000, least=1)
+    gamma = option(1.0, help="candidates drawn, as a multiple of the active weights")
+    drop_fraction = option(0.2, most=1)
+    update_end = option(0.6, most=1)
+    scope = option("global", "layer")
+    score_batches = option("ceil10", "train_batch")
+    skip_step = option(False, True)
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
+        weights, gradient = self.explore(run, batches)
+        candidates, score = self.sample(run, weights), gradient.abs()
+        if self.scope == "layer":
+            sizes = self.layout.sizes
+            active, new = ([int(n) for n in self.layout.layer_sums(m)] for m in (self.mask, candidates))
+            after, grown = active, [a + min(math.ceil(fraction * a), c) for a, c in zip(active, new)]
+        else:
+            sizes, after = [self.layout.size], [self.budget]
+            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget)
+            grown = [min(target, int(self.mask.sum() + candidates.sum()))]
+        old = self.mask.clone()
+        score.masked_fill_(~candidates, -torch.inf).masked_fill_(old, torch.inf)
+        after = [min(a, g) for a, g in zip(after, grown)]  # too few candidates for the budget
+        grown = keep_each(score, grown, sizes)
+        self.set_mask(keep_each(run.theta.abs().masked_fill(~grown, -torch.inf).masked_fill(grown & ~old, torch.inf), after, sizes))
+
+    def sample(self, run, weights):
+        """Candidates (N,): γ·nnz pairs (output, input) of each layer, drawn with replacement; those not active already."""
+        generator, chosen = run.generator("sample"), []
+        for entry, active, (outputs, inputs) in zip(self.layout.entries, self.mask.split(self.layout.sizes), weights):
+            nnz = int(active.sum())
+            if 2 * nnz >= entry.size:  # not sparse: every inactive weight is a candidate
+                chosen.append(~active)
+                continue
+            draws = int(self.gamma * nnz)
+            picked = torch.zeros(entry.size, dtype=torch.bool)
+            if draws:
+                out = torch.multinomial(outputs, draws, True, generator=generator)
+                # inputs (groups, fan_in): a grouped convolution has other inputs in each group
+                group = out * len(inputs) // entry.shape[0]
+                column = torch.multinomial(inputs, draws, True, generator=generator)[group, torch.arange(draws)]
+                picked[out * entry.fan_in + column] = True
+            chosen.append(picked.to(active.device) & ~active)
+        return torch.cat(chosen)
+
+    def explore(self, run, batches):
+        """(per layer (g (outputs,), f (groups, fan_in)) on the CPU, dense gradient (N,)); pairs are drawn in proportion to g ⊗ f."""
+        uniform = [(torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries]
+        return uniform, run.gradient(run.theta * self.mask, batches)
+
+    def training_cost(self, sparse, dense):
+        # Evci's counting with the gradients of the sampled subset in place of the dense gradient
+        return (3 * sparse * self.interval + (2 + self.gamma) * sparse) / (self.interval + 1)
+
+
+class GraBo(GSE):
+    """Candidates by an upper bound on the gradient: Σ|δ| of the output times Σ|h| of the input."""
+
+    name, aliases = "gse_grabo", ()
+
+    def explore(self, run, batches):
+        activity = Activity(run, batches, lambda n: None)
+        return activity.weights(), activity.gradient
+
+
+class GraEst(GSE):
+    """Candidates by an unbiased estimate of the gradient: |Σ rδ| times |Σ rh| with random signs r shared by both."""
+
+    name, aliases = "gse_graest", ()
+    signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone")
+
+    def explore(self, run, batches):
+        generator = run.generator("signs")
+
+        def draw(n):
+            return torch.randint(2, (n,), generator=generator).float() * 2 - 1
+        activity = Activity(run, batches, draw, literal=self.signs == "literal")
+        return activity.weights(), activity.gradient

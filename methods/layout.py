@@ -1,0 +1,142 @@
+"""Where each prunable weight of a network lies in one flat vector."""
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prunable tensor: all its names in the network (several if tied) and its shape (outputs, inputs of a group, *kernel).
+
+    groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel); 0 for all other layers.
+    """
+    names: tuple
+    shape: tuple
+    groups: int = 0
+
+    @property
+    def name(self):
+        return self.names[0]
+
+    @property
+    def size(self):
+        return prod(self.shape)
+
+    @property
+    def fan_in(self):
+        return prod(self.shape[1:])
+
+    def turn(self, weight):
+        """The network's tensor with its outputs first, and back."""
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1) if self.groups else weight
+
+
+class Layout:
+    """The prunable weights of `net` as one flat vector of N entries, layer after layer.
+
+    Prunable are the weights of linear and convolutional modules: never biases, normalisation or embeddings.
+    Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
+    to a convolution is channels_last without a copy. `dense` lists the weights left dense as (name, reason); `skip` names more
+    that are to be.
+
+    Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if
+    `skip` names nothing.
+    """
+
+    def __init__(self, net, skip=()):
+        skip = (skip,) if isinstance(skip, str) else skip
+        places, skipped = {}, set()
+        for name, parameter in net.named_parameters(remove_duplicate=False):
+            if is_lazy(parameter):
+                raise ValueError(f"{name} has no shape yet: call a network with lazy layers once before")
+            skipped.update((parameter, s) for s in skip if name == s or name.startswith(f"{s}."))
+        if missing := set(skip) - {s for _, s in skipped}:
+            raise ValueError(f"skip: the network has no parameter or module {min(missing)!r}")
+        for prefix, module in net.named_modules():
+            for tensors in (module.named_parameters, module.named_buffers):
+                for name, tensor in tensors(prefix, recurse=False, remove_duplicate=False):
+                    places.setdefault(_memory(tensor), []).append((name, tensor, module))
+        self.dense, self.entries, weights = [], [], []
+        for uses in places.values():
+            names, tensors, modules = zip(*uses)
+            matrices = [(name, t) for name, t, _ in uses if isinstance(t, nn.Parameter) and t.ndim > 1]
+            if not matrices:
+                continue
+            name, weight = matrices[0]
+            if any(not isinstance(m, PRUNABLE) or n.rpartition(".")[2] != "weight" for n, m in zip(names, modules)):
+                self.dense.append((name, "not only the weight of linear or convolutional layers"))
+            elif any(t is not weight for t in tensors):
+                self.dense.append((name, f"shares its memory with {names[1]}"))
+            elif not weight.requires_grad:
+                self.dense.append((name, "frozen"))
+            elif any(weight is parameter for parameter, _ in skipped):
+                self.dense.append((name, "skipped on request"))
+            elif not weight.numel():
+                self.dense.append((name, "empty"))
+            else:
+                groups = modules[0].groups if isinstance(modules[0], TRANSPOSED) else 0
+                first, second, *kernel = weight.shape
+                shape = (second * groups, first // groups, *kernel) if groups else tuple(weight.shape)
+                self.entries.append(Entry(names, shape, groups))
+                weights.append(weight)
+        if not weights:
+            raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can)")
+        if len({(w.dtype, w.device) for w in weights}) > 1:
+            raise ValueError("the prunable weights must share one dtype and one device")
+        self.sizes = [e.size for e in self.entries]
+        self.size = sum(self.sizes)
+        self._filters = self._lengths = None
+
+    def flatten(self, tensors):
+        """Per-layer tensors, in the order of `entries` and the network's shapes, as one vector (N,)."""
+        return torch.cat([e.turn(t).movedim(1, -1).reshape(-1) for t, e in zip(tensors, self.entries)])
+
+    def views(self, flat):
+        """The vector (N,) as a list of per-layer views in the network's shapes."""
+        return [e.turn(piece.view(e.shape[0], *e.shape[2:], e.shape[1]).movedim(-1, 1))
+                for piece, e in zip(flat.split(self.sizes), self.entries)]
+
+    def named_views(self, flat):
+        """{name in the network: view}, tied names sharing one view."""
+        return {name: view for view, e in zip(self.views(flat), self.entries) for name in e.names}
+
+    def _filter_index(self, device):
+        if self._filters is None or self._filters[0].device != device:
+            lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
+            index = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32, device=device), lengths)
+            self._filters = lengths, index
+        return self._filters
+
+    def filters(self, flat, reduce):
+        """"sum" or "mean" over each filter (output row): vector (N,) → (number of filters,)."""
+        # unsafe: the lengths are known to be right; looking would wait for the device
+        return torch.segment_reduce(flat, reduce, lengths=self._filter_index(flat.device)[0], unsafe=True)
+
+    def spread_filters(self, values):
+        """One value per filter → one per weight, (N,)."""
+        return values.index_select(0, self._filter_index(values.device)[1])
+
+    def spread_layers(self, values, like):
+        """One number per layer → one per weight, (N,), dtype and device of `like`."""
+        return torch.cat([like.new_full((size,), value) for size, value in zip(self.sizes, values)])
+
+    def spread(self, values):
+        """One value per layer, a tensor (number of layers,) → one per weight (N,), differentiable."""
+        if self._lengths is None or self._lengths.device != values.device:
+            self._lengths = torch.tensor(self.sizes, device=values.device)
+        return values.repeat_interleave(self._lengths, output_size=self.size)
+
+    def layer_sums(self, flat):
+        """Sum over each layer: vector (N,) → (number of layers,)."""
+        return torch.stack([piece.sum() for piece in flat.split(self.sizes)])
+
+
+def _memory(tensor):
+    """The same for tensors that share their numbers: a tied weight, or a buffer or second parameter on the same memory."""
+    return (tensor.layout is torch.strided and tensor.data_ptr()) or f"tensor {id(tensor)}"

@@ -1,0 +1,57 @@
+"""The dense reference and gradual magnitude pruning."""
+import math
+
+import torch
+
+from methods.allocation import count
+from methods.base import Ramped, Sparsifier, option
+from methods.ranking import keep
+
+
+class Dense(Sparsifier):
+    """Nothing pruned, whatever sparsity is asked for."""
+
+    name = "dense"
+
+    def final_budget(self):
+        return self.layout.size
+
+    def forward(self, theta):
+        return theta
+
+
+class GMP(Ramped):
+    """Gradual magnitude pruning (Zhu & Gupta 2018), in ST-3's homogenised form: global ranking at every step."""
+
+    name = "gmp"
+    mask_form = option("sticky", "nonsticky", "literal", help="pruned weights stay zero; may return; ST-3's code: momentum is left")
+
+    def after_step(self, run):
+        kept, _ = self.kept(self.scheduled(run, run.step + 1))
+        if self.mask_form == "sticky":
+            self.prune(run, kept)
+        else:
+            with torch.no_grad():
+                self.set_mask(keep(run.theta.abs(), kept))
+            if self.mask_form == "literal":
+                run.clear(~self.mask, state=False)
+
+
+class Gradual(Sparsifier):
+    """GSE's gradual magnitude pruning: sticky, cosine schedule, one pruning every `interval` steps."""
+
+    name = "gradual"
+    interval = option(100, least=1, help="steps between two prunings")
+    update_end = option(0.6, most=1, help="share of training at which the schedule ends")
+    final_snap = option(True, help="prune to the exact target at the end; false: GSE's code, which never reaches it")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = self.final_snap
+
+    def before_step(self, run):
+        last = int(self.update_end * run.total_steps)
+        due = (run.step + 1) % self.interval == 0 and run.step < last
+        if due or (self.final_snap and run.step == last):
+            share = 0.5 * (1 - math.cos(math.pi * min(run.step / last, 1))) if last else 1.0
+            self.prune(run, count(self.layout.size, self.sparsity * share))

@@ -1,0 +1,93 @@
+"""`SparseModel`: a plain network joined with a sparsifier."""
+import copy
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from methods.layout import Layout
+
+STORAGES = ("masked", "sparse", "auto")
+
+
+class SparseModel(nn.Module):
+    """`net` computing with the sparse weights that `method` makes of one flat parameter `theta` (N,).
+
+    Call it like the network and give its parameters to any optimiser. The network is taken over: its prunable weights move into
+    `theta`, the rest stays where it is; `export()` gives a plain network back.
+
+    net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
+    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. options: the method's own.
+    storage: "masked", or "sparse" for weights that exist for active connections only (methods/sparse/model.py), or "auto", which
+    computes those layers with dense products that are faster so.
+    Raises ValueError for nonsense, in one line.
+    """
+
+    def __new__(cls, *args, storage="masked", **options):
+        if storage not in STORAGES:
+            raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
+        if storage != "masked":
+            from methods.sparse.model import AlwaysSparse as cls
+        return super().__new__(cls)
+
+    def __init__(self, net, method, sparsity=0.0, skip=(), storage="masked", **options):
+        super().__init__()
+        from methods import get
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
+        self.layout = Layout(net, skip)
+        for name, parameter in net.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise ValueError(f"the network's weights contain NaN or infinity: {name}")
+        theta = self.layout.flatten([net.get_parameter(e.name).detach() for e in self.layout.entries])
+        # 16 bits are too few to rank and to add small steps to: such a network computes with rounded float32 weights
+        self.rounded_to = theta.dtype if theta.element_size() < 4 else None
+        self.theta = nn.Parameter(theta.float() if self.rounded_to else theta)
+        self.net = net
+        self.method = get(method)(self.layout, sparsity, **options).to(self.theta.device, self.theta.dtype)
+        for entry in self.layout.entries:  # last, so that a network that is refused stays whole
+            put(net, entry, None)
+        self.dense_gradient = None
+
+    def forward(self, *args, **kwargs):
+        weights = self.method(self.theta)
+        if weights.requires_grad:
+            # a hook on theta itself would stay there; one on a view goes with the pass
+            weights = weights.view_as(weights) if weights is self.theta else weights
+            weights.register_hook(self._collect)
+        return self.apply_weights(weights, *args, **kwargs)
+
+    def apply_weights(self, weights, *args, **kwargs):
+        """The network's output with these effective weights (N,)."""
+        return functional_call(self.net, self.layout.named_views(self.rounded(weights)), args, kwargs, tie_weights=False)
+
+    def rounded(self, weights):
+        return weights.to(self.rounded_to) if self.rounded_to else weights
+
+    def _collect(self, gradient):
+        self.dense_gradient = gradient if self.dense_gradient is None else self.dense_gradient + gradient
+
+    @torch.no_grad()
+    def layer_nnz(self):
+        """Active weights of each layer, as a tensor."""
+        return self.layout.layer_sums(self.method.mask)
+
+    @torch.no_grad()
+    def export(self):
+        """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere."""
+        # what the network keeps of its last pass (weight_norm does) has a history, which cannot be copied
+        last = [t for m in self.net.modules() for t in vars(m).values() if torch.is_tensor(t) and t.grad_fn is not None]
+        net = copy.deepcopy(self.net, {id(t): t.detach().clone() for t in last})
+        training = self.method.training
+        weights = self.method.eval()(self.theta)
+        self.method.train(training)
+        for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(weights))):
+            put(net, entry, nn.Parameter(view.clone(memory_format=torch.contiguous_format)))
+        return net
+
+
+def put(net, entry, weight):
+    """`weight` in all the places of an entry; None keeps them free for the sparse weights."""
+    for name in entry.names:
+        module, _, attribute = name.rpartition(".")
+        setattr(net.get_submodule(module), attribute, weight)

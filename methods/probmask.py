@@ -1,0 +1,106 @@
+"""ProbMask: keep-probabilities learned under a global budget (Zhou et al. 2021)."""
+import math
+
+import torch
+from torch import nn
+
+from methods.base import Cycle, Sparsifier, option, ramp
+from methods.ranking import keep
+
+
+class ProbMask(Sparsifier):
+    """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning."""
+
+    name = "probmask"
+    passes = 2
+    mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
+    ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
+    ramp_end = option(0.6, most=1, help="share of training at which it reaches the target")
+    trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
+    trial_batches = option(10, least=1, help="training batches that the trials are judged on")
+    finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training")
+    finetune_lr = option(0.01, help="its constant learning rate, as a share of the recipe's")
+    sampling = option("exact", "bernoulli", help="hard masks with exactly the budget, or each weight on its own (original)")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = self.sampling == "exact"
+        self.p = nn.Parameter(torch.ones(layout.size))
+        self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def cycles(self, epochs):
+        share = round(self.finetune * epochs)
+        return [Cycle(epochs)] + [Cycle(share, lr=self.finetune_lr)] * (share > 0)
+
+    def forward(self, theta):
+        if not self.training:
+            return theta * self.mask
+        # in fine-tuning p is 0 or 1, and so is its sigmoid: the hard mask itself
+        return theta * torch.sigmoid(self.logits(noise(self.p)) * self.temperature)
+
+    def logits(self, eta):
+        return torch.log(self.p + 1e-20) - torch.log(1 - self.p + 1e-20) + eta
+
+    def before_step(self, run):
+        if not run.cycle:
+            run.clip_gradients()  # weights and probabilities together; the clipping to come finds nothing more to do
+            self.adam.param_groups[0]["lr"] = self.mask_lr * (1 + math.cos(math.pi * run.epoch / run.epochs)) / 2
+            self.adam.step()
+        self.p.grad = None  # so that the weights' optimiser leaves p alone
+
+    @torch.no_grad()
+    def after_step(self, run):
+        if run.cycle:
+            return
+        epoch = run.epoch + run.epoch_ends  # the next step's
+        share = epoch / run.epochs
+        first, last = (int(end * run.epochs + 1e-9) for end in (self.ramp_start, self.ramp_end))
+        kept = 1 - self.sparsity * ramp(epoch, first, last)
+        self.p.copy_(project(self.p, kept * self.layout.size))
+        self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
+        if run.epoch_ends:
+            self.set_mask(self.p > run.random("evaluation"))
+            if run.step + 1 == run.total_steps:
+                self.harden(run)
+
+    @torch.no_grad()
+    def harden(self, run):
+        """Of `trials` hard masks keep the one with the least loss on training batches."""
+        generator, best, batches = run.generator("trials"), math.inf, run.batches(self.trial_batches)
+        run.model.eval()
+        for _ in range(self.trials):
+            score = self.logits(noise(self.p, generator))
+            mask = keep(score, self.budget) if self.sampling == "exact" else score > 0
+            loss = sum(float(run.loss(run.theta * mask, x, y)) for x, y in batches)
+            if loss < best or best == math.inf:
+                best, chosen = loss, mask
+        self.set_mask(chosen)
+        self.p.copy_(chosen)
+        run.model.train()
+
+    def training_cost(self, sparse, dense):
+        return self.passes * 3 * sparse
+
+    def get_extra_state(self):
+        return self.adam.state_dict()
+
+    def set_extra_state(self, state):
+        self.adam.load_state_dict(state)
+
+
+def noise(p, generator=None):
+    """η = −ln(ln u0 / ln u1), u uniform: a standard logistic variable per weight."""
+    u = torch.rand(2, *p.shape, generator=generator, device="cpu" if generator else p.device).to(p).clamp_min(1e-20)
+    return -torch.log((u[0].log() - 1e-7) / (u[1].log() - 1e-7))
+
+
+@torch.no_grad()
+def project(p, total):
+    """The nearest point to p (N,) with entries in [0, 1] and sum ≤ total: clip(p − v, 0, 1) with v ≥ 0 found by bisection."""
+    low, high = torch.zeros_like(p[0]), p.max().clamp_min(0)
+    for _ in range(25):
+        middle = (low + high) / 2
+        over = (p - middle).clamp(0, 1).sum() > total
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    return (p - torch.where(p.clamp(0, 1).sum() > total, high, 0)).clamp(0, 1)

@@ -1,0 +1,47 @@
+"""Soft threshold reparameterisation (Kusupati et al. 2020)."""
+import math
+
+import torch
+from torch import nn
+
+from methods.base import Sparsifier, option
+from methods.st3 import ST3
+
+
+class STR(ST3):
+    """STR as ST-3's figures have it: global threshold from the cubic schedule, gradients only to the survivors."""
+
+    name, aliases = "str", ()
+    gradient = "masked"
+    straight_through = option(False, True)
+    rescale = option("off", "smoothed", "paper")
+
+
+class STROriginal(Sparsifier):
+    """A learned threshold sigmoid(a) in each layer; the sparsity emerges from the start `a0` and the weight decay."""
+
+    name = "str_original"
+    exact = False
+    a0 = option(-3200.0, least=-math.inf, help="start of a")
+    decay = option(0.0, help="weight decay λ of weights and a, which decides the sparsity; 0: the recipe's")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.a = nn.Parameter(torch.full((len(layout.sizes),), self.a0))
+
+    def start(self, run, cycle):
+        for group in run.optimizer.param_groups:
+            if self.decay and group["weight_decay"]:
+                group["weight_decay"] = self.decay
+        self.after_step(run)
+
+    def thresholds(self):
+        """sigmoid(a) of each weight's layer, (N,)."""
+        return self.layout.spread(self.a.sigmoid())
+
+    def forward(self, theta):
+        return theta.sign() * torch.relu(theta.abs() - self.thresholds())
+
+    @torch.no_grad()
+    def after_step(self, run):
+        self.set_mask(run.theta.abs() > self.thresholds())

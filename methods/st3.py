@@ -1,0 +1,115 @@
+"""ST-3 and the arms of its ablation (Vanderschueren & De Vleeschouwer, WACV 2023)."""
+import torch
+
+from methods.base import Cycle, Ramped, option, through
+from methods.ranking import between, keep
+
+
+class ST3(Ramped):
+    """Straight-through gradients, soft threshold, filters rescaled, global cubic schedule."""
+
+    name, aliases = "st3", ("ste_soft_rescale",)
+    gradient = "dense"
+    soft = True
+    rescale = option("smoothed", "paper", "off", help="filter scale: of the released code, of the paper, none")
+    straight_through = option(True, help="false: only the weights that are kept get gradients")
+    ft_epochs = option(0, help="epochs of fine-tuning with the final mask at the last learning rate (released code: 10)")
+    rewind_finetune = option(False, help="a second full schedule from the best weights with their mask (released ImageNet configuration)")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("gain", torch.ones(layout.size))
+        self.gradient = "dense" if self.straight_through else "masked"
+
+    @property
+    def keeps_best(self):
+        return self.rewind_finetune
+
+    def cycles(self, epochs):
+        return [Cycle(epochs)] + [Cycle(self.ft_epochs, lr=0.01)] * (self.ft_epochs > 0) + [Cycle(epochs)] * self.rewind_finetune
+
+    @torch.no_grad()
+    def start(self, run, cycle):
+        if cycle and self.rewind_finetune:
+            run.rewind("best")
+        self.refresh(run.theta, self.sparsity if cycle else self.scheduled(run, 0))
+        if cycle:  # the sparse weights become the stored ones, and the mask stays
+            run.theta.copy_(self(run.theta))
+            self.shift.zero_(), self.gain.copy_(self.mask)
+
+    def before_step(self, run):
+        if run.cycle:
+            run.theta.grad.mul_(self.mask)
+
+    def after_step(self, run):
+        if not run.cycle:
+            super().after_step(run)
+
+    def forward(self, theta):
+        weights = (theta - theta.sign() * self.shift if self.soft else theta) * self.gain
+        return through(weights, theta) if self.straight_through else weights
+
+    @torch.no_grad()
+    def refresh(self, theta, sparsity):
+        size = theta.abs()
+        score = size * self.importance(theta)
+        kept, share = self.kept(sparsity)
+        mask = keep(score, kept)
+        self.set_mask(mask)
+        if kept == self.layout.size:
+            self.shift.zero_(), self.gain.fill_(1)
+            return
+        self.shift.copy_(between(score, mask, share) / self.importance(theta))
+        self.gain.copy_(mask * self.layout.spread_filters(self.filter_scale(size, mask)))
+
+    def importance(self, theta):
+        """Factor on |w| in the ranking."""
+        return 1.0
+
+    def filter_scale(self, size, mask):
+        """Scale of each filter from |w| (N,) before the threshold (ST-3, eq. 6, and the smoothed form of its code)."""
+        kept, whole = self.layout.filters(size * mask, "mean"), self.layout.filters(size, "mean")
+        if self.rescale == "smoothed":
+            return 1.01 / ((kept + 1e-6) / (whole + 1e-6) + 0.01)
+        if self.rescale == "paper":
+            return torch.where(kept > 0, whole / kept, 1.0)
+        return torch.ones_like(whole)
+
+
+class ST3Sigma(ST3):
+    """ST-3 whose ranking weighs |w| by the layer's size: it prunes the high-resolution layers first, for fewer MACs."""
+
+    name, aliases = "st3_sigma", ()
+    norm = option("shape_sum", "fan_in", "numel", help="the square of the factor: of the released code, of the paper, tensor size")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        measure = {"shape_sum": lambda e: sum(e.shape), "fan_in": lambda e: e.fan_in, "numel": lambda e: e.size}[self.norm]
+        factors = layout.spread_layers([measure(e) ** 0.5 for e in layout.entries], like=self.gain)
+        self.register_buffer("factors", factors, persistent=False)
+        self.shift = torch.zeros(layout.size)
+
+    def importance(self, theta):
+        return self.factors
+
+
+class STESoft(ST3):
+    """Straight-through and soft threshold, no rescaling."""
+
+    name, aliases = "ste_soft", ()
+    rescale = option("off", "smoothed", "paper")
+
+
+class STEHard(STESoft):
+    """Straight-through and hard threshold, no rescaling."""
+
+    name = "ste_hard"
+    soft = False
+
+
+class STEHardRescale(ST3):
+    """Straight-through, hard threshold and rescaling."""
+
+    name, aliases = "ste_hard_rescale", ()
+    soft = False

@@ -1,0 +1,64 @@
+"""Top-KAST: sparse forward pass, slightly denser backward pass (Jayakumar et al. 2020)."""
+import torch
+
+from methods.base import option, through
+from methods.dynamic import Static
+from methods.ranking import keep_each
+
+
+class TopKAST(Static):
+    """Computes with the largest weights of each layer (`mask`), and trains them and the next largest (`trained`)."""
+
+    name = "topkast"
+    gradient = "superset"
+    gamma = option(1.0, help="weights trained beyond the active ones, as a multiple of these")
+    penalty = option(1e-4, help="factor of the un-squared L2 norms that replace weight decay")
+    every_step_until = option(0.105, most=1, help="share of training in which the sets are renewed at every step, later every `interval`")
+    interval = option(1000, least=1)
+    mode = option("correct", "literal", help="literal: a weight that enters the active set restarts at zero (GSE's code)")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.register_buffer("trained", torch.ones_like(self.mask))
+        self.register_buffer("lost", torch.zeros(layout.size))
+        self.exact = True
+
+    def forward(self, theta):
+        return through((theta - self.lost) * self.mask, theta * self.trained)
+
+    def start(self, run, cycle):
+        for group in run.optimizer.param_groups:
+            group["weight_decay"] = 0.0
+        self.renew(run.theta)
+
+    @torch.no_grad()
+    def renew(self, theta):
+        if self.mode == "literal":  # the stored weights are overwritten by the working ones
+            theta.sub_(self.lost * self.mask), self.lost.masked_fill_(self.mask, 0)
+        wider = [min(round(k * (1 + self.gamma)), n) for k, n in zip(self.counts, self.layout.sizes)]
+        self.set_mask(keep_each(theta.abs(), self.counts, self.layout.sizes))
+        self.trained.copy_(keep_each(theta.abs(), wider, self.layout.sizes))
+
+    @torch.no_grad()
+    def before_step(self, run):
+        density = self.layout.spread_layers([k / n for k, n in zip(self.counts, self.layout.sizes)], like=run.theta)
+        for where, scale in ((self.mask, 1.0), (self.trained & ~self.mask, density)):
+            part = run.theta * where
+            norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
+            run.theta.grad += self.penalty * part / self.layout.spread(norms) / scale
+        for name, weight in run.model.net.named_parameters():
+            if name.endswith("weight") and weight.grad is not None:
+                weight.grad += self.penalty * weight / weight.norm().clamp_min(1e-12)
+        self.before = run.theta.clone()
+
+    @torch.no_grad()
+    def after_step(self, run):
+        run.theta.copy_(torch.where(self.trained, run.theta, self.before))  # momentum must not move what is not trained
+        if self.mode == "literal":
+            self.lost.copy_(torch.where(self.trained & ~self.mask, run.theta, self.lost))
+        done = run.step + 1
+        if done % self.interval == 0 or done <= self.every_step_until * run.total_steps:
+            self.renew(run.theta)
+
+    def training_cost(self, sparse, dense):
+        return 2 * sparse + min((1 + self.gamma) * sparse, dense)

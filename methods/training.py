@@ -1,0 +1,188 @@
+"""`Training`: the training around a `SparseModel`, as its method sees it."""
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
+
+from methods.seeds import stable_seed
+
+
+class Training:
+    """Counts the steps, takes them in the right order, and is what the hooks of a method may use.
+
+    model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
+    in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
+    for methods that score connections on them; scoring_batches: how many they take. criterion: (output, y) → loss.
+    Call `start()` once, then `update()` after each `loss.backward()`.
+    """
+
+    def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
+                 criterion=cross_entropy):
+        if min(epochs, steps_per_epoch) < 1:
+            raise ValueError("training needs at least one epoch of one step")
+        self.model, self.optimizer, self.method = model, optimizer, model.method
+        self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
+        self._batches, self.scoring_batches = batches, scoring_batches
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not any(p is model.theta for p in self.parameters):
+            raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
+        self.cycles = self.method.cycles(epochs)
+        self.step = self.cycle = 0
+        self.snapshots = {}
+
+    def start(self, cycle=0):
+        """Begin a cycle; call it once before its first step."""
+        self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
+        self.method.start(self, cycle)
+        self.same_everywhere()
+
+    def same_everywhere(self):
+        """What rounding may make different in the processes of a distributed training becomes that of the first."""
+        if processes() > 1:
+            state = [value for values in self.optimizer.state.values() for value in values.values()]
+            for tensor in (*self.model.state_dict().values(), *state):
+                if torch.is_tensor(tensor):
+                    dist.broadcast(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0)
+
+    def update(self, batch=None):
+        """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`.
+
+        batch: the (x, y) that gave the gradients, for methods that score connections on it.
+        """
+        self.batch = batch
+        added = self.method.added_loss(self)
+        if added is not None:
+            added.backward()
+        if self.method.before_step(self) is not False:
+            self.apply()
+        self.method.after_step(self)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.dense_gradient = None
+        if self.epoch_ends:
+            self.same_everywhere()
+        if self.epoch_ends and not torch.stack([p.isfinite().all() for p in self.parameters]).all():
+            raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
+        self.step += 1
+
+    def apply(self):
+        """Clip the gradients and change the weights by them."""
+        self.clip_gradients()
+        self.optimizer.step()
+
+    def clip_gradients(self):
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+
+    @property
+    def theta(self):
+        """The stored weights (N,)."""
+        return self.model.theta
+
+    @property
+    def epochs(self):
+        """Epochs of the cycle in progress."""
+        return self.cycles[self.cycle].epochs
+
+    @property
+    def total_steps(self):
+        """Steps of the cycle in progress."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def epoch(self):
+        return self.step // self.steps_per_epoch
+
+    @property
+    def epoch_ends(self):
+        """True at the last step of an epoch."""
+        return (self.step + 1) % self.steps_per_epoch == 0
+
+    @property
+    def dense_gradient(self):
+        """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
+        return joined(self.model.dense_gradient)
+
+    @property
+    def momentum(self):
+        """The optimiser's running mean of theta's gradients (N,), after its first step. Raises ValueError if it keeps none."""
+        state = self.optimizer.state.get(self.theta, {})
+        found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
+        if not found:
+            raise ValueError(f"{self.method.name} reads the optimiser's momentum: give it an optimiser that has one")
+        return found[0]
+
+    def batches(self, n=None):
+        """`n` training batches (x, y), by default as many as scoring takes. Raises ValueError if the training was given none."""
+        if self._batches is None:
+            raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
+        return self._batches(n or self.scoring_batches)
+
+    @torch.enable_grad()
+    def loss(self, weights, x, y, temperature=1.0):
+        """Loss of a batch with these effective weights (N,), differentiable. x: input, tuple of inputs or dictionary of named ones."""
+        args, kwargs = arguments(x)
+        output = self.model.apply_weights(weights, *args, **kwargs)
+        return self.criterion(tree_map_only(torch.Tensor, lambda value: value.float() / temperature, output), y)
+
+    @torch.enable_grad()
+    def gradient(self, weights, batches):
+        """Sum over the batches of the gradient (N,) at these effective weights."""
+        weights = weights.detach().requires_grad_()
+        return joined(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
+
+    @torch.no_grad()
+    def clear(self, where, weights=True, state=True):
+        """Stored weights and optimiser state restart at zero at `where` (N,)."""
+        rest = ~where
+        if weights:
+            self.theta.mul_(rest)
+        for value in self.optimizer.state.get(self.theta, {}).values() if state else ():
+            if torch.is_tensor(value) and value.shape == where.shape:
+                value.mul_(rest)
+
+    def random(self, purpose, normal=False):
+        """Random numbers (N,), uniform in [0, 1) or normal, that follow from (seed, purpose, cycle, step) alone."""
+        draw = torch.randn if normal else torch.rand
+        return draw(self.theta.shape, generator=self.generator(purpose), dtype=self.theta.dtype).to(self.theta.device)
+
+    def generator(self, purpose):
+        """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device."""
+        return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step))
+
+    def snapshot(self, name):
+        """Remember theta and all other parameters and buffers of the network."""
+        state = {"theta": self.theta, **{f"net.{key}": value for key, value in self.model.net.state_dict().items()}}
+        self.snapshots[name] = {key: value.detach().clone() for key, value in state.items()}
+
+    @torch.no_grad()
+    def rewind(self, name):
+        """Bring back what `snapshot(name)` remembered; nothing if there is none."""
+        state = self.snapshots.get(name)
+        if state:
+            self.theta.copy_(state["theta"])
+            self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
+
+    def state_dict(self):
+        return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots}
+
+    def load_state_dict(self, state):
+        self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
+
+
+def processes():
+    """How many processes train together (torch.distributed)."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def joined(tensor):
+    """The mean over the processes that train together, the same in each to the bit; alone the tensor itself."""
+    if processes() == 1 or tensor is None:
+        return tensor
+    tensor = tensor.detach().clone()
+    dist.all_reduce(tensor)
+    return tensor / processes()
+
+
+def arguments(x):
+    """(args, kwargs) that a network takes: x is its one argument, a tuple of them or a dictionary of named ones."""
+    return (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, dict) else ((x,), {})
