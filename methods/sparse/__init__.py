@@ -1,0 +1,1 @@
+"""Always-sparse training: weights, gradients and optimiser state for active connections only, `SparseModel(..., storage="sparse")`."""

@@ -1,0 +1,62 @@
+"""Connections as sorted int64 keys: drawn, compared and merged in time and memory of their number, never of the dense size."""
+import torch
+
+
+def none(device=None):
+    return torch.empty(0, dtype=torch.int64, device=device)
+
+
+def contains(keys, among):
+    """Which of `keys` are in the sorted `among`, as bool of the length of `keys`."""
+    if not len(among):
+        return torch.zeros_like(keys, dtype=torch.bool)
+    return among[torch.searchsorted(among, keys).clamp_(max=len(among) - 1)] == keys
+
+
+def merged(*parts):
+    """The keys of disjoint parts, sorted."""
+    return torch.cat(parts).sort().values
+
+
+def distinct(low, high, k, barred, generator=None):
+    """`k` different keys of [low, high), sorted, each set of them as probable as any other; none of the sorted `barred`.
+
+    O(k + barred) in time and memory (but for sorting). Raises ValueError where there are fewer than k.
+    """
+    first, last = torch.searchsorted(barred, torch.tensor([low, high], device=barred.device)).tolist()
+    barred = barred[first:last].cpu()
+    if k > high - low - len(barred):
+        raise ValueError(f"cannot draw {k} of {high - low - len(barred)} free connections")
+    if 2 * (k + len(barred)) >= high - low:  # then the list of all is no larger than what is asked for
+        free = torch.ones(high - low, dtype=torch.bool)
+        free[barred - low] = False
+        found = low + free.nonzero().flatten()
+    else:
+        found = none()
+        while (missing := k - len(found)) > 0:
+            drawn = torch.randint(low, high, (missing + missing // 8 + 8,), generator=generator)
+            found = torch.cat([found, drawn[~contains(drawn, barred)]]).unique()
+    if len(found) > k:
+        found = found[torch.randperm(len(found), generator=generator)[:k].sort().values]
+    return found
+
+
+def pairs(outputs, inputs, draws, generator=None):
+    """Keys output · fan_in + input of `draws` pairs drawn with replacement in proportion to outputs ⊗ inputs; sorted, each once.
+
+    outputs (rows,), inputs (groups, fan_in): the outputs of a group have inputs of their own. O(rows + fan_in · groups + draws).
+    """
+    if not draws:
+        return none()
+    groups, fan_in = inputs.shape
+    out = torch.multinomial(outputs, draws, True, generator=generator)
+    if groups == 1:
+        column = torch.multinomial(inputs, draws, True, generator=generator)[0]
+    else:  # one draw per group and pair would be more numbers than the dense weight has
+        ladder = (inputs.double() / inputs.double().sum(1, keepdim=True)).cumsum(1)
+        ladder = ((ladder / ladder[:, -1:]) + torch.arange(groups)[:, None]).flatten()
+        group = out * groups // len(outputs)
+        drawn = torch.rand(draws, generator=generator, dtype=torch.float64) + group
+        column = torch.searchsorted(ladder, drawn, right=True) - group * fan_in
+        column = column.clamp_(0, fan_in - 1)
+    return (out * fan_in + column).unique()

@@ -1,0 +1,253 @@
+"""The always-sparse forms of `static`, `set`, `rigl`, `srigl` and `gse_*`: the same decisions as the masked ones, on keys of connections."""
+import math
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from methods import dynamic, gse
+from methods.allocation import allocate
+from methods.beyond.srigl import SRigL
+from methods.ranking import keep_each
+from methods.seeds import stable_seed
+from methods.sparse.edges import contains, distinct, merged, none, pairs
+
+
+class Stored:
+    """A method whose connections are `keys` (nnz,), sorted int64 places in the layout; `mask` (nnz,) is theirs, all ones."""
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        with torch.device("meta"):  # the masked form's mask has the dense size
+            super().__init__(layout, sparsity, **options)
+        del self.mask
+        self.register_buffer("mask", torch.ones((), dtype=torch.bool), persistent=False)
+        self.register_buffer("keys", none())
+
+    def draw(self, bounds):
+        """The first connections, by torch's global generator: an Erdős–Rényi graph drawn as edges. bounds: where layers begin."""
+        counts = self.counts
+        if self.sampler == "bernoulli":
+            counts = [int(torch.binomial(torch.tensor(float(n), dtype=torch.float64), torch.tensor(k / n, dtype=torch.float64)))
+                      for k, n in zip(counts, self.layout.sizes)]
+        return torch.cat([distinct(low, high, k, none()) for low, high, k in zip(bounds, bounds[1:], counts)])
+
+    def forward(self, theta):
+        return theta
+
+    def start(self, run, cycle):
+        pass  # the connections were drawn with the model
+
+
+class SparseStatic(Stored, dynamic.Static):
+    pass
+
+
+class Dynamic(Stored):
+    """Connections that change every `interval` steps."""
+
+    def start(self, run, cycle):
+        if self.scope == "global" and sum(self.counts) < self.budget and self.update_end * run.total_steps < self.interval:
+            # no update will fill what er_gse's first graph lacks of the budget
+            if self.init != "sparse":
+                raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
+            self.counts = allocate(self.layout, self.allocation, self.sparsity, redistribute=True)
+            run.model.redraw(stable_seed(run.seed, "graph"))
+
+    def before_step(self, run):
+        if (run.step + 1) % self.interval or run.step >= self.update_end * run.total_steps:
+            return True
+        self.update(run, self.fraction(run))
+        return not self.skip_step
+
+    def magnitude(self, run):
+        return run.theta.detach().abs()
+
+
+class DropAndGrow(Dynamic):
+    """Drop the smallest active weights, then grow as many."""
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        model, keys = run.model, self.keys
+        rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
+        if self.scope == "layer":
+            sizes, active, bounds = self.layout.sizes, model.counts, model.bounds
+            after, kept = active, [k - rounded(fraction * k) for k in active]
+        else:
+            sizes, active, bounds, after = [self.layout.size], [len(keys)], [0, self.layout.size], [self.budget]
+            kept = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)]
+        size = self.magnitude(run)
+        if self.noise:
+            size += self.noise * run.random("drop", normal=True)
+        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
+            kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, sizes)]
+        survivors = keep_each(size, kept, active)
+        barred = keys if self.regrow == "no" else keys[survivors]
+        grown = self.grow(run, bounds, [m - k for m, k in zip(after, kept)], barred)
+        # what was dropped and grows again keeps its weight unless it is to be zeroed
+        model.rewire(run.optimizer, merged(keys[survivors], grown), survivors if self.regrow == "zeroed" else torch.ones_like(survivors))
+
+    def grow(self, run, bounds, counts, barred):
+        """counts[i] keys between bounds[i] and bounds[i + 1], not in the sorted `barred`; sorted."""
+        raise NotImplementedError
+
+
+class SparseSET(DropAndGrow, dynamic.SET):
+    """Growth at random: O(nnz)."""
+
+    def grow(self, run, bounds, counts, barred):
+        generator = run.generator("grow")
+        return torch.cat([distinct(low, high, k, barred, generator)
+                          for low, high, k in zip(bounds, bounds[1:], counts)]).to(barred.device)
+
+
+class SparseRigL(DropAndGrow, dynamic.RigL):
+    """Growth by the dense gradient, which is computed and ranked at every update: O(all connections)."""
+
+    def grow(self, run, bounds, counts, barred):
+        fresh = self.score_batches == "ceil10"
+        score = [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in self.layout.sizes]
+
+        def add(i, layer, x, delta):
+            score[i] += dense_gradient(layer, x, delta)
+        with same_buffers(run.model.net, not fresh):
+            watch(run, run.batches() if fresh else [run.batch], add)
+        score, sizes = torch.cat(score).abs_(), [high - low for low, high in zip(bounds, bounds[1:])]
+        score[barred] = 0  # ranking is fast where what is left out is one tie with the connections without a gradient
+        if any(int(piece.count_nonzero()) < k for piece, k in zip(score.split(sizes), counts)):
+            score[barred] = -torch.inf
+        return keep_each(score, counts, sizes).nonzero().flatten()
+
+
+class SparseSRigL(Dynamic, SRigL):
+    """Constant fan-in; as RigL, O(all connections) at an update."""
+
+    def draw(self, bounds):
+        masks = self.first(torch.rand(size) for size in self.layout.sizes)
+        return torch.cat([low + mask.nonzero().flatten() for low, mask in zip(bounds, masks)])
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        model, gradients = run.model, [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in self.layout.sizes]
+
+        def add(i, layer, x, delta):
+            gradients[i] += dense_gradient(layer, x, delta)
+        with same_buffers(model.net):
+            watch(run, [run.batch], add)
+        found = []
+        for i, (keys, values, gradient) in enumerate(zip(model.local(self.keys), run.theta.split(model.counts), gradients)):
+            size, mask = torch.zeros_like(gradient).index_copy(0, keys, values.abs()), torch.zeros_like(gradient, dtype=torch.bool)
+            mask[keys] = True
+            found.append(model.bounds[i] + self.following(i, (size, gradient.abs(), mask), fraction).nonzero().flatten())
+        model.rewire(run.optimizer, torch.cat(found), torch.ones_like(self.keys, dtype=torch.bool))
+
+
+class Explore(Dynamic):
+    """GSE: the gradients of sampled connections alone, O(neurons + nnz) besides the passes of the scoring batches."""
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        model, keys = run.model, self.keys
+        batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
+        random = torch.get_rng_state()
+        weights, explored = self.explore(run, batches)
+        candidates = self.candidates(run, weights)
+        if explored is not None:
+            torch.set_rng_state(random)  # dropout in the second pass is that of the first
+        with same_buffers(model.net, explored is not None):
+            score = self.scores(run, candidates, batches).abs()
+        new = [len(c) for c in candidates]
+        if self.scope == "layer":
+            sizes, active, grown = new, model.counts, [min(math.ceil(fraction * a), c) for a, c in zip(model.counts, new)]
+            after = active
+        else:
+            sizes, active = [sum(new)], [len(keys)]
+            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget)
+            grown = [min(max(target - len(keys), 0), sum(new))]
+            after = [min(self.budget, len(keys) + grown[0])]
+        chosen = keep_each(score, grown, sizes)
+        survivors = keep_each(self.magnitude(run), [m - g for m, g in zip(after, grown)], active)
+        candidates = torch.cat([c + first for c, first in zip(candidates, model.bounds)])
+        model.rewire(run.optimizer, merged(keys[survivors], candidates[chosen]), survivors)
+
+    def candidates(self, run, weights):
+        """Per layer, the sorted places of inactive connections drawn in proportion to g ⊗ f."""
+        generator, found = run.generator("sample"), []
+        for entry, active, (outputs, inputs) in zip(self.layout.entries, run.model.local(self.keys), weights):
+            if 2 * len(active) >= entry.size:  # not sparse: every inactive weight is a candidate
+                drawn = torch.arange(entry.size, device=active.device)
+            else:
+                drawn = pairs(outputs, inputs, int(self.gamma * len(active)), generator).to(active.device)
+            found.append(drawn[~contains(drawn, active)])
+        return found
+
+    def scores(self, run, candidates, batches):
+        """Gradients at the candidates of all layers, summed over the batches."""
+        layers = [layers[0] for layers in run.model.layers]
+        patterns = [layer.pattern_of(keys) for layer, keys in zip(layers, candidates)]
+        found = [run.theta.new_zeros(len(keys)) for keys in candidates]
+
+        def add(i, layer, x, delta):
+            found[i] += layer.sampled(patterns[i], x, delta)
+        watch(run, batches, add)
+        return torch.cat(found)
+
+
+class SparseGSE(Explore, gse.GSE):
+    def explore(self, run, batches):
+        return [(torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries], None
+
+
+class SparseGraBo(Explore, gse.GraBo):
+    pass
+
+
+class SparseGraEst(Explore, gse.GraEst):
+    pass
+
+
+FORMS = {dynamic.Static: SparseStatic, dynamic.SET: SparseSET, dynamic.RigL: SparseRigL,
+         gse.GSE: SparseGSE, gse.GraBo: SparseGraBo, gse.GraEst: SparseGraEst, SRigL: SparseSRigL}
+
+
+def of(method):
+    """The always-sparse form of a method. Raises ValueError where it has none."""
+    if method not in FORMS:
+        raise ValueError(f"storage='sparse' is for {', '.join(m.name for m in FORMS)}; {method.name or method.__name__} needs dense weights")
+    return FORMS[method]
+
+
+def watch(run, batches, add):
+    """Passes the batches and calls add(i, layer, x, delta) with the input of layer i and the gradient at its output."""
+    def hook(i, layer):
+        def forward(module, args, output):
+            x = args[0].detach().to(run.theta.dtype)
+            output.register_hook(lambda delta: add(i, layer, x, delta.to(x.dtype)))
+        return forward
+
+    hooks = [layer.module.register_forward_hook(hook(i, layer)) for i, layers in enumerate(run.model.layers) for layer in layers]
+    try:
+        run.gradient(run.theta, batches)
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+@contextmanager
+def same_buffers(net, wanted=True):
+    """A pass in here does not move running statistics."""
+    before = [buffer.clone() for buffer in net.buffers()] if wanted else []
+    yield
+    for buffer, value in zip(net.buffers(), before):
+        buffer.copy_(value)
+
+
+def dense_gradient(layer, x, delta):
+    """Gradient at every connection of a layer, (size,), from its input and the gradient at its output."""
+    module = layer.module
+    if isinstance(module, nn.Linear):
+        return (delta.flatten(0, -2).T @ x.flatten(0, -2)).flatten()
+    x = F.pad(x, module._reversed_padding_repeated_twice, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    gradient = nn.grad.conv2d_weight(x, layer.shape, delta, module.stride, 0, module.dilation, module.groups)
+    return gradient.movedim(1, -1).flatten()

@@ -1,0 +1,228 @@
+"""`SparseModel(..., storage="sparse")` and `"auto"`: a network whose prunable weights exist for active connections alone."""
+import copy
+import math
+import sys
+
+import torch
+from torch import nn
+
+from methods.layout import Layout
+from methods.model import SparseModel, put
+from methods.sparse.conv import SparseConv2d
+from methods.sparse.linear import SparseLinear
+
+LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+
+
+class AlwaysSparse(SparseModel):
+    """`net` computing with one flat parameter `theta` (nnz,) of its active weights, at the sorted int64 places `method.keys` (nnz,).
+
+    Weights, gradients and optimiser state have nnz entries, and so has all that an update of the connections makes. The graph is
+    drawn here, with torch's global generator, as edges. A network built under `torch.device("meta")` gives shapes alone: its dense
+    weights never exist, and its connections are initialised by the active inputs of their neuron (option init=sparse).
+
+    storage="auto" times each layer once, at the first training pass, with its connections alone and with a dense weight made for the
+    pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
+
+    As the masked storage, number for number, except: an update's clipping does not count the gradients of the connections that it
+    just pruned; RigL passes its training batch a second time; GSE draws other candidates in grouped convolutions.
+
+    Raises ValueError, in one line, for methods that need dense weights and for layers other than Linear and Conv2d, which `skip`
+    leaves dense.
+    """
+
+    def __init__(self, net, method, sparsity=0.0, skip=(), storage="sparse", **options):
+        nn.Module.__init__(self)
+        from methods import get
+        from methods.sparse.growth import of
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
+        self.layout = Layout(net, skip)
+        self.users = [[net.get_submodule(name.rpartition(".")[0]) for name in entry.names] for entry in self.layout.entries]
+        for entry, users in zip(self.layout.entries, self.users):
+            if not all(type(module) in LAYERS for module in users):
+                raise ValueError(f"sparse storage holds Linear and Conv2d layers, not the {type(users[0]).__name__} {entry.name}; "
+                                 "skip=[its name] leaves it dense")
+        weights = [net.get_parameter(entry.name).detach() for entry in self.layout.entries]
+        if weights[0].element_size() < 4:
+            raise ValueError(f"sparse storage computes in float32 or float64, not {weights[0].dtype}")
+        for name, parameter in net.named_parameters():
+            if not (parameter.is_meta or torch.isfinite(parameter).all()):
+                raise ValueError(f"the network's weights contain NaN or infinity: {name}")
+        shapes = weights[0].is_meta
+        device = torch.device("cpu") if shapes else weights[0].device
+        self.method = of(get(method))(self.layout, sparsity, **options).to(device)
+        self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
+        keys = self.method.draw(self.bounds).to(device)
+        self.rounded_to = self.dense_gradient = None
+        self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
+        self.net = net
+        dense = {"sparse": False, "auto": None}[storage]
+        self.layers = [[LAYERS[type(module)](module, entry.shape, dense) for module in users]
+                       for entry, users in zip(self.layout.entries, self.users)]
+        self.undecided = dense is None
+        if self.undecided:  # 1: dense, 0: not, -1: not known yet
+            self.register_buffer("chosen", torch.full((sum(map(len, self.users)),), -1, dtype=torch.int8, device=device))
+        self.connect(keys)
+        if not shapes:
+            self.theta.data = torch.cat([e.turn(w).movedim(1, -1).reshape(-1)[k] for e, w, k
+                                         in zip(self.layout.entries, weights, self.local(keys))])
+        for entry, users, layers in zip(self.layout.entries, self.users, self.layers):
+            put(net, entry, None)
+            for module, layer in zip(users, layers):
+                module.forward = layer
+        if shapes:
+            materialise(net)
+        if shapes or self.method.init == "sparse":
+            self.initialise()
+        self.register_load_state_dict_post_hook(_reconnect)
+
+    def forward(self, *args, **kwargs):
+        return self.apply_weights(self.theta, *args, **kwargs)
+
+    def apply_weights(self, weights, *args, **kwargs):
+        """The network's output with these weights (nnz,) at its connections."""
+        for values, layers in zip(weights.split(self.counts), self.layers):
+            for layer in layers:
+                layer.values = values
+        try:
+            return self.net(*args, **kwargs)
+        finally:
+            for layers in self.layers:
+                for layer in layers:
+                    layer.values = None
+            if self.undecided and all(layer.dense is not None for layers in self.layers for layer in layers):
+                self.decide()
+
+    def local(self, keys):
+        """Sorted keys as a list with the places within each layer."""
+        cuts = torch.searchsorted(keys, torch.tensor(self.bounds, device=keys.device)).tolist()
+        return [keys[a:b] - first for first, a, b in zip(self.bounds, cuts, cuts[1:])]
+
+    def connect(self, keys):
+        """These sorted keys are the connections, from now on."""
+        self.method.keys = keys
+        self.method.mask = torch.ones((), dtype=torch.bool, device=keys.device).expand(len(keys))
+        local = self.local(keys)
+        self.counts = [len(k) for k in local]
+        for k, layers in zip(local, self.layers):
+            pattern = None if all(layer.dense for layer in layers) else layers[0].pattern_of(k)
+            for layer in layers:
+                layer.keys, layer.pattern = None if layer.dense is False else k, pattern
+
+    def decide(self):
+        """Each layer has been timed: it keeps what its form needs, and the user is told."""
+        layers = [layer for layers in self.layers for layer in layers]
+        self.chosen.copy_(torch.tensor([layer.dense for layer in layers]))
+        self.undecided = False
+        self.connect(self.method.keys)
+        dense = [f"{name} ({1e3 * b:.2g} ms, sparse {1e3 * a:.2g})" for name, (form, a, b) in self.forms().items() if form == "dense"]
+        print(f"storage auto: {len(layers) - len(dense)} of {len(layers)} layers compute sparse" + "; faster dense: " * bool(dense)
+              + ", ".join(dense), file=sys.stderr)
+
+    def forms(self):
+        """{weight: ("sparse", "dense" or "undecided", seconds sparse, seconds dense)}, a pass forward and back where it was timed."""
+        word = {None: "undecided", True: "dense", False: "sparse"}
+        return {name: (word[layer.dense], *(layer.seconds or (math.nan, math.nan)))
+                for entry, layers in zip(self.layout.entries, self.layers) for name, layer in zip(entry.names, layers)}
+
+    @torch.no_grad()
+    def rewire(self, optimizer, keys, survivors):
+        """New connections: `keys`, sorted. `survivors` (nnz,) bool: those that carry their weight and optimiser state along where
+        they stay; all others start at zero. The gradient at hand stays that of the connections that it was computed for."""
+        old = self.method.keys
+        source = torch.searchsorted(old, keys).clamp_(max=len(old) - 1)
+        known = old[source] == keys
+        carried = known & survivors[source]
+
+        def moved(values, where=carried):
+            return torch.where(where, values[source], 0)
+
+        state = optimizer.state.get(self.theta, {})
+        state.update({name: moved(v) for name, v in state.items() if torch.is_tensor(v) and v.shape == self.theta.shape})
+        gradient = None if self.theta.grad is None else moved(self.theta.grad, known)
+        self.replace(moved(self.theta))
+        self.theta.grad = gradient
+        self.connect(keys)
+
+    def redraw(self, seed):
+        """Another graph, by the method's counts as they are now, and its first weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            keys = self.method.draw(self.bounds).to(self.theta.device)
+            self.replace(self.theta.detach().new_zeros(len(keys)))
+            self.connect(keys)
+            self.initialise()
+
+    def replace(self, values):
+        """`values` become the numbers of theta, which may change its length."""
+        self.theta.grad = None
+        dtype = self.theta.dtype
+        # autograd remembers the length as long as an old loss is alive; another dtype makes it forget
+        self.theta.data = torch.empty(0, dtype=torch.float16, device=values.device)
+        self.theta.data = values.to(dtype)
+
+    @torch.no_grad()
+    def initialise(self):
+        """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs."""
+        draws = []
+        for entry, users, keys in zip(self.layout.entries, self.users, self.local(self.method.keys)):
+            rows = keys // entry.fan_in
+            bounds = (3 / torch.bincount(rows, minlength=entry.shape[0]).clamp_min(1)).sqrt().to(self.theta.dtype)
+            draws.append((2 * torch.rand_like(bounds[rows]) - 1) * bounds[rows])
+            for bias in {module.bias for module in users} - {None}:
+                bias.copy_((2 * torch.rand_like(bounds) - 1) * bounds)
+        self.theta.copy_(torch.cat(draws))
+
+    def layer_nnz(self):
+        """Active weights of each layer, as a tensor."""
+        return torch.tensor(self.counts)
+
+    @torch.no_grad()
+    def export(self):
+        """A plain copy of the network, dense, with exact zeros, whose `state_dict` loads anywhere."""
+        # each forward is left out of the copy
+        net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers})
+        for entry, keys, values in zip(self.layout.entries, self.local(self.method.keys), self.theta.split(self.counts)):
+            for name in entry.names:
+                del net.get_submodule(name.rpartition(".")[0]).forward
+            flat = values.new_zeros(entry.size).index_put_((keys,), values)
+            weight = flat.view(entry.shape[0], *entry.shape[2:], entry.shape[1]).movedim(-1, 1)
+            put(net, entry, nn.Parameter(weight.contiguous()))
+        return net
+
+    densify = export
+
+    def _apply(self, *args, **options):
+        super()._apply(*args, **options)
+        self.connect(self.method.keys)
+        return self
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        keys = state.get(f"{prefix}method.keys")
+        if keys is not None and keys.shape != self.method.keys.shape:
+            self.replace(self.theta.detach().new_zeros(len(keys)))
+            self.method.keys = torch.zeros_like(keys, device=self.theta.device)
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+def _reconnect(model, _):
+    chosen = model.chosen.tolist() if hasattr(model, "chosen") else ()
+    for layer, dense in zip((layer for layers in model.layers for layer in layers), chosen):
+        layer.dense = None if dense < 0 else bool(dense)
+    model.undecided = -1 in chosen
+    model.connect(model.method.keys)
+
+
+def materialise(net):
+    """Gives memory to what a network of shapes still lacks after its sparse weights. Raises ValueError where that has no start."""
+    for name, module in net.named_modules():
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if not any(tensor is not None and tensor.is_meta for tensor in own):
+            continue
+        module.to_empty(device="cpu", recurse=False)
+        if "forward" in vars(module):
+            continue  # a bias: `initialise` sets it
+        if not hasattr(module, "reset_parameters"):
+            raise ValueError(f"a network of shapes cannot start {name or type(net).__name__}: it has no reset_parameters")
+        module.reset_parameters()
