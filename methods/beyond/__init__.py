@@ -1,0 +1,1 @@
+"""Methods beside and after the two papers, found by `methods.available()` as the others are."""

@@ -1,0 +1,51 @@
+"""AC/DC: alternating compressed and decompressed training (Peste et al., NeurIPS 2021)."""
+import torch
+
+from methods.base import Sparsifier, option
+from methods.ranking import keep
+
+# epochs at which sparse and dense phases begin in turn, and the length of the training that they belong to
+TABLES = {"scaled": (range(10, 171, 20), 200), "imagenet": ([*range(10, 76, 5), 85], 100)}
+
+
+class ACDC(Sparsifier):
+    """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse."""
+
+    name = "acdc"
+    table = option("scaled", "imagenet", help="where phases begin: as for CIFAR or for ImageNet, scaled to the length of training")
+    count = option("exact", "literal", help="literal: the weights above the K-th largest, one fewer")
+
+    def final_budget(self):
+        return super().final_budget() - (self.count == "literal")
+
+    def switches(self, epochs):
+        """The first epochs of the phases, sparse and dense in turn; a training too short for them ends with a sparse epoch."""
+        begins, length = TABLES[self.table]
+        found = [-(-b * epochs // length) for b in begins]
+        return found if found[-1] < epochs else [epochs - 1]
+
+    def is_sparse(self, run, epoch):
+        return sum(first <= epoch for first in self.switches(run.epochs)) % 2 == 1
+
+    def settled(self, run):
+        return run.epoch > self.switches(run.epochs)[-1]
+
+    def start(self, run, cycle):
+        self.enter(run, self.is_sparse(run, 0))
+
+    @torch.no_grad()
+    def after_step(self, run):
+        run.clear(~self.mask, state=False)
+        following = self.is_sparse(run, run.epoch + run.epoch_ends)
+        if following != self.is_sparse(run, run.epoch) and run.step + 1 < run.total_steps:
+            self.enter(run, following)
+
+    @torch.no_grad()
+    def enter(self, run, sparse):
+        """Begin a phase. A dense one finds zeros where the mask was, and no momentum anywhere."""
+        if sparse:
+            self.set_mask(keep(run.theta.abs(), self.budget))
+            run.clear(~self.mask, state=False)
+        else:
+            self.mask.fill_(True)
+            run.optimizer.state.clear()

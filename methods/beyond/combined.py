@@ -1,0 +1,26 @@
+"""Combinations that nobody has published: examples of what the interface makes a few lines. Ours."""
+from methods.beyond.feather import Feather
+from methods.cycles import LRR, Iterative, LRRST3
+from methods.granet import GraNet
+from methods.gse import GSE
+
+
+class LRRFeather(LRR, Feather):
+    """LRR's levels with Feather's forward pass; the dense weights survive, as in LRR with ST-3."""
+
+    name = "lrr_feather"
+    ramp_start = ramp_end = ramp_power = ramp_granularity = 0
+    cycles, start, before_step = Iterative.cycles, LRRST3.start, LRRST3.before_step
+
+    def after_step(self, run):
+        self.refresh(run.theta, self.level(run.cycle))
+
+
+class GraNetGSE(GraNet):
+    """GraNet's cubic pruning, with GSE's growth: by the gradients of sampled connections instead of all."""
+
+    name = "granet_gse"
+    scope, regrow, noise, drop_rounding = "layer", "keeps", 0.0, "floor"
+    gamma = GSE.gamma
+    update, sample, explore = GSE.update, GSE.sample, GSE.explore
+    training_cost = GSE.training_cost

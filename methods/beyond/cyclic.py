@@ -1,0 +1,82 @@
+"""Repeated training of one mask, the control of learning-rate rewinding: cyclic static and SCULPT (Gadhikar et al., 2024)."""
+import torch
+
+from methods.allocation import count
+from methods.at_init import SNIP, SynFlow
+from methods.base import Cycle, option
+from methods.cycles import Iterative
+from methods.dynamic import Static
+
+SPLITS = ("constant", "linear_down", "linear_up", "exponential_down", "exponential_up", "alternating", "plateau", "peak")
+
+
+def cycle_lengths(split, total, cycles):
+    """`total` epochs split over so many cycles, each at least 1; rounding loses some, as in the released code."""
+    n, half = cycles, cycles // 2
+
+    def triangle(length):
+        return [(i + 1) / (length * (length + 1) / 2) for i in range(length)]
+
+    kind, _, way = split.partition("_")
+    factor = 0.5 ** (1 / max(n - 1, 1))
+    shares = {"constant": [1 / n] * n, "linear": triangle(n), "plateau": triangle(half) + [1 / n] * (n - half),
+              "peak": triangle(half) + triangle(n - half)[::-1], "alternating": [1 / (1 + i % 2) / (n - half) for i in range(n)],
+              "exponential": [factor ** (n - 1 - i) * (1 - factor) / (1 - factor ** n) if n > 1 else 1 for i in range(n)]}[kind]
+    lengths = [int(total * share + 1e-9) for share in (shares[::-1] if way == "down" else shares)]
+    excess = max(sum(lengths) / total, 1)
+    return [max(int(length / excess), 1) for length in lengths]
+
+
+class CyclicStatic(Static):
+    """A mask fixed before training, trained for several whole learning-rate schedules; the weights go on, the optimiser is new."""
+
+    name = "cyclic_static"
+    level_list = Iterative.level_list
+    repeats = option(0, help="cycles; 0: as many as LRR takes to this sparsity")
+    split = option(*SPLITS, help="how the epochs of all cycles are split over them")
+    graph = option("random", "snip", "synflow", help="the mask: random with the counts of `allocation`, or by that score")
+
+    def graph_sparsity(self):
+        """Sparsity of the mask before training."""
+        return self.sparsity
+
+    def final_budget(self):
+        self.counts = self.allocate(self.graph_sparsity())
+        return sum(self.counts) if self.graph == "random" else count(self.layout.size, self.graph_sparsity())
+
+    def cycles(self, epochs):
+        number = self.repeats or len(Iterative.levels(self.sparsity, self.chosen))
+        return [Cycle(length) for length in cycle_lengths(self.split, number * epochs, number)]
+
+    def start(self, run, cycle):
+        if cycle:
+            run.optimizer.state.clear()
+        elif self.graph == "random":
+            super().start(run, cycle)
+        else:
+            scored = {"snip": SNIP, "synflow": SynFlow}[self.graph](self.layout, self.graph_sparsity()).to(run.theta.device)
+            self.set_mask(scored.choose(run))
+            run.clear(~self.mask)
+
+
+class SCULPT(CyclicStatic):
+    """Cycles with a mask of low sparsity, one global magnitude pruning to the target before the last cycle."""
+
+    name = "sculpt"
+    initial_sparsity = option(0.5, most=0.999, help="sparsity of the mask before training")
+
+    def graph_sparsity(self):
+        return min(self.initial_sparsity, self.sparsity)
+
+    def final_budget(self):
+        self.first_budget = super().final_budget()
+        return min(count(self.layout.size, self.sparsity), self.first_budget)
+
+    def budget_at(self, cycle):
+        return self.budget if cycle == len(self.cycles(1)) - 1 else self.first_budget
+
+    @torch.no_grad()
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        if cycle == len(run.cycles) - 1:
+            self.prune(run, self.budget)

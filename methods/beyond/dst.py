@@ -1,0 +1,55 @@
+"""Dynamic sparse training with trainable masked layers (Liu et al., ICLR 2020)."""
+import torch
+from torch import nn
+
+from methods.base import Sparsifier, option
+
+
+class DSTMask(Sparsifier):
+    """A learned threshold for each filter; the sparsity emerges from the penalty Σ exp(−threshold)."""
+
+    name = "dst_mask"
+    exact = False
+    gradient = "shaped"
+    sparsity_penalty = option(5e-6, help="its factor, which decides the sparsity")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.filters = [entry.shape[0] for entry in layout.entries]
+        self.thresholds = nn.Parameter(torch.zeros(sum(self.filters)))
+
+    def over(self, theta):
+        """|w| above its filter's threshold, (N,)."""
+        return theta.abs() - self.layout.spread_filters(self.thresholds)
+
+    def forward(self, theta):
+        return theta * Step.apply(self.over(theta))
+
+    def added_loss(self, run):
+        return self.sparsity_penalty * torch.exp(-self.thresholds).sum()
+
+    def start(self, run, cycle):
+        self.after_step(run)
+
+    @torch.no_grad()
+    def after_step(self, run):
+        mask = self.over(run.theta) > 0
+        sizes, filters = (torch.tensor(numbers, device=mask.device) for numbers in (self.layout.sizes, self.filters))
+        alive = self.layout.layer_sums(mask) > 0.01 * sizes  # the thresholds of a layer that is all but empty start again
+        self.thresholds.mul_(alive.repeat_interleave(filters, output_size=len(self.thresholds)))
+        self.set_mask(self.over(run.theta) > 0)
+
+
+class Step(torch.autograd.Function):
+    """1 where x > 0; backward a long-tailed estimate of the step's derivative (equation 4 of the paper)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, = ctx.saved_tensors
+        size = x.abs()
+        return gradient * torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))

@@ -1,0 +1,35 @@
+"""Feather (Glentis Georgoulakis et al., BMVC 2023)."""
+import torch
+
+from methods.base import Ramped, option, through
+from methods.ranking import between, keep
+
+
+class Feather(Ramped):
+    """ST-3's threshold with an operator between soft and hard, (|w|^p − th^p)^(1/p), and damped gradients of pruned weights."""
+
+    name = "feather"
+    gradient = "dense"
+    p = option(3, 1, help="1 is the soft threshold")
+    theta = option("auto", "1", "0.5", help="factor on the gradients of pruned weights; auto: 0.5 beyond 95 % sparsity")
+    ramp_start = option(0.0, most=1)
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.register_buffer("shift", torch.zeros(()))
+        self.damping = (0.5 if sparsity > 0.95 else 1.0) if self.theta == "auto" else float(self.theta)
+        self.gradient = "dense" if self.damping == 1 else "shaped"
+
+    def forward(self, theta):
+        size = theta.abs()
+        share = torch.relu(size - self.shift) / size.clamp_min(1e-30)
+        # 1 − (1 − x)³ as x (3 − x (3 − x)): no power underflows, and nothing cancels at the threshold
+        weights = theta * (share if self.p == 1 else (share * (3 - share * (3 - share))) ** (1 / 3)) * self.mask
+        return through(weights, theta if self.damping == 1 else torch.where(self.mask, theta, self.damping * theta))
+
+    @torch.no_grad()
+    def refresh(self, theta, sparsity):
+        size = theta.abs()
+        kept, share = self.kept(sparsity)
+        self.set_mask(keep(size, kept))
+        self.shift.copy_(between(size, self.mask, share)) if kept < self.layout.size else self.shift.zero_()

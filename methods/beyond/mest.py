@@ -1,0 +1,53 @@
+"""MEST, memory-economic sparse training (Yuan et al., NeurIPS 2021)."""
+import torch
+
+from methods.base import option
+from methods.dynamic import Static
+from methods.ranking import keep_each
+
+STAGES = (90 / 160, 120 / 160)  # shares of training at which the extra drop or growth falls from 2 to 1 to 0 parts
+
+
+class MEST(Static):
+    """Elastic mutation: drops to a little below the budget in each layer, then grows at random to the budget."""
+
+    name = "mest"
+    allocation = option("uniform", "erk", "er", "er_gse")
+    every = option(5, least=1, help="epochs between two updates")
+    lam = option(0.0, help="factor on |gradient| in the score |w| + λ|g| by which connections are dropped")
+
+    def densities(self, parts):
+        """(density dropped to, density grown to); the offset .02 of the released code is a fifth of densities below .1."""
+        density = 1 - self.sparsity
+        return density - parts * min(0.01, density / 10), density
+
+    def before_step(self, run):
+        begins = [int(share * run.epochs + 1e-9) for share in STAGES]
+        if run.step % run.steps_per_epoch == 0 and (run.epoch % self.every == 0 or run.epoch in begins):
+            self.update(run, 2 - sum(run.epoch >= first for first in begins))
+            run.theta.grad.mul_(self.mask)
+
+    @torch.no_grad()
+    def update(self, run, parts):
+        sizes = self.layout.sizes
+        most_sparse = 1 - len(sizes) / self.layout.size
+        lower, upper = (self.allocate(min(1 - density, most_sparse)) for density in self.densities(parts))
+        kept = [min(k, u, int(n)) for k, u, n in zip(lower, upper, self.layout.layer_sums(self.mask))]
+        score = (run.theta.abs() + self.lam * run.theta.grad.abs()).masked_fill(~self.mask, -1)
+        survivors = keep_each(score, kept, sizes)
+        grown = keep_each(run.random("grow").masked_fill(survivors, -1), [u - k for u, k in zip(upper, kept)], sizes)
+        self.set_mask(survivors | grown)
+        run.clear(~survivors, state=False)
+
+    def after_step(self, run):
+        run.clear(~self.mask, state=False)
+
+
+class MESTS(MEST):
+    """Soft memory bound: drops to the budget and grows beyond it, less in each stage; its memory is more than the budget's."""
+
+    name = "mest_s"
+
+    def densities(self, parts):
+        density = 1 - self.sparsity
+        return density, min(density + 0.025 * parts, 1)

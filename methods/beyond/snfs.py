@@ -1,0 +1,63 @@
+"""Sparse momentum, "sparse networks from scratch" (Dettmers & Zettlemoyer, 2019)."""
+import math
+
+import torch
+
+from methods.allocation import round_counts
+from methods.base import option, through
+from methods.dynamic import Static
+from methods.granet import GraNet
+from methods.ranking import keep_each
+
+
+class SNFS(Static):
+    """Drops by magnitude in each layer, shares growth out over the layers by their mean momentum, and grows by momentum.
+
+    Needs an optimiser with momentum, and the dense gradient at every step.
+    """
+
+    name = "snfs"
+    gradient = "dense"
+    allocation = option("uniform", "erk", "er", "er_gse")
+    every = option(0, help="steps between two updates; 0: one at the end of each epoch but the last")
+    fraction = GraNet.fraction  # share dropped, from .5 to .005 as a cosine over the whole of training
+
+    def forward(self, theta):
+        return through(theta * self.mask, theta)
+
+    def after_step(self, run):
+        run.clear(~self.mask, state=False)
+        done = run.step + 1
+        if done % (self.every or run.steps_per_epoch) == 0 and done < run.total_steps:
+            self.update(run, self.fraction(run))
+            run.clear(~self.mask, state=False)
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        sizes, momentum = self.layout.sizes, run.momentum.abs()
+        active = [int(n) for n in self.layout.layer_sums(self.mask)]
+        sums = self.layout.layer_sums(momentum * self.mask).tolist()
+        means = [total / max(n, 1) for total, n in zip(sums, active)]
+        shares = [mean / sum(means) for mean in means] if 0 < sum(means) < math.inf else [1 / len(sizes)] * len(sizes)
+        dropped = []
+        for n, size, share in zip(active, sizes, shares):
+            # a layer that is nearly full and wants more than its share has too little room to grow again
+            full = 1 - n / size < 0.2 and share > 1 / len(sizes)
+            dropped.append(math.ceil((min(1 - n / size, fraction) if full else fraction) * n - 1e-9))
+        kept = [n - d for n, d in zip(active, dropped)]
+        grown = share_out(sum(dropped), shares, [size - k for size, k in zip(sizes, kept)])
+        survivors = keep_each(run.theta.abs().masked_fill(~self.mask, -1), kept, sizes)
+        self.set_mask(survivors | keep_each(momentum.masked_fill(survivors, -1), grown, sizes))
+
+
+def share_out(total, shares, room):
+    """`total` connections as one integer per layer, by these shares of it, none above its room."""
+    real, most = [float(math.ceil(total * share)) for share in shares], [0.99 * r for r in room]
+    for _ in shares:  # what a layer cannot take is spread evenly over those that can
+        excess = sum(max(r - m, 0) for r, m in zip(real, most))
+        real = [min(r, m) for r, m in zip(real, most)]
+        free = [r < m for r, m in zip(real, most)]
+        if not excess or not any(free):
+            break
+        real = [r + excess / sum(free) * f for r, f in zip(real, free)]
+    return round_counts([min(r, m) for r, m in zip(real, most)], total, room, least=0)

@@ -1,0 +1,87 @@
+"""Spartan: soft top-k masks by optimal transport (Tai et al., NeurIPS 2022)."""
+import torch
+
+from methods.allocation import count
+from methods.base import Sparsifier, option
+from methods.ranking import keep
+
+
+class Spartan(Sparsifier):
+    """Weights times σ(β|w| + μ), whose sum over all weights is the budget, cut to the budget's largest; gradients see the soft mask.
+
+    The budget falls linearly at first, β rises linearly, and for the last part of training both masks are frozen.
+    """
+
+    name = "spartan"
+    gradient = "shaped"
+    beta = option(10.0, help="sharpness of the soft mask at its end, from 1")
+    ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
+    freeze = option(0.8, most=1, help="share of training after which the masks are frozen")
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.register_buffer("soft", torch.ones(layout.size))
+        self.register_buffer("mu", torch.zeros(()))
+        self.register_buffer("slope", torch.zeros(()))  # β; 0 where the soft mask is a constant
+
+    def forward(self, theta):
+        return SoftTopK.apply(theta, self.soft, self.mask, self.slope)
+
+    def start(self, run, cycle):
+        self.refresh(run.theta, *self.scheduled(run, 0))
+
+    def scheduled(self, run, done):
+        """(sparsity, β) after `done` steps; at most at the freezing, before which the budget is always reached."""
+        end = max(int(self.freeze * run.total_steps), 1)
+        share = min(done / max(min(self.ramp_end * run.total_steps, end), 1), 1)
+        return self.sparsity * share, 1 + (self.beta - 1) * min(done / end, 1)
+
+    def after_step(self, run):
+        done, end = run.step + 1, max(int(self.freeze * run.total_steps), 1)
+        if done <= end:
+            self.refresh(run.theta, *self.scheduled(run, done))
+        if done == end:
+            self.soft.mul_(self.mask)
+            self.slope.zero_()
+
+    @torch.no_grad()
+    def refresh(self, theta, sparsity, beta):
+        kept, size = count(self.layout.size, sparsity), theta.abs()
+        self.set_mask(keep(size, kept))
+        if kept == self.layout.size:
+            self.soft.fill_(1), self.slope.zero_()
+            return
+        self.mu.copy_(offset(beta * size, kept, self.mu))
+        self.soft.copy_(torch.sigmoid(beta * size + self.mu))
+        self.slope.fill_(beta)
+
+
+def offset(x, total, guess):
+    """μ with Σ σ(x + μ) = total, 0 < total < n, by Newton's steps from a guess, bisecting where one leaves the bracket. x (n,)."""
+    middle = torch.logit(torch.tensor(total / x.numel(), dtype=x.dtype, device=x.device))
+    low, high = middle - x.max(), middle - x.min()
+    mu = torch.where((guess > low) & (guess < high), guess, (low + high) / 2)
+    for _ in range(20):
+        soft = torch.sigmoid(x + mu)
+        missing, rate = total - soft.sum(), (soft * (1 - soft)).sum()
+        low, high = torch.where(missing > 0, mu, low), torch.where(missing > 0, high, mu)
+        newton = mu + missing / rate
+        mu = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+    return mu
+
+
+class SoftTopK(torch.autograd.Function):
+    """θ·σ, cut by the mask; backward the gradient of θ·σ(θ) under Σσ = constant, as if there were no cut."""
+
+    @staticmethod
+    def forward(ctx, theta, soft, mask, slope):
+        ctx.save_for_backward(theta, soft, slope)
+        return theta * soft * mask
+
+    @staticmethod
+    def backward(ctx, gradient):
+        theta, soft, beta = ctx.saved_tensors
+        toward = gradient * theta
+        rate = soft * (1 - soft)
+        mean = (toward * rate).sum() / rate.sum().clamp_min(1e-30)
+        return gradient * soft + theta.sign() * beta * rate * (toward - mean), None, None, None

@@ -1,0 +1,78 @@
+"""SRigL: RigL with a constant fan-in and neurons that are switched off (Lasby et al., ICLR 2024)."""
+import torch
+
+from methods.base import option
+from methods.dynamic import DynamicSparse, RigL
+from methods.ranking import keep
+
+
+class SRigL(DynamicSparse):
+    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated.
+
+    A whole number of inputs cannot meet every budget: at most the budget is active.
+    """
+
+    name = "srigl"
+    exact = False
+    scope, score_batches, sampler = "layer", "train_batch", "exact"
+    gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in is ablated")
+    ablation = option(True, help="false: constant fan-in alone")
+    cut = option("magnitude", "literal", help="which of too many kept inputs stay: the largest, or the first (released code)")
+    training_cost = RigL.training_cost
+
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = False
+
+    def settled(self, run):
+        return True
+
+    @torch.no_grad()
+    def start(self, run, cycle):
+        self.set_mask(torch.cat(self.first(run.random("mask").split(self.layout.sizes))))
+        if self.init == "sparse":
+            self.initialise(run)
+        run.clear(~self.mask)
+
+    @torch.no_grad()
+    def update(self, run, fraction):
+        parts = [vector.split(self.layout.sizes) for vector in (run.theta.abs(), run.dense_gradient.abs(), self.mask)]
+        self.set_mask(torch.cat([self.following(index, layer, fraction) for index, layer in enumerate(zip(*parts))]))
+
+    def first(self, scores):
+        """The masks before training, by a random score for each weight of each layer."""
+        masks = []
+        for score, count, entry in zip(scores, self.counts, self.layout.entries):
+            score, rows = score.view(entry.shape[0], -1), min(entry.shape[0], count)
+            chosen = keep(score.mean(1), rows)  # a count below one input a neuron leaves some without any
+            masks.append((largest(score, count // rows) & chosen[:, None]).flatten())
+        return masks
+
+    def following(self, index, parts, fraction):
+        """The next mask of a layer, from its (|w|, |gradient|, mask), all (size,)."""
+        parts = (part.view(self.layout.entries[index].shape[0], -1) for part in parts)
+        return self.renewed(*parts, self.counts[index], fraction, self.ablation and index < len(self.counts) - 1).flatten()
+
+    def renewed(self, size, gradient, mask, count, fraction, ablate):
+        """The next mask of a layer; size, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: most active weights."""
+        rows, fan_in = mask.shape
+        active = int(mask.sum())
+        pruned = int(fraction * active)
+        score = size.masked_fill(~mask, -1)
+        kept = keep(score.flatten(), active - pruned).view_as(mask)
+        salient = (kept | keep(gradient.flatten(), pruned).view_as(mask)).sum(1)
+        least = max(1, int(self.gamma * int(mask.sum(1).max())))
+        needed = -(-count // fan_in)  # neurons without which the others could not hold the budget
+        alive = keep(salient, min(max(int((salient >= least).sum()), needed), count)) if ablate else salient >= 0
+        alive = keep(salient, count) if int(alive.sum()) > count else alive
+        k = min(count // int(alive.sum()), fan_in)
+        kept = keep(score.masked_fill(~alive[:, None], -1).flatten(), min(active - pruned, int(mask[alive].sum()))).view_as(mask)
+        order = size if self.cut == "magnitude" else -torch.arange(fan_in, device=size.device).expand_as(size).to(size)
+        kept &= largest(order.masked_fill(~kept, -torch.inf), k)
+        return largest(gradient.masked_fill(kept, torch.inf), k) & alive[:, None]
+
+
+def largest(score, k):
+    """Mask with k ones in each row at the largest scores, ties to the lowest index. score (rows, n)."""
+    index = score.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return torch.zeros_like(score, dtype=torch.bool).scatter_(1, index, True)
