@@ -1,0 +1,243 @@
+"""The commands: `python -m benchmarks run|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only by what needs it."""
+import argparse
+import gc
+import os
+import sys
+from dataclasses import replace
+
+from benchmarks import cluster, leaderboard, suites
+from benchmarks.grid import Grid, Spec, union
+from benchmarks.results import Store
+
+
+class Usage(ValueError):
+    """Arguments that cannot be used, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else message)
+
+
+def parser():
+    top = Parser(prog="benchmarks", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, summary, suite=True):
+        sub = commands.add_parser(name, help=summary, description=summary)
+        if suite:
+            sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
+            sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
+        sub.add_argument("--results", default="results", metavar="DIR")
+        return sub
+
+    run = command("run", "one run, stored as one row", suite=False)
+    run.add_argument("--task", required=True)
+    run.add_argument("--method", required=True, help="a name, or file.py:Class")
+    run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--epochs", type=int)
+    run.add_argument("--precision")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task")
+    run.add_argument("--out", metavar="DIR", help="same as --results")
+    run.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
+                          ("status", "done, running, queued, failed and why, lost")):
+        sub = command(name, summary)
+        sub.add_argument("--methods", nargs="+", metavar="M")
+        sub.add_argument("--sparsities", nargs="+", type=float, metavar="S")
+        sub.add_argument("--sparsity", dest="sparsities", nargs="+", type=float, help=argparse.SUPPRESS)
+        sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")
+        sub.add_argument("--epochs", type=int, help="instead of the profile's")
+        if name == "status":
+            continue
+        sub.add_argument("--jobs", type=int, help="runs at a time, on each GPU where there are any (default: one per core)")
+        sub.add_argument("--launcher", default="local", choices=("local", "slurm"))
+        sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
+        if name == "launch":
+            cluster.add_arguments(sub)
+    command("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
+    command("collect", "rows to CSV")
+    leaderboard.add_arguments(command("leaderboard", "what is missing of a method is run, then all are compared"))
+    for sub in (run, *(commands.choices[name] for name in ("plan", "launch", "leaderboard"))):
+        sub.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    return top
+
+
+def data_folder(args):
+    from benchmarks.data import check_folder
+    named = args.data or os.environ.get("DATA_DIR")
+    return check_folder(named or "data", explicit=bool(named))
+
+
+def chosen(args):
+    """The Specs that the arguments of plan and launch name, without those that their method skips."""
+    from methods import get
+    specs = suites.grid(args.suite, args.profile)
+    if any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
+        from benchmarks.tasks import canonical
+        if args.seeds is not None and args.seeds < 1:
+            raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
+        from methods import available
+        epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
+        base = suites.suite_grid(args.suite, args.profile, args.methods or available())
+        seeds = range(args.seeds) if args.seeds else base.seeds
+        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs)
+        asked = [canonical(spec) for spec in asked]
+        names = {spec.method for spec in asked}
+        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and s.method in names
+                 and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
+        specs = union(asked, (canonical(spec) for spec in specs))
+    return [spec for spec in specs if not get(spec.method).skip(spec.task)]
+
+
+def missing(specs, store, suite, retry_failed=False):
+    """(Specs without a row, rows of the others)."""
+    rows = store.rows(suite)
+    have = {key: row for key, row in rows.items() if not (retry_failed and row["status"] == "failed")}
+    return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]
+
+
+def command_run(args):
+    options = [tuple(text.split("=", 1)) for text in args.set]
+    if any(len(pair) != 2 for pair in options):
+        raise ValueError("--set takes NAME=VALUE")
+    spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, options)
+    from benchmarks.tasks import canonical, suite_of
+    spec = canonical(spec)
+    store, folder = Store(args.out or args.results), data_folder(args)
+    row = store.rows(suite_of(spec.task)).get(spec.key)
+    if row:
+        print(f"{spec.key} is done already: {summary(row)}")
+    else:
+        row = run_one(spec, store, folder, args.device)
+        print(f"{spec.key} {summary(row)}")
+    return 0 if row["status"] == "ok" else 1
+
+
+def run_one(spec, store, folder, device):
+    from tqdm import tqdm
+
+    from benchmarks.claims import Claim, Taken
+    from benchmarks.run import run
+    from benchmarks.tasks import settle
+    try:
+        with Claim(store, spec.key, settle(spec)[0].epochs) as claim, tqdm(
+                total=1.0, mininterval=1, disable=not sys.stderr.isatty(),
+                bar_format="{percentage:3.0f} % |{bar}| {elapsed} gone, {remaining} to go") as bar:
+            def tick(share):
+                claim.note(share)
+                bar.update(share - bar.n)
+            return run(spec, store, folder, device, tick)
+    except Taken as other:
+        raise ValueError(f"{spec.key} is being made by {other}") from None
+
+
+def summary(row):
+    if row["status"] != "ok":
+        return f"{row['status']}: {row['error']}"
+    return (f"{float(row['top1']):.2f} % at sparsity {float(row['achieved_sparsity']):.4f} ({row['nnz']} of {row['prunable']} weights), "
+            f"{float(row['train_flops_fraction']):.3f} of dense training FLOPs, {float(row['seconds']):.0f} s")
+
+
+def command_plan(args):
+    store, todo, done = prepare(args)
+    print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} missing")
+    if todo:
+        from benchmarks.plan import estimate
+        from benchmarks.launch import gpus, places
+        workers = places(len(todo), gpus(), args.jobs)
+        seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
+        on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
+        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {len(workers)} {on} ({seconds / 3600:.2f} hours in all)")
+    return 0
+
+
+def prepare(args):
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
+    specs = chosen(args)
+    store = Store(args.results)
+    return store, *missing(specs, store, args.suite, args.retry_failed)
+
+
+def command_launch(args):
+    store, todo, done = prepare(args)
+    if args.launcher == "slurm":
+        print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
+        return cluster.submit(args, store, todo, load_data(todo, data_folder(args)))
+    return launch_missing(args, store, todo, done)
+
+
+def load_data(specs, folder):
+    """Missing data end here, not in every run. Returns the folder."""
+    from benchmarks import data
+    from benchmarks.tasks import settle
+    for task in {settle(spec)[0] for spec in specs}:
+        data.load(task.dataset, folder, task.validation)
+    return folder
+
+
+def launch_missing(args, store, todo, done):
+    """Makes the Specs `todo`, collects, and names what failed in them or in the rows `done`. Returns the exit status."""
+    folder = data_folder(args)
+    print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
+    bad = []
+    if todo:
+        from benchmarks.launch import launch
+        bad = launch(todo, store, load_data(todo, folder), args.jobs)
+    print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
+    bad += [row for row in done if row["status"] == "failed"]
+    for row in bad:
+        print(f"{row['status']}: {row['task']} {row['method']} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
+              f"(log: {store.log(row['key'])})", file=sys.stderr)
+    failed = [row for row in bad if row["status"] == "failed"]
+    if failed:
+        print(f"{len(failed)} runs failed; `--retry-failed` makes them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def command_status(args):
+    from benchmarks.status import show
+    store = Store(args.results, write=False)
+    specs, rows = chosen(args), store.rows(args.suite)
+    print(f"{args.suite}, profile {args.profile}: ", end="")
+    show(store, args.suite, specs, rows)
+    return 0
+
+
+def command_cancel(args):
+    suites.suite_grid(args.suite, args.profile, ())
+    return cluster.cancel(args)
+
+
+def command_collect(args):
+    suites.suite_grid(args.suite, args.profile, ())
+    store = Store(args.results)
+    total = store.collect(args.suite)
+    print(f"{total} rows in {store.folder / args.suite / 'runs.csv'}" if total else
+          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}` makes them")
+    return 0
+
+
+def command_leaderboard(args):
+    return leaderboard.run(args, Store(args.results), data_folder(args))
+
+
+def main(words=None):
+    try:
+        args = parser().parse_args(words)
+        return globals()["command_" + args.command](args)
+    except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    gc.set_threshold(100_000)  # what is imported and read is no garbage
+    status = main()
+    gc.freeze()  # nor at the end
+    sys.exit(status)

@@ -1,0 +1,158 @@
+"""Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
+
+A claim is void when its process is gone: on the same host by process id and start time, in the same SLURM job when that was requeued,
+elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. Standard library only.
+"""
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from benchmarks.results import StoreError
+
+try:
+    import fcntl
+except ImportError:  # no POSIX system: two processes that find the same void claim in the same moment may both take it
+    fcntl = None
+
+NOTE_SECONDS = 5
+VOID_SECONDS = 900      # without a sign of life from another host; an evaluation in between can take minutes
+UNREADABLE_SECONDS = 5  # for one whose process died while writing it
+
+
+class Taken(Exception):
+    """Another process makes the run; the message says which."""
+
+
+class Claim:
+    """The right to make the run `key` (to be used in a `with`). Raises Taken, or StoreError where it cannot be written."""
+
+    def __init__(self, store, key, epochs=None):
+        self.path = store.runs / f"{key}.claim"
+        self.lock = store.runs / ".claims.lock"
+        self.began = self.noted = time.monotonic()
+        self.first = None
+        self.content = {"host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(), "epochs": epochs,
+                        "share": 0.0, "left": None}
+
+    def __enter__(self):
+        try:
+            with locked(self.lock):
+                try:
+                    self._create()
+                except FileExistsError:
+                    content = read(self.path)
+                    if not void(self.path, content):
+                        raise Taken(f"process {content['pid']} on {content['host']}" if content else "another process") from None
+                    self.path.unlink(missing_ok=True)
+                    self._create()
+        except FileExistsError:  # without locks, another process was faster
+            raise Taken("another process") from None
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written ({error.strerror})") from None
+        return self
+
+    def _create(self):
+        with open(self.path, "x", encoding="utf-8") as file:
+            try:
+                file.write(json.dumps(self.content))
+                file.flush()
+            except OSError:  # the disk is full
+                self.path.unlink()
+                raise
+
+    def note(self, share):
+        """Rewrite the claim with the share of the run that is done, at most every few seconds."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = share  # where a resumed run began
+        if now - self.noted < NOTE_SECONDS:
+            return
+        gained = share - self.first
+        self.content.update(share=share, left=(now - self.began) * (1 - share) / gained if gained > 0 else None)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(self.content), encoding="utf-8")
+            os.replace(part, self.path)
+        except OSError:  # no run ends because its progress cannot be shown
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        self.noted = now
+
+    def __exit__(self, *_):
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def held(store):
+    """{key: content} of the claims whose process is at work: host, pid, job, epochs, share (of the run done), left (seconds)."""
+    claims = {path.stem: (path, read(path)) for path in store.runs.glob("*.claim")}
+    return {key: content for key, (path, content) in claims.items() if content and not void(path, content, same_job=False)}
+
+
+def read(path):
+    """The content of a claim; empty if it is gone or damaged."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) and {"host", "pid", "born", "job"} <= set(content) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def void(path, content, same_job=True):
+    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so a claim of its own SLURM job is an earlier start's."""
+    if content and content["host"] == socket.gethostname():
+        return born(content["pid"]) is None or born(content["pid"]) != content["born"]
+    if content and same_job and content["job"] and content["job"] == own_job():
+        return True
+    return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # negative: the clock went backwards
+
+
+def own_job():
+    """The SLURM job that this process belongs to, or None."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def born(pid):
+    """When a process started, in words that tell it from a later one of the same id; None if it is gone or a zombie."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return "alive"
+
+
+def age(path):
+    """Seconds since a file was written, by the clock of its file system: that of a new file beside it."""
+    probe = path.with_name(f".probe-{os.getpid()}")
+    try:
+        probe.write_text("now")
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except OSError:
+        return 0.0
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """One process at a time, where the file system has locks."""
+    if fcntl is None:
+        yield
+        return
+    with open(path, "a") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,170 @@
+"""`launch --launcher slurm` and `cancel`: what is missing becomes job arrays, sent through submitit (which is imported only here).
+
+A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`. When its time is up
+or it is preempted, its runs write checkpoints, and it is queued again.
+"""
+import contextlib
+import hashlib
+import io
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import jobs
+from benchmarks.results import Store, StoreError
+
+ROOT = Path(__file__).resolve().parent.parent
+ARRAY = 1000      # SLURM's default MaxArraySize is 1001
+TIMEOUTS = 100    # how often a job that runs out of time is queued again
+TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
+PLAIN = ("partition", "qos", "account", "constraint", "gpus_per_task", "cpus_per_task", "array_parallelism")
+
+
+def add_arguments(sub):
+    """The options of `launch` that are SLURM's."""
+    group = sub.add_argument_group("with --launcher slurm")
+    group.add_argument("--partition", metavar="P")
+    group.add_argument("--gpus-per-task", type=int, metavar="N")
+    group.add_argument("--cpus-per-task", type=int, metavar="N", default=1, help="runs at a time in a task without GPUs (default: 1)")
+    group.add_argument("--mem", type=float, metavar="GB")
+    group.add_argument("--time", type=int, metavar="MINUTES", default=240, help="after it a task goes back into the queue (default: 240)")
+    group.add_argument("--array-parallelism", type=int, metavar="N", default=256, help="tasks at a time (default: 256)")
+    group.add_argument("--runs-per-task", type=int, metavar="K", help="default: as many as run at a time")
+    for name in ("qos", "account", "constraint"):
+        group.add_argument(f"--{name}", metavar="NAME")
+    group.add_argument("--setup", action="append", default=[], metavar="COMMAND", help="run in the shell before a task; can be given again")
+    group.add_argument("--signal-delay", type=int, default=120, metavar="SECONDS",
+                       help="that the runs have to save before the time is up (default: 120)")
+
+
+class Job:
+    """What a task of an array does: makes its runs, `at_a_time` on each of its GPUs. Called by submitit, which calls `checkpoint` when
+    time is up or on preemption."""
+
+    def __init__(self, specs, seen, results, data, at_a_time, delay):
+        self.specs, self.seen, self.results, self.data, self.at_a_time, self.delay = specs, seen, results, data, at_a_time, delay
+
+    def __call__(self):
+        from benchmarks import launch
+        signal.signal(signal.SIGTERM, lambda *_: launch.ask_to_stop())  # scancel, requeue, or preemption before its own signal
+        store = Store(self.results)
+        store.seen = self.seen
+        try:
+            launch.launch(self.specs, store, self.data, self.at_a_time, wait=False, grace=TERM_SECONDS)
+        except launch.Ended:
+            time.sleep(TERM_SECONDS)  # for what ends this process: SLURM, or submitit that queues it again
+            raise
+
+    def checkpoint(self):
+        from submitit.helpers import DelayedSubmission
+
+        from benchmarks import launch
+        launch.stop(max(self.delay - 20, 5))
+        return DelayedSubmission(self)
+
+
+def check(args):
+    """Raises ValueError in one line for numbers that cannot be."""
+    for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+
+
+def submit(args, store, todo, folder):
+    """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
+    from benchmarks.tasks import levels_of, settle, uncovered
+    check(args)
+    states = jobs.states(store, args.suite)
+    jobs.queue()  # without SLURM nothing is copied
+    fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
+    print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
+    if not fresh:
+        return 0
+    at_a_time = args.jobs or (1 if args.gpus_per_task else args.cpus_per_task)
+    fresh.sort(key=lambda spec: (spec.task, spec.method))
+    gpus = 1 if any(settle(spec)[0].on_all_gpus for spec in fresh) else args.gpus_per_task or 1
+    each = args.runs_per_task or at_a_time * gpus
+    packs = [fresh[place:place + each] for place in range(0, len(fresh), each)]
+    results = store.folder.resolve()
+    code = snapshot(store, {spec.method for spec in fresh})
+    for place in range(0, len(packs), ARRAY):
+        part = packs[place:place + ARRAY]
+        calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay)
+                 for pack in part]
+        ids = send(args, results / "runs" / "submitted", code, calls)
+        array = ids[0].split("_")[0]
+        jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
+        print(f"job {array}: {len(part)} tasks, {sum(map(len, part))} runs")
+    print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {store.folder}\n"
+          f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
+    return 0
+
+
+def send(args, folder, code, calls):
+    """Send the calls as one job array; returns their job ids. Raises ValueError in one line with what SLURM says against it."""
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    options = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
+    if args.mem:
+        options["mem"] = f"{round(1024 * args.mem)}MB"
+    setup = [f"export PYTHONPATH={shlex.quote(str(code))}", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", *args.setup]
+    try:
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
+        executor.update_parameters(
+            job_name=f"sparse-{args.suite}", time=args.time, signal_delay_s=args.signal_delay, setup=setup,
+            srun_args=[f"--cpus-per-task={args.cpus_per_task}"],  # srun does not take it from sbatch since SLURM 22.05
+            additional_parameters={"chdir": str(code), "requeue": True}, **options)
+        with contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
+            return [job.job_id for job in executor.submit_array(calls)]
+    except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
+        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error")] or str(error).splitlines()
+        raise ValueError(f"SLURM refuses the job: {lines[0].removeprefix('sbatch: error: ').strip()}") from None
+
+
+def snapshot(store, methods):
+    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once.
+
+    Raises ValueError for a method's file that is above the working folder: where jobs work, its name would name nothing.
+    """
+    from benchmarks.run import code_version
+    texts = {path.relative_to(ROOT).as_posix(): path.read_bytes() for name in ("benchmarks", "methods") for path in ROOT.glob(f"{name}/**/*.py")}
+    for path in {method.rpartition(":")[0] for method in methods} - {""}:
+        if ".." in Path(path).parts:
+            raise ValueError(f"{path} is above the working folder; name it by its whole path")
+        if not Path(path).is_absolute():  # one named by its whole path is used where it is
+            texts[path] = Path(path).read_bytes()
+    texts["code_version"] = code_version().encode()
+    digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]
+    folder = store.runs.resolve() / "code" / digest
+    if not folder.exists():
+        part = folder.with_name(f".{digest}.{os.getpid()}.part")
+        try:
+            for name, text in texts.items():
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                (part / name).write_bytes(text)
+            part.rename(folder)
+        except OSError as error:
+            if not folder.exists():  # another process was faster
+                raise StoreError(f"the code cannot be copied to {folder} ({error.strerror})") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def cancel(args):
+    """Take what is queued of a suite out of the queue (`--running`: what runs too). Returns the exit status."""
+    states = jobs.states(Store(args.results, write=False), args.suite)
+    wanted = sorted({job for job, state in states.values() if state == "PENDING" or (state and args.running)})
+    for place in range(0, len(wanted), ARRAY):
+        done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
+    running = {job for job, state in states.values() if state} - set(wanted)
+    print(f"{len(wanted)} tasks of {args.suite} taken out of the queue" + (f", {len(running)} go on (--running ends them too)" if running else ""))
+    return 0

@@ -1,0 +1,65 @@
+"""Two training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import data as datasets
+from benchmarks.data import AUGMENTATION, epoch_batches
+from benchmarks.run import default_device
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+
+
+def dry_run(spec, folder):
+    """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end.
+
+    folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
+    it, a `forward` of another shape, NaN or infinity, no gradient, weights outside the mask, or a mask that misses the budget.
+    """
+    torch.set_num_threads(1)
+    task, options = settle(spec)
+    data = datasets.load(task.dataset, folder, task.validation, task.recipe)
+    data = replace(data, train=data.train.first(2 * task.batch_size)).to(default_device())
+    try:
+        mistake = two_steps(replace(task, epochs=1), spec, options, data)
+    except Exception as error:  # whatever a method of somebody else raises
+        mistake = f"{type(error).__name__}{place(error, spec.method)}: {error}"
+    if mistake:
+        raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
+
+
+def two_steps(task, spec, options, data):
+    """The first mistake in words, or None."""
+    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, default_device())
+    training, model, method = trainer.training, trainer.model, trainer.model.method
+    training.start()
+    batches = epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])
+    for step, (x, y) in enumerate(batches, 1):
+        weights = method(model.theta)
+        shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
+        if shape != tuple(model.theta.shape):
+            return f"forward returns {shape}, not one weight for each of theta's {tuple(model.theta.shape)}"
+        if not weights.requires_grad:
+            return "forward returns weights through which no gradient reaches theta"
+        if not weights.isfinite().all():
+            return f"forward returns NaN or infinity in step {step}"
+        trainer.step(x, y)
+        if not all(p.isfinite().all() for p in training.parameters) or not trainer.loss_sum.isfinite():
+            return f"the loss or the weights are NaN or infinity after step {step}"
+    weights = method.eval()(model.theta)
+    active, budget = int(method.mask.sum()), method.budget_at(0)
+    outside = int(((weights != 0) & ~method.mask).sum())
+    if outside:
+        return f"{outside} weights that the mask says are zero are not: forward must leave them out"
+    if method.exact and active != budget:
+        return f"{active} weights are active when training ends, the budget is {budget}"
+    return None
+
+
+def place(error, method):
+    """" in start (mine.py, line 12)": the last line of the method's own file that an error went through."""
+    path = Path(method.rpartition(":")[0] or ".").resolve()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path]
+    return f" in {frames[-1].name} ({path.name}, line {frames[-1].lineno})" if frames else ""

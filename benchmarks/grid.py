@@ -1,0 +1,115 @@
+"""Runs as values: a Spec is one run, a Grid the runs of one figure. Standard library only, so that a plan starts at once."""
+import hashlib
+import json
+import operator
+import shlex
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import product
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run, which becomes one row of `results/SUITE/runs.csv`.
+
+    task, method: names (a method may be a path such as `mine.py:Mine`); sparsity: fraction of prunable weights that are zero,
+    in [0, 1), always 0 for `dense`; seed: integer >= 0; epochs: integer >= 1, or None for the recipe's own; precision: name, or
+    None for the task's own; options: settings of the method, a mapping or pairs (name, value), kept as sorted pairs of text.
+
+    Raises ValueError (one line) for anything else.
+    """
+
+    task: str
+    method: str
+    sparsity: float
+    seed: int
+    epochs: int | None = None
+    precision: str | None = None
+    options: tuple = ()
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        for name in ("task", "method") + (("precision",) if self.precision is not None else ()):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
+                raise ValueError(f"{name} must be a non-empty name, not {getattr(self, name)!r}")
+        put("sparsity", 0.0 if self.method == "dense" else _sparsity(self.sparsity))
+        put("seed", _whole("seed", self.seed, 0))
+        if self.epochs is not None:
+            put("epochs", _whole("epochs", self.epochs, 1))
+        put("options", _options(self.options))
+
+    @cached_property
+    def key(self):
+        """First 12 hex digits of the sha256 of the non-default fields as JSON: a field added later changes no old key."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+
+    def command(self):
+        """The shell command that makes this run's row."""
+        words = ["python", "-m", "benchmarks", "run", "--task", self.task, "--method", self.method]
+        words += ["--sparsity", f"{self.sparsity!r}", "--seed", str(self.seed)]
+        words += ["--epochs", str(self.epochs)] if self.epochs is not None else []
+        words += ["--precision", self.precision] if self.precision is not None else []
+        for name, value in self.options:
+            words += ["--set", f"{name}={value}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All combinations of tasks, methods, sparsities and seeds, all else the same. Iterating yields Specs.
+
+    `dense` has no sparsity and gives one Spec per task and seed.
+    """
+
+    tasks: tuple
+    methods: tuple
+    sparsities: tuple
+    seeds: tuple
+    epochs: int | None = None
+    precision: str | None = None
+    options: tuple = ()
+
+    def __iter__(self):
+        for task, method in product(self.tasks, self.methods):
+            for sparsity, seed in product((0.0,) if method == "dense" else self.sparsities, self.seeds):
+                yield Spec(task, method, sparsity, seed, self.epochs, self.precision, self.options)
+
+
+def union(*grids):
+    """The Specs of several grids (or lists of Specs), each once, in the order of their first appearance."""
+    return list({spec.key: spec for grid in grids for spec in grid}.values())
+
+
+def _sparsity(value):
+    try:
+        number = float(value) if not isinstance(value, (bool, str)) else float("nan")
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 <= number < 1:
+        raise ValueError(f"sparsity must be a number in [0, 1), not {value!r}")
+    return number + 0.0  # -0.0 would hash differently
+
+
+def _whole(name, value, least):
+    try:
+        number = operator.index(value) if not isinstance(value, bool) else least - 1
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+    return number
+
+
+def _options(options):
+    try:
+        pairs = sorted((name, str(value)) for name, value in (options.items() if hasattr(options, "items") else options))
+        names = [name for name, _ in pairs]
+        good = all(isinstance(name, str) and name.strip() and "=" not in name for name in names) and len(set(names)) == len(names)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(f"options must be pairs (name, value) with names that are non-empty and all different, not {options!r}")
+    return tuple(pairs)

@@ -1,0 +1,56 @@
+"""What was sent to SLURM: `results/runs/jobs/ID.json`, one file a job array, joined with what squeue says. Standard library only."""
+import getpass
+import json
+import shutil
+import subprocess
+
+from benchmarks.results import StoreError, write_whole
+
+ENDING = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+
+
+def remember(store, suite, array, runs):
+    """Note that the runs {key: job id, such as 12_3} of a suite were sent as the job array `array`."""
+    folder = store.runs / "jobs"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made ({error.strerror})") from None
+    write_whole(folder / f"{array}.json", json.dumps({"suite": suite, "runs": runs}))
+
+
+def sent(store, suite):
+    """{key: its job ids, the latest last} of all that was sent of a suite."""
+    found = {}
+    for path in sorted((store.runs / "jobs").glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["suite"] == suite:
+                for key, job in content["runs"].items():
+                    found.setdefault(key, []).append(str(job))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # damaged: claims see to it that no run is made twice at a time
+    return found
+
+
+def queue():
+    """{job id: state, such as PENDING or RUNNING} of this user's jobs. Raises ValueError in one line where SLURM does not answer."""
+    if not shutil.which("squeue"):
+        raise ValueError("there is no SLURM here (squeue is not installed); use --launcher local")
+    words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        raise ValueError("SLURM does not answer (squeue took more than a minute)") from None
+    if done.returncode:
+        raise ValueError(f"SLURM does not answer ({' '.join(done.stderr.split())})")
+    return {job: state for job, state in (line.split() for line in done.stdout.splitlines()) if state not in ENDING}
+
+
+def states(store, suite):
+    """{key: (job id, its state, or "" if none of its jobs is in the queue any more)} of all that was sent of a suite."""
+    jobs = sent(store, suite)
+    if not jobs:
+        return {}
+    now = queue()
+    return {key: next(((job, now[job]) for job in reversed(ids) if job in now), (ids[-1], "")) for key, ids in jobs.items()}

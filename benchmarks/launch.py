@@ -1,0 +1,178 @@
+"""The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
+import os
+import sys
+import time
+from collections import deque
+from multiprocessing import connection
+
+from benchmarks.tasks import settle, uncovered
+from benchmarks.worker import CROWDED, Worker
+
+PACK = 8      # runs at a time on a GPU
+ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
+WORKERS = []  # of the launch in progress: what a signal has to stop
+
+
+def cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus():
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
+
+
+def all_as_one(specs, gpus):
+    """The GPUs, as one where a run takes them all (team.py)."""
+    return [",".join(gpus)] if gpus and any(settle(spec)[0].on_all_gpus for spec in specs) else gpus
+
+
+def places(runs, gpus, jobs=None):
+    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each GPU, or without one a worker for each."""
+    if len(gpus) == 1 and "," in gpus[0]:
+        return [(gpus[0], 1)]
+    if gpus:
+        return [(gpu, jobs or PACK) for gpu in gpus[:runs]]
+    return [(None, 1)] * min(jobs or cores(), runs)
+
+
+def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
+    """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: one per core).
+
+    Returns the rows that did not end with status ok.
+
+    One thread per process: with more, torch can be twenty times slower where a quota limits the CPU. A run that another process is
+    making is left to it: its row is waited for, or, with `wait` false, not even that. A row that was written since `store` has last
+    read its rows is taken as it is. When the launch is interrupted, its runs have `grace` seconds to end their epoch and to write a
+    checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    specs = uncovered(specs)
+    queue, elsewhere, bad, total, look = deque((spec, 1) for spec in specs), {}, [], len(specs), 0.0
+    progress = Bar(total, report)
+
+    def finish(spec, row):
+        elsewhere.pop(spec, None)
+        progress.done(spec, row)
+        if row["status"] != "ok":
+            bad.append(row)
+
+    WORKERS[:] = [Worker(store, folder, *place) for place in places(total, all_as_one(specs, gpus()), jobs)]
+    try:
+        while queue or any(worker.jobs for worker in WORKERS) or (elsewhere and wait):
+            if elsewhere and time.monotonic() > look:  # its row may be there, or its process gone
+                queue.extend((spec, 1) for spec in elsewhere if spec not in {s for s, _ in queue} and not _made(spec))
+                look = time.monotonic() + 2
+            while queue:
+                free = [worker for worker in WORKERS if worker.takes(*queue[0])]
+                if not free:
+                    break
+                spec, attempt = queue.popleft()
+                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key))
+            for ready in connection.wait([w.pipe for w in WORKERS if w.jobs], timeout=1):
+                worker = next(w for w in WORKERS if w.pipe is ready)
+                said = worker.receive()
+                if said is None and worker.asked:
+                    raise Ended("stopped; the same command goes on where this one ended")
+                if said is None:  # the process is gone
+                    place = WORKERS.index(worker)
+                    WORKERS[place] = Worker(store, folder, worker.gpu, worker.room)
+                    for spec, attempt in worker.jobs.items():
+                        if attempt < ATTEMPTS:
+                            queue.append((spec, attempt + 1))
+                            report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
+                        else:
+                            from benchmarks.run import store_failure
+                            finish(spec, store_failure(spec, f"its process died ({worker.end()})", store))
+                    continue
+                spec, message = said
+                if isinstance(message, float):
+                    progress.tick(spec, message)
+                    continue
+                if isinstance(message, Exception):
+                    raise message
+                del worker.jobs[spec]
+                if isinstance(message, str):
+                    if spec not in elsewhere:
+                        report(f"{title(spec)} is being made by {message}")
+                    elsewhere[spec] = message
+                elif message == CROWDED:
+                    worker.room = max(1, worker.room - 1)
+                    queue.append((spec, ATTEMPTS))
+                    report(f"no memory for {title(spec)} besides the others; {worker.room} at a time from now on, and this one alone")
+                else:
+                    finish(spec, message)
+    finally:
+        progress.close()
+        stop(grace)
+    return bad
+
+
+class Ended(SystemExit):
+    """The launch was asked to stop and its runs have written checkpoints."""
+
+
+def _made(spec):
+    """Whether a worker of this launch is at the run."""
+    return any(spec in worker.jobs for worker in WORKERS)
+
+
+def ask_to_stop():
+    """Ask the workers of the launch in progress to write a checkpoint at the end of their epoch and to end."""
+    for worker in WORKERS:
+        worker.ask()
+
+
+def stop(grace):
+    """Ask them, give them `grace` seconds, and end those that are left."""
+    try:
+        ask_to_stop()
+        deadline = time.monotonic() + grace
+        for worker in WORKERS:
+            worker.process.join(max(deadline - time.monotonic(), 0))
+    finally:
+        for worker in WORKERS:
+            worker.process.kill()
+
+
+def title(spec):
+    """A run in a few words."""
+    options = "".join(f" {name}={value}" for name, value in spec.options)
+    return f"{spec.task} {spec.method}{options} sparsity {spec.sparsity:g} seed {spec.seed}"
+
+
+class Bar:
+    """Progress with an estimate of the end: a bar on a terminal, else a line for every run."""
+
+    def __init__(self, total, report):
+        from tqdm import tqdm
+        self.total, self.finished, self.shares, self.report = total, 0, {}, report
+        self.began = time.monotonic()
+        self.bar = tqdm(total=total, unit="run", mininterval=1, disable=not sys.stderr.isatty(),
+                        bar_format="{desc} {percentage:3.0f} % |{bar}| {n:.1f} of {total} runs, {elapsed} gone, {remaining} to go")
+
+    def tick(self, spec, share):
+        self.shares[spec] = share
+        self._show()
+
+    def done(self, spec, row):
+        self.shares.pop(spec, None)
+        self.finished += 1
+        self._show()
+        result = f"{row['top1']:.2f} %" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
+        if self.bar.disable:
+            each = (time.monotonic() - self.began) / self.finished
+            left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - self.finished)))
+            self.report(f"[{self.finished}/{self.total}, {left} to go] {title(spec)}: {result}")
+        elif row["status"] != "ok":
+            self.bar.write(f"{title(spec)}: {result}")
+
+    def _show(self):
+        self.bar.update(self.finished + sum(self.shares.values()) - self.bar.n)
+
+    def close(self):
+        self.bar.close()

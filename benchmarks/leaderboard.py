@@ -1,0 +1,112 @@
+"""`python -m benchmarks leaderboard SUITE [--method mine.py:Mine]`: runs what is missing of a method, then compares all of them.
+
+Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
+"""
+import os
+import sys
+
+from benchmarks.grid import Grid
+from benchmarks.suites import suite_grid
+
+
+def add_arguments(sub):
+    """The command's own options, besides SUITE, --profile, --results and --data."""
+    sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
+    sub.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help="options of that method")
+    sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
+    sub.add_argument("--sparsity", type=float, nargs="+", metavar="S", help="only these sparsities")
+    sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
+    sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
+    sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
+    sub.add_argument("--epochs", type=int, help="instead of the profile's")
+    sub.add_argument("--jobs", type=int, help="runs at a time, on each GPU where there are any (default: one per core)")
+
+
+def run(args, store, folder):
+    """The command; returns its exit status. What is no table goes to stderr, so that a table can be sent to a file.
+
+    Raises ValueError in one line for a method with mistakes, options that cannot be used, and where there is nothing to compare.
+    """
+    import pandas as pd
+
+    from benchmarks import tables
+    base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
+    sparsities = args.sparsity or base.sparsities
+    for name in ("jobs", "seeds", "epochs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if not args.method and (args.options or args.again or args.seeds):
+        raise ValueError("--options, --again and --seeds belong to --method")
+    failed, variant = 0, None
+    if args.method:
+        specs = cells(args)
+        failed = fill(specs, args, store, folder)
+        variant = next(((spec.method, " ".join("=".join(pair) for pair in spec.options)) for spec in specs), None)
+    rows = pd.DataFrame(store.rows(args.suite).values())
+    if len(rows):
+        rows = tables.select(rows, args.suite, args.profile, args.epochs, variant)
+    try:
+        table = tables.board(rows, sparsities, args.sort)
+    except ValueError as error:
+        raise ValueError(f"{error}; make them with: bash run_all.sh {args.suite}") from None
+    if args.format == "html":
+        from benchmarks.page import page
+        print(page(table, args.suite, args.profile))
+    else:
+        print(tables.FORMATS[args.format](table))
+    return 1 if failed else 0
+
+
+def cells(args):
+    """The Specs of the method on the suite, without the tasks that it skips, which are named."""
+    from benchmarks.tasks import canonical
+    from methods import get
+    path, colon, attribute = args.method.rpartition(":")
+    name = f"{os.path.normpath(path)}:{attribute}" if colon else args.method  # ./mine.py and mine.py are one
+    try:
+        method = get(name)
+    except ValueError:
+        raise
+    except Exception as error:  # a file that cannot be loaded
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise ValueError(f"{name} cannot be loaded: {type(error).__name__}{line}: {error}") from None
+    pairs = [tuple(text.split("=", 1)) for text in args.options]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("--options takes NAME=VALUE")
+    for option, _ in pairs:
+        if option not in method.options():
+            from methods.base import nearest
+            raise ValueError(nearest(option, method.options(), f"option of {name}"))
+    base, tasks = suite_grid(args.suite, args.profile, [name]), []
+    for task in base.tasks:
+        reason = method.skip(task)
+        if reason:
+            print(f"{name} skips {task}: {reason}", file=sys.stderr)
+        else:
+            tasks.append(task)
+    seeds = range(args.seeds) if args.seeds else base.seeds
+    return [canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsity or base.sparsities), tuple(seeds),
+                                             args.epochs or base.epochs, None, pairs)]
+
+
+def fill(specs, args, store, folder):
+    """Makes the rows that are missing, after two steps of each of their cells. Returns the number of failed runs."""
+    from benchmarks.__main__ import missing
+    todo, done = missing(specs, store, args.suite, retry_failed=True)
+    if args.again:
+        todo, done = specs, []
+        for spec in specs:
+            store.checkpoint(spec.key).unlink(missing_ok=True)
+    print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
+    bad = []
+    if todo:
+        from benchmarks.dry_run import dry_run
+        from benchmarks.launch import launch
+        for spec in {(spec.task, spec.sparsity): spec for spec in todo}.values():
+            dry_run(spec, folder)
+        bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
+        store.collect(args.suite)
+    for row in bad:
+        print(f"{row['status']}: {row['task']} {row['method']} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
+              f"(log: {store.log(row['key'])})", file=sys.stderr)
+    return sum(row["status"] == "failed" for row in bad)

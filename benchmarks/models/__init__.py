@@ -1,0 +1,38 @@
+"""The networks of the suite: plain torch modules, without masks or hooks."""
+
+import inspect
+from difflib import get_close_matches
+
+from torch import nn
+
+from .mlp import mlp, mlp_digits
+from .mobilenet import mobilenetv1
+from .resnet import resnet8_digits, resnet20, resnet56
+from .resnet50 import resnet50
+from .vgg import vgg11, vgg11_st3code, vgg16_small
+from .vit import vit_tiny
+from .wrn import wrn34x2
+
+MODELS = {factory.__name__: factory for factory in (
+    resnet8_digits, resnet20, resnet56, wrn34x2, vgg11, vgg11_st3code, vgg16_small, vit_tiny, mobilenetv1, resnet50, mlp, mlp_digits)}
+
+
+def build(name: str, classes: int, **options) -> nn.Module:
+    """The network `name` of `MODELS` with `classes` outputs, its weights drawn from the global torch generator.
+
+    `options` are the other arguments of its factory: `width`, `bn_momentum`, `fc_bias`.
+    Raises ValueError for an unknown model or option (with the nearest names) and for a bad value.
+    """
+    _check("model", name, MODELS)
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"classes must be a whole number >= 1, got {classes!r}")
+    allowed = [option for option in inspect.signature(MODELS[name]).parameters if option != "classes"]
+    for option in options:
+        _check(f"option of {name}", option, allowed)
+    return MODELS[name](classes=classes, **options)
+
+
+def _check(what: str, name: str, allowed) -> None:
+    if name not in allowed:
+        nearest = get_close_matches(str(name), allowed, n=3, cutoff=0.5) or allowed
+        raise ValueError(f"unknown {what}: {name!r}; nearest: {', '.join(nearest)}")

@@ -1,0 +1,233 @@
+"""`python -m benchmarks.overhead`: the time of a training step of every method, as a ratio to dense.
+
+Measured in turns, because the speed of a machine drifts by more than the methods differ: in every round each method makes a
+few steps, in a shuffled order, and its ratio is to the dense steps of the same round. A row has the rounds' median and quartiles.
+
+- The state is that of MIDDLE of the schedule: masks are live and schedules are moving. The weights are those of the start, with
+  the few steps measured. A method of several cycles (LRR, IMP) is in its middle cycle.
+- A step is all of `Trainer.step` (with all its forward and backward `passes`), on real batches of the recipe's size, which are
+  prepared beforehand.
+- A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
+  step % k == 0, are timed in every round besides ordinary ones, and weigh 1/k each: a step's time is its mean over an interval.
+- On a GPU the parts of a step that do not change are recorded and replayed, as in a run (`benchmarks.capture`).
+- The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the method's `forward`),
+  backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
+- Not in a step: what a method does once a cycle (`start`) or once an epoch (ProbMask).
+"""
+import datetime
+import random
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks import data as datasets
+from benchmarks.__main__ import Parser, data_folder
+from benchmarks.capture import cuda_graph
+from benchmarks.data import AUGMENTATION, epoch_batches
+from benchmarks.grid import Spec
+from benchmarks.measurements import store, stored
+from benchmarks.results import Store
+from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.tasks import PRECISIONS, canonical, settle
+from benchmarks.train import Trainer
+from methods import available
+
+COLUMNS = ("task method sparsity precision device threads torch_version code_version batch_size step_ms images_per_second "
+           "ratio ratio_low ratio_high forward_ms backward_ms optimizer_ms method_ms passes rounds measured_at").split()
+IDENTITY = "task precision device sparsity method".split()  # a new measurement replaces the row that has the same
+PARTS = ("forward", "backward", "optimizer", "method")
+MIDDLE = 0.4            # of training
+PROFILE_ROUNDS = 5      # at most
+BATCHES = 8
+
+
+def groups(interval, middle, steps):
+    """What is timed: [(first step, number of steps, weight of each)], with weights that sum to 1 over an average step.
+
+    Without an interval (None), or with 1: `steps` steps from `middle` on. Else the two steps around an update near `middle`, and
+    up to `steps` ordinary ones after it.
+    """
+    if interval is None or interval < 2:
+        return [(middle, steps, 1 / steps)]
+    update = max(interval, middle - middle % interval)
+    ordinary = min(steps, interval - 2)
+    around = [(update - 1, 2, 1 / interval)]
+    return around + [(update + 1, ordinary, (interval - 2) / interval / ordinary)] if ordinary else around
+
+
+class Entrant:
+    """One method in the middle of its training, ready to make a few steps at a time."""
+
+    def __init__(self, spec, data, device, steps, record=None):
+        task, options = settle(spec)
+        self.spec, self.device = spec, device
+        self.trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record)
+        self.training, method = self.trainer.training, self.trainer.model.method
+        for number in range(len(self.training.cycles) // 2 + 1):
+            self.training.start(number)
+        self.trainer.model.train()
+        middle = self.training.step + int(MIDDLE * (self.training.total_steps - self.training.step))
+        self.groups = groups(getattr(method, "interval", None), middle, steps)
+        batches = epoch_batches(data.train, data, task.batch_size, spec.seed, 0, drop_last=True,
+                                **AUGMENTATION[task.augmentation])
+        self.batches = cycle(list(islice(batches, BATCHES)))
+
+    def now(self):
+        """Seconds, when the device has done all that it was asked for."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def step_seconds(self):
+        """Seconds of an average step."""
+        total = 0.0
+        for first, number, weight in self.groups:
+            self.training.step = first
+            began = self.now()
+            for x, y in islice(self.batches, number):
+                self.trainer.step(x, y)
+            total += weight * (self.now() - began)
+        return total
+
+    def part_seconds(self):
+        """Seconds of the PARTS of an average step."""
+        totals = dict.fromkeys(PARTS, 0.0)
+        with self.clocks() as spans:
+            for first, number, weight in self.groups:
+                self.training.step = first
+                for x, y in islice(self.batches, number):
+                    spans.clear()
+                    self.trainer.step(x, y)
+                    began, (updated, ended) = spans["forward"][0][0], spans["update"][0]
+                    forward, hooks = (sum(end - start for name in names for start, end in spans[name])
+                                      for names in (("forward",), ("before_step", "after_step")))
+                    for part, seconds in zip(PARTS, (forward, updated - began - forward, ended - updated - hooks, hooks)):
+                        totals[part] += weight * seconds
+        return totals
+
+    @contextmanager
+    def clocks(self):
+        """Notes when each of these was called and returned, as {name: [(seconds, seconds)]}."""
+        spans = defaultdict(list)
+        owners = {"forward": self.trainer.model, "update": self.training,
+                  "before_step": self.trainer.model.method, "after_step": self.trainer.model.method}
+
+        def clocked(call, name):
+            def timed(*args, **options):
+                began = self.now()
+                result = call(*args, **options)
+                spans[name].append((began, self.now()))
+                return result
+            return timed
+
+        for name, owner in owners.items():
+            setattr(owner, name, clocked(getattr(owner, name), name))
+        try:
+            yield spans
+        finally:
+            for name, owner in owners.items():
+                delattr(owner, name)
+
+
+def measure(specs, folder, device, rounds, steps):
+    """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
+    torch.set_num_threads(1)
+    task, _ = settle(specs[0])
+    if task.precision == "tf32" and device.type != "cuda":
+        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
+    data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+    record = None
+    if device.type == "cuda":  # nothing can be recorded on the default stream
+        record = cuda_graph
+        torch.cuda.set_stream(torch.cuda.Stream(device))
+    entrants = [Entrant(spec, data, device, steps, record) for spec in specs]
+    profiled_ones = [Entrant(spec, data, device, steps) for spec in specs] if record else entrants  # a recorded step has no parts
+    order, shuffle = list(entrants), random.Random(0).shuffle
+    step_seconds, parts, profiled = defaultdict(list), defaultdict(list), min(rounds, PROFILE_ROUNDS)
+    with tqdm(total=(1 + rounds + profiled) * len(order), unit="turn", mininterval=1, disable=not sys.stderr.isatty()) as bar:
+        for number in range(1 + rounds + profiled):
+            order = list(profiled_ones) if number == rounds + 1 else order
+            shuffle(order)
+            for entrant in order:
+                if number <= rounds:
+                    step_seconds[entrant.spec].append(entrant.step_seconds())
+                else:
+                    parts[entrant.spec].append(entrant.part_seconds())
+                bar.update()
+    # the first round only warms up
+    times = {spec: np.array(seconds[1:]) for spec, seconds in step_seconds.items()}
+    return [row(entrant, times[entrant.spec], times[specs[0]], parts[entrant.spec]) for entrant in entrants]
+
+
+def row(entrant, seconds, dense, parts):
+    """The row of one method from the seconds of its steps and of dense ones, (rounds,) each, and of the parts, a dict a round."""
+    spec, task = entrant.spec, entrant.trainer.task
+    low, ratio, high = np.percentile(seconds / dense, (25, 50, 75))
+    step = float(np.median(seconds))
+    return dict(
+        task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, device=device_name(entrant.device),
+        threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(), batch_size=task.batch_size,
+        step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), ratio=round(float(ratio), 4),
+        ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
+        **{f"{part}_ms": round(1e3 * float(np.median([p[part] for p in parts])), 3) for part in PARTS},
+        passes=entrant.trainer.model.method.passes, rounds=len(seconds),
+        measured_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+
+
+def report(rows):
+    """Print the table, the fastest method first."""
+    print("{task}, {precision}, batches of {batch_size}, {rounds} rounds, {device}".format_map(rows[0]))
+    print(f"{'method':>18} {'sparsity':>8} {'step ms':>8} {'ratio':>6} {'quartiles':>12}"
+          + "".join(f" {part:>9}" for part in PARTS))
+    for line in sorted(rows, key=lambda line: line["ratio"]):
+        spread = f"{line['ratio_low']:.2f} to {line['ratio_high']:.2f}"
+        print(f"{line['method']:>18} {line['sparsity']:8g} {line['step_ms']:8.2f} {line['ratio']:6.3f} {spread:>12}"
+              + "".join(f" {line[part + '_ms']:9.2f}" for part in PARTS))
+
+
+def arguments(words):
+    parser = Parser(prog="benchmarks.overhead", description="The time of a training step of every method, as a ratio to dense.")
+    parser.add_argument("--task", default="cifar10-resnet20")
+    parser.add_argument("--methods", nargs="+", metavar="M", help="default: all; dense is always measured")
+    parser.add_argument("--sparsity", type=float, default=0.95)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=3, help="steps of a method in a round (default: %(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the recipe's")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    args = parser.parse_args(words)
+    for name in ("rounds", "steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    return args
+
+
+def main(words=None):
+    """Measures, prints and stores; returns 0, or 2 with one line on stderr for bad arguments or missing data."""
+    try:
+        args = arguments(words)
+        specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision))
+                 for method in ("dense", *(args.methods or available()))]
+        path = Store(args.results).folder / "performance" / "overhead.csv"
+        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
+        device = usable_device(args.device or default_device())
+        rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps)
+        store(rows, path, COLUMNS, IDENTITY)
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    report(rows)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

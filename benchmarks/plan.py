@@ -1,0 +1,70 @@
+"""What runs will cost: a few steps of each kind, timed on this machine, on a GPU in turns as they will be made."""
+import time
+from dataclasses import replace
+
+import torch
+
+from benchmarks import data as datasets
+from benchmarks.capture import WARM, cuda_graph
+from benchmarks.pack import Lane
+from benchmarks.tasks import levels_of, settle, uncovered
+from benchmarks.train import Trainer
+
+LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these
+
+
+def estimate(specs, folder, pack=1, report=lambda line: None):
+    """Seconds that the Specs take one after another on this device; reports a line for each kind of run.
+
+    pack: runs that take turns on it, whose time is shared out among them.
+    """
+    from benchmarks.run import default_device
+    torch.set_num_threads(1)
+    kinds = {}
+    for spec in uncovered(specs):
+        kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
+    total = 0.0
+    for alike in kinds.values():
+        longest = max(alike, key=lambda spec: spec.sparsity)
+        seconds = seconds_of(longest, folder, torch.device(default_device()), pack)
+        total += seconds * len(alike)
+        options = "".join(f" {name}={value}" for name, value in longest.options)
+        report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s")
+    return total
+
+
+def seconds_of(spec, folder, device, pack=1):
+    """Seconds of one run, from its start, a few of its steps and an evaluation."""
+    task, options = settle(spec)
+    data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+    record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
+    trainers = []
+
+    def steps(seed):
+        trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
+        yield from trainers[-1].steps()
+
+    def turns(number):
+        """Seconds of so many turns of all."""
+        began = time.monotonic()
+        for _ in range(number):
+            for lane in lanes:
+                lane.turn()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.monotonic() - began
+
+    lanes = [Lane(steps(seed), device) for seed in range(pack)]
+    start = turns(1)
+    turns(WARM + 1)
+    times = [turns(1) for _ in range(LEAST)]
+    while sum(times) < SECONDS and len(times) < MOST and not any(lane.ended for lane in lanes):
+        times.append(turns(1))
+    trainer, step = trainers[0], sorted(times)[len(times) // 2]
+    began = time.monotonic()
+    trainer.evaluate(data.test.first(500))
+    images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set where validation has improved
+    evaluation = (time.monotonic() - began) * images / min(500, len(data.test))
+    cycles = trainer.training.cycles
+    epochs = sum(cycle.epochs - cycle.first for cycle in cycles)
+    return (len(cycles) * (start - step) + epochs * trainer.training.steps_per_epoch * step) / pack + epochs * evaluation

@@ -1,0 +1,90 @@
+"""`python -m benchmarks.products`: time of the product of a sparse (n, n) with a dense (n, 128) matrix (GSE, figure 8).
+
+Dense, COO and CSR with torch, float32, the mean of 10 products after one that is not counted; the dense product does not depend on
+the sparsity and is timed once. Weights are active independently of each other. Writes RESULTS/performance/products.csv, where it
+replaces the rows of the same products.
+"""
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from benchmarks.__main__ import Parser
+from benchmarks.measurements import store
+from benchmarks.run import default_device, device_name, usable_device
+
+COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
+IDENTITY = "device threads units batch format sparsity".split()
+BATCH = 128
+UNITS = (2048, 4096, 8192, 16384)
+DENSITIES = tuple(0.2 * 0.005 ** (i / 9) for i in range(10))  # .2 to .001, evenly on a log scale
+
+
+def seconds(product, repeats, device):
+    """Times of `repeats` calls, in seconds."""
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        product()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return times[1:]
+
+
+def measure(units, densities, repeats, device, report=lambda line: None):
+    """The lines of the table for one size of matrix."""
+    generator = torch.Generator(device).manual_seed(units)
+    weights = torch.randn(units, units, generator=generator, device=device)
+    inputs = torch.randn(units, BATCH, generator=generator, device=device)
+    same = dict(device=name_of(device), threads=torch.get_num_threads(), torch_version=torch.__version__, units=units, batch=BATCH,
+                repeats=repeats)
+    lines = []
+
+    def add(form, sparsity, matrix):
+        times = seconds(lambda: matrix @ inputs, repeats, device)
+        lines.append(dict(same, format=form, sparsity=sparsity, seconds=statistics.mean(times), std=statistics.stdev(times)))
+        report(f"{units} units, {form}, sparsity {sparsity:.4f}: {1e3 * lines[-1]['seconds']:.2f} ms")
+
+    add("dense", 0.0, weights)
+    for density in densities:
+        active = torch.rand(units, units, generator=generator, device=device) < density
+        sparse = (weights * active).to_sparse_coo().coalesce()
+        del active
+        add("coo", round(1 - density, 6), sparse)
+        add("csr", round(1 - density, 6), sparse.to_sparse_csr())
+    return lines
+
+
+def name_of(device):
+    return device_name(device).replace(" (1 thread)", "")
+
+
+def main(words=None):
+    parser = Parser(prog="python -m benchmarks.products", description=__doc__)
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--units", type=int, nargs="+", default=UNITS)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default=default_device())
+    try:
+        args = parser.parse_args(words)
+        if min(*args.units, args.threads) < 1 or args.repeats < 2:
+            raise ValueError("--units and --threads must be at least 1, --repeats at least 2")
+        torch.set_num_threads(args.threads)
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        device = usable_device(args.device)
+        lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device, report=print)]
+        store(lines, Path(args.results) / "performance" / "products.csv", COLUMNS, IDENTITY)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"wrote {len(lines)} lines to {Path(args.results) / 'performance' / 'products.csv'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The results store: one file a run as it ends (`results/runs/KEY.json`), collected into `results/SUITE/*.csv`.
+
+A row is written whole or not at all: to another name, flushed to disk, then renamed; a checksum tells what became of it later.
+Standard library only.
+"""
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
+               "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
+               "torch_version code_version finished_at").split()
+TABLES = {
+    "runs": RUN_COLUMNS,
+    "curves": "key epoch train_loss train_top1 val_top1 test_top1 sparsity lr".split(),
+    "layers": "key layer shape nnz macs".split(),
+    "switches": "key schedule group final_state switches weights".split(),
+}
+STATUSES = ("ok", "diverged", "failed")
+TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at".split())
+NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row has
+CHECKSUM = ', "checksum": "'
+
+
+class StoreError(ValueError):
+    """The results folder cannot be used; the message is one line."""
+
+
+def write_whole(path, text):
+    """Write `text` so that at every moment the file holds all of the old or all of the new. Raises StoreError, the old then stays."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class Store:
+    """The rows under one results folder (default `results`). Raises StoreError if it is to be written and cannot be."""
+
+    def __init__(self, folder="results", write=True):
+        self.folder = Path(folder)
+        self.runs = self.folder / "runs"
+        self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read
+        if not write:
+            return
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            probe = self.runs / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(f"the results folder {self.folder} cannot be written ({error.strerror}); name another with --results") from None
+
+    def checkpoint(self, key):
+        return self.runs / f"{key}.pt"
+
+    def log(self, key):
+        return self.runs / f"{key}.log"
+
+    def write(self, row, curves=(), layers=(), switches=()):
+        """Store one finished run: `row` has all of RUN_COLUMNS."""
+        key = row["key"]
+        record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
+                  "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
+        write_whole(self.runs / f"{key}.json", sealed(record))
+        for path in (self.checkpoint(key), self.runs / f".{key}.pt.part"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def stamp(self, key):
+        """What changes whenever the row of a run is written, though a clock may be wrong; None while there is none."""
+        try:
+            stat = os.stat(f"{self.runs}/{key}.json")
+            return [stat.st_ino, stat.st_mtime_ns, stat.st_size]
+        except OSError:
+            return None
+
+    def row(self, key):
+        """The row in `runs/` of one run, or None."""
+        record = self._record(key, only_row=True)
+        return record and record["runs"][0]
+
+    def _records(self, only_row=False):
+        """The whole records of `runs/`; a damaged one is named on stderr and left out, so that its run is made again."""
+        names = os.listdir(self.runs) if self.runs.is_dir() else ()
+        for key in sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."):
+            self.seen[key] = self.stamp(key)
+            record = self._record(key, only_row)
+            if record:
+                yield record
+            elif (path := self.runs / f"{key}.json").exists():
+                print(f"{path} is damaged and left out; its run will be made again", file=sys.stderr)
+
+    def _record(self, key, only_row):
+        """The record of a run (`only_row`: of it the row, where a checksum vouches for the rest); None if it is damaged."""
+        try:
+            with open(f"{self.runs}/{key}.json", "rb") as file:
+                text = file.read().decode()
+            body, found, checksum = text.rpartition(CHECKSUM)
+            if found and checksum != _checksum(body) + '"}':
+                return None
+            if found and only_row:
+                row, _ = json.JSONDecoder().raw_decode(text, text.index("{", 1))
+                tables, record = ("runs",), {"runs": [row]}
+            else:
+                tables, record = TABLES, json.loads(text)
+                record.setdefault("switches", [])  # counted on request only
+            row, = record["runs"]
+            if row["key"] != key or row["status"] not in STATUSES or any(
+                    set(line) != set(TABLES[table]) for table in tables for line in record[table]):
+                return None
+            return record
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def read(self, suite, table="runs"):
+        """The collected rows of a suite's table as dicts of text; none if there is no file yet.
+
+        Raises StoreError, with the line, for what an edit by hand left unreadable: nothing is then overwritten.
+        """
+        path = self.folder / suite / f"{table}.csv"
+        if not path.exists():
+            return []
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+        except (OSError, ValueError, csv.Error) as error:
+            raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        lacking = set(TABLES[table]) - set(reader.fieldnames or ())
+        if lacking:
+            raise StoreError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
+        seen = {}
+        for place, row in enumerate(rows, 2):
+            problem = _problem(row) if table == "runs" or None in row or None in row.values() else ""
+            if table == "runs" and not problem and seen.setdefault(row["key"], place) != place:
+                problem = f"the key {row['key']} is in row {seen[row['key']]} too; remove one"
+            if problem:
+                raise StoreError(f"{path}, row {place}: {problem}")
+        return rows
+
+    def rows(self, suite):
+        """{key: row} of every finished run of a suite, collected or not. What is in `runs/` is newer and counts."""
+        rows = {row["key"]: row for row in self.read(suite)}
+        rows.update({r["runs"][0]["key"]: r["runs"][0] for r in self._records(only_row=True) if r["runs"][0]["suite"] == suite})
+        return rows
+
+    def collect(self, suite):
+        """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
+        records = [record for record in self._records() if record["runs"][0]["suite"] == suite]
+        fresh = {record["runs"][0]["key"] for record in records}
+        folder = self.folder / suite
+        total = 0
+        for table, columns in TABLES.items():
+            rows = [row for row in self.read(suite, table) if row["key"] not in fresh]
+            rows += [row for record in records for row in record[table]]
+            if table == "runs":
+                rows.sort(key=lambda r: (r["task"], r["method"], r["options"], float(r["sparsity"]), int(r["epochs"]), int(r["seed"]), r["key"]))
+                order = {row["key"]: place for place, row in enumerate(rows)}
+                total = len(rows)
+            else:
+                rows.sort(key=lambda r: order.get(r["key"], len(order)))
+            if rows:
+                write_table(folder / f"{table}.csv", columns, rows)
+        return total
+
+
+def write_table(path, columns, rows):
+    """Write rows (dicts) as a CSV file, whole or not at all; makes its folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent} cannot be made ({error.strerror})") from None
+    text = [",".join(columns)] + [",".join(_cell(row[name]) for name in columns) for row in rows]
+    write_whole(path, "\n".join(text) + "\n")
+
+
+def _cell(value):
+    """One CSV cell: empty for none and NaN; numbers in their shortest exact form."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text
+
+
+def sealed(record):
+    """A record as JSON with its checksum."""
+    text = json.dumps(record)[:-1]
+    return f'{text}{CHECKSUM}{_checksum(text)}"}}'
+
+
+def _checksum(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _problem(row):
+    """What is wrong with a row of `runs.csv`, in words; empty if nothing is."""
+    if None in row or None in row.values():
+        return "it has more or fewer cells than columns"
+    if not row["key"].strip() or row["status"] not in STATUSES:
+        return f"its key is {row['key']!r} and its status {row['status']!r}; status is one of {' '.join(STATUSES)}"
+    for name, text in row.items():
+        if name in TABLES["runs"] and name not in TEXTS and (text or name in NEEDED):
+            whole = name in ("seed", "epochs")
+            try:
+                (int if whole else float)(text)
+            except ValueError:
+                return f"{name} is {text!r}, not a {'whole ' * whole}number"
+    return ""

@@ -1,0 +1,290 @@
+"""One run: a Spec becomes a stored row."""
+import contextlib
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import time
+import traceback
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from benchmarks import data as datasets
+from benchmarks import team
+from benchmarks.capture import cuda_graph
+from benchmarks.cost import layer_macs
+from benchmarks.pack import Lane
+from benchmarks.results import StoreError
+from benchmarks.switches import schedule_of
+from benchmarks.tasks import levels_of, settle, suite_of
+from benchmarks.train import Trainer
+
+CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
+CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and has written a checkpoint."""
+
+
+def default_device():
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(name):
+    """The torch.device of this name. Raises ValueError in one line if there is none here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from None
+
+
+def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False):
+    """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
+
+    `tick(share of the run done)` is called about once a second. A run whose loss is no longer finite becomes a row with status
+    `diverged`; an error while training one with status `failed`, and its traceback goes to stderr. Raises ValueError, in one line, for
+    what cannot be started at all, StoreError for a row that cannot be written: its checkpoint stays.
+    """
+    device = usable_device(device or default_device())
+    lane, told = Lane(steps(spec, store, folder, device, stop), device), time.monotonic()
+    while not lane.ended:
+        share = lane.turn()
+        if time.monotonic() - told > 1:
+            told = time.monotonic()
+            tick(share)
+    return lane.row
+
+
+@cache
+def resident(dataset, folder, validation, recipe, device):
+    """A data set on a device, one copy for all runs of this process there."""
+    data = datasets.load(dataset, folder, validation, recipe).to(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # other streams will read it
+    return data
+
+
+def steps(spec, store, folder, device, stop=lambda: False, alone=True):
+    """`run` as a generator that yields the share done after each step, so that runs can take turns; returns the row.
+
+    alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised.
+    """
+    with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
+        return (yield from _steps(spec, store, folder, device, stop, alone))
+
+
+def _steps(spec, store, folder, device, stop, alone):
+    torch.set_num_threads(1)
+    task, options = settle(spec)
+    if task.precision == "tf32" and device.type != "cuda":
+        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
+    torch.backends.cudnn.deterministic = True
+    data = resident(task.dataset, str(folder), task.validation, task.recipe, device)
+    record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
+    _reset_peak_memory(device)
+    levels = levels_of(spec)
+
+    def finish(level, curves, status="ok", error=""):
+        method, cycle = trainer.model.method, trainer.progress.cycle
+        if status == "ok" and method.exact and int(method.mask.sum()) != method.budget_at(cycle):
+            raise RuntimeError(f"{int(method.mask.sum())} weights are active, the budget is {method.budget_at(cycle)}")
+        row, layers = describe(level, task, trainer, status, error)
+        switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
+        store.write(row, curves, layers, switches)
+        return row
+
+    def failed(problem):
+        if isinstance(problem, torch.OutOfMemoryError) and not alone:
+            raise problem
+        return store_failure(spec, problem, store)
+
+    def curves_of(cycle):
+        """The curves of the cycle that has just ended."""
+        return trainer.progress.curves[cycle.first - cycle.epochs:]
+
+    def cycle_done(trainer):
+        """A run of several levels gives a row at the end of each cycle."""
+        cycle, cycles = trainer.progress.cycle, trainer.training.cycles
+        if len(levels) == len(cycles) and cycle < len(cycles) - 1:
+            finish(levels[cycle], curves_of(cycles[cycle]))
+
+    try:
+        trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
+                           store.checkpoint(spec.key))
+    except ValueError:  # nonsense is refused, not stored
+        raise
+    except Exception as problem:
+        return failed(problem)
+    try:
+        save = Saver(store.checkpoint(spec.key), stop=stop)
+        yield from trainer.steps(save, cycle_done, save)
+        trainer.progress.cycle -= 1
+        return finish(spec, curves_of(trainer.training.cycles[-1]) if len(levels) > 1 else trainer.progress.curves)
+    except StoreError:
+        raise
+    except FloatingPointError as problem:
+        return finish(spec, trainer.progress.curves, "diverged", str(problem))
+    except Exception as problem:
+        return failed(problem)
+
+
+def store_failure(spec, problem, store):
+    """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text)."""
+    if isinstance(problem, Exception):
+        traceback.print_exception(problem)
+        problem = f"{type(problem).__name__}: {problem}"
+    row = {**_identity(spec, settle(spec)[0]), "status": "failed", "error": " ".join(str(problem).split())[:300]}
+    store.write(row)
+    return row
+
+
+def describe(spec, task, trainer, status, error):
+    """(row, lines of layers.csv) of a trained run."""
+    model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
+    macs = macs_of(task, trainer)
+    nnz = [int(n) for n in model.layer_nnz()]
+    layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
+              for e, n in zip(layout.entries, nnz)]
+    last = progress.curves[-1] if progress.curves else {}
+    done = status == "ok"
+    row = _identity(spec, task)
+    row.update(
+        cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
+        top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
+        loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
+        macs=sum(line["macs"] for line in layers), dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
+        seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
+        peak_memory_mb=round(_peak_memory(trainer.device)), device=device_name(trainer.device))
+    return row, layers
+
+
+@cache
+def _macs(model, classes, width, shape):
+    from benchmarks import models
+    with torch.device("meta"):
+        net = models.build(model, classes, **({"width": width} if width != 1 else {}))
+    return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+
+
+def macs_of(task, trainer):
+    """Dense multiply-accumulates for one image, {weight name: count}."""
+    return _macs(task.model, trainer.data.classes, task.width, trainer.data.shape)
+
+
+def _identity(spec, task):
+    """The columns that say what was run, where and when; the measured ones empty."""
+    options = " ".join(f"{name}={value}" for name, value in spec.options)
+    return dict.fromkeys(("top1", "top1_best_val", "val_top1", "loss", "nnz", "prunable", "achieved_sparsity", "macs", "dense_macs",
+                          "train_flops_fraction", "seconds", "step_ms", "peak_memory_mb", "device", "cycles")) | dict(
+        key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
+        options=options, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
+        torch_version=torch.__version__, code_version=code_version(),
+        finished_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+
+
+class Saver:
+    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and than what keeps writing within CHECKPOINT_SHARE of the time,
+    or if `stop()` is true (then it raises Stopped). A full disk ends no run: the last checkpoint stays."""
+
+    def __init__(self, path, seconds=None, stop=lambda: False):
+        self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
+        self.last, self.took = time.monotonic(), 0.0
+
+    def __call__(self, trainer):
+        stopping, began = self.stop(), time.monotonic()
+        due = began - self.last >= (max(self.seconds, self.took / CHECKPOINT_SHARE) if self.seconds else 0)
+        stopping, due = team.agreed(stopping, due)
+        if not stopping and not due:
+            return
+        state = trainer.state_dict()  # which all processes of a run make together
+        if team.rank() == 0:
+            self.write(state)
+        self.last = time.monotonic()
+        self.took = self.last - began
+        if stopping:
+            raise Stopped
+
+    def write(self, state):
+        part = self.path.with_name(f".{self.path.name}.part")  # one process at a time has the run, see claims.py
+        try:
+            with open(part, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write fails
+            with contextlib.suppress(OSError):  # the log may be on that disk
+                print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def restored(make, path):
+    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; a damaged one is named."""
+    trainer = make()
+    if Path(path).exists():
+        try:
+            with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
+                if parts.testzip():
+                    raise ValueError("checksum")
+            trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever is wrong with the file, the run can start anew
+            print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")
+            trainer = make()
+    return trainer
+
+
+def device_name(device):
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        model = next(line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} (1 thread)"
+
+
+@cache
+def code_version():
+    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code has it in a file."""
+    root = Path(__file__).parent.parent
+    if (root / "code_version").exists():
+        return (root / "code_version").read_text()
+    try:
+        def git(*words):
+            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        changed = git("status", "--porcelain", "--", "methods", "benchmarks")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "0.1.0"
+
+
+def _reset_peak_memory(device):
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:  # Linux: forget the peak of what ran before in this process
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass
+
+
+def _peak_memory(device):
+    """Peak memory in MB: of the device's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,120 @@
+"""`python -m benchmarks.scaling`: how the cost of the suite grows, into RESULTS/performance/scaling.csv.
+
+- `cores`: images per second of all of 1, 2, ... processes together that train at once, one thread each (dense, the recipe's precision).
+- `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
+- `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
+
+x is the number of processes, the width, N. A row has the median of the rounds. A part that is measured again replaces its rows.
+"""
+import datetime
+import multiprocessing
+import sys
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks import data as datasets
+from benchmarks.__main__ import Parser, data_folder
+from benchmarks.grid import Spec
+from benchmarks.launch import cores
+from benchmarks.measurements import store
+from benchmarks.overhead import Entrant
+from benchmarks.results import Store
+from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.tasks import settle
+from methods.ranking import keep
+
+TASK, WIDTHS, SIZES = "cifar10-resnet20", (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
+COLUMNS = "part method x value unit rounds device threads torch_version code_version measured_at".split()
+IDENTITY = "part method x device threads".split()
+
+
+def entrant(folder, device, method="dense", width=1.0):
+    spec = Spec(TASK, method, 0.95, 0, options={"width": width})
+    task, _ = settle(spec)
+    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, 1)
+
+
+def _train(barrier, folder, seconds, counts):
+    """A process of `cores`: images per second while all of them train."""
+    torch.set_num_threads(1)
+    mine = entrant(folder, torch.device("cpu"))
+    mine.step_seconds()
+    barrier.wait()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        mine.step_seconds()
+        steps += 1
+    counts.put(steps * mine.trainer.task.batch_size / (time.perf_counter() - began))
+
+
+def measure_cores(folder, device, rounds):
+    context = multiprocessing.get_context("spawn")
+    for processes in range(1, cores() + 1):
+        barrier, counts = context.Barrier(processes), context.Queue()
+        workers = [context.Process(target=_train, args=(barrier, folder, 3.0 * rounds, counts)) for _ in range(processes)]
+        for worker in workers:
+            worker.start()
+        total = sum(counts.get() for _ in workers)
+        for worker in workers:
+            worker.join()
+        yield "dense", processes, total, "images/s"
+
+
+def measure_width(folder, device, rounds):
+    for width in WIDTHS:
+        entrants = {method: entrant(folder, device, method, float(width)) for method in ("dense", "st3")}
+        seconds = {method: [] for method in entrants}
+        for _ in range(1 + rounds):
+            for method, one in entrants.items():
+                seconds[method].append(one.step_seconds())
+        for method, times in seconds.items():
+            yield method, width, 1e3 * float(np.median(times[1:])), "ms"
+
+
+def measure_selection(folder, device, rounds):
+    for n in SIZES:
+        score = torch.rand(n, generator=torch.Generator().manual_seed(0)).to(device)
+        times = []
+        for _ in range(1 + rounds):
+            began = time.perf_counter()
+            keep(score, n // 20).sum().item()
+            times.append(time.perf_counter() - began)
+        yield "", n, 1e3 * float(np.median(times[1:])), "ms"
+
+
+PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection}
+
+
+def main(words=None):
+    """Measures, prints and stores; returns 0, or 2 with one line on stderr."""
+    parser = Parser(prog="benchmarks.scaling", description="How the cost of the suite grows with cores, width and weights.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    args = parser.parse_args(words)
+    try:
+        device, folder, results = usable_device(args.device or default_device()), data_folder(args), Store(args.results).folder
+        torch.set_num_threads(1)
+        same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
+        lines = []
+        for part in args.parts:
+            for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
+                at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+                lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
+                print(f"{part} {method} {x:g}: {value:.4g} {unit}")
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    path = results / "performance" / "scaling.csv"
+    store(lines, path, COLUMNS, IDENTITY)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

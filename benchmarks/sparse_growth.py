@@ -1,0 +1,74 @@
+"""`python -m benchmarks.sparse_growth`: what an update of the connections costs at a constant number of weights, against the width.
+
+RigL and GSE, always-sparse, on digits with two hidden layers; the update alone, scored on one training batch: its passes, sampling,
+gradients and the new index. RigL computes and ranks the gradient of all connections; GSE's cost is O(neurons + weights). Time is the
+shortest of the rounds, which all widths and methods take in turns (other load on the machine only adds to it), in a process that keeps
+the memory it has; memory is the most that an update has allocated at any moment. Rows go into RESULTS/performance/sparse_growth.csv, in
+place of those of the same width, method and machine.
+"""
+import contextlib
+import ctypes
+import sys
+
+from benchmarks.sparse_speed import MACHINE, MB, command, entrant, load, machine, peak_bytes, seconds, standard
+
+WIDTHS = tuple(2 ** n for n in range(9))
+METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
+COLUMNS = "method width batch_size nnz prunable update_ms peak_mb rounds".split() + MACHINE
+IDENTITY = "method width batch_size nnz device threads".split()
+
+
+def keep_memory():
+    """What is freed stays with the process (glibc): else each large tensor waits for the kernel's pages, which is what would be timed."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)            # M_MMAP_MAX
+        mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
+
+
+def measure(args, device):
+    keep_memory()
+    data = load("digits-mlp", args, device)
+    made = {(width, method): ready(width, method, data, args, device) for width in args.widths or WIDTHS for method in args.methods
+            if method != "rigl" or width <= args.rigl_width}
+    times = {each: [] for each in made}
+    for _ in range(args.rounds + 1):
+        for each in made:
+            times[each].append(update(made[each]))
+    for (width, method), each in made.items():
+        peak = peak_bytes(lambda: update(each), device)
+        layout = each.trainer.model.layout
+        line = dict(method=method, width=layout.entries[0].shape[0], batch_size=each.trainer.task.batch_size, nnz=args.nnz,
+                    prunable=layout.size, update_ms=round(1e3 * min(times[width, method][1:]), 3), peak_mb=round(peak / MB, 2),
+                    rounds=args.rounds, **machine(device))
+        print("{method}, width {width}: {update_ms} ms, {peak_mb} MB".format_map(line), flush=True)
+        yield line
+
+
+def ready(width, method, data, args, device):
+    """A network of this width with args.nnz weights, after a few steps."""
+    hidden = round(1024 * width)
+    made = entrant("digits-mlp", method, 1 - args.nnz / ((64 + hidden + 10) * hidden), data, device, width=width, storage="sparse",
+                   batch_size=args.batch_size or 128, score_batches="train_batch", allocation="er_gse", scope="global", init="sparse")
+    seconds(made, made.ordinary)
+    made.training.step, made.training.batch = made.before, next(made.batches)
+    return made
+
+
+def update(made):
+    """Seconds of one update of the connections."""
+    began = made.now()
+    made.training.method.update(made.training, 0.1)
+    return made.now() - began
+
+
+def main(words=None):
+    parser = standard("sparse_growth", "The cost of growing connections, against the width.", rounds=7)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--nnz", type=int, default=2 ** 13, help="active weights (default: %(default)s)")
+    parser.add_argument("--rigl-width", type=float, default=8, help="RigL's largest width: it needs several dense tensors")
+    return command(parser, words, measure, "sparse_growth.csv", COLUMNS, IDENTITY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

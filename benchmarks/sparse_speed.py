@@ -1,0 +1,187 @@
+"""`python -m benchmarks.sparse_speed`: what always-sparse storage saves, measured against masked storage on the same network.
+
+A training step, a step with an update of the connections, and memory, into RESULTS/performance/sparse_speed.csv.
+
+- All in one process with one thread, in fp32, on real images, in turns: in every round each storage makes its steps, in a shuffled
+  order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up. A row has the median
+  over the rounds and the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
+- state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
+  allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator).
+"""
+import gc
+import os
+import random
+import sys
+import time
+
+import numpy as np
+import torch
+
+from benchmarks import data as datasets
+from benchmarks.__main__ import Parser, data_folder
+from benchmarks.grid import Spec
+from benchmarks.measurements import store, stored
+from benchmarks.overhead import Entrant
+from benchmarks.results import Store
+from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.tasks import settle
+
+SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+WIDTHS = {"cifar10-mlp": (1, 2, 4, 8, 16, 32), "cifar10-vit": (1, 2, 3, 4), "cifar10-vgg16": (1, 2, 4), "cifar10-resnet56": (1,)}
+STORAGES = ("masked", "sparse", "auto")
+MACHINE = "device threads torch_version code_version measured_at".split()
+COLUMNS = ("task width batch_size method sparsity storage nnz prunable step_ms ratio ratio_low ratio_high update_ms update_ratio state_mb "
+           "peak_mb update_peak_mb dense_layers rounds").split() + MACHINE
+IDENTITY = "task width batch_size method sparsity storage device threads".split()
+MB = 2 ** 20
+
+
+def entrant(task, method, sparsity, data, device, steps=3, **options):
+    """An `overhead.Entrant` in fp32, in the middle of its training, with the groups of its `ordinary` steps and of one with an `update`."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    made = Entrant(Spec(task, method, sparsity, 0, precision="fp32", options=given), data, device, steps)
+    made.before, (first, number, _) = made.groups[0][0], made.groups[-1]
+    made.ordinary = [(first, number, 1 / number)]
+    made.update = [(made.before, 1, 1.0)]
+    return made
+
+
+def seconds(made, groups):
+    made.groups = groups
+    return made.step_seconds()
+
+
+def state_bytes(trainer):
+    """(bytes of the parameters' gradients, of all else that stays between steps: parameters, momentum, buffers, indices)."""
+    model = trainer.model
+    tensors = [*model.parameters(), *model.buffers()]
+    tensors += [value for state in trainer.optimizer.state.values() for value in state.values()]
+    for layer in (layer for layers in getattr(model, "layers", ()) for layer in layers):
+        tensors += [layer.keys, *(vars(layer.pattern).values() if layer.pattern else ())]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if torch.is_tensor(t)}
+    return sum(p.nbytes for p in model.parameters()), sum(storages.values())
+
+
+def peak_bytes(call, device):
+    """The most that `call()` has allocated at any moment, in bytes, above what there was before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler talks
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profile:
+        call()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def machine(device):
+    return dict(device=device_name(device).replace(" (1 thread)", ""), threads=torch.get_num_threads(), torch_version=torch.__version__,
+                code_version=code_version(), measured_at=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()))
+
+
+def in_turns(entrants, group, rounds):
+    """{name: seconds (rounds,)} of these groups of steps, one after the other in every round, in a shuffled order."""
+    order, times = list(entrants), {name: [] for name in entrants}
+    for _ in range(rounds + 1):
+        random.shuffle(order)
+        for name in order:
+            times[name].append(seconds(entrants[name], getattr(entrants[name], group)))
+    return {name: np.array(values[1:]) for name, values in times.items()}
+
+
+def measure(args, device):
+    for task in args.tasks:
+        data = load(task, args, device)
+        for width in args.widths or WIDTHS.get(task, (1,)):
+            for sparsity in args.sparsities:
+                gc.collect()
+                yield from compare(task, width, sparsity, data, args, device)
+
+
+def compare(task, width, sparsity, data, args, device):
+    """Rows of one network at one sparsity, one for each storage."""
+    entrants = {storage: entrant(task, args.method, sparsity, data, device, args.steps, width=width, storage=storage,
+                                 batch_size=args.batch_size) for storage in args.storages}
+    times = in_turns(entrants, "ordinary", args.rounds)
+    updates = in_turns(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
+    for storage, made in entrants.items():
+        trainer = made.trainer
+        gradients, state = state_bytes(trainer)
+        with_update = peak_bytes(lambda: seconds(made, made.update), device) if args.update_rounds else None
+        peak = peak_bytes(lambda: seconds(made, [(made.ordinary[0][0], 1, 1.0)]), device)
+        ratio = times["masked"] / times[storage] if "masked" in times else None
+        line = dict(
+            dict.fromkeys(COLUMNS), task=task, width=width, batch_size=trainer.task.batch_size, method=args.method, sparsity=sparsity,
+            storage=storage, nnz=int(trainer.model.layer_nnz().sum()), prunable=trainer.model.layout.size,
+            step_ms=round(1e3 * float(np.median(times[storage])), 3), state_mb=round((gradients + state) / MB, 3),
+            peak_mb=round((state + peak) / MB, 1), rounds=args.rounds, **machine(device))
+        if ratio is not None:
+            line.update(zip(("ratio_low", "ratio", "ratio_high"), (round(float(q), 3) for q in np.percentile(ratio, (25, 50, 75)))))
+        if updates:
+            line.update(update_ms=round(1e3 * float(np.median(updates[storage])), 3), update_peak_mb=round((state + with_update) / MB, 1))
+            if "masked" in updates:
+                line["update_ratio"] = round(float(np.median(updates["masked"] / updates[storage])), 3)
+        if storage == "auto":
+            line["dense_layers"] = sum(form == "dense" for form, *_ in trainer.model.forms().values())
+        print("{task} x{width} {sparsity} {storage}: {step_ms} ms, {ratio} x masked; update {update_ms} ms; {state_mb} MB, peak {peak_mb}"
+              .format_map(line), flush=True)
+        yield line
+
+
+def load(task, args, device):
+    task, _ = settle(Spec(task, "static", 0.5, 0))
+    return datasets.load(task.dataset, data_folder(args), task.validation, task.recipe).to(device)
+
+
+def standard(name, description, rounds):
+    """A parser of the options that all measurements of sparse storage take."""
+    parser = Parser(prog=f"benchmarks.{name}", description=description)
+    parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    return parser
+
+
+def command(parser, words, measure, table, columns, identity):
+    """Measures, prints and stores each row as it comes; returns 0, or 2 with one line on stderr for bad arguments or missing data."""
+    try:
+        args = parser.parse_args(words)
+        args.widths = [int(w) if w == int(w) else w for w in args.widths or ()]
+        for name, value in vars(args).items():
+            if isinstance(value, int) and value < (name != "update_rounds"):
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {int(name != 'update_rounds')}, not {value}")
+        path = Store(args.results).folder / "performance" / table
+        stored(path, columns)  # a file that cannot be continued is refused before the measurement
+        torch.set_num_threads(1)
+        random.seed(0)
+        for line in measure(args, usable_device(args.device or default_device())):
+            store([line], path, columns, identity)
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"wrote {path}")
+    return 0
+
+
+def main(words=None):
+    parser = standard("sparse_speed", "A training step and its memory, sparse storage against masked.", rounds=9)
+    parser.add_argument("--tasks", nargs="+", metavar="T", default=list(WIDTHS))
+    parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=SPARSITIES)
+    parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)
+    parser.add_argument("--method", default="gse_uniform")
+    parser.add_argument("--steps", type=int, default=2, help="ordinary steps of a storage in a round (default: %(default)s)")
+    parser.add_argument("--update-rounds", type=int, default=3, help="rounds with an update of the connections; 0 for none")
+    return command(parser, words, measure, "sparse_speed.csv", COLUMNS, IDENTITY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

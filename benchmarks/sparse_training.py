@@ -1,0 +1,51 @@
+"""`python -m benchmarks.sparse_training`: whole trainings with sparse and with masked storage: accuracy, time and memory.
+
+Runs of the suite, in fp32, one after the other in one process with one thread, the storages of a seed in a row. Weights start by their
+graph, as in GSE (init=sparse), so that sparse storage never builds the dense network. The runs' own rows are not kept; what compares
+goes into RESULTS/performance/sparse_training.csv, in place of the rows of the same run. peak_memory_mb is the process's (on a GPU the
+allocator's): it includes Python, torch and the data.
+"""
+import gc
+import sys
+import tempfile
+from itertools import product
+
+from benchmarks.__main__ import data_folder
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+from benchmarks.run import run
+from benchmarks.sparse_speed import MACHINE, STORAGES, command, machine, standard
+from benchmarks.tasks import canonical
+
+COLUMNS = "task width method sparsity storage seed epochs top1 seconds step_ms peak_memory_mb nnz prunable".split() + MACHINE
+IDENTITY = "task width method sparsity storage seed epochs device threads".split()
+
+
+def measure(args, device):
+    for task, width, sparsity, seed, storage in product(args.tasks, args.widths or (1,), args.sparsities, range(args.seeds), args.storages):
+        options = {"width": width, "storage": storage, "batch_size": args.batch_size, "init": "sparse"}
+        options = {name: str(value) for name, value in options.items() if value is not None}
+        spec = canonical(Spec(task, args.method, sparsity, seed, args.epochs, "fp32", options))
+        gc.collect()
+        with tempfile.TemporaryDirectory() as folder:
+            row = run(spec, Store(folder), data_folder(args), str(device))
+        if row["status"] != "ok":
+            raise ValueError(f"{task} {storage} seed {seed} {row['status']}: {row['error']}")
+        line = {**{name: row.get(name) for name in COLUMNS}, "width": width, "storage": storage, **machine(device)}
+        print("{task} x{width} {sparsity} {storage} seed {seed}: {top1:.2f} %, {seconds} s, {peak_memory_mb} MB".format_map(line), flush=True)
+        yield line
+
+
+def main(words=None):
+    parser = standard("sparse_training", "Whole trainings, sparse storage against masked.", rounds=1)
+    parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"])
+    parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98])
+    parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES[:2])
+    parser.add_argument("--method", default="gse_uniform")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    return command(parser, words, measure, "sparse_training.csv", COLUMNS, IDENTITY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
+import sys
+import time
+
+from benchmarks import claims, jobs
+
+LINES = 3  # of a log
+
+
+def show(store, suite, specs, rows):
+    """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
+    at_work = claims.held(store)
+    try:
+        queue = jobs.states(store, suite)
+    except ValueError as error:
+        print(f"what is queued is not known: {error}", file=sys.stderr)
+        queue = {}
+    counts, lines = dict.fromkeys(("ok", "diverged", "failed", "running", "queued", "lost", "started", "not started"), 0), []
+    for spec in specs:
+        state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
+        counts[state] += 1
+        if line:
+            title = f"{spec.task} {spec.method}{''.join(f' {name}={value}' for name, value in spec.options)}"
+            lines.append(f"  {state}: {title} sparsity {spec.sparsity:g} seed {spec.seed}: {line}")
+    counts["done"] = counts.pop("ok")
+    shown = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
+    print(f"{len(specs)} runs: " + ", ".join(f"{counts[name]} {name}" for name in shown))
+    for line in lines:
+        print(line)
+    if counts["lost"]:
+        print("lost: sent to SLURM, no longer in its queue, and without a row; the same launch sends them again")
+
+
+def stand(key, row, claim, job, store):
+    """(state of a run, what there is to say about it or "")."""
+    if row:
+        if row["status"] == "ok":
+            return "ok", ""
+        tail = last_lines(store.log(key))
+        return row["status"], f"{row['error']} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
+    if claim:
+        epochs = claim.get("epochs") or 0
+        where = f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}"
+        left = "" if claim.get("left") is None else f", {time.strftime('%H:%M:%S', time.gmtime(claim['left']))} to go"
+        share = float(claim.get("share") or 0)
+        return "running", f"epoch {min(int(share * epochs) + 1, epochs)} of {epochs}{left} ({where})"
+    if job and job[1]:
+        return "queued", ""
+    if job:
+        return "lost", f"job {job[0]}" + last_lines(store.runs / "submitted" / f"{job[0]}_0_log.err")
+    return ("started" if store.checkpoint(key).exists() or store.log(key).exists() else "not started"), ""
+
+
+def last_lines(path):
+    """The last lines of a log, indented; empty if there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return "".join(f"\n      {line[:200]}" for line in [line for line in lines if line.strip()][-LINES:])

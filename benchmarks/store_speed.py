@@ -1,0 +1,130 @@
+"""`python -m benchmarks.store_speed`: what storing costs, against what it may cost.
+
+A checkpoint's share of a run (written once in CHECKPOINT_SECONDS, or as rarely as 1 % allows), `status` and `collect` over 10,000 stored
+rows of 30 epochs (copies of one real run under other keys, in a temporary folder), and, where SLURM answers, the submission of 1,000
+runs, which are then taken out of the queue. Commands are processes of their own, timed as a user waits for them (best of three) and by
+the CPU time that they take, which other programs on the machine disturb less; `load` is how many processes wanted its `cores` meanwhile.
+Writes RESULTS/performance/store.csv.
+"""
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import data as datasets
+from benchmarks import jobs, run
+from benchmarks.__main__ import Parser, chosen, data_folder, parser
+from benchmarks.data import AUGMENTATION, epoch_batches
+from benchmarks.grid import Spec
+from benchmarks.launch import cores
+from benchmarks.results import Store, sealed, write_table
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+
+COLUMNS = "what count seconds cpu_seconds load cores percent_of_run bytes target device".split()
+ROWS, RUNS, ROUNDS = 10_000, 1_000, 3
+MODEL = Spec("digits", "st3", 0.9, 0)
+
+
+def checkpoint(spec, folder):
+    """What a checkpoint of this run costs: median of ten."""
+    task, options = settle(spec)
+    data = datasets.load(task.dataset, folder, task.validation)
+    trainer = Trainer(task, spec.method, spec.sparsity, 0, options, data)
+    trainer.training.start()
+    trainer.step(*next(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])))
+    times = []
+    with tempfile.TemporaryDirectory() as place:
+        save = run.Saver(Path(place) / "checkpoint.pt", seconds=0)
+        for _ in range(10):
+            began = time.perf_counter()
+            save(trainer)
+            times.append(time.perf_counter() - began)
+        size = save.path.stat().st_size
+    seconds = statistics.median(times)
+    return dict(what=f"checkpoint {spec.task}", count=1, seconds=seconds, bytes=size, target="1 % of the run",
+                percent_of_run=100 * seconds / max(run.CHECKPOINT_SECONDS, seconds / run.CHECKPOINT_SHARE))
+
+
+def fill(store):
+    """ROWS rows of runs that `status digits --seeds K` asks for; returns K."""
+    row = run.run(MODEL, store)
+    record = json.loads((store.runs / f"{row['key']}.json").read_text())
+    del record["checksum"]
+    seeds = 1
+    while len(specs := chosen(parser().parse_args(["status", "digits", "--seeds", str(seeds)]))) < ROWS:
+        seeds = max(seeds + 1, seeds * ROWS // len(specs))
+    for spec in specs[:ROWS]:
+        options = " ".join(f"{name}={value}" for name, value in spec.options)
+        record["runs"][0].update(key=spec.key, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, options=options)
+        for table in ("curves", "layers"):
+            record[table] = [{**line, "key": spec.key} for line in record[table]]
+        (store.runs / f"{spec.key}.json").write_text(sealed(record))
+    return seeds
+
+
+def timed(what, count, target, *words, rounds=ROUNDS):
+    """A line for a command: the shortest wait, and its CPU time."""
+    best = None
+    for _ in range(rounds):
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-m", "benchmarks", *words], capture_output=True, text=True)
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best or (seconds, cpu), (seconds, cpu))
+    return dict(what=what, count=count, seconds=best[0], cpu_seconds=best[1], target=target)
+
+
+def measure(folder):
+    """The lines of the table, one after the other."""
+    for task in ("digits", "cifar10-resnet20", "cifar10-vgg11"):
+        with contextlib.suppress(datasets.DataError):
+            yield checkpoint(Spec(task, "st3", 0.9, 0), folder)
+    with tempfile.TemporaryDirectory() as place:
+        seeds = fill(Store(place))
+        words = ["digits", "--results", place]
+        yield timed("collect", ROWS, "10 s", "collect", *words)
+        yield timed("collect again", ROWS, "10 s", "collect", *words)
+        yield timed("status", ROWS, "2 s", "status", *words, "--seeds", str(seeds))
+    try:
+        jobs.queue()
+    except ValueError as error:
+        print(f"no submission: {error}", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:  # jobs that had begun write to it until they are ended
+        words = ["digits", "--results", place]
+        yield timed("submission", RUNS, "20 s", "launch", *words, "--methods", "snip", "--sparsity", "0.9", "--seeds", str(RUNS),
+                    "--launcher", "slurm", rounds=1)
+        subprocess.run([sys.executable, "-m", "benchmarks", "cancel", *words, "--running"], check=True)
+
+
+def main(words=None):
+    options = Parser(prog="benchmarks.store_speed", description=__doc__.partition("\n")[0])
+    options.add_argument("--results", default="results", metavar="DIR")
+    options.add_argument("--data", metavar="DIR", help="folder of the data sets; what is not there is left out")
+    try:
+        args = options.parse_args(words)
+        lines = []
+        for line in measure(data_folder(args)):
+            line |= dict(load=round(os.getloadavg()[0], 1), cores=cores())
+            lines.append({**dict.fromkeys(COLUMNS), **line, "device": run.device_name(run.torch.device("cpu"))})
+            print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                            for name, value in line.items()), flush=True)
+        write_table(Store(args.results).folder / "performance" / "store.csv", COLUMNS, lines)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The suites: which runs `run_all.sh SUITE` needs. A suite is the union of the grids of the figures and of the leaderboard."""
+import importlib
+from pathlib import Path
+
+from benchmarks.grid import Grid, union
+
+SUITES = ("digits", "cifar10", "cifar100", "imagenet")
+PROFILES = ("paper", "quick")
+SEEDS = (0, 1, 2)
+TASKS = {"digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50"}
+PAPER_EPOCHS = {"cifar10": 160, "cifar100": 160, "imagenet": 100}  # ST-3's recipes; digits is not in the papers
+
+# (suite, profile): sparsities, epochs (None: the recipe's own)
+SIZES = {
+    ("digits", "paper"): ((0.9, 0.95, 0.98), None),
+    ("digits", "quick"): ((0.9, 0.95, 0.98), 10),
+    ("cifar10", "paper"): ((0.8, 0.9, 0.95, 0.98, 0.99), None),
+    ("cifar10", "quick"): ((0.9, 0.95, 0.98), 8),
+    ("cifar100", "paper"): ((0.8, 0.9, 0.95, 0.98, 0.99), None),
+    ("cifar100", "quick"): ((0.9, 0.95, 0.98), 8),
+    ("imagenet", "paper"): ((0.8, 0.9, 0.95, 0.965, 0.98, 0.99), None),
+    ("imagenet", "quick"): ((0.9, 0.95, 0.98), 5),
+}
+
+def suite_grid(suite, profile, methods):
+    """The Grid of these methods on the suite's default task, at the sparsities, seeds and epochs of suite and profile.
+
+    Raises ValueError for an unknown suite or profile.
+    """
+    if suite not in SUITES:
+        raise ValueError(f"unknown suite {suite!r}; suites: {' '.join(SUITES)}")
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
+    sparsities, epochs = SIZES[suite, profile]
+    return Grid((TASKS[suite],), tuple(methods), sparsities, SEEDS, epochs)
+
+
+def scripts():
+    """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
+    folder = Path(__file__).resolve().parent.parent / "reproduce"
+    names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "speed.py") for path in folder.glob(pattern))
+    return {name: importlib.import_module(f"reproduce.{name}") for name in names}
+
+
+def grid(suite, profile="paper"):
+    """Every run of a suite as a list of Specs, each once: the leaderboard's first, then what the figures need besides."""
+    from methods import available  # a new method joins by being there
+    return union(suite_grid(suite, profile, available()), *(script.grid(suite, profile) for script in scripts().values()))

@@ -1,0 +1,163 @@
+"""The leaderboard's rows, and its tables as text, Markdown, LaTeX and CSV. Imports no torch."""
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from benchmarks.stats import LEVEL, compare
+from benchmarks.suites import SIZES
+from benchmarks.tasks import TASKS, Task
+
+NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
+RECIPE = {field.name for field in fields(Task)}
+LEGEND = ("Accuracy: mean over seeds ± half its 95 % interval (Student t). Rank: the range that the data allow. To the best: "
+          "paired by seed, ± half its 95 % interval; = where not separable. p: paired t-tests of all pairs, Holm "
+          f"(level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no other method is as accurate "
+          "and as cheap to train.")
+COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
+
+
+def select(rows, suite, profile, epochs=None, variant=None):
+    """The rows of a table of runs that may be compared, with `label`: those trained by their task's own recipe in this profile.
+
+    rows: DataFrame with the columns of runs.csv. epochs: instead of the profile's. Methods of the suite count with their default
+    options, methods by path ("mine.py:Mine") with any of their own; variant: one (method, options as text) that counts besides.
+    """
+    rows = rows.copy()
+    rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
+    rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
+    epochs = epochs or SIZES[suite, profile][1]
+
+    def counts(row):
+        task = TASKS.get(row.task)
+        names = {pair.partition("=")[0] for pair in row.options.split()}
+        own = not row.options or (":" in row.method and not names & RECIPE) or (row.method, row.options) == variant
+        return task and row.suite == suite and own and row.epochs == (epochs or task.epochs) and row.precision == task.precision
+
+    rows = rows[[bool(counts(row)) for row in rows.itertuples()]]
+    label = rows.method.where(~rows.method.str.contains(":"), rows.method.map(lambda name: Path(name).name))
+    return rows.assign(label=(label + " " + rows.options).str.strip())
+
+
+def board(rows, sparsities, sort="accuracy"):
+    """`stats.compare` of selected rows, at these sparsities only, each cell sorted by "accuracy" or by training "cost".
+
+    Raises ValueError where there is nothing to compare.
+    """
+    if len(rows):
+        rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
+    if not len(rows) or (rows.method == "dense").all():
+        raise ValueError(f"there are no finished runs at sparsity {', '.join(f'{s:g}' for s in sparsities)}")
+    table = compare(rows)
+    if sort == "cost":
+        table = table.sort_values(["task", "sparsity", "train_flops"], kind="stable")
+    return table.reset_index(drop=True)
+
+
+def cells(table):
+    """[(task, sparsity, its lines)] in order."""
+    return [(task, sparsity, cell) for (task, sparsity), cell in table.groupby(["task", "sparsity"], sort=False)]
+
+
+def remarks(line):
+    """What a reader must know of a line besides its numbers."""
+    text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
+    if line.method == "dense":
+        text.insert(0, "reference")
+    elif not line.on_target:
+        text.insert(0, f"sparsity {line.achieved:.4g}, not ranked")
+    return "; ".join(text)
+
+
+def shown(line):
+    """The texts of a line, by COLUMNS."""
+    ranked, number = pd.notna(line.rank_low), "{:.{}f}".format
+    rank = "" if not ranked else f"{line.rank_low:.0f}" + (f"-{line.rank_high:.0f}" if line.rank_high > line.rank_low else "")
+    accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
+    if pd.notna(line.difference):
+        spread = "" if pd.isna(line.difference_half) else f" ± {line.difference_half:.2f}"
+        best = f"{line.difference:+.2f}{spread}" + ("" if line.separable else " =")
+    else:
+        best = "best" if ranked else ""
+    p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
+    costs = ["" if pd.isna(value) else text.format(value) for text, value in
+             (("{:.3f}", line.train_flops), ("{:.3f}", line.macs), ("{:.0f}", line.seconds))]
+    return [rank, line.label, accuracy, str(line.seeds), best, p, *costs, "*" if line.front else "", remarks(line)]
+
+
+def power(cell):
+    """What the seeds of a cell can separate."""
+    ranked = cell[cell.rank_low.notna()]
+    tested = ranked[ranked.seeds > 1]
+    pairs = len(tested) * (len(tested) - 1) // 2
+    if not pairs:
+        return "One seed allows no test." if len(ranked) > 1 else ""
+    seeds = int(tested.seeds.mode().iloc[0])
+    errors = [stats.t.ppf(1 - LEVEL / 2 / pairs, n - 1) for n in (seeds, seeds + 2)]
+    return (f"{len(tested)} methods are {pairs} pairs: with {seeds} seeds a difference counts from {errors[0]:.0f} of its "
+            f"standard errors on, with {seeds + 2} from {errors[1]:.0f}.")
+
+
+def lines_of(cell):
+    """The names of the columns that hold anything, and the texts of each line in them."""
+    lines = [shown(line) for _, line in cell.iterrows()]
+    used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
+    return [[line[i] for i in used] for line in [COLUMNS, *lines]]
+
+
+def text(table):
+    """Plain tables for a terminal."""
+    parts = []
+    for task, sparsity, cell in cells(table):
+        lines = lines_of(cell)
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        body = ["  ".join(t.ljust(width) for t, width in zip(line, widths)).rstrip() for line in lines]
+        parts.append("\n".join([f"{task}, sparsity {sparsity:g}", body[0], "-" * max(map(len, body)), *body[1:], power(cell)]))
+    return "\n\n".join(parts) + "\n\n" + LEGEND
+
+
+def escaped(text, characters):
+    return "".join(characters.get(character, character) for character in text)
+
+
+MARKDOWN = {character: "\\" + character for character in "|*_<"}
+LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+         **{c: f"${c}$" for c in "<=*+"}, "±": r"$\pm$"}
+
+
+def markdown(table):
+    """Tables that GitHub and other Markdown renderers show."""
+    parts = []
+    for task, sparsity, cell in cells(table):
+        lines = [[escaped(t, MARKDOWN) for t in line] for line in lines_of(cell)]
+        lines.insert(1, ["---"] * len(lines[0]))
+        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        parts.append(f"### {task}, sparsity {sparsity:g}\n\n{body}\n\n{power(cell)}")
+    return "\n\n".join(parts) + "\n\n" + escaped(LEGEND, MARKDOWN) + "\n"
+
+
+def latex(table):
+    """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx."""
+    minus = {"Rank": "--", "To the best": "$-$"}
+    parts = ["% needs \\usepackage{booktabs,graphicx}"]
+    for task, sparsity, cell in cells(table):
+        columns, *lines = lines_of(cell)
+        body = [[escaped(t, LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
+        head, *body = [" & ".join(line) + r" \\" for line in [[escaped(name, LATEX) for name in columns], *body]]
+        form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
+        caption = escaped(f"{task}, sparsity {sparsity:g}. {LEGEND} {power(cell)}".strip(), LATEX)
+        parts.append("\n".join([
+            r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+            r"\end{tabular}}", r"\end{table*}"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv(table):
+    """Every number of the table, unrounded but for the 10th digit."""
+    return table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+
+
+FORMATS = {"text": text, "markdown": markdown, "latex": latex, "csv": csv}

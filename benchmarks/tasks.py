@@ -1,0 +1,159 @@
+"""Tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
+import difflib
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that decides a run besides method, sparsity and seed. Each field is an option of `run --set name=value`."""
+
+    dataset: str
+    model: str
+    width: float = 1.0              # width multiplier of the model (GSE, figure 3), 1 where a model has none
+    epochs: int = 160
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    decay_all: bool = False         # weight decay on normalisation and biases too (GSE)
+    schedule: str = "steps"         # steps: the learning rate falls at milestones; cosine: ImageNet's, renewed at every epoch
+    milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
+    warmup: float = 0.0             # linear warm-up from 1e-4 of the learning rate, in epochs
+    label_smoothing: float = 0.0
+    clip: float = 3.0               # largest norm of all gradients together; 0 for none
+    validation: bool = True         # hold out validation images; without, the test accuracy of the last epoch alone counts
+    augmentation: str = "st3"       # st3 (edge padding), gse (zero padding), digits (one pixel, no flip): data.py; imagenet: imagenet.py
+    drop_last: bool = False
+    bn_momentum: float = 0.01       # in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention
+    precision: str = "bf16"         # bf16 (autocast), tf32 (CUDA) or fp32
+    storage: str = "masked"         # masked; sparse: weights of active connections alone (static, set, rigl, gse_*; fp32 products); auto
+    count_switches: bool = False    # count how often each weight switches between active and zero (ST-3, figure 6)
+    defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
+
+    @property
+    def recipe(self):
+        """Whose normalisation of the images this is, as `data.load` names it."""
+        return "gse" if self.augmentation == "gse" else "st3"
+
+    @property
+    def on_all_gpus(self):
+        """Whether one run takes all GPUs of its job (team.py)."""
+        return self.dataset == "imagenet"
+
+
+# ST-3, §4 and its code. The paper trains in fp32; bf16 autocast (fp32 weights and sums) is half again as fast and named in each row.
+ST3 = {}
+# GSE, §4, its supplement and its code
+GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validation=False, augmentation="gse", drop_last=True,
+           bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
+                                          regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10",
+                                          level_list="0,0.5,0.75,0.9,0.95,0.98"))
+# Ours: short runs, so that a whole grid fits in minutes; the mask is updated as often in a run as in a run of the paper.
+DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", precision="fp32",
+              defaults=dict(interval=10, level_list="0,0.5,0.8,0.9,0.95,0.98", mask_lr=0.2, a0=-3.0, decay=0.005,
+                            sparsity_penalty=0.007, repeats=3))
+# ST-3, §4.3. The paper's AMP is fp16; bf16 needs no scaling of the loss. The official validation set is the one reported, so that
+# nothing is held out and nothing is selected.
+IMAGENET = dict(epochs=100, batch_size=512, lr=0.2, momentum=0.875, weight_decay=5e-5, schedule="cosine", label_smoothing=0.1,
+                validation=False, augmentation="imagenet", defaults=dict(ramp_start=0.05, ramp_end=0.5))
+
+TASKS = {
+    "digits": Task("digits", "resnet8_digits", **DIGITS),
+    "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
+    "cifar10-resnet20": Task("cifar10", "resnet20", **ST3),
+    "cifar10-vgg11": Task("cifar10", "vgg11", **ST3),
+    "cifar100-wrn34x2": Task("cifar100", "wrn34x2", **ST3),
+    "imagenet-resnet50": Task("imagenet", "resnet50", **IMAGENET),
+    "imagenet-mobilenetv1": Task("imagenet", "mobilenetv1", **IMAGENET),
+    **{f"{data}-{short}": Task(data, model, lr=0.01 if short in ("vit", "mlp") else 0.1, **GSE)
+       for data in ("cifar10", "cifar100")
+       for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
+}
+PRECISIONS = ("bf16", "tf32", "fp32")
+CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "digits"), "storage": ("masked", "sparse", "auto"),
+           "schedule": ("steps", "cosine")}
+LEAST = {"batch_size": 1, "epochs": 1, "lr": 1e-12, "width": 1e-3}
+
+
+def suite_of(task):
+    """The suite that a task belongs to."""
+    return task.partition("-")[0]
+
+
+def get_task(name):
+    """The Task of this name. Raises ValueError in one line with the nearest names."""
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4)
+        raise ValueError(f"unknown task {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(TASKS)}"))
+    return TASKS[name]
+
+
+def settle(spec):
+    """(Task, options of the method) that a Spec stands for: the recipe, its values for the method, then the Spec's own options.
+
+    An option is the method's if it has one of that name, else the task's. Raises ValueError in one line.
+    """
+    task, options = once(_settle, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
+    return task, dict(options)
+
+
+def once(function, method):
+    """The cached function, which is called for thousands of Specs that differ in sparsity and seed; but a file of a method may change."""
+    return function.__wrapped__ if ":" in method else function
+
+
+@cache
+def _settle(named, method, epochs, precision, chosen):
+    from methods import get
+    from methods.base import Option, nearest
+    task, known = get_task(named), get(method).options()
+    settable = {f.name: f for f in fields(Task) if f.name not in ("dataset", "milestones", "defaults")}
+    options = {name: value for name, value in task.defaults.items() if name in known}
+    changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
+    for name, text in chosen:
+        if name in known:
+            options[name] = known[name].parse(text)
+        elif name in settable:
+            usual = getattr(task, name)
+            option = Option(usual, *(value for value in CHOICES.get(name, ()) if value != usual), least=LEAST.get(name, 0))
+            option.name = name
+            changes[name] = option.parse(text)
+        else:
+            raise ValueError(nearest(name, [*known, *settable], f"option of {method} and {named}"))
+    if changes["precision"] not in PRECISIONS:
+        raise ValueError(f"precision takes {' or '.join(PRECISIONS)}, not {changes['precision']!r}")
+    return replace(task, **changes), options
+
+
+def canonical(spec):
+    """The Spec with an alias replaced by the method's name and whatever equals the recipe left out: one run has one key."""
+    changes = once(_canonical, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
+    return replace(spec, **changes) if any(getattr(spec, name) != value for name, value in changes.items()) else spec
+
+
+@cache
+def _canonical(task, method, epochs, precision, chosen):
+    """The fields that `canonical` sets."""
+    from methods import get
+    own, known = get_task(task), get(method).options()
+    (task, options), (_, plain) = (once(_settle, method)(task, method, epochs, precision, pairs) for pairs in (chosen, ()))
+    default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()}, **plain}
+    settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
+    return dict(method=method if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
+                options=tuple((name, str(settled[name])) for name, _ in chosen if settled[name] != default[name]),
+                precision=None if task.precision == own.precision else task.precision)
+
+
+def levels_of(spec):
+    """The Specs that one run of `spec` gives rows for, itself the last: more than one for methods that pass levels of sparsity."""
+    from methods import get
+    _, options = settle(spec)
+    return [replace(spec, sparsity=round(level, 6)) for level in get(spec.method).levels(spec.sparsity, options)[:-1]] + [spec]
+
+
+def uncovered(specs):
+    """The Specs without those that are a level of another one's run."""
+    covered = {level.key for spec in specs for level in levels_of(spec)[:-1]}
+    return [spec for spec in specs if spec.key not in covered]

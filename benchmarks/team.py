@@ -1,0 +1,201 @@
+"""Several processes of one machine that make one run together: each has a GPU and its part of every batch (torch.distributed).
+
+The run is that of one process with the whole batch, to rounding: gradients and the statistics of batch normalisation are those of the
+whole batch. The first process alone stores, and decides when a checkpoint is due. Alone, every function here does nothing.
+"""
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from methods.training import processes as size
+
+GRACE = 30  # seconds in which a run may end by itself, after one of its other processes has
+
+
+def rank():
+    return dist.get_rank() if size() > 1 else 0
+
+
+def part(count):
+    """The rows of a batch of `count` that are this process's."""
+    return slice(rank() * count // size(), (rank() + 1) * count // size())
+
+
+def agreed(*flags):
+    """What the first process says."""
+    if size() == 1:
+        return flags
+    said = torch.tensor(flags, dtype=torch.uint8)
+    dist.broadcast(said, 0)
+    return tuple(map(bool, said.tolist()))
+
+
+def total(tensor):
+    """The sum over the processes."""
+    if size() > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(tensor):
+    """The tensors of all processes, stacked."""
+    if size() == 1:
+        return tensor[None]
+    values = [torch.empty_like(tensor) for _ in range(size())]
+    dist.all_gather(values, tensor)
+    return torch.stack(values)
+
+
+def own(values):
+    """What `gathered` took from this process; if there were more or fewer, the first has the sum."""
+    return values[rank()] if len(values) == size() else values.sum(0) * (rank() == 0)
+
+
+def parallel(model):
+    """The model as it is to be called: its gradients are the mean over the processes."""
+    if size() == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def join_norms(net):
+    """`net` with batch normalisation over the whole batch."""
+    if size() == 1:
+        return net
+    if next(net.parameters()).is_cuda:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = JoinedBatchNorm
+    return net
+
+
+class Total(torch.autograd.Function):
+    """The sum over the processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return total(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return Total.apply(gradient)
+
+
+class JoinedBatchNorm(nn.BatchNorm2d):
+    """What SyncBatchNorm is on GPUs, on CPUs."""
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        x32 = x.float() if x.element_size() < 4 else x
+        sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3)), x32.new_tensor([x32.numel() / x32.shape[1]])])
+        first, second, n = Total.apply(sums).split([x.shape[1], x.shape[1], 1])
+        mean, variance = first / n, second / n - (first / n).square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (x32 * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+
+
+def wanted(task, device):
+    """How many processes make a run of this Task: one for each GPU in sight for those that need them all."""
+    return torch.cuda.device_count() if task.on_all_gpus and device.type == "cuda" and device.index is None else 1
+
+
+@contextlib.contextmanager
+def assembled(spec, store, folder, task, device):
+    """Within it, all processes of the run are at work. Yields the device of this one.
+
+    If another process ends by an error, this one has GRACE seconds to end by the same; else it is ended.
+    """
+    count = 1 if size() > 1 else wanted(task, device)
+    if count == 1:
+        yield device
+        return
+    if task.batch_size % count:
+        raise ValueError(f"a batch of {task.batch_size} cannot be shared by {count} processes; CUDA_VISIBLE_DEVICES says which GPUs to use")
+    if task.storage != "masked":
+        raise ValueError("storage=sparse runs in one process; CUDA_VISIBLE_DEVICES says which GPU to use")
+    helpers, ended = [], threading.Event()
+
+    def watch(helper):
+        if helper.wait() and not ended.wait(GRACE):
+            print(f"another process of this run ended (exit status {helper.returncode})", file=sys.stderr, flush=True)
+            os._exit(1)
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            for number in range(1, count):
+                helper = subprocess.Popen([sys.executable, "-m", "benchmarks.team"], stdin=subprocess.PIPE,
+                                          env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                                          start_new_session=True)  # Ctrl-C is for the first process
+                helpers.append(helper)
+                pickle.dump((number, count, place, device.type, spec, str(store.folder), str(folder)), helper.stdin)
+                helper.stdin.flush()
+                threading.Thread(target=watch, args=(helper,), daemon=True).start()
+            with joined(0, count, place):
+                yield torch.device("cuda", 0) if device.type == "cuda" else device
+        finally:
+            ended.set()
+            for helper in helpers:
+                helper.stdin.close()  # which ends it, if it has not ended
+            for helper in helpers:
+                helper.wait()
+
+
+@contextlib.contextmanager
+def joined(number, count, place):
+    """This process as one of the group whose folder is `place`."""
+    if Path("/sys/class/net/lo").exists():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{place}/group", rank=number, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def help_out():
+    """The main program of the other processes: what to do comes on stdin, whose end means that the first one is gone."""
+    from benchmarks.results import Store
+    from benchmarks.run import Stopped, steps
+    number, count, place, kind, spec, results, folder = pickle.load(sys.stdin.buffer)
+
+    def watch():
+        sys.stdin.buffer.read()
+        time.sleep(5)  # for what ends in all processes at once
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+    device = torch.device(kind, number) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    store = Store(results, write=False)
+    store.write = lambda *record: None
+    with joined(number, count, place), contextlib.suppress(Stopped):
+        run = steps(spec, store, folder, device)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                return int(end.value["status"] == "failed")
+    return 0
+
+
+if __name__ == "__main__":
+    status = help_out()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)  # a thread reads stdin, which would be waited for

@@ -1,0 +1,165 @@
+"""`python -m benchmarks.throughput`: images per second in training, the suite's loop against a plain, well-written PyTorch loop.
+
+The plain one is what public implementations are made of: torchvision's data set and transforms, a DataLoader with workers, an eager step
+in fp32, and a mask for each layer that is multiplied into the weights after the step. The same network, batch, optimiser and sparsity.
+
+- Measured in turns in one process: in every round each loop makes some steps, in a shuffled order; its ratio is to the plain steps of the
+  same round. A row has the rounds' median and quartiles. The first round only warms up.
+- On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What they prepare while
+  another loop is measured (at most two batches) favours the plain loop.
+- On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up.
+"""
+import datetime
+import os
+import random
+import sys
+import time
+from collections import defaultdict
+from itertools import count, islice
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torchvision import datasets as vision
+from torchvision import transforms
+
+from benchmarks import data as datasets
+from benchmarks import models
+from benchmarks.__main__ import Parser, data_folder
+from benchmarks.capture import cuda_graph
+from benchmarks.data import NORMALISATION
+from benchmarks.grid import Spec
+from benchmarks.measurements import store
+from benchmarks.pack import Lane
+from benchmarks.results import Store
+from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+from methods.layout import Layout
+
+COLUMNS = ("task loop method sparsity precision workers runs device threads images_per_second ratio ratio_low ratio_high peak_memory_mb rounds "
+           "torch_version code_version measured_at").split()
+IDENTITY = "device task loop method sparsity precision workers runs".split()
+
+
+class Plain:
+    """The plain loop."""
+
+    runs = 1
+
+    def __init__(self, spec, folder, device, workers):
+        task, _ = settle(spec)
+        mean, std = NORMALISATION[task.recipe, task.dataset]
+        padding = "edge" if task.augmentation == "st3" else "constant"
+        change = transforms.Compose([transforms.RandomCrop(32, 4, padding_mode=padding), transforms.RandomHorizontalFlip(),
+                                     transforms.ToTensor(), transforms.Normalize(mean, std)])
+        images = {"cifar10": vision.CIFAR10, "cifar100": vision.CIFAR100}[task.dataset](folder, transform=change)
+        self.loader = torch.utils.data.DataLoader(images, task.batch_size, shuffle=True, drop_last=True, num_workers=workers,
+                                                  pin_memory=device.type == "cuda", persistent_workers=workers > 0)
+        self.batches = (batch for _ in count() for batch in self.loader)
+        self.net = models.build(task.model, len(images.classes)).to(device).train()
+        layout = Layout(self.net)
+        self.masks = [(self.net.get_parameter(e.name), torch.rand(self.net.get_parameter(e.name).shape, device=device) > spec.sparsity)
+                      for e in layout.entries]
+        self.optimizer = torch.optim.SGD(self.net.parameters(), task.lr, task.momentum, weight_decay=task.weight_decay)
+        self.device, self.clip, self.batch_size = device, task.clip, task.batch_size
+
+    def train(self, steps):
+        for x, y in islice(self.batches, steps):
+            x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+            self.optimizer.zero_grad()
+            cross_entropy(self.net(x), y).backward()
+            if self.clip:
+                torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+            self.optimizer.step()
+            with torch.no_grad():
+                for weight, mask in self.masks:
+                    weight.mul_(mask)
+
+
+class Suite:
+    """The suite's loop: `runs` runs in turns."""
+
+    def __init__(self, spec, folder, device, runs=1):
+        task, options = settle(spec)
+        data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+        record = cuda_graph if device.type == "cuda" else None
+
+        def steps(seed):  # made in the lane's own turn, on its stream
+            yield from Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record).steps()
+        self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
+
+    def train(self, steps):
+        for _ in range(steps):
+            for lane in self.lanes:
+                lane.turn()
+
+
+def measure(loops, device, rounds, steps):
+    """{name: images per second of each round, (rounds,)}, and {name: peak of the device's memory in MB, 0 on a CPU}."""
+    torch.set_num_threads(1)
+    seconds, peaks, order = defaultdict(list), defaultdict(float), list(loops)
+    for _ in range(1 + rounds):
+        random.Random(len(seconds)).shuffle(order)
+        for name in order:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device), torch.cuda.reset_peak_memory_stats(device)
+            began = time.perf_counter()
+            loops[name].train(steps)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
+            seconds[name].append(time.perf_counter() - began)
+    return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name][1:]) for name, loop in loops.items()}, peaks
+
+
+def main(words=None):
+    """Measures, prints and stores RESULTS/performance/throughput.csv; returns 0, or 2 with one line on stderr."""
+    parser = Parser(prog="benchmarks.throughput", description="Images per second: the suite's loop against a plain PyTorch loop.")
+    parser.add_argument("--task", default="cifar10-resnet20")
+    parser.add_argument("--method", default="st3", help="of the suite's loop (default: %(default)s)")
+    parser.add_argument("--sparsity", type=float, default=0.95)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20, help="of each loop in a round (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
+    parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    args = parser.parse_args(words)
+    try:
+        device, folder = usable_device(args.device or default_device()), data_folder(args)
+        path = Store(args.results).folder / "performance" / "throughput.csv"
+        if not args.task.startswith("cifar"):
+            raise ValueError("the plain loop is one for the tasks of CIFAR")
+        if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
+        specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
+        loops = {("plain", "static", "fp32", workers, 1): Plain(specs[args.precisions[0]], folder, device, workers)}
+        for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
+            for precision, spec in specs.items():
+                loops["suite", args.method, precision, 0, runs] = Suite(spec, folder, device, runs)
+        rates, peaks = measure(loops, device, args.rounds, args.steps)
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    plain, lines = next(iter(rates.values())), []
+    for (loop, method, precision, workers, runs), rate in rates.items():
+        low, ratio, high = np.percentile(rate / plain, (25, 50, 75))
+        lines.append(dict(
+            task=args.task, loop=loop, method=method, sparsity=args.sparsity, precision=precision, workers=workers, runs=runs,
+            device=device_name(device), threads=1, images_per_second=round(float(np.median(rate)), 1), ratio=round(float(ratio), 3),
+            ratio_low=round(float(low), 3), ratio_high=round(float(high), 3), peak_memory_mb=round(peaks[loop, method, precision, workers, runs]),
+            rounds=args.rounds, torch_version=torch.__version__, code_version=code_version(),
+            measured_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")))
+        print("{loop:>6} {method:>7} {precision}, {workers} workers, {runs:2} at a time: {images_per_second:8.1f} images/s, {ratio:.2f} × plain "
+              "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))
+    store(lines, path, COLUMNS, IDENTITY)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

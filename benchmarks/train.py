@@ -1,0 +1,298 @@
+"""The only training loop: every method, every task, every device."""
+import inspect
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks import models, team
+from benchmarks.capture import Captured
+from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
+from benchmarks.switches import Switches
+from methods import SparseModel, Training
+from methods.seeds import stable_seed
+
+WARM_SHARE = 0.05      # of the epochs, in which a cosine schedule warms up (ST-3: 5 of 100)
+SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
+
+
+class Diverged(FloatingPointError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: everything besides the tensors that a checkpoint keeps."""
+
+    cycle: int = 0
+    epoch: int = 0                  # of the cycle
+    index: int = 0                  # steps trained of the epoch
+    done: int = 0                   # epochs trained so far, over all cycles
+    curves: list = field(default_factory=list)
+    started: bool = False           # the cycle has begun
+    best_val: float = -1.0          # best validation accuracy of the cycle after its final sparsity was reached
+    test_at_best: float = math.nan
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    steps: int = 0
+    samples: int = 0
+
+
+class Trainer:
+    """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (data.Data, on `device`).
+
+    record: how the parts of a step are recorded (`capture.cuda_graph`), None to make each anew.
+    """
+
+    def __init__(self, task, method, sparsity, seed, options, data, device="cpu", record=None):
+        self.task, self.seed, self.data, self.device = task, seed, data, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stable_seed(seed, "network"))
+            wanted = {"bn_momentum": task.bn_momentum, **({"width": task.width} if task.width != 1 else {})}
+            if "bn_momentum" not in inspect.signature(models.MODELS.get(task.model, Trainer)).parameters:
+                del wanted["bn_momentum"]  # a model without batch normalisation
+            # sparse storage needs no more than the shapes of a network whose weights start by its graph, which it draws here
+            shapes = task.storage != "masked" and options.get("init") == "sparse"
+            with torch.device("meta" if shapes else "cpu"):
+                net = models.build(task.model, data.classes, **wanted)
+            net = team.join_norms(net if shapes else net.to(self.device))
+            self.model = SparseModel(net, method, sparsity, storage=task.storage, **options).to(self.device)
+        if task.count_switches and task.storage != "masked":
+            raise ValueError("count_switches counts those of all weights: it needs storage=masked")
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
+        own = self.model.method.groups()
+        apart = {p for group in own for p in group["params"]}
+        plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
+        other = list(self.model.net.parameters())
+        groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *own]
+        self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=task.lr, momentum=task.momentum,
+                                         weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)
+        steps = steps_per_epoch(data.train, task.batch_size, task.drop_last)
+        scoring = math.ceil(10 * data.classes / task.batch_size)
+        self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, batches=self.batches,
+                                 scoring_batches=scoring)
+        self.progress = Progress()
+        self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
+        self.network = team.parallel(self.model)
+        self.joined = task.batch_size  # images of a whole batch, of which this process may have a part
+        self.record = record if team.size() == 1 else None
+        if self.record:
+            self._capture()
+
+    def _capture(self):
+        """From now on replay the two fixed parts of a step: the passes, and clipping with the optimiser's step."""
+        training, parameters, record = self.training, self.training.parameters, self.record
+        self._fix_rates()
+
+        def state():
+            groups, momentum = self.optimizer.param_groups, self.optimizer.state.get(self.model.theta, {}).get("momentum_buffer")
+            return training.cycle, id(momentum), *((g["weight_decay"], g["momentum"]) for g in groups)
+
+        self.passes = Captured(self.passes, parameters, self.model, record, lambda: training.cycle)
+        training.apply = Captured(training.apply, parameters, self.model, record, state)
+
+    def _fix_rates(self):
+        """Learning rates as tensors that stay, which a recorded step reads."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device).clone()
+
+    def autocast(self):
+        bf16 = self.task.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+    def batches(self, n):
+        """`n` training batches for scoring, other ones at every step."""
+        seed = stable_seed(self.seed, "scoring", self.training.cycle, self.training.step)
+        stream = epoch_batches(self.data.train, self.data, self.task.batch_size, seed, 0, whole=True, **AUGMENTATION[self.task.augmentation])
+        return [batch for _, batch in zip(range(n), stream)]
+
+    def learning_rate(self, step):
+        """Learning rate of a step within the cycle: constant pieces, after a linear warm-up if the recipe has one; or ImageNet's cosine."""
+        if self.training.cycles[self.training.cycle].lr:
+            return self.task.lr * self.training.cycles[self.training.cycle].lr
+        if self.task.schedule == "cosine":
+            epoch, epochs = step // self.training.steps_per_epoch, self.training.epochs
+            warm = round(WARM_SHARE * epochs)
+            falling = (epoch - warm) / (epochs - warm)
+            return self.task.lr * ((epoch + 1) / warm if epoch < warm else (1 + math.cos(math.pi * falling)) / 2)
+        done = step / self.training.total_steps
+        rate = self.task.lr * 0.1 ** sum(done >= m for m in self.task.milestones)
+        warm = self.task.warmup * self.training.steps_per_epoch
+        return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
+
+    def step(self, x, y):
+        """Forward, backward and update for one batch; returns nothing and never waits for the device."""
+        self.set_learning_rate(self.learning_rate(self.training.step))
+        self.model.dense_gradient = self.passes(x, y)
+        before = self.model.method.mask.clone() if self.switches else None
+        group = Switches.group(self.training.epoch, self.training.epochs)
+        self.training.update((x, y))
+        if self.switches:
+            self.switches.add(group, before, self.model.method.mask)
+
+    def passes(self, x, y):
+        """The gradients of one batch, its loss and hits added up; returns the gradient at the effective weights (N,)."""
+        passes, smoothing = self.model.method.passes, self.task.label_smoothing
+        alone = team.size() == 1
+        images = len(y) if alone else self.joined / team.size()  # the mean over the processes is that over the whole batch
+        for _ in range(passes):
+            with self.autocast():
+                logits = self.network(x).float()
+            loss = cross_entropy(logits, y, reduction="mean" if alone else "sum", label_smoothing=smoothing)
+            loss = loss if alone else loss / images
+            (loss / passes if passes > 1 else loss).backward()
+        self.loss_sum += loss.detach() * images
+        self.hits += (logits.detach().argmax(1) == y).sum()
+        return self.model.dense_gradient
+
+    def set_learning_rate(self, rate):
+        for group in self.optimizer.param_groups:
+            if self.record:
+                group["lr"].fill_(rate * group.get("lr_scale", 1))
+            else:
+                group["lr"] = rate * group.get("lr_scale", 1)
+
+    def train_epoch(self, total, within):
+        """One epoch; calls `within(self)` and yields the share of `total` epochs done after each step. Returns (loss, accuracy in percent)."""
+        task, training, progress = self.task, self.training, self.progress
+        if progress.index:
+            set_random_state(self.random, self.device)
+        else:  # what else draws random numbers (dropout) depends on the epoch alone
+            torch.manual_seed(stable_seed(self.seed, "epoch", progress.cycle, progress.epoch))
+            self.loss_sum.zero_(), self.hits.zero_()
+        self.model.train()
+        # each cycle sees batches of its own, unless the method replays those of the first
+        replay, own, first = self.model.method.replay, progress.done, progress.epoch
+        batches = epoch_batches(self.data.train, self.data, task.batch_size, self.seed, first if replay == "all" else own,
+                                crops=own if replay == "none" else first, drop_last=task.drop_last, start=progress.index,
+                                **AUGMENTATION[task.augmentation])
+        every = max(1, training.steps_per_epoch // SAMPLES_PER_EPOCH)
+        began = time.monotonic()
+        images = len(self.data.train)
+        for index, (x, y) in enumerate(batches, progress.index):
+            if index % every == 0:
+                self.nnz_sum += self.model.layer_nnz()
+                progress.samples += 1
+            self.joined = min(task.batch_size, images - index * task.batch_size)
+            self.step(x, y)
+            progress.index, progress.steps = index + 1, progress.steps + 1
+            self._clock(began)  # the time of other runs that take turns with this one is theirs
+            within(self)
+            yield (progress.done + (index + 1) / training.steps_per_epoch) / total
+            began = time.monotonic()
+        seen = min(progress.index * task.batch_size, images)
+        loss, hits = team.total(self.loss_sum).item() / seen, team.total(self.hits).item()
+        self._clock(began)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss} in epoch {progress.epoch}" + (f" of cycle {progress.cycle}" * (progress.cycle > 0)))
+        return loss, 100 * hits / seen
+
+    def _clock(self, began):
+        self.progress.step_seconds += time.monotonic() - began
+        self.progress.seconds += time.monotonic() - began
+
+    @torch.inference_mode()
+    def evaluate(self, split):
+        """Accuracy in percent on a split, with the masks and statistics as they are."""
+        self.model.eval()
+        weights = self.model.method(self.model.theta)
+        hits = torch.zeros((), device=self.device, dtype=torch.int64)
+        with self.autocast():
+            for x, y in eval_batches(split, self.data, 500):
+                if len(y):
+                    hits += (self.model.apply_weights(weights, x).argmax(1) == y).sum()
+        return 100 * team.total(hits).item() / len(split)
+
+    def finish_epoch(self, loss, accuracy):
+        """Evaluate, note the epoch in the curves, and go on to the next. The test set never decides anything."""
+        progress, model, training = self.progress, self.model, self.training
+        nnz = int(model.method.mask.sum())
+        last = progress.epoch == training.epochs - 1
+        final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle))
+        val = self.evaluate(self.data.val) if self.data.val else math.nan
+        improved = final and val > progress.best_val
+        test = self.evaluate(self.data.test) if improved or last or not self.data.val else math.nan
+        if improved:
+            progress.best_val, progress.test_at_best = val, test
+            if model.method.keeps_best:
+                training.snapshot("best")
+        progress.curves.append(dict(epoch=progress.done, train_loss=loss, train_top1=accuracy, val_top1=val, test_top1=test,
+                                    sparsity=1 - nnz / model.layout.size, lr=self.learning_rate(training.step - 1)))
+        progress.epoch, progress.done, progress.index = progress.epoch + 1, progress.done + 1, 0
+
+    def run(self, tick=lambda share: None, save=lambda trainer: None, cycle_done=lambda trainer: None):
+        """Train to the end, from the start or from where `load_state_dict` left it. Raises Diverged.
+
+        `tick(share of the run done)` is called about once a second and after each epoch; `save`, `cycle_done`: see `steps`.
+        """
+        told, done = time.monotonic(), self.progress.done
+        for share in self.steps(save, cycle_done):
+            if self.progress.done != done or time.monotonic() - told > 1:
+                told, done = time.monotonic(), self.progress.done
+                tick(share)
+        return self
+
+    def steps(self, save=lambda trainer: None, cycle_done=lambda trainer: None, within=lambda trainer: None):
+        """The training as a generator, so that several runs can take turns: yields the share of the run done after each step and epoch.
+
+        `save(self)` is called after each epoch, `within(self)` after each step of it, where a run can be saved too, `cycle_done(self)`
+        after each cycle. Raises Diverged.
+        """
+        progress, training = self.progress, self.training
+        total = sum(cycle.epochs - cycle.first for cycle in training.cycles)
+        while progress.cycle < len(training.cycles):
+            if not progress.started:
+                training.start(progress.cycle)
+                progress.epoch, progress.started = training.epoch, True
+                progress.best_val, progress.test_at_best = -1.0, math.nan
+            while progress.epoch < training.epochs:
+                loss, accuracy = yield from self.train_epoch(total, within)
+                began = time.monotonic()
+                self.finish_epoch(loss, accuracy)
+                progress.seconds += time.monotonic() - began
+                save(self)
+                yield progress.done / total
+            cycle_done(self)
+            progress.cycle, progress.started = progress.cycle + 1, False
+
+    def training_cost(self, macs):
+        """Training FLOPs so far as a multiple of one dense training by the recipe; `macs` dense MACs per layer."""
+        macs = torch.tensor([float(macs[e.name]) for e in self.model.layout.entries], dtype=torch.float64)
+        density = self.nnz_sum.cpu() / max(self.progress.samples, 1) / torch.tensor(self.model.layout.sizes)
+        sparse = float((density * macs).sum() / macs.sum())
+        return self.progress.done / self.task.epochs * self.model.method.training_cost(sparse, 1.0) / 3
+
+    def state_dict(self):
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),
+                "nnz_sum": self.nnz_sum, "progress": vars(self.progress), "switches": self.switches and self.switches.counts,
+                "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
+                "random": random_state(self.device) if self.progress.index else None}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.record:
+            self._fix_rates()
+        self.training.load_state_dict(state["training"])
+        self.nnz_sum.copy_(state["nnz_sum"])
+        if self.switches:
+            self.switches.counts.copy_(state["switches"])
+        self.progress, self.random = Progress(**state["progress"]), state["random"]
+        for own, saved in zip((self.loss_sum, self.hits), state["sums"]):
+            own.copy_(team.own(saved))
+
+
+def random_state(device):
+    """The states of torch's own generators, which dropout draws from."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_state(states, device):
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)

@@ -1,0 +1,51 @@
+"""`python -m benchmarks.training_flops`: training FLOPs of RigL and GSE for ResNet-50 on ImageNet, computed (GSE, figure 4).
+
+Needs no run: layer costs (`benchmarks.cost`) times Erdos-Renyi-kernel densities, whose sum follows the sparsity exactly. Our reading
+of the paper: an update of the mask every 100 steps, γ = 1. Writes RESULTS/performance/training_flops.csv.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import models
+from benchmarks.cost import gse_training, layer_macs, rigl_training, sparse_macs
+from benchmarks.results import write_table
+from methods.allocation import RAW_DENSITY, scale_densities
+
+COLUMNS = "model allocation interval gamma sparsity dense_macs sparse_macs rigl_flops gse_flops".split()
+DENSITIES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.035, 0.02) + tuple(10 ** (-e / 4) for e in range(8, 25))  # to 1e-6
+
+
+def lines(densities=DENSITIES, interval=100, gamma=1.0, allocation="erk"):
+    """The lines of the table: FLOPs (2 a multiply-accumulate) of a mean training step, per image."""
+    with torch.device("meta"):
+        net = models.build("resnet50", 1000)
+    macs = layer_macs(net, (3, 224, 224))
+    shapes = {name: tuple(net.get_submodule(name).weight.shape) for name in macs}
+    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+    raw, found = [RAW_DENSITY[allocation](shape) for shape in shapes.values()], []
+    dense = sum(macs.values())
+    for density in densities:
+        sparse = sparse_macs(macs, dict(zip(macs, scale_densities(raw, sizes, density * sum(sizes)))))
+        found.append(dict(model="resnet50", allocation=allocation, interval=interval, gamma=gamma, sparsity=round(1 - density, 12),
+                          dense_macs=dense, sparse_macs=sparse, rigl_flops=2 * rigl_training(sparse, dense, interval),
+                          gse_flops=2 * gse_training(sparse, interval, gamma)))
+    return found
+
+
+def main(words=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_flops", description=__doc__)
+    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--interval", type=int, default=100)
+    parser.add_argument("--gamma", type=float, default=1.0)
+    args = parser.parse_args(words)
+    path = Path(args.results) / "performance" / "training_flops.csv"
+    write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The processes of the local launcher: each makes runs, one after another on a core, several in turns on a GPU."""
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing import resource_tracker
+
+from benchmarks.claims import Claim, Taken
+from benchmarks.results import StoreError
+from benchmarks.tasks import settle
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
+
+
+class Worker:
+    """A process that makes up to `room` runs at a time, on one GPU. Signals are for the launcher alone, which stops its workers itself.
+
+    `jobs`: {Spec: which attempt it is}.
+    """
+
+    def __init__(self, store, folder, gpu=None, room=1):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, store, folder, gpu), daemon=True)
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which the process inherits
+        try:
+            resource_tracker.ensure_running()  # its start would end the blocking
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        theirs.close()
+        self.jobs, self.asked, self.gpu, self.room = {}, False, gpu, room
+
+    def takes(self, spec, attempt):
+        """Whether there is room. A run whose process died is alone in the next one; runs of one process share a precision."""
+        if not self.jobs:
+            return True
+        together = {settle(other)[0].precision for other in (*self.jobs, spec)}
+        return len(self.jobs) < self.room and max(attempt, *self.jobs.values()) == 1 and len(together) == 1
+
+    def give(self, spec, attempt, before):
+        self.jobs[spec] = attempt
+        with contextlib.suppress(OSError):  # a dead process is noticed when it is read from
+            self.pipe.send((spec, before, attempt > 1 or self.room == 1))
+
+    def ask(self):
+        if not self.asked:
+            self.asked = True
+            with contextlib.suppress(OSError):
+                self.pipe.send(None)
+
+    def receive(self):
+        """(Spec, the share done, its row, who else makes it, CROWDED or a StoreError), or None if the process is gone."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+
+    def end(self):
+        self.process.join()
+        code = self.process.exitcode
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _work(pipe, store, folder, gpu):
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is used first
+    from benchmarks.run import Stopped
+    jobs, asked = [], []
+    while jobs or not asked:
+        try:
+            while pipe.poll(0 if jobs else None):
+                message = pipe.recv()
+                if message is None:
+                    asked.append(True)
+                    break
+                jobs.append(Job(*message, store, folder, lambda: bool(asked)))
+            for job in list(jobs):
+                try:
+                    said = job.turn()
+                except Stopped:
+                    jobs.remove(job)
+                    continue
+                if said is not None:
+                    pipe.send((job.spec, said))
+                    if not isinstance(said, float):
+                        jobs.remove(job)
+        except (EOFError, OSError):  # the launcher is gone
+            os._exit(1)
+    os._exit(0)
+
+
+class Job:
+    """A run in a worker's process."""
+
+    def __init__(self, spec, before, alone, store, folder, stopping):
+        self.spec, self.store, self.folder, self.log = spec, store, folder, None
+        self.run = self._make(before, alone, stopping)
+
+    def turn(self):
+        """A step of the run: None, or what there is to say to the launcher, anything but a float at the end."""
+        with redirected(self.log) if self.log else contextlib.nullcontext():
+            try:
+                return next(self.run)
+            except StopIteration as end:
+                return end.value
+
+    def _make(self, before, alone, stopping):
+        import torch
+
+        from benchmarks.pack import Lane
+        from benchmarks.run import default_device, steps, store_failure, usable_device
+        spec, store, told = self.spec, self.store, time.monotonic()
+        try:
+            with Claim(store, spec.key, settle(spec)[0].epochs) as claim:
+                if store.stamp(spec.key) != before and store.row(spec.key):
+                    return store.row(spec.key)  # another process has made it since
+                with open(store.log(spec.key), "w") as self.log:
+                    yield None  # what is printed goes there from the next turn on
+                    try:
+                        device = usable_device(default_device())
+                        lane = Lane(steps(spec, store, self.folder, device, stopping, alone), device)
+                        while not lane.ended:
+                            share = float(lane.turn())
+                            note = time.monotonic() - told > 1
+                            if note:
+                                told = time.monotonic()
+                                claim.note(share)
+                            yield share if note else None
+                        row = lane.row
+                    except StoreError:
+                        raise
+                    except torch.OutOfMemoryError:
+                        return CROWDED
+                    except ValueError as error:  # cannot be started at all
+                        row = store_failure(spec, error, store)
+                if row["status"] == "ok":
+                    store.log(spec.key).unlink(missing_ok=True)
+                return row
+        except Taken as other:
+            return str(other)
+        except StoreError as error:
+            return error
+        except OSError as error:
+            return StoreError(f"{store.folder} cannot be written ({error.strerror})")
+
+
+@contextlib.contextmanager
+def redirected(file):
+    """Everything that is printed goes to `file`, as far as there is room for it."""
+    def flush():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+    flush()
+    before = os.dup(1), os.dup(2)
+    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        flush()
+        for number, old in zip((1, 2), before):
+            os.dup2(old, number)
+            os.close(old)
