@@ -1,0 +1,195 @@
+"""What the figure scripts share: their command line, the rows of their runs, accuracy against sparsity, and saving.
+
+Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
+"""
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
+
+from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
+from benchmarks.suites import PAPER_EPOCHS, PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
+from benchmarks.tasks import TASKS  # noqa: E402
+from published import citation, compare, title  # noqa: E402
+from rows import NoRows, make, runs_of, summary  # noqa: E402
+
+WIDTH = 3.4  # inches, one column
+STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
+         "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "lines.linewidth": 1, "lines.markersize": 4}
+MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
+COLOURS = (0, 2, 4, 9, 7, 3, 5, 8, 6)  # of seaborn's colour-blind palette; 1, orange, is dense; 3 is close to it and comes late
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def standard(self):
+        """Adds the options that all drawing commands take."""
+        self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
+        self.add_argument("--out", default="figures", help="figures go to OUT/SUITE (default: %(default)s)")
+        self.add_argument("--profile", choices=PROFILES, help="default: paper where it has rows, else quick")
+        return self
+
+    def running(self):
+        """Adds the options of a single script."""
+        self.add_argument("--run", action="store_true", help="first make the missing runs")
+        self.add_argument("--data", metavar="DIR", help="folder of the data sets, for --run (default: $DATA_DIR, else data)")
+        return self
+
+    def read(self, argv):
+        """Parses; a results folder that does not exist is a bad argument, and so is a Python without the libraries."""
+        args = self.parse_args(argv)
+        try:
+            import pandas  # noqa: F401
+            import seaborn  # noqa: F401
+        except ModuleNotFoundError as error:
+            self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
+        if not Path(args.results).is_dir() and not getattr(args, "run", False):
+            self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
+        return args
+
+
+def note(runs, suite, profile, lead=None):
+    """What a reader must know of the runs: which accuracy (or `lead`), and what is missing, reduced, or has too few seeds."""
+    if "note" in runs.attrs:
+        return runs.attrs["note"]
+    done = runs[runs.accuracy.notna()]
+    epoch = "last epoch" if done["last"].all() else "best validation epoch"
+    text = lead or f"Mean ± s.d. over seeds; test accuracy at the {epoch}."
+    if done["last"].any() and not done["last"].all() and not lead:
+        text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
+    if suite == "digits":
+        text += " Miniature on digits, not the paper's task."
+    if len(done) < len(runs):
+        why = ", ".join(f"{count} {status}" for status, count in runs.status[runs.accuracy.isna()].value_counts().items())
+        text += f" Missing: {len(runs) - len(done)} of {len(runs)} runs" + (f" ({why})." if why else ".")
+    diverged = (done.status == "diverged").sum()
+    text += f" Diverged runs in the mean: {diverged}." if diverged else ""
+    seeds = summary(runs).seeds
+    if (seeds < len(SEEDS)).any():
+        text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
+    whole = done.task.map(lambda task: TASKS[task].epochs if task in TASKS else PAPER_EPOCHS[suite])
+    reduced = done.epochs[done.epochs < whole]
+    if suite in PAPER_EPOCHS and len(reduced):
+        text += f" Reduced runs: {reduced.min():g} of {whole[reduced.idxmin()]} epochs."
+    elif profile == "quick":
+        text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
+    return text
+
+
+def accuracy_lines(axes, runs, methods, hollow=None):
+    """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
+
+    A method with options is named by both: "set allocation=uniform". One line with error bars (standard deviation) per method, set
+    2 % apart along x so that none hides another; `dense` is a dashed orange line at its mean. hollow: published points
+    (`published.hollow`), drawn without a line.
+    """
+    import pandas as pd
+    import seaborn as sns
+
+    table, palette = summary(runs), sns.color_palette("colorblind")
+    sparse = [method for method in methods if method != "dense"]
+    planned = set((runs.method + " " + runs.options).str.strip())
+    present = [method for method in sparse if method in planned]
+    sparsities = sorted(set(runs.sparsity[runs.method != "dense"]))
+    left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
+    parts = [table] if hollow is None or hollow.empty else [table, hollow]
+    for part in parts:
+        series = (part.method + " " + part.options).str.strip()
+        for index, method in enumerate(sparse):
+            points = part[series == method].sort_values("sparsity")
+            if len(points) and method in present:
+                style = dict(label=methods[method], linestyle=LINES[index % len(LINES)])
+                if part is hollow:
+                    style = dict(linestyle="", mfc="white", mew=0.7, zorder=5)
+                apart = 1.02 ** ((len(present) - 1) / 2 - present.index(method)) * (1 if part is table else 0.97)
+                axes.errorbar(apart * (1 - points.sparsity), points["mean"], points["std"], marker=MARKERS[index % len(MARKERS)],
+                              color=palette[COLOURS[index % len(COLOURS)]], capsize=1.5, capthick=0.8, elinewidth=0.8, **style)
+        for mean in part[series == "dense"]["mean"]:
+            if part is table:
+                axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
+            else:
+                axes.plot([left], [mean], color=palette[1], marker="o", mfc="none", mew=0.7, clip_on=False, zorder=5)
+    axes.set_xscale("log")
+    round_ones = [s for s in sparsities if s == round(s, 3)]
+    axes.set_xticks([1 - s for s in round_ones], [f"{100 * s:g}" for s in round_ones])
+    axes.minorticks_off()
+    axes.set_xlim(left, right)
+    axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))
+    return pd.concat(parts, ignore_index=True)
+
+
+def save(name, draw, runs, suite, profile, out):
+    """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
+
+    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`.
+    """
+    import matplotlib
+    import seaborn as sns
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+        figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+        table = draw(runs, figure)
+        sns.despine(figure)
+        for axes in figure.axes:
+            if axes.axison and not axes.patches and not any(len(line.get_xdata()) for line in axes.lines):
+                axes.text(0.5, 0.5, "no runs yet", transform=axes.transAxes, ha="center", color="0.5")
+        width = figure.get_figwidth()
+        entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+        others = table.source[table.source != "measured"] if "source" in table else ()
+        if entries and len(others):
+            entries["published (hollow)"] = Line2D([], [], color="0.4", marker="o", mfc="none", mew=0.7, linestyle="")
+        if entries:
+            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(width / 1.4)), frameon=False)
+        text = note(runs, suite, profile, getattr(draw, "lead", None)) + citation(others)
+        figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
+        stem = Path(out) / suite / name
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
+        figure.set_layout_engine("none")  # the layout is found once
+        figure.savefig(f"{stem}.png", dpi=300)
+    table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
+    return stem, table
+
+
+def suites_of(grid, source):
+    """The suites that a figure belongs to, those of the papers first."""
+    return [source.suite] if hasattr(source, "suite") else [s for s in SUITES[1:] + SUITES[:1] if list(grid(s, PROFILES[0]))]
+
+
+def main(name, grid, draw, argv=None, source=runs_of):
+    """The command line of a figure script; returns 0. Bad arguments or nothing to draw: one line on stderr, exit status 2."""
+    suites = suites_of(grid, source)
+    parser = Parser(prog=f"{name}.py", description=f"Draws {name} from stored rows.")
+    parser.add_argument("--suite", choices=SUITES if hasattr(source, "suite") else suites,
+                        help=f"default: the first with rows of {', '.join(suites)}; with --run the last of these")
+    args = parser.standard().running().read(argv)
+    chosen = suites if hasattr(source, "suite") or not args.suite else [args.suite]
+    try:
+        if args.run:
+            chosen = chosen[-1:]
+            make(grid, chosen[0], args, source)
+        for suite in chosen:
+            try:
+                runs, profile = source(grid, suite, args.results, args.profile)
+                break
+            except NoRows as nothing:
+                message = str(nothing)
+        else:
+            raise NoRows(message)
+        stem, table = save(name, draw, runs, suite, profile, args.out)
+    except (ValueError, NoRows) as error:
+        parser.error(str(error))
+    print(f"suite {suite}, profile {profile}: {note(runs, suite, profile, getattr(draw, 'lead', None))}")
+    own = "accuracy" in runs and runs.accuracy.notna().any()
+    table = compare(summary(runs)) if own else table
+    print(table.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
+    print(f"wrote {stem}.pdf .png .csv")
+    return 0

@@ -1,0 +1,21 @@
+"""ST-3, Figure 1: test accuracy against sparsity, hard against soft thresholding with a straight-through gradient (no rescaling).
+
+Paper: ResNet-20 on CIFAR-10, 3 seeds; hard thresholding fails at 99 %. Suite digits: the same runs in miniature.
+"""
+from drawing import accuracy_lines, main, suite_grid
+
+METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft"}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs; none in a suite that it does not belong to."""
+    return suite_grid(suite, profile, METHODS) if suite in ("cifar10", "digits") else ()
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    return accuracy_lines(figure.subplots(), runs, METHODS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("figure1", grid, draw))

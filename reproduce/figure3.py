@@ -1,0 +1,59 @@
+"""ST-3, Figure 3: test accuracy against sparsity of all methods (top left), of LRR with fixed augmentation (top right), and of two
+other networks (bottom).
+
+Paper: ResNet-20 and VGG-11 on CIFAR-10, WRN-34x2 on CIFAR-100, 3 seeds; top right with ST-3 trained for four times the epochs at
+67.23 %. LRR and its kin pass 1 - 0.8^c on their way, which gives their points. Suite digits: the upper panels in miniature.
+"""
+from dataclasses import replace
+
+from drawing import accuracy_lines, main, suite_grid, union
+from published import hollow
+
+ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
+             "rigl": "RigL"}
+CYCLES = {"lrr_st3": "LRR + ST-3", "lrr": "LRR"}
+METHODS = {"dense": "Dense", "st3": "ST-3", **CYCLES, **ONE_CYCLE, "st3 epochs=640": "ST-3, 4× the epochs",
+           "lrr_aug_reset": "LRR, augmentation reset"}
+AUGMENTATION = ("dense", "lrr", "lrr_aug_reset", "st3", "st3 epochs=640")
+
+
+def grid(suite, profile):
+    """The runs that the figure needs; none in a suite that it does not belong to."""
+    if suite == "imagenet":
+        return ()
+    one, many = (suite_grid(suite, profile, methods) for methods in (ONE_CYCLE, CYCLES))
+    if suite == "digits":
+        return union(one, many, replace(one, methods=("lrr_aug_reset",)))
+    most = one.sparsities[-1]
+    many = replace(many, sparsities=tuple(s for s in (round(1 - 0.8**c, 6) for c in range(5, 30)) if s < most) + (most,))
+    if suite == "cifar100":
+        return union(one, many)
+    reset = replace(many, methods=("lrr_aug_reset",))
+    if profile == "quick":
+        return union(one, many, reset)
+    vgg = ("cifar10-vgg11",)
+    return union(one, many, reset, replace(one, methods=("st3",), sparsities=many.sparsities[:1], epochs=640),
+                 replace(one, tasks=vgg), replace(many, tasks=vgg))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import pandas as pd
+
+    series = (runs.method + " " + runs.options).str.strip()
+    tasks = list(runs.task.unique())
+    small = tasks[0] in ("digits", "cifar10-resnet20")
+    usual = [*ONE_CYCLE, *CYCLES]
+    shown = [(tasks[0], usual)] + [(tasks[0], AUGMENTATION)] * small + [(task, usual) for task in tasks[1:]]
+    figure.set_size_inches(7 if len(shown) > 1 else 3.4, 2.9 if len(shown) < 3 else 5.0)
+    grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []
+    for axes, (task, methods) in zip(grid, shown):
+        part = runs[(runs.task == task) & series.isin(methods)]
+        tables.append(accuracy_lines(axes, part, METHODS, hollow(part, methods)))
+    for axes in grid[len(shown):]:
+        axes.set_visible(False)
+    return pd.concat(tables).drop_duplicates()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("figure3", grid, draw))

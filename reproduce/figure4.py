@@ -1,0 +1,90 @@
+"""ST-3, Figure 4: test accuracy against sparsity (left) and against the multiply-accumulates of inference (right), logarithmic.
+
+Paper: ResNet-50 (top) and MobileNetV1 (bottom) on ImageNet, ST-3 and ST-3σ beside values from the literature. Published points are
+hollow; runs of ours are filled, where there are any. Other suites: the suite's own network in miniature.
+"""
+from dataclasses import replace
+
+from drawing import COLOURS, MARKERS, main, suite_grid, union
+from published import published, title
+from rows import POINT, NoRows, runs_of, summary
+
+METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "str": "STR", "rigl": "RigL", "probmask": "ProbMask",
+           "granet": "GraNet"}
+OWN = ("dense", "st3", "st3_sigma")
+# what the paper compares with: (paper, method): the start of its variant; each in its authors' setting
+LITERATURE = {("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard", ("dnw", "dnw"): "all layers sparse",
+              ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "", ("zhu_gupta", "gmp"): ""}
+LEAST = {"imagenet-resnet50": 60, "imagenet-mobilenetv1": 55}  # lower end of the accuracy axis
+
+
+def grid(suite, profile):
+    """The runs of our own that the figure shows: on ImageNet the paper's, else those of all its methods."""
+    base = suite_grid(suite, profile, OWN if suite == "imagenet" else ("dense", *METHODS))
+    return union(base, replace(base, tasks=("imagenet-mobilenetv1",))) if (suite, profile) == ("imagenet", "paper") else base
+
+
+def source(grid, suite, results, profile=None):
+    """As `runs_of`; the published points of ImageNet are drawn without runs of ours too."""
+    import pandas as pd
+
+    try:
+        return runs_of(grid, suite, results, profile)
+    except NoRows:
+        if suite != "imagenet" or published().empty:
+            raise
+    runs = pd.DataFrame(columns=[*POINT, "seed", "accuracy", "epochs", "macs"])
+    runs.attrs["note"] = ("No run of ours is stored. Test accuracy, each in its authors' setting "
+                          "(RigL on MobileNetV1: 5 times the epochs).")
+    return runs, profile or "paper"
+
+
+def literature(task):
+    """Published points of a task; MACs from the fraction of dense where a paper gives only that. RigL on MobileNetV1: 5 times the epochs."""
+    import pandas as pd
+
+    rows = published()
+    dense = rows[(rows.task == task) & (rows.method == "dense")].macs.max()
+    rows = rows[rows.task == task].assign(variant=rows.variant.fillna(""))
+    parts = [rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
+             for (paper, method), start in LITERATURE.items()]
+    rows = pd.concat(parts).query("sparsity >= 0.7")
+    allowed = ("", "epochs=500") if "mobilenet" in task else ("",)
+    rows = rows[rows.options.isin(allowed) & ~rows.variant.str.contains("released|label")]
+    return rows.assign(macs=rows.macs.fillna(rows.macs_fraction * dense))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import pandas as pd
+    import seaborn as sns
+
+    own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
+    tasks = list(LEAST) if runs.empty else list(runs.task.unique())
+    palette, tables = sns.color_palette("colorblind"), []
+    figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))
+    for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
+        tables += [own[own.task == task], literature(task)]
+        for axes, column in zip(pair, ("density", "macs")):
+            for rows, fill in ((tables[-2], {}), (tables[-1], dict(mfc="none", mew=0.6))):
+                rows = rows.assign(density=1 - rows.sparsity, macs=rows.macs / 1e6).sort_values("sparsity")
+                for mean in rows[rows.method == "dense"]["mean"]:
+                    axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
+                for index, (method, label) in enumerate(METHODS.items()):
+                    for _, points in rows[rows.method == method].groupby("options"):
+                        axes.plot(points[column], points["mean"], color=palette[COLOURS[index]], marker=MARKERS[index], ms=3, lw=0.7,
+                                  label=label, **fill)
+            axes.set_xscale("log")
+        if task in LEAST:
+            pair[0].set_ylim(bottom=LEAST[task])
+        pair[0].set_xlim(0.32, 0.009)
+        pair[0].set_xticks(ticks := [0.2, 0.1, 0.05, 0.02, 0.01], [f"{100 - 100 * t:g}" for t in ticks])
+        pair[0].minorticks_off()
+        pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
+        pair[1].xaxis.set_minor_formatter("")
+        pair[1].set(xlabel="Inference MACs (millions)")
+    return pd.concat(tables).drop(columns=["variant", "macs_fraction", "train_flops"], errors="ignore")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("figure4", grid, draw, source=source))

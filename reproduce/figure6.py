@@ -1,0 +1,51 @@
+"""ST-3, Figure 6: how often weights switch between active and zero, in four quarters of training, by their final state.
+
+Paper: ResNet-20 on CIFAR-10 at 90 %, ST-3, quarters of 40 epochs; a sparsity that is fixed (left) or rises along the cubic schedule
+(right). Counted at every step; weights that switch less than twice in a quarter are left out. Suite digits: the same in miniature.
+"""
+from dataclasses import replace
+
+from drawing import main, suite_grid, union
+from rows import lines_of
+
+STATES = {"active": (0, "active at the end"), "zero": (3, "zero at the end")}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs, one for each schedule; none in a suite that it does not belong to."""
+    if suite not in ("cifar10", "digits"):
+        return ()
+    one = replace(suite_grid(suite, profile, ("st3",)), sparsities=(0.9,), seeds=(0,))
+    return union(*(replace(one, options={"count_switches": True, **ramp}) for ramp in ({"ramp_power": 0.0}, {})))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import numpy as np
+    import seaborn as sns
+
+    palette, lines = sns.color_palette("colorblind"), lines_of(runs, "switches").query("switches >= 2")
+    bins = np.unique(np.geomspace(2, lines.switches.max() + 1, 24).astype(int))
+    figure.set_size_inches(3.4, 3.6)
+    grid = figure.subplots(4, 2, sharex=True, sharey=True)
+    for column, schedule in enumerate(("fixed", "cubic")):
+        for group, axes in enumerate(grid[:, column]):
+            for state, (colour, label) in STATES.items():
+                part = lines[(lines.schedule == schedule) & (lines.group == group) & (lines.final_state == state)]
+                if len(part):
+                    axes.hist(part.switches, bins, weights=part.weights, histtype="step", color=palette[colour], label=label)
+            axes.set(xscale="log", yscale="log", ylim=(0.7, None))
+            axes.text(0.97, 0.95, f"quarter {group + 1}", transform=axes.transAxes, ha="right", va="top", fontsize=6)
+        grid[0, column].set_title(f"{schedule} sparsity")
+        grid[3, column].set_xlabel("switches")
+    ticks = [n for n in (2, 10, 50, 200, 1000, 5000) if n < bins[-1]]
+    grid[0, 0].set_xticks(ticks, map(str, ticks))
+    grid[0, 0].xaxis.set_minor_formatter("")
+    figure.supylabel("weights", fontsize=7)
+    return lines.drop(columns="key")
+
+
+draw.lead = "Counted at every step of training; weights that switch less than twice in a quarter are left out."
+
+if __name__ == "__main__":
+    raise SystemExit(main("figure6", grid, draw))

@@ -1,0 +1,97 @@
+"""What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
+from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, suite_grid
+from published import title
+
+MODELS = ("resnet56", "vgg16", "vit")
+SPARSITIES = (0.9, 0.95, 0.98)
+WIDTHS = {"digits": (2, 4)}  # besides 1; elsewhere 2, 3 and 4
+# prunable weights at widths 1, 2, 3 and 4 (the models' own; tests/test_gse_figures.py compares)
+WEIGHTS = {"cifar100-resnet56": (854704, 3405152, 7651344, 13593280), "cifar100-vgg16": (1298608, 5091168, 11377680, 20158144),
+           "cifar100-vit": (4270080, 16928768, 37976064, 67411968), "digits": (19408, 76704, 171888, 304960)}
+
+
+def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "cifar100"), models=MODELS, extra=False, stretch=1,
+             options=()):
+    """A grid on GSE's tasks, in the suites `data`, in profile paper only: they would take days on CPUs. Suite digits: the miniature.
+
+    extra: runs that no other figure needs, for which the miniature has one seed. stretch: epochs, as a multiple of the recipe's.
+    """
+    if suite == "digits":
+        tasks, epochs = ("digits",), suite_grid(suite, profile, ()).epochs
+    elif suite in data and profile == "paper":
+        tasks, epochs = tuple(f"{suite}-{model}" for model in models), None
+    else:
+        return ()
+    if stretch != 1:
+        epochs = round(stretch * (epochs or TASKS[tasks[0]].epochs))
+    return Grid(tasks, tuple(methods), tuple(sparsities), SEEDS[:1] if extra and suite == "digits" else SEEDS, epochs, None, options)
+
+
+def same_active(task, width, sparsity):
+    """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`."""
+    return 1 - (1 - sparsity) * WEIGHTS[task][0] / WEIGHTS[task][width - 1]
+
+
+def panels(figure, runs, height=1.9):
+    """{task: axes}: a row for each data set and a column for each model, at page width if there are several."""
+    rows = {}
+    for task in runs.task.unique():
+        rows.setdefault(task.partition("-")[0], []).append(task)
+    columns = max(map(len, rows.values()))
+    if columns > 1:
+        figure.set_size_inches(7, height * len(rows) + 0.7)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    found = {task: axes for line, tasks in zip(grid, rows.values()) for axes, task in zip(line, tasks)}
+    for task, axes in found.items():
+        axes.set_title(title(task))
+    return found
+
+
+def style(index, marker=True):
+    """Colour, line and, if wanted, marker of the index-th series."""
+    import seaborn as sns
+
+    look = dict(color=sns.color_palette("colorblind")[COLOURS[index % len(COLOURS)]], linestyle=LINES[index % len(LINES)])
+    return look | dict(marker=MARKERS[index % len(MARKERS)]) if marker else look
+
+
+def epoch_lines(axes, lines, column, **style):
+    """Draws the mean over seeds of a column of curves.csv by epoch, with the range of the seeds; returns the means."""
+    epochs = lines.assign(epoch=lines.epoch - lines.groupby("key").epoch.transform("min") + 1).groupby("epoch")[column]
+    mean = epochs.mean()
+    axes.plot(mean.index, mean, lw=0.8, **style)
+    if epochs.count().max() > 1:
+        axes.fill_between(mean.index, epochs.min(), epochs.max(), color=style["color"], alpha=0.2, lw=0)
+    return mean
+
+
+def plus_minus(mean, std):
+    """"54.3 ± 0.5", or without the deviation where there is none."""
+    return f"{mean:.1f}" + (f" ± {std:.1f}" if std == std else "")
+
+
+def text_table(figure, table, rows, blocks, head):
+    """Draws `table` with `rows` {series: label} and `blocks` of columns, one below another; returns `table`.
+
+    A column is (label, function of the table that marks its points). A cell has the measured mean ± s.d. above the published one,
+    which is in brackets.
+    """
+    def cell(points):
+        own, other = points[points.source == "measured"], points[points.source != "measured"]
+        text = [plus_minus(p.mean_, p.std) for p in own.rename(columns={"mean": "mean_"}).itertuples()][:1] or ["–"]
+        text += [f"[{plus_minus(p.mean_, p.std)}]" for p in other.rename(columns={"mean": "mean_"}).itertuples()][:1]
+        return "\n".join(text)
+
+    series = (table.method + " " + table.options).str.strip()
+    figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)
+    for axes, columns in zip(figure.subplots(len(blocks), 1, squeeze=False)[:, 0], blocks):
+        axes.axis("off")
+        text = [[cell(table[(series == name) & chosen(table)]) for _, chosen in columns] for name in rows]
+        drawn = axes.table(text, rowLabels=list(rows.values()), colLabels=[label for label, _ in columns], loc="center",
+                           cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
+        drawn.auto_set_font_size(False)
+        drawn.set_fontsize(6)
+        for column in range(len(columns)):
+            drawn[0, column].set_height(1.6 * drawn[1, column].get_height())
+    figure.axes[0].set_title(head)
+    return table

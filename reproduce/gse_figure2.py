@@ -1,0 +1,37 @@
+"""GSE, Figure 2: test accuracy against γ, the candidates drawn as a multiple of the active weights, for the three samplers and RigL.
+
+98 % sparsity (assumed; the paper's text was not available), 3 runs. Suite digits: the same in miniature.
+"""
+from drawing import main, union
+from gse import gse_grid, panels, style
+from rows import summary, value_of
+
+METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
+GAMMAS = {"digits": (0.25, 0.5, 2.0)}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs; γ = 1 is the default."""
+    others = (gse_grid(suite, profile, METHODS, (0.98,), extra=True, options={"gamma": gamma})
+              for gamma in GAMMAS.get(suite, (0.25, 0.5, 1.5, 2.0)))
+    return union(gse_grid(suite, profile, ("rigl", *METHODS), (0.98,)), *others)
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    table = summary(runs)
+    table["gamma"] = table.options.map(lambda options: value_of(options, "gamma", 1))
+    for task, axes in panels(figure, runs).items():
+        for index, (method, label) in enumerate(METHODS.items()):
+            points = table[(table.task == task) & (table.method == method)].sort_values("gamma")
+            axes.errorbar(points.gamma, points["mean"], points["std"], label=label, capsize=1.5, **style(index))
+        for mean, std in table.loc[(table.task == task) & (table.method == "rigl"), ["mean", "std"]].fillna(0).values:
+            axes.axhline(mean, color="0.3", linestyle=(0, (4, 2)), label="RigL")
+            axes.axhspan(mean - std, mean + std, color="0.3", alpha=0.1, lw=0)
+        axes.set_xticks([0.25, 0.5, 1, 1.5, 2], ["¼", "½", "1", "1½", "2"])
+        axes.set(xlabel="γ", ylabel="Test accuracy (%)")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_figure2", grid, draw))

@@ -1,0 +1,49 @@
+"""GSE, Figure 4: FLOPs of a training step of RigL and of GSE for ResNet-50 on ImageNet, at practical and at brain-like sparsities.
+
+Computed from layer costs and Erdos-Renyi-kernel densities, without any run (benchmarks/training_flops.py); `--run` computes it anew.
+"""
+from drawing import main
+from rows import stored
+
+METHODS = {"rigl": ("RigL", 2, "o"), "gse": ("GSE", 0, "s")}
+
+
+def text(table):
+    row = table.iloc[0]
+    return (f"Computed, no runs: ResNet-50, ImageNet, {row.allocation.upper()} densities, a mask update every {row.interval} steps, "
+            f"γ = {row.gamma:g} (assumed). Numbers in grey: RigL / GSE.")
+
+
+source = stored("performance/training_flops.csv", "benchmarks.training_flops", text)
+
+
+def grid(suite, profile):
+    """No runs."""
+    return ()
+
+
+def draw(table, figure):
+    """Draws the table into the empty figure and returns it."""
+    import seaborn as sns
+
+    palette = sns.color_palette("colorblind")
+    table = table.assign(density=1 - table.sparsity, ratio=table.rigl_flops / table.gse_flops)
+    axes = figure.subplots(1, 2)
+    for panel, inside in zip(axes, (table.density >= 0.01, table.density <= 0.01)):
+        points = table[inside]
+        for name, (label, colour, marker) in METHODS.items():
+            panel.plot(points.density, points[name + "_flops"] / 1e9, label=label, marker=marker, ms=2.5, color=palette[colour])
+        panel.set(xscale="log", yscale="log", xlabel="Density")
+        panel.invert_xaxis()
+    axes[0].set_xticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["50", "20", "10", "5", "2", "1"])
+    axes[0].set(title="practical sparsities", xlabel="Density (%)", ylabel="GFLOPs per image and step")
+    axes[0].minorticks_off()
+    axes[1].set(title="brain-like sparsities")
+    for point in table[table.density.round(7).isin([1e-4, 1e-5])].itertuples():
+        between = (point.gse_flops * point.rigl_flops) ** 0.5 / 1e9
+        axes[1].text(point.density, between, f"{point.ratio:.3g}×", color="0.4", fontsize=6, ha="center")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_figure4", grid, draw, source=source))

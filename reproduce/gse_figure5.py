@@ -1,0 +1,29 @@
+"""GSE, supplement, Figure 5: SET and RigL with uniform and Erdos-Renyi densities beside GSE (uniform sampling, Erdos-Renyi).
+
+CIFAR-10 and CIFAR-100, three networks, 90, 95 and 98 %. The published bars are drawn as hollow points. Suite digits: in miniature.
+"""
+from drawing import accuracy_lines, main, union
+from gse import gse_grid, panels
+from published import hollow
+
+METHODS = {"set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
+           "gse_uniform": "GSE uniform, ER"}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs; Erdos-Renyi is the recipe's allocation."""
+    return union(gse_grid(suite, profile, ("set", "rigl", "gse_uniform")),
+                 gse_grid(suite, profile, ("set", "rigl"), extra=True, options={"allocation": "uniform"}))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import pandas as pd
+
+    tables = [accuracy_lines(axes, part := runs[runs.task == task], METHODS, hollow(part, METHODS))
+              for task, axes in panels(figure, runs).items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_figure5", grid, draw))

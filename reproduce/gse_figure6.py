@@ -1,0 +1,42 @@
+"""GSE, supplement, Figure 6: test accuracy at every epoch of nine methods at 98 % sparsity.
+
+CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, hollow. Suite digits, where the test set is not
+looked at in every epoch: the validation accuracy, in miniature.
+"""
+from drawing import main
+from gse import epoch_lines, gse_grid, panels, style
+from published import hollow
+from rows import lines_of
+
+METHODS = {"synflow": "SynFlow", "snip": "SNIP", "rigl": "RigL", "grasp": "GraSP", "gse_uniform": "GSE (uniform)", "static": "Static",
+           "set": "SET", "imp": "Lottery", "gradual": "Gradual"}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs."""
+    return gse_grid(suite, profile, METHODS, (0.98,))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import pandas as pd
+
+    lines, tables = lines_of(runs, "curves"), []
+    for task, axes in panels(figure, runs).items():
+        here = lines[lines.task == task]
+        column = "test_top1" if here.test_top1.notna().all() else "val_top1"
+        end = hollow(runs[runs.task == task], METHODS).drop_duplicates("method", keep="last")
+        for index, (method, label) in enumerate(METHODS.items()):
+            mean = epoch_lines(axes, here[here.method == method], column, label=label, **style(index, marker=False))
+            tables.append(mean.rename("mean").reset_index().assign(task=task, method=method, column=column, source="measured"))
+            axes.plot([200] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
+                      **style(index) | {"linestyle": ""})
+        tables.append(end[["task", "method", "mean", "source"]].assign(epoch=200, column="test_top1"))
+        axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
+    return pd.concat(tables, ignore_index=True)
+
+
+draw.lead = "Mean over seeds at every epoch, with their range."
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_figure6", grid, draw))

@@ -1,0 +1,55 @@
+"""GSE, supplement, Figure 9: how strongly each layer is compressed, by method and sparsity (weights per active weight, log axis).
+
+Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits: in
+miniature.
+"""
+from drawing import main, union
+from gse import MODELS, SPARSITIES, gse_grid
+from rows import lines_of
+
+METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
+           "set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
+           "gse_uniform": "GSE uniform"}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs."""
+    return union(gse_grid(suite, profile, [name for name in METHODS if " " not in name]),
+                 gse_grid(suite, profile, ("set", "rigl"), extra=True, options={"allocation": "uniform"}))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import numpy as np
+    import seaborn as sns
+
+    lines, palette = lines_of(runs, "layers"), sns.color_palette("colorblind")
+    lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
+    lines["index"] = lines.groupby("key").cumcount() + 1
+    lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
+    lines["series"] = (lines.method + " " + lines.options).str.strip()
+    table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()
+    table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
+    models = [model for model in (*MODELS, "digits") if model in set(table.model)]
+    figure.set_size_inches(2.2 * len(models) + 0.6 if len(models) > 1 else 3.4, 0.75 * len(METHODS) + 1)
+    axes = figure.subplots(len(METHODS), len(models), squeeze=False, sharex="col", sharey=True)
+    for row, (series, label) in zip(axes, METHODS.items()):
+        for panel, model in zip(row, models):
+            for index, sparsity in enumerate(SPARSITIES):
+                points = table[(table.model == model) & (table.series == series) & (table.sparsity == sparsity)]
+                panel.plot(points["index"], points.compression, ".-", ms=2, lw=0.6, color=palette[index], label=f"{100 * sparsity:g} %")
+            panel.set(yscale="log")
+            panel.text(0.02, 1, label, transform=panel.transAxes, va="bottom", fontsize=6)
+            panel.yaxis.set_minor_formatter("")
+    for panel, top, model in zip(axes[-1], axes[0], models):
+        panel.set_xlabel("layer")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        top.set_title(model, pad=12)
+    figure.supylabel("weights per active weight", fontsize=7)
+    return table
+
+
+draw.lead = "All weights of a layer by its active ones, over all seeds (and data sets); no point where a layer has none."
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_figure9", grid, draw))

@@ -1,0 +1,35 @@
+"""GSE, Table 1: test accuracy of dense, pruned and always-sparse training at 90, 95 and 98 %.
+
+CIFAR-10 and CIFAR-100, three networks, 200 epochs. Published, where the supplement's figures 5 and 6 give it: in brackets. Suite
+digits: the same in miniature.
+"""
+from drawing import main
+from gse import SPARSITIES, gse_grid, text_table
+from published import hollow, title
+from rows import summary
+
+METHODS = {"dense": "Dense", "gradual": "Gradual", "imp": "Lottery", "static": "Static", "snip": "SNIP", "grasp": "GraSP",
+           "synflow": "SynFlow", "set": "SET", "rigl": "RigL", "topkast": "Top-KAST", "gse_uniform": "GSE (uniform)"}
+
+
+def grid(suite, profile):
+    """The runs that the table needs."""
+    return gse_grid(suite, profile, METHODS)
+
+
+def draw(runs, figure):
+    """Draws the table into the empty figure and returns it."""
+    import pandas as pd
+
+    table = pd.concat([summary(runs), hollow(runs, METHODS)], ignore_index=True)
+    blocks = {}
+    for task in runs.task.unique():
+        name = title(task).replace(", ", "\n")
+        blocks.setdefault(task.partition("-")[0], []).extend(
+            (f"{name}\n{100 * s:g} %", lambda t, task=task, s=s: (t.task == task) & ((t.sparsity == s) | (t.method == "dense")))
+            for s in SPARSITIES)
+    return text_table(figure, table, METHODS, list(blocks.values()), "Test accuracy (%): measured [published]")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_table1", grid, draw))

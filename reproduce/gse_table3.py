@@ -1,0 +1,34 @@
+"""GSE, supplement, Table 3: longer training (200, 300 and 400 epochs) at 98 %.
+
+CIFAR-100, three networks; milestones and mask updates stretch with the epochs. Suite digits: 1, 1.5 and 2 times its epochs.
+"""
+from drawing import main, union
+from gse import gse_grid, text_table
+from published import hollow, title
+from rows import summary, value_of
+
+METHODS = {"gse_uniform": "GSE (uniform)"}
+STRETCH = (1, 1.5, 2)
+
+
+def grid(suite, profile):
+    """The runs that the table needs."""
+    return union(*(gse_grid(suite, profile, METHODS, (0.98,), ("cifar100",), extra=stretch > 1, stretch=stretch)
+                   for stretch in STRETCH))
+
+
+def draw(runs, figure):
+    """Draws the table into the empty figure and returns it."""
+    import pandas as pd
+
+    series = (runs.method + " " + runs.options).str.strip()
+    table = pd.concat([summary(runs), hollow(runs, set(series))], ignore_index=True)
+    table = table[(table.source == "measured") | (table["where"] == "Table 3")] if "where" in table else table
+    usual = runs[runs.options == ""].epochs.min()
+    rows = {name: f"{value_of(name.partition(' ')[2], 'epochs', usual):.0f} epochs" for name in series.unique()}
+    columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
+    return text_table(figure, table, rows, [columns], "Test accuracy (%): measured [published]")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_table3", grid, draw))

@@ -1,0 +1,90 @@
+"""Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
+from functools import cache
+from pathlib import Path
+
+PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
+TASKS = {  # task: data set and model as published, epochs of the paper's recipe
+    "cifar10-resnet20": ("CIFAR-10", "ResNet-20", 160),
+    "imagenet-resnet50": ("ImageNet", "ResNet-50", 100),
+    "imagenet-mobilenetv1": ("ImageNet", "MobileNetV1", 100),
+    **{f"{data.lower().replace('-', '')}-{short}": (data, model, 200) for data in ("CIFAR-10", "CIFAR-100")
+       for short, model in (("resnet56", "ResNet-56"), ("vgg16", "VGG-16"), ("vit", "ViT (GSE CIFAR config)"))},
+}
+TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in TASKS.items()},
+          "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits"}
+METHODS = {"Dense": "dense", "ST-3": "st3", "ST-3-sigma": "st3_sigma", "GMP": "gmp", "STR": "str", "ProbMask": "probmask", "DNW": "dnw",
+           "LRR": "lrr", "LTH": "imp", "SNIP": "snip", "GraSP": "grasp", "SynFlow": "synflow", "Static": "static", "SET": "set",
+           "RigL": "rigl", "GraNet": "granet", "Top-KAST": "topkast", "GSE": "gse_uniform"}
+BEYOND = {"Feather": "feather", "AC/DC": "acdc", "SRigL": "srigl", "SNFS": "snfs", "MEST": "mest", "DPF": "dpf"}  # in no figure of the papers
+CYCLES = ("lrr", "imp")  # papers count the epochs of one cycle or of all
+PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 2024", "lrr": "Renda et al. 2020, 182 epochs a cycle",
+          "str": "Kusupati et al. 2020", "rigl": "Evci et al. 2020", "gale2019": "Gale et al. 2019", "dnw": "Wortsman et al. 2019",
+          "probmask": "Zhou et al. 2021", "granet": "Liu et al. 2021", "zhu_gupta": "Zhu & Gupta 2018",
+          "feather": "Glentis Georgoulakis et al. 2023", "acdc": "Peste et al. 2021", "srigl": "Lasby et al. 2024",
+          "snfs": "Dettmers & Zettlemoyer 2019", "mest": "Yuan et al. 2021", "dpf": "DPF by a third party"}
+
+
+def title(task):
+    return TITLES.get(task, task)
+
+
+@cache
+def published(beyond=False):
+    """Published rows that a task and a method of the suite reproduce, in the columns of `rows.summary`; empty if there is no table.
+
+    Besides: `variant`, `macs` (absolute) and `macs_fraction` (of dense), NaN where unknown, `source` (the paper) and `where` (its
+    figure or table). `options` are what the suite needs for the same; epochs other than the recipe's become `epochs=N`. With `beyond`,
+    the methods that came beside and after the two papers too, and `results/published_beyond.csv`.
+    """
+    import pandas as pd
+
+    columns = "task method options sparsity mean std seeds epochs variant macs macs_fraction source where train_flops".split()
+    if not PUBLISHED.exists():
+        return pd.DataFrame(columns=columns)
+    files = [PUBLISHED, *([PUBLISHED.with_name("published_beyond.csv")] if beyond else [])]
+    rows, methods = pd.concat([pd.read_csv(file) for file in files if file.exists()]), {**METHODS, **(BEYOND if beyond else {})}
+    tasks = {(data, model): (task, epochs) for task, (data, model, epochs) in TASKS.items()}
+    found = []
+    for row in rows[rows.method.isin(methods)].itertuples():
+        if (row.dataset, row.model) in tasks:
+            task, epochs = tasks[row.dataset, row.model]
+            method = "gradual" if row.method == "GMP" and row.paper_id == "gse" else methods[row.method]
+            options = []
+            if row.paper_id == "gse" and str(row.variant).startswith("uniform sparsity"):
+                options.append("allocation=uniform")
+            if row.paper_id == "gse" and str(row.variant).startswith("width") and row.variant != "width 1x":
+                options.append(f"width={float(row.variant.split()[1][:-1])}")
+            if row.epochs > 0 and row.epochs != epochs and method not in CYCLES:
+                options.append(f"epochs={row.epochs:.0f}")
+            sparsity = row.target_sparsity if pd.isna(row.achieved_sparsity) else row.achieved_sparsity
+            where = pd.Series([str(row.source)]).str.extract(r"((?:Fig|Table) \d+)")[0].fillna("").item()
+            found.append([task, method, " ".join(options), round(sparsity, 4), row.top1_mean, row.top1_std, row.seeds, row.epochs,
+                          row.variant, row.flops_mac, row.flops_fraction, row.paper_id, where,
+                          row.train_flops_fraction])
+    return pd.DataFrame(found, columns=columns).astype({"seeds": "Int64", "epochs": "Int64"})
+
+
+def hollow(runs, methods):
+    """The published points of a panel: of its tasks and of these series (method and options), within its range of sparsities."""
+    rows = published()
+    series = (rows.method + " " + rows.options).str.strip()
+    low, high = runs.sparsity[runs.method != "dense"].min(), runs.sparsity.max()
+    inside = rows.sparsity.between(low - 1e-3, high + 1e-3) | (rows.method == "dense")
+    return rows[rows.task.isin(runs.task) & series.isin(list(methods)) & inside].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])
+
+
+def compare(table):
+    """Each measured point beside every published one of the same model, data, method, options and sparsity, and the difference."""
+    keys = ["task", "method", "options", "near"]
+    rows = published().rename(columns={"mean": "published"})
+    rows = rows.assign(near=rows.sparsity.astype(float))[[*keys, "published", "source", "where"]]
+    table = table.assign(near=table.sparsity.astype(float).round(4)).drop(columns="source", errors="ignore")
+    table = table.merge(rows, on=keys, how="left").drop(columns="near")
+    return table.assign(difference=(table["mean"] - table.published.astype(float)).round(2))
+
+
+def citation(sources):
+    """The sentence under a figure that shows published values."""
+    names = [PAPERS.get(source, source) for source in sorted(set(sources))]
+    files = "results/published.csv" + ", published_beyond.csv" * bool({"feather", "dpf"} & set(sources))
+    return f" Published: {'; '.join(names)} ({files})." if names else ""

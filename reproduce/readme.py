@@ -1,0 +1,121 @@
+"""`python reproduce/readme.py`: writes the tables of README.md from the stored rows, between the marks `<!-- NAME -->` and `<!-- /NAME -->`.
+
+Needs pandas only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
+"""
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a bare clone: the project need not be installed
+
+from beyond import METHODS  # noqa: E402
+
+from benchmarks.suites import SIZES  # noqa: E402
+
+DENSE = "dense"
+
+
+def accuracy(results, suite, profile, times=None, beyond=False):
+    """Test accuracy of the last epoch, mean ± standard deviation over seeds, of every method at the suite's sparsities.
+
+    times: {method: text} of a last column. beyond: the methods beyond the two papers, instead of the papers' own.
+    """
+    import pandas as pd
+
+    from benchmarks.tables import select
+
+    rows = select(pd.read_csv(results / suite / "runs.csv", dtype={"key": str}), suite, profile)
+    rows = rows[(rows.status != "failed") & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
+    if not len(rows):
+        return "No rows yet."
+    sparsities, epochs = SIZES[suite, profile][0], rows.epochs.iloc[0]
+    seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
+    points = rows.groupby(["label", "sparsity"]).top1.agg(["mean", "std"])
+    lines = [["Method", *(f"{100 * s:g} %" for s in sparsities), *(["Step time / dense"] if times else [])]]
+    for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
+        own = points.loc[label]
+        missed = (rows[rows.label == label].achieved_sparsity - rows[rows.label == label].sparsity).abs().max() > 1e-3
+        cells = [number(own.loc[s] if s in own.index else None) for s in sparsities]
+        if label == DENSE:
+            cells = [number(own.iloc[0])] + [""] * (len(sparsities) - 1)
+        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *([times.get(label, "")] if times else [])])
+    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
+    text = f"Test accuracy (%) at each sparsity, {spread}, {epochs:g} epochs"
+    return markdown(lines) + f"\n\n{text}." + (" ¹ ends at another sparsity than was asked for." if "¹" in str(lines) else "")
+
+
+def step_times(results):
+    """{method: step time as a multiple of dense} as `benchmarks.overhead` measured it on ResNet-20, {} where it has not."""
+    import pandas as pd
+
+    path = results / "performance" / "overhead.csv"
+    if not path.exists():
+        return {}
+    rows = pd.read_csv(path)
+    rows = rows[(rows.task == "cifar10-resnet20") & (rows.device == rows.device.iloc[-1])]
+    return {row.method: f"{row.ratio:.3f}" for row in rows.itertuples()}
+
+
+def sparse(results):
+    """Sparse storage against masks: step time and memory of the stored measurements at 98 and 99 %, as multiples of the masked run."""
+    import pandas as pd
+
+    rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
+    rows = rows[(rows.method == "gse_uniform") & rows.sparsity.isin((0.98, 0.99))]
+    lines = [["Network", "Width", "Batch", "Sparsity", "Faster, sparse", "Faster, auto", "Smaller"]]
+    for (task, width, batch, sparsity), cell in rows.groupby(["task", "width", "batch_size", "sparsity"]):
+        cell = cell.set_index("storage")
+        if "masked" in cell.index and "sparse" in cell.index:
+            ratios = [f"{cell.ratio[name]:.2f} ×" if name in cell.index else "" for name in ("sparse", "auto")]
+            lines.append([task, f"{width:g} ×", f"{batch}", f"{100 * sparsity:g} %", *ratios, f"{cell.state_mb['masked'] / cell.state_mb['sparse']:.0f} ×"])
+    return markdown(lines)
+
+
+def number(point):
+    if point is None:
+        return ""
+    return f"{point['mean']:.2f}" + (f" ± {point['std']:.2f}" if point["std"] == point["std"] else "")
+
+
+def markdown(lines):
+    """A Markdown table; the first line is the head."""
+    head, *rest = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rest])
+
+
+TABLES = {"digits": lambda results: accuracy(results, "digits", "paper", step_times(results)),
+          "beyond": lambda results: accuracy(results, "digits", "paper", step_times(results), beyond=True),
+          "sparse": sparse,
+          "cifar10": lambda results: accuracy(results, "cifar10", "quick")}
+
+
+def filled(text, results):
+    """`text` with every marked table made anew. Raises ValueError for a mark without an end or a name."""
+    for name in re.findall(r"<!-- (\w+) -->", text):
+        if name not in TABLES or f"<!-- /{name} -->" not in text:
+            raise ValueError(f"<!-- {name} --> has no end, or is not one of {', '.join(TABLES)}")
+        part = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = part.sub(lambda found, name=name: f"{found[1]}{TABLES[name](results)}\n{found[2]}", text)
+    return text
+
+
+def main(argv=None):
+    """Returns 0, or 1 where `--check` finds a difference."""
+    parser = argparse.ArgumentParser(prog="readme.py", description="Writes the tables of README.md from the stored rows.")
+    parser.add_argument("--results", default=ROOT / "results", type=Path)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")
+    args, path = parser.parse_args(argv), ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    new = filled(text, args.results)
+    if args.check:
+        print("README.md shows the stored rows" if new == text else "README.md differs from the stored rows: python reproduce/readme.py")
+        return int(new != text)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

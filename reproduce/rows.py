@@ -1,0 +1,137 @@
+"""The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
+
+from benchmarks.grid import union  # noqa: E402
+from benchmarks.suites import PROFILES, suite_grid  # noqa: E402
+
+SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of CIFAR-10 shows its panels of CIFAR-100 too
+POINT = ["task", "method", "options", "sparsity"]
+
+
+class NoRows(Exception):
+    """The results hold no finished run of a figure; the text is one line that names the command which makes them."""
+
+
+def read_rows(path):
+    """`runs.csv` as a DataFrame, one row per key, with `accuracy` in percent (NaN: failed) and `last` (True: the last epoch's).
+
+    Accuracy is the test accuracy at the best validation epoch where there was validation, else that of the last epoch.
+    Raises ValueError (one line) for a file that is not such a table.
+    """
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(path, dtype={"key": str})
+        rows["last"] = rows.top1_best_val.isna()
+        rows["accuracy"] = rows.top1_best_val.fillna(rows.top1).astype(float).mask(rows.status == "failed")
+        rows = rows.sort_values("accuracy", key=pd.notna, kind="stable")  # a finished run beats a failed one
+        rows["epochs"] = rows.epochs.astype(float)
+        return rows.drop_duplicates("key", keep="last")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
+
+
+def runs_of(grid, suite, results, profile=None):
+    """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
+
+    Without a profile: paper where it has any row, else quick; never both. `options` are those of the Spec, with `epochs=N` where they
+    are not the profile's. Raises NoRows, and ValueError for an unreadable file.
+    """
+    import pandas as pd
+
+    shown, what = SHOWN.get(suite, (suite,)), [*POINT, "seed"]
+    folders = [Path(results) / name for name in shown if (Path(results) / name / "runs.csv").exists()]
+    rows = [read_rows(folder / "runs.csv").drop(columns=what, errors="ignore") for folder in folders]
+    for name in [profile] * (profile is not None) or PROFILES:
+        specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed]
+                 for spec in union(*(grid(each, name) for each in shown))]
+        if specs and rows:
+            runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
+            runs.attrs["folders"] = folders
+            if runs.accuracy.notna().any():
+                return runs, name
+    if profile and not any(list(grid(each, profile)) for each in shown):
+        raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
+    option = f" --profile {profile}" if profile else ""
+    raise NoRows(f"no finished runs in {Path(results) / suite / 'runs.csv'}; make them with: bash run_all.sh {suite}{option}")
+
+
+def words(spec, profile):
+    """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"."""
+    pairs = [f"{name}={value}" for name, value in spec.options]
+    usual = suite_grid(spec.task.partition("-")[0], profile, ()).epochs
+    return " ".join(pairs + [f"epochs={spec.epochs}"] * (spec.epochs != usual))
+
+
+def value_of(options, name, default):
+    """The number that an option has in such a text."""
+    return float(dict(pair.split("=", 1) for pair in options.split()).get(name, default))
+
+
+def lines_of(runs, table):
+    """The lines of another table (curves, layers, switches) that belong to the finished runs, with the runs' columns of the Spec.
+
+    Raises NoRows where there are none.
+    """
+    import pandas as pd
+
+    paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
+    tables = [pd.read_csv(path, dtype={"key": str}) for path in paths if path.exists()]
+    done = runs.loc[runs.accuracy.notna(), ["key", *POINT, "seed"]]
+    lines = done.merge(pd.concat(tables), on="key", suffixes=("", "_then")) if tables else ()
+    if not len(lines):
+        raise NoRows(f"{' and '.join(map(str, paths))} lack the lines of the finished runs; `python -m benchmarks collect` writes them")
+    return lines
+
+
+def stored(path, module, text):
+    """A source for figures that need no runs: the table RESULTS/`path` that `python -m module` measures.
+
+    text: what a reader must know, a function of the table.
+    """
+    def source(grid, suite, results, profile=None):
+        import pandas as pd
+
+        file = Path(results) / path
+        if not file.exists():
+            raise NoRows(f"there is no {file}; make it with: python -m {module}")
+        table = pd.read_csv(file)
+        table.attrs["note"] = text(table)
+        return table, "paper"
+
+    source.module = module
+    source.suite = Path(path).parent.name
+    return source
+
+
+def summary(runs):
+    """Mean, standard deviation over seeds (n - 1), in percent, and number of seeds of every point that has a run."""
+    points = runs.groupby(POINT, sort=False)
+    table = points.accuracy.agg(mean="mean", std="std", seeds="count").round(4)
+    table = table.assign(seeds=table.seeds.astype("Int64"), epochs=points.epochs.min().astype("Int64"), source="measured")
+    return table[table.seeds > 0].reset_index()
+
+
+def make(grid, suite, args, source):
+    """`--run`: makes the runs of the figure that have no row (or measures its table). Needs torch. Raises ValueError in one line."""
+    try:
+        if hasattr(source, "module"):
+            status = importlib.import_module(source.module).main(["--results", args.results])
+        else:
+            from benchmarks import __main__ as commands
+            status = 0
+            for each in SHOWN.get(suite, (suite,)):
+                profile = args.profile or PROFILES[0]
+                options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
+                launch = commands.parser().parse_args(["launch", each, *options])
+                store = commands.Store(args.results)
+                todo, done = commands.missing(union(grid(each, profile)), store, each)
+                status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--run needs the project's environment ({error}): bash run_all.sh setup, then .venv/bin/python") from None
+    if status > 1:
+        raise SystemExit(status)

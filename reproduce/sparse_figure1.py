@@ -1,0 +1,59 @@
+"""Always-sparse training: how much faster a step is, and how much smaller what it keeps, than with masks over dense weights.
+
+Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
+"""
+from drawing import LINES, main
+from rows import stored
+
+TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
+
+
+def text(table):
+    machines = ", ".join(table.device.unique())
+    return (f"Measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median. "
+            "Solid: sparse; dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, "
+            "masks or indices. Above 1 sparse wins.")
+
+
+source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
+
+
+def grid(suite, profile):
+    """No runs."""
+    return ()
+
+
+def draw(table, figure):
+    """Draws the table into the empty figure and returns it."""
+    import seaborn as sns
+
+    palette, key = sns.color_palette("colorblind"), ["task", "width", "batch_size", "sparsity", "device"]
+    masked = table[table.storage == "masked"].set_index(key).state_mb.rename("masked_mb")
+    table = table.join(masked, on=key)
+    table["memory_ratio"] = table.masked_mb / table.state_mb
+    compared = table[table.ratio.notna() & (table.storage != "masked")]
+    tasks, widths = list(compared.task.unique()), sorted(compared.width.unique())
+    sparsities = sorted(compared.sparsity.unique())
+    figure.set_size_inches(1.8 * len(tasks) + 0.4, 3.8)
+    panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey="row")
+    for column, task in zip(panels.T, tasks):
+        for axes, measure in zip(column, ("ratio", "memory_ratio")):
+            for (width, storage), lines in compared[compared.task == task].groupby(["width", "storage"]):
+                if storage == "sparse" or measure == "ratio":
+                    points = lines.sort_values("sparsity")
+                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], marker=".", ms=3, color=palette[widths.index(width)],
+                              label=f"width × {width:g}" if storage == "sparse" else None)
+            axes.axhline(1, color="0.6", lw=0.6, zorder=0)
+            axes.set(xscale="log", yscale="log")
+            axes.set_xlim(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2)
+        column[0].set_title(TITLES.get(task, task))
+        column[1].set_xlabel("Sparsity (%)")
+        column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
+        column[1].minorticks_off()
+    panels[0, 0].set_ylabel("Step: masked / sparse")
+    panels[1, 0].set_ylabel("Memory: masked / sparse")
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("sparse_figure1", grid, draw, source=source))

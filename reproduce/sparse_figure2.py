@@ -1,0 +1,53 @@
+"""What growing connections costs at a constant number of weights, against the width: GSE's updates are linear, RigL's quadratic.
+
+Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
+"""
+from drawing import MARKERS, main
+from rows import stored
+
+NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
+LAST = 3  # widths of a fit: the largest, where what does not depend on the width counts least
+
+
+def text(table):
+    return (f"Measured with one thread: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}. An MLP "
+            f"with two hidden layers and {table.nnz.min():,} weights, one batch of {table.batch_size.min()} digits. Slopes: least squares over "
+            f"the {LAST} largest widths.")
+
+
+source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
+
+
+def grid(suite, profile):
+    """No runs."""
+    return ()
+
+
+def slope(points, measure):
+    """Slope of log measure against log width over the LAST largest widths."""
+    import numpy as np
+
+    points = points.sort_values("width")[-LAST:]
+    return np.polyfit(np.log(points.width), np.log(points[measure]), 1)[0] if len(points) > 1 else float("nan")
+
+
+def draw(table, figure):
+    """Draws the table into the empty figure and returns it, with the fitted slopes."""
+    import seaborn as sns
+
+    palette, table = sns.color_palette("colorblind"), table.copy()
+    figure.set_size_inches(5.6, 3)
+    for axes, measure, label in zip(figure.subplots(1, 2), ("update_ms", "peak_mb"), ("Milliseconds", "Peak memory (MB)")):
+        for index, (method, name) in enumerate(NAMES.items()):
+            points = table[table.method == method].sort_values("width")
+            if len(points):
+                table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
+                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=3, color=palette[index],
+                          label=name if measure == "update_ms" else None)
+                axes.text(points.width.max(), points[measure].max(), f" {fitted:.2f}", fontsize=6, va="center", color=palette[index])
+        axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("sparse_figure2", grid, draw, source=source))

@@ -1,0 +1,98 @@
+"""The suite's own speed: the step time of every method, images per second against a plain loop, and how costs grow.
+
+Drawn from what `benchmarks.overhead`, `benchmarks.throughput` and `benchmarks.scaling` measured; a panel without rows says so.
+"""
+import math
+from pathlib import Path
+
+from drawing import main
+from rows import stored
+
+TABLES = ("overhead", "throughput", "scaling")
+
+
+def text(table):
+    devices = ", ".join(sorted(table.device.unique()))
+    return f"Measured: {devices}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds."
+
+
+overhead = stored("performance/overhead.csv", "benchmarks.overhead", text)
+
+
+def source(grid, suite, results, profile=None):
+    """The rows of all three tables in one, `table` says of which."""
+    import pandas as pd
+
+    rows, profile = overhead(grid, suite, results, profile)
+    paths = {name: Path(results) / "performance" / f"{name}.csv" for name in TABLES}
+    parts = [pd.read_csv(path).assign(table=name) for name, path in paths.items() if path.exists()]
+    both = pd.concat(parts, ignore_index=True)
+    both = both.reindex(columns=[*both.columns, *({"loop", "images_per_second", "part", "x", "value"} - set(both.columns))])
+    both.attrs["note"] = rows.attrs["note"]
+    return both, profile
+
+
+source.module, source.suite = overhead.module, overhead.suite
+
+
+def grid(suite, profile):
+    """No runs."""
+    return ()
+
+
+def draw(rows, figure):
+    """Draws the tables into the empty figure and returns them as one."""
+    import seaborn as sns
+
+    palette, device = sns.color_palette("colorblind"), rows.device.iloc[-1]
+    figure.set_size_inches(7, 4.6)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
+    ratios(left.subplots(), rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20") & (rows.device == device)], palette)
+    (loops, cores), (width, selection) = right.subplots(2, 2)
+    bars(loops, rows[(rows.table == "throughput") & (rows.device == device)], palette)
+    scaling = rows[rows.table == "scaling"]
+    line(cores, scaling[scaling.part == "cores"], palette, "Processes", "Images per second", "Cores")
+    line(width, scaling[scaling.part == "width"], palette, "Width", "Step (ms)", "Width of the network", log=True)
+    line(selection, scaling[scaling.part == "selection"], palette, "Weights", "Selection (ms)", "Threshold", log=True)
+    return rows.dropna(axis=1, how="all")
+
+
+def ratios(axes, rows, palette):
+    rows = rows[rows.method != "dense"].assign(each=rows.ratio / rows.passes).sort_values("each", ascending=False)
+    each = rows.each
+    axes.errorbar(each, rows.method, xerr=[each - rows.ratio_low / rows.passes, rows.ratio_high / rows.passes - each], fmt="o",
+                  color=palette[0], markersize=3, elinewidth=0.8)
+    axes.axvline(1, color=palette[1], linestyle=(0, (4, 2)), linewidth=0.8)
+    axes.tick_params(axis="y", labelsize=5)
+    axes.set(title="Step time of every method", xlabel="Multiple of a dense step (each of ProbMask's two passes)")
+
+
+def bars(axes, rows, palette):
+    rows = rows.sort_values("images_per_second")
+    names = [f"{row.loop}, {row.precision}" + f", {row.runs:g} runs" * (row.runs > 1) for row in rows.itertuples()]
+    axes.barh(names, rows.images_per_second, color=[palette[7 if loop == "plain" else 0] for loop in rows.loop])
+    for place, row in enumerate(rows.itertuples()):
+        axes.text(row.images_per_second, place, f" {row.ratio:.1f} ×", va="center", fontsize=6)
+    axes.margins(x=0.2)
+    axes.set(title="Against a plain loop", xlabel="Images per second")
+
+
+def line(axes, rows, palette, x, y, title, log=False):
+    for index, (method, points) in enumerate(rows.fillna({"method": ""}).groupby("method")):
+        axes.plot(points.x, points.value, marker="os"[index % 2], color=palette[(0, 3)[index % 2]], label=method or None,
+                  linestyle=("-", "--")[index % 2])
+    if log:
+        axes.set(xscale="log", yscale="log")
+        if len(rows):
+            axes.set_ylim(10.0 ** math.floor(math.log10(rows.value.min())))
+    else:
+        axes.set(ylim=(0, None), xticks=sorted(rows.x.unique()))
+    if title == "Width of the network":
+        ticks = sorted(rows.x.unique())
+        axes.set_xticks(ticks, [f"{tick:g} ×" for tick in ticks])
+        axes.minorticks_off()
+    axes.set(title=title, xlabel=x, ylabel=y)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("speed", grid, draw, source=source))
