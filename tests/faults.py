@@ -1,0 +1,103 @@
+"""What the tests of faults share: runs that note their steps, what they give undisturbed, and the table of what was lost.
+
+FAULT_TRIALS=40 kills that often and flips that many bytes; FAULT_TABLE=FILE.csv is where the counts are added.
+"""
+import json
+import os
+
+import pytest
+from stored import ROOT, SPEC, table, timeless
+
+from benchmarks import run as runner
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+
+TRIALS = int(os.environ.get("FAULT_TRIALS", 2))
+STEPS, EPOCHS = 19, 4
+METHODS = '''
+import os
+import time
+
+import torch
+
+from benchmarks import run
+from methods import Sparsifier, get
+
+run.CHECKPOINT_SECONDS = 0  # one at every step
+
+
+class Noted(get("st3")):
+    """Notes each step, and is slow where WAIT says so."""
+
+    def after_step(self, training):
+        super().after_step(training)
+        with open(f"steps-{type(self).__name__}-{self.sparsity}", "a") as file:
+            file.write(f"{training.step}\\n")
+        time.sleep(float(os.environ.get("WAIT", 0)))
+
+
+class Other(Noted):
+    pass
+
+
+class DeviceFull(Sparsifier):
+    def after_step(self, training):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+class MemoryFull(Sparsifier):
+    def after_step(self, training):
+        torch.empty(2**55)
+'''
+SPECS = [Spec("digits", f"mine.py:{name}", sparsity, 0, epochs=EPOCHS) for name in ("Noted", "Other") for sparsity in (0.9, 0.95)]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(METHODS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 60)  # which the method file changes
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tally():
+    """Counts (fault, trials, rows lost, rows twice), which must be none."""
+    lines = []
+
+    def count(fault, trials, lost=0, twice=0):
+        lines.append(f"{fault},{trials},{lost},{twice}")
+        assert (lost, twice) == (0, 0)
+    yield count
+    if "FAULT_TABLE" in os.environ:
+        path = ROOT / os.environ["FAULT_TABLE"]
+        text = path.read_text() if path.exists() else "fault,trials,rows_lost,rows_twice\n"
+        path.write_text(text + "".join(f"{line}\n" for line in lines))
+
+
+def content(store, spec):
+    """All of a run's record but the clock's."""
+    record = json.loads((store.runs / f"{spec.key}.json").read_text())
+    return timeless(record["runs"][0]), str(record["curves"]), record["layers"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """{key: content} of the runs, made here one after the other."""
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(store.folder)
+        patch.setattr(runner, "CHECKPOINT_SECONDS", 60)
+        (store.folder / "mine.py").write_text(METHODS)
+        for spec in (*SPECS, SPEC):
+            runner.run(spec, store)
+    return {spec.key: content(store, spec) for spec in (*SPECS, SPEC)}
+
+
+def losses(store, undisturbed, before=(), specs=SPECS):
+    """(rows that are not there or not the same as undisturbed, those there or made twice). `before`: stamps that must not change."""
+    lost = [spec for spec in specs if not store.row(spec.key) or content(store, spec) != undisturbed[spec.key]]
+    store.collect("digits")
+    keys = [row["key"] for row in table(store, "runs")]
+    again = [key for key in before if store.stamp(key) != before[key]]
+    return len(lost), len(keys) - len(set(keys)) + len(again)

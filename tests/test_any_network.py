@@ -1,0 +1,176 @@
+"""Every method on networks that are not the suite's, and that they compute what the plain network computes."""
+import copy
+import itertools
+
+import pytest
+import torch
+from networks import NETWORKS, Loop, Odd
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrizations, weight_norm
+
+import methods
+from methods import SparseModel, Training
+
+SMALL = ("small_vit", "odd", "lstm")
+PRUNABLE = "not only the weight of linear or convolutional layers"
+
+
+@torch.no_grad()
+def check_trained(loop):
+    """The mask has its budget, and the exported network has exact zeros and the same output."""
+    model, method = loop.model, loop.model.method
+    if method.exact:
+        assert int(method.mask.sum()) == method.budget_at(loop.training.cycle)
+    exported = model.export().eval()
+    weights = model.layout.flatten([exported.get_parameter(entry.name) for entry in model.layout.entries])
+    assert weights.isfinite().all() and not weights[~method.mask].any()
+    torch.testing.assert_close(exported(loop.x), model.eval()(loop.x), rtol=1e-3, atol=1e-4)
+    model.train()
+
+
+# some layers of the largest networks stay dense, so that ranking millions of weights 27 times does not take minutes
+SKIP = {"resnet18": ("layer3", "layer4"), "vit_b_16": tuple(f"encoder.layers.encoder_layer_{i}" for i in range(2, 12))}
+FIVE_STEPS = [*itertools.product(("resnet18",), methods.available(), [SKIP["resnet18"]]), ("resnet18", "st3", ()),
+              *itertools.product(("vit_b_16",), ("st3", "gse_graest"), [SKIP["vit_b_16"]]),
+              *itertools.product(("mobilenet_v3_small", *SMALL), methods.available(), [()])]
+
+
+@pytest.mark.parametrize("network, name, skip", FIVE_STEPS)
+def test_five_steps(network, name, skip):
+    loop = Loop(network, name, skip=skip)
+    frozen = {key: value.clone() for key, value in loop.model.net.named_parameters() if not value.requires_grad}
+    before = loop.model.theta.detach().clone()
+    # the second cycle too, where the network is small
+    for cycle in range(min(len(loop.training.cycles), 2 if network in SMALL else 1)):
+        loop.training.start(cycle)
+        assert all(torch.isfinite(torch.tensor(loop.step())) for _ in range(5))
+        check_trained(loop)
+    assert not torch.equal(before, loop.model.theta)
+    assert all(torch.equal(value, loop.model.net.get_parameter(key)) for key, value in frozen.items())
+    left = dict(loop.model.layout.dense)
+    if skip:
+        assert all(key.startswith(skip) or reason == PRUNABLE for key, reason in left.items())
+        assert not any(entry.name.startswith(skip) for entry in loop.model.layout.entries)
+    elif network == "odd":
+        assert left == {"embedding.weight": PRUNABLE, "frozen.weight": "frozen"}
+    elif network == "lstm":
+        assert len(left) == 5 and "lstm.weight_hh_l0" in left
+
+
+# ---- the sparse model computes what the plain network with the same weights computes
+
+@pytest.mark.parametrize("network", ["mobilenet_v3_small", *SMALL])
+@pytest.mark.parametrize("name, sparsity", [("dense", 0.0), ("static", 0.7)])
+def test_output_and_gradients_are_those_of_the_plain_network(network, name, sparsity):
+    torch.manual_seed(0)
+    net, x, y = NETWORKS[network]()
+    net, x = net.double(), x.double() if x.is_floating_point() else x
+    dense = copy.deepcopy(net)
+    model = SparseModel(net, name, sparsity)
+    Training(model, torch.optim.SGD(model.parameters()), 1, 1).start()
+    plain = model.export()
+    assert list(plain.state_dict()) == list(dense.state_dict())
+    assert [key for key, _ in plain.named_parameters()] == [key for key, _ in dense.named_parameters()]
+    dense.load_state_dict(plain.state_dict(), strict=True)
+    for train in (True, False):
+        results = []
+        for candidate in (model.train(train), plain.train(train), dense.train(train)):
+            torch.manual_seed(0)
+            candidate.zero_grad()
+            output = candidate(x)
+            cross_entropy(output, y).backward()
+            results.append((output, {key: value.grad for key, value in candidate.named_parameters() if value.grad is not None}))
+        ours, *others = results
+        weights = model.layout.named_views(ours[1]["theta"])
+        masks = model.layout.named_views(model.method.mask)
+        for output, gradients in others:
+            torch.testing.assert_close(ours[0], output)
+            for key, gradient in gradients.items():
+                own = weights[key] if key in weights else ours[1][f"net.{key}"]
+                torch.testing.assert_close(own, gradient * masks.get(key, 1))
+        torch.testing.assert_close(model.dense_gradient * model.method.mask, ours[1]["theta"])
+        model.dense_gradient = None
+
+
+def convolutions():
+    for dimensions, transposed, groups in itertools.product((1, 2, 3), (False, True), (1, 2)):
+        kind = getattr(nn, f"Conv{'Transpose' * transposed}{dimensions}d")
+        yield pytest.param(kind(4, 6, (3, 2, 1)[:dimensions], groups=groups), torch.randn(2, 4, *(5, 4, 3)[:dimensions]),
+                           id=f"{kind.__name__}-{groups}")
+
+
+@pytest.mark.parametrize("layer, x", [pytest.param(nn.Linear(4, 6), torch.randn(2, 4), id="Linear"), *convolutions()])
+def test_a_filter_is_what_one_output_depends_on(layer, x):
+    weight, expected, bias = layer.weight.detach().clone(), layer(x).detach(), layer.bias.detach().clone()
+    model = SparseModel(layer, "dense")
+    layout, (entry,) = model.layout, model.layout.entries
+    assert torch.equal(layout.views(model.theta.detach())[0], weight) and torch.allclose(model(x), expected, atol=1e-6)
+    assert entry.shape[0] == 6 and entry.size == 6 * entry.fan_in == weight.numel()
+    with torch.no_grad():
+        model.theta.mul_(layout.spread_filters((torch.arange(6) != 4).float()))
+    channel = torch.arange(6).view(-1, *[1] * (expected.ndim - 2))
+    torch.testing.assert_close(model(x).detach(), torch.where(channel == 4, bias.view_as(channel), expected))
+
+
+def test_tied_weights_are_pruned_once_and_stay_tied():
+    model = SparseModel(Odd(), "gmp", 0.5)
+    assert [entry.names for entry in model.layout.entries if len(entry.names) > 1] == [("twice.weight", "twin.weight")]
+    assert model.layout.size == sum(p.numel() for p in {*Odd().parameters()} if p.ndim > 1) - 30 * 8 - 8 * 8
+    net = model.export()
+    assert net.twice.weight is net.twin.weight and net.decoder.weight is net.embedding.weight
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_attention_computes_with_the_sparse_projection(train):
+    # in evaluation torch's fused kernel reads out_proj.weight itself
+    torch.manual_seed(0)
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 2)
+    x, dense = torch.randn(2, 5, 8), copy.deepcopy(net)
+    model = SparseModel(net, "static", 0.5)
+    assert dict(model.layout.dense) == {f"layers.{i}.self_attn.in_proj_weight": PRUNABLE for i in range(2)}
+    Training(model, torch.optim.SGD(model.parameters()), 1, 1).start()
+    with torch.set_grad_enabled(train):
+        ours, plain, dense = (candidate.train(train)(x) for candidate in (model, model.export(), dense))
+    torch.testing.assert_close(ours, plain)
+    assert not torch.allclose(ours, dense, atol=1e-3)
+
+
+def doubly_used():
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def with_buffer():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net.register_buffer("copy", net[0].weight.detach())
+    return net
+
+
+def on_one_memory():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = nn.Parameter(net[0].weight.detach())
+    return net
+
+
+@pytest.mark.parametrize("net, dense", [
+    (doubly_used(), {}),
+    (with_buffer(), {"0.weight": PRUNABLE}),
+    (on_one_memory(), {"0.weight": "shares its memory with 1.weight"}),
+    (nn.Sequential(nn.Linear(4, 4), weight_norm(nn.Linear(4, 4))), {"1.weight_g": PRUNABLE, "1.weight_v": PRUNABLE}),
+    (nn.Sequential(nn.Linear(4, 4), parametrizations.weight_norm(nn.Linear(4, 4))),
+     {f"1.parametrizations.weight.original{i}": PRUNABLE for i in range(2)}),
+    (nn.Sequential(nn.Linear(4, 4), parametrizations.spectral_norm(nn.Linear(4, 4))),
+     {"1.parametrizations.weight.original": PRUNABLE}),
+], ids=["module used twice", "weight in a buffer", "two weights in one memory", "weight_norm", "parametrised", "spectral_norm"])
+def test_what_cannot_be_pruned_is_left_dense_and_said(net, dense):
+    x = torch.randn(3, 4)
+    expected = net.eval()(x).detach()
+    model = SparseModel(net, "synflow", 0.5, rounds=2)
+    assert dict(model.layout.dense) == dense
+    torch.testing.assert_close(model(x), expected)
+    model(x).sum().backward()
+    torch.testing.assert_close(model.export()(x), expected)
+    Training(model, torch.optim.SGD(model.parameters()), 1, 1, batches=lambda n: [(x, None)]).start()
+    torch.testing.assert_close(model.export()(x), model(x))
+    assert not torch.allclose(model(x), expected)

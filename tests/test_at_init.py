@@ -1,0 +1,226 @@
+"""Pruning at initialisation, with worked numbers."""
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from canonical import G, W, linear, near
+from scoring import linear_in_the_output, prepared, started
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.data import load
+from benchmarks.models import build, vit
+from benchmarks.tasks import get_task
+from benchmarks.train import Trainer
+from methods import SparseModel, at_init
+
+EYE = torch.eye(3, dtype=torch.float64)
+ONCE = [(EYE, G.T)]  # one batch; the gradient at the weights is G
+IMAGES = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8)
+
+
+def mask_of(run):
+    return run.model.method.mask.view(2, 3).int().tolist()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """[(scores, number kept, mask)] of each ranking."""
+    calls, keep = [], at_init.keep
+
+    def record(score, k):
+        calls.append((score.clone(), k, keep(score, k)))
+        return calls[-1][2]
+    monkeypatch.setattr(at_init, "keep", record)
+    return calls
+
+
+# ---- SNIP
+
+def test_snip_scores_and_mask(asked):
+    run = started(linear(W), "snip", 0.5, ONCE, linear_in_the_output)
+    assert asked[0][0].view(2, 3) == near([[0.5, 0.4, 0.3], [0.025, 0.075, 1.6]])
+    assert mask_of(run) == [[1, 1, 0], [0, 0, 1]]
+    assert run.theta.detach().view(2, 3) == near([[0.5, -0.2, 0], [0, 0, -0.4]])
+
+
+def test_snip_sums_over_batches_and_ignores_the_scale(asked):
+    def at_scale(scale):
+        batches = [(EYE, G.T), (EYE, -3 * G.T)]
+        return started(linear(W), "snip", 0.5, batches, lambda output, delta: scale * (output * delta).sum())
+    masks = [mask_of(at_scale(scale)) for scale in (1, 1e-3, 1e3)]
+    assert asked[0][0].view(2, 3) == near([[1, 0.8, 0.6], [0.05, 0.15, 3.2]])  # |G - 3 G|
+    assert masks == [[[1, 1, 0], [0, 0, 1]]] * 3
+
+
+# ---- GraSP
+
+def halved_square(output, y):
+    return 0.5 * (output - y).square().sum()
+
+
+def test_grasp_scores_and_mask(asked):
+    x, y = torch.tensor([[1.0, 2, -1]], dtype=torch.float64), torch.tensor([[-1, 1.45]], dtype=torch.float64)
+    run = started(linear(W), "grasp", 0.5, [(x, y)], halved_square, temperature=1)
+    assert asked[0][0].view(2, 3) == near([[3, -2.4, -0.6], [0.15, -1.8, -1.2]], digits=5)  # the loss is taken in float32
+    assert mask_of(run) == [[1, 0, 1], [1, 0, 0]]  # the signed largest
+
+
+def test_grasp_of_two_batches_against_the_hessian(asked):
+    generator = torch.Generator().manual_seed(1)
+    batches = [(torch.randn(5, 3, generator=generator, dtype=torch.float64), torch.randint(2, (5,), generator=generator))
+               for _ in range(2)]
+
+    def loss(weight):
+        return sum(F.cross_entropy(x @ weight.view(2, 3).T / 2, y) for x, y in batches)
+    started(linear(W), "grasp", 0.5, batches, F.cross_entropy, temperature=2)
+    hessian = torch.autograd.functional.hessian(loss, W.flatten())
+    gradient = torch.autograd.functional.jacobian(loss, W.flatten())
+    assert asked[0][0] == near(W.flatten() * (hessian @ gradient), digits=6)
+
+
+def test_grasp_divides_the_logits_by_200():
+    assert SparseModel(linear(W), "grasp", 0.5).method.temperature == 200
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_trainer_scores_on_ten_images_a_class(name):
+    data, task = load("digits", "data"), get_task("digits")
+    for classes, batch_size, expected in ((10, 128, 1), (100, 128, 8), (10, 64, 2)):
+        trainer = Trainer(replace(task, batch_size=batch_size), name, 0.5, 0, {}, replace(data, classes=classes))
+        assert len(trainer.training.batches()) == expected
+        assert len(trainer.training.batches(3)) == 3
+
+
+# ---- SynFlow
+
+def positive(*sizes):
+    """Layers between which flow is conserved, W first."""
+    return nn.Sequential(linear(W), nn.ReLU(), linear(torch.tensor([[0.6, -0.2]], dtype=torch.float64)))
+
+
+def test_synflow_scores(asked):
+    started(positive(), "synflow", 0.5, [(EYE, None)], None, rounds=1)
+    score = 0.63 * asked[0][0]  # the flow is divided by itself, R = .63
+    assert score[:6].view(2, 3) == near([[0.3, 0.12, 0.06], [0.01, 0.06, 0.08]])
+    assert score[6:] == near([0.48, 0.15])
+    assert asked[0][0][:6].sum() == near(1.0) and asked[0][0][6:].sum() == near(1.0)
+
+
+def test_synflow_conserves_flow_through_what_it_replaces(asked):
+    def layer(inputs, outputs):
+        return nn.Linear(inputs, outputs, bias=False)
+    net = nn.Sequential(layer(6, 12), nn.LayerNorm(12), layer(12, 9), nn.GELU(), layer(9, 8), nn.Softmax(-1), nn.Dropout(0.5),
+                        layer(8, 4))
+    run = started(net, "synflow", 0.5, [(torch.ones(1, 6), None)], None, rounds=3)
+    for score, _, _ in asked:
+        assert run.model.layout.layer_sums(score.clamp_min(0)) == near([1.0] * 4)
+
+
+def test_synflow_of_vit_has_no_normalisation_and_gelu_and_attention_of_constant_sum(asked, monkeypatch):
+    torch.manual_seed(0)
+    net = vit.SimpleViT(dim=16, heads=1, hidden=8, classes=10)
+    plain = copy.deepcopy(net).double()
+    started(net, "synflow", 0.9, [(IMAGES, None)], None, rounds=1)
+
+    for value in [*plain.parameters(), *plain.buffers()]:
+        value.data.abs_()
+    monkeypatch.setattr(vit.F, "layer_norm", lambda x, *args: x)
+    monkeypatch.setattr(vit.F, "gelu", lambda x: x)
+
+
+    def attention(q, k, v):
+        scores = q @ k.transpose(-2, -1) / 8
+        return scores / scores.sum(-1, keepdim=True).detach() @ v
+
+    monkeypatch.setattr(vit.F, "scaled_dot_product_attention", attention)
+    flow = plain(torch.ones(1, 3, 32, 32, dtype=torch.float64)).sum()
+    flow.backward()
+    weights = [m.weight for m in plain.modules() if isinstance(m, nn.Linear)]
+    expected = torch.cat([(w.grad * w / flow).detach().flatten() for w in weights])
+    assert expected.isfinite().all()
+    assert torch.allclose(asked[0][0], expected, rtol=1e-9)
+
+
+def test_synflow_of_vit_does_not_overflow(asked):
+    # attention without any softmax is cubic: in four layers the flow would grow beyond float64
+    torch.manual_seed(0)
+    run = started(build("vit_tiny", 10), "synflow", 0.98, [(IMAGES, None)], None, rounds=2)
+    assert all(score.isfinite().all() for score, _, _ in asked)
+    assert int(run.model.method.mask.sum()) == 84_480
+
+
+@pytest.fixture(scope="module")
+def synflow_resnet():
+    """(run, state of the network before, [(number kept, mask)] of each round) on ResNet-20 at 98 %."""
+    torch.manual_seed(0)
+    rounds, keep = [], at_init.keep
+    run = prepared(build("resnet20", 10), "synflow", 0.98, [(IMAGES, LABELS)], F.cross_entropy)
+    with torch.no_grad():
+        run.theta[:5] = 0
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(at_init, "keep", lambda score, k: rounds.append((k, keep(score, k))) or rounds[-1][1])
+        run.start()
+    return run, before, rounds
+
+
+def test_synflow_densities(synflow_resnet):
+    _, _, rounds = synflow_resnet
+    assert len(rounds) == 100
+    for k, density in ((1, 0.9616351), (50, 0.1414214), (100, 0.02)):
+        assert rounds[k - 1][0] == pytest.approx(density * 270_896, abs=0.55)
+        assert int(rounds[k - 1][1].sum()) == rounds[k - 1][0]
+
+
+def test_synflow_rounds_are_nested(synflow_resnet):
+    masks = [mask for _, mask in synflow_resnet[2]]
+    assert not any((late & ~early).any() for early, late in zip(masks, masks[1:]))
+
+
+def test_synflow_leaves_no_layer_empty(synflow_resnet):
+    model = synflow_resnet[0].model
+    # most flow passes by the 1x1 shortcuts: these may well go
+    assert all(n > 0 for n, entry in zip(model.layer_nnz(), model.layout.entries) if "shortcut" not in entry.name)
+    assert int(model.method.mask.sum()) == 5_418
+
+
+def test_synflow_restores_the_network(synflow_resnet):
+    run, before, _ = synflow_resnet
+    mask, state = run.model.method.mask, run.model.state_dict()
+    assert torch.equal(run.theta.detach(), before["theta"] * mask) and (before["theta"] < 0).any()
+    assert all(torch.equal(state[name], before[name]) for name in before if name.startswith("net."))
+    assert run.model.training and run.theta.dtype == torch.float32
+    assert all(value.requires_grad for value in run.model.net.parameters())
+
+
+# ---- all three
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "synflow"])
+@pytest.mark.parametrize("restore", [False, True])
+def test_only_scoring_on_data_moves_running_statistics(name, restore):
+    torch.manual_seed(0)
+    run = prepared(build("resnet8_digits", 10), name, 0.9, [(IMAGES[:, :1, :8, :8], LABELS)], F.cross_entropy, restore_bn=restore)
+    before, theta = copy.deepcopy(run.model.net.state_dict()), run.theta.detach().clone()
+    run.start()
+    after, mask = run.model.net.state_dict(), run.model.method.mask
+    assert int(mask.sum()) == run.model.method.budget
+    assert torch.equal(run.theta.detach(), theta * mask)
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert bool(moved) == (name != "synflow" and not restore)
+    assert all("running" in key or "tracked" in key for key in moved)
+    assert run.snapshots == {}
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "synflow"])
+def test_mask_stays(name):
+    run = started(linear(W), name, 0.5, ONCE, halved_square)
+    mask = run.model.method.mask.clone()
+    for _ in range(3):
+        (run.model(EYE) * G.T).sum().backward()
+        assert torch.equal(run.theta.grad, G.flatten() * mask)
+        run.update()
+    assert torch.equal(run.model.method.mask, mask)
+    assert not run.theta[~mask].any()

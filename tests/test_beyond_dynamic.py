@@ -1,0 +1,244 @@
+"""SNFS, MEST, SRigL and CHT, with their papers' numbers worked out."""
+import pytest
+import torch
+from canonical import G, W, backward, linear, momentum, near, step, training
+from torch import nn
+
+from benchmarks.models import build
+from methods import SparseModel, Training
+from methods.allocation import allocate
+from methods.beyond.snfs import share_out
+
+Z = torch.zeros_like(W)
+MASK = torch.tensor([1, 1, 0, 0, 1, 1]).bool()
+CIFAR = {"epochs": 160, "steps_per_epoch": 1}
+
+
+def of(nested):
+    return torch.tensor(nested, dtype=torch.float64)
+
+
+def two_layers(method, sparsity, first=W, second=None, **options):
+    second = of([[0.9, -0.6], [0.3, 0]]) if second is None else second
+    model = SparseModel(nn.Sequential(linear(first), linear(second)), method, sparsity, **options)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 4, 1)
+    run.start()
+    return run
+
+
+# ---- SNFS (B5)
+
+def test_snfs_update():
+    run = two_layers("snfs", 0.3)
+    method = run.method
+    method.set_mask(torch.cat([MASK, torch.tensor([1, 1, 1, 0]).bool()]))
+    with torch.no_grad():
+        run.theta.copy_(torch.cat([W.flatten(), of([0.9, -0.6, 0.3, 0])]) * method.mask)
+    m = MASK.view(2, 3)
+    buffer = torch.cat([(G + 1e-4 * W * m).flatten(), of([0.5, -0.1, 0.2, 0.7])])
+    run.optimizer.state[run.theta]["momentum_buffer"] = buffer.clone()
+    assert torch.equal(run.momentum, buffer)
+    method.update(run, 0.5)
+    assert method.mask.int().tolist() == [1, 1, 1, 1, 0, 1, 1, 0, 0, 1]
+    assert torch.equal(run.momentum, buffer)  # the dense buffer is the method
+
+
+def test_snfs_shares():
+    assert share_out(4, [0.8717435, 0.1282565], [4, 3]) == [3, 1]
+    for total, shares, room in ((7, [0.9, 0.05, 0.05], [2, 3, 9]), (3, [1 / 3] * 3, [1, 1, 1]), (2, [0.2] * 5, [1] * 5), (0, [1], [5])):
+        shared = share_out(total, shares, room)
+        assert sum(shared) == total and all(0 <= n <= most for n, most in zip(shared, room))
+
+
+def test_snfs_rate():
+    run = training("snfs", 0.5, epochs=100)
+    for run.step, rate in ((24, 0.4275089), (49, 0.2525)):
+        assert run.method.fraction(run) == near(rate)
+
+
+def test_snfs_momentum_of_inactive_weights_accumulates_and_the_last_epoch_is_fixed():
+    run = training("snfs", 0.5, epochs=3, steps_per_epoch=2)
+    masks = []
+    for t in range(6):
+        step(run)
+        masks.append(run.method.mask.clone())
+        assert not run.theta[~masks[-1]].any() and int(masks[-1].sum()) == 3
+        if t == 0:
+            assert (momentum(run) - G).abs().max() < 1e-4  # of all weights, with the decay of the active ones
+    assert torch.equal(masks[4], masks[5]) and torch.equal(masks[1], masks[2])
+
+
+def test_snfs_needs_momentum():
+    model = SparseModel(linear(W), "snfs", 0.5)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, 1)
+    run.start()
+    with pytest.raises(ValueError, match="momentum"):
+        step(run)
+
+
+# ---- MEST (B6)
+
+def test_mest_drops_and_grows():
+    weight = of([[0.5, -0.2, 0.1, -0.05, 0.3, -0.4, 0.25, -0.15, 0.35, -0.45]])
+    run = training("mest", 0.5, weight=weight, **CIFAR)
+    method = run.method
+    method.mask.fill_(True)
+    with torch.no_grad():
+        run.theta.copy_(weight.flatten())
+        run.theta.grad = torch.zeros_like(run.theta)
+    method.densities = lambda parts: (0.4, 0.5)
+    method.update(run, 2)
+    survivors = run.theta.detach() != 0
+    assert run.theta[survivors].tolist() == [0.5, -0.4, 0.35, -0.45]
+    assert int(method.mask.sum()) == 5 and method.mask[survivors].all()
+
+
+@pytest.mark.parametrize("name, counts, which", [("mest", [21_672, 24_381, 27_090], 0), ("mest_s", [40_634, 33_862, 27_090], 1)])
+def test_mest_counts_of_resnet20(name, counts, which):
+    model = SparseModel(build("resnet20", 10), name, 0.9)
+    assert [sum(allocate(model.layout, "uniform", 1 - model.method.densities(parts)[which])) for parts in (2, 1, 0)] == counts
+    assert model.method.budget == 27_090
+
+
+@pytest.mark.parametrize("sparsity, lower", [(0.8, 0.18), (0.9, 0.08), (0.95, 0.04), (0.98, 0.016)])
+def test_mest_offsets(sparsity, lower):
+    assert training("mest", sparsity, weight=torch.ones(20, 20)).method.densities(2)[0] == pytest.approx(lower)
+
+
+@pytest.mark.parametrize("name", ["mest", "mest_s"])
+def test_mest_updates(name):
+    weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    run = training(name, 0.9, weight=weight, **CIFAR)
+    masks, nnz = [run.method.mask.clone()], []
+    for _ in range(160):
+        step(run, 0.01 * torch.ones_like(weight))
+        masks.append(run.method.mask.clone())
+        nnz.append(int(masks[-1].sum()))
+        assert not run.theta[~masks[-1]].any()
+    changed = [t for t in range(160) if not torch.equal(masks[t], masks[t + 1])]
+    assert changed == [t for t in range(0, 120, 5)] + [120] * (name == "mest_s")
+    assert nnz == ([200] * 160 if name == "mest" else [300] * 90 + [250] * 30 + [200] * 40)
+
+
+def test_mest_importance_counts_gradients_where_asked():
+    for lam, kept in ((0.0, 4), (1.0, 0)):
+        run = training("mest", 0.5, weight=of([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]]), lam=lam, **CIFAR)
+        run.method.mask.fill_(True)
+        run.theta.data = torch.arange(1, 11) / of(10)
+        run.theta.grad = of([5, 4, 3, 2, 1, 0, 0, 0, 0, 0])
+        run.method.densities = lambda parts: (0.4, 0.4)
+        run.method.update(run, 2)
+        assert int(run.method.mask[6:].sum()) == kept
+
+
+# ---- SRigL (B7)
+
+SIZE = of([[0.9, 0, 0.5, 0], [0, 0.1, 0, -0.2], [-0.7, 0.6, 0, 0]])
+GRADIENT = of([[0.1, 2, 0.2, 0.3], [0.1, 0.1, 0.05, 0.1], [0.3, 0.1, 1.5, 0.2]])
+
+
+@pytest.mark.parametrize("ablate, expected", [(True, [[1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0]]),
+                                              (False, [[1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]])])
+def test_srigl_update(ablate, expected):
+    method = training("srigl", 0.5, weight=SIZE).method
+    assert method.renewed(SIZE.abs(), GRADIENT, SIZE != 0, 6, 1 / 3, ablate).int().tolist() == expected
+
+
+def test_srigl_cut():
+    size = of([[1, 3, 2, 4], [0.5, 0.6, 0, 0]])
+    for cut, expected in (("magnitude", [[0, 1, 0, 1], [1, 1, 0, 0]]), ("literal", [[1, 1, 0, 0], [1, 1, 0, 0]])):
+        method = training("srigl", 0.5, weight=size, cut=cut).method
+        assert method.renewed(size, torch.zeros_like(size), size != 0, 4, 0.0, False).int().tolist() == expected
+
+
+def fan_ins(model):
+    """Active inputs of the active neurons of each layer."""
+    return [{int(n) for n in piece.view(entry.shape[0], -1).sum(1)} - {0}
+            for piece, entry in zip(model.method.mask.split(model.layout.sizes), model.layout.entries)]
+
+
+def test_srigl_counts():
+    model = SparseModel(nn.Linear(144, 32), "srigl", 0.9, allocation="uniform")
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    assert int(model.method.mask.sum()) == 448 and fan_ins(model) == [{14}] and not model.method.exact
+    model = SparseModel(nn.Linear(4, 32), "srigl", 0.9, allocation="uniform")  # less than one input a neuron
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    assert int(model.method.mask.sum()) == 13 and fan_ins(model) == [{1}]
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.9])
+def test_srigl_fan_in_is_constant_at_every_step(gamma):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
+    model = SparseModel(net, "srigl", 0.9, interval=2, gamma=gamma)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 20, 1)
+    run.start()
+    x, y, dead = torch.randn(8, 3, 6, 6), torch.randint(10, (8,)), 0
+    for _ in range(20):
+        run.criterion(model(x), y).backward()
+        run.update((x, y))
+        assert all(len(values) == 1 for values in fan_ins(model)) and not model.method(run.theta)[~model.method.mask].any()
+        for nnz, count, piece, entry in zip(model.layer_nnz(), model.method.counts, model.method.mask.split(model.layout.sizes),
+                                            model.layout.entries):
+            rows = int(piece.view(entry.shape[0], -1).any(1).sum())
+            assert nnz == min(count // rows, entry.fan_in) * rows <= count
+            dead += entry.shape[0] - rows
+        assert model.method.mask[-640:].view(10, 64).any(1).all()  # the last layer is spared
+    assert (dead > 0) == (gamma == 0.9)
+
+
+# ---- CHT (B8)
+
+A = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize("score, expected", [("ch3", [[0, 0, 1.5, 1.5], [2, 0, 0, 0], [0, 3, 0, 0]]),
+                                             ("ch2", [[0, 0, 3, 3], [4, 0, 0, 0], [0, 7, 0, 0]])])
+def test_cht_paths(score, expected):
+    method = training("cht", 0.5, weight=torch.ones(3, 4), score=score).method
+    links = A.double()
+    assert ((method.paths(links) + method.paths(links.T).T) * (1 - links)) == near(expected)
+
+
+def test_cht_growth():
+    cht, chts = (training(name, 0.5, weight=torch.ones(3, 4)).method for name in ("cht", "chts"))
+    draws = torch.rand(4000, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert cht.grown(A.bool(), 2, draws[0]).int().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    share = sum(chts.grown(A.bool(), 1, draw).double() for draw in draws) / len(draws)
+    assert share.flatten()[[2, 3, 4, 9]].tolist() == pytest.approx([0.1764706, 0.1764706, 0.2352941, 0.4117647], abs=0.03)
+    assert int(chts.grown(torch.eye(3, 4).bool(), 5, draws[0]).sum()) == 5  # pairs without a path may grow where there are no others
+
+
+def test_chts_keeps_in_proportion_to_the_weights():
+    method = training("chts", 0.5).method
+    draws = torch.rand(4000, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = sum(method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 1, 1.0, draw).double() for draw in draws) / len(draws)
+    expected = [0.3225806, 0.1290323, 0.0645161, 0.0322581, 0.1935484, 0.2580645]
+    assert share.flatten().tolist() == pytest.approx(expected, abs=0.03)
+    assert method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 2, 400.0, draws[0]).int().tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name, options", [("cht", {}), ("chts", {}), ("chts", {"importance": "relative", "drop_schedule": "cosine"})])
+def test_cht_updates_keep_the_count_and_grow_at_zero(name, options):
+    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    run = training(name, 0.8, weight=weight, interval=2, epochs=20, **options)
+    before, changes = run.method.mask.clone(), 0
+    for _ in range(20):
+        backward(run, 0.01 * torch.ones_like(weight))
+        run.method.before_step(run)
+        grown = run.method.mask & ~before
+        changes += bool(grown.any())
+        assert int(run.method.mask.sum()) == 120 and not run.theta[grown].any() and not run.theta[~run.method.mask].any()
+        before = run.method.mask.clone()
+        run.step += 1
+    assert changes == 7 if name == "chts" else changes  # an update every second step of the first 15
+
+
+def test_cht_stops_a_layer_early():
+    run = training("cht", 0.5, weight=torch.randn(6, 6, dtype=torch.float64), interval=1, early_stop=0.0, epochs=40)
+    for _ in range(20):
+        step(run, torch.zeros_like(run.theta).view(6, 6))
+    assert run.method.stopped.all()
+    before = run.method.mask.clone()
+    step(run, torch.zeros_like(run.theta).view(6, 6))
+    assert torch.equal(before, run.method.mask)

@@ -1,0 +1,39 @@
+"""The figure of the methods beyond the two papers, which shows those that are there, and which the papers' figures do not."""
+import pytest
+from made_up import fill
+from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
+
+import methods
+
+
+def of(module):
+    return {name for name in methods.available() if methods.get(name).__module__.startswith("methods.beyond.") == module}
+
+
+def test_shows_every_method_and_the_papers_show_none():
+    beyond = SCRIPTS["beyond"]
+    assert set(beyond.METHODS) == of(True)
+    assert {*beyond.NAMED, *beyond.OTHERS} < of(False)
+    for name in SCRIPTS.keys() - {"beyond"}:
+        for suite in ("digits", "cifar10"):
+            assert not {spec.method for spec in SCRIPTS[name].grid(suite, "paper")} & of(True), name
+
+
+def test_published_points_are_drawn_hollow_and_alone_where_nothing_was_run(tmp_path, no_files, capsys):  # noqa: F811
+    assert draw("beyond", "--suite", "imagenet", "--results", tmp_path, "--out", tmp_path) == 0
+    lines = {(line["method"], line["sparsity"]): line["mean"] for line in drawn(tmp_path / "imagenet/beyond.csv")}
+    assert float(lines["feather", "0.9"]) == 76.93 and float(lines["acdc", "0.98"]) == 68.48 and float(lines["snfs", "0.9"]) == 72.9
+    assert "No run of ours" in capsys.readouterr().out
+
+
+def test_published_values_beyond_reach_no_other_figure():
+    from published import published
+    assert not set(published().method) & of(True) and {"feather", "dpf"} <= set(published(beyond=True).method)
+
+
+def test_draws_achieved_sparsity_and_training_flops(tmp_path, no_files):  # noqa: F811
+    fill(tmp_path, "digits", SCRIPTS["beyond"].grid("digits", "paper"), achieved_sparsity=0.87, train_flops_fraction=0.4)
+    assert draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
+    lines = [line for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] == "srigl"]
+    assert [float(line["achieved_sparsity"]) for line in lines] == pytest.approx([0.87] * 3)
+    assert [float(line["train_flops"]) for line in lines] == pytest.approx([0.4] * 3)

@@ -1,0 +1,112 @@
+"""Recorded steps against the same steps made anew, bit for bit, with a recorder that treats tensors as a CUDA graph does.
+
+It notes every operation with the very tensors of the recording and makes them again: what a method replaces instead of writing into
+it, and numbers of Python that change from step to step, would be stale, as they are on a GPU.
+"""
+import pytest
+import torch
+from test_every_method import every_variant, make, read, saved
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks import capture
+
+STEPS = 10  # of 16: two epochs and a half, with updates of every method's mask
+
+
+class Notes(TorchDispatchMode):
+    """Makes operations and notes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(function), "a recorded part waits for the device"
+        results = function(*args, **(kwargs or {}))
+        self.made.append((function, args, kwargs or {}, results))
+        return results
+
+    def replay(self):
+        with torch.no_grad():
+            for function, args, kwargs, results in self.made:
+                for old, new in zip(tree_leaves(results), tree_leaves(function(*args, **kwargs))):
+                    if torch.is_tensor(old) and old.data_ptr() != new.data_ptr():
+                        old.detach().copy_(new)
+
+
+def recorder(tensors):
+    """As `capture.cuda_graph`, which runs nothing while it records: what the recording has changed of `tensors()` is put back."""
+    def record(function):
+        before, numbers, notes = [(t, t.detach().clone()) for t in tensors()], torch.get_rng_state(), Notes()
+        with notes:
+            result = function()
+        torch.set_rng_state(numbers)
+        with torch.no_grad():
+            for t, value in before:
+                t.copy_(value)
+        return result, notes.replay
+    return record
+
+
+def state_of(trainer):
+    """All tensors that a part of a step may change."""
+    parameters = trainer.training.parameters
+    return [*trainer.model.parameters(), *trainer.model.buffers(), trainer.loss_sum, trainer.hits,
+            *(p.grad for p in parameters if p.grad is not None),
+            *(value for state in trainer.optimizer.state.values() for value in state.values() if torch.is_tensor(value))]
+
+
+def train(name, steps=STEPS):
+    trainer = make(name, record=recorder(lambda: state_of(trainer)))
+    for _ in zip(range(steps), trainer.steps()):
+        pass
+    return trainer
+
+
+@every_variant
+def test_recorded_steps_equal_steps_made_anew(name, monkeypatch):
+    recorded = train(name)
+    assert recorded.passes.replay and recorded.training.apply.replay, "nothing was recorded"
+    monkeypatch.setattr(capture, "WARM", 1000)
+    anew = train(name)
+    assert not anew.passes.replay
+    for one, other in zip(state_of(recorded), state_of(anew), strict=True):
+        assert torch.equal(one, other)
+    assert recorded.progress.curves == anew.progress.curves
+
+
+def test_what_took_a_recorded_tensors_place_is_copied_into_it():
+    module = torch.nn.BatchNorm1d(1)
+    weight = module.weight
+
+    def function(x):
+        weight.grad = x.sum() * module.running_mean if weight.grad is None else weight.grad * 2
+        return module.running_mean + x
+
+    captured = capture.Captured(function, [weight], module, recorder(lambda: [module.running_mean]))
+    for step in range(capture.WARM + 3):
+        weight.grad, module.running_mean = None, torch.full((1,), float(step))
+        assert captured(torch.ones(1) * 10).item() == step + 10 and weight.grad.item() == 10 * step
+    assert captured.replay
+
+
+def test_another_key_or_shape_is_not_replayed():
+    key, seen = [0], []
+    captured = capture.Captured(lambda x: seen.append(len(x)) or x + key[0], [], torch.nn.Module(), recorder(list), lambda: key[0])
+    for length in (2,) * (capture.WARM + 2) + (1, 2):
+        assert len(captured(torch.ones(length))) == length
+    assert seen == [2] * (capture.WARM + 1) + [1]  # the last of a full epoch is made as it is, and the recording stays
+    key[0] = 5
+    assert captured(torch.ones(2)).tolist() == [6, 6] and seen[-1] == 2
+
+
+def test_a_run_goes_on_from_a_checkpoint_with_recorded_steps():
+    whole, first = train("st3", 10), train("st3", 5)  # two epochs, and one: each of four steps and its end
+    state = read(saved(first))
+    again = make("st3", record=recorder(lambda: state_of(again)))
+    again.load_state_dict(state)
+    for _ in zip(range(5), again.steps()):
+        pass
+    assert all(torch.is_tensor(group["lr"]) for group in again.optimizer.param_groups)
+    assert torch.equal(whole.model.theta, again.model.theta)

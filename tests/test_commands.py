@@ -1,0 +1,196 @@
+"""Runs that go wrong, the local launcher, and the command line, with its exit status and its one line for nonsense."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stored import ROOT, WORDS, table, timeless
+
+from benchmarks import launch as launcher
+from benchmarks import run as runner
+from benchmarks.__main__ import main
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+
+METHODS = '''
+import os
+import signal
+from pathlib import Path
+
+from methods.base import Sparsifier
+
+
+class RaisesInStep(Sparsifier):
+    def after_step(self, run):
+        raise RuntimeError("broken on purpose in a step")
+
+
+class RaisesAtOnce(Sparsifier):
+    def __init__(self, layout, sparsity=0.0, **options):
+        raise TypeError("broken on purpose at once")
+
+
+class KilledOnce(Sparsifier):
+    def start(self, run, cycle):
+        marker = Path(__file__).with_name("killed-once")
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledAlways(Sparsifier):
+    def start(self, run, cycle):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TooMany(Sparsifier):
+    """Forgets its budget."""
+'''
+
+
+@pytest.fixture
+def methods_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(METHODS)
+    return path
+
+
+# ---- runs that go wrong
+
+def test_a_diverged_run_is_a_row(tmp_path, capsys):
+    assert main([*WORDS, "--set", "lr=1e9", "--results", str(tmp_path)]) == 1
+    row, = Store(tmp_path).rows("digits").values()
+    assert row["status"] == "diverged" and "epoch 0" in row["error"] and row["options"] == "lr=1000000000.0"
+    assert row["top1"] is row["top1_best_val"] is row["val_top1"] is None
+    assert Store(tmp_path).collect("digits") == 1
+    assert table(Store(tmp_path), "runs")[0]["top1"] == ""
+    assert main([*WORDS, "--set", "lr=1e9", "--results", str(tmp_path)]) == 1
+    assert "is done already: diverged" in capsys.readouterr().out
+
+
+def test_a_method_that_misses_its_budget_fails(tmp_path, methods_file):
+    row = runner.run(Spec("digits", f"{methods_file}:TooMany", 0.9, 0, epochs=1), Store(tmp_path))
+    assert row["status"] == "failed" and "19408" in row["error"] and "1941" in row["error"]
+
+
+def test_launch_survives_whatever_a_run_does(tmp_path, methods_file):
+    store = Store(tmp_path / "results")
+    names = ("RaisesInStep", "KilledOnce", "RaisesAtOnce", "KilledAlways")
+    raises, once, at_once, always = (Spec("digits", f"{methods_file}:{name}", 0.0, 0, epochs=1) for name in names)
+    good = Spec("digits", "static", 0.9, 0, epochs=1)
+    specs = [raises, once, at_once, always, good]
+    lines = []
+    bad = launcher.launch(specs, store, "data", jobs=2, report=lines.append)
+    rows = store.rows("digits")
+    assert {spec.key: rows[spec.key]["status"] for spec in specs} == {
+        raises.key: "failed", once.key: "ok", at_once.key: "failed", always.key: "failed", good.key: "ok"}
+    assert {row["key"] for row in bad} == {raises.key, at_once.key, always.key}
+    assert rows[raises.key]["error"] == "RuntimeError: broken on purpose in a step"
+    log = store.log(raises.key).read_text()
+    assert "Traceback" in log and "broken on purpose in a step" in log and "mine.py" in log
+    assert "broken on purpose at once" in rows[at_once.key]["error"]
+    assert "SIGKILL" in rows[always.key]["error"]
+    assert not store.log(once.key).exists() and not store.log(good.key).exists()
+    assert sum("KilledOnce" in line and "tried again" in line for line in lines) == 1
+    assert sum(line.startswith("[5/5") for line in lines) == 1
+    assert timeless(rows[good.key]) == timeless(runner.run(good, Store(tmp_path / "alone")))
+
+
+# ---- the command line
+
+def refused(capsys, words, *parts):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith("\n") and len(err.splitlines()) == 1, err
+    assert all(part in err for part in parts), err
+    return err
+
+
+@pytest.mark.parametrize("words, parts", [
+    (["launch", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["plan", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["status", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["collect", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["launch", "digits", "--profile", "slow"], ("slow", "paper", "quick")),
+    (["launch", "digits", "--jobs", "0"], ("--jobs", "0")),
+    (["launch", "digits", "--seeds", "0"], ("--seeds", "0")),
+    (["launch", "digits", "--methods", "rgil"], ("rgil", "rigl")),
+    (["launch", "digits", "--sparsities", "1.2"], ("sparsity", "1.2")),
+    (["launch"], ("SUITE",)),
+    ([], ("COMMAND",)),
+    (["fly"], ("fly", "launch")),
+    (["launch", "digits", "--fly"], ("--fly",)),
+    (["run"], ("--task", "--method")),
+    ([*WORDS, "--sparsity", "1.2"], ("sparsity", "1.2")),
+    ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
+    ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
+    ([*WORDS, "--sparsity", "0.99999"], ("0.99999",)),
+    ([*WORDS, "--method", "rgil"], ("rgil", "nearest", "rigl")),
+    ([*WORDS, "--method", "nowhere.py:Mine"], ("nowhere.py",)),
+    ([*WORDS, "--task", "cifar10-resnet2"], ("cifar10-resnet2", "cifar10-resnet20")),
+    ([*WORDS, "--seed", "-1"], ("seed", "-1")),
+    ([*WORDS, "--epochs", "0"], ("epochs", "0")),
+    ([*WORDS, "--precision", "fp8"], ("fp8", "bf16", "fp32")),
+    ([*WORDS, "--precision", "tf32", "--device", "cpu"], ("tf32", "CUDA")),
+    ([*WORDS, "--device", "warp"], ("warp",)),
+    ([*WORDS, "--set", "rescale"], ("NAME=VALUE",)),
+    ([*WORDS, "--set", "rescal=off"], ("rescal", "rescale")),
+    ([*WORDS, "--set", "rescale=perhaps"], ("rescale", "perhaps", "smoothed", "paper", "off")),
+    ([*WORDS, "--set", "lr=high"], ("lr", "high")),
+    ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
+    ([*WORDS, "--data", "nowhere"], ("nowhere", "--data")),
+    (["launch", "digits", "--data", "nowhere"], ("nowhere", "--data")),
+    ([*WORDS, "--results", "file/results"], ("file/results", "--results")),
+    (["launch", "digits", "--results", "file"], ("file", "--results")),
+])
+def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
+    Path("file").write_text("no folder")
+    refused(capsys, words, *parts)
+    assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_file_without_the_class(capsys, methods_file, tmp_path):
+    refused(capsys, [*WORDS, "--method", f"{methods_file}:Nothing", "--results", str(tmp_path / "results")], "Nothing", "mine.py")
+
+
+def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # so that nothing is downloaded
+    words = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    refused(capsys, ["run", "--task", "cifar10-resnet20", "--method", "st3", *words], "cifar10", "missing", "--data")
+    assert main(["launch", "cifar10", *words]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "missing" in err
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def command(*words, python=()):
+    return subprocess.run([sys.executable, *python, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_help_imports_no_torch():
+    done = command("--help", python=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and "launch" in done.stdout and "benchmarks.grid" in imported
+    assert not imported & {"torch", "torchvision", "numpy", "pandas", "matplotlib", "sklearn", "submitit"}
+
+
+def test_exit_status_of_the_process():
+    done = command("launch", "digit")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_launch_status_and_collect(tmp_path, capsys):
+    words = ["digits", "--results", str(tmp_path)]
+    picked = ["--methods", "static", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1"]
+    assert main(["collect", *words]) == 0 and "no rows" in capsys.readouterr().out
+    assert main(["launch", *words, *picked, "--jobs", "1"]) == 0
+    assert "0 runs done, 1 to do" in capsys.readouterr().out
+    row, = table(Store(tmp_path), "runs")
+    assert (row["method"], row["sparsity"], row["seed"], row["epochs"], row["status"]) == ("static", "0.9", "0", "1", "ok")
+    assert main(["launch", *words, *picked]) == 0
+    assert "1 runs done, 0 to do" in capsys.readouterr().out
+    assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 rows")
+    assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out

@@ -1,0 +1,111 @@
+"""The counters and the training costs against numbers that were computed by hand or published."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import cost
+from benchmarks.models import MODELS, build
+
+SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224)}
+
+
+def without_fvcore(monkeypatch):
+    for name in ("fvcore", "fvcore.nn"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_counters_agree(name, monkeypatch):
+    pytest.importorskip("fvcore")
+    with torch.device("meta"):
+        net = build(name, 10)
+    shape = SHAPES.get(name, (3, 32, 32))
+    by_fvcore = cost.layer_macs(net, shape)
+    without_fvcore(monkeypatch)
+    by_torch = cost.layer_macs(net, shape)
+    assert by_fvcore == by_torch
+    assert all(type(count) is int and count > 0 for counts in (by_fvcore, by_torch) for count in counts.values())
+
+
+@pytest.mark.parametrize("fvcore", [True, False])
+def test_hand_counted_layers(fvcore, monkeypatch):
+    if not fvcore:
+        without_fvcore(monkeypatch)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(),
+                        nn.Linear(8 * 4, 5))
+    assert cost.layer_macs(net, (3, 8, 8)) == {"0": 8 * 27 * 16, "2": 8 * 9 * 4, "4": 160}
+    assert cost.layer_macs(nn.Linear(8, 5), (3, 8)) == {"": 3 * 8 * 5}
+
+
+@pytest.mark.parametrize("fvcore", [True, False])
+def test_counting_changes_nothing(fvcore, monkeypatch):
+    if not fvcore:
+        without_fvcore(monkeypatch)
+    net = build("vgg16_small", 10)
+    net[1].eval()
+    modes = [module.training for module in net.modules()]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    random = torch.get_rng_state()
+    cost.layer_macs(net, (3, 32, 32))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("fvcore", [True, False])
+def test_counting_prints_nothing(fvcore):
+    # in its own process, because a warning at the import of fvcore is given once
+    code = "" if fvcore else "import sys; sys.modules['fvcore'] = None; "
+    code += "from benchmarks import cost, models; cost.layer_macs(models.build('vit_tiny', 10), (3, 32, 32))"
+    command = [sys.executable, "-W", "always", "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_sparse_macs():
+    macs = {"a": 1000, "b": 3000}
+    sparse = cost.sparse_macs(macs, {"a": 0.5, "b": 0.25})
+    assert sparse == 1250
+    assert 1 - sparse / sum(macs.values()) == 0.6875
+    assert cost.sparse_macs(macs, {"b": 1, "a": 1}) == 4000
+
+
+@pytest.mark.parametrize("density", [{"a": 0.5}, {"a": 0.5, "c": 0.5}])
+def test_sparse_macs_needs_the_same_layers(density):
+    with pytest.raises(ValueError, match="must name the same layers.*'b'"):
+        cost.sparse_macs({"a": 1000, "b": 3000}, density)
+
+
+@pytest.mark.parametrize("sparsity, fraction", [(0.8, 0.2231), (0.9, 0.1260), (0.95, 0.0774), (0.965, 0.0628)])
+def test_resnet50_uniform_with_dense_stem(sparsity, fraction):
+    with torch.device("meta"):
+        net = build("resnet50", 1000)
+    macs = cost.layer_macs(net, (3, 224, 224))
+    density = {name: 1 if name == "conv1" else 1 - sparsity for name in macs}
+    assert cost.sparse_macs(macs, density) / sum(macs.values()) == pytest.approx(fraction, abs=5e-5)
+
+
+def test_training_costs():
+    assert cost.dense_training(2) == 6
+    assert cost.static_training(0.1) == pytest.approx(0.3)
+    # ST-3's cubic schedule to 90 % over epochs 5 to 80 of 160 has a mean sparsity of .7663983
+    assert cost.dense_to_sparse_training(1 - 0.7663983, 1) == pytest.approx(1.4672034)
+    assert cost.rigl_training(0.1, 1, 100) == pytest.approx(0.3089109, abs=5e-8)
+    assert cost.gse_training(0.1, 100, 1) == pytest.approx(0.3)
+    assert cost.gse_training(0.1, 100, 2) == pytest.approx(0.3 + 0.1 / 101)
+
+
+@pytest.mark.parametrize("interval, saving", [(100, 0.1169), (1000, 0.0132)])
+def test_gse_saves_over_rigl(interval, saving):
+    sparse = 0.0243345  # of ResNet-50's MACs under ERK at 99 % sparsity
+    assert 1 - cost.gse_training(sparse, interval, 1) / cost.rigl_training(sparse, 1, interval) == pytest.approx(saving, abs=5e-5)
+
+
+def test_gse_ratio_at_brain_like_sparsity():
+    assert cost.rigl_training(2.54e-5, 1, 100) / cost.gse_training(2.54e-5, 100, 1) == pytest.approx(131, abs=0.1)

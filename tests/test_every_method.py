@@ -1,0 +1,281 @@
+"""What every method must fulfil. A method that `available()` lists is tested by itself."""
+import functools
+import io
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import methods
+from benchmarks import models
+from benchmarks.data import Split, load
+from benchmarks.grid import Spec
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+from methods import SparseModel
+
+SPARSITY, EPOCHS = 0.8, 4
+RAMPING = 0  # an epoch that ends in the middle of the ramp
+# what options add to a method's state and schedule
+VARIANTS = (
+    "st3 ft_epochs=2", "st3 rewind_finetune=true", "gmp mask_form=nonsticky", "gmp mask_form=literal", "static sampler=bernoulli",
+    "static init=sparse allocation=er_gse", "rigl scope=global regrow=no skip_step=false score_batches=ceil10",
+    "imp rewind_epoch=1",
+    "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",
+    "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "srigl ablation=false", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
+)
+every_method = pytest.mark.parametrize("name", methods.available())
+every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS])
+
+
+@functools.cache
+def small_digits():
+    """256 of the training images: four steps an epoch, in real training otherwise."""
+    data = load("digits", "data")
+
+    def first(split, n):
+        return Split(split.images[:n], split.labels[:n])
+    return replace(data, train=first(data.train, 256), val=first(data.val, 100), test=first(data.test, 100))
+
+
+def make(name, seed=0, record=None, **changes):
+    """A Trainer of "method option=value ..."."""
+    name, *words = name.split()
+    options = {"interval": 3} if "interval" in methods.get(name).options() else {}
+    options.update(word.split("=") for word in words)
+    task, options = settle(Spec("digits", name, SPARSITY, seed, EPOCHS, options=options))
+    return Trainer(replace(task, **changes), name, SPARSITY, seed, options, small_digits(), record=record)
+
+
+def saved(trainer):
+    file = io.BytesIO()
+    torch.save(trainer.state_dict(), file)
+    return file.getvalue()
+
+
+def read(state):
+    return torch.load(io.BytesIO(state), weights_only=True)
+
+
+def lasting(trainer):
+    """All of a trainer's state but the clock's."""
+    state = read(saved(trainer))
+    for clock in ("seconds", "step_seconds"):
+        del state["progress"][clock]
+    return state
+
+
+def difference(a, b, path="state"):
+    """Where two states differ, bit for bit; None if nowhere."""
+    if type(a) is not type(b):
+        return path
+    if isinstance(a, dict):
+        inner = ((a[key], b[key], f"{path}.{key}") for key in a) if a.keys() == b.keys() else [(0, 1, path)]
+        return next((found for pair in inner if (found := difference(*pair))), None)
+    if isinstance(a, (list, tuple)):
+        return difference(dict(enumerate(a)), dict(enumerate(b)), path)
+    if torch.is_tensor(a):
+        return None if a.dtype == b.dtype and torch.equal(a, b) else path
+    return None if a == b or (a != a and b != b) else path  # NaN is NaN
+
+
+@functools.cache
+def trained(name):
+    """(a Trainer after its whole run, its saved states after each epoch, and in the middle of the second epoch of each cycle).
+
+    Tests must leave it as it is."""
+    states, middles = [], []
+    trainer = make(name)
+    for _ in trainer.steps(save=lambda trainer: states.append(saved(trainer))):
+        if trainer.progress.epoch == trainer.training.cycles[trainer.progress.cycle].first + 1 and trainer.progress.index == 2:
+            middles.append(saved(trainer))
+    return trainer, states, middles
+
+
+@torch.no_grad()
+def weights_of(model):
+    model.eval()
+    return model.method(model.theta)
+
+
+@every_variant
+def test_exact_budget(name):
+    method = trained(name)[0].model.method
+    assert method.mask.dtype is torch.bool and method.mask.shape == (method.layout.size,)
+    if method.exact:
+        assert int(method.mask.sum()) == method.budget
+        expected = 1 if name == "dense" else 1 - SPARSITY
+        assert abs(method.budget - expected * method.layout.size) <= len(method.layout.sizes)
+
+
+@every_variant
+def test_inactive_weights_are_zero_at_every_epoch(name):
+    # with momentum and weight decay, which move stored weights that have no gradient
+    epochs = []
+
+    def check(trainer):
+        assert not weights_of(trainer.model)[~trainer.model.method.mask].any()
+        epochs.append(trainer.progress.epoch)
+
+    method = make(name, weight_decay=0.05, momentum=0.95, lr=0.02).run(save=check).model.method
+    assert len(epochs) >= EPOCHS
+    assert not method.exact or int(method.mask.sum()) == method.budget
+
+
+@every_method
+def test_gradient_class(name):
+    model = trained(name)[0].model
+    generator = torch.Generator().manual_seed(0)
+    upstream = torch.rand(model.layout.size, generator=generator) + 0.5  # ∂L/∂q of L = Σ G ⊙ q
+    model.train()
+    theta = model.theta.detach().clone().requires_grad_()
+    gradient, = torch.autograd.grad((model.method(theta) * upstream).sum(), theta)
+    if model.method.gradient == "dense":
+        assert torch.equal(gradient, upstream)
+    elif model.method.gradient == "superset":
+        assert (gradient != 0)[model.method.mask].all()
+        assert model.method.mask.sum() < (gradient != 0).sum() < model.layout.size
+    elif model.method.gradient == "shaped":
+        assert (gradient != 0)[model.method.mask].all() and not torch.equal(gradient, upstream)
+    else:
+        assert model.method.gradient == "masked"
+        assert torch.equal(gradient != 0, model.method.mask)
+
+
+@every_method
+def test_state_dict_round_trip_in_the_middle_of_the_ramp(name):
+    state = read(trained(name)[1][RAMPING])["model"]
+    first, second = make(name).model, make(name, seed=1).model
+    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    first.load_state_dict(state, strict=True)
+    assert torch.equal(first.method.mask, state["method.mask"])
+    first.eval(), second.eval()
+    assert not torch.allclose(first(x), second(x))
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert torch.equal(first(x), second(x))
+    assert torch.equal(weights_of(first), weights_of(second))
+    assert difference(dict(first.state_dict()), dict(second.state_dict())) is None
+
+
+@every_variant
+def test_resumed_training_equals_uninterrupted_training(name):
+    """From the middle of an epoch, in the ramp; of several cycles also from the end of the first and the middle of the second."""
+    whole, states, middles = trained(name)
+    for state in (middles[0], *([states[EPOCHS - 1], middles[1]] if len(middles) > 1 else [])):
+        resumed = make(name)
+        assert difference(lasting(whole), lasting(resumed))
+        resumed.load_state_dict(read(state))
+        resumed.run()
+        assert difference(lasting(whole), lasting(resumed)) is None
+        assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
+
+
+@every_method
+def test_masking_spares_biases_and_norms_and_survives_ties(name):
+    # learning rate 0, all weights equal: what changes besides theta's mask was changed by the method
+    trainer = make(name, lr=0.0)
+    model, generator = trainer.model, torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.theta.fill_(0.1)
+        for parameter in model.net.parameters():
+            parameter.uniform_(0.5, 1, generator=generator)
+    before = {key: value.clone() for key, value in model.net.named_parameters()}
+    assert set(before) & {entry.name for entry in model.layout.entries} == set() and before
+    trainer.run()
+    assert difference(before, {key: value.clone() for key, value in model.net.named_parameters()}) is None
+    if model.method.exact:
+        assert int(model.method.mask.sum()) == model.method.budget
+
+
+@every_method
+def test_only_conv_and_linear_weights_are_counted(name):
+    net = models.build("resnet8_digits", 10)
+    layers = {name: module for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    prunable = {f"{name}.weight": module.weight.numel() for name, module in layers.items()}
+    model = SparseModel(net, name, SPARSITY)
+    assert {e.name: e.size for e in model.layout.entries} == prunable
+    assert model.layout.size == sum(prunable.values()) == model.method.mask.numel()
+
+
+@every_method
+def test_evaluation_changes_nothing(name):
+    trainer = trained(name)[0]
+    before, random = lasting(trainer), torch.get_rng_state()
+    accuracy = trainer.evaluate(trainer.data.test)
+    assert difference(before, lasting(trainer)) is None
+    assert torch.equal(random, torch.get_rng_state())
+    assert trainer.evaluate(trainer.data.test) == accuracy
+    assert 0 <= accuracy <= 100
+
+
+@every_method
+def test_export(name):
+    trainer = trained(name)[0]
+    model, before = trainer.model, lasting(trainer)
+    net = model.export()
+    x = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = models.build("resnet8_digits", 10)
+    plain.load_state_dict(net.state_dict(), strict=True)
+    for network in (model.eval(), net.eval(), plain.eval()):
+        assert torch.allclose(network(x), model(x), rtol=1e-4, atol=1e-4)
+    exported = model.layout.flatten([net.get_parameter(entry.name).detach() for entry in model.layout.entries])
+    assert torch.equal(exported, weights_of(model))
+    assert not exported[~model.method.mask].any()
+    with torch.no_grad():  # a copy: nothing is shared with the model
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert difference(before, lasting(trainer)) is None
+
+
+# ---- nonsense is refused in one line
+
+def refusal(name, sparsity=SPARSITY, **options):
+    with pytest.raises(ValueError) as caught:
+        SparseModel(nn.Linear(40, 30), name, sparsity, **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+    return str(caught.value)
+
+
+@every_method
+@pytest.mark.parametrize("sparsity", [1.2, 1, -0.1, math.nan, "0.5", None])
+def test_sparsity_out_of_range(name, sparsity):
+    message = refusal(name, sparsity)
+    assert "sparsity" in message and repr(sparsity) in message
+
+
+@every_method
+def test_unknown_option(name):
+    assert "no_such_option" in refusal(name, no_such_option=1)
+
+
+@pytest.mark.parametrize("name, option", [(name, o) for name in methods.available() for o in methods.get(name).options()])
+def test_option_of_a_wrong_value(name, option):
+    declared = methods.get(name).options()[option]
+    wrong = {bool: ("perhaps", 2), int: ("many", 1.5, math.inf), float: ("many", math.nan, True), str: (3,)}
+    for value in (*wrong[type(declared.default)], None, "" if declared.choices else None):
+        assert option in refusal(name, **{option: value})
+    for value in declared.choices or (declared.default,):
+        assert declared.parse(value) == declared.parse(str(value)) == value
+
+
+def test_unknown_method_names_the_nearest():
+    assert "rigl" in refusal("rgil")
+
+
+@pytest.mark.parametrize("name, nonsense", [("st3", dict(sparsity=1.2)), ("st3", dict(sparsity=0.5, no_such_option=1)),
+                                            ("static", dict(sparsity=0.9999999)), ("no_such_method", dict(sparsity=0.5))])
+def test_a_refused_network_is_left_whole(name, nonsense):
+    net = nn.Linear(4, 3)
+    before = net(torch.eye(4))
+    with pytest.raises(ValueError):
+        SparseModel(net, name, **nonsense)
+    assert torch.equal(net(torch.eye(4)), before)
+
+
+def test_weights_that_are_no_numbers():
+    net = nn.Linear(4, 3)
+    nn.init.constant_(net.weight, math.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        SparseModel(net, "st3", 0.5)

@@ -1,0 +1,256 @@
+"""The scripts of `reproduce/` beyond accuracy against sparsity: every one on every suite, published values, other tables, `--run`."""
+import csv
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import accuracy, fill
+
+from benchmarks import suites
+from benchmarks.grid import union
+from benchmarks.tasks import canonical, uncovered
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = suites.scripts()
+NEEDS_NO_RUNS = {"figure2", "gse_figure4", "gse_figure8", "sparse_figure1", "sparse_figure2", "speed"}
+CASES = [(name, suite) for name, script in SCRIPTS.items() for suite in suites.SUITES if list(script.grid(suite, "paper"))]
+
+
+def draw(name, *words):
+    """Runs a script's command in this process; returns its exit status."""
+    from drawing import main, runs_of
+
+    script = SCRIPTS[name]
+    return main(name, script.grid, script.draw, [str(word) for word in words], getattr(script, "source", runs_of))
+
+
+def drawn(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def no_files(monkeypatch):
+    """Saves the time of writing PDF and PNG."""
+    from matplotlib.figure import Figure
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: figure.draw_without_rendering())
+
+
+# ---- grids
+
+@pytest.mark.parametrize("suite", ("digits", "cifar10", "cifar100"))
+@pytest.mark.parametrize("profile", suites.PROFILES)
+def test_every_run_of_a_figure_is_named_as_the_commands_name_it(suite, profile):
+    for script in SCRIPTS.values():
+        for spec in script.grid(suite, profile):
+            plain = canonical(spec)
+            assert (plain.method, plain.options, plain.precision) == (spec.method, spec.options, spec.precision)
+            assert spec.key == plain.key or plain.epochs is None  # a profile may name the recipe's own epochs
+
+
+def test_figures_add_few_runs_to_the_miniature():
+    from methods import available
+    board = {spec.key for spec in suites.suite_grid("digits", "paper", available())}
+    assert len({spec.key for spec in suites.grid("digits", "paper")} - board) <= 40
+
+
+def test_quick_profile_of_cifar10_trains_one_network():
+    specs = suites.grid("cifar10", "quick")
+    assert {spec.task for spec in specs} == {"cifar10-resnet20"} and {spec.epochs for spec in specs} == {8}
+
+
+def test_levels_of_figure_3_cost_no_run_of_their_own():
+    from methods import available
+    board = suites.suite_grid("cifar10", "paper", available())
+    added = uncovered(union(board, (spec for spec in SCRIPTS["figure3"].grid("cifar10", "paper") if spec.task == "cifar10-resnet20")))
+    assert {(spec.method, spec.epochs) for spec in added if spec.key not in {s.key for s in board}} == {("st3", 640)}
+
+
+# ---- every script
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name, suite", CASES)
+def test_draws_from_rows(name, suite, tmp_path, capsys, no_files):
+    for each in ("cifar10", "cifar100") if suite == "cifar10" else (suite,):
+        fill(tmp_path, each, SCRIPTS[name].grid(each, "paper"))
+    assert draw(name, "--suite", suite, "--results", tmp_path, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert f"suite {suite}, profile paper" in said and "Missing" not in said
+    own = {(spec.task, spec.method, spec.sparsity): accuracy(spec) for spec in SCRIPTS[name].grid(suite, "paper") if spec.seed == 0}
+    for line in drawn(tmp_path / "out" / suite / f"{name}.csv"):
+        if line.get("source") == "measured" and "std" in line:
+            mean = own.get((line["task"], line["method"], float(line["sparsity"])))
+            assert mean is None or float(line["mean"]) == pytest.approx(mean + (line["seeds"] == "3") * 4 / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name, suite", [case for case in CASES if case[1] != "imagenet"])
+def test_draws_a_part_and_says_so(name, suite, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
+    specs = [spec for spec in SCRIPTS[name].grid(suite, "paper") if spec.seed == 0]
+    fill(tmp_path, suite, specs[len(specs) // 2:])
+    assert draw(name, "--suite", suite, "--results", tmp_path, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "Missing: " in said and "Fewer than 3 seeds" in said
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_nothing_at_all_is_one_line_with_the_command(name, tmp_path, capsys, monkeypatch):
+    import published
+
+    monkeypatch.setattr(published, "PUBLISHED", tmp_path / "none.csv")
+    published.published.cache_clear()
+    try:
+        with pytest.raises(SystemExit) as stop:
+            draw(name, "--results", tmp_path)
+    finally:
+        published.published.cache_clear()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert ("python -m benchmarks." if name in NEEDS_NO_RUNS else "bash run_all.sh") in error
+
+
+# ---- published beside measured
+
+def test_each_own_number_stands_beside_the_published_one(tmp_path, capsys, no_files):
+    fill(tmp_path, "cifar10", SCRIPTS["figure3"].grid("cifar10", "paper"))
+    draw("figure3", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    lines = {tuple(line.split()[:4]): line.split() for line in capsys.readouterr().out.splitlines() if "epochs=640" in line}
+    line = lines["cifar10-resnet20", "st3", "epochs=640", "0.672320"]
+    own = 80 - 6.7232 + 0.3 + 1 / 3
+    assert float(line[4]) == pytest.approx(own, abs=1e-3)
+    assert "92.38" in line and float(line[-1]) == pytest.approx(own - 92.38, abs=0.01)
+
+
+def test_a_profile_without_runs_of_the_figure(tmp_path, capsys):
+    fill(tmp_path, "cifar10", SCRIPTS["gse_figure2"].grid("cifar10", "paper"))
+    with pytest.raises(SystemExit):
+        draw("gse_figure2", "--suite", "cifar10", "--profile", "quick", "--results", tmp_path)
+    assert "profile quick of suite cifar10 has no runs of this figure" in capsys.readouterr().err
+
+
+def test_published_points_never_enter_a_mean(tmp_path, capsys, no_files):
+    from drawing import runs_of, summary
+    from published import hollow
+
+    fill(tmp_path, "cifar10", SCRIPTS["gse_figure5"].grid("cifar10", "paper"))
+    draw("gse_figure5", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    runs, _ = runs_of(SCRIPTS["gse_figure5"].grid, "cifar10", tmp_path)
+    lines = drawn(tmp_path / "cifar10/gse_figure5.csv")
+    measured = [line for line in lines if line["source"] == "measured"]
+    assert len(measured) == len(summary(runs)) == 5 * 3 * 3 and {line["seeds"] for line in measured} == {"3"}
+    published = [line for line in lines if line["source"] == "gse" and line["task"] == "cifar10-resnet56" and line["method"] == "set"]
+    values = {(line["options"], line["sparsity"], line["mean"]) for line in published}
+    assert values >= {("allocation=uniform", "0.9", "90.66"), ("", "0.9", "90.22")}
+    assert set(hollow(runs, ["set"]).source) == {"gse"}
+
+
+def test_hollow_points_are_hollow_and_cited(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    fill(tmp_path, "cifar10", SCRIPTS["gse_figure5"].grid("cifar10", "paper"))
+    draw("gse_figure5", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    lines = [line for line in pages[0].axes[0].lines if line.get_marker() not in ("None", "", "|", "_", 2, 3)]
+    own, other = ([line for line in lines if (line.get_linestyle() == "None") == hollow] for hollow in (False, True))
+    assert len(own) == len(other) == 5
+    assert all(line.get_markerfacecolor() in ("none", "white") for line in other)
+    assert not any(line.get_markerfacecolor() in ("none", "white") for line in own)
+    assert "Heddes et al. 2024 (results/published.csv)" in " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
+
+
+def test_figure_4_takes_macs_from_fractions_of_the_dense_network():
+    rows = SCRIPTS["figure4"].literature("imagenet-resnet50").set_index(["source", "method", "sparsity"])
+    assert rows.macs["st3", "st3", 0.9] == 764e6 and rows.macs["rigl", "rigl", 0.9] == pytest.approx(0.24 * 4.09e9)
+    assert rows["mean"]["st3", "st3_sigma", 0.99] == 63.25 and (rows["mean"] > 0).all()
+    assert not SCRIPTS["figure4"].literature("cifar10-resnet20").size
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clone")
+    for part in ("reproduce", "benchmarks"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "results").mkdir()
+    shutil.copy(ROOT / "results/published.csv", folder / "results")
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_bare_clone_finds_itself_and_loads_nothing_heavy(name, clone):
+    code = (f"import sys; sys.path.insert(0, 'reproduce'); import {name}; print(sys.modules['benchmarks'].__file__, "
+            "[heavy for heavy in ('torch', 'pandas', 'seaborn', 'numpy') if heavy in sys.modules])")
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=clone, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{clone / 'benchmarks/__init__.py'} []", done.stderr
+
+
+def test_bare_clone_draws_without_torch(clone):
+    code = ("import runpy, sys; sys.path.insert(0, 'reproduce'); sys.argv = ['figure4.py']\n"
+            "try: runpy.run_path('reproduce/figure4.py', run_name='__main__')\n"
+            "except SystemExit as end: print(end.code, 'torch' in sys.modules, sys.modules['benchmarks'].__file__)")
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=clone, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"0 False {clone / 'benchmarks/__init__.py'}", done.stdout + done.stderr
+    assert (clone / "figures/imagenet/figure4.pdf").exists() and "No run of ours" in done.stdout
+
+
+# ---- other tables
+
+def test_figure_6_leaves_out_weights_that_switch_less_than_twice(tmp_path, no_files, capsys):
+    fill(tmp_path, "digits", SCRIPTS["figure6"].grid("digits", "paper"))
+    assert draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
+    lines = drawn(tmp_path / "digits/figure6.csv")
+    assert {int(line["switches"]) for line in lines} == set(range(2, 30)) and {line["schedule"] for line in lines} == {"fixed", "cubic"}
+    (tmp_path / "digits/switches.csv").unlink()
+    with pytest.raises(SystemExit):
+        draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert "python -m benchmarks collect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_NO_RUNS))
+def test_run_measures_what_has_no_runs(name, tmp_path, monkeypatch, no_files):
+    module = importlib.import_module(SCRIPTS[name].source.module)
+    little = ["--widths", "0.0625", "--rounds", "1", "--device", "cpu"]
+    small = {"figure2": ["--epochs", "4"], "gse_figure8": ["--units", "16", "--repeats", "2", "--device", "cpu"],
+             "speed": ["--task", "digits", "--methods", "st3", "--rounds", "1", "--steps", "1", "--device", "cpu"],
+             "sparse_figure1": ["--tasks", "digits-mlp", "--sparsities", "0.9", "--update-rounds", "0", *little],
+             "sparse_figure2": ["--nnz", "500", "--methods", "rigl", "gse_uniform", *little]}.get(name, [])
+    original = module.main
+    monkeypatch.setattr(module, "main", lambda words: original([*words, *small]))
+    assert draw(name, "--run", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    assert drawn(tmp_path / "out" / SCRIPTS[name].source.suite / f"{name}.csv")
+
+
+def test_run_makes_the_missing_runs_alone(tmp_path, monkeypatch, no_files):
+    from benchmarks import launch
+    from benchmarks.results import Store
+    from made_up import row
+
+    grid, made = SCRIPTS["gse_figure2"].grid, []
+
+    def pretend(specs, store, folder, jobs=None, **_):
+        made.extend(specs)
+        for spec in specs:
+            store.write({**row(spec), "nnz": 1})
+        return []
+
+    monkeypatch.setattr(launch, "launch", pretend)
+    specs = list(grid("digits", "paper"))
+    for spec in specs[:5]:
+        Store(tmp_path).write(row(spec))
+    assert draw("gse_figure2", "--run", "--suite", "digits", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    assert [spec.key for spec in made] == [spec.key for spec in specs[5:]]
+    assert draw("gse_figure2", "--run", "--suite", "digits", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    assert len(made) == len(specs) - 5
+
+
+def test_all_figures_of_a_suite_in_one_command(tmp_path, capsys, no_files):
+    import reproduce.__main__ as command
+
+    fill(tmp_path, "digits", suites.grid("digits", "paper"))
+    assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    missing = {name for name in SCRIPTS if f"\n{name}: wrote" not in "\n" + said}
+    assert missing == NEEDS_NO_RUNS and "figure2: skipped, there is no" in said and "gse_figure8: skipped" in said

@@ -1,0 +1,76 @@
+"""GSE's gradual magnitude pruning, with worked numbers."""
+import pytest
+import torch
+from canonical import W, backward, effective, step, training
+
+from benchmarks.models import build
+from methods import SparseModel, Training
+
+STEPS = 200 * 390  # of which the schedule has 46,800
+
+
+def prunings(monkeypatch, sparsity, **options):
+    """({step: weights kept} of a whole run on ResNet-56, number of weights)."""
+    model = SparseModel(build("resnet56", 10), "gradual", sparsity, interval=1000, **options)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 200, 390)
+    seen = {}
+    monkeypatch.setattr(model.method, "prune", lambda run, kept: seen.setdefault(run.step, kept))
+    for run.step in sorted({*range(999, STEPS, 1000), *range(46_700, 46_900)}):
+        assert model.method.before_step(run) is not False
+    return seen, model.layout.size
+
+
+def test_schedule_of_the_released_code(monkeypatch):
+    kept, n = prunings(monkeypatch, 0.98, final_snap=False)
+    assert list(kept) == list(range(999, 46_000, 1000))
+    for t, sparsity in ((999, 0.0011014), (22_999, 0.4768116), (45_999, 0.9792918)):
+        assert kept[t] == pytest.approx(n * (1 - sparsity), abs=0.6)
+    assert kept[45_999] == 17_580  # 3.5 % above the target of 16,979
+
+
+def test_released_code_never_reaches_its_target(monkeypatch):
+    kept, n = prunings(monkeypatch, 0.9, final_snap=False)
+    assert 1 - min(kept.values()) / n == pytest.approx(0.899350, abs=1 / n)
+
+
+def test_the_default_reaches_it(monkeypatch):
+    literal, _ = prunings(monkeypatch, 0.98, final_snap=False)
+    default, _ = prunings(monkeypatch, 0.98)
+    assert default == {**literal, 46_800: 16_979}
+    assert not training("gradual", 0.5, final_snap=False).model.method.exact and training("gradual", 0.5).model.method.exact
+
+
+def test_starts_dense_and_is_sticky():
+    run = training("gradual", 0.5, epochs=40, interval=2)
+    assert run.model.method.mask.all()
+    assert torch.equal(effective(run), W)
+    counts = []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        before = run.model.method.mask.clone()
+        gradient = backward(run, torch.randn(2, 3, generator=generator, dtype=torch.float64))
+        assert not gradient.flatten()[~before].any()
+        run.update()
+        assert not (run.model.method.mask & ~before).any()  # nested
+        assert not effective(run).flatten()[~run.model.method.mask].any()
+        counts.append(int(run.model.method.mask.sum()))
+    assert counts[0] == 6 and counts[-1] == 3 and len(set(counts)) == 4
+
+
+def test_prunes_before_the_step_by_magnitude_over_all_layers():
+    run = training("gradual", 0.5, epochs=2, interval=1, update_end=0.5)  # the second step is the end of the schedule
+    step(run, torch.zeros_like(W))
+    assert run.model.method.mask.all()
+    with torch.no_grad():
+        run.theta.copy_(W.flatten())
+    backward(run)
+    run.update()
+    assert run.model.method.mask.tolist() == [True, False, False, False, True, True]
+
+
+@pytest.mark.parametrize("epochs, interval", [(1, 100), (3, 100), (10, 3)])
+def test_short_runs_reach_the_target(epochs, interval):
+    run = training("gradual", 0.5, epochs=epochs, interval=interval)
+    for _ in range(epochs):
+        step(run)
+    assert int(run.model.method.mask.sum()) == 3

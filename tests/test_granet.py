@@ -1,0 +1,137 @@
+"""GraNet, with worked numbers."""
+import pytest
+import torch
+from canonical import W, effective, momentum, near, step, training
+from torch import nn
+from torch.nn import functional as F
+
+from methods import SparseModel, Training
+
+N = 1_000_000
+CIFAR = {"epochs": 160, "steps_per_epoch": 352}  # fin = ⌊80 · 352 / 1000⌋ = 28
+
+
+def prunings(monkeypatch, **options):
+    """{update: sparsity pruned to} and {update: α} of a run on CIFAR to 90 %."""
+    run = training("granet", 0.9, weight=torch.ones(10, 12, dtype=torch.float64), interval=1000, **CIFAR, **options)
+    method, sparsities, alphas = run.model.method, {}, {}
+    run.model.layout.size = N  # so that counts tell the sparsity to six digits
+    monkeypatch.setattr(method, "prune", lambda run, kept: sparsities.setdefault((run.step + 1) / 1000, 1 - kept / N))
+    monkeypatch.setattr(method, "update", lambda run, fraction: alphas.setdefault((run.step + 1) // 1000, fraction))
+    for run.step in range(999, 160 * 352, 1000):
+        method.after_step(run)
+    return sparsities, alphas
+
+
+def test_schedule(monkeypatch):
+    sparsities, alphas = prunings(monkeypatch)
+    assert list(sparsities) == list(range(1, 29))
+    assert [sparsities[i] for i in (1, 14, 28)] == [near(0.5413448, 6), near(0.85, 6), near(0.9, 6)]
+    assert list(alphas) == list(range(1, 57))  # regeneration goes on to the end
+    assert alphas[28] == near(0.254709, 6)
+
+
+def test_literal_schedule_stops_before_the_target(monkeypatch):
+    sparsities, _ = prunings(monkeypatch, exact_k=False)
+    assert list(sparsities) == list(range(1, 28))
+    one = 1 / N  # fewer than it means to keep
+    assert [sparsities[i] - one for i in (1, 14, 27)] == [near(0.5413448, 6), near(0.85, 6), near(0.8999818, 6)]
+
+
+def test_alpha():
+    run = training("granet", 0.9, weight=torch.ones(10, 12), **CIFAR)
+    run.step = 0
+    assert run.model.method.fraction(run) == pytest.approx(0.5, abs=1e-6)
+    run.step = 160 * 352 - 1
+    assert run.model.method.fraction(run) == pytest.approx(0.005, abs=1e-9)
+
+
+def halved(monkeypatch, **options):
+    """The mask after pruning the canonical weights by half, on the way to .5 / .875; regeneration off."""
+    run = training("granet", 0.5 / 0.875, interval=1, epochs=10, prune_end=0.2, initial_sparsity=0.0, **options)
+    monkeypatch.setattr(run.model.method, "update", lambda run, fraction: None)
+    step(run, torch.zeros_like(W))
+    return run.model.method.mask.view(2, 3).int().tolist()
+
+
+def test_exact_by_default_and_one_too_few_in_the_literal_form(monkeypatch):
+    assert halved(monkeypatch) == halved(monkeypatch, exact_k=True) == [[1, 0, 0], [0, 1, 1]]
+    assert halved(monkeypatch, exact_k=False) == [[1, 0, 0], [0, 0, 1]]
+    assert training("granet", 0.5).model.method.exact and not training("granet", 0.5, exact_k=False).model.method.exact
+
+
+def test_starts_at_half_density_with_erk():
+    net = nn.Sequential(nn.Linear(100, 80), nn.Linear(80, 10))
+    model = SparseModel(net, "granet", 0.9)
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 10).start()
+    assert int(model.method.mask.sum()) == 4400
+    assert model.layer_nnz()[1] / 800 > 2 * model.layer_nnz()[0] / 8000
+    assert training("granet", 0.9, weight=torch.ones(10, 12), initial_sparsity=0.0).model.method.mask.all()
+
+
+def started(alpha=None, monkeypatch=None, **options):
+    run = training("granet", 1 / 3, interval=1, epochs=100, prune_end=0.0, initial_sparsity=1 / 3, **options)
+    run.model.method.set_mask(torch.tensor([True, True, False, False, True, True]))
+    with torch.no_grad():
+        run.theta.copy_(W.flatten() * run.model.method.mask)
+    if alpha:
+        monkeypatch.setattr(run.model.method, "fraction", lambda run: alpha)
+    return run
+
+
+def test_regeneration_after_the_step(monkeypatch):
+    # the step of G comes first: W → .399995, .000002, 0, 0, .324997, -.799996 by the masked gradient
+    run = started(0.25, monkeypatch)
+    step(run)
+    assert run.model.method.mask.view(2, 3).tolist() == [[True, False, True], [False, True, True]]
+    assert effective(run) == near([[0.399995, 0, 0], [0, 0.324997, -0.799996]])
+    assert momentum(run)[0, 2] == 0 == momentum(run)[0, 1]
+
+
+def test_what_was_dropped_may_return_with_its_value(monkeypatch):
+    run = started(0.25, monkeypatch)
+    step(run, torch.tensor([[1, -5, 3], [0.5, -0.25, 4]], dtype=torch.float64))
+    assert run.model.method.mask.tolist() == [True, True, False, False, True, True]
+    assert effective(run)[0, 1] == near(0.300002)
+    run = started(0.25, monkeypatch)
+    step(run, torch.tensor([[1, -2.1, 0.3], [0.5, -0.25, 4]], dtype=torch.float64))
+    assert run.model.method.mask.tolist() == [True, True, False, False, True, True]
+    assert effective(run)[0, 1] == near(0.010002)  # the smallest: dropped, and grown again by its gradient, with its value
+
+
+def test_regeneration_rounds_up(monkeypatch):
+    run = started(0.26, monkeypatch)  # of four: two
+    step(run)
+    assert run.model.method.mask.view(2, 3).tolist() == [[True, True, True], [False, False, True]]  # by |g|: 3 and 2
+
+
+def test_weights_and_momentum_are_masked_at_every_step():
+    run = training("granet", 0.5, interval=1000, weight=torch.ones(10, 12, dtype=torch.float64))
+    run.optimizer.state[run.theta]["momentum_buffer"] = torch.ones(120, dtype=torch.float64)
+    step(run, torch.ones(10, 12, dtype=torch.float64))
+    mask = run.model.method.mask
+    assert int(mask.sum()) == 60
+    assert not run.theta[~mask].any() and not momentum(run, mask.view(10, 12)).flatten()[~mask].any()
+    assert momentum(run, mask.view(10, 12)).flatten()[mask].all()
+
+
+@pytest.mark.parametrize("exact_k", [True, False])
+def test_training(exact_k):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
+    model = SparseModel(net, "granet", 0.9, interval=5, exact_k=exact_k)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), 10, 10)
+    run.start()
+    x, y, counts, late = torch.randn(32, 30), torch.randint(10, (32,)), [], 0
+    for t in range(100):
+        mask, layers = model.method.mask.clone(), model.layer_nnz().tolist()
+        F.cross_entropy(model(x), y).backward()
+        run.update()
+        counts.append(int(model.method.mask.sum()))
+        changed = not torch.equal(mask, model.method.mask)
+        assert not changed or (t + 1) % 5 == 0
+        if t > 50:
+            assert layers == model.layer_nnz().tolist()  # regeneration keeps each layer's count
+            late += changed
+    assert late >= 5 and sorted(counts, reverse=True) == counts
+    assert (counts[-1] == 80) == exact_k and abs(counts[-1] - 80) < 5

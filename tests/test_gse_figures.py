@@ -1,0 +1,65 @@
+"""GSE's figures and tables: widths at a constant number of connections, longer training, what a cell and a layer show."""
+import csv
+
+import pytest
+import torch
+from made_up import accuracy, fill
+from test_figures import SCRIPTS, draw, no_files  # noqa: F401
+
+from benchmarks.models import build
+from benchmarks.tasks import TASKS
+from methods.allocation import count
+
+
+@pytest.mark.parametrize("task", ("cifar100-resnet56", "cifar100-vgg16", "cifar100-vit", "digits"))
+def test_widths_hold_the_number_of_active_connections(task):
+    from gse import WEIGHTS, same_active
+
+    for width in (1, 2, 3, 4):
+        with torch.device("meta"):
+            net = build(TASKS[task].model, 100 if "100" in task else 10, width=width)
+        size = sum(m.weight.numel() for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)))
+        assert size == WEIGHTS[task][width - 1]
+        assert count(size, same_active(task, width, 0.98)) == count(WEIGHTS[task][0], 0.98)
+    specs = [spec for spec in SCRIPTS["gse_figure3"].grid(task.partition("-")[0], "paper") if spec.task == task and spec.seed == 0]
+    assert {float(dict(spec.options).get("width", 1)) for spec in specs} == ({1, 2, 4} if task == "digits" else {1, 2, 3, 4})
+
+
+def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):  # noqa: F811
+    specs = list(SCRIPTS["gse_table3"].grid("cifar100", "paper"))
+    assert {spec.epochs for spec in specs} == {None, 300, 400} and {spec.sparsity for spec in specs} == {0.98}
+    fill(tmp_path, "cifar100", specs)
+    draw("gse_table3", "--results", tmp_path, "--out", tmp_path)
+    said = capsys.readouterr().out
+    own = accuracy(specs[0]) + 1 + 1 / 3
+    for task, published in (("resnet56", 54.3), ("resnet56", 56.4), ("vgg16", 45.9), ("vit", 47.8)):
+        lines = [line.split() for line in said.splitlines() if f"cifar100-{task}" in line and f"{published:.2f}" in line]
+        assert [float(line[-1]) for line in lines] == [pytest.approx(own - published, abs=0.01)]
+    with open(tmp_path / "cifar100/gse_table3.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert sum(line["source"] == "measured" for line in lines) == 9
+    assert {(line["options"], line["mean"]) for line in lines if line["source"] == "gse" and "vit" in line["task"]} == {
+        ("", "40.7"), ("epochs=300", "45.3"), ("epochs=400", "47.8")}
+
+
+def test_cells_keep_measured_and_published_apart(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    specs = [spec for spec in SCRIPTS["gse_table1"].grid("cifar10", "paper") if spec.method == "set"]
+    fill(tmp_path, "cifar10", specs)
+    draw("gse_table1", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    cells = {key: cell.get_text().get_text() for key, cell in pages[0].axes[0].tables[0].get_celld().items()}
+    row = next(key[0] for key, text in cells.items() if text == "SET")
+    mean = accuracy(specs[0]) + 1 + 1 / 3
+    assert cells[row, 0] == f"{mean:.1f} ± 1.5\n[90.2]"
+    assert cells[row + 1, 0] == "–\n[90.6]" and cells[row + 2, 0] == "–"
+
+
+def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path, no_files):  # noqa: F811
+    fill(tmp_path, "digits", SCRIPTS["gse_figure9"].grid("digits", "paper"))
+    draw("gse_figure9", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    with open(tmp_path / "digits/gse_figure9.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["index"], float(line["compression"])) for line in lines} == {("1", 18.0), ("2", 64.0)} and len(lines) == 11 * 3 * 2

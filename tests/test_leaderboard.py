@@ -1,0 +1,280 @@
+"""The leaderboard command, its dry run and formats, and what README.md walks through."""
+import csv
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from stored import ROOT
+from test_stats import rows_of
+
+from benchmarks import launch as launcher
+from benchmarks import run as runner
+from benchmarks import tables
+from benchmarks.__main__ import main
+from benchmarks.dry_run import dry_run
+from benchmarks.grid import Spec
+from benchmarks.page import page
+from benchmarks.results import RUN_COLUMNS, Store
+from benchmarks.tasks import TASKS
+from methods import available
+
+METHODS = '''
+import torch
+from methods.base import Ramped, Sparsifier, option
+
+class NoMethod:
+    pass
+
+class Good(Ramped):
+    amount = option(1.0, help="multiplies the weights")
+    def forward(self, theta):
+        return self.amount * theta * self.mask
+
+class Picky(Good):
+    @classmethod
+    def skip(cls, task):
+        return f"cannot do {task}"
+
+class WrongShape(Good):
+    def forward(self, theta):
+        return (theta * self.mask)[:-1]
+
+class NoTensor(Good):
+    def forward(self, theta):
+        return None
+
+class NoGradient(Good):
+    def forward(self, theta):
+        return (theta * self.mask).detach()
+
+class ForwardNaN(Good):
+    def forward(self, theta):
+        return theta * self.mask / 0
+
+class StepNaN(Good):
+    def after_step(self, run):
+        super().after_step(run)
+        with torch.no_grad():
+            run.theta.mul_(float("nan"))
+
+class Missed(Sparsifier):
+    pass
+
+class Leaks(Good):
+    def forward(self, theta):
+        return theta
+
+class Raises(Good):
+    def start(self, run, cycle):
+        raise RuntimeError("on\\npurpose")
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHODS)
+    (tmp_path / "broken.py").write_text("def (")
+    return tmp_path
+
+
+def board(*words):
+    return main(["leaderboard", "digits", *words])
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs are made here, without the launcher's processes; returns the list of what was launched."""
+    launched = []
+
+    def launch(specs, store, folder, jobs=None, report=print):
+        launched.extend(specs)
+        return [row for row in [runner.run(spec, store, folder) for spec in specs] if row["status"] != "ok"]
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    return launched
+
+
+@pytest.mark.parametrize("method, parts", [
+    ("mine.py:NoMethod", ("NoMethod", "derived from methods.Sparsifier")), ("mine.py:Missing", ("Missing",)),
+    ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
+    ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
+    ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
+    ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
+    ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
+])
+def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monkeypatch):
+    monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
+    assert board("--method", method) == 2
+    out, err = capsys.readouterr()
+    line = err.splitlines()[-1]
+    assert out == "" and line.startswith("error: ") and all(part in line for part in parts), err
+    assert len(err.splitlines()) <= 2 and not list(mine.rglob("*.json"))
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--options", "amount=2"], "--method"), (["--method", "mine.py:Good", "--options", "amount"], "NAME=VALUE"),
+    (["--method", "mine.py:Good", "--options", "amont=2"], "amount"),
+    (["--method", "mine.py:Good", "--options", "amount=x"], "amount"),
+    (["--method", "mine.py:Good", "--options", "lr=2"], "lr"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
+    (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), ([], "bash run_all.sh digits"), (["--format", "word"], "word"),
+])
+def test_bad_arguments(mine, words, part, capsys):
+    assert board(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and part in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("method", available())
+def test_every_method_passes_the_dry_run(method):
+    dry_run(Spec("digits", method, 0.9, 0), "data")
+
+
+def test_a_method_skips_a_task(mine, in_process, capsys):
+    assert board("--method", "mine.py:Picky") == 2  # nothing else to compare
+    assert "mine.py:Picky skips digits: cannot do digits" in capsys.readouterr().err
+    words = ["digits", "--methods", "mine.py:Picky", "mine.py:Good", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1"]
+    assert main(["launch", *words]) == 0
+    assert {row["method"] for row in Store("results").rows("digits").values()} == {"mine.py:Good"}
+
+
+def test_only_missing_cells_are_run(mine, in_process, capsys):
+    words = ["--method", "./mine.py:Good", "--epochs", "1", "--sparsity", "0.9"]
+    assert board(*words, "--seeds", "1") == 0
+    assert [(spec.method, spec.seed) for spec in in_process] == [("mine.py:Good", 0)]
+    capsys.readouterr()
+    assert board(*words, "--seeds", "2") == 0 and [spec.seed for spec in in_process] == [0, 1]
+    out, err = capsys.readouterr()
+    assert "1 runs done, 1 to do" in err and re.search(r"mine.py:Good +\d+\.\d\d ± \d+\.\d\d +2 +best", out)
+    assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
+    assert capsys.readouterr().out == out
+    assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
+    assert capsys.readouterr().out.startswith("task,sparsity,method")
+    assert board(*words, "--seeds", "1", "--options", "amount=0.5") == 0 and len(in_process) == 3
+    assert "mine.py:Good amount=0.5" in capsys.readouterr().out
+    assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 4
+    assert len(Store("results").rows("digits")) == 3
+
+
+def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):
+    words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsity", "0.9", "--seeds", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Trainer, "evaluate", lambda self, split: 1 / 0 if self.seed else 50.0)
+        assert board(*words) == 1
+    out, err = capsys.readouterr()
+    assert "failed: seed 1" in out and "ZeroDivisionError" in err and "log: " in err
+    assert board(*words) == 0 and len(in_process) == 3
+    assert "failed" not in capsys.readouterr().out
+
+
+# ---- which rows are compared, and how they are shown
+
+def stored(accuracy, **columns):
+    rows = rows_of(accuracy, task="digits", dataset="digits")
+    return rows.assign(suite="digits", options="", error="", epochs=TASKS["digits"].epochs, precision="fp32", **columns)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "ste_hard_rescale": [80.0, 9.0, 85],
+                   "a|b.py:A_B": [60.0, 62, 61]})
+    rows.loc[rows.method == "ste_hard_rescale", "train_flops_fraction"] = 0.4
+    return tables.board(tables.select(rows, "digits", "paper"), [0.9])
+
+
+def test_rows_of_other_recipes_are_left_out():
+    rows = pd.concat([stored({"st3": [90.0]}), stored({"quick": [90.0]}).assign(epochs=10),
+                      stored({"bf16": [90.0]}).assign(precision="bf16"), stored({"rigl": [90.0]}).assign(options="interval=5"),
+                      stored({"my.py:A": [90.0]}).assign(options="gamma=2.0"),
+                      stored({"my.py:B": [90.0]}).assign(options="lr=0.5"), stored({"cifar": [90.0]}).assign(suite="cifar10")])
+    assert set(tables.select(rows, "digits", "paper").label) == {"st3", "my.py:A gamma=2.0"}
+    assert set(tables.select(rows, "digits", "quick").label) == {"quick"}
+    with_variant = tables.select(rows, "digits", "paper", variant=("rigl", "interval=5"))
+    assert set(with_variant.label) == {"st3", "my.py:A gamma=2.0", "rigl interval=5"}
+
+
+def test_text(table):
+    lines = tables.text(table).splitlines()
+    assert lines[0] == "digits, sparsity 0.9" and lines[3].split()[1:4] == ["st3", "96.90", "±"]
+    assert "collapsed: seed 1" in next(line for line in lines if "ste_hard_rescale" in line)
+    assert "reference" in next(line for line in lines if " dense " in line) and "3 methods are 3 pairs" in lines[-3]
+
+
+def test_markdown(table):
+    lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(tables.COLUMNS) + 1}
+    assert r"a\|b.py:A\_B" in lines[4] + lines[3] + lines[2] + lines[5] and "_hard" not in "".join(lines).replace(r"\_", "")
+
+
+def test_latex(table):
+    text = tables.latex(table)
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + 4 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(tables.COLUMNS) - 1}
+    assert not re.findall(r"(?<!\\)[_%#]", " ".join(rows)) and text.isascii()
+
+
+def test_csv(table):
+    lines = list(csv.DictReader(io.StringIO(tables.csv(table))))
+    assert [line["label"] for line in lines][:1] == ["st3"] and float(lines[0]["mean"]) == pytest.approx(96.9)
+    assert len(lines) == len(table)
+
+
+def test_sorted_by_cost_and_one_sparsity(table):
+    rows = tables.select(stored({"st3": [97.0], "gmp": [98.0]}).assign(train_flops_fraction=[0.1, 0.2]), "digits", "paper")
+    assert list(tables.board(rows, [0.9]).label) == ["gmp", "st3"]
+    assert list(tables.board(rows, [0.9], "cost").label) == ["st3", "gmp"]
+    with pytest.raises(ValueError, match="sparsity 0.5"):
+        tables.board(rows, [0.5])
+
+
+def test_page_is_self_contained_and_keeps_published_apart(table):
+    text = page(table.assign(label=table.label.replace("st3", "<st3>")), "digits", "paper", b"png")
+    assert "&lt;st3&gt;" in text and "<st3>" not in text
+    assert "There are no published results" in text
+    text = page(table, "cifar10", "paper")
+    assert not re.search(r"(src|href)=\"?(?!data:)", text) and "@import" not in text
+    measured, published = text.split("<h2>Published</h2>")
+    assert len(re.findall("<tr class", measured)) == len(table) and len(re.findall("<tr class", published)) > 200
+
+
+def test_the_script_needs_no_torch(tmp_path):
+    rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "my.py:A_B": [60.0, 62, 61]})
+    (tmp_path / "digits").mkdir()
+    rows.reindex(columns=RUN_COLUMNS).to_csv(tmp_path / "digits" / "runs.csv", index=False)
+    code = ("import runpy, sys\n"
+            "class Block:\n"
+            "    def find_spec(self, name, *rest):\n"
+            "        if name in ('torch', 'statsmodels', 'jinja2', 'tabulate'):\n"
+            "            raise ModuleNotFoundError(name)\n"
+            "sys.meta_path.insert(0, Block()), sys.path.insert(0, 'reproduce')\n"
+            f"sys.argv = ['leaderboard.py', '--suite', 'digits', '--results', {str(tmp_path)!r}, '--out', sys.argv[1]]\n"
+            "runpy.run_path('reproduce/leaderboard.py', run_name='__main__')")
+    for out in ("one", "two"):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / out], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "my.py:A_B" in done.stdout
+    for kind in ("pdf", "png", "csv", "md", "tex", "html"):
+        one, two = ((tmp_path / out / "digits" / f"leaderboard.{kind}").read_bytes() for out in ("one", "two"))
+        assert one == two and one
+
+
+# ---- the README's walk
+
+def test_what_the_readme_walks_through(tmp_path):
+    section = (ROOT / "README.md").read_text().split("## Your own method")[1].split("\n## ")[0]
+    shown = re.search(r"```python\n(.*?)```", section, re.S)[1]
+    template = (ROOT / "examples" / "my_method.py").read_text()
+    assert shown.strip() in template
+    assert sum(bool(line.strip()) for line in template.splitlines()) <= 20
+    command = shlex.split(re.search(r"```bash\n(.*?)\n```", section, re.S)[1])
+    assert command[:3] == ["python", "-m", "benchmarks"]
+    quick = ["--epochs", "2", "--seeds", "1", "--sparsity", "0.9", "--jobs", "1", "--results", str(tmp_path)]
+    done = subprocess.run([sys.executable, *command[1:], *quick], cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^1 +my_method.py:MyMethod +\d+\.\d\d", done.stdout, re.M)

@@ -1,0 +1,136 @@
+"""Levels of sparsity: how many weights each keeps, and a row for each."""
+import pytest
+import torch
+from canonical import training
+
+from benchmarks.grid import Spec
+from benchmarks.launch import uncovered
+from benchmarks.models import build
+from benchmarks.results import Store
+from benchmarks.run import run as make_row
+from benchmarks.tasks import levels_of
+from methods import SparseModel, Training, get
+
+CYCLIC = ["lrr", "lrr_aug_reset", "lrr_st3", "imp"]
+
+
+@pytest.mark.parametrize("name", CYCLIC)
+def test_levels(name):
+    levels = get(name).levels(0.991, {})
+    expected = {0: 0, 1: 0.2, 2: 0.36, 3: 0.488, 4: 0.5904, 5: 0.67232, 6: 0.737856, 7: 0.790285, 8: 0.832228, 9: 0.865782,
+                10: 0.892626, 11: 0.914101, 18: 0.981986, 21: 0.990777}
+    assert {c: levels[c] for c in expected} == pytest.approx(expected, abs=5e-7)
+    assert get(name).levels(0.67232, {}) == pytest.approx(levels[:6])
+    assert get(name).levels(0.9, {}) == [*levels[:11], 0.9]  # a sparsity between two levels is a last one
+    assert get(name).levels(0.95, {"level_list": "0,0.5,0.75,0.9,0.95,0.98"}) == [0, 0.5, 0.75, 0.9, 0.95]
+    with pytest.raises(ValueError, match="level_list"):
+        get(name).levels(0.9, {"level_list": "0,half"})
+
+
+def resnet20(name, sparsity=0.9, **options):
+    return SparseModel(build("resnet20", 10), name, sparsity, **options)
+
+
+@pytest.mark.parametrize("name", ["lrr", "lrr_aug_reset", "lrr_st3"])
+def test_lrr_counts_on_resnet20(name):
+    method = resnet20(name).method
+    assert [method.budget_at(c) for c in (0, 1, 2, 5, 10)] == [270_896, 216_717, 173_373, 88_767, 29_088]
+    assert all(method.budget_at(c) == 270_896 - int(270_895 * (1 - 0.8**c)) - 1 for c in range(1, 11))
+    assert resnet20(name, 0.36).method.budget == 173_373
+
+
+def test_lrr_prunes_to_its_counts():
+    torch.manual_seed(0)
+    model = resnet20("lrr")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1)
+    masks = []
+    for cycle in range(6):
+        run.start(cycle)
+        masks.append(model.method.mask.clone())
+        with torch.no_grad():
+            run.theta.add_(0.05 * torch.randn(run.theta.shape) * model.method.mask)
+    assert [int(m.sum()) for m in masks[1:3] + masks[5:]] == [216_717, 173_373, 88_767]
+    assert not any((late & ~early).any() for early, late in zip(masks, masks[1:]))
+
+
+@pytest.mark.parametrize("rounding, expected", [
+    ("exact", [216_717, 173_374, 138_699]),
+    ("open_lth", [216_715, 173_371, 138_695]),
+])
+def test_imp_counts_on_resnet20(rounding, expected):
+    method = resnet20("imp", rounding=rounding).method
+    assert [method.budget_at(c) for c in (1, 2, 3)] == expected
+    # the row of a level is that of a run which ends there
+    assert [resnet20("imp", level, rounding=rounding).method.budget for level in (0.2, 0.36, 0.488)] == expected
+
+
+def test_imp_counts_of_gse():
+    method = SparseModel(build("resnet56", 10), "imp", 0.98, level_list="0,0.5,0.75,0.9,0.95,0.98").method
+    assert [method.budget_at(c) for c in range(6)] == [848_944, 424_472, 212_236, 84_894, 42_447, 16_979]
+
+
+@pytest.mark.parametrize("rounding, mask", [("exact", [[1, 1, 1], [0, 1, 1]]), ("open_lth", [[1, 0, 0], [0, 1, 1]])])
+def test_imp_first_round(rounding, mask):
+    run = training("imp", 0.4, rounding=rounding)
+    run.start(1)
+    assert run.model.method.mask.view(2, 3).tolist() == mask
+
+
+# ---- one run, many rows
+
+LADDER = Spec("digits", "lrr", 0.8, 0, epochs=1, options={"source": "last"})  # levels 0, .5, .8
+
+
+def clockless(row):
+    return {name: row[name] for name in row if name not in ("seconds", "step_ms", "peak_memory_mb", "finished_at")}
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("results"))
+    return store, make_row(LADDER, store)
+
+
+def test_levels_of_a_run():
+    assert [spec.sparsity for spec in levels_of(LADDER)] == [0, 0.5, 0.8] and levels_of(LADDER)[-1] == LADDER
+    assert levels_of(Spec("digits", "st3", 0.8, 0)) == [Spec("digits", "st3", 0.8, 0)]
+    recursive = levels_of(Spec("cifar10-resnet20", "lrr", 0.67232, 0))
+    assert [spec.sparsity for spec in recursive] == [0, 0.2, 0.36, 0.488, 0.5904, 0.67232]
+
+
+def test_a_row_for_each_level(ladder):
+    store, last = ladder
+    rows = store.rows("digits")
+    assert set(rows) == {spec.key for spec in levels_of(LADDER)}
+    counts = 19_408, 19_408 - 9_703 - 1, 19_408 - 15_525 - 1
+    for cycle, (spec, nnz) in enumerate(zip(levels_of(LADDER), counts)):
+        row = rows[spec.key]
+        found = row["status"], row["sparsity"], row["nnz"], row["cycles"], row["epochs"]
+        assert found == ("ok", spec.sparsity, nnz, cycle + 1, 1)
+    assert rows[LADDER.key] == last
+    costs = [rows[spec.key]["train_flops_fraction"] for spec in levels_of(LADDER)]
+    assert costs == sorted(costs) and costs[0] == pytest.approx(1) and 1.4 < costs[1] < 1.7
+
+
+def test_the_row_of_a_level_is_that_of_its_own_run(ladder, tmp_path):
+    half = levels_of(LADDER)[1]
+    assert clockless(make_row(half, Store(tmp_path))) == clockless(ladder[0].rows("digits")[half.key])
+
+
+@pytest.mark.parametrize("options", [{}, {"rewind_epoch": "1"}])
+def test_the_curves_of_a_level_are_its_own(tmp_path, options):
+    spec, store = Spec("digits", "imp", 0.8, 0, epochs=2, options=options), Store(tmp_path)
+    make_row(spec, store)
+    store.collect("digits")
+    lines = [line.split(",") for line in (tmp_path / "digits" / "curves.csv").read_text().splitlines()]
+    for level in levels_of(spec):
+        curve = [dict(zip(lines[0], line)) for line in lines if line[0] == level.key]
+        assert len(curve) == 2 - (level.sparsity > 0) * len(options)
+        assert [float(line["sparsity"]) for line in curve] == pytest.approx([level.sparsity] * len(curve), abs=1e-4)
+
+
+def test_covered_specs_are_not_run():
+    levels, other = levels_of(LADDER), Spec("digits", "lrr", 0.5, 1, epochs=1)
+    plain = [Spec("digits", "st3", s, 0) for s in (0.5, 0.8)]
+    assert uncovered([*levels, other, *plain]) == [LADDER, other, *plain]
+    assert uncovered(levels[:2]) == [levels[1]]

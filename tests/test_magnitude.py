@@ -1,0 +1,117 @@
+"""The dense reference and gradual magnitude pruning, with worked numbers."""
+import copy
+
+import pytest
+import torch
+from canonical import DENSE_STEP, W, backward, effective, momentum, near, step, training
+from torch.nn.functional import cross_entropy
+
+from benchmarks.models import build
+from methods import SparseModel, Training
+
+AT_ONCE = {"ramp_power": 0}
+AFTER_ONE_STEP = {"epochs": 2, "ramp_start": 0.0, "ramp_end": 0.5}  # dense for one step, then the final sparsity
+SECOND = torch.tensor([[3, 0, 0], [0, 0, 0]], dtype=torch.float64)  # brings the weight .399995 near 0
+
+
+def test_dense_step():
+    run = training("dense", 0.9)
+    assert torch.equal(effective(run), W)
+    assert step(run) == near(DENSE_STEP, digits=9)
+    assert run.model.method.budget == 6 == int(run.model.method.mask.sum())
+
+
+def test_dense_equals_plain_training_bit_for_bit():
+    torch.manual_seed(0)
+    plain = build("resnet8_digits", 10)
+    model = SparseModel(copy.deepcopy(plain), "dense")
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8)
+    settings = dict(lr=0.1, momentum=0.9, weight_decay=1e-4)
+    sgd = torch.optim.SGD(plain.parameters(), **settings)
+    run = Training(model, torch.optim.SGD(model.parameters(), **settings), 1, 3)
+    run.start()
+    for _ in range(3):
+        cross_entropy(plain(x.to(memory_format=torch.channels_last)), y).backward()
+        sgd.step(), sgd.zero_grad()
+        cross_entropy(model(x.to(memory_format=torch.channels_last)), y).backward()
+        run.update()
+    exported = model.export().state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("form, expected", [
+    ("sticky", [[0.399995, 0, 0], [0, 0.324997, -0.799996]]),
+    ("nonsticky", [[0.399995, -0.199998, 0.099999], [-0.0499995, 0.324997, -0.799996]]),
+])
+def test_gmp_step(form, expected):
+    run = training("gmp", 0.5, mask_form=form, **AT_ONCE)
+    assert effective(run) == near([[0.5, 0, 0], [0, 0.3, -0.4]])
+    assert backward(run).tolist() == [[1, 0, 0], [0, -0.25, 4]]
+    run.optimizer.zero_grad()
+    assert step(run) == near(expected, digits=9)
+
+
+def test_sticky_is_the_default():
+    assert torch.equal(step(training("gmp", 0.5, **AT_ONCE)), step(training("gmp", 0.5, mask_form="sticky", **AT_ONCE)))
+
+
+def pruned_after_one_step(form):
+    run = training("gmp", 0.5, mask_form=form, **AFTER_ONE_STEP)
+    assert run.model.method.mask.all()
+    step(run)
+    assert run.model.method.mask.tolist() == [True, False, False, False, True, True]
+    return run
+
+
+def test_sticky_clears_momentum_and_never_returns():
+    run = pruned_after_one_step("sticky")
+    assert momentum(run).flatten()[1:4].tolist() == [0, 0, 0]
+    theta = step(run, SECOND)
+    assert theta.flatten()[1:4].tolist() == [0, 0, 0]
+    assert run.model.method.mask.tolist() == [True, False, False, False, True, True]
+
+
+def test_literal_moves_by_momentum_and_may_return():
+    run = pruned_after_one_step("literal")
+    assert run.theta[1:4].tolist() == [0, 0, 0]
+    assert momentum(run)[0, 1] == near(-2.00002)
+    theta = step(run, SECOND)
+    assert run.model.method.mask.tolist() == [False, False, True, False, True, True]
+    assert theta[0, 2] == near(-0.2700009)  # -lr · .9 · 3.00001: a zeroed weight moved
+    assert theta[0, 0] == 0
+
+
+def test_nonsticky_keeps_pruned_weights():
+    run = pruned_after_one_step("nonsticky")
+    assert run.theta.detach().view(2, 3) == near(DENSE_STEP, digits=9)
+    theta = step(run, SECOND)
+    assert theta[0, 1] == near(0.000002 + 0.1 * 0.9 * 2.00002)
+    assert run.model.method.mask.tolist() == [False, False, True, False, True, True]
+
+
+@pytest.mark.parametrize("form", ["sticky", "nonsticky", "literal"])
+def test_everything_is_active_before_the_ramp(form):
+    run = training("gmp", 0.5, mask_form=form, weight=torch.zeros_like(W), epochs=160)
+    assert run.model.method.mask.all()
+    step(run)
+    assert run.model.method.mask.all()
+
+
+@pytest.mark.parametrize("form, nested", [("sticky", True), ("nonsticky", False)])
+def test_masks_are_nested_only_if_sticky(form, nested):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(20, 20, generator=generator, dtype=torch.float64)
+    run = training("gmp", 0.9, mask_form=form, weight=weight, epochs=60)
+    returned = 0
+    for t in range(60):
+        before = run.model.method.mask.clone()
+        step(run, torch.randn(weight.shape, generator=generator, dtype=torch.float64))
+        returned += int((run.model.method.mask & ~before).sum())
+    assert (returned == 0) == nested
+    assert int(run.model.method.mask.sum()) == 400 - int(399 * 0.9) - 1
+
+
+def test_mean_cost_follows_the_mask():
+    assert training("dense").model.method.training_cost(1.0, 1.0) == 3
+    assert training("gmp", 0.5).model.method.training_cost(0.1, 1.0) == pytest.approx(0.3)  # §5: masked gradients
+    assert training("st3", 0.5).model.method.training_cost(0.1, 1.0) == pytest.approx(1.2)

@@ -1,0 +1,68 @@
+"""The tables that figures without runs are drawn from: training FLOPs, products, a weight's trajectory."""
+import csv
+
+import pytest
+import torch
+
+from benchmarks import products, training_flops, trajectory
+from benchmarks.measurements import store
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_flops_are_those_of_the_specification():
+    line, = training_flops.lines(densities=(0.01,))
+    assert line["dense_macs"] == 4_089_184_256
+    assert line["sparse_macs"] / line["dense_macs"] == pytest.approx(0.0243345, abs=1e-6)
+    assert 1 - line["gse_flops"] / line["rigl_flops"] == pytest.approx(0.1169, abs=1e-4)
+    fewer, = training_flops.lines(densities=(0.01,), interval=1000)
+    assert 1 - fewer["gse_flops"] / fewer["rigl_flops"] == pytest.approx(0.013, abs=5e-4)
+    sparse, = training_flops.lines(densities=(2.54e-5 / 0.0243345 * 0.01,))
+    assert sparse["rigl_flops"] / sparse["gse_flops"] == pytest.approx(131, abs=1)
+
+
+def test_products(tmp_path, capsys):
+    path = tmp_path / "performance" / "products.csv"
+    assert products.main(["--results", str(tmp_path), "--units", "32", "--repeats", "2", "--device", "cpu"]) == 0
+    rows = rows_of(path)
+    assert [row["format"] for row in rows] == ["coo"] * 10 + ["csr"] * 10 + ["dense"]
+    assert float(rows[0]["sparsity"]) == pytest.approx(0.8) and float(rows[9]["sparsity"]) == pytest.approx(0.999)
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    other = {**rows[0], "device": "another"}
+    store([other], path, products.COLUMNS, products.IDENTITY)
+    assert products.main(["--results", str(tmp_path), "--units", "32", "--repeats", "2", "--device", "cpu"]) == 0
+    again = rows_of(path)
+    assert len(again) == 22 and other in again and rows[0] not in again  # rows of another machine stay
+    assert products.main(["--results", str(tmp_path), "--units", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_formats_give_the_same_product(monkeypatch):
+    seen = []
+
+    def once(product, repeats, device):
+        seen.append(product())
+        return [1.0, 1.0]
+
+    monkeypatch.setattr(products, "seconds", once)
+    products.measure(16, (0.3,), 2, torch.device("cpu"))
+    _, coo, csr = seen
+    torch.testing.assert_close(coo, csr)
+
+
+def test_trajectory(tmp_path):
+    assert trajectory.main(["--results", str(tmp_path), "--epochs", "4"]) == 0
+    rows = rows_of(tmp_path / "digits" / "trajectory.csv")
+    assert len({row["weight"] for row in rows}) == 1
+    for method, soft in (("ste_hard", False), ("ste_soft", True)):
+        lines = [{k: float(row[k]) for k in ("stored", "forward", "threshold")} for row in rows if row["method"] == method]
+        assert len({row["step"] for row in rows if row["method"] == method and row["panel"] == "training"}) == 4 * 19
+        for line in lines:
+            size = abs(line["stored"])
+            expected = 0 if size <= line["threshold"] else size - soft * line["threshold"]
+            assert abs(line["forward"]) == pytest.approx(expected, abs=1e-6)
+    first = [next(row for row in rows if row["method"] == method and row["step"] == "0") for method in ("ste_hard", "ste_soft")]
+    assert first[0]["stored"] == first[1]["stored"]

@@ -1,0 +1,61 @@
+"""Several GPUs: which one a worker of the local launcher sees. (No GPU is needed: the runs are made on the CPU.)"""
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import launch as launcher
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+
+METHOD = '''
+import os
+from pathlib import Path
+
+from methods import Sparsifier
+
+
+class Seeing(Sparsifier):
+    def start(self, run, cycle):
+        Path(f"seen-{run.seed}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+'''
+
+
+@pytest.mark.parametrize("runs, gpus, jobs, expected", [
+    (9, [], 3, [(None, 1)] * 3),
+    (2, [], 3, [(None, 1)] * 2),
+    (9, [], None, [(None, 1)] * 4),
+    (9, ["0", "1"], 2, [("0", 2), ("1", 2)]),
+    (9, ["2", "3", "5"], None, [("2", launcher.PACK), ("3", launcher.PACK), ("5", launcher.PACK)]),
+    (1, ["0", "1"], 3, [("0", 3)]),
+])
+def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
+    monkeypatch.setattr(launcher, "cores", lambda: 4)
+    assert launcher.places(runs, gpus, jobs) == expected
+
+
+def test_a_run_on_imagenet_takes_all_gpus():
+    for task, expected in (("imagenet-resnet50", [("2,3", 1)]), ("cifar10-resnet20", [("2", 4), ("3", 4)])):
+        specs = [Spec(task, "st3", 0.9, seed) for seed in range(9)]
+        assert launcher.places(9, launcher.all_as_one(specs, ["2", "3"]), 4) == expected
+    assert launcher.places(9, launcher.all_as_one([Spec("imagenet-resnet50", "st3", 0.9, 0)], []), 4) == [(None, 1)] * 4
+
+
+@pytest.mark.parametrize("named, count, expected", [
+    (None, 2, ["0", "1"]), ("2, 5", 2, ["2", "5"]), ("GPU-a,GPU-b", 1, ["GPU-a"]), ("", 0, []), ("-1", 0, []), (None, 0, []),
+])
+def test_gpus_are_those_that_are_visible(named, count, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert launcher.gpus() == expected
+
+
+def test_each_worker_sees_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(METHOD)
+    monkeypatch.setattr(launcher, "gpus", lambda: ["4", "7"])
+    specs = [Spec("digits", "mine.py:Seeing", 0.0, seed, epochs=1) for seed in range(2)]
+    assert launcher.launch(specs, Store("results"), "data", jobs=1, report=lambda line: None) == []
+    assert sorted(path.read_text() for path in Path().glob("seen-*")) == ["4", "7"]

@@ -1,0 +1,34 @@
+"""`plan`: what is missing and what it costs, and nothing is run or stored. No time is tested."""
+import re
+
+import torch
+
+from benchmarks import launch as launcher
+from benchmarks import plan
+from benchmarks.__main__ import main
+from benchmarks.grid import Spec
+
+
+def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
+    words = ["digits", "--methods", "static", "lrr", "--sparsities", "0.9", "0.95", "--seeds", "2", "--results", str(tmp_path)]
+    assert main(["plan", *words, "--jobs", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "0 runs done, 8 missing" in said
+    assert re.search(r"digits static: 4 runs of \d+\.\d s", said)
+    assert re.search(r"digits lrr: 2 runs of \d+\.\d s", said)  # its levels are rows of one run
+    assert re.search(r"about \d+ minutes on this machine with 3 processes", said)
+    assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_plan_counts_the_runs_on_each_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(launcher, "gpus", lambda: ["0", "1"])
+    assert main(["plan", "digits", "--methods", "static", "--sparsities", "0.9", "--jobs", "2", "--results", str(tmp_path)]) == 0
+    assert "with 2 GPUs, 2 runs at a time on each" in capsys.readouterr().out
+
+
+def test_all_epochs_of_all_cycles_are_counted(monkeypatch):
+    """With a clock that counts its readings, time is the number of epochs and steps alone."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(plan.time, "monotonic", lambda: float(next(ticks)))
+    short, long = (plan.seconds_of(Spec("digits", "static", 0.9, 0, epochs=epochs), "data", torch.device("cpu")) for epochs in (2, 4))
+    assert long - short > 0 and abs(long / short - 2) < 0.2

@@ -1,0 +1,244 @@
+"""ProbMask, with worked numbers."""
+import pytest
+import torch
+from canonical import W, effective, near, step, training
+from scoring import linear_in_the_output, started
+from torch import nn
+
+from benchmarks.data import load
+from benchmarks.tasks import get_task
+from benchmarks.train import Trainer
+from methods import SparseModel, probmask
+from methods.base import Cycle
+from methods.probmask import project
+
+P = torch.tensor([1.2, 0.6, 0.1, -0.3, 0.9, 0.5], dtype=torch.float64)
+
+
+# ---- projection
+
+def test_projection():
+    assert project(P, 3) == near([1, 0.575, 0.075, 0, 0.875, 0.475])
+
+
+def test_projection_does_nothing_within_the_budget():
+    inside = P.clamp(0, 1)
+    assert torch.equal(project(inside, 4), inside)
+    assert torch.equal(project(P, 4), inside)  # clipped, not shifted
+
+
+@pytest.mark.parametrize("total", [0.5, 10, 300, 999])
+def test_projection_sums_to_the_budget(total):
+    p = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 1.4 + 0.2
+    projected = project(p, total)
+    assert projected.min() >= 0 and projected.max() <= 1
+    assert float(projected.sum()) == pytest.approx(min(total, float(p.clamp(0, 1).sum())), abs=1e-3)
+    assert not (torch.diff(projected[p.argsort()]) < 0).any()
+
+
+# ---- the relaxed mask
+
+def one_weight(monkeypatch, p, temperature=2.0):
+    """A training of one weight, 1, whose u0, u1 are .3, .6."""
+    run = training("probmask", 0.0, weight=torch.ones(1, 1, dtype=torch.float64))
+    run.model.method.p.data.fill_(p), run.model.method.temperature.fill_(temperature)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.tensor([0.3, 0.6], dtype=torch.float64).view(2, 1))
+    return run
+
+
+def test_relaxed_mask_and_its_derivative(monkeypatch):
+    run = one_weight(monkeypatch, 0.7)
+    assert probmask.noise(run.model.method.p) == pytest.approx(-0.8573538, abs=2e-7)  # a guard of 1e-7 inside the logarithms
+    (3 * run.model(torch.ones(1, 1, dtype=torch.float64))).sum().backward()
+    method = run.model.method
+    assert effective(run, torch.ones(1, 1)).item() == pytest.approx(0.4949722, abs=2e-7)
+    assert method.p.grad.item() == pytest.approx(3 * 2.3807116, abs=2e-6)
+    assert run.theta.grad.item() == pytest.approx(3 * 0.4949722, abs=5e-7)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_gradient_at_the_ends_is_finite(monkeypatch, p):
+    run = one_weight(monkeypatch, p, temperature=1.0)
+    run.model(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+    assert run.model.method.p.grad.isfinite().all()
+    assert bool(run.model.method.p.grad.any()) == (p == 0)
+
+
+def test_relaxed_mask_hardens_with_temperature():
+    run = training("probmask", 0.0, weight=torch.ones(100, 50, dtype=torch.float64))
+    method = run.model.method
+    method.p.data.fill_(0.3), method.temperature.fill_(1 / 0.03)
+    soft = effective(run, torch.ones(100, 50))
+    assert ((soft < 0.01) | (soft > 0.99)).double().mean() > 0.8
+    assert float((soft > 0.5).double().mean()) == pytest.approx(0.3, abs=0.03)
+    assert not torch.equal(soft, effective(run, soft))  # another mask at each pass
+
+
+# ---- schedules: with no gradient, all p are κ
+
+def schedule(epochs):
+    """{epoch: (κ, T)} at the start of each epoch of one step."""
+    run = training("probmask", 0.9, epochs=epochs, weight=torch.ones(10, 10, dtype=torch.float64), mask_lr=0.0, trials=1)
+    run._batches = lambda n: [(torch.ones(1, 10, dtype=torch.float64), torch.zeros(1, dtype=torch.long))]
+    seen = {}
+    for epoch in range(epochs):
+        p = run.model.method.p.detach()
+        assert float(p.max() - p.min()) < 1e-6
+        seen[epoch] = float(p.mean()), float(run.model.method.temperature)
+        step(run, torch.zeros(10, 10, dtype=torch.float64))
+    return seen
+
+
+def cubic(epoch, start, end, final=0.1):
+    return final + (1 - final) * (1 - (epoch - start) / (end - start)) ** 3
+
+
+def test_schedules_of_300_epochs():
+    seen = schedule(300)
+    assert all(seen[e][0] == 1 for e in range(49))
+    assert seen[114][0] == pytest.approx(0.2125, abs=1e-6)
+    expected = [cubic(49, 48, 180), cubic(179, 48, 180), 0.1, 0.1]
+    assert [seen[e][0] for e in (49, 179, 180, 299)] == pytest.approx(expected, abs=1e-6)
+    assert seen[150][1] == near(1 / 0.515)
+
+
+def test_schedules_of_160_epochs():
+    # whole epochs: ts = ⌊.16 · 160⌋ = 25, te = ⌊.6 · 160⌋ = 96
+    seen = schedule(160)
+    assert [seen[e][1] for e in (0, 80, 159)] == [near(1.0), near(1.9417476), near(27.7296360)]
+    assert [seen[e][0] for e in (25, 26, 60, 96)] == pytest.approx([1, cubic(26, 25, 96), cubic(60, 25, 96), 0.1], abs=1e-6)
+
+
+def test_fine_tuning_cycle():
+    method = SparseModel(nn.Linear(30, 20), "probmask", 0.5).method
+    assert method.cycles(300) == [Cycle(300), Cycle(20, lr=0.01)]  # a constant .001 where the recipe has .1
+
+
+# ---- steps
+
+def test_clipping_is_joint_and_sgd_leaves_p_alone():
+    run = training("probmask", 0.5, epochs=100)
+    run.clip, method, seen = 3.0, run.model.method, []
+    method.p.data.fill_(0.7)
+    adam = method.adam.step
+
+    def watched():
+        seen.append(torch.cat([run.theta.grad, method.p.grad]))
+        adam()
+    method.adam.step = watched
+    before = run.theta.detach().clone()
+    # so large that every gradient is clipped
+    after = step(run, 1000 * torch.ones_like(W))
+    assert float(seen[0].norm()) == pytest.approx(3, abs=1e-4)
+    assert 0 < float(seen[0][:6].norm()) < 2.999 and seen[0][6:].any()
+    assert after.flatten() == near(before - 0.1 * (seen[0][:6] + 1e-4 * before))
+    # Adam's first step is its learning rate, whatever the gradient
+    assert (method.p.detach() - 0.7).abs() == pytest.approx(6e-3 * seen[0][6:].sign().abs().numpy(), abs=1e-5)
+    assert method.p not in run.optimizer.state or not run.optimizer.state[method.p]
+
+
+def test_adam_has_a_cosine_schedule():
+    run = training("probmask", 0.5, epochs=10, steps_per_epoch=2)
+    rates = []
+    for _ in range(19):
+        step(run)
+        rates.append(run.model.method.adam.param_groups[0]["lr"])
+    assert rates[0] == rates[1] == 6e-3
+    assert rates[10:12] == [near(3e-3), near(3e-3)]
+
+
+def test_two_masks_on_the_same_batch():
+    trainer = Trainer(get_task("digits"), "probmask", 0.9, 0, {}, load("digits", "data"))
+    trainer.model.method.p.data.fill_(0.5)
+    inputs, weights, gradients = [], [], []
+    trainer.model.net.register_forward_pre_hook(lambda net, args: inputs.append(args[0]))
+    method = trainer.model.method
+
+    def watched(method, args, output):
+        weights.append(output)
+        output.register_hook(gradients.append)
+    method.register_forward_hook(watched)
+    seen = []
+    trainer.training.update = lambda batch: seen.append(trainer.model.theta.grad.clone())
+    torch.manual_seed(0)
+    trainer.step(*trainer.batches(1)[0])
+    assert len(inputs) == 2 and inputs[0] is inputs[1]
+    assert not torch.equal(*weights)
+    theta = trainer.model.theta.detach()
+    # each loss counts half: the sum of the two gradients is that of the mean
+    expected = sum(g * w.detach() / theta for g, w in zip(gradients, weights))
+    assert torch.allclose(seen[0], expected, atol=1e-6)
+
+
+# ---- hard masks
+
+def hardened(seed=0, **options):
+    batch = torch.eye(40), torch.ones(40, 25)
+    return started(nn.Linear(40, 25, bias=False), "probmask", 0.7, [batch], linear_in_the_output, seed=seed, **options)
+
+
+def test_evaluation_uses_a_hard_mask():
+    run = hardened()
+    method = run.model.method
+    method.p.data.fill_(0.3)
+    method.set_mask(method.p > run.random("evaluation"))
+    run.model.eval()
+    assert torch.equal(method(run.theta), run.theta * method.mask)
+    assert torch.equal(method(run.theta), method(run.theta))
+    assert float(method.mask.double().mean()) == pytest.approx(0.3, abs=0.06)
+
+
+@pytest.mark.parametrize("sampling", ["exact", "bernoulli"])
+def test_kept_fraction_over_many_draws(sampling):
+    run = hardened(sampling=sampling, trials=1)
+    method = run.model.method
+    p = torch.tensor([0.1, 0.5]).repeat(500)  # Σp is the budget, 300
+    masks = []
+    for run.step in range(400):
+        method.p.data.copy_(p)
+        method.harden(run)
+        masks.append(method.mask.clone())
+        assert torch.equal(method.p.detach(), method.mask.float())
+    counts = torch.stack(masks).sum(1)
+    frequency = torch.stack(masks).double().mean(0).view(500, 2)
+    assert method.exact == (sampling == "exact")
+    if sampling == "exact":
+        assert set(counts.tolist()) == {300}
+    else:
+        # Σ p (1 - p) = 170: a standard deviation of 13
+        assert 11 < counts.double().std() < 15.5
+        assert float(counts.double().mean()) == pytest.approx(300, abs=2.6)
+    assert frequency.mean(0) == pytest.approx([0.1, 0.5], abs=0.004)
+    # single weights: 400 draws have standard deviations of .015 and .025
+    assert (frequency - torch.tensor([0.1, 0.5])).abs().max(0).values.tolist() < [0.07, 0.12]
+
+
+def test_the_best_of_the_trials_is_kept():
+    run = hardened(trials=20)
+    method, losses, original = run.model.method, [], run.loss
+    method.p.data.fill_(0.3)
+
+    def watched(weights, x, y):
+        loss = original(weights, x, y).detach()
+        losses.append(float(loss))
+        return loss
+    run.loss = watched
+    method.harden(run)
+    assert len(losses) == 20 and len(set(losses)) > 10
+    assert watched(run.theta * method.mask, torch.eye(40), torch.ones(40, 25)) == min(losses)
+    assert run.model.training
+
+
+def test_hard_mask_stays_in_fine_tuning():
+    run = training("probmask", 0.5, epochs=30, trial_batches=1)
+    run._batches = lambda n: [(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.long))]
+    for _ in range(30):
+        step(run)
+    method = run.model.method
+    mask = method.mask.clone()
+    assert int(mask.sum()) == 3 and torch.equal(method.p.detach(), mask.double())
+    run.start(1)
+    for _ in range(2):
+        assert torch.equal(effective(run).flatten(), run.theta.detach() * mask)  # in training, too
+        step(run)
+    assert torch.equal(method.mask, mask) and torch.equal(method.p.detach(), mask.double())

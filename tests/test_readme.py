@@ -1,0 +1,34 @@
+"""README.md shows what is stored, and its tables are made from rows."""
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "reproduce"))
+readme = importlib.import_module("readme")
+
+
+def test_readme_shows_the_stored_rows():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "<!-- digits -->" in text
+    assert readme.filled(text, ROOT / "results") == text, "make them anew: python reproduce/readme.py"
+
+
+def test_a_table_is_made_from_its_rows(tmp_path):
+    (tmp_path / "digits").mkdir()
+    columns = "key suite task method options sparsity seed epochs precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds"
+    runs = [f"k{seed}{method},digits,digits,{method},,{sparsity},{seed},30,fp32,ok,{top1},,{got},1,1,1,1"
+            for method, sparsity, got in (("dense", 0.0, 0.0), ("st3", 0.9, 0.9), ("str_original", 0.9, 0.8))
+            for seed, top1 in enumerate((90, 92, 94))]
+    (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
+    assert "| `st3` | 92.00 ± 2.00 |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
+    assert "| `str_original` ¹ | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs" in text
+
+
+@pytest.mark.parametrize("text", ["<!-- digits -->", "<!-- nothing -->\n<!-- /nothing -->"])
+def test_a_wrong_mark_is_said(text, tmp_path):
+    with pytest.raises(ValueError, match="<!--"):
+        readme.filled(text, tmp_path)

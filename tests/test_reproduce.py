@@ -1,0 +1,245 @@
+"""The grids, and the figures drawn from their rows. Rows here are made up, in tmp_path only."""
+import csv
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import suites
+from benchmarks.grid import Grid, Spec, union
+from benchmarks.results import RUN_COLUMNS
+from methods import available
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIFT = {0: -1.0, 1: 0.0, 2: 2.0}  # of seeds 0, 1, 2
+
+
+def figure(name):
+    return suites.scripts()[name]
+
+
+def accuracy(spec):
+    return 90 - 10 * spec.sparsity + SHIFT[spec.seed]
+
+
+def row(spec, **changes):
+    """A finished row, whose last epoch is 5 points below the best validation epoch."""
+    return {"key": spec.key, "task": spec.task, "method": spec.method, "sparsity": spec.sparsity, "seed": spec.seed,
+            "epochs": spec.epochs or 160, "status": "ok", "top1": accuracy(spec) - 5, "top1_best_val": accuracy(spec), **changes}
+
+
+def store(folder, suite, rows):
+    (folder / suite).mkdir(parents=True, exist_ok=True)
+    with open(folder / suite / "runs.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, RUN_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(*words, hash_seed="0"):
+    """Runs a drawing command as a user does, in the repository root."""
+    env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def drawn(path):
+    with open(path) as file:
+        return {(line["method"], float(line["sparsity"])): line for line in csv.DictReader(file)}
+
+
+def note_of(name, suite, results, profile=None):
+    from drawing import note, runs_of
+
+    runs, taken = runs_of(figure(name).grid, suite, results, profile)
+    return note(runs, suite, taken), taken
+
+
+# ---- grids
+
+def test_key_is_stable():
+    # sha256 of {"method":"st3","seed":0,"sparsity":0.9,"task":"digits"}
+    assert Spec("digits", "st3", 0.9, 0).key == "bcd2f79066f7"
+    assert Spec("digits", "st3", 0.9, 0, epochs=10, precision="bf16", options={"gamma": 2, "a": "x"}).key == "4f6b898697af"
+
+
+def test_key_ignores_defaults_and_the_order_of_options():
+    plain = Spec("digits", "st3", 0.9, 0)
+    assert Spec("digits", "st3", 0.9, 0, epochs=None, precision=None, options=()) == plain
+    one = Spec("digits", "st3", 0.9, 0, options=(("a", 1), ("b", "2")))
+    other = Spec("digits", "st3", 0.9, 0, options=(("b", 2), ("a", "1")))
+    assert one.key == other.key != plain.key
+    assert len({plain.key, Spec("digits", "st3", 0.9, 1).key, Spec("digits", "st3", 0.9, 0, epochs=10).key}) == 3
+
+
+def test_dense_has_no_sparsity():
+    assert Spec("digits", "dense", 0.9, 0).key == Spec("digits", "dense", 0, 0).key
+    assert len(list(Grid(("digits",), ("dense", "st3"), (0.8, 0.9), (0, 1, 2)))) == 3 + 6
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"sparsity": 1}, "sparsity"), ({"sparsity": -0.1}, "sparsity"), ({"sparsity": "0.9"}, "sparsity"),
+    ({"sparsity": float("nan")}, "sparsity"), ({"seed": -1}, "seed"), ({"seed": 0.5}, "seed"), ({"epochs": 0}, "epochs"),
+    ({"task": ""}, "task"), ({"method": " "}, "method"), ({"precision": ""}, "precision"),
+    ({"options": (("a", 1), ("a", 2))}, "options"), ({"options": "ab"}, "options"),
+])
+def test_bad_spec_is_one_line(change, word):
+    with pytest.raises(ValueError, match=f"^{word} must [^\n]*$"):
+        Spec(**{"task": "digits", "method": "st3", "sparsity": 0.9, "seed": 0, **change})
+
+
+def test_command_carries_every_field():
+    spec = Spec("digits", "my file.py:Mine", 0.965, 2, epochs=8, precision="bf16", options={"note": "a b", "gamma": 0.5})
+    assert shlex.split(spec.command()) == [
+        "python", "-m", "benchmarks", "run", "--task", "digits", "--method", "my file.py:Mine", "--sparsity", "0.965",
+        "--seed", "2", "--epochs", "8", "--precision", "bf16", "--set", "gamma=0.5", "--set", "note=a b"]
+
+
+def test_union_keeps_order_and_has_no_duplicates():
+    first, second = (Grid(("digits",), methods, (0.9,), (0, 1)) for methods in (("b", "a"), ("a", "c")))
+    assert [(s.method, s.seed) for s in union(first, second)] == [("b", 0), ("b", 1), ("a", 0), ("a", 1), ("c", 0), ("c", 1)]
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_suite_holds_its_figures_and_its_profiles_never_mix(suite):
+    paper, quick = ({spec.key for spec in suites.grid(suite, profile)} for profile in suites.PROFILES)
+    assert not paper & quick
+    assert len(suites.grid(suite, "paper")) == len(paper) >= 3 * (1 + 3 * (len(available()) - 1))
+    assert {spec.key for script in suites.scripts().values() for spec in script.grid(suite, "paper")} <= paper
+
+
+def test_unknown_suite_or_profile():
+    for words in (("mnist", "paper"), ("digits", "fast")):
+        with pytest.raises(ValueError, match="unknown"):
+            suites.grid(*words)
+
+
+def test_grids_load_no_drawing_library():
+    done = run("-c", "import sys; from benchmarks import suites; suites.grid('cifar10'); "
+                     "print([m for m in ('pandas', 'seaborn', 'matplotlib') if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+# ---- drawing
+
+def test_figure_has_the_right_numbers_and_the_same_bytes_again(tmp_path):
+    store(tmp_path, "cifar10", [row(spec) for spec in suites.grid("cifar10", "paper")])
+    for out, hash_seed in (("a", "1"), ("b", "2")):
+        done = run("reproduce/figure5.py", "--results", tmp_path, "--out", tmp_path / out, hash_seed=hash_seed)
+        assert done.returncode == 0, done.stderr
+        for word in ("suite cifar10, profile paper", "best validation epoch", "ste_hard_rescale"):
+            assert word in done.stdout
+    for kind in ("pdf", "png", "csv"):
+        one, other = ((tmp_path / out / "cifar10" / f"figure5.{kind}").read_bytes() for out in "ab")
+        assert one == other and one
+    table = drawn(tmp_path / "a/cifar10/figure5.csv")
+    assert len(table) == 1 + 4 * 5
+    point = table["st3", 0.98]
+    assert float(point["mean"]) == pytest.approx(90 - 9.8 + 1 / 3, abs=1e-4)
+    assert float(point["std"]) == pytest.approx(statistics.stdev(SHIFT.values()), abs=1e-4)  # n - 1
+    assert point["seeds"] == "3" and point["epochs"] == "160"
+
+
+def test_last_epoch_where_there_was_no_validation(tmp_path):
+    store(tmp_path, "digits", [row(spec, top1_best_val="") for spec in suites.grid("digits", "paper")])
+    text, _ = note_of("figure1", "digits", tmp_path)
+    assert "at the last epoch" in text
+    assert run("reproduce/figure1.py", "--results", tmp_path, "--out", tmp_path).returncode == 0  # digits, as cifar10 has no rows
+    assert float(drawn(tmp_path / "digits/figure1.csv")["ste_soft", 0.9]["mean"]) == pytest.approx(90 - 9 + 1 / 3 - 5, abs=1e-4)
+
+
+def test_note_says_what_is_missing_or_failed(tmp_path):
+    specs = list(figure("figure1").grid("cifar10", "paper"))
+    rows = [row(spec) for spec in specs if (spec.method, spec.sparsity) != ("ste_soft", 0.95) or spec.seed == 0]  # without two
+    rows[0].update(status="failed", top1="", top1_best_val="")
+    store(tmp_path, "cifar10", rows)
+    text, _ = note_of("figure1", "cifar10", tmp_path)
+    assert "Missing: 3 of 33 runs (1 failed)." in text and "Fewer than 3 seeds: 2 of 11 points." in text and "Reduced" not in text
+
+
+def test_collapsed_seed_is_in_the_mean(tmp_path):
+    specs = list(figure("figure1").grid("cifar10", "paper"))
+    fallen = next(spec for spec in specs if (spec.method, spec.sparsity, spec.seed) == ("ste_hard", 0.99, 2))
+    store(tmp_path, "cifar10", [row(s, status="diverged", top1=10, top1_best_val="") if s == fallen else row(s) for s in specs])
+    from drawing import runs_of, summary
+
+    table = summary(runs_of(figure("figure1").grid, "cifar10", tmp_path)[0]).set_index(["method", "sparsity"])
+    assert table.loc[("ste_hard", 0.99), "mean"] == pytest.approx((80.1 - 1 + 80.1 + 10) / 3, abs=1e-4)
+    assert table.loc[("ste_hard", 0.99), "seeds"] == 3
+    assert "Diverged runs in the mean: 1." in note_of("figure1", "cifar10", tmp_path)[0]
+
+
+def test_finished_row_beats_an_earlier_or_later_failure(tmp_path):
+    specs = list(figure("figure1").grid("digits", "paper"))
+    failed = [row(spec, status="failed", top1="", top1_best_val="") for spec in specs]
+    store(tmp_path, "digits", failed + [row(spec) for spec in specs] + failed)
+    assert "Missing" not in note_of("figure1", "digits", tmp_path)[0]
+
+
+def test_profiles_are_never_mixed(tmp_path):
+    paper, quick = (list(figure("figure1").grid("cifar10", profile)) for profile in suites.PROFILES)
+    store(tmp_path, "cifar10", [row(spec) for spec in quick])
+    text, profile = note_of("figure1", "cifar10", tmp_path)
+    assert profile == "quick" and "Reduced runs: 8 of 160 epochs." in text
+    store(tmp_path, "cifar10", [row(spec) for spec in quick + paper[:1]])
+    text, profile = note_of("figure1", "cifar10", tmp_path)
+    assert profile == "paper" and "Missing: 32 of 33 runs" in text and "Reduced" not in text
+    assert note_of("figure1", "cifar10", tmp_path, "quick")[1] == "quick"
+
+
+def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    script = figure("figure1")  # whose folder is on the path then
+    from drawing import runs_of, save
+
+    store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "quick") if spec.method != "dense"])
+    runs, profile = runs_of(script.grid, "digits", tmp_path)
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
+    save("figure1", script.draw, runs, "digits", profile, tmp_path)
+    text = " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
+    assert "Missing: 3 of 21 runs." in text and "Reduced runs: 10 epochs" in text and "Miniature" in text
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--results", "{tmp}"), "bash run_all.sh digits\n"),
+    (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10\n"),
+    (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick\n"),
+    (("--results", "{tmp}/nowhere"), "no results folder"), (("--suite", "mnist"), "--suite"),
+    (("--suite", "imagenet"), "--suite"),
+    (("--results", "{tmp}/bad", "--suite", "digits"), "not a table of runs"),
+])
+def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said):
+    store(tmp_path / "bad", "digits", [])
+    (tmp_path / "bad/digits/runs.csv").write_text("a,b\n1,2\n")
+    from drawing import main
+
+    with pytest.raises(SystemExit) as stop:
+        main("figure5", figure("figure5").grid, figure("figure5").draw, [word.format(tmp=tmp_path) for word in words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and said in error and error.count("\n") == 1
+
+
+def test_all_figures_of_a_suite_in_one_process(tmp_path):
+    specs = figure("figure1").grid("digits", "paper")
+    store(tmp_path, "digits", [row(spec) for spec in specs])
+    done = run("-m", "reproduce", "digits", "--results", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 0 and "figure1: wrote" in done.stdout, done.stderr
+    assert (tmp_path / "out/digits/figure1.pdf").exists()
+    done = run("-m", "reproduce", "cifar10", "--results", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 0 and "figure5: skipped, no finished runs" in done.stdout
+    assert not (tmp_path / "out/cifar10").exists()
+
+
+def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    import reproduce.__main__ as command
+
+    store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: 1 / 0)
+    assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "figure1: failed, ZeroDivisionError" in said.err and "figure5: wrote" in said.out

@@ -1,0 +1,68 @@
+"""Committed rows can be made again: one of digits at random, whole, and the first epoch of one of CIFAR-10 where its images are.
+
+On the machine of the row every number is the same; another processor adds in another order, and what is chaotic (a long training) ends
+elsewhere. So the start has to be the same up to rounding, and the end near.
+"""
+import csv
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from benchmarks import data
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+from benchmarks.run import run
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def rows_of(suite, table):
+    with open(RESULTS / suite / f"{table}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def spec_of(row):
+    """The Spec of a stored row."""
+    options = dict(pair.split("=", 1) for pair in row["options"].split())
+    for epochs in (None, int(row["epochs"])):
+        for precision in (None, row["precision"]):
+            spec = Spec(row["task"], row["method"], float(row["sparsity"]), int(row["seed"]), epochs, precision, options)
+            if spec.key == row["key"]:
+                return spec
+    raise AssertionError(f"no command makes the row {row['key']}")
+
+
+@pytest.mark.parametrize("suite", sorted(path.parent.name for path in RESULTS.glob("*/runs.csv")))
+def test_every_row_has_its_command(suite):
+    rows = rows_of(suite, "runs")
+    covered = {row["key"] for row in rows if row["cycles"] and int(row["cycles"]) > 1}  # a level of a longer run may have no own one
+    assert rows and all(spec_of(row) for row in rows if row["key"] not in covered)
+
+
+def test_a_row_of_digits_is_made_again(tmp_path):
+    rows = [row for row in rows_of("digits", "runs") if row["cycles"] == "1" and row["status"] == "ok"]
+    row = random.SystemRandom().choice(rows)
+    again = run(spec_of(row), Store(tmp_path))
+    assert (again["nnz"], again["prunable"]) == (int(row["nnz"]), int(row["prunable"])) or row["method"] in ("str_original", "dst_mask"), row
+    assert again["top1"] == pytest.approx(float(row["top1"]), abs=2 if float(row["top1"]) > 95 else 30), row
+
+
+def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
+    folder = os.environ.get("DATA_DIR")
+    if not folder or not Path(folder, "cifar-10-batches-py").is_dir():
+        pytest.skip("DATA_DIR names no folder with CIFAR-10")
+    row = random.SystemRandom().choice([row for row in rows_of("cifar10", "runs") if row["cycles"] == "1" and row["status"] == "ok"])
+    stored = next(line for line in rows_of("cifar10", "curves") if line["key"] == row["key"] and line["epoch"] == "0")
+    spec = spec_of(row)
+    task, options = settle(spec)
+    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data.load(task.dataset, folder, task.validation))
+    for _ in trainer.steps():
+        if trainer.progress.curves:
+            break
+    again = trainer.progress.curves[0]
+    assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.03), row
+    assert again["sparsity"] == pytest.approx(float(stored["sparsity"]), abs=1e-6) and again["lr"] == float(stored["lr"])

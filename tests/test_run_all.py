@@ -1,0 +1,163 @@
+"""`run_all.sh` as a user starts it, in a copy of the project. Nothing is installed: the Python in `.venv` stands for this one."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PIP = """#!/bin/bash
+# runs this Python; pip is not called, only noted
+if [[ "$1 $2" = "-m pip" && $3 = install ]]; then
+    echo "$@" >> "$PIP_CALLS"; sleep 0.5; echo "what pip says"; exit "${PIP_STATUS:-0}"
+fi
+exec "%s" "$@"
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of what `run_all.sh` needs, without `.venv`."""
+    root = tmp_path / "project"
+    for name in ("benchmarks", "methods", "reproduce"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("run_all.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    return root
+
+
+@pytest.fixture
+def installed(project):
+    """The same with a `.venv` that is complete."""
+    executable(project / ".venv" / "bin" / "python", PIP % sys.executable)
+    shutil.copy(project / "pyproject.toml", project / ".venv" / "installed")
+    return project
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def environment(root, **changes):
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "DATA_DIR", "PYTHONPATH")}
+    return {**env, "PIP_CALLS": str(root / "pip_calls"), **changes}
+
+
+def start(root, *words, cwd=None, **changes):
+    return subprocess.run(["bash", str(root / "run_all.sh"), *map(str, words)], cwd=cwd or root, env=environment(root, **changes),
+                          capture_output=True, text=True)
+
+
+def pip_calls(root):
+    return (root / "pip_calls").read_text().splitlines() if (root / "pip_calls").exists() else []
+
+
+def refused(done, *texts):
+    """Exit status 2 and one line on stderr that has these texts."""
+    line, = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: ") and all(text in line for text in texts), done
+    return True
+
+
+# ---- arguments
+
+@pytest.mark.parametrize("words, texts", [
+    (["digit"], ["'digit'", "digits cifar10 cifar100 imagenet"]),
+    (["cifar10", "--profile", "fast"], ["'fast'", "paper", "quick"]),
+    (["digits", "--seeds", "many"], ["--seeds", "many"]),
+    (["digits", "--sparcity", "0.9"], ["--sparcity"]),
+])
+def test_bad_arguments_are_refused_before_any_installation(project, words, texts):
+    makes_no_venv = f'#!/bin/bash\n[[ $1 = -m ]] && exit 1\nexec "{sys.executable}" "$@"\n'
+    python = executable(project / "python", makes_no_venv)
+    assert refused(start(project, *words, PYTHON=str(python)), *texts)
+
+
+@pytest.mark.parametrize("words, texts", [
+    (["--sparsity", "1.2"], ["1.2", "[0, 1)"]),
+    (["digits", "--methods", "rgl"], ["'rgl'", "rigl"]),
+    (["cifar10", "--data", "nowhere"], ["nowhere", "--data"]),
+    (["digits", "--results", "pyproject.toml"], ["pyproject.toml", "--results"]),
+])
+def test_what_cannot_be_run_is_refused_in_one_line(installed, words, texts):
+    done = start(installed, *words)
+    assert refused(done, *texts) and not done.stdout and not pip_calls(installed)
+
+
+def test_data_folder_of_the_environment_is_checked_too(installed):
+    assert refused(start(installed, DATA_DIR="/nowhere"), "/nowhere", "DATA_DIR")
+
+
+# ---- a whole start
+
+def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_path):
+    """Started from another folder, whose relative paths count."""
+    (tmp_path / "mine.py").write_text("from methods import Sparsifier\n\n\nclass Broken(Sparsifier):\n"
+                                      "    def after_step(self, run):\n        raise RuntimeError('as planned')\n")
+    words = ["--methods", "dense", "mine.py:Broken", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1",
+             "--results", "rows", "--profile", "quick"]
+    done = start(installed, *words, cwd=tmp_path)
+    assert done.returncode == 1 and "mine.py:Broken" in done.stderr and "as planned" in done.stderr, done
+    assert "figure1" in done.stdout and "Traceback" not in done.stderr
+    rows = (tmp_path / "rows" / "digits" / "runs.csv").read_text()
+    assert "dense" in rows and not (installed / "results").exists() and not pip_calls(installed)
+
+
+def test_figures_are_drawn_of_what_is_there(installed):
+    done = start(installed, "digits", "--methods", "dense", "--seeds", "1", "--jobs", "1", "--profile", "quick")
+    assert done.returncode == 0 and not done.stderr, done
+    assert (installed / "figures" / "digits" / "figure1.pdf").stat().st_size > 1000
+
+
+# ---- .venv
+
+def test_environment_is_made_once_and_again_when_the_requirements_change(installed):
+    (installed / ".venv" / "installed").unlink()
+    first = start(installed, "setup")
+    assert first.returncode == 0 and "setting up" in first.stdout and "pip says" not in first.stdout + first.stderr, first
+    assert len(pip_calls(installed)) == 1 and pip_calls(installed)[0].endswith("-e .")
+    second = start(installed, "setup")
+    assert second.returncode == 0 and not second.stdout and len(pip_calls(installed)) == 1
+    with open(installed / "pyproject.toml", "a") as file:
+        file.write("# another requirement\n")
+    assert start(installed, "setup").returncode == 0 and len(pip_calls(installed)) == 2
+
+
+def test_installation_that_failed_is_shown_and_tried_again(installed):
+    (installed / ".venv" / "installed").unlink()
+    done = start(installed, "setup", PIP_STATUS="1")
+    assert done.returncode == 2 and "what pip says" in done.stderr and done.stderr.splitlines()[-1].startswith("error: "), done
+    assert start(installed, "setup").returncode == 0 and len(pip_calls(installed)) == 2
+
+
+def test_two_starts_at_once_install_once(installed):
+    (installed / ".venv" / "installed").unlink()
+    both = [subprocess.Popen(["bash", "run_all.sh", "setup"], cwd=installed, env=environment(installed), stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    if shutil.which("flock"):
+        assert len(pip_calls(installed)) == 1, said
+
+
+@pytest.mark.parametrize("python, texts", [
+    ("sys.exit('version_info' in sys.argv[2])", ["3.10"]),                # too old
+    ("sys.exit('ensurepip' in sys.argv[2])", ["virtual environments"]),   # Debian's without python3-venv
+    ("sys.exit('-m' in sys.argv and 'no room')", [".venv", "no room"]),   # the disk is full
+])
+def test_python_that_cannot_be_used_is_refused_in_one_line(project, python, texts):
+    stub = executable(project / "python", f"#!{sys.executable}\nimport sys\nsys.argv += ['', '']\n"
+                      f"if sys.argv[1] == '--version':\n    print('Python 3.10')\nelif sys.argv[1] != '-':\n    {python}\n")
+    assert refused(start(project, "setup", PYTHON=str(stub)), *texts)
+
+
+def test_tests_get_their_options_and_status(installed):
+    (installed / "test_one.py").write_text("def test_one():\n    assert 0\n")
+    done = start(installed, "test", "test_one.py", "-k", "one")
+    assert done.returncode == 1 and "1 failed" in done.stdout, done
+    assert start(installed, "test", "test_one.py", "-k", "two").returncode == 5  # pytest: nothing was collected

@@ -1,0 +1,125 @@
+"""Sparse layers: outputs and gradients against torch's dense layers; keys of connections as edges."""
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import nn
+
+from methods.sparse import conv
+from methods.sparse.conv import SparseConv2d
+from methods.sparse.edges import contains, distinct, none, pairs
+from methods.sparse.linear import SparseLinear
+
+KINDS = [
+    dict(kernel_size=3, padding=1), dict(kernel_size=3, padding=1, stride=2), dict(kernel_size=1), dict(kernel_size=1, stride=2),
+    dict(kernel_size=1, padding=1), dict(kernel_size=3, padding=2, dilation=2), dict(kernel_size=(3, 5), padding="same"),
+    dict(kernel_size=5, stride=(2, 3), dilation=(1, 2)), dict(kernel_size=3, padding=(0, 1)), dict(kernel_size=7, stride=2, padding=3),
+    dict(kernel_size=2, stride=3, padding=1), dict(kernel_size=2, padding=2), dict(kernel_size=3, padding=1, padding_mode="circular"),
+]
+
+
+def sparse(module, density=0.4):
+    """The sparse form of a layer at some of its connections: (layer, keys, values, dense weight of the same)."""
+    flat = module.weight.detach().movedim(1, -1).flatten()
+    keys = (torch.rand(len(flat)) < density).nonzero().flatten()
+    layer = (SparseLinear if isinstance(module, nn.Linear) else SparseConv2d)(module, module.weight.shape)
+    layer.pattern = layer.pattern_of(keys)
+    layer.values = flat[keys].clone().requires_grad_()
+    mask = torch.zeros(len(flat)).index_fill_(0, keys, 1).view(module.weight.movedim(1, -1).shape).movedim(-1, 1)
+    return layer, keys, (module.weight * mask).detach().requires_grad_()
+
+
+def check(module, x, plain):
+    """Outputs, both gradients, and the gradients at all connections."""
+    layer, keys, weight = sparse(module)
+    x, other = x.requires_grad_(), x.detach().clone().requires_grad_()
+    y, expected = layer(x), plain(other, weight)
+    assert y.shape == expected.shape and torch.allclose(y, expected, rtol=0, atol=1e-12)
+    delta = torch.randn_like(expected)
+    y.backward(delta.clone()), expected.backward(delta.clone())
+    dense = weight.grad.movedim(1, -1).flatten()
+    assert torch.allclose(x.grad, other.grad, rtol=0, atol=1e-12)
+    assert torch.allclose(layer.values.grad, dense[keys], rtol=0, atol=1e-11)
+    everywhere = layer.pattern_of(torch.arange(len(dense)))
+    assert torch.allclose(layer.sampled(everywhere, x.detach(), delta), dense, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("piece, layout", [(2**9, torch.contiguous_format), (2**9, torch.channels_last), (2**20, torch.channels_last)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(f"{k}={v}" for k, v in kind.items()))
+def test_convolutions(kind, groups, piece, layout, monkeypatch):
+    monkeypatch.setattr(conv, "PIECE", piece)  # cut into pieces, the last one smaller, and in one
+    torch.manual_seed(0)
+    module = nn.Conv2d(4, 8, groups=groups, dtype=torch.float64, **kind)
+    x = torch.randn(5, 4, 9, 10, dtype=torch.float64).contiguous(memory_format=layout)
+    check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (6,), (3, 5, 6), (2, 1500, 6)])
+def test_linear(shape):
+    torch.manual_seed(0)
+    module = nn.Linear(6, 4, dtype=torch.float64)
+    check(module, torch.randn(shape, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias))
+
+
+@pytest.mark.parametrize("module", [nn.Linear(5, 4), nn.Conv2d(2, 4, 3, 2, padding=1, groups=2), nn.Conv2d(3, 2, 1)])
+def test_gradcheck(module):
+    torch.manual_seed(0)
+    module = module.double()
+    layer, _, _ = sparse(module, 0.6)
+    x = torch.randn((3, 5) if isinstance(module, nn.Linear) else (2, module.in_channels, 4, 5), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, values: layer.apply(x, values), (x, layer.values))
+
+
+def test_no_connection_and_one():
+    module = nn.Conv2d(2, 3, 3, dtype=torch.float64)
+    layer = SparseConv2d(module, module.weight.shape)
+    x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
+    for keys in (none(), torch.tensor([17])):
+        layer.pattern = layer.pattern_of(keys)
+        layer.values = torch.ones(len(keys), dtype=torch.float64, requires_grad=True)
+        weight = torch.zeros(54, dtype=torch.float64).index_fill_(0, keys, 1).view(3, 3, 3, 2).movedim(-1, 1)
+        assert torch.allclose(layer(x), module._conv_forward(x, weight, module.bias))
+        layer(x).sum().backward()
+        assert layer.values.grad.shape == keys.shape
+
+
+# ---- edges
+
+@pytest.mark.parametrize("k, barred", [(5, 0), (5, 20), (40, 10), (80, 20), (0, 3)])
+def test_distinct_draws_are_uniform_over_what_is_free(k, barred):
+    generator = torch.Generator().manual_seed(0)
+    closed = 1000 + torch.arange(0, 100, 100 // barred if barred else 200)[:barred]
+    count = torch.zeros(1100)
+    for _ in range(2000):
+        keys = distinct(1000, 1100, k, torch.cat([torch.tensor([3]), closed, torch.tensor([5000])]), generator)
+        assert len(keys) == k and (keys.diff() > 0).all() and not contains(keys, closed).any()
+        count[keys] += 1
+    free = torch.ones(1100, dtype=torch.bool)
+    free[:1000] = free[closed] = False
+    assert not count[~free].any()
+    if 0 < k < int(free.sum()):
+        assert chisquare(count[free].numpy()).pvalue > 0.001
+
+
+def test_more_than_is_free_is_refused():
+    with pytest.raises(ValueError, match="cannot draw 81 of 80 free connections"):
+        distinct(0, 100, 81, torch.arange(20))
+
+
+def test_edges_beyond_32_bits():
+    keys = distinct(10**11, 2 * 10**11, 1000, none(), torch.Generator().manual_seed(0))
+    assert len(keys) == 1000 and keys.min() >= 10**11 and keys.max() < 2 * 10**11
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pairs_follow_outputs_times_inputs(groups):
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs = torch.tensor([1.0, 2, 0, 5]), torch.tensor([[1.0, 0, 3], [0, 2, 2]])[:groups]
+    count = torch.zeros(12)
+    for _ in range(4000):
+        count[pairs(outputs, inputs, 1, generator)] += 1
+    # a group's outputs have inputs of their own, which sum to one
+    share = inputs / inputs.sum(1, keepdim=True)
+    expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
+    assert not count[expected == 0].any()
+    assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001

@@ -1,0 +1,135 @@
+"""`SparseModel` in a loop of one's own: saving, inputs and outputs of all kinds, nonsense."""
+import copy
+import io
+
+import pytest
+import torch
+from networks import Keywords, Loop, small_vit
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import methods
+from methods import SparseModel, Training
+
+every_method = pytest.mark.parametrize("name", methods.available())
+
+
+def flat(module):
+    return torch.cat([value.double().flatten() for value in module.state_dict().values() if torch.is_tensor(value)])
+
+
+def stored(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return file
+
+
+@every_method
+def test_saved_training_goes_on_bit_for_bit(name):
+    whole, resumed = Loop("odd", name), Loop("odd", name, seed=1)
+    whole.training.start()
+    for _ in range(2):
+        whole.step()
+    state, copied = stored(whole.state()), copy.deepcopy(whole)
+    pickled = torch.load(stored((whole.model, whole.optimizer, whole.training.state_dict())), weights_only=False)
+    for _ in range(3):
+        whole.step(), copied.step()
+    expected = flat(whole.model)
+    assert torch.equal(expected, flat(copied.model))
+    resumed.load(torch.load(state, weights_only=True))
+    resumed.x, resumed.y = whole.x, whole.y
+    assert not torch.equal(expected, flat(resumed.model))
+    for _ in range(3):
+        resumed.step()
+    assert torch.equal(expected, flat(resumed.model))
+    model, optimizer, state = pickled  # whole objects
+    again = Loop("odd", name)
+    again.model, again.optimizer, again.x, again.y = model, optimizer, whole.x, whole.y
+    again.training = Training(model, optimizer, 5, 1, batches=again.batches)
+    again.training.load_state_dict(state)
+    for _ in range(3):
+        again.step()
+    assert torch.equal(expected, flat(model))
+
+
+@every_method
+def test_several_arguments_and_a_dictionary(name):
+    model, y = SparseModel(Keywords(), name, 0.5), torch.randint(10, (3,))
+    batch = {"a": torch.randn(3, 6), "b": torch.randn(3, 4), "scale": 0.5}, y
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [batch] * n,
+                   criterion=lambda output, y: cross_entropy(output["logits"], y))
+    run.start()
+    cross_entropy(model(**batch[0])["logits"], y).backward()
+    run.update(batch)
+    assert not model.method.exact or int(model.method.mask.sum()) == model.method.budget_at(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@every_method
+def test_half_precision(name, dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10)).to(dtype)
+    x, y = torch.randn(4, 8, 6, dtype=dtype), torch.randint(10, (4,))
+    model = SparseModel(net, name, 0.7)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.01), 1, 2, batches=lambda n: [(x, y)] * n)
+    run.start()
+    for _ in range(2):
+        cross_entropy(model(x).float(), y).backward()
+        run.update((x, y))
+    assert model.theta.dtype == torch.float32 and model(x).dtype == dtype
+    assert {value.dtype for value in model.export().state_dict().values()} == {dtype}
+    assert not model.method.exact or int(model.method.mask.sum()) == model.method.budget_at(0)
+
+
+def test_hooks_do_not_pile_up():
+    # the dense method hands theta itself to the network
+    model = SparseModel(nn.Linear(3, 2), "dense")
+    for _ in range(3):
+        model.dense_gradient = None
+        model(torch.ones(1, 3)).sum().backward()
+    assert torch.equal(model.dense_gradient, torch.ones(6)) and not model.theta._backward_hooks
+
+
+# ---- nonsense is refused in one line
+
+def refused(action, *words):
+    with pytest.raises((ValueError, FloatingPointError)) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 300 and all(word in message for word in words), message
+
+
+@every_method
+def test_nothing_to_prune(name):
+    refused(lambda: SparseModel(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), name, 0.5), "no weight that can be pruned")
+    refused(lambda: SparseModel(nn.LSTM(3, 4), name, 0.5), "no weight that can be pruned")
+
+
+def test_a_budget_below_one_weight_per_layer():
+    for name in set(methods.available()) - {"dense", "dnw"}:  # dnw rounds up in each layer: one weight is left at any sparsity
+        net = small_vit()
+        refused(lambda: SparseModel(net, name, 0.9999), "0.9999", "layers")
+        assert net(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+@every_method
+def test_a_loss_that_is_no_number(name):
+    loop = Loop("lstm", name)
+    with torch.no_grad():
+        loop.model.net.head.bias.fill_(torch.nan)
+    with pytest.raises((ValueError, FloatingPointError), match=r"\A[^\n]*(NaN|finite)[^\n]*\Z"):
+        loop.training.start()
+        for _ in range(5):
+            loop.step()
+
+
+def test_networks_that_are_none():
+    x = nn.Linear(3, 2), nn.Linear(3, 2).double()
+    refused(lambda: SparseModel(lambda x: x, "gmp", 0.5), "nn.Module")
+    refused(lambda: SparseModel(nn.Sequential(nn.LazyLinear(3)), "gmp", 0.5), "0.weight", "lazy")
+    refused(lambda: SparseModel(nn.Sequential(*x), "gmp", 0.5), "dtype")
+    refused(lambda: SparseModel(x[0], "gmp", 0.5, skip=("wieght",)), "wieght")
+    refused(lambda: SparseModel(x[0], "gmp", 0.5, skip="weight"), "no weight that can be pruned")
+    nn.init.constant_(x[0].bias, torch.inf)
+    refused(lambda: SparseModel(x[0], "gmp", 0.5), "infinity", "bias")

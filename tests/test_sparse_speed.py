@@ -1,0 +1,68 @@
+"""The bookkeeping of the measurements of sparse storage, on digits. No time is tested."""
+import csv
+
+import pytest
+
+from benchmarks import sparse_growth, sparse_speed, sparse_training
+from benchmarks.results import write_table
+
+SMALL = ["--widths", "0.0625", "--rounds", "1", "--device", "cpu"]
+
+
+def measured(folder, module, *words):
+    assert module.main([*SMALL, "--results", str(folder), *words]) == 0
+    with open(folder / "performance" / f"{module.__name__.partition('.')[2]}.csv", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert reader.fieldnames == module.COLUMNS
+    return rows
+
+
+def test_steps(tmp_path):
+    words = ["--tasks", "digits-mlp", "--steps", "1", "--update-rounds", "1"]
+    rows = measured(tmp_path, sparse_speed, *words, "--sparsities", "0.9", "0.95")
+    found = {(row["sparsity"], row["storage"]): row for row in rows}
+    assert set(found) == {(s, m) for s in ("0.9", "0.95") for m in ("masked", "sparse", "auto")} and len(rows) == 6
+    for row in rows:
+        assert all(row[name] for name in sparse_speed.COLUMNS if name != "dense_layers")
+        assert (row["storage"] == "auto") == bool(row["dense_layers"])
+        assert int(row["prunable"]) == 64 * (64 + 64 + 10)
+        assert 0 < float(row["state_mb"]) < float(row["peak_mb"]) and float(row["update_ms"]) > 0
+    masked = found["0.9", "masked"]
+    assert masked["ratio"] == "1.0"
+    # weights, gradient and momentum in 4 bytes, a mask in one, besides 138 biases
+    assert float(masked["state_mb"]) == pytest.approx((13 * 8832 + 12 * 138) / 2**20, abs=2e-3)
+    assert float(found["0.95", "sparse"]["state_mb"]) < float(found["0.9", "sparse"]["state_mb"])
+    masked["step_ms"] = "-1"
+    write_table(tmp_path / "performance" / "sparse_speed.csv", sparse_speed.COLUMNS, rows)
+    again = measured(tmp_path, sparse_speed, *words, "--sparsities", "0.95")
+    assert len(again) == 6 and [row["step_ms"] for row in again].count("-1") == 1
+
+
+def test_peak_is_of_what_is_allocated_at_one_time():
+    import torch
+
+    def work():
+        for _ in range(3):
+            a = torch.empty(1000)
+            b = torch.empty(500)
+            del a, b
+    assert sparse_speed.peak_bytes(work, torch.device("cpu")) == pytest.approx(6000, abs=200)
+
+
+def test_growth(tmp_path):
+    rows = measured(tmp_path, sparse_growth, "--nnz", "500", "--batch-size", "32")
+    assert {row["method"] for row in rows} == {"gse_uniform", "gse_grabo", "gse_graest", "rigl"}
+    assert all(row["width"] == "64" and row["nnz"] == "500" and float(row["update_ms"]) > 0 < float(row["peak_mb"]) for row in rows)
+
+
+def test_training(tmp_path):
+    rows = measured(tmp_path, sparse_training, "--tasks", "digits-mlp", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9")
+    assert {row["storage"] for row in rows} == {"masked", "sparse"}
+    assert all(row["top1"] and row["peak_memory_mb"] and row["epochs"] == "1" for row in rows) and rows[0]["nnz"] == rows[1]["nnz"]
+
+
+def test_bad_arguments(tmp_path, capsys):
+    for words in (["--rounds", "0"], ["walk"], ["--tasks", "digit"], ["--sparsities", "2", "--tasks", "digits"]):
+        assert sparse_speed.main([*words, "--results", str(tmp_path)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,170 @@
+"""Sparse storage as the suite and a user have it: nothing of dense size, the automatic choice of forms, runs that resume."""
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks import train
+from benchmarks.grid import Spec
+from benchmarks.tasks import settle
+from methods import SparseModel, Training
+from methods.sparse.linear import SparseLayer
+from test_every_method import small_digits
+
+
+def linear():
+    return nn.Sequential(nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 600), nn.ReLU(), nn.Linear(600, 600)), torch.randn(4, 600)
+
+
+def convolutional():
+    return nn.Sequential(nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 128, 3, 2, padding=1),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(2, 128, 4, 4)
+
+
+def largest_allocation(call):
+    """Bytes of the largest piece of memory that torch allocates in `call()`, those inside its operations included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profile:
+        call()
+    return max(event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
+
+
+def trainer(net, x, method, sparsity=0.99, storage="sparse", **options):
+    options = {} if method == "static" else dict(interval=2, update_end=1.0, scope="global", **options)
+    model = SparseModel(net, method, sparsity, storage=storage, allocation="er_gse", **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    y = torch.zeros(len(x), dtype=torch.int64)
+    run = Training(model, optimizer, 10, 1, batches=lambda n: [(x, y)] * n, clip=1.0)
+    run.start()
+
+    def steps(n):
+        for _ in range(n):
+            cross_entropy(model(x), y).backward()
+            run.update((x, y))
+    return run, steps
+
+
+@pytest.mark.parametrize("method", ["static", "set", "gse_uniform", "gse_grabo", "gse_graest", "rigl"])
+@pytest.mark.parametrize("build", [linear, convolutional])
+def test_nothing_of_dense_size_is_allocated(build, method):
+    torch.manual_seed(0)
+    net, x = build()
+    dense = min(p.nbytes for p in net.parameters() if p.ndim > 1)
+    run, steps = trainer(net, x, method)
+    keys = run.method.keys
+    largest = largest_allocation(lambda: steps(4))
+    assert method == "static" or not torch.equal(keys, run.method.keys)
+    if method == "rigl":  # its gradient is dense: the watch sees it
+        assert largest >= dense
+    else:
+        assert largest < dense / 2
+    held = [run.theta, run.theta.grad, run.method.keys, *run.optimizer.state[run.theta].values()]
+    held += [value for layers in run.model.layers for layer in layers for value in vars(layer.pattern).values()]
+    assert max(t.nbytes for t in held if torch.is_tensor(t)) < dense / 2
+
+
+def test_a_network_whose_dense_form_does_not_fit():
+    """Twice 1.6 GB in float32; built, trained and grown without them."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(20_000, 20_000), nn.ReLU(), nn.Linear(20_000, 20_000))
+    made = []
+
+    def work():
+        run, steps = trainer(net, torch.randn(4, 20_000), "gse_graest", 0.9999)
+        steps(2)
+        made.append(run)
+    assert largest_allocation(work) < 4e6
+    assert len(made[0].theta) == 80_000 and made[0].theta.isfinite().all()
+
+
+# ---- the automatic choice
+
+def test_auto_is_the_sparse_network_with_other_products(monkeypatch, capsys):
+    def measure(layer, x):
+        layer.seconds, layer.dense = (2.0, 1.0), layer.shape[0] == 128 or layer.shape[1] == 600
+    monkeypatch.setattr(SparseLayer, "measure", measure)
+    for build in (linear, convolutional):
+        runs = []
+        for storage in ("sparse", "auto"):
+            torch.manual_seed(0)
+            net, x = build()
+            run, steps = trainer(net.double(), x.double(), "gse_graest", storage=storage)
+            steps(5)
+            runs.append(run)
+        sparse, auto = runs
+        assert torch.equal(sparse.method.keys, auto.method.keys)
+        assert torch.allclose(sparse.theta, auto.theta, rtol=0, atol=1e-10)
+        assert {form for form, *_ in auto.model.forms().values()} == {"dense"}
+        assert all(layer.pattern is None for layers in auto.model.layers for layer in layers)
+        assert set(form for form, *_ in sparse.model.forms().values()) == {"sparse"}
+        assert torch.allclose(auto.model.export()(x.double()), auto.model(x.double()))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].startswith("storage auto: 0 of 3 layers compute sparse; faster dense: 0.weight (1e+03 ms, sparse 2e+03)")
+
+
+def test_auto_measures_once_and_its_choice_is_saved(capsys):
+    torch.manual_seed(0)
+    net, x = convolutional()
+    run, steps = trainer(net, x, "static", storage="auto")
+    run.model.eval()(x)
+    assert {form for form, *_ in run.model.forms().values()} == {"undecided"}
+    run.model.train()
+    steps(3)
+    forms = run.model.forms()
+    for form, sparse, dense in forms.values():
+        assert min(sparse, dense) > 0 and form == ("dense" if dense < sparse else "sparse")
+    assert capsys.readouterr().err.count("storage auto") == 1
+    again, _ = trainer(convolutional()[0], x, "static", storage="auto")
+    again.model.load_state_dict(run.model.state_dict())
+    assert [form for form, *_ in again.model.forms().values()] == [form for form, *_ in forms.values()]
+    assert torch.equal(run.model.eval()(x), again.model.eval()(x)) and not capsys.readouterr().err
+
+
+# ---- runs of the suite
+
+def suite_trainer(method, seed=0, sparsity=0.9, **options):
+    task, chosen = settle(Spec("digits", method, sparsity, seed, 3, options={"storage": "sparse", **options}))
+    return train.Trainer(task, method, sparsity, seed, chosen, small_digits())
+
+
+@pytest.mark.parametrize("method", ["static", "set", "rigl", "gse_uniform", "gse_grabo", "gse_graest"])
+def test_a_run_resumes_bit_for_bit(method):
+    options = {} if method == "static" else {"interval": "3", "init": "sparse"}
+    whole, states = suite_trainer(method, **options), []
+
+    def save(trainer):
+        file = io.BytesIO()
+        torch.save(trainer.state_dict(), file)
+        states.append(file.getvalue())
+    whole.run(save=save)
+    resumed = suite_trainer(method, seed=1, **options)
+    resumed.seed = resumed.training.seed = 0
+    resumed.load_state_dict(torch.load(io.BytesIO(states[1]), weights_only=True))
+    resumed.run()
+    assert torch.equal(whole.model.theta, resumed.model.theta) and torch.equal(whole.model.method.keys, resumed.model.method.keys)
+    assert repr(whole.progress.curves) == repr(resumed.progress.curves)
+    assert len(whole.model.theta) == whole.model.method.budget
+    torch.manual_seed(1)  # the graph follows from the seed alone
+    again = suite_trainer(method, **options)
+    fresh = suite_trainer(method, **options)
+    assert torch.equal(again.model.method.keys, fresh.model.method.keys) and torch.equal(again.model.theta, fresh.model.theta)
+
+
+def test_where_no_update_comes_the_first_graph_has_the_budget():
+    options = dict(interval="1000", allocation="er_gse", scope="global")
+    whole = suite_trainer("gse_uniform", sparsity=0.5, init="sparse", **options)
+    assert len(whole.model.theta) < whole.model.method.budget
+    whole.training.start()
+    assert len(whole.model.theta) == whole.model.method.budget and whole.model.theta.all()
+    with pytest.raises(ValueError, match="redistribute"):
+        suite_trainer("gse_uniform", sparsity=0.5, **options).training.start()
+
+
+@pytest.mark.parametrize("method, options, words", [
+    ("st3", {}, "storage='sparse' is for static, set, rigl"), ("set", {"storage": "dense"}, "storage takes masked or sparse or auto"),
+    ("set", {"count_switches": "true"}, "needs storage=masked")])
+def test_nonsense_is_refused(method, options, words):
+    with pytest.raises(ValueError, match=words):
+        suite_trainer(method, **options)

@@ -1,0 +1,193 @@
+"""ST-3, ST-3σ and the straight-through arms, with worked numbers."""
+import pytest
+import torch
+from canonical import DENSE_STEP, G, W, backward, effective, linear, momentum, near, step, training
+from torch import nn
+
+from benchmarks.models import build
+from methods import SparseModel, Training
+
+AT_ONCE = {"ramp_power": 0}  # the final sparsity from the first step on
+MASK = [[1, 0, 0], [0, 1, 1]]
+B = torch.tensor([[0.51, -0.6]], dtype=torch.float64)
+
+FORWARD = [  # (method, rescale, effective weights at s = .5, where the threshold is .25)
+    ("st3", "smoothed", [[0.3976369, 0, 0], [0, 0.0535336, -0.1606007]]),
+    ("st3", "paper", [[0.4, 0, 0], [0, 0.0535714, -0.1607143]]),
+    ("ste_soft_rescale", "smoothed", [[0.3976369, 0, 0], [0, 0.0535336, -0.1606007]]),
+    ("ste_soft", "off", [[0.25, 0, 0], [0, 0.05, -0.15]]),
+    ("ste_hard", "off", [[0.5, 0, 0], [0, 0.3, -0.4]]),
+    ("ste_hard_rescale", "paper", [[0.8, 0, 0], [0, 0.3214286, -0.4285714]]),
+    ("ste_hard_rescale", "smoothed", [[0.7952738, 0, 0], [0, 0.3212013, -0.4282684]]),
+]
+
+
+@pytest.mark.parametrize("method, rescale, expected", FORWARD)
+def test_forward_and_straight_through_step(method, rescale, expected):
+    run = training(method, 0.5, rescale=rescale, **AT_ONCE)
+    assert run.model.method.mask.view(2, 3).tolist() == [[bool(m) for m in row] for row in MASK]
+    assert effective(run) == near(expected)
+    assert torch.equal(backward(run), G)
+    run.optimizer.zero_grad()
+    assert step(run) == near(DENSE_STEP, digits=9)
+
+
+@pytest.mark.parametrize("method, defaults", [("st3", "smoothed"), ("st3_sigma", "smoothed"), ("ste_hard_rescale", "smoothed"),
+                                              ("ste_soft", "off"), ("ste_hard", "off")])
+def test_default_rescale(method, defaults):
+    chosen, default = (training(method, 0.5, **AT_ONCE, **options) for options in ({"rescale": defaults}, {}))
+    assert torch.equal(effective(chosen), effective(default))
+
+
+def test_scale_of_each_filter():
+    for rescale, scale in (("paper", [1.6, 1.0714286]), ("smoothed", [1.5905477, 1.0706711])):
+        q = effective(training("ste_hard_rescale", 0.5, rescale=rescale, **AT_ONCE))
+        assert [(q / W)[0, 0].item(), (q / W)[1, 1].item()] == near(scale)
+
+
+def test_l1_norm_per_filter():
+    whole = W.abs().sum(1)
+    for method, expected in (("ste_hard_rescale", whole), ("st3", [0.4, 0.2142857])):
+        q = effective(training(method, 0.5, rescale="paper", **AT_ONCE))
+        assert q.abs().sum(1) == near(expected)
+
+
+def test_scale_of_an_empty_filter_is_finite():
+    weight = torch.tensor([[1.0, 2, 3], [0.1, 0.2, 0.3]], dtype=torch.float64)
+    for rescale in ("smoothed", "paper"):
+        run = training("st3", 0.5, weight=weight, rescale=rescale, **AT_ONCE)
+        assert torch.equal(effective(run, weight)[1], torch.zeros(3, dtype=torch.float64))
+        assert torch.isfinite(run.model.method.gain).all()
+
+
+@pytest.mark.parametrize("method, options, expected", [
+    ("ste_hard_rescale", {"rescale": "smoothed"}, [[1.5905477, 0, 0], [0, -0.2676678, 4.2826843]]),
+    ("ste_hard", {}, [[1, 0, 0], [0, -0.25, 4]]),
+    ("st3", {"rescale": "smoothed"}, [[1.5905477, 0, 0], [0, -0.2676678, 4.2826843]]),
+    ("ste_soft", {}, [[1, 0, 0], [0, -0.25, 4]]),
+])
+def test_arms_without_straight_through(method, options, expected):
+    run = training(method, 0.5, straight_through=False, **options, **AT_ONCE)
+    assert effective(run) == near(effective(training(method, 0.5, **options, **AT_ONCE)), digits=12)
+    assert backward(run) == near(expected)
+    assert run.model.method.gradient == "masked"
+
+
+@pytest.mark.parametrize("method", ["st3", "st3_sigma", "ste_hard", "ste_hard_rescale", "ste_soft"])
+def test_before_the_ramp_equals_dense(method):
+    arm, dense = training(method, 0.9, epochs=160), training("dense", epochs=160)
+    for _ in range(4):  # the ramp begins after five steps
+        assert torch.equal(effective(arm), arm.theta.view(2, 3))
+        assert torch.equal(step(arm), step(dense))
+
+
+def test_soft_is_continuous_at_the_threshold_and_hard_is_not():
+    weight = torch.randn(100, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    smallest = {method: effective(training(method, 0.5, weight=weight, **AT_ONCE), weight).abs().flatten().sort().values[5000]
+                for method in ("ste_soft", "ste_hard")}
+    assert 0 < smallest["ste_soft"] < 1e-3
+    assert smallest["ste_hard"] == pytest.approx(0.674, abs=0.02)  # the median of |N(0, 1)|
+
+
+def test_momentum_of_inactive_weights_accumulates():
+    run = training("st3", 0.5, **AT_ONCE)
+    step(run)
+    assert run.model.method.mask.view(2, 3).tolist() == [[True, False, False], [False, True, True]]
+    assert momentum(run) == near(G + 1e-4 * W)
+    step(run, torch.zeros_like(G))
+    assert momentum(run) == near(0.9 * G, digits=3)
+
+
+def test_masked_weights_may_return():
+    run = training("st3", 0.5, **AT_ONCE)
+    assert effective(run)[0, 2] == 0
+    step(run, torch.tensor([[0.0, 0, -20], [0, 0, 0]], dtype=torch.float64))
+    assert run.theta[2] > 2 and effective(run)[0, 2] > 0
+
+
+# ---- schedule
+
+def at(run, epoch, batch):
+    """The sparsity that the step `batch` of `epoch` leaves."""
+    run.step = epoch * run.steps_per_epoch + batch
+    return run.method.scheduled(run, run.step + 1)
+
+
+def test_cubic_schedule():
+    run = training("st3", 0.9, epochs=160, steps_per_epoch=352)
+    for epoch, batch, sparsity in ((0, 0, 0), (4, 351, 0), (5, 0, 0.0001023), (5, 351, 0.0355221), (42, 175, 0.7875),
+                                   (79, 351, 0.9), (80, 0, 0.9), (159, 351, 0.9)):
+        assert at(run, epoch, batch) == near(sparsity), (epoch, batch)
+    assert run.method.scheduled(run, 0) == 0
+
+
+def test_schedule_by_epoch_changes_only_between_epochs():
+    by_step, by_epoch = (training("st3", 0.9, epochs=160, steps_per_epoch=352, ramp_granularity=g) for g in ("step", "epoch"))
+    assert at(by_epoch, 42, 0) == at(by_epoch, 42, 175) == at(by_epoch, 42, 350) == at(by_step, 41, 351)
+    assert at(by_epoch, 42, 351) == at(by_step, 42, 351) > at(by_epoch, 42, 350)
+    assert at(by_epoch, 159, 0) == 0.9
+
+
+def test_mean_sparsity_of_the_ramp():
+    run = training("st3", 0.9, epochs=160, steps_per_epoch=10)
+    assert sum(at(run, e, b) for e in range(160) for b in range(10)) / 1600 == pytest.approx(0.7663983, abs=5e-4)
+
+
+def test_mask_follows_the_schedule_at_every_step():
+    weight = torch.randn(30, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    run = training("st3", 0.95, epochs=16, steps_per_epoch=4, weight=weight)
+    seen = []
+    for t in range(64):
+        step(run, torch.zeros_like(weight))
+        x = min(max((t + 1 - 2) / 30, 0), 1)
+        s = 0.95 * (1 - (1 - x) ** 3)
+        seen.append(int(run.method.mask.sum()))
+        assert seen[-1] == (1200 - int(1199 * s) - 1 if s else 1200), t
+        assert torch.equal(effective(run, weight).flatten() != 0, run.method.mask)
+    assert seen[0] == 1200 and len(set(seen)) > 25 and seen[-1] == 60
+
+
+@pytest.mark.parametrize("threshold, kept", [("quantile_lerp", 3), ("topk_exact", 3), ("kth_value", 4)])
+def test_threshold_primitives_at_a_third(threshold, kept):
+    # of 6 at .45: 6 - floor(5 · .45) - 1, round(6 · .55), 6 - int(6 · .45)
+    run = training("ste_hard", 0.45, threshold=threshold, **AT_ONCE)
+    assert run.model.method.budget == int(run.model.method.mask.sum()) == (effective(run) != 0).sum() == kept
+
+
+@pytest.mark.parametrize("method", ["st3", "st3_sigma", "ste_hard", "gmp"])
+def test_nnz_of_resnet20(method):
+    for sparsity, nnz in ((0.8, 54_179), (0.9, 27_090), (0.95, 13_545), (0.98, 5_418), (0.99, 2_709)):
+        model = SparseModel(build("resnet20", 10), method, sparsity, **AT_ONCE)
+        Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+        assert model.layout.size == 270_896
+        assert model.method.budget == nnz == int(model.method.mask.sum()) == int((model.method(model.theta) != 0).sum())
+
+
+# ---- ST-3σ
+
+def two_layers(method, sparsity, **options):
+    model = SparseModel(nn.Sequential(linear(W), linear(B)), method, sparsity, **options, **AT_ONCE)
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    return model.theta.detach(), model.method.mask, model.method(model.theta).detach()
+
+
+@pytest.mark.parametrize("method, options, sparsity, kept", [
+    ("st3_sigma", {"norm": "fan_in"}, 0.6, [0.5, 0.51, -0.6]),
+    ("st3_sigma", {"norm": "shape_sum"}, 0.6, [0.5, -0.4, -0.6]),
+    ("st3_sigma", {}, 0.6, [0.5, -0.4, -0.6]),
+    ("st3_sigma", {"norm": "numel"}, 0.75, [0.5, -0.4]),
+    ("st3_sigma", {"norm": "shape_sum"}, 0.75, [0.5, -0.6]),
+    ("st3", {}, 0.75, [0.51, -0.6]),
+])
+def test_sigma_ranking(method, options, sparsity, kept):
+    theta, mask, _ = two_layers(method, sparsity, **options)
+    assert theta[mask].tolist() == kept
+
+
+def test_sigma_thresholds_are_in_raw_units():
+    theta, mask, q = two_layers("st3_sigma", 0.6, norm="shape_sum", rescale="off")
+    threshold = (theta.abs() - q.abs())[mask]
+    assert threshold == near([0.396035, 0.396035, 0.511280], digits=6)
+    theta, mask, q = two_layers("st3_sigma", 0.6, norm="shape_sum", rescale="paper")
+    k_w, k_b = 0.8 / 0.5, 1.11 / 0.6
+    assert q[0] == near(k_w * (0.5 - 0.396035), digits=5) and q[7] == near(-k_b * (0.6 - 0.511280), digits=5)

@@ -1,0 +1,52 @@
+"""The measurements of throughput and of scaling, in miniature. No time is tested."""
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scaling, throughput
+
+real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
+
+
+@pytest.fixture(autouse=True)
+def all_cores():
+    """The measurement keeps to one core, this process does not stay there."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@real
+def test_throughput_of_both_loops(tmp_path):
+    words = ["--results", str(tmp_path), "--rounds", "1", "--steps", "1", "--workers", "0", "--device", "cpu", "--precisions", "bf16"]
+    assert throughput.main(words) == throughput.main([*words, "--packs", "2"]) == 0
+    rows = rows_of(tmp_path / "performance" / "throughput.csv")
+    assert [(row["loop"], row["method"], row["precision"], row["runs"]) for row in rows] == [
+        ("plain", "static", "fp32", "1"), ("suite", "st3", "bf16", "1"), ("suite", "st3", "bf16", "2")]
+    assert all(float(row["images_per_second"]) > 0 for row in rows) and float(rows[0]["ratio"]) == 1
+
+
+@pytest.mark.parametrize("words", [["--task", "digits"], ["--device", "cuda:99"], ["--sparsity", "2"], ["--data", "nowhere"]])
+def test_bad_arguments_of_throughput(words, capsys, tmp_path):
+    assert throughput.main(["--results", str(tmp_path), "--device", "cpu", *words]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@real
+def test_scaling_of_width_and_selection(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "WIDTHS", (0.25, 0.5))
+    monkeypatch.setattr(scaling, "SIZES", (100, 1000))
+    assert scaling.main(["--results", str(tmp_path), "--rounds", "1", "--parts", "width", "selection", "--device", "cpu"]) == 0
+    assert scaling.main(["--results", str(tmp_path), "--rounds", "1", "--parts", "selection", "--device", "cpu"]) == 0
+    rows = rows_of(tmp_path / "performance" / "scaling.csv")
+    assert [(row["part"], row["method"], float(row["x"])) for row in rows] == [
+        ("selection", "", 100), ("selection", "", 1000), ("width", "dense", 0.25), ("width", "dense", 0.5), ("width", "st3", 0.25),
+        ("width", "st3", 0.5)]
+    assert all(float(row["value"]) > 0 for row in rows)
