@@ -28,9 +28,16 @@ def start(*words, wait=0, specs=SPECS):
 
 
 def wait_for(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
+    """Whether it came to be before the process ended, which a fast machine may see sooner than this look at it."""
+    while process.poll() is None:
+        if condition():
+            return True
         time.sleep(0.05)
+    return condition()
+
+
+def steps_made(folder):
+    return sum(len(path.read_text().split()) for path in folder.glob("steps-*"))
 
 
 def stamps(store):
@@ -43,14 +50,18 @@ def test_killed_at_random_moments(undisturbed, tally, folder):
     store, lost, twice, stopped = Store("results"), 0, 0, {}
     for trial in range(TRIALS):
         draw = random.Random(trial)
-        process = start("--jobs", "2", wait=0.02)
+        process, begun = start("--jobs", "2", wait=0.02), steps_made(folder)
+        moment = draw.randrange(-5, EPOCHS * STEPS * 3)  # in steps of all runs together; below 0: while it starts
         if trial % 2 == 0:
-            time.sleep(draw.uniform(0, 12))  # from its first moment on
+            if moment < 0:
+                time.sleep(draw.uniform(0, 3))
+            else:
+                wait_for(lambda: steps_made(folder) - begun >= moment, process)
             process.kill(), process.wait(), process.stdout.close()  # its workers may be there for a moment
             stopped = stamps(store)
             continue
-        wait_for(lambda: held(store), process)
-        time.sleep(draw.uniform(0, 3))
+        if wait_for(lambda: held(store), process):
+            time.sleep(draw.uniform(0, 3))
         victims = list(held(store).values())
         if victims:
             os.kill(draw.choice(victims)["pid"], signal.SIGKILL)
@@ -74,7 +85,7 @@ def test_interrupted_by_ctrl_c(undisturbed, tally, folder):
     """The runs write checkpoints within an epoch, and the second start makes the steps that are missing."""
     store, specs = Store("results"), [SPECS[0], SPECS[2]]
     process = start("--jobs", "2", wait=0.1, specs=specs)
-    wait_for(lambda: all(store.checkpoint(spec.key).exists() for spec in specs), process)
+    assert wait_for(lambda: all(store.checkpoint(spec.key).exists() for spec in specs), process), process.communicate()[0]
     os.killpg(process.pid, signal.SIGINT)
     began = time.monotonic()
     said, _ = process.communicate()
