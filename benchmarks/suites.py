@@ -7,7 +7,9 @@ from benchmarks.grid import Grid, union
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
 SEEDS = (0, 1, 2)
-TASKS = {"digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50"}
+TASKS = {  # by suite, or by suite and profile
+    "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
+    ("cifar10", "quick"): "cifar10-resnet20w8"}
 PAPER_EPOCHS = {"cifar10": 160, "cifar100": 160, "imagenet": 100}  # ST-3's recipes; digits is not in the papers
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
@@ -15,12 +17,13 @@ SIZES = {
     ("digits", "paper"): ((0.9, 0.95, 0.98), None),
     ("digits", "quick"): ((0.9, 0.95, 0.98), 10),
     ("cifar10", "paper"): ((0.8, 0.9, 0.95, 0.98, 0.99), None),
-    ("cifar10", "quick"): ((0.9, 0.95, 0.98), 8),
+    ("cifar10", "quick"): ((0.9, 0.95, 0.98), 6),
     ("cifar100", "paper"): ((0.8, 0.9, 0.95, 0.98, 0.99), None),
     ("cifar100", "quick"): ((0.9, 0.95, 0.98), 8),
     ("imagenet", "paper"): ((0.8, 0.9, 0.95, 0.965, 0.98, 0.99), None),
     ("imagenet", "quick"): ((0.9, 0.95, 0.98), 5),
 }
+
 
 def suite_grid(suite, profile, methods):
     """The Grid of these methods on the suite's default task, at the sparsities, seeds and epochs of suite and profile.
@@ -32,7 +35,8 @@ def suite_grid(suite, profile, methods):
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
     sparsities, epochs = SIZES[suite, profile]
-    return Grid((TASKS[suite],), tuple(methods), sparsities, SEEDS, epochs)
+    task = TASKS.get((suite, profile), TASKS[suite])
+    return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
 
 
 def scripts():

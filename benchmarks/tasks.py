@@ -63,6 +63,7 @@ TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
     "cifar10-resnet20": Task("cifar10", "resnet20", **ST3),
+    "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, **ST3),  # 8, 16 and 32 channels: what CPUs can compare, not the paper's
     "cifar10-vgg11": Task("cifar10", "vgg11", **ST3),
     "cifar100-wrn34x2": Task("cifar100", "wrn34x2", **ST3),
     "imagenet-resnet50": Task("imagenet", "resnet50", **IMAGENET),
@@ -74,6 +75,7 @@ TASKS = {
 PRECISIONS = ("bf16", "tf32", "fp32")
 CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "digits"), "storage": ("masked", "sparse", "auto"),
            "schedule": ("steps", "cosine")}
+REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half the paper's."}
 LEAST = {"batch_size": 1, "epochs": 1, "lr": 1e-12, "width": 1e-3}
 
 

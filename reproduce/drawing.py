@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
 from benchmarks.suites import PAPER_EPOCHS, PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
-from benchmarks.tasks import TASKS  # noqa: E402
+from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
 from published import citation, compare, title  # noqa: E402
 from rows import NoRows, make, runs_of, summary  # noqa: E402
 
@@ -63,8 +63,7 @@ def note(runs, suite, profile, lead=None):
     text = lead or f"Mean ± s.d. over seeds; test accuracy at the {epoch}."
     if done["last"].any() and not done["last"].all() and not lead:
         text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
-    if suite == "digits":
-        text += " Miniature on digits, not the paper's task."
+    text += "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
     if len(done) < len(runs):
         why = ", ".join(f"{count} {status}" for status, count in runs.status[runs.accuracy.isna()].value_counts().items())
         text += f" Missing: {len(runs) - len(done)} of {len(runs)} runs" + (f" ({why})." if why else ".")

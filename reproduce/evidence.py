@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from drawing import TASKS
+from drawing import REDUCED, TASKS
 from published import title
 from rows import read_rows
 
@@ -50,7 +50,7 @@ class Evidence:
     @property
     def full(self):
         """Whether these are runs as the papers made them: their task, their epochs."""
-        return self.task != "digits" and self.epochs >= TASKS[self.task].epochs
+        return self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""

@@ -42,7 +42,7 @@ def draw(runs, figure):
 
     series = (runs.method + " " + runs.options).str.strip()
     tasks = list(runs.task.unique())
-    small = tasks[0] in ("digits", "cifar10-resnet20")
+    small = tasks[0].startswith(("digits", "cifar10-resnet20"))
     usual = [*ONE_CYCLE, *CYCLES]
     shown = [(tasks[0], usual)] + [(tasks[0], AUGMENTATION)] * small + [(task, usual) for task in tasks[1:]]
     figure.set_size_inches(7 if len(shown) > 1 else 3.4, 2.9 if len(shown) < 3 else 5.0)

@@ -9,7 +9,7 @@ from evidence import NEAR, Evidence, Part, runs_of, verdict
 from published import published
 from rows import NoRows, value_of
 
-RESNET20, VGG11, WRN = "cifar10-resnet20", "cifar10-vgg11", "cifar100-wrn34x2"
+RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet56", "vgg16", "vit"))
 GSE100 = tuple(task for task in GSE if task.startswith("cifar100"))
 NO_STE = " straight_through=False"
@@ -235,7 +235,7 @@ def judged(claim, runs, results):
     found = []
     if runs is None:
         return found
-    for task in (*tasks, *(task for task in (RESNET20, "digits") if task not in tasks)):
+    for task in (*tasks, *(task for task in (RESNET20, WIDTH8, "digits") if task not in tasks)):
         if task in TASKS:
             for epochs in sorted(runs.epochs[(runs.task == task) & (runs.epochs <= TASKS[task].epochs)].unique(), reverse=True):
                 e = Evidence(runs, task, int(epochs))
