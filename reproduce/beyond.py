@@ -7,10 +7,18 @@ from drawing import COLOURS, LINES, MARKERS, main, suite_grid
 from published import published, title
 from rows import POINT, NoRows, runs_of, summary
 
-METHODS = {"feather": "Feather", "dpf": "DPF", "acdc": "AC/DC", "powerprop_gmp": "Powerprop + GMP", "lamp_oneshot": "LAMP one-shot",
-           "lamp_imp": "LAMP-IMP", "cyclic_static": "cyclic static", "sculpt": "SCULPT", "snfs": "SNFS", "mest": "MEST", "mest_s": "MEST, soft",
-           "srigl": "SRigL", "spartan": "Spartan", "movement": "movement", "dst_mask": "DST, thresholds", "chts": "CHTs", "cht": "CHT",
-           "fisher_diag": "OBD, diagonal", "lrr_feather": "LRR + Feather (ours)", "granet_gse": "GraNet + GSE (ours)"}
+GROUPS = {
+    "Pruned while trained": {
+        "feather": "Feather", "dpf": "DPF", "acdc": "AC/DC", "powerprop_gmp": "Powerprop + GMP", "spartan": "Spartan",
+        "movement": "movement", "dst_mask": "DST, thresholds", "fisher_diag": "OBD, diagonal"},
+    "Sparse to sparse": {
+        "snfs": "SNFS", "mest": "MEST", "mest_s": "MEST, soft", "srigl": "SRigL", "chts": "CHTs", "cht": "CHT",
+        "granet_gse": "GraNet + GSE (ours)"},
+    "One shot and cycles": {
+        "lamp_oneshot": "LAMP one-shot", "lamp_imp": "LAMP-IMP", "cyclic_static": "cyclic static", "sculpt": "SCULPT",
+        "lrr_feather": "LRR + Feather (ours)"},
+}
+METHODS = {name: label for group in GROUPS.values() for name, label in group.items()}
 NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
 OTHERS = ("gmp", "gradual", "str", "probmask", "dnw", "lrr", "imp", "snip", "grasp", "synflow", "static", "set", "granet", "topkast")
 # (paper, method): the start of the variant that is drawn
@@ -49,10 +57,21 @@ def source(grid, suite, results, profile=None):
     return runs, profile or "paper"
 
 
+def lines(axes, tables, styles, measure):
+    """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow."""
+    for rows, fill in zip(tables, ({}, dict(mfc="white", mew=0.6, linestyle=""))):
+        rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
+        for method, style in styles.items():
+            points = rows[rows.method == method].dropna(subset=[measure])
+            if len(points):
+                axes.plot(points[measure], points["mean"], **{"ms": 3, "lw": 0.7, **style, **fill})
+
+
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
     import seaborn as sns
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator
 
     measured = runs.astype({"achieved_sparsity": float, "train_flops_fraction": float}).groupby(POINT, sort=False)
@@ -62,38 +81,40 @@ def draw(runs, figure):
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else list(runs.task.unique())
     palette, tables = sns.color_palette("colorblind"), []
-    styles = {method: dict(color=palette[COLOURS[i % len(COLOURS)]], marker=MARKERS[i % len(MARKERS)], label=label, zorder=3)
-              for i, (method, label) in enumerate(METHODS.items())}
-    styles.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
-                   for (method, label), line, marker in zip(NAMED.items(), LINES, "ph8")})
-    styles.update({method: dict(color="0.8", label="the papers' others", zorder=1) for method in OTHERS})
-    figure.set_size_inches(6.8, 0.9 + 2.4 * len(tasks))
-    for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
+    background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
+    background.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
+                       for (method, label), line, marker in zip(NAMED.items(), LINES, "ph8")})
+    present = set(own.method) | set(hollow.method[hollow.task.isin(tasks)])
+    groups = {name: group for name, group in GROUPS.items() if present & group.keys()} or GROUPS
+    figure.set_size_inches(1 + 2 * len(groups), 1.4 + 3.6 * len(tasks))
+    panels = figure.subplots(2 * len(tasks), len(groups), squeeze=False, sharex="row", sharey="row")
+    for index, task in enumerate(tasks):
         tables += [own[own.task == task], hollow[hollow.task == task]]
-        for axes, column in zip(pair, ("density", "train_flops")):
-            for rows, fill in ((tables[-2], {}), (tables[-1], dict(mfc="white", mew=0.6, linestyle=""))):
-                rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
-                for method, style in styles.items():
-                    points = rows[rows.method == method].dropna(subset=[column])
-                    if len(points):
-                        axes.plot(points[column], points["mean"], **{"ms": 3, "lw": 0.7, **style, **fill})
-                if not fill:
-                    for mean in rows[rows.method == "dense"]["mean"]:
-                        axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
-            axes.set_xscale("log")
         shown = pd.concat(tables[-2:]).query("method != 'dense'").astype({"mean": float, "sparsity": float})
-        if len(shown):  # a few that fail entirely would hide what the others differ by
-            low, high = shown["mean"].quantile(0.15), shown["mean"].max()
-            pair[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)
-        ticks = [t for t in (0.2, 0.1, 0.05, 0.02, 0.01) if shown.sparsity.min() - 0.05 <= 1 - t <= shown.sparsity.max() + 0.001]
-        pair[0].set_xticks(ticks, [f"{100 - 100 * t:g}" for t in ticks])
-        pair[0].invert_xaxis()
-        pair[0].minorticks_off()
-        pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
-        pair[1].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        pair[1].xaxis.set_major_formatter("{x:g}")
-        pair[1].minorticks_off()
-        pair[1].set(xlabel="Training FLOPs / dense")
+        for column, (name, group) in enumerate(groups.items()):
+            styles = {**background, **{method: dict(color=palette[COLOURS[i]], marker=MARKERS[i], linestyle=LINES[i % len(LINES)], zorder=3)
+                                       for i, method in enumerate(group)}}
+            for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
+                lines(axes, tables[-2:], styles, measure)
+                for mean in tables[-2][tables[-2].method == "dense"]["mean"]:
+                    axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
+                if len(shown):  # a few that fail entirely would hide what the others differ by
+                    low, high = shown["mean"].quantile(0.15), shown["mean"].max()
+                    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)
+                axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",
+                         xlabel="Sparsity (%)" if measure == "density" else "Training FLOPs / dense")
+                axes.minorticks_off()
+            above, below = panels[2 * index:2 * index + 2, column]
+            ticks = [t for t in (0.2, 0.1, 0.05, 0.02, 0.01) if shown.sparsity.min() - 0.05 <= 1 - t <= shown.sparsity.max() + 0.001]
+            above.set_xticks(ticks, [f"{100 - 100 * t:g}" for t in ticks])
+            above.xaxis.set_inverted(True)
+            below.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            below.xaxis.set_major_formatter("{x:g}")
+            if not index:
+                handles = [Line2D([], [], ms=4, lw=0.8, label=label, **styles[method])
+                           for method, label in group.items() if method in present]
+                above.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), title=name, title_fontsize=7, ncols=2,
+                             fontsize=5.5, frameon=False, columnspacing=0.8, handlelength=2.2)
     return pd.concat(tables).drop(columns=["variant"], errors="ignore")
 
 

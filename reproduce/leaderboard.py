@@ -1,16 +1,20 @@
 """The leaderboard: every method of a suite at every task and sparsity, as picture, tables and one HTML page.
 
-Picture: test accuracy against training FLOPs (multiples of dense), one panel for each task and sparsity, the Pareto front joined.
+Picture: test accuracy against training FLOPs (multiples of dense), one panel for each task and sparsity, the Pareto front joined and
+named; of the others only the papers' three and methods from a file have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
+import math
 import textwrap
 from pathlib import Path
 
 from drawing import COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
+from published import title
 from rows import make
 
 from benchmarks.suites import SIZES
 
+NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
 FILES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 
@@ -45,7 +49,7 @@ def board_of(suite, results, profile=None):
 
 
 def draw(table, figure):
-    """Draws the ranked methods of the table of `board_of` into the empty figure."""
+    """Draws the ranked methods of the table of `board_of` into the empty figure: a panel and the names of its front for each cell."""
     import seaborn as sns
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -53,27 +57,23 @@ def draw(table, figure):
 
     palette, panels = sns.color_palette("colorblind"), cells(table)
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
-    labels = sorted(shown.label.unique())
-    # colour and marker go on at different lengths, so that a pair comes back after 90 methods
-    style = {label: dict(color=palette[COLOURS[i % len(COLOURS)]], marker=MARKERS[i % len(MARKERS)], linestyle="",
-                         markersize=4.5 if MARKERS[i % len(MARKERS)] in "*PX" else 3.5) for i, label in enumerate(labels)}
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure.set_size_inches(WIDTH, 1.5 * lines + 0.1 * -(-len(labels) // 4) + 0.7)
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True)
-    for axis in axes.flat[len(panels):]:
-        axis.set_axis_off()
-    for axis, (task, sparsity, cell) in zip(axes.flat, panels):
+    own = sorted(label for label in shown.label.unique() if ":" in label)  # methods from a file
+    style = {label: dict(color=palette[COLOURS[i % len(COLOURS)]], marker=MARKERS[i % len(MARKERS)], markersize=4.5, **EDGE)
+             for i, label in enumerate((*NAMED, *own))}
+    other = dict(color="0.72", marker="o", markersize=2.5, markeredgewidth=0)
+    figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
+    pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
+    for (axis, names), (task, sparsity, cell) in zip(pairs, panels):
         points = cell.loc[cell.index.intersection(shown.index)]
         floor = lowest(points["mean"])
         for line in points.to_dict("records"):
-            edge = dict(markeredgecolor="black", markeredgewidth=0.7) if line["front"] else EDGE
-            axis.plot(line["train_flops"], max(line["mean"], floor), clip_on=False, **edge, **style[line["label"]])
+            axis.plot(line["train_flops"], max(line["mean"], floor), linestyle="", clip_on=False, zorder=2 + (line["label"] in style),
+                      **style.get(line["label"], {**other, "color": "0.3"} if line["front"] else other))
         below = points[points["mean"] < floor]
         if len(below):
             axis.text(0.98, 0.03, f"↓ {len(below)} below", transform=axis.transAxes, ha="right", fontsize=5)
         best = points[points.front].sort_values("train_flops")
-        axis.plot(best.train_flops, best["mean"], color="0.4", linewidth=0.8, zorder=1)
+        axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
         for mean in cell["mean"][cell.method == "dense"]:
             axis.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), zorder=0)
         axis.set_xscale("log")
@@ -81,20 +81,36 @@ def draw(table, figure):
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
-        axis.set_ylim(bottom=floor)
-        axis.set_title(f"{task}, {100 * sparsity:g} %")
-        axis.tick_params(labelbottom=True)
-    for axis in axes[:, 0]:
+        axis.set(ylim=(floor, floor + 1.16 * (points["mean"].max() - floor)),
+                 xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
+        axis.set_title(f"{title(task)}, {100 * sparsity:g} %", loc="left")
         axis.set_ylabel("Test accuracy (%)")
-    for axis in axes.flat[max(0, len(panels) - columns):len(panels)]:
-        axis.set_xlabel("Training FLOPs / dense")
-    first = axes.flat[0]
-    handles = [first.plot([], [], label=label, **EDGE, **style[label])[0] for label in labels]
-    handles += [first.plot([], [], color="0.4", linewidth=0.8, marker="o", markerfacecolor="white", markeredgecolor="black",
-                           markersize=3.5, label="Pareto front")[0],
+        names.set_axis_off()
+        lines = [f"{place} {line.label}" for place, line in enumerate(best.itertuples(), 1)]
+        names.text(-0.1, 1, "\n".join(["Pareto front", *lines]), va="top", fontsize=5, transform=names.transAxes)
+        number(axis, best.train_flops.tolist(), best["mean"].clip(lower=floor).tolist())
+    pairs[-1, 0].set_xlabel("Training FLOPs / dense")
+    first = pairs[0, 0]
+    handles = [first.plot([], [], label=label, linestyle="", **look)[0] for label, look in style.items()]
+    handles += [first.plot([], [], linestyle="", label="other methods", **other)[0],
+                first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0],
                 first.plot([], [], color=palette[1], linestyle=(0, (4, 2)), label="dense")[0]]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=5, handletextpad=0.3,
-                  columnspacing=0.8, handlelength=1.6, labelspacing=0.25)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=6)
+
+
+def number(axis, x, y):
+    """Writes 1, 2, ... to the left of the points and a little higher, each above the one before where they would hide one another."""
+    height, column = 0.076, 0.055  # of a number, as shares of a panel
+    (low, high), (left, right) = axis.get_ylim(), axis.get_xlim()
+    place, before = -1.0, None
+    for index, (across, up) in enumerate(zip(x, y), 1):
+        share = (up - low) / (high - low) + 0.055
+        where = math.log(across / left) / math.log(right / left)
+        if before is not None and where - before < column:
+            share = max(share, place + height)
+        place, before = share, where
+        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5,
+                      arrowprops=dict(arrowstyle="-", color="0.5", linewidth=0.3, shrinkA=0, shrinkB=1))
 
 
 def lowest(means):
@@ -108,7 +124,7 @@ def note(table, suite, profile):
     """What a reader of the picture must know."""
     seeds = sorted(set(table.seeds[table.rank_low.notna()].astype(int)))
     text = f"Profile {profile}. Mean over {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds." if seeds else ""
-    text += " Test accuracy at the best validation epoch, where there is validation. Black edge: on the Pareto front."
+    text += " Test accuracy at the best validation epoch, where there is validation. Numbers: the Pareto front, by training cost."
     left = table.label[(table.method != "dense") & ~table.on_target].unique()
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
 
