@@ -132,7 +132,7 @@ def snapshot(store, methods):
 
     Raises ValueError for a method's file that is above the working folder: where jobs work, its name would name nothing.
     """
-    from benchmarks.run import code_version
+    from benchmarks.machine import code_version
     texts = {path.relative_to(ROOT).as_posix(): path.read_bytes() for name in ("benchmarks", "methods") for path in ROOT.glob(f"{name}/**/*.py")}
     for path in {method.rpartition(":")[0] for method in methods} - {""}:
         if ".." in Path(path).parts:

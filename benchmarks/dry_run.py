@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks.data import AUGMENTATION, epoch_batches
-from benchmarks.run import default_device
+from benchmarks.machine import default_device
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 

@@ -33,7 +33,7 @@ from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.results import Store
-from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, settle
 from benchmarks.train import Trainer
 from methods import available

@@ -18,7 +18,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
 
     pack: runs that take turns on it, whose time is shared out among them.
     """
-    from benchmarks.run import default_device
+    from benchmarks.machine import default_device
     torch.set_num_threads(1)
     kinds = {}
     for spec in uncovered(specs):

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.__main__ import Parser
 from benchmarks.measurements import store
-from benchmarks.run import default_device, device_name, usable_device
+from benchmarks.machine import default_device, device_name, usable_device
 
 COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
 IDENTITY = "device threads units batch format sparsity".split()

@@ -1,48 +1,22 @@
 """One run: a Spec becomes a stored row."""
-import contextlib
 import datetime
-import os
-import platform
-import resource
-import subprocess
 import time
 import traceback
-import zipfile
 from functools import cache
-from pathlib import Path
 
 import torch
 
 from benchmarks import data as datasets
 from benchmarks import team
 from benchmarks.capture import cuda_graph
+from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
+from benchmarks.machine import code_version, default_device, device_name, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import levels_of, settle, suite_of
 from benchmarks.train import Trainer
-
-CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
-CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
-
-
-class Stopped(BaseException):
-    """The run was asked to stop, and has written a checkpoint."""
-
-
-def default_device():
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def usable_device(name):
-    """The torch.device of this name. Raises ValueError in one line if there is none here."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-        return device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from None
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False):
@@ -89,7 +63,7 @@ def _steps(spec, store, folder, device, stop, alone):
     torch.backends.cudnn.deterministic = True
     data = resident(task.dataset, str(folder), task.validation, task.recipe, device)
     record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
-    _reset_peak_memory(device)
+    reset_peak_memory(device)
     levels = levels_of(spec)
 
     def finish(level, curves, status="ok", error=""):
@@ -162,7 +136,7 @@ def describe(spec, task, trainer, status, error):
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
         macs=sum(line["macs"] for line in layers), dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
-        peak_memory_mb=round(_peak_memory(trainer.device)), device=device_name(trainer.device))
+        peak_memory_mb=round(peak_memory(trainer.device)), device=device_name(trainer.device))
     return row, layers
 
 
@@ -188,103 +162,3 @@ def _identity(spec, task):
         options=options, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
         torch_version=torch.__version__, code_version=code_version(),
         finished_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-
-
-class Saver:
-    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and than what keeps writing within CHECKPOINT_SHARE of the time,
-    or if `stop()` is true (then it raises Stopped). A full disk ends no run: the last checkpoint stays."""
-
-    def __init__(self, path, seconds=None, stop=lambda: False):
-        self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
-        self.last, self.took = time.monotonic(), 0.0
-
-    def __call__(self, trainer):
-        stopping, began = self.stop(), time.monotonic()
-        due = began - self.last >= (max(self.seconds, self.took / CHECKPOINT_SHARE) if self.seconds else 0)
-        stopping, due = team.agreed(stopping, due)
-        if not stopping and not due:
-            return
-        state = trainer.state_dict()  # which all processes of a run make together
-        if team.rank() == 0:
-            self.write(state)
-        self.last = time.monotonic()
-        self.took = self.last - began
-        if stopping:
-            raise Stopped
-
-    def write(self, state):
-        part = self.path.with_name(f".{self.path.name}.part")  # one process at a time has the run, see claims.py
-        try:
-            with open(part, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write fails
-            with contextlib.suppress(OSError):  # the log may be on that disk
-                print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-
-
-def restored(make, path):
-    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; a damaged one is named."""
-    trainer = make()
-    if Path(path).exists():
-        try:
-            with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
-                if parts.testzip():
-                    raise ValueError("checksum")
-            trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever is wrong with the file, the run can start anew
-            print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")
-            trainer = make()
-    return trainer
-
-
-def device_name(device):
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        model = next(line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model} (1 thread)"
-
-
-@cache
-def code_version():
-    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code has it in a file."""
-    root = Path(__file__).parent.parent
-    if (root / "code_version").exists():
-        return (root / "code_version").read_text()
-    try:
-        def git(*words):
-            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        changed = git("status", "--porcelain", "--", "methods", "benchmarks")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return "0.1.0"
-
-
-def _reset_peak_memory(device):
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        try:  # Linux: forget the peak of what ran before in this process
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
-
-
-def _peak_memory(device):
-    """Peak memory in MB: of the device's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -22,7 +22,7 @@ from benchmarks.launch import cores
 from benchmarks.measurements import store
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
-from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, usable_device
 from benchmarks.tasks import settle
 from methods.ranking import keep
 

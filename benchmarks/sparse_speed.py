@@ -23,7 +23,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
-from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, usable_device
 from benchmarks.tasks import settle
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)

@@ -17,13 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
+from benchmarks import checkpoint, jobs
 from benchmarks import data as datasets
-from benchmarks import jobs, run
 from benchmarks.__main__ import Parser, chosen, data_folder, parser
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.launch import cores
+from benchmarks.machine import device_name
 from benchmarks.results import Store, sealed, write_table
+from benchmarks.run import run
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -41,7 +45,7 @@ def checkpoint(spec, folder):
     trainer.step(*next(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])))
     times = []
     with tempfile.TemporaryDirectory() as place:
-        save = run.Saver(Path(place) / "checkpoint.pt", seconds=0)
+        save = checkpoint.Saver(Path(place) / "checkpoint.pt", seconds=0)
         for _ in range(10):
             began = time.perf_counter()
             save(trainer)
@@ -49,12 +53,12 @@ def checkpoint(spec, folder):
         size = save.path.stat().st_size
     seconds = statistics.median(times)
     return dict(what=f"checkpoint {spec.task}", count=1, seconds=seconds, bytes=size, target="1 % of the run",
-                percent_of_run=100 * seconds / max(run.CHECKPOINT_SECONDS, seconds / run.CHECKPOINT_SHARE))
+                percent_of_run=100 * seconds / max(checkpoint.CHECKPOINT_SECONDS, seconds / checkpoint.CHECKPOINT_SHARE))
 
 
 def fill(store):
     """ROWS rows of runs that `status digits --seeds K` asks for; returns K."""
-    row = run.run(MODEL, store)
+    row = run(MODEL, store)
     record = json.loads((store.runs / f"{row['key']}.json").read_text())
     del record["checksum"]
     seeds = 1
@@ -115,7 +119,7 @@ def main(words=None):
         lines = []
         for line in measure(data_folder(args)):
             line |= dict(load=round(os.getloadavg()[0], 1), cores=cores())
-            lines.append({**dict.fromkeys(COLUMNS), **line, "device": run.device_name(run.torch.device("cpu"))})
+            lines.append({**dict.fromkeys(COLUMNS), **line, "device": device_name(torch.device("cpu"))})
             print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                             for name, value in line.items()), flush=True)
         write_table(Store(args.results).folder / "performance" / "store.csv", COLUMNS, lines)

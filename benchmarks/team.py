@@ -172,7 +172,8 @@ def joined(number, count, place):
 def help_out():
     """The main program of the other processes: what to do comes on stdin, whose end means that the first one is gone."""
     from benchmarks.results import Store
-    from benchmarks.run import Stopped, steps
+    from benchmarks.checkpoint import Stopped
+    from benchmarks.run import steps
     number, count, place, kind, spec, results, folder = pickle.load(sys.stdin.buffer)
 
     def watch():

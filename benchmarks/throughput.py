@@ -32,7 +32,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store
 from benchmarks.pack import Lane
 from benchmarks.results import Store
-from benchmarks.run import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, usable_device
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods.layout import Layout

@@ -12,7 +12,7 @@ import torch
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
 from benchmarks.results import write_table
-from benchmarks.run import code_version, default_device
+from benchmarks.machine import code_version, default_device
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec
 from benchmarks.train import Trainer

@@ -69,7 +69,7 @@ class Worker:
 def _work(pipe, store, folder, gpu):
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is used first
-    from benchmarks.run import Stopped
+    from benchmarks.checkpoint import Stopped
     jobs, asked = [], []
     while jobs or not asked:
         try:
@@ -113,7 +113,8 @@ class Job:
         import torch
 
         from benchmarks.pack import Lane
-        from benchmarks.run import default_device, steps, store_failure, usable_device
+        from benchmarks.machine import default_device, usable_device
+        from benchmarks.run import steps, store_failure
         spec, store, told = self.spec, self.store, time.monotonic()
         try:
             with Claim(store, spec.key, settle(spec)[0].epochs) as claim:

@@ -8,6 +8,7 @@ import os
 import pytest
 from stored import ROOT, SPEC, table, timeless
 
+from benchmarks import checkpoint
 from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -20,10 +21,10 @@ import time
 
 import torch
 
-from benchmarks import run
+from benchmarks import checkpoint
 from methods import Sparsifier, get
 
-run.CHECKPOINT_SECONDS = 0  # one at every step
+checkpoint.CHECKPOINT_SECONDS = 0  # one at every step
 
 
 class Noted(get("st3")):
@@ -56,7 +57,7 @@ SPECS = [Spec("digits", f"mine.py:{name}", sparsity, 0, epochs=EPOCHS) for name 
 def folder(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(METHODS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 60)  # which the method file changes
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method file changes
     return tmp_path
 
 
@@ -87,7 +88,7 @@ def undisturbed(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("undisturbed"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(store.folder)
-        patch.setattr(runner, "CHECKPOINT_SECONDS", 60)
+        patch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)
         (store.folder / "mine.py").write_text(METHODS)
         for spec in (*SPECS, SPEC):
             runner.run(spec, store)

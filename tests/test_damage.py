@@ -13,6 +13,7 @@ from stored import SPEC, WORDS
 
 from benchmarks import run as runner
 from benchmarks.__main__ import main
+from benchmarks.checkpoint import Stopped
 from benchmarks.claims import Claim, Taken, held
 from benchmarks.results import Store
 
@@ -23,7 +24,7 @@ HALFWAY = 24  # steps, of the 38 of SPEC
 def halfway(tmp_path_factory):
     """(bytes of a checkpoint in the middle of a run, bytes of the finished row)."""
     store, asked = Store(tmp_path_factory.mktemp("halfway")), []
-    with pytest.raises(runner.Stopped):
+    with pytest.raises(Stopped):
         runner.run(SPEC, store, stop=lambda: asked.append(1) or len(asked) > HALFWAY)  # it is asked once more between the epochs
     checkpoint = store.checkpoint(SPEC.key).read_bytes()
     runner.run(SPEC, store)

@@ -11,6 +11,7 @@ import pytest
 from faults import EPOCHS, SPECS, STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import ROOT, SPEC, WORDS
 
+from benchmarks import checkpoint
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.claims import held
@@ -153,7 +154,7 @@ def test_full_disk_while_a_run_is_made(disk, undisturbed, tally, monkeypatch, ca
         if trainer.progress.epoch == 1 and not filler:
             filler.append(fill(disk[0]))
         step(trainer, x, y)
-    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(runner.Trainer, "step", full_in_the_second_epoch)
     with pytest.raises(StoreError, match="No space left .* nothing that is stored is lost"):
         runner.run(SPEC, store)

@@ -16,6 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from benchmarks import imagenet, team
 from benchmarks import run as runner
 from benchmarks.__main__ import main
+from benchmarks.checkpoint import Stopped
 from benchmarks.data import DataError, epoch_batches, eval_batches, load
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -235,7 +236,7 @@ def test_run_of_two_processes_is_stopped_and_goes_on(tmp_path, monkeypatch):
     spec, store, asked = Spec("digits", "static", 0.9, 0, epochs=2), Store(tmp_path / "two"), []
     one = runner.run(spec, Store(tmp_path / "one"))
     monkeypatch.setattr(team, "wanted", lambda task, device: 2)
-    with pytest.raises(runner.Stopped):
+    with pytest.raises(Stopped):
         runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) > 25)
     assert store.checkpoint(spec.key).exists() and not store.rows("digits")
     two = runner.run(spec, store)

@@ -10,6 +10,7 @@ from stored import SPEC, WORDS, record, table, timeless
 
 from benchmarks import run as runner
 from benchmarks.__main__ import main
+from benchmarks.checkpoint import Stopped
 from benchmarks.cost import layer_macs
 from benchmarks.grid import Spec
 from benchmarks.models import build
@@ -199,7 +200,7 @@ def test_collect_joins_and_is_idempotent(copied):
 
 def interrupted(store, spec, steps):
     asked = []
-    with pytest.raises(runner.Stopped):
+    with pytest.raises(Stopped):
         runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) >= steps)
     assert store.checkpoint(spec.key).exists() and store.rows("digits") == {}
 

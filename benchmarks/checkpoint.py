@@ -1,0 +1,72 @@
+"""Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
+import contextlib
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import team
+
+CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
+CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and has written a checkpoint."""
+
+
+class Saver:
+    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and than what keeps writing within CHECKPOINT_SHARE of the time,
+    or if `stop()` is true (then it raises Stopped). A full disk ends no run: the last checkpoint stays."""
+
+    def __init__(self, path, seconds=None, stop=lambda: False):
+        self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
+        self.last, self.took = time.monotonic(), 0.0
+
+    def __call__(self, trainer):
+        stopping, began = self.stop(), time.monotonic()
+        due = began - self.last >= (max(self.seconds, self.took / CHECKPOINT_SHARE) if self.seconds else 0)
+        stopping, due = team.agreed(stopping, due)
+        if not stopping and not due:
+            return
+        state = trainer.state_dict()  # which all processes of a run make together
+        if team.rank() == 0:
+            self.write(state)
+        self.last = time.monotonic()
+        self.took = self.last - began
+        if stopping:
+            raise Stopped
+
+    def write(self, state):
+        part = self.path.with_name(f".{self.path.name}.part")  # one process at a time has the run, see claims.py
+        try:
+            with open(part, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write fails
+            with contextlib.suppress(OSError):  # the log may be on that disk
+                print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def restored(make, path):
+    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; a damaged one is named."""
+    trainer = make()
+    if Path(path).exists():
+        try:
+            with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
+                if parts.testzip():
+                    raise ValueError("checksum")
+            trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever is wrong with the file, the run can start anew
+            print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")
+            trainer = make()
+    return trainer

@@ -1,0 +1,67 @@
+"""The machine that a run is made on, and the code: what its row says of them."""
+import platform
+import resource
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+def default_device():
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(name):
+    """The torch.device of this name. Raises ValueError in one line if there is none here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from None
+
+
+def device_name(device):
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        model = next(line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} (1 thread)"
+
+
+@cache
+def code_version():
+    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code has it in a file."""
+    root = Path(__file__).parent.parent
+    if (root / "code_version").exists():
+        return (root / "code_version").read_text()
+    try:
+        def git(*words):
+            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        changed = git("status", "--porcelain", "--", "methods", "benchmarks")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "0.1.0"
+
+
+def reset_peak_memory(device):
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:  # Linux: forget the peak of what ran before in this process
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass
+
+
+def peak_memory(device):
+    """Peak memory in MB: of the device's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
