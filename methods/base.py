@@ -191,10 +191,14 @@ class Ramped(Sparsifier):
 
     def scheduled(self, run, done):
         """Sparsity after `done` optimiser steps."""
+        return self.sparsity * self.ramped(run, done)
+
+    def ramped(self, run, done):
+        """How far up the ramp `done` optimiser steps are, from 0 to 1."""
         if self.ramp_granularity == "epoch":
             done -= done % run.steps_per_epoch
         first, last = self.ramp_start * run.total_steps, self.ramp_end * run.total_steps
-        return self.sparsity * ramp(done, first, last, self.ramp_power)
+        return ramp(done, first, last, self.ramp_power)
 
     def kept(self, sparsity):
         """(weights kept, share of the way from the largest pruned to the smallest kept |w| at which the threshold lies)."""

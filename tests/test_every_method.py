@@ -24,7 +24,7 @@ VARIANTS = (
     "static init=sparse allocation=er_gse", "rigl scope=global regrow=no skip_step=false score_batches=ceil10",
     "imp rewind_epoch=1",
     "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",
-    "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "srigl ablation=false", "spartan budget_of=all", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
+    "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "movement pruning=sigmoid score_lr=300", "srigl ablation=false", "spartan budget_of=all", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
 )
 every_method = pytest.mark.parametrize("name", methods.available())
 every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS])
