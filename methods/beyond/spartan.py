@@ -21,7 +21,7 @@ class Spartan(Sparsifier):
     beta = option(10.0, help="sharpness of the soft mask at its end, from 1")
     ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
     freeze = option(0.8, most=1, help="share of training after which the masks are frozen")
-    budget_of = option("prunable", "all", help="what a sparsity counts: the prunable weights, or all parameters, the others dense (released code)")
+    budget_of = option("prunable", "all", help="what a sparsity counts: prunable weights, or all parameters (released code)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
