@@ -78,6 +78,7 @@ class Sparsifier(nn.Module):
     keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
+    original = {}           # {"cifar" or "imagenet": {field of benchmarks.tasks.Task or option: value}}: its own paper's (recipe=original)
     gradient = "masked"     # theta's gradient: "masked" (active weights only), "dense" (straight-through), "shaped" (a formula of its own)
 
     def __init__(self, layout, sparsity=0.0, **options):
