@@ -298,3 +298,20 @@ def test_cht_knows_which_layer_feeds_which_in_a_sequential_alone():
     assert pairs(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), line()) == []
     nets = {name: chained(SparseModel(build(name, 10), "cht", 0.5)) for name in ("mlp_digits", "resnet20", "vit_tiny")}
     assert nets == {"mlp_digits": [(0, 1), (1, 2)], "resnet20": [], "vit_tiny": []}
+
+
+@pytest.mark.parametrize("name", ["cht", "chts"])
+def test_cht_keeps_the_count_of_each_layer_where_chains_are_removed(name):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 10))
+    model = SparseModel(net, name, 0.96, interval=1, early_stop=0.9)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 40, 1)
+    run.start()
+    counts, x, y, removed = model.layer_nnz().tolist(), torch.randn(8, 20), torch.randint(10, (8,)), 0
+    for _ in range(40):
+        before = model.method.mask.clone()
+        run.criterion(model(x), y).backward()
+        run.update((x, y))
+        assert model.layer_nnz().tolist() == counts and sum(counts) == model.method.budget
+        removed = max(removed, int((before & ~model.method.mask).sum()))
+    assert removed > 0.3 * sum(counts)  # more than the drop alone
