@@ -20,7 +20,7 @@ def dry_run(spec, folder):
     """
     torch.set_num_threads(1)
     task, options = settle(spec)
-    data = datasets.load(task.dataset, folder, task.validation, task.recipe)
+    data = datasets.load(task.dataset, folder, task.validation, task.normalisation)
     data = replace(data, train=data.train.first(2 * task.batch_size)).to(default_device())
     try:
         mistake = two_steps(replace(task, epochs=1), spec, options, data)

@@ -142,7 +142,7 @@ def measure(specs, folder, device, rounds, steps):
     if task.precision == "tf32" and device.type != "cuda":
         raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
-    data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+    data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
     record = None
     if device.type == "cuda":  # nothing can be recorded on the default stream
         record = cuda_graph

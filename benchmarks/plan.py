@@ -36,7 +36,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
 def seconds_of(spec, folder, device, pack=1):
     """Seconds of one run, from its start, a few of its steps and an evaluation."""
     task, options = settle(spec)
-    data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+    data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
     record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
     trainers = []
 

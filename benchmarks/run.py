@@ -61,7 +61,7 @@ def _steps(spec, store, folder, device, stop, alone):
         raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
     torch.backends.cudnn.deterministic = True
-    data = resident(task.dataset, str(folder), task.validation, task.recipe, device)
+    data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
     record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
     reset_peak_memory(device)
     levels = levels_of(spec)

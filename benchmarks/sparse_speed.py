@@ -136,7 +136,7 @@ def compare(task, width, sparsity, data, args, device):
 
 def load(task, args, device):
     task, _ = settle(Spec(task, "static", 0.5, 0))
-    return datasets.load(task.dataset, data_folder(args), task.validation, task.recipe).to(device)
+    return datasets.load(task.dataset, data_folder(args), task.validation, task.normalisation).to(device)
 
 
 def standard(name, description, rounds):

@@ -18,7 +18,8 @@ class Task:
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_all: bool = False         # weight decay on normalisation and biases too (GSE)
-    schedule: str = "steps"         # steps: the learning rate falls at milestones; cosine: ImageNet's, renewed at every epoch
+    recipe: str = "suite"           # suite: the same for all methods; original: with what the method's own paper changes of it
+    schedule: str = "steps"         # steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step
     milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
     warmup: float = 0.0             # linear warm-up from 1e-4 of the learning rate, in epochs
     label_smoothing: float = 0.0
@@ -33,7 +34,7 @@ class Task:
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
 
     @property
-    def recipe(self):
+    def normalisation(self):
         """Whose normalisation of the images this is, as `data.load` names it."""
         return "gse" if self.augmentation == "gse" else "st3"
 
@@ -74,7 +75,7 @@ TASKS = {
 }
 PRECISIONS = ("bf16", "tf32", "fp32")
 CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "digits"), "storage": ("masked", "sparse", "auto"),
-           "schedule": ("steps", "cosine")}
+           "schedule": ("steps", "cosine", "cosine_step"), "recipe": ("suite", "original")}
 REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half the paper's."}
 LEAST = {"batch_size": 1, "epochs": 1, "lr": 1e-12, "width": 1e-3}
 
@@ -95,7 +96,8 @@ def get_task(name):
 def settle(spec):
     """(Task, options of the method) that a Spec stands for: the recipe, its values for the method, then the Spec's own options.
 
-    An option is the method's if it has one of that name, else the task's. Raises ValueError in one line.
+    An option is the method's if it has one of that name, else the task's. With recipe=original what the method's `original` has for
+    such data replaces the recipe's. Raises ValueError in one line, also where it has nothing.
     """
     task, options = once(_settle, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
     return task, dict(options)
@@ -112,7 +114,9 @@ def _settle(named, method, epochs, precision, chosen):
     from methods.base import Option, nearest
     task, known = get_task(named), get(method).options()
     settable = {f.name: f for f in fields(Task) if f.name not in ("dataset", "milestones", "defaults")}
-    options = {name: value for name, value in task.defaults.items() if name in known}
+    own = original(method, task) if dict(chosen).get("recipe") == "original" else {}
+    task = replace(task, **{name: value for name, value in own.items() if name not in known})
+    options = {name: value for name, value in {**task.defaults, **own}.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
     for name, text in chosen:
         if name in known:
@@ -129,6 +133,18 @@ def _settle(named, method, epochs, precision, chosen):
     return replace(task, **changes), options
 
 
+def original(method, task):
+    """What a method's own paper trains with on such data as the task's: {field of Task or option of the method: value}.
+
+    Raises ValueError where its paper has none, or none that a Task can say.
+    """
+    from methods import get
+    offered, data = get(method).original, task.dataset.rstrip("0123456789")  # one for CIFAR-10 and CIFAR-100
+    if data not in offered:
+        raise ValueError(f"{method} has no recipe=original for {data}" + (f"; it has one for {' and '.join(offered)}" if offered else ""))
+    return offered[data]
+
+
 def canonical(spec):
     """The Spec with an alias replaced by the method's name and whatever equals the recipe left out: one run has one key."""
     changes = once(_canonical, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
@@ -139,9 +155,11 @@ def canonical(spec):
 def _canonical(task, method, epochs, precision, chosen):
     """The fields that `canonical` sets."""
     from methods import get
-    own, known = get_task(task), get(method).options()
-    (task, options), (_, plain) = (once(_settle, method)(task, method, epochs, precision, pairs) for pairs in (chosen, ()))
-    default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()}, **plain}
+    known, recipe = get(method).options(), tuple(pair for pair in chosen if pair[0] == "recipe")
+    own, plain = once(_settle, method)(task, method, None, None, recipe)
+    task, options = once(_settle, method)(task, method, epochs, precision, chosen)
+    default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()}, **plain,
+               "recipe": Task.recipe}
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
     return dict(method=method if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
                 options=tuple((name, str(settled[name])) for name, _ in chosen if settled[name] != default[name]),

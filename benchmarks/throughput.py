@@ -49,7 +49,7 @@ class Plain:
 
     def __init__(self, spec, folder, device, workers):
         task, _ = settle(spec)
-        mean, std = NORMALISATION[task.recipe, task.dataset]
+        mean, std = NORMALISATION[task.normalisation, task.dataset]
         padding = "edge" if task.augmentation == "st3" else "constant"
         change = transforms.Compose([transforms.RandomCrop(32, 4, padding_mode=padding), transforms.RandomHorizontalFlip(),
                                      transforms.ToTensor(), transforms.Normalize(mean, std)])
@@ -82,7 +82,7 @@ class Suite:
 
     def __init__(self, spec, folder, device, runs=1):
         task, options = settle(spec)
-        data = datasets.load(task.dataset, folder, task.validation, task.recipe).to(device)
+        data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
         record = cuda_graph if device.type == "cuda" else None
 
         def steps(seed):  # made in the lane's own turn, on its stream

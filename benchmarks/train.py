@@ -112,7 +112,8 @@ class Trainer:
         return [batch for _, batch in zip(range(n), stream)]
 
     def learning_rate(self, step):
-        """Learning rate of a step within the cycle: constant pieces, after a linear warm-up if the recipe has one; or ImageNet's cosine."""
+        """Learning rate of a step within the cycle: constant pieces or a cosine, after a linear warm-up if the recipe has one; or
+        ImageNet's cosine."""
         if self.training.cycles[self.training.cycle].lr:
             return self.task.lr * self.training.cycles[self.training.cycle].lr
         if self.task.schedule == "cosine":
@@ -121,7 +122,8 @@ class Trainer:
             falling = (epoch - warm) / (epochs - warm)
             return self.task.lr * ((epoch + 1) / warm if epoch < warm else (1 + math.cos(math.pi * falling)) / 2)
         done = step / self.training.total_steps
-        rate = self.task.lr * 0.1 ** sum(done >= m for m in self.task.milestones)
+        cosine = self.task.schedule == "cosine_step"
+        rate = self.task.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.task.milestones))
         warm = self.task.warmup * self.training.steps_per_epoch
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
 

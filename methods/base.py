@@ -78,6 +78,7 @@ class Sparsifier(nn.Module):
     keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
+    original = {}           # {"cifar" or "imagenet": {field of benchmarks.tasks.Task or option: value}}: its own paper's (recipe=original)
     gradient = "masked"     # theta's gradient: "masked" (active weights only), "dense" (straight-through), "shaped" (a formula of its own)
 
     def __init__(self, layout, sparsity=0.0, **options):
@@ -191,10 +192,14 @@ class Ramped(Sparsifier):
 
     def scheduled(self, run, done):
         """Sparsity after `done` optimiser steps."""
+        return self.sparsity * self.ramped(run, done)
+
+    def ramped(self, run, done):
+        """How far up the ramp `done` optimiser steps are, from 0 to 1."""
         if self.ramp_granularity == "epoch":
             done -= done % run.steps_per_epoch
         first, last = self.ramp_start * run.total_steps, self.ramp_end * run.total_steps
-        return self.sparsity * ramp(done, first, last, self.ramp_power)
+        return ramp(done, first, last, self.ramp_power)
 
     def kept(self, sparsity):
         """(weights kept, share of the way from the largest pruned to the smallest kept |w| at which the threshold lies)."""

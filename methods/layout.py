@@ -43,7 +43,7 @@ class Layout:
     Prunable are the weights of linear and convolutional modules: never biases, normalisation or embeddings.
     Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
     to a convolution is channels_last without a copy. `dense` lists the weights left dense as (name, reason); `skip` names more
-    that are to be.
+    that are to be. `others` is the number of all parameters that are not among the N: biases, normalisation, what is left dense.
 
     Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if
     `skip` names nothing.
@@ -91,6 +91,7 @@ class Layout:
             raise ValueError("the prunable weights must share one dtype and one device")
         self.sizes = [e.size for e in self.entries]
         self.size = sum(self.sizes)
+        self.others = sum(parameter.numel() for parameter in net.parameters()) - self.size
         self._filters = self._lengths = None
 
     def flatten(self, tensors):

@@ -7,6 +7,7 @@ from canonical import G, W, backward, effective, momentum, near, step, training
 from test_beyond_dynamic import Z, of, two_layers
 from torch import nn
 
+from benchmarks.models import build
 from methods import SparseModel, Training
 from methods.beyond.cyclic import SPLITS, cycle_lengths
 
@@ -68,6 +69,36 @@ def test_spartan_budget_of_many_weights():
     for beta in (1.0, 5.0, 10.0):
         run.method.refresh(run.theta, 0.98, beta)
         assert run.method.soft.sum().item() == pytest.approx(1800, rel=1e-4)
+
+
+def test_spartan_counts_all_parameters():
+    # N = 270,896 prunable weights and M = 1,568 others: scales and shifts of seven normalisations of 16, of 32 and of 64 channels
+    others = 2 * 7 * (16 + 32 + 64)
+    found = {name: SparseModel(build("resnet20", 10), "spartan", 0.9, budget_of=name).method for name in ("prunable", "all")}
+    assert found["all"].layout.others == others == 1_568
+    assert found["prunable"].budget == 27_090
+    assert found["all"].budget == 25_678 == round(0.1 * (270_896 + others)) - others
+    assert found["all"].kept(0.0) == 270_896 and found["all"].exact  # a run asserts that exactly the budget is left
+
+
+def test_spartan_of_all_parameters_ends_at_its_budget():
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))  # N = 64, M = 8 + 16 + 2
+    model = SparseModel(net, "spartan", 0.5, budget_of="all")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1)
+    run.start()
+    x, y, active = torch.randn(8, 6), torch.randint(2, (8,)), []
+    for _ in range(10):
+        run.criterion(model(x), y).backward()
+        run.update((x, y))
+        active.append(int(model.method.mask.sum()))
+    assert active[:3] == [round(0.75 * 90) - 26, 45 - 26, 19] and active[-1] == 19 == model.method.budget
+    plain = model.export()
+    assert sum(int((p == 0).sum()) for p in plain.parameters()) == 45  # half of all; what is not pruned has none
+
+
+def test_spartan_of_all_parameters_where_the_others_are_more_than_the_budget():
+    with pytest.raises(ValueError, match="leaves 0 weights for 1 layers"):
+        SparseModel(nn.Linear(4, 5), "spartan", 0.9, budget_of="all")
 
 
 # ---- DST (B9)

@@ -18,5 +18,5 @@ class AfterDense(Ramped):
             run.optimizer.state.clear()
         super().start(run, cycle)
 
-    def scheduled(self, run, done):
-        return super().scheduled(run, done) if run.cycle >= self.pretrain else 0.0
+    def ramped(self, run, done):
+        return super().ramped(run, done) if run.cycle >= self.pretrain else 0.0

@@ -1,16 +1,23 @@
 """Cannistraci-Hebb training: growth by the topology alone (Zhang et al., CHT at ICLR 2024, CHTs at NeurIPS 2025)."""
+from collections import Counter
+
 import torch
+from torch import nn
 
 from methods.base import option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep
 
+# what may lie between two linear layers without joining neurons
+NEURONWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.modules.batchnorm._BatchNorm)
+
 
 class CHTs(DynamicSparse):
     """Drops by a draw that favours large weights, grows by a draw that favours pairs with many paths of length three between them.
 
-    The released code has linear layers; convolutions as (outputs × fan-in) matrices are ours. Connections that lead nowhere are not
-    removed: a network does not tell which layer feeds which.
+    The released code has linear layers; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop left
+    without any input or any output are removed too ("chain removal") and as many more grow, where it is known which layer feeds which:
+    between linear layers that follow each other in an nn.Sequential. Elsewhere a network does not tell, and nothing is removed.
     """
 
     name = "chts"
@@ -21,6 +28,7 @@ class CHTs(DynamicSparse):
     importance = option("magnitude", "relative", help="of a weight: |w|, or |w| relative to its row and its column")
     temper = option(3.0, help="power of the importance in the draw at `update_end`, from 1")
     early_stop = option(1.0, most=1, help="a layer is fixed once more than this share of what it dropped grows again; 1: never")
+    chains = option(True, help="remove connections that lead nowhere, between linear layers in an nn.Sequential")
     skip_step = option(False, True)
 
     def __init__(self, layout, sparsity=0.0, **options):
@@ -34,20 +42,22 @@ class CHTs(DynamicSparse):
     def update(self, run, fraction):
         power = 1 + (self.temper - 1) * min(run.step / (self.update_end * run.total_steps), 1)
         vectors = (run.theta.abs(), self.mask, run.random("drop"), run.random("grow"))
-        layers, masks, survivors = zip(*(vector.split(self.layout.sizes) for vector in vectors)), [], []
-        for index, (entry, parts) in enumerate(zip(self.layout.entries, layers)):
-            size, mask, *draws = (part.view(entry.shape[0], -1) for part in parts)
-            if self.stopped[index]:
-                masks.append(mask), survivors.append(mask)
-                continue
-            active = int(mask.sum())
-            kept = active - int(fraction * active)
-            old = self.dropped_to(size, mask, kept, power, draws[0])
-            new = old | self.grown(old, active - kept, draws[1])
-            self.stopped[index] = int((new & mask & ~old).sum()) > self.early_stop * (active - kept)
-            masks.append(new), survivors.append(old)
-        self.set_mask(torch.cat([mask.flatten() for mask in masks]))
-        run.clear(~torch.cat([mask.flatten() for mask in survivors]))
+        parts = [[part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
+                 for vector in vectors]
+        sizes, masks, drops, grows = parts
+        moving = [index for index in range(len(masks)) if not self.stopped[index]]
+        active, survivors, new = [int(mask.sum()) for mask in masks], list(masks), list(masks)
+        for i in moving:
+            survivors[i] = self.dropped_to(sizes[i], masks[i], active[i] - int(fraction * active[i]), power, drops[i])
+        if self.chains:
+            remove_chains(survivors, [pair for pair in chained(run.model) if set(pair) <= set(moving)])
+        for i in moving:
+            count = active[i] - int(survivors[i].sum())
+            new[i] = survivors[i] | self.grown(survivors[i], count, grows[i])
+            self.stopped[i] = int((new[i] & masks[i] & ~survivors[i]).sum()) > self.early_stop * count
+        dropped = ~torch.cat([mask.flatten() for mask in survivors])
+        self.set_mask(torch.cat([mask.flatten() for mask in new]))
+        run.clear(dropped)
 
     def dropped_to(self, size, mask, kept, power, draw):
         """Mask of the `kept` connections that stay. All (outputs, inputs)."""
@@ -83,6 +93,31 @@ class CHT(CHTs):
 
     name = "cht"
     soft = False
+
+
+def chained(model):
+    """[(i, j)]: the prunable linear layer i feeds the linear layer j, neuron by neuron, and nothing else. Found in each nn.Sequential."""
+    uses = Counter(module for _, module in model.net.named_modules(remove_duplicate=False))
+    modules = [model.net.get_submodule(entry.name.rpartition(".")[0]) for entry in model.layout.entries]
+    index = {m: i for i, (m, entry) in enumerate(zip(modules, model.layout.entries)) if uses[m] == len(entry.names) == 1}
+    found = []
+    for sequence in model.net.modules():
+        before = None
+        for module in sequence if type(sequence).forward is nn.Sequential.forward else ():
+            if isinstance(module, nn.Linear):
+                found += [(index[before], index[module])] if before in index and module in index else []
+                before = module
+            elif not isinstance(module, NEURONWISE):
+                before = None
+    return found
+
+
+def remove_chains(masks, pairs):
+    """Takes links from (outputs, inputs) masks, in place: into neurons without outputs, from the back, then out of those without inputs."""
+    for i, j in reversed(pairs):
+        masks[i] &= masks[j].any(0)[:, None]
+    for i, j in pairs:
+        masks[j] &= masks[i].any(1)
 
 
 def gumbel(uniform):

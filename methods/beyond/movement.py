@@ -9,17 +9,28 @@ from methods.ranking import keep, keep_each
 
 
 class Movement(AfterDense):
-    """Keeps the weights of the largest learned scores; a score rises where the gradient moves its weight away from zero."""
+    """Keeps the weights of the largest learned scores S; a score rises where the gradient moves its weight away from zero.
+
+    `pruning=sigmoid` is soft movement pruning: it keeps the weights whose sigmoid(S) is above τ, and adds λ Σ sigmoid(S) to the loss.
+    τ and λ rise from 0 along the ramp and each layer keeps more than .5 % of its weights, as in the released code, whose λ (200 and more)
+    is a factor on means, for Adam. The sparsity is learned: the one that was asked for has no meaning, and the row has what was
+    achieved. A training of few steps needs a large `score_lr` (100 on digits: 95 % with the default λ).
+    """
 
     name = "movement"
     threshold = "topk_exact"
-    scope = option("global", "layer", help="scores are ranked over all weights, or in each layer")
+    pruning = option("topk", "sigmoid", help="what is kept: as many of the largest scores as the sparsity allows, or those above tau")
+    tau = option(0.1, most=1, help="pruning=sigmoid: τ at the end of the ramp")
+    score_penalty = option(0.01, help="pruning=sigmoid: λ at the end of the ramp, which decides the sparsity")
+    scope = option("global", "layer", help="pruning=topk: scores are ranked over all weights, or in each layer")
     score_lr = option(1.0, help="learning rate of the scores, as a multiple of the recipe's")
     ramp_start = option(0.1, most=1)
     ramp_end = option(0.8, most=1)
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
+        self.soft = self.pruning == "sigmoid"
+        self.exact = not self.soft
         self.scores = nn.Parameter(torch.zeros(layout.size))
 
     def groups(self):
@@ -28,9 +39,21 @@ class Movement(AfterDense):
     def forward(self, theta):
         return theta * through(self.mask.to(theta.dtype), self.scores)
 
+    def scheduled(self, run, done):
+        """Sparsity after `done` steps; τ in its place where the sparsity is learned."""
+        return self.tau * self.ramped(run, done) if self.soft else super().scheduled(run, done)
+
+    def added_loss(self, run):
+        if self.soft:
+            return self.score_penalty * self.ramped(run, run.step) * self.scores.sigmoid().sum()
+
     @torch.no_grad()
     def refresh(self, theta, sparsity):
-        if self.scope == "global":
+        if self.soft:
+            above = self.layout.layer_sums(self.scores.sigmoid() > sparsity).tolist()
+            kept = [max(n, int(0.005 * size) + 1) for n, size in zip(above, self.layout.sizes)]
+            self.set_mask(keep_each(self.scores, kept, self.layout.sizes))
+        elif self.scope == "global":
             self.set_mask(keep(self.scores, self.kept(sparsity)[0]))
         else:
             self.set_mask(keep_each(self.scores, allocate(self.layout, "uniform", sparsity), self.layout.sizes))

@@ -10,19 +10,34 @@ class Spartan(Sparsifier):
     """Weights times σ(β|w| + μ), whose sum over all weights is the budget, cut to the budget's largest; gradients see the soft mask.
 
     The budget falls linearly at first, β rises linearly, and for the last part of training both masks are frozen.
+
+    With `budget_of=all`, as in the released code (`adjust_cost_frac`), a sparsity s is that of the N prunable weights and the M other
+    parameters together: round((1 − s)(N + M)) are left, the M among them, which stay dense. The share of zeros among the prunable
+    weights, which a row gives as achieved, is then s(N + M)/N. Raises ValueError where that leaves less than one weight a layer.
     """
 
     name = "spartan"
     gradient = "shaped"
+    original = {"imagenet": dict(epochs=100, batch_size=8 * 512, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False,
+                                 schedule="cosine", label_smoothing=0.1)}
     beta = option(10.0, help="sharpness of the soft mask at its end, from 1")
     ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
     freeze = option(0.8, most=1, help="share of training after which the masks are frozen")
+    budget_of = option("prunable", "all", help="what a sparsity counts: prunable weights, or all parameters (released code)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.register_buffer("soft", torch.ones(layout.size))
         self.register_buffer("mu", torch.zeros(()))
         self.register_buffer("slope", torch.zeros(()))  # β; 0 where the soft mask is a constant
+
+    def kept(self, sparsity):
+        """Prunable weights that are left at a sparsity of what `budget_of` counts."""
+        others = self.layout.others if self.budget_of == "all" else 0
+        return max(count(self.layout.size + others, sparsity) - others, 0)
+
+    def final_budget(self):
+        return self.kept(self.sparsity)
 
     def forward(self, theta):
         return SoftTopK.apply(theta, self.soft, self.mask, self.slope)
@@ -46,7 +61,7 @@ class Spartan(Sparsifier):
 
     @torch.no_grad()
     def refresh(self, theta, sparsity, beta):
-        kept, size = count(self.layout.size, sparsity), theta.abs()
+        kept, size = self.kept(sparsity), theta.abs()
         self.set_mask(keep(size, kept))
         if kept == self.layout.size:
             self.soft.fill_(1), self.slope.zero_()

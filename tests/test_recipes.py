@@ -1,0 +1,109 @@
+"""recipe=original: what a method's own paper trains with, of what the suite can say, field by field."""
+import math
+
+import pytest
+from test_every_method import make
+
+import methods
+from benchmarks.__main__ import main
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+from benchmarks.tasks import TASKS, canonical, settle
+
+TASK = {"cifar": "cifar10-resnet20", "imagenet": "imagenet-resnet50"}
+ORIGINAL = {"recipe": "original"}
+STATED = {
+    ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
+                               augmentation="gse", clip=3.0, validation=False),
+    ("acdc", "cifar"): dict(epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, milestones=(0.375, 0.575, 0.775)),
+    ("acdc", "imagenet"): dict(lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, schedule="cosine", epochs=100,
+                               table="imagenet"),
+    ("spartan", "imagenet"): dict(batch_size=4096, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False, epochs=100, schedule="cosine",
+                                  label_smoothing=0.1),
+    ("snfs", "cifar"): dict(batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(0.5,), weight_decay=5e-4, epochs=100),
+    **{(name, "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine_step", epochs=160)
+       for name in ("mest", "mest_s")},
+    ("srigl", "cifar"): dict(epochs=250, batch_size=128, lr=0.1, schedule="cosine_step", weight_decay=5e-4, gamma=0.3, interval=100,
+                             init="sparse"),
+    ("dst_mask", "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
+                                sparsity_penalty=5e-6),
+    ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
+}
+
+
+def test_all_originals_are_tested():
+    assert {(name, data) for name in methods.available() for data in methods.get(name).original} == set(STATED)
+
+
+@pytest.mark.parametrize("name, data", STATED)
+def test_original(name, data):
+    plain, usual = settle(Spec(TASK[data], name, 0.9, 0))
+    task, options = settle(Spec(TASK[data], name, 0.9, 0, options=ORIGINAL))
+    stated, known = STATED[name, data], methods.get(name).options()
+    assert {field: (options if field in known else vars(task))[field] for field in stated} == stated
+    assert all(known[field].parse(value) == value for field, value in options.items())
+    # and nothing else is another
+    assert {field for field in vars(task) if vars(task)[field] != vars(plain)[field]} <= {*stated, "recipe"}
+    assert {field for field in options if options[field] != usual.get(field)} <= set(stated)
+    assert (task.recipe, plain.recipe) == ("original", "suite")
+
+
+def test_what_the_spec_says_wins():
+    spec = Spec(TASK["cifar"], "dpf", 0.9, 0, epochs=5, options={**ORIGINAL, "lr": 0.1, "every": 1})
+    task, options = settle(spec)
+    assert (task.epochs, task.lr, task.batch_size, options["every"]) == (5, 0.1, 128, 1)
+    assert canonical(spec) == spec and settle(canonical(spec)) == (task, options)  # a rate that is the suite's own is said, too
+
+
+def test_keys():
+    plain = Spec(TASK["cifar"], "dpf", 0.9, 0)
+    spec = Spec(TASK["cifar"], "dpf", 0.9, 0, options=ORIGINAL)
+    assert canonical(Spec(TASK["cifar"], "dpf", 0.9, 0, options={"recipe": "suite"})).key == plain.key != spec.key == canonical(spec).key
+    same = Spec(TASK["cifar"], "dpf", 0.9, 0, epochs=300, options={**ORIGINAL, "lr": 0.2, "every": 16})
+    assert canonical(same) == spec and spec.options == (("recipe", "original"),)
+
+
+@pytest.mark.parametrize("task", ["digits", *TASK.values()])
+@pytest.mark.parametrize("name", methods.available())
+def test_what_no_paper_has_is_refused(name, task):
+    data = TASKS[task].dataset.rstrip("10")
+    if data in methods.get(name).original:
+        return
+    with pytest.raises(ValueError, match=f"^{name} has no recipe=original for {data}") as caught:
+        settle(Spec(task, name, 0.9, 0, options=ORIGINAL))
+    assert "\n" not in str(caught.value)
+    assert all(other in str(caught.value) for other in methods.get(name).original)
+
+
+@pytest.mark.parametrize("value, said", [("original", "feather has no recipe=original for digits; it has one for cifar"),
+                                         ("paper", "option recipe takes suite or original, not 'paper'")])
+def test_refusal_of_the_command(value, said, tmp_path, capsys):
+    words = ["run", "--task", "digits", "--method", "feather", "--sparsity", "0.9", "--set", f"recipe={value}"]
+    assert main([*words, "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_a_method_of_ones_own_has_one_and_the_row_says_so(tmp_path):
+    (tmp_path / "mine.py").write_text("from methods.magnitude import GMP\n\nclass Mine(GMP):\n"
+                                      "    original = {'digits': dict(epochs=1, lr=0.05, ramp_end=0.25)}\n")
+    words = ["run", "--task", "digits", "--method", f"{tmp_path}/mine.py:Mine", "--sparsity", "0.9", "--set", "recipe=original"]
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    row, = Store(tmp_path).rows("digits").values()
+    assert (row["options"], row["epochs"], row["status"]) == ("recipe=original", 1, "ok")
+
+
+def test_a_combination_is_not_what_a_paper_trained():
+    assert methods.get("lrr_feather").original == {}
+
+
+def test_learning_rates():
+    trainer = make("static", schedule="cosine_step", lr=0.1, epochs=100)
+    total = trainer.training.total_steps
+    assert [trainer.learning_rate(t) for t in (0, total // 4, total // 2, total)] == pytest.approx(
+        [0.1, 0.05 * (1 + math.cos(math.pi / 4)), 0.05, 0])
+    assert trainer.learning_rate(1) < trainer.learning_rate(0)
+    milestones = STATED["acdc", "cifar"]["milestones"]
+    trainer = make("static", lr=0.08, epochs=200, milestones=milestones)
+    spe = trainer.training.steps_per_epoch
+    rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}
+    assert all(after == pytest.approx(before / 10) for before, after in rates.values())
