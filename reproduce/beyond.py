@@ -3,7 +3,7 @@
 In grey the papers' own methods. Published points, each in its authors' setting, are hollow; where no run of ours is stored they are
 drawn alone.
 """
-from drawing import COLOURS, LINES, MARKERS, main, suite_grid
+from drawing import COLOURS, LINES, MARKERS, main, suite_grid, tasks_of
 from published import published, title
 from rows import POINT, NoRows, runs_of, summary
 
@@ -48,7 +48,11 @@ def source(grid, suite, results, profile=None):
     import pandas as pd
 
     try:
-        return runs_of(grid, suite, results, profile)
+        runs, found = runs_of(grid, suite, results, profile)
+        if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
+            raise NoRows(f"no finished runs of the methods beyond the two papers in {results}/{suite}/runs.csv; make them with: "
+                         f"bash run_all.sh {suite} --profile {found}")
+        return runs, found
     except NoRows:
         if suite != "imagenet" or literature().empty:
             raise
@@ -79,13 +83,13 @@ def draw(runs, figure):
     own = summary(runs).merge(means, on=POINT).rename(columns={"train_flops_fraction": "train_flops"})
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)
     hollow = literature()
-    tasks = ["imagenet-resnet50"] if runs.empty else list(runs.task.unique())
+    tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
     palette, tables = sns.color_palette("colorblind"), []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
     background.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
                        for (method, label), line, marker in zip(NAMED.items(), LINES, "ph8")})
     present = set(own.method) | set(hollow.method[hollow.task.isin(tasks)])
-    groups = {name: group for name, group in GROUPS.items() if present & group.keys()} or GROUPS
+    groups = {name: group for name, group in GROUPS.items() if present & group.keys()}
     figure.set_size_inches(1 + 2 * len(groups), 1.4 + 3.6 * len(tasks))
     panels = figure.subplots(2 * len(tasks), len(groups), squeeze=False, sharex="row", sharey="row")
     for index, task in enumerate(tasks):

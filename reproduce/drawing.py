@@ -81,6 +81,12 @@ def note(runs, suite, profile, lead=None):
     return text
 
 
+def tasks_of(runs, others=()):
+    """The tasks that have something to show: finished runs, or points of others (published ones); all of them where none has."""
+    shown = {*runs.task[runs.accuracy.notna()], *others}
+    return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
+
+
 def accuracy_lines(axes, runs, methods, hollow=None):
     """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
 
@@ -93,11 +99,12 @@ def accuracy_lines(axes, runs, methods, hollow=None):
 
     table, palette = summary(runs), sns.color_palette("colorblind")
     sparse = [method for method in methods if method != "dense"]
-    planned = set((runs.method + " " + runs.options).str.strip())
-    present = [method for method in sparse if method in planned]
-    sparsities = sorted(set(runs.sparsity[runs.method != "dense"]))
-    left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
     parts = [table] if hollow is None or hollow.empty else [table, hollow]
+    shown = pd.concat([part[part.method != "dense"] for part in parts])
+    planned, drawn = (set((rows.method + " " + rows.options).str.strip()) for rows in (runs, shown))
+    present = [method for method in sparse if method in planned & drawn]
+    sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
+    left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
     for part in parts:
         series = (part.method + " " + part.options).str.strip()
         for index, method in enumerate(sparse):

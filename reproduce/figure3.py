@@ -6,7 +6,7 @@ Paper: ResNet-20 and VGG-11 on CIFAR-10, WRN-34x2 on CIFAR-100, 3 seeds; top rig
 """
 from dataclasses import replace
 
-from drawing import accuracy_lines, main, suite_grid, union
+from drawing import accuracy_lines, main, suite_grid, tasks_of, union
 from published import hollow
 
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
@@ -41,9 +41,9 @@ def draw(runs, figure):
     import pandas as pd
 
     series = (runs.method + " " + runs.options).str.strip()
-    tasks = list(runs.task.unique())
-    small = tasks[0].startswith(("digits", "cifar10-resnet20"))
     usual = [*ONE_CYCLE, *CYCLES]
+    tasks = tasks_of(runs, hollow(runs, usual).task)
+    small = tasks[0].startswith(("digits", "cifar10-resnet20")) and bool(runs.accuracy[series.isin(AUGMENTATION[1:3])].notna().any())
     shown = [(tasks[0], usual)] + [(tasks[0], AUGMENTATION)] * small + [(task, usual) for task in tasks[1:]]
     figure.set_size_inches(7 if len(shown) > 1 else 3.4, 2.9 if len(shown) < 3 else 5.0)
     grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []

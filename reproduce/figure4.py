@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import COLOURS, MARKERS, main, suite_grid, union
+from drawing import COLOURS, MARKERS, main, suite_grid, tasks_of, union
 from published import published, title
 from rows import POINT, NoRows, runs_of, summary
 
@@ -60,7 +60,7 @@ def draw(runs, figure):
     import seaborn as sns
 
     own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
-    tasks = list(LEAST) if runs.empty else list(runs.task.unique())
+    tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
     palette, tables = sns.color_palette("colorblind"), []
     figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))
     for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):

@@ -8,7 +8,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
+from drawing import COLOURS, MARKERS, PAPER_EPOCHS, PROFILES, REDUCED, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
 from published import title
 from rows import make
 
@@ -59,7 +59,7 @@ def draw(table, figure):
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
     own = sorted(label for label in shown.label.unique() if ":" in label)  # methods from a file
     style = {label: dict(color=palette[COLOURS[i % len(COLOURS)]], marker=MARKERS[i % len(MARKERS)], markersize=4.5, **EDGE)
-             for i, label in enumerate((*NAMED, *own))}
+             for i, label in enumerate((*NAMED, *own)) if label in set(shown.label)}
     other = dict(color="0.72", marker="o", markersize=2.5, markeredgewidth=0)
     figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
@@ -74,14 +74,15 @@ def draw(table, figure):
             axis.text(0.98, 0.03, f"↓ {len(below)} below", transform=axis.transAxes, ha="right", fontsize=5)
         best = points[points.front].sort_values("train_flops")
         axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
-        for mean in cell["mean"][cell.method == "dense"]:
+        dense = cell["mean"][cell.method == "dense"]
+        for mean in dense:
             axis.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), zorder=0)
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator([digit * 10.0 ** power for power in range(-4, 3) for digit in (1, 3)]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
-        axis.set(ylim=(floor, floor + 1.16 * (points["mean"].max() - floor)),
+        axis.set(ylim=(floor, floor + 1.16 * (max(points["mean"].max(), *dense) - floor)),
                  xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
         axis.set_title(f"{title(task)}, {100 * sparsity:g} %", loc="left")
         axis.set_ylabel("Test accuracy (%)")
@@ -122,9 +123,12 @@ def lowest(means):
 
 def note(table, suite, profile):
     """What a reader of the picture must know."""
-    seeds = sorted(set(table.seeds[table.rank_low.notna()].astype(int)))
-    text = f"Profile {profile}. Mean over {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds." if seeds else ""
-    text += " Test accuracy at the best validation epoch, where there is validation. Numbers: the Pareto front, by training cost."
+    seeds, epochs = sorted(set(table.seeds[table.rank_low.notna()].astype(int))), SIZES[suite, profile][1]
+    several = f"Mean over {'' if seeds[0] == seeds[-1] else f'{seeds[0]} to '}{seeds[-1]} seeds." if seeds[-1:] > [1] else "One seed."
+    text = f"Profile {profile}. {several} Test accuracy at the best validation epoch, where there is validation."
+    text += "".join(f" {REDUCED[task]}" for task in table.task.unique() if task in REDUCED)
+    text += f" Reduced runs: {epochs} of {PAPER_EPOCHS[suite]} epochs." if suite in PAPER_EPOCHS and epochs else ""
+    text += " Numbers: the Pareto front, by training cost."
     left = table.label[(table.method != "dense") & ~table.on_target].unique()
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
 
