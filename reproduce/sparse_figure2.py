@@ -44,7 +44,7 @@ def draw(table, figure):
                 table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
                 axes.plot(points.width, points[measure], marker=MARKERS[index], ms=3, color=palette[index],
                           label=name if measure == "update_ms" else None)
-                axes.text(0.98, 0.26 - 0.07 * index, f"{name}: slope {fitted:.2f}", fontsize=6, ha="right", transform=axes.transAxes)
+                axes.text(0.98, 0.19 - 0.055 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
         axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)
     return table
 
