@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import checkpoint, jobs
+from benchmarks import jobs
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, chosen, data_folder, parser
+from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.launch import cores
@@ -45,7 +46,7 @@ def checkpoint(spec, folder):
     trainer.step(*next(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])))
     times = []
     with tempfile.TemporaryDirectory() as place:
-        save = checkpoint.Saver(Path(place) / "checkpoint.pt", seconds=0)
+        save = Saver(Path(place) / "checkpoint.pt", seconds=0)
         for _ in range(10):
             began = time.perf_counter()
             save(trainer)
@@ -53,7 +54,7 @@ def checkpoint(spec, folder):
         size = save.path.stat().st_size
     seconds = statistics.median(times)
     return dict(what=f"checkpoint {spec.task}", count=1, seconds=seconds, bytes=size, target="1 % of the run",
-                percent_of_run=100 * seconds / max(checkpoint.CHECKPOINT_SECONDS, seconds / checkpoint.CHECKPOINT_SHARE))
+                percent_of_run=100 * seconds / max(CHECKPOINT_SECONDS, seconds / CHECKPOINT_SHARE))
 
 
 def fill(store):
