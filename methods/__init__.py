@@ -1,5 +1,6 @@
 """Sparse-training methods behind one interface: `available()`, `get(name)`, `SparseModel`, `Training`."""
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import pkgutil
@@ -42,10 +43,14 @@ def get(method):
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")
     name = "method_" + Path(path).stem
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec = importlib.util.spec_from_file_location(name, path, loader=importlib.machinery.SourceFileLoader(name, path))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise ValueError(f"{path} cannot be loaded: {type(error).__name__}{line}: {error}") from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier")

@@ -15,7 +15,8 @@ def allocate(layout, name, sparsity, theta=None, redistribute=False):
     """Number of weights that each layer keeps, as a list of integers.
 
     They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp` and `global` rank the
-    weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name or less than one weight a layer.
+    weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, of the latter, for less than one
+    weight a layer.
     """
     budget = count(layout.size, sparsity)
     if name in ("lamp", "global"):

@@ -30,6 +30,8 @@ class AtInit(Sparsifier):
     def choose(self, run):
         try:
             score = self.score(run, run.batches(self.n_batches or None)).detach()
+        except torch.OutOfMemoryError:  # no fault of the network's
+            raise
         except RuntimeError as error:  # an operation without a second derivative, for one
             raise ValueError(f"{self.name} cannot score this network: {str(error).splitlines()[0]}") from error
         self.check(score)

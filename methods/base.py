@@ -79,7 +79,9 @@ class Sparsifier(nn.Module):
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
     original = {}           # {"cifar" or "imagenet": {field of benchmarks.tasks.Task or option: value}}: its own paper's (recipe=original)
-    gradient = "masked"     # theta's gradient: "masked" (active weights only), "dense" (straight-through), "shaped" (a formula of its own)
+    retained = {}           # of these, what it keeps in the suite's recipe, because the papers that compare it do
+    # theta's gradient: "masked" (active weights only), "superset" (these and some more), "dense" (straight-through), "shaped" (its own formula)
+    gradient = "masked"
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__()
@@ -150,6 +152,9 @@ class Sparsifier(nn.Module):
 
     def after_step(self, run):
         """Weights have changed: next threshold, mask, schedule."""
+
+    def evaluating(self, net):
+        """The network has been set to evaluation: what of it evaluates otherwise."""
 
     def set_mask(self, mask):
         self.mask.copy_(mask)

@@ -40,7 +40,7 @@ class LRR(Iterative):
     """Learning-rate rewinding: weights go on from the cycle before, the learning rate starts again (Renda et al. 2020)."""
 
     name = "lrr"
-    source = option("best", "last", help="weights that the next cycle starts from: best on validation, or last")
+    source = option("best", "last", help="weights that the next cycle starts from: best on validation, or last (where nothing is held out, too)")
     momentum = option("reset", "keep")
     threshold = option("quantile_lerp", "topk_exact", help="how many weights a sparsity keeps")
     replay = option("none", "all", "crops", help="later cycles see the first cycle's batches, or its crops and flips in another order")
@@ -76,7 +76,8 @@ class LRRST3(LRR, ST3):
     """LRR's levels with ST-3's forward pass; the dense weights survive, so that a zeroed weight may return."""
 
     name, aliases = "lrr_st3", ()
-    gradient = "dense"
+    ramp_start = ramp_end = ramp_power = ramp_granularity = ft_epochs = 0
+    rewind_finetune = False
     mask_form = option("live", "frozen_in_cycle", help="threshold at every step, as the paper implies, or once a cycle, as coded")
 
     def start(self, run, cycle):

@@ -128,6 +128,7 @@ class SET(DropAndGrow):
 
     name = "set"
     skip_step = option(False, True)
+    score_batches = "train_batch"  # nothing is scored
 
     def growth_score(self, run):
         return run.random("grow")

@@ -10,12 +10,15 @@ class GraNet(RigL):
     """Every `interval` steps prune globally along a cubic schedule, then drop and regrow by gradient in each layer."""
 
     name = "granet"
+    interval = option(1000, least=1)
     initial_sparsity = option(0.5, most=0.999, help="sparsity of the first, random mask; 0 starts dense")
     prune_start = option(0.0, most=1, help="share of training at which pruning starts")
     prune_end = option(0.5, most=1, help="share of training at which the target is reached")
     exact_k = option(True, help="false: the released code, which keeps one weight too few and stops one update before the target")
     drop_rounding = option("ceil", "floor")
     noise = option(0.0)
+    scope, regrow, score_batches = "layer", "keeps", "train_batch"
+    drop_fraction = update_end = skip_step = None  # its share, its end and its step are others
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -26,8 +29,11 @@ class GraNet(RigL):
         return count(self.layout.size, self.sparsity)
 
     def fraction(self, run):
-        """α_t of the regeneration, from .5 to .005 over the whole of training."""
+        """α_t of the regeneration, from .5 to .005 over the whole of training (released code)."""
         return 0.005 + (0.5 - 0.005) * (1 + math.cos(math.pi * (run.step + 1) / run.total_steps)) / 2
+
+    def prune(self, run, kept):
+        super().prune(run, min(kept, int(self.mask.sum())))  # er_gse's first mask may have fewer
 
     def before_step(self, run):
         """GraNet changes its mask after the step."""

@@ -41,7 +41,7 @@ class Gradual(Sparsifier):
     """GSE's gradual magnitude pruning: sticky, cosine schedule, one pruning every `interval` steps."""
 
     name = "gradual"
-    interval = option(100, least=1, help="steps between two prunings")
+    interval = option(1000, least=1, help="steps between two prunings")
     update_end = option(0.6, most=1, help="share of training at which the schedule ends")
     final_snap = option(True, help="prune to the exact target at the end; false: GSE's code, which never reaches it")
 
@@ -50,7 +50,7 @@ class Gradual(Sparsifier):
         self.exact = self.final_snap
 
     def before_step(self, run):
-        last = int(self.update_end * run.total_steps)
+        last = min(int(self.update_end * run.total_steps), run.total_steps - 1)
         due = (run.step + 1) % self.interval == 0 and run.step < last
         if due or (self.final_snap and run.step == last):
             share = 0.5 * (1 - math.cos(math.pi * min(run.step / last, 1))) if last else 1.0

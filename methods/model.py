@@ -30,7 +30,7 @@ class SparseModel(nn.Module):
             from methods.sparse.model import AlwaysSparse as cls
         return super().__new__(cls)
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), storage="masked", **options):
+    def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="masked", **options):
         super().__init__()
         from methods import get
         if not isinstance(net, nn.Module):
@@ -64,6 +64,12 @@ class SparseModel(nn.Module):
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights
 
+    def train(self, mode=True):
+        super().train(mode)
+        if not mode:
+            self.method.evaluating(self.net)
+        return self
+
     def _collect(self, gradient):
         self.dense_gradient = gradient if self.dense_gradient is None else self.dense_gradient + gradient
 
@@ -75,15 +81,19 @@ class SparseModel(nn.Module):
     @torch.no_grad()
     def export(self):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere."""
-        # what the network keeps of its last pass (weight_norm does) has a history, which cannot be copied
-        last = [t for m in self.net.modules() for t in vars(m).values() if torch.is_tensor(t) and t.grad_fn is not None]
-        net = copy.deepcopy(self.net, {id(t): t.detach().clone() for t in last})
+        net = copy.deepcopy(self.net, detached(self.net))
         training = self.method.training
         weights = self.method.eval()(self.theta)
         self.method.train(training)
         for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(weights))):
             put(net, entry, nn.Parameter(view.clone(memory_format=torch.contiguous_format)))
         return net
+
+
+def detached(net):
+    """{id: copy} of what the network keeps of its last pass (weight_norm does): it has a history, which cannot be copied."""
+    last = [t for m in net.modules() for t in vars(m).values() if torch.is_tensor(t) and t.grad_fn is not None]
+    return {id(t): t.detach().clone() for t in last}
 
 
 def put(net, entry, weight):

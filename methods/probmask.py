@@ -8,22 +8,33 @@ from methods.base import Cycle, Sparsifier, option, ramp
 from methods.ranking import keep
 
 
+# form=st3code: the budget falls as ST-3's does, one Bernoulli mask, ten epochs of 160 with it
+ST3_CODE = dict(ramp_granularity="step", ramp_start=5 / 160, ramp_end=80 / 160, trials=1, sampling="bernoulli", finetune=10 / 160)
+
+
 class ProbMask(Sparsifier):
     """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning."""
 
     name = "probmask"
     passes = 2
+    original = {"cifar": dict(epochs=300, batch_size=256, weight_decay=5e-4, validation=False, augmentation="gse")}
+    retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
+    form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
     ramp_end = option(0.6, most=1, help="share of training at which it reaches the target")
+    ramp_granularity = option("epoch", "step")
     trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
     trial_batches = option(10, least=1, help="training batches that the trials are judged on")
     finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training")
     finetune_lr = option(0.01, help="its constant learning rate, as a share of the recipe's")
     sampling = option("exact", "bernoulli", help="hard masks with exactly the budget, or each weight on its own (original)")
+    bn_stats = option("train", "original", help="what normalises in evaluation: training's statistics, or those of the evaluated batch")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
+        if self.form == "st3code":
+            self.chosen = {**ST3_CODE, **self.chosen}
         self.exact = self.sampling == "exact"
         self.p = nn.Parameter(torch.ones(layout.size))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
@@ -32,6 +43,15 @@ class ProbMask(Sparsifier):
     def cycles(self, epochs):
         share = round(self.finetune * epochs)
         return [Cycle(epochs)] + [Cycle(share, lr=self.finetune_lr)] * (share > 0)
+
+    def settled(self, run):
+        return self.exact and run.cycle > 0  # before, each epoch has another random mask
+
+    def evaluating(self, net):
+        if self.bn_stats == "original":
+            for module in net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train()
 
     def forward(self, theta):
         if not self.training:
@@ -53,10 +73,9 @@ class ProbMask(Sparsifier):
     def after_step(self, run):
         if run.cycle:
             return
-        epoch = run.epoch + run.epoch_ends  # the next step's
-        share = epoch / run.epochs
-        first, last = (int(end * run.epochs + 1e-9) for end in (self.ramp_start, self.ramp_end))
-        kept = 1 - self.sparsity * ramp(epoch, first, last)
+        share = (run.epoch + run.epoch_ends) / run.epochs  # of the next step's epoch
+        epochs = (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
+        kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if self.ramp_granularity == "epoch" else epochs)
         self.p.copy_(project(self.p, kept * self.layout.size))
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
         if run.epoch_ends:

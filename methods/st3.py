@@ -9,12 +9,12 @@ class ST3(Ramped):
     """Straight-through gradients, soft threshold, filters rescaled, global cubic schedule."""
 
     name, aliases = "st3", ("ste_soft_rescale",)
-    gradient = "dense"
     soft = True
     rescale = option("smoothed", "paper", "off", help="filter scale: of the released code, of the paper, none")
     straight_through = option(True, help="false: only the weights that are kept get gradients")
     ft_epochs = option(0, help="epochs of fine-tuning with the final mask at the last learning rate (released code: 10)")
-    rewind_finetune = option(False, help="a second full schedule from the best weights with their mask (released ImageNet configuration)")
+    rewind_finetune = option(False, help="a second full schedule from the best weights (the last where nothing is held "
+                             "out) with their mask (released ImageNet configuration)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -61,7 +61,7 @@ class ST3(Ramped):
             self.shift.zero_(), self.gain.fill_(1)
             return
         self.shift.copy_(between(score, mask, share) / self.importance(theta))
-        self.gain.copy_(mask * self.layout.spread_filters(self.filter_scale(size, mask)))
+        self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(size, mask)))
 
     def importance(self, theta):
         """Factor on |w| in the ranking."""
@@ -72,9 +72,7 @@ class ST3(Ramped):
         kept, whole = self.layout.filters(size * mask, "mean"), self.layout.filters(size, "mean")
         if self.rescale == "smoothed":
             return 1.01 / ((kept + 1e-6) / (whole + 1e-6) + 0.01)
-        if self.rescale == "paper":
-            return torch.where(kept > 0, whole / kept, 1.0)
-        return torch.ones_like(whole)
+        return torch.where(kept > 0, whole / kept, 1.0)
 
 
 class ST3Sigma(ST3):

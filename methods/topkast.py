@@ -15,12 +15,15 @@ class TopKAST(Static):
     penalty = option(1e-4, help="factor of the un-squared L2 norms that replace weight decay")
     every_step_until = option(0.105, most=1, help="share of training in which the sets are renewed at every step, later every `interval`")
     interval = option(1000, least=1)
+    sampler, init = "exact", "network"  # its first mask is that of the largest weights
     mode = option("correct", "literal", help="literal: a weight that enters the active set restarts at zero (GSE's code)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.register_buffer("trained", torch.ones_like(self.mask))
         self.register_buffer("lost", torch.zeros(layout.size))
+        density = layout.spread_layers([k / n for k, n in zip(self.counts, layout.sizes)], like=self.lost)
+        self.register_buffer("density", density, persistent=False)
         self.exact = True
 
     def forward(self, theta):
@@ -41,8 +44,7 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def before_step(self, run):
-        density = self.layout.spread_layers([k / n for k, n in zip(self.counts, self.layout.sizes)], like=run.theta)
-        for where, scale in ((self.mask, 1.0), (self.trained & ~self.mask, density)):
+        for where, scale in ((self.mask, 1.0), (self.trained & ~self.mask, self.density)):
             part = run.theta * where
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
             run.theta.grad += self.penalty * part / self.layout.spread(norms) / scale

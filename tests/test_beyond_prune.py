@@ -291,10 +291,10 @@ def test_movement_after_a_dense_training():
     assert len(run.cycles) == 2
     for cycle, kept in ((0, 6), (1, 3)):
         run.start(cycle)
-        assert run.method.mask.all()
+        assert run.method.mask.all() and not run.method.scores.any()
         for _ in range(10):
             step(run, 0.1 * G)
-        assert int(run.method.mask.sum()) == kept == run.method.budget_at(cycle)
+        assert int(run.method.mask.sum()) == kept == run.method.budget_at(cycle) and run.method.scores.any()
 
 
 def soft_movement(weight=W, **options):

@@ -170,8 +170,7 @@ def test_rigl_drop_count(rounding, dropped):
 def test_counts_and_times_of_updates(method, scope):
     net = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
     run = started(net, method, 0.8, epochs=10, steps_per_epoch=10, interval=5, scope=scope, noise=0)
-    before, moved = run.model.layer_nnz().tolist(), 0
-    torch.manual_seed(0)
+    before, elsewhere, moved = run.model.layer_nnz().tolist(), False, 0
     for t in range(100):
         mask = run.model.method.mask.clone()
         run.model(torch.randn(8, 30)).square().mean().backward()
@@ -180,10 +179,10 @@ def test_counts_and_times_of_updates(method, scope):
         assert not changed or ((t + 1) % 5 == 0 and t < 75)
         moved += changed
         assert int(run.model.method.mask.sum()) == run.model.method.budget == 160
-        assert scope == "global" or run.model.layer_nnz().tolist() == before
+        elsewhere |= run.model.layer_nnz().tolist() != before
         assert not run.model.method(run.theta)[~run.model.method.mask].any()
     assert moved >= 10
-    assert (run.model.layer_nnz().tolist() == before) == (scope == "layer")
+    assert elsewhere == (scope == "global")
 
 
 def test_set_grows_uniformly_at_zero():

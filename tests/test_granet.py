@@ -13,7 +13,7 @@ CIFAR = {"epochs": 160, "steps_per_epoch": 352}  # fin = ⌊80 · 352 / 1000⌋ 
 
 def prunings(monkeypatch, **options):
     """{update: sparsity pruned to} and {update: α} of a run on CIFAR to 90 %."""
-    run = training("granet", 0.9, weight=torch.ones(10, 12, dtype=torch.float64), interval=1000, **CIFAR, **options)
+    run = training("granet", 0.9, weight=torch.ones(10, 12, dtype=torch.float64), **CIFAR, **options)
     method, sparsities, alphas = run.model.method, {}, {}
     run.model.layout.size = N  # so that counts tell the sparsity to six digits
     monkeypatch.setattr(method, "prune", lambda run, kept: sparsities.setdefault((run.step + 1) / 1000, 1 - kept / N))
@@ -135,3 +135,16 @@ def test_training(exact_k):
             late += changed
     assert late >= 5 and sorted(counts, reverse=True) == counts
     assert (counts[-1] == 80) == exact_k and abs(counts[-1] - 80) < 5
+
+
+def test_a_first_mask_below_the_schedule_is_pruned_no_further():
+    """er_gse's first mask falls short of its density; pruning does not fill it up with weights that were never active."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 200), nn.Linear(200, 4))
+    model = SparseModel(net, "granet", 0.9, interval=1, allocation="er_gse")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 100, 1)
+    run.start()
+    first = run.method.mask.clone()
+    assert first.sum() < 0.5 * len(first) - 20
+    run.method.prune(run, round(0.5 * len(first)))
+    assert torch.equal(run.method.mask, first)

@@ -76,9 +76,9 @@ def test_relaxed_mask_hardens_with_temperature():
 
 # ---- schedules: with no gradient, all p are κ
 
-def schedule(epochs):
+def schedule(epochs, **options):
     """{epoch: (κ, T)} at the start of each epoch of one step."""
-    run = training("probmask", 0.9, epochs=epochs, weight=torch.ones(10, 10, dtype=torch.float64), mask_lr=0.0, trials=1)
+    run = training("probmask", 0.9, epochs=epochs, weight=torch.ones(10, 10, dtype=torch.float64), mask_lr=0.0, trials=1, **options)
     run._batches = lambda n: [(torch.ones(1, 10, dtype=torch.float64), torch.zeros(1, dtype=torch.long))]
     seen = {}
     for epoch in range(epochs):
@@ -107,6 +107,36 @@ def test_schedules_of_160_epochs():
     seen = schedule(160)
     assert [seen[e][1] for e in (0, 80, 159)] == [near(1.0), near(1.9417476), near(27.7296360)]
     assert [seen[e][0] for e in (25, 26, 60, 96)] == pytest.approx([1, cubic(26, 25, 96), cubic(60, 25, 96), 0.1], abs=1e-6)
+
+
+def test_st3code_is_st3_s_ramp_and_one_bernoulli_mask():
+    seen = schedule(160, form="st3code")
+    assert [seen[e][0] for e in (5, 6, 40, 80, 159)] == pytest.approx([1, cubic(6, 5, 80), cubic(40, 5, 80), 0.1, 0.1], abs=1e-6)
+    method = SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code", finetune_lr=0.5).method
+    assert (method.trials, method.sampling, method.exact) == (1, "bernoulli", False)
+    assert method.cycles(160) == [Cycle(160), Cycle(10, lr=0.5)]
+    assert SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code", trials=3).method.trials == 3
+
+
+def test_ramp_by_steps_falls_within_an_epoch():
+    kept = {}
+    for granularity in ("epoch", "step"):
+        run = training("probmask", 0.9, epochs=10, steps_per_epoch=4, weight=torch.ones(10, 10, dtype=torch.float64), mask_lr=0.0,
+                       ramp_start=0.1, ramp_end=0.5, ramp_granularity=granularity)
+        for _ in range(4 + 6):
+            step(run, torch.zeros(10, 10, dtype=torch.float64))
+        kept[granularity] = float(run.model.method.p.detach().mean())
+    assert kept == pytest.approx({"epoch": cubic(2, 1, 5), "step": cubic(2.5, 1, 5)}, abs=1e-6)
+
+
+@pytest.mark.parametrize("bn_stats", ["train", "original"])
+def test_bn_stats_of_evaluation(bn_stats):
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+    model = SparseModel(net, "probmask", 0.0, bn_stats=bn_stats).eval()
+    out = model(torch.randn(1000, 4) + 3)
+    by_batch = out.mean(0).abs().max() < 1e-5
+    assert by_batch == (bn_stats == "original") and not net[2].training
+    assert model.train().net[1].training
 
 
 def test_fine_tuning_cycle():

@@ -69,7 +69,7 @@ def test_original_threshold_of_each_layer():
     assert method.a.grad.shape == (2,) and (method.a.grad != 0).all()
 
 
-@pytest.mark.parametrize("decay, expected", [(0.0, [1e-4, 0.0]), (0.02, [0.02, 0.0])])
+@pytest.mark.parametrize("decay, expected", [(0.0, [1e-4, 0.0]), (0.02, [0.02, 0.02])])
 def test_original_sparsity_comes_from_the_weight_decay(decay, expected):
     model = SparseModel(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "str_original", a0=-1.0, decay=decay)
     own = [p for name, p in model.named_parameters() if not name.startswith("net.")]

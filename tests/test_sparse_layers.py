@@ -4,7 +4,7 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from methods.sparse import conv
+from methods.sparse import conv, planes
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import contains, distinct, none, pairs
 from methods.sparse.linear import SparseLinear
@@ -43,15 +43,43 @@ def check(module, x, plain):
     assert torch.allclose(layer.sampled(everywhere, x.detach(), delta), dense, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("piece, layout", [(2**9, torch.contiguous_format), (2**9, torch.channels_last), (2**20, torch.channels_last)])
+def only_products(monkeypatch):
+    """As on a machine without numba, or on a GPU."""
+    monkeypatch.setattr(conv, "planes", lambda: None)
+
+
+@pytest.mark.parametrize("run, layout", [(1, torch.contiguous_format), (200, torch.channels_last), (None, torch.channels_last)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(f"{k}={v}" for k, v in kind.items()))
-def test_convolutions(kind, groups, piece, layout, monkeypatch):
-    monkeypatch.setattr(conv, "PIECE", piece)  # cut into pieces, the last one smaller, and in one
+def test_convolutions(kind, groups, run, layout, monkeypatch):
+    if run:
+        monkeypatch.setattr(planes, "RUN", run)  # sample by sample, or two and three at a time with one left over
+    else:
+        only_products(monkeypatch)
     torch.manual_seed(0)
     module = nn.Conv2d(4, 8, groups=groups, dtype=torch.float64, **kind)
     x = torch.randn(5, 4, 9, 10, dtype=torch.float64).contiguous(memory_format=layout)
     check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
+
+
+@pytest.mark.parametrize("products", [False, True])
+def test_a_single_image(products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
+    module = nn.Conv2d(2, 3, 3, padding=1, dtype=torch.float64)
+    layer, keys, weight = sparse(module)
+    x, delta = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(3, 5, 6, dtype=torch.float64)
+    assert torch.allclose(layer(x), module._conv_forward(x, weight, module.bias))
+    assert torch.allclose(layer.sampled(layer.pattern, x, delta), layer.sampled(layer.pattern, x[None], delta[None]))
+
+
+def test_not_a_number_stays_one():
+    layer, _, _ = sparse(nn.Conv2d(2, 3, 3))
+    x = torch.randn(2, 2, 5, 5)
+    x[0, :, 2, 2] = torch.nan
+    assert layer(x)[0].isnan().any() and not layer(x)[1].isnan().any()
+    x[0, :, 2, 2] = torch.inf
+    assert layer(x)[0].isinf().any()
 
 
 @pytest.mark.parametrize("shape", [(7, 6), (6,), (3, 5, 6), (2, 1500, 6)])
@@ -61,8 +89,11 @@ def test_linear(shape):
     check(module, torch.randn(shape, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias))
 
 
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("module", [nn.Linear(5, 4), nn.Conv2d(2, 4, 3, 2, padding=1, groups=2), nn.Conv2d(3, 2, 1)])
-def test_gradcheck(module):
+def test_gradcheck(module, products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
     torch.manual_seed(0)
     module = module.double()
     layer, _, _ = sparse(module, 0.6)
@@ -70,7 +101,10 @@ def test_gradcheck(module):
     assert torch.autograd.gradcheck(lambda x, values: layer.apply(x, values), (x, layer.values))
 
 
-def test_no_connection_and_one():
+@pytest.mark.parametrize("products", [False, True])
+def test_no_connection_and_one(products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
     module = nn.Conv2d(2, 3, 3, dtype=torch.float64)
     layer = SparseConv2d(module, module.weight.shape)
     x = torch.randn(2, 2, 5, 5, dtype=torch.float64)

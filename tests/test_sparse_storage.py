@@ -1,4 +1,5 @@
 """Sparse storage as the suite and a user have it: nothing of dense size, the automatic choice of forms, runs that resume."""
+import copy
 import io
 
 import pytest
@@ -120,6 +121,60 @@ def test_auto_measures_once_and_its_choice_is_saved(capsys):
     again.model.load_state_dict(run.model.state_dict())
     assert [form for form, *_ in again.model.forms().values()] == [form for form, *_ in forms.values()]
     assert torch.equal(run.model.eval()(x), again.model.eval()(x)) and not capsys.readouterr().err
+
+
+class Taught(nn.Module):
+    """A layer that no gradient reaches, and one whose forward leaves a tensor with a history."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.teacher = nn.utils.weight_norm(nn.Linear(600, 600)), nn.Linear(600, 600)
+        self.head = nn.Linear(600, 600)
+
+    def forward(self, x):
+        with torch.no_grad():
+            teacher = self.teacher(x)
+        return self.head(torch.relu(self.first(x))) + teacher
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("method", ["set", "rigl", "srigl", "gse_uniform", "gse_grabo"])
+def test_layers_without_a_gradient(method, capsys):
+    torch.manual_seed(0)
+    x = torch.randn(4, 600)
+    model = SparseModel(Taught(), method, 0.9, storage="auto", skip=["first"], **({} if method == "srigl" else {"interval": 2}))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run = Training(model, optimizer, 10, 1, batches=lambda n: [(x, torch.zeros(4, dtype=torch.int64))] * n)
+    run.start()
+    for _ in range(4):
+        cross_entropy(model(x), torch.zeros(4, dtype=torch.int64)).backward()
+        run.update((x, torch.zeros(4, dtype=torch.int64)))
+    forms = model.forms()
+    assert forms["teacher.weight"][0] == "sparse" and forms["head.weight"][0] != "undecided" and "storage auto" in capsys.readouterr().err
+    model(x)
+    assert torch.allclose(model.export().eval()(x), model.eval()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["rigl", "srigl"])
+def test_the_training_batch_is_asked_for(method):
+    net, x = linear()
+    model = SparseModel(net, method, 0.9, storage="sparse", interval=1)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.01), 10, 1)
+    run.start()
+    model(x).sum().backward()
+    with pytest.raises(ValueError, match=r"call update\(\(x, y\)\)"):
+        run.update()
+
+
+def test_a_whole_model_is_saved_and_copied():
+    net, x = convolutional()
+    model = SparseModel(net, "static", 0.9, storage="sparse")
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (torch.load(file, weights_only=False), copy.deepcopy(model)):
+        assert torch.equal(other.eval()(x), model.eval()(x))
+    assert torch.equal(model(x[0][None])[0], SparseModel.forward(model, x)[0])
 
 
 # ---- runs of the suite

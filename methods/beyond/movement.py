@@ -33,6 +33,11 @@ class Movement(AfterDense):
         self.exact = not self.soft
         self.scores = nn.Parameter(torch.zeros(layout.size))
 
+    @torch.no_grad()
+    def start(self, run, cycle):
+        self.scores.zero_()  # a dense training has given them gradients
+        super().start(run, cycle)
+
     def groups(self):
         return [dict(params=[self.scores], lr_scale=self.score_lr, weight_decay=0.0, momentum=0.0, nesterov=False)]
 

@@ -24,6 +24,8 @@ class Powerprop(Sparsifier):
             run.theta.copy_(run.theta.sign() * run.theta.abs() ** (1 / self.alpha))
             for group in run.optimizer.param_groups:
                 if self.decay_of == "q" and any(p is run.theta for p in group["params"]):
+                    if len(group["params"]) > 1 and group["weight_decay"]:
+                        raise ValueError("decay_of=q needs theta in a parameter group of its own, because it replaces that group's weight decay")
                     self.decay_of_q.fill_(group["weight_decay"])
                     group["weight_decay"] = 0.0
         super().start(run, cycle)

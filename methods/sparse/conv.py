@@ -1,4 +1,6 @@
-"""Sparse 2-D convolutions as one CSR product per kernel position, over shifted views of a zero-bordered activation."""
+"""Sparse 2-D convolutions: as one CSR product per kernel position, over shifted views of a zero-bordered activation, where the loops of
+planes.py are not to be had."""
+import importlib
 from functools import cache
 
 import torch
@@ -6,9 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from methods.sparse.linear import SparseLayer
-from methods.sparse.pattern import add_product, add_sampled
-
-PIECE = 2 ** 19  # numbers of a piece of samples, input and output together: it stays in a core's second-level cache
+from methods.sparse.pattern import Pattern, add_product, add_sampled
 
 
 class Grid:
@@ -29,7 +29,6 @@ class Grid:
         # with stride 1 the zeros before the next row serve as those after this one
         self.lines = [max(o, n - min(before, after)) if s == 1 else -(-n // s)
                       for o, n, before, after, s in zip(self.output, full, self.before, (bottom, right), stride)]
-        self.whole = tuple(stride) == (1, 1) and all(line >= n for line, n in zip(self.lines, size))  # each pixel has its place
         self.area = self.lines[0] * self.lines[1]
         self.tail = max(r // s for r, s in zip(reach, stride)) * (self.lines[1] + 1)
         self.views = [((i * dilation[0] % stride[0], j * dilation[1] % stride[1]),
@@ -58,10 +57,11 @@ class Grid:
                 inside.append(slice(first, first + number)), outside.append(slice(start, start + s * number, s))
             yield grid[:, :, inside[0], inside[1]], (slice(None), slice(None), *outside)
 
-    def fill(self, buffers, x):
-        """The phases of x (inputs, samples, height, width), in place; their borders stay zero."""
-        for view, where in self.pixels(buffers, *x.shape[:2]):
-            view.copy_(x[where])
+    def shifted(self, x, matrices):
+        """{phase: x (samples, inputs, height, width) on it}, for the kernel positions of [(position, matrix)]; the borders are zero."""
+        buffers = self.buffers(x, *x.shape[1::-1], [k for k, _ in matrices])
+        for view, where in self.pixels(buffers, *x.shape[1::-1]):
+            view.copy_(x.transpose(0, 1)[where])
         return buffers
 
     def add_shifted(self, buffers, k, matrix, spread, begun):
@@ -74,114 +74,97 @@ class Grid:
         add_product(view, matrix, spread, fresh=phase not in begun)
         begun.add(phase)
 
-    def spread(self, room, delta):
-        """delta (outputs, samples, *output) on the grid, (outputs, samples · area), in a room that is zero elsewhere."""
-        room.view(*delta.shape[:2], *self.lines)[:, :, :self.output[0], :self.output[1]] = delta
-        return room
+    def spread(self, delta):
+        """delta (samples, outputs, *output) on the grid, (outputs, samples · area), zero elsewhere."""
+        room = delta.new_zeros(delta.shape[1], len(delta), *self.lines)
+        room[:, :, :self.output[0], :self.output[1]] = delta.transpose(0, 1)
+        return room.flatten(1)
 
 
 class Convolution(torch.autograd.Function):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width) and values (nnz,), in the memory format of x."""
+    """y (samples, outputs, *output) of x (samples, inputs, height, width) and values (nnz,), as CSR products: on any device."""
 
     @staticmethod
     def forward(ctx, x, values, pattern, grid):
         ctx.save_for_backward(x, values)
         ctx.pattern, ctx.grid = pattern, grid
         matrices, outputs = pattern.matrices(values), pattern.size[0]
-        y = torch.empty(len(x), outputs, *grid.output, dtype=x.dtype, device=x.device, memory_format=format_of(x))
-        buffers, room = rooms(grid, x, matrices, outputs)
-        for some, n in pieces(len(x), grid.area, pattern):
-            shifted, piece = grid.fill(buffers(n), features(x[some])), room(n)
-            for number, (k, matrix) in enumerate(matrices):
-                add_product(piece, matrix, grid.view(shifted, k, x.shape[1]), fresh=number == 0)
-            place(y[some], piece.view(outputs, n, *grid.lines)[:, :, :grid.output[0], :grid.output[1]])
-        return y
+        shifted, room = grid.shifted(x, matrices), x.new_zeros(outputs, len(x) * grid.area)
+        for number, (k, matrix) in enumerate(matrices):
+            add_product(room, matrix, grid.view(shifted, k, x.shape[1]), fresh=number == 0)
+        return room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, delta):
         (x, values), pattern, grid = ctx.saved_tensors, ctx.pattern, ctx.grid
+        spread = grid.spread(delta)
+        gradient = sampled_on_grid(pattern, grid, x, spread)
         if not ctx.needs_input_grad[0]:
-            return None, sampled_on_grid(pattern, grid, x, delta), None, None
-        transposes = pattern.transposes(values)
-        back = (torch.empty_like if transposes and grid.whole else torch.zeros_like)(x)
-        shifts = cache(lambda n: grid.buffers(x, x.shape[1], n, [k for k, _ in transposes]))
-
-        def send_back(some, n, spread):
-            shifted, begun = shifts(n), set()
-            for k, matrix in transposes:
-                grid.add_shifted(shifted, k, matrix, spread, begun)
-            for view, (_, _, *where) in grid.pixels(shifted, x.shape[1], n):
-                place(back[some][:, :, where[0], where[1]], view)
-        return back, sampled_on_grid(pattern, grid, x, delta, send_back), None, None
+            return None, gradient, None, None
+        transposes, begun = pattern.transposes(values), set()
+        shifted, back = grid.buffers(x, *x.shape[1::-1], [k for k, _ in transposes]), torch.zeros_like(x)
+        for k, matrix in transposes:
+            grid.add_shifted(shifted, k, matrix, spread, begun)
+        for view, where in grid.pixels(shifted, *x.shape[1::-1]):
+            back.transpose(0, 1)[where] = view
+        return back, gradient, None, None
 
 
-def sampled_on_grid(pattern, grid, x, delta, also=lambda some, n, spread: None):
-    """Weight gradient (nnz,) at the connections of `pattern`, x (samples, inputs, ...) and delta (samples, outputs, ...).
-
-    also(slice of the samples, its length, delta on the grid) is called for each piece.
-    """
-    values, gradients = pattern.gradients(delta)
-    buffers, room = rooms(grid, x, gradients, delta.shape[1])
-    for some, n in pieces(len(x), grid.area, pattern):
-        shifted, spread = grid.fill(buffers(n), features(x[some])), grid.spread(room(n), features(delta[some]))
-        for k, gradient in gradients:
-            add_sampled(gradient, spread, grid.view(shifted, k, x.shape[1]))
-        also(some, n, spread)
+def sampled_on_grid(pattern, grid, x, spread):
+    """Weight gradient (nnz,) at the connections of `pattern`, x (samples, inputs, ...) and the output's gradient on the grid."""
+    values, gradients = pattern.gradients(spread)
+    shifted = grid.shifted(x, gradients)
+    for k, gradient in gradients:
+        add_sampled(gradient, spread, grid.view(shifted, k, x.shape[1]))
     return pattern.in_order(values)
 
 
-def format_of(x):
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def features(x):
-    """x (samples, channels, height, width) as (channels, samples, height, width), in the quickest way."""
-    if format_of(x) == torch.contiguous_format:
-        return x.transpose(0, 1)
-    x = x.permute(0, 2, 3, 1)
-    return x.reshape(-1, x.shape[3]).t().contiguous().view(-1, *x.shape[:3])
-
-
-def place(y, values):
-    """values (channels, samples, height, width) into y (samples, channels, height, width)."""
-    if format_of(y) == torch.contiguous_format:
-        y.copy_(values.transpose(0, 1))
-    else:
-        y.permute(0, 2, 3, 1).view(-1, y.shape[1]).copy_(values.flatten(1).t())
-
-
-def rooms(grid, x, matrices, outputs):
-    """Memory for a piece of n samples, used again for the next one: function n → phases, function n → zeros (outputs, n · area)."""
-    return (cache(lambda n: grid.buffers(x, x.shape[1], n, [k for k, _ in matrices])),
-            cache(lambda n: x.new_zeros(outputs, n * grid.area)))
-
-
-def pieces(samples, area, pattern):
-    """(slice, its length) of the samples, so many at a time that they stay in the cache."""
-    step = max(1, PIECE // (area * sum(pattern.size)))
-    return [(slice(start, start + step), min(step, samples - start)) for start in range(0, samples, step)]
-
-
 class SparseConv2d(SparseLayer):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width)."""
+    """y (samples, outputs, *output) of x (samples, inputs, height, width). On a CPU by loops over the connections (planes.py), if
+    numba is there; on other devices by CSR products."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.grids = {}
+
+    def pattern_of(self, keys):
+        loops = planes() if keys.device.type == "cpu" else None
+        return (loops.Connections if loops else Pattern)(keys, self.shape, self.groups)
 
     def apply(self, x, values):
-        x, padding = self.padded(x)
-        return Convolution.apply(x, values, self.pattern, Grid(x.shape[2:], self.module, padding))
+        if x.dim() == 3:
+            return self.apply(x[None], values)[0]
+        x, grid = self.on_grid(x)
+        form = Convolution if isinstance(self.pattern, Pattern) else planes().Convolution
+        return form.apply(x, values, self.pattern, grid)
 
     def plain(self, x, weight):
         return self.module._conv_forward(x, weight, self.module.bias)
 
     def sampled(self, pattern, x, delta):
         """Weight gradient (nnz of `pattern`,) at its connections, given the layer's input and the gradient at its output."""
-        x, padding = self.padded(x)
-        return sampled_on_grid(pattern, Grid(x.shape[2:], self.module, padding), x, delta)
+        if x.dim() == 3:
+            x, delta = x[None], delta[None]
+        x, grid = self.on_grid(x)
+        if isinstance(pattern, Pattern):
+            return sampled_on_grid(pattern, grid, x, grid.spread(delta))
+        return planes().sampled(pattern, grid, x, delta)
 
-    def padded(self, x):
-        """x with what is not padding by zeros, and the zeros that are still to come."""
+    def on_grid(self, x):
+        """x with what is not padding by zeros, and its Grid, which has the zeros."""
         module, padding = self.module, self.module._reversed_padding_repeated_twice
-        if module.padding_mode == "zeros":
-            return x, padding
-        return F.pad(x, padding, mode=module.padding_mode), [0] * 4
+        if module.padding_mode != "zeros":
+            x, padding = F.pad(x, padding, mode=module.padding_mode), [0] * 4
+        if x.shape[2:] not in self.grids:
+            self.grids[x.shape[2:]] = Grid(x.shape[2:], module, padding)
+        return x, self.grids[x.shape[2:]]
+
+
+@cache
+def planes():
+    """The module of the loops; None without a numba that works here (for this Python, with a place to keep what it compiles)."""
+    try:
+        return importlib.import_module("methods.sparse.planes")
+    except (ImportError, RuntimeError):
+        return None

@@ -12,6 +12,7 @@ from methods.beyond.srigl import SRigL
 from methods.ranking import keep_each
 from methods.seeds import stable_seed
 from methods.sparse.edges import contains, distinct, merged, none, pairs
+from methods.training import processes
 
 
 class Stored:
@@ -47,6 +48,8 @@ class Dynamic(Stored):
     """Connections that change every `interval` steps."""
 
     def start(self, run, cycle):
+        if processes() > 1:
+            raise ValueError("storage=sparse grows connections in one process only")
         if self.scope == "global" and sum(self.counts) < self.budget and self.update_end * run.total_steps < self.interval:
             # no update will fill what er_gse's first graph lacks of the budget
             if self.init != "sparse":
@@ -106,14 +109,7 @@ class SparseRigL(DropAndGrow, dynamic.RigL):
     """Growth by the dense gradient, which is computed and ranked at every update: O(all connections)."""
 
     def grow(self, run, bounds, counts, barred):
-        fresh = self.score_batches == "ceil10"
-        score = [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in self.layout.sizes]
-
-        def add(i, layer, x, delta):
-            score[i] += dense_gradient(layer, x, delta)
-        with same_buffers(run.model.net, not fresh):
-            watch(run, run.batches() if fresh else [run.batch], add)
-        score, sizes = torch.cat(score).abs_(), [high - low for low, high in zip(bounds, bounds[1:])]
+        score, sizes = torch.cat(dense_gradients(run, self.score_batches == "ceil10")).abs_(), [high - low for low, high in zip(bounds, bounds[1:])]
         score[barred] = 0  # ranking is fast where what is left out is one tie with the connections without a gradient
         if any(int(piece.count_nonzero()) < k for piece, k in zip(score.split(sizes), counts)):
             score[barred] = -torch.inf
@@ -129,13 +125,7 @@ class SparseSRigL(Dynamic, SRigL):
 
     @torch.no_grad()
     def update(self, run, fraction):
-        model, gradients = run.model, [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in self.layout.sizes]
-
-        def add(i, layer, x, delta):
-            gradients[i] += dense_gradient(layer, x, delta)
-        with same_buffers(model.net):
-            watch(run, [run.batch], add)
-        found = []
+        model, gradients, found = run.model, dense_gradients(run), []
         for i, (keys, values, gradient) in enumerate(zip(model.local(self.keys), run.theta.split(model.counts), gradients)):
             size, mask = torch.zeros_like(gradient).index_copy(0, keys, values.abs()), torch.zeros_like(gradient, dtype=torch.bool)
             mask[keys] = True
@@ -154,7 +144,7 @@ class Explore(Dynamic):
         weights, explored = self.explore(run, batches)
         candidates = self.candidates(run, weights)
         if explored is not None:
-            torch.set_rng_state(random)  # dropout in the second pass is that of the first
+            torch.set_rng_state(random)  # on a CPU dropout in the second pass is that of the first
         with same_buffers(model.net, explored is not None):
             score = self.scores(run, candidates, batches).abs()
         new = [len(c) for c in candidates]
@@ -218,10 +208,26 @@ def of(method):
     return FORMS[method]
 
 
+def dense_gradients(run, fresh=False):
+    """Of each layer, the gradient at every connection (size,), on fresh scoring batches or on the training batch once more."""
+    found = [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in run.model.layout.sizes]
+
+    def add(i, layer, x, delta):
+        found[i] += dense_gradient(layer, x, delta)
+    with same_buffers(run.model.net, not fresh):
+        watch(run, run.batches() if fresh else [run.batch], add)
+    return found
+
+
 def watch(run, batches, add):
     """Passes the batches and calls add(i, layer, x, delta) with the input of layer i and the gradient at its output."""
+    if any(batch is None for batch in batches):
+        raise ValueError(f"{run.method.name} passes the training batch once more: call update((x, y))")
+
     def hook(i, layer):
         def forward(module, args, output):
+            if not output.requires_grad:
+                return
             x = args[0].detach().to(run.theta.dtype)
             output.register_hook(lambda delta: add(i, layer, x, delta.to(x.dtype)))
         return forward
@@ -238,9 +244,11 @@ def watch(run, batches, add):
 def same_buffers(net, wanted=True):
     """A pass in here does not move running statistics."""
     before = [buffer.clone() for buffer in net.buffers()] if wanted else []
-    yield
-    for buffer, value in zip(net.buffers(), before):
-        buffer.copy_(value)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(net.buffers(), before):
+            buffer.copy_(value)
 
 
 def dense_gradient(layer, x, delta):

@@ -88,6 +88,9 @@ class SparseLayer:
         self.keys = self.pattern = self.values = None
         self.seconds = ()
 
+    def __getstate__(self):
+        return {**vars(self), "pattern": None}
+
     def pattern_of(self, keys):
         return Pattern(keys, self.shape, self.groups)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from methods.layout import Layout
-from methods.model import SparseModel, put
+from methods.model import SparseModel, detached, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.linear import SparseLinear
 
@@ -24,14 +24,15 @@ class AlwaysSparse(SparseModel):
     storage="auto" times each layer once, at the first training pass, with its connections alone and with a dense weight made for the
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
 
-    As the masked storage, number for number, except: an update's clipping does not count the gradients of the connections that it
-    just pruned; RigL passes its training batch a second time; GSE draws other candidates in grouped convolutions.
+    As the masked storage, number for number, given the same draws (first graph, growth of SET, noise on the drop score), except: an
+    update's clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a
+    second time; GSE draws other candidates in grouped convolutions.
 
     Raises ValueError, in one line, for methods that need dense weights and for layers other than Linear and Conv2d, which `skip`
-    leaves dense.
+    leaves dense. So it must the layers whose weight another module reads (nn.TransformerEncoderLayer does, in evaluation).
     """
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), storage="sparse", **options):
+    def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="sparse", **options):
         nn.Module.__init__(self)
         from methods import get
         from methods.sparse.growth import of
@@ -91,7 +92,7 @@ class AlwaysSparse(SparseModel):
             for layers in self.layers:
                 for layer in layers:
                     layer.values = None
-            if self.undecided and all(layer.dense is not None for layers in self.layers for layer in layers):
+            if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
                 self.decide()
 
     def local(self, keys):
@@ -111,8 +112,10 @@ class AlwaysSparse(SparseModel):
                 layer.keys, layer.pattern = None if layer.dense is False else k, pattern
 
     def decide(self):
-        """Each layer has been timed: it keeps what its form needs, and the user is told."""
+        """Each layer that was passed with gradients has been timed: it keeps what its form needs, and the user is told."""
         layers = [layer for layers in self.layers for layer in layers]
+        for layer in layers:
+            layer.dense = bool(layer.dense)
         self.chosen.copy_(torch.tensor([layer.dense for layer in layers]))
         self.undecided = False
         self.connect(self.method.keys)
@@ -176,13 +179,13 @@ class AlwaysSparse(SparseModel):
 
     def layer_nnz(self):
         """Active weights of each layer, as a tensor."""
-        return torch.tensor(self.counts)
+        return torch.tensor(self.counts, device=self.theta.device)
 
     @torch.no_grad()
     def export(self):
         """A plain copy of the network, dense, with exact zeros, whose `state_dict` loads anywhere."""
         # each forward is left out of the copy
-        net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers})
+        net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers} | detached(self.net))
         for entry, keys, values in zip(self.layout.entries, self.local(self.method.keys), self.theta.split(self.counts)):
             for name in entry.names:
                 del net.get_submodule(name.rpartition(".")[0]).forward
@@ -192,6 +195,10 @@ class AlwaysSparse(SparseModel):
         return net
 
     densify = export
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.connect(self.method.keys)  # whose index depends on the device, and on what is installed
 
     def _apply(self, *args, **options):
         super()._apply(*args, **options)
