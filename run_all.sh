@@ -90,6 +90,10 @@ if [[ $here != "$PWD" ]]; then  # relative paths are the caller's
     if [[ -n ${DATA_DIR:-} && $DATA_DIR != /* ]]; then DATA_DIR=$here/$DATA_DIR; fi
 fi
 
+for word; do
+    if [[ $word == -h || $word == --help ]]; then exec "$python" -m benchmarks launch --help; fi
+done
+
 # Bad arguments end here, before any installation.
 asked=$("$python" - "$@" <<'END'
 import sys

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks import cluster, leaderboard, suites
 from benchmarks.grid import Grid, Spec, union
@@ -65,9 +66,12 @@ def parser():
 
 
 def data_folder(args):
-    from benchmarks.data import check_folder
+    """The folder of the data sets as a Path: the one the user named, which must exist, or data."""
     named = args.data or os.environ.get("DATA_DIR")
-    return check_folder(named or "data", explicit=bool(named))
+    folder = Path(named or "data").expanduser()
+    if named and not folder.is_dir():
+        raise Usage(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
+    return folder
 
 
 def chosen(args):
@@ -146,7 +150,7 @@ def command_plan(args):
     if todo:
         from benchmarks.plan import estimate
         from benchmarks.launch import gpus, places
-        workers = places(len(todo), gpus(), args.jobs)
+        workers = places(todo, gpus(), args.jobs)
         seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
         print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {len(workers)} {on} ({seconds / 3600:.2f} hours in all)")
@@ -198,9 +202,13 @@ def launch_missing(args, store, todo, done):
 
 
 def command_status(args):
+    from concurrent.futures import ProcessPoolExecutor
+
     from benchmarks.status import show
     store = Store(args.results, write=False)
-    specs, rows = chosen(args), store.rows(args.suite)
+    with ProcessPoolExecutor(1) as aside:  # while the methods and torch are imported here
+        reading = aside.submit(store.rows, args.suite)
+        specs, rows = chosen(args), reading.result()
     print(f"{args.suite}, profile {args.profile}: ", end="")
     show(store, args.suite, specs, rows)
     return 0

@@ -12,7 +12,8 @@ WARM = 3  # calls of a kind that are made as they are, before one is recorded: l
 def cuda_graph(function):
     """Records function() on the current stream, which must not be the default one; returns (what it returned, replay function)."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+    # the threads of a DataLoader, which pin memory, are no part of it
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         result = function()
     return result, graph.replay
 

@@ -74,6 +74,8 @@ def check(args):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+    if args.signal_delay >= 60 * args.time:
+        raise ValueError(f"--signal-delay {args.signal_delay} (seconds) leaves nothing of --time {args.time} (minutes)")
 
 
 def submit(args, store, todo, folder):
@@ -125,6 +127,8 @@ def send(args, folder, code, calls):
     except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
         lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error")] or str(error).splitlines()
         raise ValueError(f"SLURM refuses the job: {lines[0].removeprefix('sbatch: error: ').strip()}") from None
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}); nothing was sent") from None
 
 
 def snapshot(store, methods):

@@ -64,24 +64,6 @@ def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
     return sum(density[name] * count for name, count in macs.items())
 
 
-def dense_training(f_dense: float) -> float:
-    """Cost of a dense training step: forward, gradient of the activations and gradient of the weights, each f_dense."""
-    return 3 * f_dense
-
-
-def static_training(f_sparse: float) -> float:
-    """Cost of a training step with a sparse gradient (static masks, SET), from the sparse forward cost."""
-    return 3 * f_sparse
-
-
-def dense_to_sparse_training(f_mean: float, f_dense: float) -> float:
-    """Mean cost of a step of gradual pruning; f_mean: the sparse forward cost, averaged over the schedule.
-
-    The gradient of the weights is dense.
-    """
-    return 2 * f_mean + f_dense
-
-
 def rigl_training(f_sparse: float, f_dense: float, interval: int) -> float:
     """Mean cost of a step of RigL: each `interval` sparse steps are followed by one with a dense weight gradient."""
     return (3 * f_sparse * interval + 2 * f_sparse + f_dense) / (interval + 1)

@@ -80,14 +80,6 @@ class Data:
         return replace(self, train=self.train.to(device), val=self.val and self.val.to(device), test=self.test.to(device))
 
 
-def check_folder(folder, explicit):
-    """The data folder as a Path. DataError if the user named it (`explicit`) and it does not exist."""
-    folder = Path(folder).expanduser()
-    if explicit and not folder.is_dir():
-        raise DataError(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
-    return folder
-
-
 def load(name, folder, validation=True, recipe="st3"):
     """A data set as `Data` on the CPU. Its tensors are read once per process and shared by all callers: do not change them.
 

@@ -5,7 +5,6 @@ What happens to an image in an epoch follows from (seed, epoch, image) alone: it
 and an epoch can be resumed at any batch.
 """
 import multiprocessing
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torchvision.transforms import v2
 
 from benchmarks import team
 from benchmarks.data import Data, DataError, steps_per_epoch
+from benchmarks.launch import cores
 from methods.seeds import stable_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,15 +59,14 @@ class Folder:
     def load(self, images, batches, data, whole=False):
         """Yields the batches of samples: (x, y), of this process's part, or the whole of each."""
         batches = batches if whole else [batch[team.part(len(batch))] for batch in batches]
-        workers = min((os.cpu_count() or 1) // team.size() - 1, MOST_WORKERS, len(batches))
+        workers = min(cores() // team.size() - 1, MOST_WORKERS, len(batches))
         if workers > 0:
             multiprocessing.current_process().daemon = False  # daemons, as the launcher's processes are, may have no workers
         mean, std = (255 * torch.tensor(values, device=self.device).view(3, 1, 1) for values in (data.mean, data.std))
         for x, y in DataLoader(images, batch_sampler=batches, num_workers=max(workers, 0), pin_memory=self.device.type == "cuda",
-                               collate_fn=self.collate):
+                               collate_fn=self.collate, generator=torch.Generator()):  # images have seeds of their own
             x = x.to(self.device, non_blocking=True).float().sub_(mean).div_(std)
             yield x.to(memory_format=torch.channels_last), y.to(self.device, non_blocking=True)
-
 
     def collate(self, samples):
         """A batch, perhaps an empty one: of the last, a process may have no image."""

@@ -1,9 +1,11 @@
 """The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
+import contextlib
 import os
 import sys
 import time
 from collections import deque
 from multiprocessing import connection
+from pathlib import Path
 
 from benchmarks.tasks import settle, uncovered
 from benchmarks.worker import CROWDED, Worker
@@ -13,9 +15,13 @@ ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again 
 WORKERS = []  # of the launch in progress: what a signal has to stop
 
 
-def cores():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(limit=Path("/sys/fs/cgroup/cpu.max")):
+    """Cores that this process may use: those of its affinity, and no more than a container's share of time (cgroup 2) keeps busy."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
+        quota, period = map(int, limit.read_text().split())
+        count = min(count, max(1, -(-quota // period)))
+    return count
 
 
 def gpus():
@@ -25,18 +31,16 @@ def gpus():
     return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
 
 
-def all_as_one(specs, gpus):
-    """The GPUs, as one where a run takes them all (team.py)."""
-    return [",".join(gpus)] if gpus and any(settle(spec)[0].on_all_gpus for spec in specs) else gpus
+def places(specs, gpus, jobs=None):
+    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each GPU, or without one a worker for each.
 
-
-def places(runs, gpus, jobs=None):
-    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each GPU, or without one a worker for each."""
-    if len(gpus) == 1 and "," in gpus[0]:
-        return [(gpus[0], 1)]
+    Where a run takes all GPUs (team.py), they are one place for one run.
+    """
+    if gpus and any(settle(spec)[0].on_all_gpus for spec in specs):
+        return [(",".join(gpus), 1)]
     if gpus:
-        return [(gpu, jobs or PACK) for gpu in gpus[:runs]]
-    return [(None, 1)] * min(jobs or cores(), runs)
+        return [(gpu, jobs or PACK) for gpu in gpus[:len(specs)]]
+    return [(None, 1)] * min(jobs or cores(), len(specs))
 
 
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
@@ -61,7 +65,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
         if row["status"] != "ok":
             bad.append(row)
 
-    WORKERS[:] = [Worker(store, folder, *place) for place in places(total, all_as_one(specs, gpus()), jobs)]
+    WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:
         while queue or any(worker.jobs for worker in WORKERS) or (elsewhere and wait):
             if elsewhere and time.monotonic() > look:  # its row may be there, or its process gone
@@ -87,7 +91,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
                             report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
                         else:
                             from benchmarks.run import store_failure
-                            finish(spec, store_failure(spec, f"its process died ({worker.end()})", store))
+                            finish(spec, store_failure(spec, f"its process died ({worker.end()})", store, keep=True))
                     continue
                 spec, message = said
                 if isinstance(message, float):

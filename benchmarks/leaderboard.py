@@ -2,10 +2,9 @@
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
-import os
 import sys
 
-from benchmarks.grid import Grid
+from benchmarks.grid import Grid, union
 from benchmarks.suites import suite_grid
 
 
@@ -61,15 +60,8 @@ def cells(args):
     """The Specs of the method on the suite, without the tasks that it skips, which are named."""
     from benchmarks.tasks import canonical
     from methods import get
-    path, colon, attribute = args.method.rpartition(":")
-    name = f"{os.path.normpath(path)}:{attribute}" if colon else args.method  # ./mine.py and mine.py are one
-    try:
-        method = get(name)
-    except ValueError:
-        raise
-    except Exception as error:  # a file that cannot be loaded
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise ValueError(f"{name} cannot be loaded: {type(error).__name__}{line}: {error}") from None
+    name = args.method
+    method = get(name)
     pairs = [tuple(text.split("=", 1)) for text in args.options]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError("--options takes NAME=VALUE")
@@ -85,8 +77,8 @@ def cells(args):
         else:
             tasks.append(task)
     seeds = range(args.seeds) if args.seeds else base.seeds
-    return [canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsity or base.sparsities), tuple(seeds),
-                                             args.epochs or base.epochs, None, pairs)]
+    return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsity or base.sparsities), tuple(seeds),
+                                                  args.epochs or base.epochs, None, pairs))
 
 
 def fill(specs, args, store, folder):

@@ -34,7 +34,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, usable_device
-from benchmarks.tasks import PRECISIONS, canonical, settle
+from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
 
@@ -214,7 +214,8 @@ def main(words=None):
     """Measures, prints and stores; returns 0, or 2 with one line on stderr for bad arguments or missing data."""
     try:
         args = arguments(words)
-        specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision))
+        batch = {"batch_size": str(get_task(args.task).batch_size)}  # the same for all
+        specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
                  for method in ("dense", *(args.methods or available()))]
         path = Store(args.results).folder / "performance" / "overhead.csv"
         stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement

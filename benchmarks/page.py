@@ -10,7 +10,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.tables import COLUMNS, LEGEND, cells, power, shown
+from benchmarks.tables import COLUMNS, cells, legend, power, shown
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
@@ -33,7 +33,7 @@ def page(table, suite, profile, picture=None):
         sparsities += f'<optgroup label="published only">{options}</optgroup>'
     image = base64.b64encode(picture).decode() if picture else ""
     return TEMPLATE.substitute(
-        suite=escape(suite), profile=escape(profile), legend=escape(LEGEND),
+        suite=escape(suite), profile=escape(profile), legend=escape(legend(table)),
         tasks="".join(f"<option>{escape(task)}</option>" for task in tasks), sparsities=sparsities,
         picture=f'<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, '
                 f'one panel for each sparsity" src="data:image/png;base64,{image}"></details>' if image else "",

@@ -64,7 +64,7 @@ def name_of(device):
 
 
 def main(words=None):
-    parser = Parser(prog="python -m benchmarks.products", description=__doc__)
+    parser = Parser(prog="benchmarks.products", description=__doc__)
     parser.add_argument("--results", default="results", metavar="DIR")
     parser.add_argument("--units", type=int, nargs="+", default=UNITS)
     parser.add_argument("--repeats", type=int, default=10)

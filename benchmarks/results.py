@@ -71,13 +71,13 @@ class Store:
     def log(self, key):
         return self.runs / f"{key}.log"
 
-    def write(self, row, curves=(), layers=(), switches=()):
-        """Store one finished run: `row` has all of RUN_COLUMNS."""
+    def write(self, row, curves=(), layers=(), switches=(), keep=False):
+        """Store one finished run: `row` has all of RUN_COLUMNS. Its checkpoint goes, unless it is to be kept."""
         key = row["key"]
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        for path in (self.checkpoint(key), self.runs / f".{key}.pt.part"):
+        for path in () if keep else (self.checkpoint(key), self.runs / f".{key}.pt.part"):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

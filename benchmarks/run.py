@@ -1,5 +1,6 @@
 """One run: a Spec becomes a stored row."""
 import datetime
+import os
 import time
 import traceback
 from functools import cache
@@ -78,6 +79,12 @@ def _steps(spec, store, folder, device, stop, alone):
     def failed(problem):
         if isinstance(problem, torch.OutOfMemoryError) and not alone:
             raise problem
+        if not alone and device.type == "cuda":
+            try:
+                torch.cuda.synchronize(device)
+            except RuntimeError:  # the device answers this process no more; the launcher tries each of its runs again, alone
+                traceback.print_exception(problem)
+                os._exit(1)
         return store_failure(spec, problem, store)
 
     def curves_of(cycle):
@@ -105,18 +112,31 @@ def _steps(spec, store, folder, device, stop, alone):
     except StoreError:
         raise
     except FloatingPointError as problem:
+        for level in unmade(spec, store):
+            finish(level, trainer.progress.curves, "diverged", str(problem))
         return finish(spec, trainer.progress.curves, "diverged", str(problem))
     except Exception as problem:
         return failed(problem)
 
 
-def store_failure(spec, problem, store):
-    """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text)."""
+def unmade(spec, store):
+    """The lower levels of a run of several that have no row."""
+    lower = levels_of(spec)[:-1]
+    rows = store.rows(suite_of(spec.task)) if lower else ()
+    return [level for level in lower if level.key not in rows]
+
+
+def store_failure(spec, problem, store, keep=False):
+    """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
+
+    So do its lower levels that have none. keep: a checkpoint stays for `--retry-failed`.
+    """
     if isinstance(problem, Exception):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
-    row = {**_identity(spec, settle(spec)[0]), "status": "failed", "error": " ".join(str(problem).split())[:300]}
-    store.write(row)
+    for level in (*unmade(spec, store), spec):
+        row = {**_identity(level, settle(level)[0]), "status": "failed", "error": " ".join(str(problem).split())[:300]}
+        store.write(row, keep=keep)
     return row
 
 
@@ -127,6 +147,7 @@ def describe(spec, task, trainer, status, error):
     nnz = [int(n) for n in model.layer_nnz()]
     layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
               for e, n in zip(layout.entries, nnz)]
+    left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
     last = progress.curves[-1] if progress.curves else {}
     done = status == "ok"
     row = _identity(spec, task)
@@ -134,7 +155,7 @@ def describe(spec, task, trainer, status, error):
         cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
         top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
-        macs=sum(line["macs"] for line in layers), dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
+        macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
         peak_memory_mb=round(peak_memory(trainer.device)), device=device_name(trainer.device))
     return row, layers

@@ -19,7 +19,7 @@ from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
 from benchmarks.grid import Spec
 from benchmarks.launch import cores
-from benchmarks.measurements import store
+from benchmarks.measurements import store, stored
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, usable_device
@@ -51,6 +51,9 @@ def _train(barrier, folder, seconds, counts):
 
 
 def measure_cores(folder, device, rounds):
+    if device.type != "cpu":
+        raise ValueError("part cores is measured on the CPU: --device cpu, or --parts width selection")
+    entrant(folder, device)  # what cannot be trained ends here, not in a process that is waited for
     context = multiprocessing.get_context("spawn")
     for processes in range(1, cores() + 1):
         barrier, counts = context.Barrier(processes), context.Queue()
@@ -96,9 +99,13 @@ def main(words=None):
     parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
     parser.add_argument("--results", default="results", metavar="DIR")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    args = parser.parse_args(words)
     try:
-        device, folder, results = usable_device(args.device or default_device()), data_folder(args), Store(args.results).folder
+        args = parser.parse_args(words)
+        if args.rounds < 1:
+            raise ValueError(f"--rounds must be at least 1, not {args.rounds}")
+        device, folder = usable_device(args.device or default_device()), data_folder(args)
+        path = Store(args.results).folder / "performance" / "scaling.csv"
+        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
         torch.set_num_threads(1)
         same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
         lines = []
@@ -107,11 +114,10 @@ def main(words=None):
                 at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
                 print(f"{part} {method} {x:g}: {value:.4g} {unit}")
+        store(lines, path, COLUMNS, IDENTITY)
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    path = results / "performance" / "scaling.csv"
-    store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")
     return 0
 

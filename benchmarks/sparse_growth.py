@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.sparse_speed import MACHINE, MB, command, entrant, load, machine, peak_bytes, seconds, standard
 
-WIDTHS = tuple(2 ** n for n in range(9))
+WIDTHS = tuple(2 ** n for n in range(10))
 METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
 COLUMNS = "method width batch_size nnz prunable update_ms peak_mb rounds".split() + MACHINE
 IDENTITY = "method width batch_size nnz device threads".split()
@@ -23,7 +23,7 @@ def keep_memory():
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)            # M_MMAP_MAX
-        mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: none
 
 
 def measure(args, device):
@@ -66,7 +66,7 @@ def main(words=None):
     parser = standard("sparse_growth", "The cost of growing connections, against the width.", rounds=7)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--nnz", type=int, default=2 ** 13, help="active weights (default: %(default)s)")
-    parser.add_argument("--rigl-width", type=float, default=8, help="RigL's largest width: it needs several dense tensors")
+    parser.add_argument("--rigl-width", type=float, default=16, help="RigL's largest width: it needs several dense tensors")
     return command(parser, words, measure, "sparse_growth.csv", COLUMNS, IDENTITY)
 
 

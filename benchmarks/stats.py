@@ -6,30 +6,25 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from benchmarks.suites import CHANCE, accuracies
+
 LEVEL = 0.05  # of all tests of one task and sparsity together
-CHANCE = {"digits": 10.0, "cifar10": 10.0, "cifar100": 1.0, "imagenet": 0.1}  # accuracy of a constant answer, in percent
 TEST_IMAGES = {"digits": 300, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
 
 
 def outcomes(rows):
-    """The rows of runs.csv with what counts of each: columns `accuracy` (percent, NaN: no result) and `outcome`.
+    """The rows of runs.csv with what counts of each: columns `accuracy` (`suites.accuracies`) and `outcome`.
 
-    Accuracy is the test accuracy at the best validation epoch where there was validation, else that of the last epoch.
-    outcome: "ok"; "collapsed", an accuracy of at most twice chance; "diverged", the loss was no longer a number; "failed".
-    A diverged run counts with chance: a network of NaNs gives every image the same class, and a mean without it would reward a
-    method for the seeds that it loses. A failed run (a program error) has no result: it is counted and named, not averaged.
-    Raises ValueError for a data set whose chance is not known.
+    outcome: "ok"; "collapsed", an accuracy of at most twice chance; "diverged", the loss was no longer a number; "failed", which is
+    counted and named, not averaged. Raises ValueError for a data set whose chance is not known.
     """
     rows = rows.copy()
     unknown = set(rows.dataset) - set(CHANCE)
     if unknown:
         raise ValueError(f"benchmarks/stats.py does not know the classes of {', '.join(sorted(unknown))}")
-    chance = rows.dataset.map(CHANCE)
-    rows["accuracy"] = rows.top1_best_val.fillna(rows.top1).astype(float)
-    diverged = rows.status == "diverged"
-    rows["accuracy"] = rows.accuracy.mask(diverged, chance).mask(rows.status == "failed")
-    rows["outcome"] = rows.status.mask((rows.status == "ok") & (rows.accuracy <= 2 * chance), "collapsed")
+    rows["accuracy"] = accuracies(rows)
+    rows["outcome"] = rows.status.mask((rows.status == "ok") & (rows.accuracy <= 2 * rows.dataset.map(CHANCE)), "collapsed")
     return rows
 
 

@@ -10,6 +10,7 @@ SEEDS = (0, 1, 2)
 TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
+CHANCE = {"digits": 10.0, "cifar10": 10.0, "cifar100": 1.0, "imagenet": 0.1}  # accuracy of a constant answer, in percent, by data set
 PAPER_EPOCHS = {"cifar10": 160, "cifar100": 160, "imagenet": 100}  # ST-3's recipes; digits is not in the papers
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
@@ -37,6 +38,17 @@ def suite_grid(suite, profile, methods):
     sparsities, epochs = SIZES[suite, profile]
     task = TASKS.get((suite, profile), TASKS[suite])
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
+
+
+def accuracies(rows):
+    """What counts of the rows (DataFrame with the columns of runs.csv), in percent; NaN: no result.
+
+    The test accuracy at the best validation epoch where there was validation, else that of the last epoch. A diverged run counts with
+    chance: a network of NaNs gives every image the same class, and a mean without it would reward a method for the seeds that it
+    loses. A failed run (a program error) has no result.
+    """
+    accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
+    return accuracy.mask(rows.status == "diverged", rows.dataset.map(CHANCE)).mask(rows.status == "failed")
 
 
 def scripts():

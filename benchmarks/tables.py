@@ -6,13 +6,13 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.stats import LEVEL, compare
-from benchmarks.suites import SIZES
-from benchmarks.tasks import TASKS, Task
+from benchmarks.suites import PAPER_EPOCHS, SIZES
+from benchmarks.tasks import REDUCED, TASKS, Task
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
-LEGEND = ("Accuracy: mean over seeds ± half its 95 % interval (Student t). Rank: the range that the data allow. To the best: "
-          "paired by seed, ± half its 95 % interval; = where not separable. p: paired t-tests of all pairs, Holm "
+LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
+          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where not separable. p: paired t-tests of all pairs, Holm "
           f"(level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no other method is as accurate "
           "and as cheap to train.")
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
@@ -36,12 +36,15 @@ def select(rows, suite, profile, epochs=None, variant=None):
         return task and row.suite == suite and own and row.epochs == (epochs or task.epochs) and row.precision == task.precision
 
     rows = rows[[bool(counts(row)) for row in rows.itertuples()]]
-    label = rows.method.where(~rows.method.str.contains(":"), rows.method.map(lambda name: Path(name).name))
+    short = {name: Path(name).name if ":" in name else name for name in rows.method.unique()}
+    same = [name for name in short.values() if list(short.values()).count(name) > 1]  # of two files
+    label = rows.method.map(lambda name: name if short[name] in same else short[name])
     return rows.assign(label=(label + " " + rows.options).str.strip())
 
 
 def board(rows, sparsities, sort="accuracy"):
-    """`stats.compare` of selected rows, at these sparsities only, each cell sorted by "accuracy" or by training "cost".
+    """`stats.compare` of selected rows, at these sparsities only, each cell sorted by "accuracy" or by training "cost"; its
+    attribute `note` says what of the runs is smaller or shorter than the papers'.
 
     Raises ValueError where there is nothing to compare.
     """
@@ -52,7 +55,17 @@ def board(rows, sparsities, sort="accuracy"):
     table = compare(rows)
     if sort == "cost":
         table = table.sort_values(["task", "sparsity", "train_flops"], kind="stable")
-    return table.reset_index(drop=True)
+    table = table.reset_index(drop=True)
+    table.attrs["note"] = reduced(rows)
+    return table
+
+
+def reduced(rows):
+    """Where these rows are of another network or of fewer epochs than the papers': sentences, or nothing."""
+    runs = rows.groupby("task", sort=False).epochs.min()
+    short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items()
+             if task.partition("-")[0] in PAPER_EPOCHS and epochs < TASKS[task].epochs]
+    return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short))
 
 
 def cells(table):
@@ -114,7 +127,12 @@ def text(table):
         widths = [max(map(len, column)) for column in zip(*lines)]
         body = ["  ".join(t.ljust(width) for t, width in zip(line, widths)).rstrip() for line in lines]
         parts.append("\n".join([f"{task}, sparsity {sparsity:g}", body[0], "-" * max(map(len, body)), *body[1:], power(cell)]))
-    return "\n\n".join(parts) + "\n\n" + LEGEND
+    return "\n\n".join(parts) + "\n\n" + legend(table)
+
+
+def legend(table):
+    """What a reader of the whole table must know."""
+    return f"{table.attrs['note']} {LEGEND}".strip()
 
 
 def escaped(text, characters):
@@ -134,7 +152,7 @@ def markdown(table):
         lines.insert(1, ["---"] * len(lines[0]))
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         parts.append(f"### {task}, sparsity {sparsity:g}\n\n{body}\n\n{power(cell)}")
-    return "\n\n".join(parts) + "\n\n" + escaped(LEGEND, MARKDOWN) + "\n"
+    return "\n\n".join(parts) + "\n\n" + escaped(legend(table), MARKDOWN) + "\n"
 
 
 def latex(table):
@@ -146,7 +164,7 @@ def latex(table):
         body = [[escaped(t, LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
         head, *body = [" & ".join(line) + r" \\" for line in [[escaped(name, LATEX) for name in columns], *body]]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
-        caption = escaped(f"{task}, sparsity {sparsity:g}. {LEGEND} {power(cell)}".strip(), LATEX)
+        caption = escaped(f"{task}, sparsity {sparsity:g}. {legend(table)} {power(cell)}".strip(), LATEX)
         parts.append("\n".join([
             r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",

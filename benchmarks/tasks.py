@@ -1,5 +1,6 @@
 """Tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
 import difflib
+import os
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
@@ -27,9 +28,11 @@ class Task:
     validation: bool = True         # hold out validation images; without, the test accuracy of the last epoch alone counts
     augmentation: str = "st3"       # st3 (edge padding), gse (zero padding), digits (one pixel, no flip): data.py; imagenet: imagenet.py
     drop_last: bool = False
+    first_dense: bool = False       # the first prunable layer stays dense and is not counted in the sparsity
+    last_dense: bool = False        # and the last one, the classifier
     bn_momentum: float = 0.01       # in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention
     precision: str = "bf16"         # bf16 (autocast), tf32 (CUDA) or fp32
-    storage: str = "masked"         # masked; sparse: weights of active connections alone (static, set, rigl, gse_*; fp32 products); auto
+    storage: str = "masked"         # masked; sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); auto
     count_switches: bool = False    # count how often each weight switches between active and zero (ST-3, figure 6)
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
 
@@ -49,7 +52,7 @@ ST3 = {}
 # GSE, §4, its supplement and its code
 GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validation=False, augmentation="gse", drop_last=True,
            bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
-                                          regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10",
+                                          regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10", final_snap=False,
                                           level_list="0,0.5,0.75,0.9,0.95,0.98"))
 # Ours: short runs, so that a whole grid fits in minutes; the mask is updated as often in a run as in a run of the paper.
 DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", precision="fp32",
@@ -64,7 +67,8 @@ TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
     "cifar10-resnet20": Task("cifar10", "resnet20", **ST3),
-    "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, **ST3),  # 8, 16 and 32 channels: what CPUs can compare, not the paper's
+    # 8, 16 and 32 channels: what CPUs can compare, not the paper's; few epochs, in which 1000 steps are half of training
+    "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, **ST3, defaults=dict(interval=100)),
     "cifar10-vgg11": Task("cifar10", "vgg11", **ST3),
     "cifar100-wrn34x2": Task("cifar100", "wrn34x2", **ST3),
     "imagenet-resnet50": Task("imagenet", "resnet50", **IMAGENET),
@@ -96,8 +100,8 @@ def get_task(name):
 def settle(spec):
     """(Task, options of the method) that a Spec stands for: the recipe, its values for the method, then the Spec's own options.
 
-    An option is the method's if it has one of that name, else the task's. With recipe=original what the method's `original` has for
-    such data replaces the recipe's. Raises ValueError in one line, also where it has nothing.
+    An option is the method's if it has one of that name, else the task's. What the method's `retained` has for such data replaces the
+    recipe's, with recipe=original what its `original` has. Raises ValueError in one line, also where it has nothing.
     """
     task, options = once(_settle, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
     return task, dict(options)
@@ -114,7 +118,7 @@ def _settle(named, method, epochs, precision, chosen):
     from methods.base import Option, nearest
     task, known = get_task(named), get(method).options()
     settable = {f.name: f for f in fields(Task) if f.name not in ("dataset", "milestones", "defaults")}
-    own = original(method, task) if dict(chosen).get("recipe") == "original" else {}
+    own = original(method, task) if dict(chosen).get("recipe") == "original" else get(method).retained.get(kind(task), {})
     task = replace(task, **{name: value for name, value in own.items() if name not in known})
     options = {name: value for name, value in {**task.defaults, **own}.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
@@ -139,10 +143,15 @@ def original(method, task):
     Raises ValueError where its paper has none, or none that a Task can say.
     """
     from methods import get
-    offered, data = get(method).original, task.dataset.rstrip("0123456789")  # one for CIFAR-10 and CIFAR-100
+    offered, data = get(method).original, kind(task)
     if data not in offered:
         raise ValueError(f"{method} has no recipe=original for {data}" + (f"; it has one for {' and '.join(offered)}" if offered else ""))
     return offered[data]
+
+
+def kind(task):
+    """A task's kind of data, by which methods name recipes of their own: "cifar" for CIFAR-10 and CIFAR-100."""
+    return task.dataset.rstrip("0123456789")
 
 
 def canonical(spec):
@@ -161,9 +170,17 @@ def _canonical(task, method, epochs, precision, chosen):
     default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()}, **plain,
                "recipe": Task.recipe}
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
-    return dict(method=method if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
-                options=tuple((name, str(settled[name])) for name, _ in chosen if settled[name] != default[name]),
+    return dict(method=path_of(method) if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
+                options=tuple((name, str(settled[name])) for name, _ in chosen
+                              if settled[name] != default[name] and name not in ("epochs", "precision")),  # which stand for themselves
                 precision=None if task.precision == own.precision else task.precision)
+
+
+def path_of(method):
+    """The one name of a method's file, "file.py:Class": relative where it lies below the working folder."""
+    path, _, attribute = method.rpartition(":")
+    below = os.path.relpath(path)
+    return f"{os.path.normpath(path) if below.startswith(os.pardir) else below}:{attribute}"
 
 
 def levels_of(spec):

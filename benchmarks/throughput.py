@@ -29,7 +29,7 @@ from benchmarks.__main__ import Parser, data_folder
 from benchmarks.capture import cuda_graph
 from benchmarks.data import NORMALISATION
 from benchmarks.grid import Spec
-from benchmarks.measurements import store
+from benchmarks.measurements import store, stored
 from benchmarks.pack import Lane
 from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, usable_device
@@ -127,15 +127,20 @@ def main(words=None):
     parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
     parser.add_argument("--results", default="results", metavar="DIR")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    args = parser.parse_args(words)
     try:
+        args = parser.parse_args(words)
+        for name in ("rounds", "steps"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
         device, folder = usable_device(args.device or default_device()), data_folder(args)
         path = Store(args.results).folder / "performance" / "throughput.csv"
+        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
         if not args.task.startswith("cifar"):
             raise ValueError("the plain loop is one for the tasks of CIFAR")
         if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
+        datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
         specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
         loops = {("plain", "static", "fp32", workers, 1): Plain(specs[args.precisions[0]], folder, device, workers)}
         for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):

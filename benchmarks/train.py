@@ -10,9 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import models, team
 from benchmarks.capture import Captured
+from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.switches import Switches
 from methods import SparseModel, Training
+from methods.layout import Layout
 from methods.seeds import stable_seed
 
 WARM_SHARE = 0.05      # of the epochs, in which a cosine schedule warms up (ST-3: 5 of 100)
@@ -54,12 +56,15 @@ class Trainer:
             wanted = {"bn_momentum": task.bn_momentum, **({"width": task.width} if task.width != 1 else {})}
             if "bn_momentum" not in inspect.signature(models.MODELS.get(task.model, Trainer)).parameters:
                 del wanted["bn_momentum"]  # a model without batch normalisation
-            # sparse storage needs no more than the shapes of a network whose weights start by its graph, which it draws here
-            shapes = task.storage != "masked" and options.get("init") == "sparse"
+            # sparse storage needs no more than the shapes of a network whose weights all start by its graph, which it draws here
+            by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
+            shapes = task.storage != "masked" and by_graph
             with torch.device("meta" if shapes else "cpu"):
                 net = models.build(task.model, data.classes, **wanted)
             net = team.join_norms(net if shapes else net.to(self.device))
-            self.model = SparseModel(net, method, sparsity, storage=task.storage, **options).to(self.device)
+            names = [entry.name for entry in Layout(net).entries]
+            dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
+            self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
         if task.count_switches and task.storage != "masked":
             raise ValueError("count_switches counts those of all weights: it needs storage=masked")
         self.loss_sum = torch.zeros((), device=self.device)
@@ -68,7 +73,8 @@ class Trainer:
         own = self.model.method.groups()
         apart = {p for group in own for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
-        other = list(self.model.net.parameters())
+        plain += [self.model.net.get_parameter(name) for name in dense]
+        other = [p for name, p in self.model.net.named_parameters() if name not in dense]
         groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *own]
         self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=task.lr, momentum=task.momentum,
                                          weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)
@@ -264,9 +270,9 @@ class Trainer:
 
     def training_cost(self, macs):
         """Training FLOPs so far as a multiple of one dense training by the recipe; `macs` dense MACs per layer."""
-        macs = torch.tensor([float(macs[e.name]) for e in self.model.layout.entries], dtype=torch.float64)
         density = self.nnz_sum.cpu() / max(self.progress.samples, 1) / torch.tensor(self.model.layout.sizes)
-        sparse = float((density * macs).sum() / macs.sum())
+        trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
+        sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         return self.progress.done / self.task.epochs * self.model.method.training_cost(sparse, 1.0) / 3
 
     def state_dict(self):

@@ -3,13 +3,13 @@
 Needs no run: layer costs (`benchmarks.cost`) times Erdos-Renyi-kernel densities, whose sum follows the sparsity exactly. Our reading
 of the paper: an update of the mask every 100 steps, γ = 1. Writes RESULTS/performance/training_flops.csv.
 """
-import argparse
 import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks import models
+from benchmarks.__main__ import Parser
 from benchmarks.cost import gse_training, layer_macs, rigl_training, sparse_macs
 from benchmarks.results import write_table
 from methods.allocation import RAW_DENSITY, scale_densities
@@ -36,13 +36,17 @@ def lines(densities=DENSITIES, interval=100, gamma=1.0, allocation="erk"):
 
 
 def main(words=None):
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_flops", description=__doc__)
+    parser = Parser(prog="benchmarks.training_flops", description=__doc__)
     parser.add_argument("--results", default="results", metavar="DIR")
     parser.add_argument("--interval", type=int, default=100)
     parser.add_argument("--gamma", type=float, default=1.0)
-    args = parser.parse_args(words)
-    path = Path(args.results) / "performance" / "training_flops.csv"
-    write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
+    try:
+        args = parser.parse_args(words)
+        path = Path(args.results) / "performance" / "training_flops.csv"
+        write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     print(f"wrote {path}")
     return 0
 

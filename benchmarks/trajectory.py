@@ -60,7 +60,7 @@ def measure(task, sparsity, seed, epochs, folder):
 
 
 def main(words=None):
-    parser = Parser(prog="python -m benchmarks.trajectory", description=__doc__)
+    parser = Parser(prog="benchmarks.trajectory", description=__doc__)
     parser.add_argument("--task", default="digits")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)

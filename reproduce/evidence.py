@@ -1,5 +1,6 @@
 """What stored rows say for or against a claim: differences paired by seed, each with its 95 % interval (`benchmarks.stats`)."""
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drawing import REDUCED, TASKS
@@ -11,14 +12,16 @@ NEAR = 1.0  # points: two methods are as good as each other where the interval o
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: what was found, and whether it is as claimed (None: the rows do not decide)."""
+    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-value of a difference."""
 
     text: str
     holds: bool | None
+    p: float = math.nan
 
 
 def runs_of(results):
-    """All finished and diverged runs of every suite, with `accuracy` (percent) and `series`, "METHOD OPTIONS"; None without any."""
+    """All finished and diverged runs of every suite in their task's own precision, with `accuracy` (percent) and `series`,
+    "METHOD OPTIONS"; None without any."""
     import pandas as pd
 
     from benchmarks.stats import outcomes
@@ -28,7 +31,29 @@ def runs_of(results):
         return None
     runs = outcomes(pd.concat([read_rows(path) for path in paths], ignore_index=True))
     runs["series"] = (runs.method + " " + runs.options.astype(object).fillna("").astype(str)).str.strip()
-    return runs[runs.accuracy.notna()]
+    own = runs.task.map(lambda task: TASKS[task].precision if task in TASKS else None)
+    return runs[runs.accuracy.notna() & (runs.precision == own)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean over seeds, half its 95 % interval (NaN for one seed), the number of seeds, and the p-value of no difference."""
+
+    mean: float
+    half: float
+    seeds: int
+    p: float
+
+    def part(self, what, judge):
+        """The Part of this comparison. judge: a function of (mean, half), not asked for a single seed."""
+        spread = f"± {self.half:.2f}" if self.half == self.half else "(no interval)"
+        text = f"{what}: {self.mean:+.2f} {spread} points, {self.seeds} seed{'s' * (self.seeds > 1)}"
+        return Part(text, judge(self.mean, self.half) if self.half == self.half else None, self.p)
+
+
+def positive(mean, half):
+    """Whether the interval lies above 0; None where it contains 0."""
+    return True if mean > half else False if mean < -half else None
 
 
 @dataclass
@@ -64,33 +89,33 @@ class Evidence:
         return sorted(s for s in set.intersection(*(set(r.sparsity[r.series == one]) for one in series)) if s >= 0.6)
 
     def difference(self, a, b, sparsity, other=None):
-        """(mean of a - b over the seeds that both have, half its 95 % interval, seeds); b at sparsity `other`, if given."""
+        """The `Difference` of a - b over the seeds that both have, b at sparsity `other`, if given; None without any."""
+        return self.between(self.seeds(a, sparsity), self.seeds(b, sparsity if other is None else other))
+
+    def between(self, first, second):
+        """The `Difference` of two {seed: accuracy} over the seeds that both have; None without any."""
         import numpy as np
 
         from benchmarks.stats import TEST_IMAGES, paired
-        first, second = self.seeds(a, sparsity), self.seeds(b, sparsity if other is None else other)
         common = sorted(first.keys() & second.keys())
         if not common:
             return None
         values = np.array([[one[seed] for seed in common] for one in (first, second)])
         resolution = 100 / TEST_IMAGES[self.task.partition("-")[0]] / np.sqrt(6)
-        mean, half, _ = paired(values, resolution)
-        return mean[0, 1], half[0, 1], len(common)
+        mean, half, p = paired(values, resolution)
+        return Difference(mean[0, 1], half[0, 1], len(common), p[0, 1])
 
     def _judged(self, a, b, sparsities, words, judge):
         parts = []
         for sparsity in self.sparsities(a, b) if sparsities is None else sparsities:
             found = self.difference(a, b, sparsity)
             if found:
-                mean, half, seeds = found
-                spread = f"± {half:.2f}" if half == half else "(no interval)"
-                text = f"`{a}` {words} `{b}` at {100 * sparsity:g} %: {mean:+.2f} {spread} points, {seeds} seed{'s' * (seeds > 1)}"
-                parts.append(Part(text, judge(mean, half) if half == half else None))
+                parts.append(found.part(f"`{a}` {words} `{b}` at {100 * sparsity:g} %", judge))
         return parts
 
     def above(self, a, b, sparsities=None):
         """Holds where the interval of a - b lies above 0, fails where it lies below 0."""
-        return self._judged(a, b, sparsities, "above", lambda mean, half: True if mean > half else False if mean < -half else None)
+        return self._judged(a, b, sparsities, "above", positive)
 
     def not_below(self, a, b, sparsities=None):
         """Holds where the interval lies above -NEAR, fails where it lies below 0."""
@@ -99,6 +124,14 @@ class Evidence:
     def near(self, a, b, sparsities=None):
         """Holds where the interval lies within NEAR around 0, fails where it excludes 0."""
         return self._judged(a, b, sparsities, "near", lambda mean, half: True if abs(mean) + half < NEAR else False if abs(mean) > half else None)
+
+
+def corrected(parts):
+    """The parts of a claim; one that speaks against it only does so if it still would among so many comparisons (Holm, level 0.05)."""
+    from benchmarks.stats import LEVEL, holm
+    ps = holm([part.p for part in parts])
+    return [replace(part, holds=None, text=f"{part.text} (not against it among {len(parts)} comparisons: p = {p:.2f})")
+            if part.holds is False and p >= LEVEL else part for part, p in zip(parts, ps)]
 
 
 def verdict(parts):

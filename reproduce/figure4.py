@@ -72,8 +72,8 @@ def draw(runs, figure):
                     axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
                 for index, (method, label) in enumerate(METHODS.items()):
                     for _, points in rows[rows.method == method].groupby("options"):
-                        axes.plot(points[column], points["mean"], color=palette[COLOURS[index]], marker=MARKERS[index], ms=3, lw=0.7,
-                                  label=label, **fill)
+                        axes.errorbar(points[column], points["mean"], points.get("std"), color=palette[COLOURS[index]], ms=3, lw=0.7,
+                                      marker=MARKERS[index], capsize=1, capthick=0.5, elinewidth=0.5, label=label, **fill)
             axes.set_xscale("log")
         if task in LEAST:
             pair[0].set_ylim(bottom=LEAST[task])

@@ -34,13 +34,14 @@ def draw(runs, figure):
                 part = lines[(lines.schedule == schedule) & (lines.group == group) & (lines.final_state == state)]
                 if len(part):
                     axes.hist(part.switches, bins, weights=part.weights, histtype="step", color=palette[colour], label=label)
-            axes.set(xscale="log", yscale="log", ylim=(0.7, None))
+            axes.set(xscale="log", yscale="log")
             axes.text(0.97, 0.95, f"quarter {group + 1}", transform=axes.transAxes, ha="right", va="top", fontsize=6)
         grid[0, column].set_title(f"{schedule} sparsity")
         grid[3, column].set_xlabel("switches")
     ticks = [n for n in (2, 10, 50, 200, 1000, 5000) if n < bins[-1]]
     grid[0, 0].set_xticks(ticks, map(str, ticks))
     grid[0, 0].xaxis.set_minor_formatter("")
+    grid[0, 0].set_ylim(bottom=0.7)  # of all, when all is drawn
     figure.supylabel("weights", fontsize=7)
     return lines.drop(columns="key")
 

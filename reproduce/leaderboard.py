@@ -8,7 +8,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import COLOURS, MARKERS, PAPER_EPOCHS, PROFILES, REDUCED, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
+from drawing import COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
 from published import title
 from rows import make
 
@@ -121,13 +121,12 @@ def lowest(means):
     return floor - 0.05 * max(top - floor, 1.0)
 
 
-def note(table, suite, profile):
+def note(table, profile):
     """What a reader of the picture must know."""
-    seeds, epochs = sorted(set(table.seeds[table.rank_low.notna()].astype(int))), SIZES[suite, profile][1]
+    seeds = sorted(set(table.seeds[table.rank_low.notna()].astype(int)))
     several = f"Mean over {'' if seeds[0] == seeds[-1] else f'{seeds[0]} to '}{seeds[-1]} seeds." if seeds[-1:] > [1] else "One seed."
     text = f"Profile {profile}. {several} Test accuracy at the best validation epoch, where there is validation."
-    text += "".join(f" {REDUCED[task]}" for task in table.task.unique() if task in REDUCED)
-    text += f" Reduced runs: {epochs} of {PAPER_EPOCHS[suite]} epochs." if suite in PAPER_EPOCHS and epochs else ""
+    text += f" {table.attrs['note']}" * bool(table.attrs["note"])
     text += " Numbers: the Pareto front, by training cost."
     left = table.label[(table.method != "dense") & ~table.on_target].unique()
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
@@ -149,7 +148,7 @@ def write(suite, results, profile, out):
         figure = Figure(layout="constrained")
         draw(table, figure)
         sns.despine(figure)
-        figure.supxlabel(textwrap.fill(note(table, suite, profile), int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
+        figure.supxlabel(textwrap.fill(note(table, profile), int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
         figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
         figure.savefig(f"{stem}.png", dpi=300)
     for name, ending in FILES.items():

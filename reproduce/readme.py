@@ -1,6 +1,6 @@
 """`python reproduce/readme.py`: writes the tables of README.md from the stored rows, between the marks `<!-- NAME -->` and `<!-- /NAME -->`.
 
-Needs pandas only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
+Needs pandas and scipy only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
 """
 import argparse
 import re
@@ -18,32 +18,33 @@ DENSE = "dense"
 
 
 def accuracy(results, suite, profile, times=None, beyond=False):
-    """Test accuracy of the last epoch, mean ± standard deviation over seeds, of every method at the suite's sparsities.
+    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the suite's sparsities.
 
     times: {method: text} of a last column. beyond: the methods beyond the two papers, instead of the papers' own.
     """
     import pandas as pd
 
+    from benchmarks.stats import outcomes
     from benchmarks.tables import select
 
     rows = select(pd.read_csv(results / suite / "runs.csv", dtype={"key": str}), suite, profile)
-    rows = rows[(rows.status != "failed") & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
+    rows = outcomes(rows)
+    rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
     sparsities, epochs = SIZES[suite, profile][0], rows.epochs.iloc[0]
     seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
-    points = rows.groupby(["label", "sparsity"]).top1.agg(["mean", "std"])
-    lines = [["Method", *(f"{100 * s:g} %" for s in sparsities), *(["Step time / dense"] if times else [])]]
+    points = rows.groupby(["label", "sparsity"]).accuracy.agg(["mean", "std"])
+    shown = [*(0.0,) * (DENSE in set(rows.label)), *sparsities]
+    lines = [["Method", *(f"{100 * s:g} %" for s in shown), *(["Step time / dense"] if times else [])]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
         own = points.loc[label]
         missed = (rows[rows.label == label].achieved_sparsity - rows[rows.label == label].sparsity).abs().max() > 1e-3
-        cells = [number(own.loc[s] if s in own.index else None) for s in sparsities]
-        if label == DENSE:
-            cells = [number(own.iloc[0])] + [""] * (len(sparsities) - 1)
+        cells = [number(own.loc[s] if s in own.index else None) for s in shown]
         lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *([times.get(label, "")] if times else [])])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
-    text = f"Test accuracy (%) at each sparsity, {spread}, {epochs:g} epochs"
+    text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {epochs:g} epochs"
     return markdown(lines) + f"\n\n{text}." + (" ¹ ends at another sparsity than was asked for." if "¹" in str(lines) else "")
 
 
@@ -64,13 +65,13 @@ def sparse(results):
     import pandas as pd
 
     rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
-    rows = rows[(rows.method == "gse_uniform") & rows.sparsity.isin((0.98, 0.99))]
-    lines = [["Network", "Width", "Batch", "Sparsity", "Faster, sparse", "Faster, auto", "Smaller"]]
-    for (task, width, batch, sparsity), cell in rows.groupby(["task", "width", "batch_size", "sparsity"]):
+    rows = rows[rows.sparsity.isin((0.98, 0.99))]
+    lines = [["Method", "Network", "Width", "Batch", "Sparsity", "Faster, sparse", "Faster, auto", "Smaller"]]
+    for (method, task, width, batch, sparsity), cell in rows.groupby(["method", "task", "width", "batch_size", "sparsity"]):
         cell = cell.set_index("storage")
         if "masked" in cell.index and "sparse" in cell.index:
             ratios = [f"{cell.ratio[name]:.2f} ×" if name in cell.index else "" for name in ("sparse", "auto")]
-            lines.append([task, f"{width:g} ×", f"{batch}", f"{100 * sparsity:g} %", *ratios, f"{cell.state_mb['masked'] / cell.state_mb['sparse']:.0f} ×"])
+            lines.append([f"`{method}`", task, f"{width:g} ×", f"{batch}", f"{100 * sparsity:g} %", *ratios, f"{cell.state_mb['masked'] / cell.state_mb['sparse']:.0f} ×"])
     return markdown(lines)
 
 

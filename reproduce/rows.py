@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
 from benchmarks.grid import union  # noqa: E402
-from benchmarks.suites import PROFILES, suite_grid  # noqa: E402
+from benchmarks.suites import PROFILES, accuracies, suite_grid  # noqa: E402
 
 SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of CIFAR-10 shows its panels of CIFAR-100 too
 POINT = ["task", "method", "options", "sparsity"]
@@ -17,9 +17,8 @@ class NoRows(Exception):
 
 
 def read_rows(path):
-    """`runs.csv` as a DataFrame, one row per key, with `accuracy` in percent (NaN: failed) and `last` (True: the last epoch's).
+    """`runs.csv` as a DataFrame, one row per key, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
 
-    Accuracy is the test accuracy at the best validation epoch where there was validation, else that of the last epoch.
     Raises ValueError (one line) for a file that is not such a table.
     """
     import pandas as pd
@@ -27,7 +26,7 @@ def read_rows(path):
     try:
         rows = pd.read_csv(path, dtype={"key": str})
         rows["last"] = rows.top1_best_val.isna()
-        rows["accuracy"] = rows.top1_best_val.fillna(rows.top1).astype(float).mask(rows.status == "failed")
+        rows["accuracy"] = accuracies(rows)
         rows = rows.sort_values("accuracy", key=pd.notna, kind="stable")  # a finished run beats a failed one
         rows["epochs"] = rows.epochs.astype(float)
         return rows.drop_duplicates("key", keep="last")

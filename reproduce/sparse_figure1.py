@@ -8,9 +8,14 @@ from rows import stored
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
 
 
+def shown(table):
+    """The method whose measurements are drawn; the README's table has all."""
+    return "gse_uniform" if "gse_uniform" in set(table.method) else table.method.iloc[0]
+
+
 def text(table):
     machines = ", ".join(table.device.unique())
-    return (f"Measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median. "
+    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median. "
             "Solid: sparse; dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, "
             "masks or indices. Above 1 sparse wins.")
 
@@ -27,6 +32,7 @@ def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     import seaborn as sns
 
+    table = table[table.method == shown(table)]
     palette, key = sns.color_palette("colorblind"), ["task", "width", "batch_size", "sparsity", "device"]
     masked = table[table.storage == "masked"].set_index(key).state_mb.rename("masked_mb")
     table = table.join(masked, on=key)
@@ -36,13 +42,14 @@ def draw(table, figure):
     sparsities = sorted(compared.sparsity.unique())
     figure.set_size_inches(1.8 * len(tasks) + 0.4, 3.8)
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey="row")
+    for width, colour in zip(widths, palette):
+        panels[0, 0].plot([], [], marker=".", ms=3, color=colour, label=f"width × {width:g}")
     for column, task in zip(panels.T, tasks):
         for axes, measure in zip(column, ("ratio", "memory_ratio")):
             for (width, storage), lines in compared[compared.task == task].groupby(["width", "storage"]):
                 if storage == "sparse" or measure == "ratio":
                     points = lines.sort_values("sparsity")
-                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], marker=".", ms=3, color=palette[widths.index(width)],
-                              label=f"width × {width:g}" if storage == "sparse" else None)
+                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], marker=".", ms=3, color=palette[widths.index(width)])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
             axes.set(xscale="log", yscale="log")
             axes.set_xlim(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2)

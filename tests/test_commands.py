@@ -11,6 +11,7 @@ from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.tasks import canonical
 
 METHODS = '''
 import os
@@ -154,6 +155,22 @@ def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypat
 
 def test_a_file_without_the_class(capsys, methods_file, tmp_path):
     refused(capsys, [*WORDS, "--method", f"{methods_file}:Nothing", "--results", str(tmp_path / "results")], "Nothing", "mine.py")
+
+
+@pytest.mark.parametrize("text, said", [("def f(:", "SyntaxError, line 1"), ("import nowhere_at_all", "ModuleNotFoundError"), ("1 / 0", "ZeroDivision")])
+def test_a_file_that_cannot_be_loaded(text, said, capsys, tmp_path):
+    for name in ("broken.py", "broken.txt"):
+        (tmp_path / name).write_text(text)
+        refused(capsys, [*WORDS, "--method", f"{tmp_path / name}:X", "--results", str(tmp_path / "results")], name, "cannot be loaded", said)
+
+
+def test_a_run_has_one_key_however_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('st3')):\n    pass\n")
+    keys = {canonical(Spec("digits", f"{path}:Mine", 0.9, 0)).key for path in ("mine.py", "./mine.py", tmp_path / "mine.py")}
+    assert len(keys) == 1
+    for name, value in (("epochs", 5), ("precision", "bf16")):
+        assert canonical(Spec("digits", "st3", 0.9, 0, options={name: str(value)})) == canonical(Spec("digits", "st3", 0.9, 0, **{name: value}))
 
 
 def test_missing_data_end_the_launch_at_once(capsys, tmp_path):

@@ -21,7 +21,7 @@ def without_fvcore(monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_both_counters_agree(name, monkeypatch):
-    pytest.importorskip("fvcore")
+    pytest.importorskip("fvcore", reason="fvcore, against which the counts are checked, is not installed")
     with torch.device("meta"):
         net = build(name, 10)
     shape = SHAPES.get(name, (3, 32, 32))
@@ -92,10 +92,6 @@ def test_resnet50_uniform_with_dense_stem(sparsity, fraction):
 
 
 def test_training_costs():
-    assert cost.dense_training(2) == 6
-    assert cost.static_training(0.1) == pytest.approx(0.3)
-    # ST-3's cubic schedule to 90 % over epochs 5 to 80 of 160 has a mean sparsity of .7663983
-    assert cost.dense_to_sparse_training(1 - 0.7663983, 1) == pytest.approx(1.4672034)
     assert cost.rigl_training(0.1, 1, 100) == pytest.approx(0.3089109, abs=5e-8)
     assert cost.gse_training(0.1, 100, 1) == pytest.approx(0.3)
     assert cost.gse_training(0.1, 100, 2) == pytest.approx(0.3 + 0.1 / 101)

@@ -148,14 +148,6 @@ def test_archive_in_the_folder_is_unpacked_or_called_damaged(cifar, tmp_path, mo
     assert len(D.load(name, folder).test) == 20
 
 
-def test_a_named_folder_must_exist(tmp_path):
-    with pytest.raises(D.DataError) as error:
-        D.check_folder(tmp_path / "none", explicit=True)
-    assert one_line(error, "none")
-    assert D.check_folder(str(tmp_path / "none"), explicit=False) == tmp_path / "none"
-    assert D.check_folder(tmp_path, explicit=True) == tmp_path
-
-
 def test_the_real_cifar10():
     folder = os.environ.get("DATA_DIR")
     if not folder or not Path(folder, D.CIFAR["cifar10"].base_folder).exists():

@@ -108,7 +108,7 @@ def test_batches_follow_from_seed_and_epoch_alone(folder, monkeypatch):
         assert not same(listed(epoch_batches(data.train, data, 10, *other)), whole)
     replayed = listed(epoch_batches(data.train, data, 10, 0, 4, crops=3))
     assert not same(replayed, whole) and not same(replayed, listed(epoch_batches(data.train, data, 10, 0, 4)))
-    monkeypatch.setattr(imagenet.os, "cpu_count", lambda: 3)  # two workers
+    monkeypatch.setattr(imagenet, "cores", lambda: 3)  # two workers
     assert same(listed(epoch_batches(data.train, data, 10, 0, 3)), whole)
 
 

@@ -278,3 +278,8 @@ def test_what_the_readme_walks_through(tmp_path):
     done = subprocess.run([sys.executable, *command[1:], *quick], cwd=ROOT, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 +my_method.py:MyMethod +\d+\.\d\d", done.stdout, re.M)
+
+
+def test_methods_of_two_files_with_one_name_stay_apart():
+    rows = stored({"v1/mine.py:Mine": [90.0, 91.0], "v2/mine.py:Mine": [50.0, 51.0], "other/a.py:A": [70.0]})
+    assert set(tables.select(rows, "digits", "paper").label) == {"v1/mine.py:Mine", "v2/mine.py:Mine", "a.py:A"}

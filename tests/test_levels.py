@@ -1,4 +1,6 @@
 """Levels of sparsity: how many weights each keeps, and a row for each."""
+from pathlib import Path
+
 import pytest
 import torch
 from canonical import training
@@ -127,6 +129,32 @@ def test_the_curves_of_a_level_are_its_own(tmp_path, options):
         curve = [dict(zip(lines[0], line)) for line in lines if line[0] == level.key]
         assert len(curve) == 2 - (level.sparsity > 0) * len(options)
         assert [float(line["sparsity"]) for line in curve] == pytest.approx([level.sparsity] * len(curve), abs=1e-4)
+
+
+@pytest.mark.parametrize("status, error", [("diverged", "FloatingPointError"), ("failed", "KeyError")])
+def test_levels_that_are_not_reached_have_rows_too(status, error, tmp_path, monkeypatch):
+    """The first level is there, the others end as the run does; a row that another run has made stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(f"""
+from methods import get
+
+
+class Falls(get("lrr")):
+    def after_step(self, run):
+        super().after_step(run)
+        if run.cycle:
+            raise {error}("the loss is nan")
+""")
+    spec, store = Spec("digits", "mine.py:Falls", 0.8, 0, epochs=1), Store("results")
+    levels = levels_of(spec)
+    store.write({**make_row(Spec("digits", "st3", 0.5, 0, epochs=1), store), "key": levels[1].key})
+    assert make_row(spec, store)["status"] == status
+    rows = store.rows("digits")
+    assert [rows[level.key]["status"] for level in levels] == ["ok", "ok", status]
+    for file in store.runs.glob("*.json"):
+        file.unlink()
+    make_row(spec, store)
+    assert [store.rows("digits")[level.key]["status"] for level in levels] == ["ok", status, status]
 
 
 def test_covered_specs_are_not_run():

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.cost import layer_macs
 from benchmarks.models import MODELS, build
+from benchmarks.models.pooling import global_average
 
 CIFAR, IMAGENET, DIGITS = (3, 32, 32), (3, 224, 224), (1, 8, 8)
 # model, options, classes, input: prunable tensors, prunable weights, norm parameters, biases, MACs
@@ -231,3 +232,11 @@ def test_import_needs_torch_alone():
     code = "import benchmarks.models, sys; print([m for m in ('torchvision', 'fvcore', 'sklearn', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("shape, dtype", [((64, 32, 4, 4), torch.float32), ((7, 16, 8, 8), torch.float32), ((128, 64, 8, 8), torch.bfloat16)])
+def test_global_average_is_the_mean_and_its_gradient_keeps_the_layout(shape, dtype):
+    x = torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradient, expected = (torch.autograd.grad(y, x, torch.ones_like(y))[0] for y in (global_average(x), x.mean((2, 3))))
+    assert torch.equal(global_average(x), x.mean((2, 3)))
+    assert torch.equal(gradient, expected) and gradient.is_contiguous(memory_format=torch.channels_last)

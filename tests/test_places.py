@@ -31,14 +31,22 @@ class Seeing(Sparsifier):
 ])
 def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
     monkeypatch.setattr(launcher, "cores", lambda: 4)
-    assert launcher.places(runs, gpus, jobs) == expected
+    assert launcher.places([Spec("digits", "st3", 0.9, seed) for seed in range(runs)], gpus, jobs) == expected
 
 
-def test_a_run_on_imagenet_takes_all_gpus():
-    for task, expected in (("imagenet-resnet50", [("2,3", 1)]), ("cifar10-resnet20", [("2", 4), ("3", 4)])):
-        specs = [Spec(task, "st3", 0.9, seed) for seed in range(9)]
-        assert launcher.places(9, launcher.all_as_one(specs, ["2", "3"]), 4) == expected
-    assert launcher.places(9, launcher.all_as_one([Spec("imagenet-resnet50", "st3", 0.9, 0)], []), 4) == [(None, 1)] * 4
+@pytest.mark.parametrize("task, gpus, expected", [
+    ("imagenet-resnet50", ["2", "3"], [("2,3", 1)]), ("imagenet-resnet50", ["2"], [("2", 1)]), ("imagenet-resnet50", [], [(None, 1)] * 4),
+    ("cifar10-resnet20", ["2", "3"], [("2", 4), ("3", 4)]),
+])
+def test_a_run_on_imagenet_takes_all_gpus(task, gpus, expected):
+    assert launcher.places([Spec(task, "st3", 0.9, seed) for seed in range(9)], gpus, 4) == expected
+
+
+def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path):
+    own, limit = launcher.cores(tmp_path / "none"), tmp_path / "cpu.max"
+    for text, expected in (("max 100000", own), ("100000 100000", 1), ("50000 100000", 1), ("150000 100000", min(own, 2)), ("9900000 100000", own)):
+        limit.write_text(text + "\n")
+        assert launcher.cores(limit) == expected
 
 
 @pytest.mark.parametrize("named, count, expected", [

@@ -1,5 +1,6 @@
 """recipe=original: what a method's own paper trains with, of what the suite can say, field by field."""
 import math
+from dataclasses import replace
 
 import pytest
 from test_every_method import make
@@ -27,6 +28,10 @@ STATED = {
                              init="sparse"),
     ("dst_mask", "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
                                 sparsity_penalty=5e-6),
+    ("str_original", "imagenet"): dict(lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100,
+                                       decay=2.251757813e-5, clip=0.0),
+    ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, validation=False, augmentation="gse"),
+    **{(name, "imagenet"): dict(gamma=2.0, allocation="er_gse") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
     ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
 }
 
@@ -46,6 +51,16 @@ def test_original(name, data):
     assert {field for field in vars(task) if vars(task)[field] != vars(plain)[field]} <= {*stated, "recipe"}
     assert {field for field in options if options[field] != usual.get(field)} <= set(stated)
     assert (task.recipe, plain.recipe) == ("original", "suite")
+
+
+def test_what_st3_s_comparison_keeps_of_probmask():
+    """§4: its batch size; and its ramp, which is the default of its options."""
+    spec = Spec(TASK["cifar"], "probmask", 0.9, 0)
+    assert settle(spec)[0] == replace(TASKS[TASK["cifar"]], batch_size=256) and canonical(spec) == spec
+    assert settle(Spec("digits", "probmask", 0.9, 0))[0] == TASKS["digits"]
+    other = replace(spec, options={"batch_size": 128})
+    assert settle(other)[0] == TASKS[TASK["cifar"]] and canonical(other) == other
+    assert canonical(replace(spec, options={"batch_size": 256})) == spec
 
 
 def test_what_the_spec_says_wins():

@@ -2,6 +2,7 @@
 import csv
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -28,8 +29,8 @@ def accuracy(spec):
 
 def row(spec, **changes):
     """A finished row, whose last epoch is 5 points below the best validation epoch."""
-    return {"key": spec.key, "task": spec.task, "method": spec.method, "sparsity": spec.sparsity, "seed": spec.seed,
-            "epochs": spec.epochs or 160, "status": "ok", "top1": accuracy(spec) - 5, "top1_best_val": accuracy(spec), **changes}
+    return {"key": spec.key, "task": spec.task, "dataset": spec.task.partition("-")[0], "method": spec.method, "sparsity": spec.sparsity,
+            "seed": spec.seed, "epochs": spec.epochs or 160, "status": "ok", "top1": accuracy(spec) - 5, "top1_best_val": accuracy(spec), **changes}
 
 
 def store(folder, suite, rows):
@@ -163,7 +164,7 @@ def test_note_says_what_is_missing_or_failed(tmp_path):
 def test_collapsed_seed_is_in_the_mean(tmp_path):
     specs = list(figure("figure1").grid("cifar10", "paper"))
     fallen = next(spec for spec in specs if (spec.method, spec.sparsity, spec.seed) == ("ste_hard", 0.99, 2))
-    store(tmp_path, "cifar10", [row(s, status="diverged", top1=10, top1_best_val="") if s == fallen else row(s) for s in specs])
+    store(tmp_path, "cifar10", [row(s, status="diverged", top1="", top1_best_val="") if s == fallen else row(s) for s in specs])
     from drawing import runs_of, summary
 
     table = summary(runs_of(figure("figure1").grid, "cifar10", tmp_path)[0]).set_index(["method", "sparsity"])
@@ -243,3 +244,14 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
     assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "figure1: failed, ZeroDivisionError" in said.err and "figure5: wrote" in said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
+def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsys):
+    import reproduce.__main__ as command
+
+    store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit) as ended:
+        command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1 and capsys.readouterr().err.splitlines()[-1].startswith("a process that drew was killed")

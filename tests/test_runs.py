@@ -12,9 +12,11 @@ from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import Stopped
 from benchmarks.cost import layer_macs
+from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.models import build
 from benchmarks.results import RUN_COLUMNS, TABLES, Store
+from benchmarks.tasks import get_task
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,31 @@ def test_curves_and_layers(finished):
     for line in layers:
         size = math.prod(map(int, line["shape"].split("x")))
         assert line["macs"] == round(macs[line["layer"].removesuffix(".weight")] * line["nnz"] / size)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_first_and_last_layer_dense(tmp_path, storage):
+    options = {"first_dense": "true", "last_dense": "true", "storage": storage, "init": "sparse"}
+    store = Store(tmp_path)
+    spec = Spec("digits", "static", 0.9, 0, 1, options=options)
+    row, layers = runner.run(spec, store), record(store, spec)["layers"]
+    first, last = 16 * 9, 10 * 32
+    assert (row["status"], row["prunable"]) == ("ok", 19_408 - first - last)
+    assert row["nnz"] == round(row["prunable"] * 0.1)
+    assert len(layers) == 5 and not {"conv.weight", "fc.weight"} & {line["layer"] for line in layers}
+    # every pixel of 8x8 meets the first layer, one vector the last; static trains with masked gradients: one cost throughout
+    assert row["macs"] == sum(line["macs"] for line in layers) + 64 * first + last
+    assert row["train_flops_fraction"] == pytest.approx(row["macs"] / row["dense_macs"], rel=1e-3)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_dense_ends_decay_like_the_other_weights(storage):
+    task = replace(get_task("digits"), last_dense=True, storage=storage)
+    trainer = runner.Trainer(task, "static", 0.9, 0, {}, load("digits", "data"))
+    decays = {id(p): group["weight_decay"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    net = trainer.model.net
+    assert (trainer.model.theta.numel() < trainer.model.layout.size) == (storage == "sparse")
+    assert decays[id(net.fc.weight)] == decays[id(trainer.model.theta)] == 1e-4 and decays[id(net.bn.weight)] == 0
 
 
 def test_best_epoch_is_the_best_on_validation_after_the_final_sparsity(tmp_path, monkeypatch):

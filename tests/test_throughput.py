@@ -33,9 +33,18 @@ def test_throughput_of_both_loops(tmp_path):
     assert all(float(row["images_per_second"]) > 0 for row in rows) and float(rows[0]["ratio"]) == 1
 
 
-@pytest.mark.parametrize("words", [["--task", "digits"], ["--device", "cuda:99"], ["--sparsity", "2"], ["--data", "nowhere"]])
-def test_bad_arguments_of_throughput(words, capsys, tmp_path):
-    assert throughput.main(["--results", str(tmp_path), "--device", "cpu", *words]) == 2
+@pytest.mark.parametrize("words", [["--task", "digits"], ["--device", "cuda:99"], ["--sparsity", "2"], ["--data", "nowhere"],
+                                   ["--rounds", "x"], ["--rounds", "0"], []])
+def test_bad_arguments_of_throughput(words, capsys, tmp_path, monkeypatch):
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # no data set, and nothing is downloaded
+    assert throughput.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), *words]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--rounds", "x"], ["--rounds", "0"], ["--parts", "depth"], []])
+def test_bad_arguments_of_scaling(words, capsys, tmp_path):
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    assert scaling.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), *words]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

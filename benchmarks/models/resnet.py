@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .init import fan_in_uniform, he_normal, scaled
+from .pooling import global_average
 
 
 class ZeroPadShortcut(nn.Module):
@@ -33,8 +34,8 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x):
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(out)).add_(self.shortcut(x)), inplace=True)
 
 
 class ResNet(nn.Module):
@@ -57,8 +58,8 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, classes, bias=fc_bias)
 
     def forward(self, x):
-        x = self.stages(F.relu(self.bn(self.conv(x))))
-        return self.fc(x.mean((2, 3)))
+        x = self.stages(F.relu(self.bn(self.conv(x)), inplace=True))
+        return self.fc(global_average(x))
 
 
 def resnet20(classes: int = 10, width: float = 1, bn_momentum: float = 0.01) -> nn.Module:

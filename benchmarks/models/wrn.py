@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .init import he_normal
+from .pooling import global_average
 
 
 class PreActivationBlock(nn.Module):
@@ -39,7 +40,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x):
         x = F.relu(self.bn(self.blocks(self.conv(x))))
-        return self.fc(x.mean((2, 3)))
+        return self.fc(global_average(x))
 
 
 def wrn34x2(classes: int = 100, bn_momentum: float = 0.01) -> nn.Module:
