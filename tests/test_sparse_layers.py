@@ -4,7 +4,7 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from methods.sparse import conv, planes
+from methods.sparse import conv, pattern, planes
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import contains, distinct, none, pairs
 from methods.sparse.linear import SparseLinear
@@ -45,7 +45,8 @@ def check(module, x, plain):
 
 def only_products(monkeypatch):
     """As on a machine without numba, or on a GPU."""
-    monkeypatch.setattr(conv, "planes", lambda: None)
+    for module in (conv, pattern):
+        monkeypatch.setattr(module, "compiled", lambda name: None)
 
 
 @pytest.mark.parametrize("run, layout", [(1, torch.contiguous_format), (200, torch.channels_last), (None, torch.channels_last)])
@@ -82,9 +83,11 @@ def test_not_a_number_stays_one():
     assert layer(x)[0].isinf().any()
 
 
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("shape", [(7, 6), (6,), (3, 5, 6), (2, 1500, 6)])
-def test_linear(shape):
-    torch.manual_seed(0)
+def test_linear(shape, products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
     module = nn.Linear(6, 4, dtype=torch.float64)
     check(module, torch.randn(shape, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias))
 

@@ -1,14 +1,11 @@
 """Sparse 2-D convolutions: as one CSR product per kernel position, over shifted views of a zero-bordered activation, where the loops of
 planes.py are not to be had."""
-import importlib
-from functools import cache
-
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from methods.sparse.linear import SparseLayer
-from methods.sparse.pattern import Pattern, add_product, add_sampled
+from methods.sparse.pattern import Pattern, add_product, add_sampled, compiled
 
 
 class Grid:
@@ -129,14 +126,14 @@ class SparseConv2d(SparseLayer):
         self.grids = {}
 
     def pattern_of(self, keys):
-        loops = planes() if keys.device.type == "cpu" else None
+        loops = compiled("planes") if keys.device.type == "cpu" else None
         return (loops.Connections if loops else Pattern)(keys, self.shape, self.groups)
 
     def apply(self, x, values):
         if x.dim() == 3:
             return self.apply(x[None], values)[0]
         x, grid = self.on_grid(x)
-        form = Convolution if isinstance(self.pattern, Pattern) else planes().Convolution
+        form = Convolution if isinstance(self.pattern, Pattern) else compiled("planes").Convolution
         return form.apply(x, values, self.pattern, grid)
 
     def plain(self, x, weight):
@@ -149,7 +146,7 @@ class SparseConv2d(SparseLayer):
         x, grid = self.on_grid(x)
         if isinstance(pattern, Pattern):
             return sampled_on_grid(pattern, grid, x, grid.spread(delta))
-        return planes().sampled(pattern, grid, x, delta)
+        return compiled("planes").sampled(pattern, grid, x, delta)
 
     def on_grid(self, x):
         """x with what is not padding by zeros, and its Grid, which has the zeros."""
@@ -159,12 +156,3 @@ class SparseConv2d(SparseLayer):
         if x.shape[2:] not in self.grids:
             self.grids[x.shape[2:]] = Grid(x.shape[2:], module, padding)
         return x, self.grids[x.shape[2:]]
-
-
-@cache
-def planes():
-    """The module of the loops; None without a numba that works here (for this Python, with a place to keep what it compiles)."""
-    try:
-        return importlib.import_module("methods.sparse.planes")
-    except (ImportError, RuntimeError):
-        return None

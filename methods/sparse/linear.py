@@ -7,10 +7,11 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from methods.sparse.pattern import Pattern, add_sampled
+from methods.sparse.pattern import Pattern, add_sampled, loops_for
 
 PIECE = 2 ** 18       # numbers of input and output together that a core's second-level cache holds
-LEAST, MOST = 128, 512  # rows (samples, tokens) of a piece
+LEAST, MOST = 128, 512  # rows (samples, tokens) of a piece,
+LANES = 32            # a multiple of this, because the rest of a sum that no vector register holds is slow
 TRIALS = 4            # how often each form of a layer is timed
 
 
@@ -47,12 +48,20 @@ class Matmul(torch.autograd.Function):
 
 def rows(pattern):
     """Rows of a piece: input and output stay in the cache."""
-    return min(max(PIECE // sum(pattern.size), LEAST), MOST)
+    return min(max(PIECE // sum(pattern.size) // LANES * LANES, LEAST), MOST)
 
 
 def columns(x):
     """(rows, features) → (features, rows), contiguous."""
-    return x.t().contiguous()
+    if x.t().is_contiguous():
+        return x.t()
+    return transposed(x, x.new_empty(x.shape[::-1]))
+
+
+def transposed(x, out):
+    """x (n, m) into out (m, n), whose lines are contiguous."""
+    loops = loops_for(x)
+    return loops.transpose(x, out) if loops else out.copy_(x.t())
 
 
 def joined(parts, total):
@@ -62,7 +71,7 @@ def joined(parts, total):
         return first.t()
     y, end = first.new_empty(total, len(first)), 0
     for part in chain([first], parts):
-        y[end:end + part.shape[1]] = part.t()
+        transposed(part, y[end:end + part.shape[1]])
         end += part.shape[1]
     return y
 

@@ -1,5 +1,7 @@
 """The active connections of one layer as CSR matrices."""
+import importlib
 import warnings
+from functools import cache
 
 import torch
 
@@ -78,4 +80,22 @@ def add_product(out, matrix, x, fresh=False):
 
 def add_sampled(gradient, delta, x):
     """gradient (CSR) += (delta (rows, L) @ x (columns, L)ᵀ) at its entries alone, in place."""
-    torch.sparse.sampled_addmm(gradient, delta, x.t(), out=gradient)
+    if loops := loops_for(x):
+        loops.add_sampled(gradient.values(), gradient.crow_indices(), gradient.col_indices(), delta, x)
+    else:
+        torch.sparse.sampled_addmm(gradient, delta, x.t(), out=gradient)
+
+
+def loops_for(x):
+    """The module of compiled loops if x (float32 or float64) lies on a CPU of which torch uses one core, else None."""
+    one_core = x.device.type == "cpu" and torch.get_num_threads() == 1 and x.dtype in (torch.float32, torch.float64)
+    return compiled("loops") if one_core else None
+
+
+@cache
+def compiled(name):
+    """The module methods.sparse.`name`; None without a numba that works here (for this Python, with a place to keep what it compiles)."""
+    try:
+        return importlib.import_module(f"methods.sparse.{name}")
+    except (ImportError, RuntimeError):
+        return None

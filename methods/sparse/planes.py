@@ -9,8 +9,9 @@ import numba
 import torch
 from torch.autograd.function import once_differentiable
 
+from methods.sparse.loops import SUMS, numpy
+
 RUN = 512  # pixels of a run, over several samples where their images are small
-SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
 
 
 class Connections:
@@ -71,10 +72,6 @@ def like(x, shape):
 def pixels(x):
     """x (samples, channels, height, width) as an array (samples, height, width, channels), contiguous."""
     return numpy(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
-
-
-def numpy(tensor):
-    return tensor.detach().numpy()
 
 
 def place(x, connections, grid):
