@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a bare clone: the project need not be installed
 
 from beyond import METHODS  # noqa: E402
+from rows import of_one_machine  # noqa: E402
 
 from benchmarks.suites import SIZES  # noqa: E402
 
@@ -56,7 +57,7 @@ def step_times(results):
     if not path.exists():
         return {}
     rows = pd.read_csv(path)
-    rows = rows[(rows.task == "cifar10-resnet20") & (rows.device == rows.device.iloc[-1])]
+    rows = of_one_machine(rows[rows.task == "cifar10-resnet20"])
     return {row.method: f"{row.ratio:.3f}" for row in rows.itertuples()}
 
 
@@ -64,7 +65,7 @@ def sparse(results):
     """Sparse storage against masks: step time and memory of the stored measurements at 98 and 99 %, as multiples of the masked run."""
     import pandas as pd
 
-    rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
+    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv"))
     rows = rows[rows.sparsity.isin((0.98, 0.99))]
     lines = [["Method", "Network", "Width", "Batch", "Sparsity", "Faster, sparse", "Faster, auto", "Smaller"]]
     for (method, task, width, batch, sparsity), cell in rows.groupby(["method", "task", "width", "batch_size", "sparsity"]):

@@ -99,12 +99,18 @@ def stored(path, module, text):
         if not file.exists():
             raise NoRows(f"there is no {file}; make it with: python -m {module}")
         table = pd.read_csv(file)
+        table = of_one_machine(table) if "measured_at" in table else table
         table.attrs["note"] = text(table)
         return table, "paper"
 
     source.module = module
     source.suite = Path(path).parent.name
     return source
+
+
+def of_one_machine(table):
+    """Of a table of measurements the rows of the device that measured last: times of different machines are no comparison."""
+    return table[table.device == table.device[table.measured_at.idxmax()]].copy()
 
 
 def summary(runs):

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from drawing import main
-from rows import stored
+from rows import of_one_machine, stored
 
 TABLES = ("overhead", "throughput", "scaling")
 
@@ -25,7 +25,7 @@ def source(grid, suite, results, profile=None):
 
     rows, profile = overhead(grid, suite, results, profile)
     paths = {name: Path(results) / "performance" / f"{name}.csv" for name in TABLES}
-    parts = [pd.read_csv(path).assign(table=name) for name, path in paths.items() if path.exists()]
+    parts = [of_one_machine(pd.read_csv(path)).assign(table=name) for name, path in paths.items() if path.exists()]
     both = pd.concat(parts, ignore_index=True)
     both = both.reindex(columns=[*both.columns, *({"loop", "images_per_second", "part", "x", "value"} - set(both.columns))])
     both.attrs["note"] = rows.attrs["note"]
@@ -44,12 +44,12 @@ def draw(rows, figure):
     """Draws the tables into the empty figure and returns them as one."""
     import seaborn as sns
 
-    palette, device = sns.color_palette("colorblind"), rows.device.iloc[-1]
+    palette = sns.color_palette("colorblind")
     figure.set_size_inches(7, 4.6)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
-    ratios(left.subplots(), rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20") & (rows.device == device)], palette)
+    ratios(left.subplots(), rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20")], palette)
     (loops, cores), (width, selection) = right.subplots(2, 2)
-    bars(loops, rows[(rows.table == "throughput") & (rows.device == device)], palette)
+    bars(loops, rows[rows.table == "throughput"], palette)
     scaling = rows[rows.table == "scaling"]
     line(cores, scaling[scaling.part == "cores"], palette, "Processes", "Images per second", "Cores")
     line(width, scaling[scaling.part == "width"], palette, "Width", "Step (ms)", "Width of the network", log=True)

@@ -2,6 +2,7 @@
 
 FAULT_TRIALS=40 kills that often and flips that many bytes; FAULT_TABLE=FILE.csv is where the counts are added.
 """
+import csv
 import json
 import os
 
@@ -67,13 +68,14 @@ def tally():
     lines = []
 
     def count(fault, trials, lost=0, twice=0):
-        lines.append(f"{fault},{trials},{lost},{twice}")
+        lines.append((fault, trials, lost, twice))
         assert (lost, twice) == (0, 0)
     yield count
     if "FAULT_TABLE" in os.environ:
         path = ROOT / os.environ["FAULT_TABLE"]
-        text = path.read_text() if path.exists() else "fault,trials,rows_lost,rows_twice\n"
-        path.write_text(text + "".join(f"{line}\n" for line in lines))
+        head = [] if path.exists() else [("fault", "trials", "rows_lost", "rows_twice")]
+        with open(path, "a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(head + lines)
 
 
 def content(store, spec):
