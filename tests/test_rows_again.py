@@ -1,9 +1,10 @@
 """Committed rows can be made again: one of digits at random, whole, and the first epoch of one of CIFAR-10 where its images are.
 
 On the machine of the row every number is the same; another processor adds in another order, and what is chaotic (a training at a high
-learning rate) soon goes elsewhere. So the schedules have to be the same, and the rest near.
+learning rate) soon goes elsewhere. So the start and the schedules have to be the same, and the rest near.
 """
 import csv
+import json
 import os
 import random
 from pathlib import Path
@@ -43,12 +44,20 @@ def test_every_row_has_its_command(suite):
     assert rows and all(spec_of(row) for row in rows if row["key"] not in covered)
 
 
+def curve_of(suite, row):
+    """The stored line of a row's first epoch."""
+    return next(line for line in rows_of(suite, "curves") if line["key"] == row["key"] and line["epoch"] == "0")
+
+
 def test_a_row_of_digits_is_made_again(tmp_path):
     rows = [row for row in rows_of("digits", "runs") if row["cycles"] == "1" and row["status"] == "ok"]
-    row = random.SystemRandom().choice(rows)
-    again = run(spec_of(row), Store(tmp_path))
+    row, store = random.SystemRandom().choice(rows), Store(tmp_path)
+    again = run(spec_of(row), store)
     assert (again["nnz"], again["prunable"]) == (int(row["nnz"]), int(row["prunable"])) or row["method"] in ("str_original", "dst_mask"), row
-    assert again["top1"] == pytest.approx(float(row["top1"]), abs=2 if float(row["top1"]) > 95 else 30), row
+    stored, first = curve_of("digits", row), json.loads((store.runs / f"{row['key']}.json").read_text())["curves"][0]
+    # of 174 rows made on another processor the first epoch differed by at most 0.04 %, the end by 5 points above 95 % and 38 below
+    assert first["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.005) and first["lr"] == float(stored["lr"]), row
+    assert again["top1"] == pytest.approx(float(row["top1"]), abs=10 if float(row["top1"]) > 95 else 50), row
 
 
 def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
@@ -56,8 +65,7 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
     if not folder or not Path(folder, "cifar-10-batches-py").is_dir():
         pytest.skip("DATA_DIR names no folder with CIFAR-10")
     row = random.SystemRandom().choice([row for row in rows_of("cifar10", "runs") if row["cycles"] == "1" and row["status"] == "ok"])
-    stored = next(line for line in rows_of("cifar10", "curves") if line["key"] == row["key"] and line["epoch"] == "0")
-    spec = spec_of(row)
+    stored, spec = curve_of("cifar10", row), spec_of(row)
     task, options = settle(spec)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data.load(task.dataset, folder, task.validation))
     for _ in trainer.steps():
