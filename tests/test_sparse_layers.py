@@ -101,7 +101,7 @@ def test_gradcheck(module, products, monkeypatch):
     module = module.double()
     layer, _, _ = sparse(module, 0.6)
     x = torch.randn((3, 5) if isinstance(module, nn.Linear) else (2, module.in_channels, 4, 5), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, values: layer.apply(x, values), (x, layer.values))
+    assert torch.autograd.gradcheck(lambda x, values: layer.by_connections(x, values), (x, layer.values))
 
 
 @pytest.mark.parametrize("products", [False, True])

@@ -33,8 +33,9 @@ class Layer(nn.Module):
         self.mlp2 = nn.Linear(hidden, dim)
 
     def forward(self, x):
-        # (B, tokens, 3 * heads * 64) -> three times (B, heads, tokens, 64)
-        query, key, value = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, HEAD_DIM)).permute(2, 0, 3, 1, 4)
+        # (B, tokens, 3 * heads * 64) -> three times (B, heads, tokens, 64); taken apart first, their gradient is put together in one copy
+        parts = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, HEAD_DIM)).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in parts)
         attended = F.scaled_dot_product_attention(query, key, value)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp2(F.gelu(self.mlp1(self.norm2(x))))

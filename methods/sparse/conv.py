@@ -129,12 +129,13 @@ class SparseConv2d(SparseLayer):
         loops = compiled("planes") if keys.device.type == "cpu" else None
         return (loops.Connections if loops else Pattern)(keys, self.shape, self.groups)
 
-    def apply(self, x, values):
+    def apply(self, x, values, bias):
         if x.dim() == 3:
-            return self.apply(x[None], values)[0]
+            return self.apply(x[None], values, bias)[0]
         x, grid = self.on_grid(x)
         form = Convolution if isinstance(self.pattern, Pattern) else compiled("planes").Convolution
-        return form.apply(x, values, self.pattern, grid)
+        y = form.apply(x, values, self.pattern, grid)
+        return y if bias is None else y + bias[:, None, None]
 
     def plain(self, x, weight):
         return self.module._conv_forward(x, weight, self.module.bias)

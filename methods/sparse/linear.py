@@ -16,34 +16,39 @@ TRIALS = 4            # how often each form of a layer is timed
 
 
 class Matmul(torch.autograd.Function):
-    """y (rows, outputs) of x (rows, inputs) and values (nnz,); the gradient at the values is computed for these alone.
+    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs,) or None; the gradient at the values is computed for
+    these alone.
 
-    Products run over features, (features, rows), a piece of the rows at a time. One piece comes out that way in memory, as a
-    transposed view, so that between sparse layers nothing is transposed.
+    Products run over features, (features, rows), a piece of the rows at a time, which stays in the cache from its transposition to that
+    of the product: each number comes from memory and goes there once. A single piece comes out as a transposed view, so that between
+    sparse layers nothing is transposed.
     """
 
     @staticmethod
-    def forward(ctx, x, values, pattern):
-        inputs = [columns(piece) for piece in x.split(rows(pattern))]
-        ctx.save_for_backward(values, *inputs)
+    def forward(ctx, x, values, bias, pattern):
+        ctx.save_for_backward(x, values)
         ctx.pattern = pattern
-        return joined((pattern.product(values, piece) for piece in inputs), len(x))
+        products = (pattern.product(values, columns(piece)) for piece in x.split(rows(pattern)))
+        return joined(products if bias is None else (y.add_(bias[:, None]) for y in products), len(x))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, delta):
-        (values, *inputs), pattern = ctx.saved_tensors, ctx.pattern
+        (x, values), pattern, wanted = ctx.saved_tensors, ctx.pattern, ctx.needs_input_grad
         gradient, matrices = pattern.gradients(delta)
+        sums = delta.new_zeros(pattern.size[0]) if wanted[2] else None
         values = values.index_select(0, pattern.order_t)
 
         def products():
-            for x, piece in zip(inputs, delta.split(rows(pattern))):
-                piece = columns(piece)
+            for inputs, piece in zip(x.split(rows(pattern)), delta.split(rows(pattern))):
+                inputs, piece = columns(inputs), columns(piece)
                 for _, matrix in matrices:
-                    add_sampled(matrix, piece, x)
-                yield pattern.transposed_product(values, piece) if ctx.needs_input_grad[0] else piece[:0]
+                    add_sampled(matrix, piece, inputs)
+                if wanted[2]:
+                    sums.add_(piece.sum(1))
+                yield pattern.transposed_product(values, piece) if wanted[0] else piece[:0]
         back = joined(products(), len(delta))
-        return back if ctx.needs_input_grad[0] else None, gradient, None
+        return back if wanted[0] else None, gradient, sums, None
 
 
 def rows(pattern):
@@ -110,8 +115,7 @@ class SparseLayer:
         return (self.by_weight if self.dense else self.by_connections)(x, self.values)
 
     def by_connections(self, x, values):
-        y, bias = self.apply(x, values), self.module.bias
-        return y if bias is None else y + bias.view(-1, *[1] * (len(self.shape) - 2))
+        return self.apply(x, values, self.module.bias)
 
     def by_weight(self, x, values):
         weight = values.new_zeros(prod(self.shape)).index_copy(0, self.keys, values)
@@ -134,8 +138,8 @@ class SparseLayer:
 class SparseLinear(SparseLayer):
     """y (..., outputs) of x (..., inputs)."""
 
-    def apply(self, x, values):
-        return Matmul.apply(x.reshape(-1, x.shape[-1]), values, self.pattern).view(*x.shape[:-1], self.shape[0])
+    def apply(self, x, values, bias):
+        return Matmul.apply(x.reshape(-1, x.shape[-1]), values, bias, self.pattern).view(*x.shape[:-1], self.shape[0])
 
     def plain(self, x, weight):
         return F.linear(x, weight, self.module.bias)
