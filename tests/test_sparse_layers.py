@@ -24,7 +24,7 @@ def sparse(module, density=0.4):
     layer = (SparseLinear if isinstance(module, nn.Linear) else SparseConv2d)(module, module.weight.shape)
     layer.pattern = layer.pattern_of(keys)
     layer.values = flat[keys].clone().requires_grad_()
-    mask = torch.zeros(len(flat)).index_fill_(0, keys, 1).view(module.weight.movedim(1, -1).shape).movedim(-1, 1)
+    mask = torch.zeros(len(flat), dtype=flat.dtype).index_fill_(0, keys, 1).view(module.weight.movedim(1, -1).shape).movedim(-1, 1)
     return layer, keys, (module.weight * mask).detach().requires_grad_()
 
 
@@ -90,6 +90,26 @@ def test_linear(shape, products, monkeypatch):
         only_products(monkeypatch)
     module = nn.Linear(6, 4, dtype=torch.float64)
     check(module, torch.randn(shape, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 31, 64, 1100])
+@pytest.mark.parametrize("inputs, outputs", [(16, 64), (50, 33), (129, 1)])
+def test_linear_of_several_registers(inputs, outputs, rows, kind):
+    layer, _, weight = sparse(nn.Linear(inputs, outputs, dtype=kind))
+    weight, bias = weight.double(), layer.module.bias.detach().double().requires_grad_()
+    x = torch.randn(rows, 2 * inputs, dtype=kind)[:, ::2] if rows == 31 else torch.randn(inputs, rows, dtype=kind).t() if rows == 64 \
+        else torch.randn(rows, inputs, dtype=kind)
+    y, expected = layer(x.requires_grad_()), nn.functional.linear(x.detach().double(), weight, bias)
+    # the gradient of a sum is one number everywhere, that of a transposition has its lines elsewhere
+    for loss in (lambda y: y.sum(), lambda y: (y.t().contiguous() ** 2).sum(), lambda y: (y * y).sum()):
+        found, = torch.autograd.grad(loss(y), layer.values, retain_graph=True)
+        dense, theirs = torch.autograd.grad(loss(expected), (weight, bias), retain_graph=True)
+        found_bias, = torch.autograd.grad(loss(y), layer.module.bias, retain_graph=True)
+        tolerance = dict(rtol=1e-4, atol=1e-2) if kind is torch.float32 else dict(rtol=1e-10, atol=1e-9)
+        torch.testing.assert_close(found.double(), dense.flatten()[weight.detach().flatten() != 0], **tolerance)
+        torch.testing.assert_close(found_bias.double(), theirs, **tolerance)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("products", [False, True])

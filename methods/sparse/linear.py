@@ -58,13 +58,13 @@ def rows(pattern):
 
 def columns(x):
     """(rows, features) → (features, rows), contiguous."""
-    if x.t().is_contiguous():
-        return x.t()
+    if x.stride(1) != 1:  # a transposed view, which is there already, or a gradient that is one number everywhere
+        return x.t().contiguous()
     return transposed(x, x.new_empty(x.shape[::-1]))
 
 
 def transposed(x, out):
-    """x (n, m) into out (m, n), whose lines are contiguous."""
+    """x (n, m) into out (m, n); the lines of both are contiguous."""
     loops = loops_for(x)
     return loops.transpose(x, out) if loops else out.copy_(x.t())
 
