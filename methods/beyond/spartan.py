@@ -80,8 +80,10 @@ def offset(x, total, guess):
         soft = torch.sigmoid(x + mu)
         missing, rate = total - soft.sum(), (soft * (1 - soft)).sum()
         low, high = torch.where(missing > 0, mu, low), torch.where(missing > 0, high, mu)
-        newton = mu + missing / rate
+        newton, last = mu + missing / rate, mu
         mu = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+        if not x.is_cuda and mu == last:  # nothing will change any more; a GPU is not waited for
+            break
     return mu
 
 
