@@ -120,7 +120,7 @@ class Store:
                 tables, record = TABLES, json.loads(text)
                 record.setdefault("switches", [])  # counted on request only
             row, = record["runs"]
-            if row["key"] != key or row["status"] not in STATUSES or any(
+            if row["key"] != key or row["status"] not in STATUSES or set(record) - {*TABLES, "checksum"} or any(
                     set(line) != set(TABLES[table]) for table in tables for line in record[table]):
                 return None
             return record

@@ -49,6 +49,8 @@ def test_damaged_rows(halfway, tally, capsys):
         path.write_bytes(damaged(halfway[1], trial))
         lost += bool(store.rows("digits"))  # a wrong row would be taken for a whole one
         assert f"{path} is damaged and left out; its run will be made again" in capsys.readouterr().err
+    path.write_bytes(halfway[1].replace(b"checksum", b"checosum"))  # one bit, in what says that there is a checksum
+    lost += bool(store.rows("digits"))
     path.write_bytes(halfway[1])
     assert set(store.rows("digits")) == {SPEC.key}
     tally("row file cut short, empty, or with a flipped bit", trials, lost)
