@@ -10,9 +10,11 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import data
 from benchmarks.grid import Spec
+from benchmarks.machine import device_name
 from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.tasks import settle
@@ -49,6 +51,11 @@ def curve_of(suite, row):
     return next(line for line in rows_of(suite, "curves") if line["key"] == row["key"] and line["epoch"] == "0")
 
 
+def here(row, device=torch.device("cpu")):
+    """Whether a row was made by a processor of this name: then it is near to the end. Another's long training goes elsewhere."""
+    return row["device"] == device_name(device)
+
+
 def test_a_row_of_digits_is_made_again(tmp_path):
     rows = [row for row in rows_of("digits", "runs") if row["cycles"] == "1" and row["status"] == "ok"]
     row, store = random.SystemRandom().choice(rows), Store(tmp_path)
@@ -57,7 +64,8 @@ def test_a_row_of_digits_is_made_again(tmp_path):
     stored, first = curve_of("digits", row), json.loads((store.runs / f"{row['key']}.json").read_text())["curves"][0]
     # of 174 rows made on another processor the first epoch differed by at most 0.04 %, the end by 5 points above 95 % and 38 below
     assert first["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.005) and first["lr"] == float(stored["lr"]), row
-    assert again["top1"] == pytest.approx(float(row["top1"]), abs=10 if float(row["top1"]) > 95 else 50), row
+    near = (2, 30) if here(row) else (10, 50)
+    assert again["top1"] == pytest.approx(float(row["top1"]), abs=near[float(row["top1"]) <= 95]), row
 
 
 def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
@@ -73,6 +81,6 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
             break
     again = trainer.progress.curves[0]
     # another processor's epoch differs as much as another seed's: by up to 3.7 % in these rows
-    assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.08), row
-    learned = 0 if trainer.model.method.exact else 0.01
-    assert again["sparsity"] == pytest.approx(float(stored["sparsity"]), abs=1e-4 + learned) and again["lr"] == float(stored["lr"]), row
+    assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.03 if here(row) else 0.08), row
+    learned = not (trainer.model.method.exact or here(row))
+    assert again["sparsity"] == pytest.approx(float(stored["sparsity"]), abs=0.01 if learned else 1e-6) and again["lr"] == float(stored["lr"]), row
