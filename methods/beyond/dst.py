@@ -25,7 +25,7 @@ class DSTMask(Sparsifier):
         return theta.abs() - self.layout.spread_filters(self.thresholds)
 
     def forward(self, theta):
-        return theta * Step.apply(self.over(theta))
+        return Masked.apply(theta, self.layout.spread_filters(self.thresholds))
 
     def added_loss(self, run):
         return self.sparsity_penalty * torch.exp(-self.thresholds).sum()
@@ -42,16 +42,19 @@ class DSTMask(Sparsifier):
         self.set_mask(self.over(run.theta) > 0)
 
 
-class Step(torch.autograd.Function):
-    """1 where x > 0; backward a long-tailed estimate of the step's derivative (equation 4 of the paper)."""
+class Masked(torch.autograd.Function):
+    """w (N,) where |w| > t (N,), else 0; backward a long-tailed estimate h of the step's derivative (equation 4 of the paper)."""
 
     @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return (x > 0).to(x.dtype)
+    def forward(ctx, w, t):
+        ctx.save_for_backward(w, over := w.abs().sub_(t))
+        return w.masked_fill(over <= 0, 0)
 
     @staticmethod
     def backward(ctx, gradient):
-        x, = ctx.saved_tensors
-        size = x.abs()
-        return gradient * torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))
+        w, over = ctx.saved_tensors
+        size = over.abs()
+        beyond = size > 1
+        h = size.mul_(-4).add_(2).clamp_min_(0.4).masked_fill_(beyond, 0)  # in place: new memory costs more than the arithmetic
+        at_step = h.mul_(gradient * w)
+        return gradient.masked_fill(over <= 0, 0).addcmul_(at_step, w.sgn()), at_step.neg_()
