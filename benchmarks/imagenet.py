@@ -4,6 +4,7 @@ Images are read and cropped by worker processes (torchvision's ImageFolder and v
 What happens to an image in an epoch follows from (seed, epoch, image) alone: it does not depend on the number of workers or processes,
 and an epoch can be resumed at any batch.
 """
+import gc
 import multiprocessing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class Folder:
         workers = min(cores() // team.size() - 1, MOST_WORKERS, len(batches))
         if workers > 0:
             multiprocessing.current_process().daemon = False  # daemons, as the launcher's processes are, may have no workers
+            gc.collect()  # a worker must not inherit the process group of an earlier run: taking it apart waits for threads of this process
         mean, std = (255 * torch.tensor(values, device=self.device).view(3, 1, 1) for values in (data.mean, data.std))
         for x, y in DataLoader(images, batch_sampler=batches, num_workers=max(workers, 0), pin_memory=self.device.type == "cuda",
                                collate_fn=self.collate, generator=torch.Generator()):  # images have seeds of their own

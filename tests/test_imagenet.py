@@ -1,7 +1,9 @@
 """ImageNet's path on a small folder of real JPEG files: reading, the recipe, and runs that several processes make together."""
+import gc
 import itertools
 import math
 import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from stored import timeless
 from test_every_method import difference, lasting, make, read, saved
+from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import imagenet, team
@@ -110,6 +113,34 @@ def test_batches_follow_from_seed_and_epoch_alone(folder, monkeypatch):
     assert not same(replayed, whole) and not same(replayed, listed(epoch_batches(data.train, data, 10, 0, 4)))
     monkeypatch.setattr(imagenet, "cores", lambda: 3)  # two workers
     assert same(listed(epoch_batches(data.train, data, 10, 0, 3)), whole)
+
+
+class Left:
+    """In a cycle with itself: garbage, until the collector comes, which notes the process that it comes in."""
+
+    def __init__(self, place):
+        self.place, self.itself = place, self
+
+    def __del__(self):
+        self.place.write_text(str(os.getpid()))
+
+
+def collecting(samples):
+    gc.collect()
+    return default_collate(samples)
+
+
+def test_what_an_earlier_run_left_is_not_taken_apart_by_a_worker(folder, tmp_path, monkeypatch):
+    data = small(folder)
+    monkeypatch.setattr(imagenet, "cores", lambda: 3)  # two workers
+    monkeypatch.setattr(imagenet.Folder, "collate", staticmethod(collecting))
+    gc.disable()
+    try:
+        Left(tmp_path / "process")
+        listed(epoch_batches(data.train, data, 10, 0, 3))
+    finally:
+        gc.enable()
+    assert (tmp_path / "process").read_text() == str(os.getpid())
 
 
 def test_processes_have_parts_of_the_same_batches(folder, monkeypatch):
