@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks.data import AUGMENTATION, epoch_batches
-from benchmarks.machine import default_device
+from benchmarks.machine import default_device, one_core
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -18,7 +18,7 @@ def dry_run(spec, folder):
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
     it, a `forward` of another shape, NaN or infinity, no gradient, weights outside the mask, or a mask that misses the budget.
     """
-    torch.set_num_threads(1)
+    one_core()
     task, options = settle(spec)
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation)
     data = replace(data, train=data.train.first(2 * task.batch_size)).to(default_device())

@@ -33,7 +33,7 @@ from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
@@ -137,7 +137,7 @@ class Entrant:
 
 def measure(specs, folder, device, rounds, steps):
     """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
-    torch.set_num_threads(1)
+    one_core()
     task, _ = settle(specs[0])
     if task.precision == "tf32" and device.type != "cuda":
         raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")

@@ -18,8 +18,8 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
 
     pack: runs that take turns on it, whose time is shared out among them.
     """
-    from benchmarks.machine import default_device
-    torch.set_num_threads(1)
+    from benchmarks.machine import default_device, one_core
+    one_core()
     kinds = {}
     for spec in uncovered(specs):
         kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)

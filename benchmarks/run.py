@@ -12,7 +12,7 @@ from benchmarks import team
 from benchmarks.capture import cuda_graph
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
-from benchmarks.machine import code_version, default_device, device_name, peak_memory, reset_peak_memory, usable_device
+from benchmarks.machine import code_version, default_device, device_name, one_core, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError
 from benchmarks.switches import schedule_of
@@ -56,7 +56,7 @@ def steps(spec, store, folder, device, stop=lambda: False, alone=True):
 
 
 def _steps(spec, store, folder, device, stop, alone):
-    torch.set_num_threads(1)
+    one_core()
     task, options = settle(spec)
     if task.precision == "tf32" and device.type != "cuda":
         raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")

@@ -22,7 +22,7 @@ from benchmarks.launch import cores
 from benchmarks.measurements import store, stored
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
 from methods.ranking import keep
 
@@ -39,7 +39,7 @@ def entrant(folder, device, method="dense", width=1.0):
 
 def _train(barrier, folder, seconds, counts):
     """A process of `cores`: images per second while all of them train."""
-    torch.set_num_threads(1)
+    one_core()
     mine = entrant(folder, torch.device("cpu"))
     mine.step_seconds()
     barrier.wait()
@@ -106,7 +106,7 @@ def main(words=None):
         device, folder = usable_device(args.device or default_device()), data_folder(args)
         path = Store(args.results).folder / "performance" / "scaling.csv"
         stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
-        torch.set_num_threads(1)
+        one_core()
         same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
         lines = []
         for part in args.parts:

@@ -23,7 +23,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -161,7 +161,7 @@ def command(parser, words, measure, table, columns, identity):
                 raise ValueError(f"--{name.replace('_', '-')} must be at least {int(name != 'update_rounds')}, not {value}")
         path = Store(args.results).folder / "performance" / table
         stored(path, columns)  # a file that cannot be continued is refused before the measurement
-        torch.set_num_threads(1)
+        one_core()
         random.seed(0)
         for line in measure(args, usable_device(args.device or default_device())):
             store([line], path, columns, identity)

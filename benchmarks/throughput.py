@@ -32,7 +32,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.pack import Lane
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, usable_device
+from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods.layout import Layout
@@ -97,7 +97,7 @@ class Suite:
 
 def measure(loops, device, rounds, steps):
     """{name: images per second of each round, (rounds,)}, and {name: peak of the device's memory in MB, 0 on a CPU}."""
-    torch.set_num_threads(1)
+    one_core()
     seconds, peaks, order = defaultdict(list), defaultdict(float), list(loops)
     for _ in range(1 + rounds):
         random.Random(len(seconds)).shuffle(order)

@@ -12,7 +12,7 @@ import torch
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
 from benchmarks.results import write_table
-from benchmarks.machine import code_version, default_device
+from benchmarks.machine import code_version, default_device, one_core
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec
 from benchmarks.train import Trainer
@@ -69,7 +69,7 @@ def main(words=None):
     parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
     try:
         args = parser.parse_args(words)
-        torch.set_num_threads(1)
+        one_core()
         lines = measure(args.task, args.sparsity, args.seed, args.epochs, data_folder(args))
         path = Path(args.results) / suite_of(args.task) / "trajectory.csv"
         write_table(path, COLUMNS, lines)

@@ -3,7 +3,10 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from stored import SPEC, WORDS, record, table, timeless
@@ -255,3 +258,22 @@ def test_a_damaged_checkpoint_is_named_and_the_run_starts_anew(finished, tmp_pat
     row = runner.run(SPEC, store)
     assert f"{path} is damaged" in capsys.readouterr().out
     assert timeless(row) == timeless(finished[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
+def test_a_run_does_not_count_what_the_one_before_has_freed():
+    code = """
+import torch
+from benchmarks.machine import one_core, peak_memory, reset_peak_memory
+cpu = torch.device("cpu")
+one_core()
+reset_peak_memory(cpu)
+before = peak_memory(cpu)
+parts = [torch.ones(2 ** 18) for _ in range(400)]
+during = peak_memory(cpu)
+del parts
+reset_peak_memory(cpu)
+print(during - before > 300, peak_memory(cpu) - before < 100)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.split() == ["True", "True"], done.stderr
