@@ -79,17 +79,19 @@ class Grid:
 
 
 class Convolution(torch.autograd.Function):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width) and values (nnz,), as CSR products: on any device."""
+    """y (samples, outputs, *output) of x (samples, inputs, height, width), values (nnz,) and bias (outputs,) or None, as CSR products:
+    on any device."""
 
     @staticmethod
-    def forward(ctx, x, values, pattern, grid):
+    def forward(ctx, x, values, bias, pattern, grid):
         ctx.save_for_backward(x, values)
         ctx.pattern, ctx.grid = pattern, grid
         matrices, outputs = pattern.matrices(values), pattern.size[0]
         shifted, room = grid.shifted(x, matrices), x.new_zeros(outputs, len(x) * grid.area)
         for number, (k, matrix) in enumerate(matrices):
             add_product(room, matrix, grid.view(shifted, k, x.shape[1]), fresh=number == 0)
-        return room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1).contiguous()
+        y = room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1).contiguous()
+        return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
     @once_differentiable
@@ -97,15 +99,16 @@ class Convolution(torch.autograd.Function):
         (x, values), pattern, grid = ctx.saved_tensors, ctx.pattern, ctx.grid
         spread = grid.spread(delta)
         gradient = sampled_on_grid(pattern, grid, x, spread)
+        sums = delta.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         if not ctx.needs_input_grad[0]:
-            return None, gradient, None, None
+            return None, gradient, sums, None, None
         transposes, begun = pattern.transposes(values), set()
         shifted, back = grid.buffers(x, *x.shape[1::-1], [k for k, _ in transposes]), torch.zeros_like(x)
         for k, matrix in transposes:
             grid.add_shifted(shifted, k, matrix, spread, begun)
         for view, where in grid.pixels(shifted, *x.shape[1::-1]):
             back.transpose(0, 1)[where] = view
-        return back, gradient, None, None
+        return back, gradient, sums, None, None
 
 
 def sampled_on_grid(pattern, grid, x, spread):
@@ -134,8 +137,7 @@ class SparseConv2d(SparseLayer):
             return self.apply(x[None], values, bias)[0]
         x, grid = self.on_grid(x)
         form = Convolution if isinstance(self.pattern, Pattern) else compiled("planes").Convolution
-        y = form.apply(x, values, self.pattern, grid)
-        return y if bias is None else y + bias[:, None, None]
+        return form.apply(x, values, bias, self.pattern, grid)
 
     def plain(self, x, weight):
         return self.module._conv_forward(x, weight, self.module.bias)
@@ -147,7 +149,7 @@ class SparseConv2d(SparseLayer):
         x, grid = self.on_grid(x)
         if isinstance(pattern, Pattern):
             return sampled_on_grid(pattern, grid, x, grid.spread(delta))
-        return compiled("planes").sampled(pattern, grid, x, delta)
+        return compiled("planes").gradients(pattern, grid, x, x.new_zeros(pattern.nnz), delta, input=False)[1]
 
     def on_grid(self, x):
         """x with what is not padding by zeros, and its Grid, which has the zeros."""

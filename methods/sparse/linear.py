@@ -1,93 +1,65 @@
 """Sparse linear layers."""
 import time
-from itertools import chain
 from math import prod
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from methods.sparse.pattern import Pattern, add_sampled, loops_for
+from methods.sparse.pattern import Pattern, add_sampled, loops_for, numpy
 
-PIECE = 2 ** 18       # numbers of input and output together that a core's second-level cache holds
-LEAST, MOST = 128, 512  # rows (samples, tokens) of a piece,
-LANES = 32            # a multiple of this, because the rest of a sum that no vector register holds is slow
 TRIALS = 4            # how often each form of a layer is timed
 
 
 class Matmul(torch.autograd.Function):
     """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs,) or None; the gradient at the values is computed for
-    these alone.
-
-    Products run over features, (features, rows), a piece of the rows at a time, which stays in the cache from its transposition to that
-    of the product: each number comes from memory and goes there once. A single piece comes out as a transposed view, so that between
-    sparse layers nothing is transposed.
+    these alone. On one core by loops over the connections (loops.py); elsewhere by CSR products over features, (features, rows), whose
+    result is a transposed view, so that between sparse layers nothing is transposed.
     """
 
     @staticmethod
     def forward(ctx, x, values, bias, pattern):
         ctx.save_for_backward(x, values)
         ctx.pattern = pattern
-        products = (pattern.product(values, columns(piece)) for piece in x.split(rows(pattern)))
-        return joined(products if bias is None else (y.add_(bias[:, None]) for y in products), len(x))
+        if loops := loops_for(x):
+            y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
+            loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y)))
+            return y
+        y = pattern.product(values, x.t().contiguous())
+        return (y if bias is None else y.add_(bias[:, None])).t()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, delta):
-        (x, values), pattern, wanted = ctx.saved_tensors, ctx.pattern, ctx.needs_input_grad
-        gradient, matrices = pattern.gradients(delta)
-        sums = delta.new_zeros(pattern.size[0]) if wanted[2] else None
-        values = values.index_select(0, pattern.order_t)
-
-        def products():
-            for inputs, piece in zip(x.split(rows(pattern)), delta.split(rows(pattern))):
-                inputs, piece = columns(inputs), columns(piece)
-                for _, matrix in matrices:
-                    add_sampled(matrix, piece, inputs)
-                if wanted[2]:
-                    sums.add_(piece.sum(1))
-                yield pattern.transposed_product(values, piece) if wanted[0] else piece[:0]
-        back = joined(products(), len(delta))
-        return back if wanted[0] else None, gradient, sums, None
+        (x, values), pattern, (input, _, bias, _) = ctx.saved_tensors, ctx.pattern, ctx.needs_input_grad
+        if loops_for(x):
+            return *gradients(x, delta, values, pattern, input, bias), None
+        columns = delta.t().contiguous()
+        back = pattern.transposed_product(values.index_select(0, pattern.order_t), columns).t() if input else None
+        return back, sampled_csr(pattern, x, columns), columns.sum(1) if bias else None, None
 
 
-def rows(pattern):
-    """Rows of a piece: input and output stay in the cache."""
-    return min(max(PIECE // sum(pattern.size) // LANES * LANES, LEAST), MOST)
+def gradients(x, delta, values, pattern, input=True, bias=False):
+    """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
+    back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
+    loops_for(x).linear_backward(*map(numpy, (x.contiguous(), delta.contiguous(), values, pattern.order_t, pattern.starts_t[0],
+                                              pattern.columns_t, back, gradient, sums)))
+    return back if input else None, gradient, sums if bias else None
 
 
-def columns(x):
-    """(rows, features) → (features, rows), contiguous."""
-    if x.stride(1) != 1:  # a transposed view, which is there already, or a gradient that is one number everywhere
-        return x.t().contiguous()
-    return transposed(x, x.new_empty(x.shape[::-1]))
-
-
-def transposed(x, out):
-    """x (n, m) into out (m, n); the lines of both are contiguous."""
-    loops = loops_for(x)
-    return loops.transpose(x, out) if loops else out.copy_(x.t())
-
-
-def joined(parts, total):
-    """(features, rows of a piece) one after the other as (total rows, features); a single one as a view."""
-    first = next(parts)
-    if first.shape[1] == total:
-        return first.t()
-    y, end = first.new_empty(total, len(first)), 0
-    for part in chain([first], parts):
-        transposed(part, y[end:end + part.shape[1]])
-        end += part.shape[1]
-    return y
+def sampled_csr(pattern, x, columns):
+    """columns (outputs, rows) @ x (rows, inputs) at the connections of `pattern`, (nnz,) in the order of its keys."""
+    values, matrices = pattern.gradients(columns)
+    for _, matrix in matrices:
+        add_sampled(matrix, columns, x.t().contiguous())
+    return values
 
 
 def sampled(pattern, x, delta):
     """deltaᵀ (outputs, rows) @ x (rows, inputs) at the connections of `pattern`, (nnz,) in the order of its keys."""
-    values, matrices = pattern.gradients(delta)
-    for x, delta in zip(x.split(rows(pattern)), delta.split(rows(pattern))):
-        for _, gradient in matrices:
-            add_sampled(gradient, columns(delta), columns(x))
-    return values
+    if loops_for(x):
+        return gradients(x, delta, x.new_zeros(pattern.nnz), pattern, input=False)[1]
+    return sampled_csr(pattern, x, delta.t().contiguous())
 
 
 class SparseLayer:

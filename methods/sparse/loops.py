@@ -1,86 +1,301 @@
-"""Loops of sparse linear layers on one core, compiled by numba: what torch's operators take two to four times as long for."""
+"""The loops of sparse layers on one core, compiled by numba. One file, because numba's cache knows a change of the file alone.
+
+A connection is the multiplication of a block with a number: of a block of rows (samples, tokens) in a linear layer, of pixels in a
+convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
+activations come from memory and go there once. A block is VECTORS registers' numbers, 64 in float32 and 32 in float64; `combine` and
+`combine_and_correlate`, made of LLVM's instructions, keep its sums in registers.
+"""
 import numba
+import numpy as np
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+REGISTER = 64  # bytes
+VECTORS = 4    # with these, a block's sums, its inputs and what is being read all stay in 32 registers
 SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
-REGISTER = 64  # bytes of a vector
+FLAGS = sorted(SUMS)
 
 
-def numpy(tensor):
-    return tensor.detach().numpy()
+class Code:
+    """Instructions on arrays of one kind of number."""
+
+    def __init__(self, context, builder, kind, part=1):
+        self.context, self.builder, self.number = context, builder, context.get_data_type(kind.dtype)
+        self.size = context.get_abi_sizeof(self.number)
+        self.n = REGISTER // part // self.size
+        self.vector, self.index = ir.VectorType(self.number, self.n), ir.IntType(32)
+
+    def array(self, kind, value):
+        return self.context.make_array(kind)(self.context, self.builder, value)
+
+    def item(self, array, place):
+        """The number at a place of a flat array; an index as the processor wants it."""
+        number = self.builder.load(self.builder.gep(array.data, [place]))
+        return self.builder.sext(number, place.type) if isinstance(number.type, ir.IntType) else number
+
+    def block(self, array, place):
+        """Where the registers of the block lie that begins there."""
+        first = self.builder.bitcast(self.builder.gep(array.data, [place]), self.vector.as_pointer())
+        return [self.builder.gep(first, [place.type(k)]) for k in range(VECTORS)]
+
+    def load(self, addresses):
+        return [self.builder.load(address, align=self.size) for address in addresses]
+
+    def store(self, vectors, addresses):
+        for vector, address in zip(vectors, addresses):
+            self.builder.store(vector, address, align=self.size)
+
+    def shuffled(self, a, b, places):
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, self.n), places))
+
+    def spread(self, number):
+        """A register full of it."""
+        empty = ir.Constant(self.vector, ir.Undefined)
+        return self.shuffled(self.builder.insert_element(empty, number, self.index(0)), empty, [0] * self.n)
+
+    def plus_product(self, total, a, b):
+        return self.builder.fadd(total, self.builder.fmul(a, b, flags=FLAGS), flags=FLAGS)
+
+    def total(self, vector):
+        """The sum of a register's numbers."""
+        for w in (self.n // 2 >> k for k in range(self.n.bit_length() - 1)):
+            vector = self.builder.fadd(vector, self.shuffled(vector, vector, [(k + w) % self.n for k in range(self.n)]), flags=FLAGS)
+        return self.builder.extract_element(vector, self.index(0))
+
+    def variables(self, value):
+        """A block of sums, each `value` at first."""
+        sums = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
+        for address in sums:
+            self.builder.store(value, address)
+        return sums
 
 
-def transpose(x, out):
-    """x (n, m) into out (m, n), returned; the lines of both are contiguous."""
-    _transpose(numpy(x), numpy(out))
-    return out
+def tiles(part):
+    """`tile` for registers of REGISTER // part bytes."""
+    @intrinsic
+    def tile(context, x, i, j, out, p, q):
+        """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
+        def code(context, builder, signature, arguments):
+            c = Code(context, builder, x, part)
+
+            def lines(kind, array, row, column):
+                array = c.array(kind, array)
+                step = builder.extract_value(array.strides, 0)
+                at = builder.add(builder.mul(row, step), builder.mul(column, step.type(c.size)))
+                at = builder.add(builder.ptrtoint(array.data, step.type), at)
+                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), c.vector.as_pointer()) for k in range(c.n)]
+            source, i, j, target, p, q = arguments
+            tile = c.load(lines(x, source, i, j))
+            for w in (c.n // 2 >> k for k in range(c.n.bit_length() - 1)):
+                for k in (k for k in range(c.n) if not k & w):
+                    a, b = tile[k], tile[k + w]
+                    tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
+                    tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
+            c.store(tile, lines(out, target, p, q))
+            return context.get_dummy_value()
+        return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
+
+    @numba.njit
+    def cover(x, i, n, j, m, out, p, q, done):
+        """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
+        step = REGISTER // part // x.itemsize
+        if m < step:
+            return done
+        last, whole = done + (n - done) // step * step, m // step * step
+        if whole > last - done:  # in the order of the longer lines, which lie in memory
+            for k in range(done, last, step):
+                for e in range(0, whole, step):
+                    tile(x, i + k, j + e, out, p + e, q + k)
+        else:
+            for e in range(0, whole, step):
+                for k in range(done, last, step):
+                    tile(x, i + k, j + e, out, p + e, q + k)
+        for e in range(whole, m):
+            for k in range(done, last):
+                out[p + e, q + k] = x[i + k, j + e]
+        return last
+    return cover
 
 
-def add_sampled(values, starts, columns, delta, x):
-    """values (nnz,) += the entries of delta (rows, L) @ x (columns, L)ᵀ that lie at `starts` (rows + 1,), `columns` (nnz,)."""
-    _add_sampled(numpy(values), numpy(starts), numpy(columns), numpy(delta), numpy(x))
+_whole, _halves, _quarters = map(tiles, (1, 2, 4))
+
+
+@numba.njit
+def transpose(x, i, n, j, m, out, p, q):
+    """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
+    done = _whole(x, i, n, j, m, out, p, q, 0)
+    done = _halves(x, i, n, j, m, out, p, q, done)
+    done = _quarters(x, i, n, j, m, out, p, q, done)
+    for k in range(done, n):
+        for e in range(m):
+            out[p + e, q + k] = x[i + k, j + e]
+
+
+@numba.njit
+def block_of(x):
+    """Numbers of a block."""
+    return VECTORS * REGISTER // x.itemsize
 
 
 @intrinsic
-def _tile(context, x, i, j, out):
-    """out[j:j+n, i:i+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
+def combine(context, values, places, scale, shift, first, last, x, start, out, at):
+    """The block of out that begins at `at` = start + Σ values[e] · that of x at places[e] · scale + shift, over e from first to last."""
     def code(context, builder, signature, arguments):
-        number = context.get_data_type(x.dtype)
-        size = context.get_abi_sizeof(number)
-        n = REGISTER // size
-        vector, picks = ir.VectorType(number, n), ir.VectorType(ir.IntType(32), n)
-
-        def lines(kind, array, row, column):
-            array = context.make_array(kind)(context, builder, array)
-            step = builder.extract_value(array.strides, 0)
-            at = builder.add(builder.ptrtoint(array.data, step.type), builder.add(builder.mul(row, step), builder.mul(column, step.type(size))))
-            return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), vector.as_pointer()) for k in range(n)]
-        source, i, j, target = arguments
-        tile = [builder.load(line, align=size) for line in lines(x, source, i, j)]
-        for w in (n // 2 >> k for k in range(n.bit_length() - 1)):
-            for k in (k for k in range(n) if not k & w):
-                a, b = tile[k], tile[k + w]
-                tile[k] = builder.shuffle_vector(a, b, picks([n + e - w if e & w else e for e in range(n)]))
-                tile[k + w] = builder.shuffle_vector(a, b, picks([n + e if e & w else e + w for e in range(n)]))
-        for line, address in zip(tile, lines(out, target, j, i)):
-            builder.store(line, address, align=size)
+        c = Code(context, builder, x)
+        values_, places_, scale, shift, first, last, x_, start, out_, at = arguments
+        numbers, lines, source, target = (c.array(kind, value) for kind, value in
+                                          zip((values, places, x, out), (values_, places_, x_, out_)))
+        sums = c.variables(c.spread(start))
+        with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
+            value = c.spread(c.item(numbers, e))
+            runs = c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))
+            for total, run in zip(sums, runs):
+                builder.store(c.plus_product(builder.load(total), value, run), total)
+        c.store(c.load(sums), c.block(target, at))
         return context.get_dummy_value()
-    return numba.void(x, numba.intp, numba.intp, out), code
+    return numba.void(values, places, *4 * (numba.intp,), x, x.dtype, out, numba.intp), code
 
 
-@numba.njit(cache=True)
-def _transpose(x, out):
-    step = REGISTER // x.itemsize
-    n, m = x.shape[0] // step * step, x.shape[1] // step * step
-    for j in range(0, m, step):
-        for i in range(0, n, step):
-            _tile(x, i, j, out)
-    for j in range(x.shape[1]):
-        for i in range(0 if j >= m else n, x.shape[0]):
-            out[j, i] = x[i, j]
+@intrinsic
+def combine_and_correlate(context, values, places, scale, shift, first, last, delta, x, out, at, gradient):
+    """As `combine` of delta, from 0; and gradient[e] += the block of delta · that of x at `at`."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        values_, places_, scale, shift, first, last, delta_, x_, out_, at, gradient_ = arguments
+        kinds = (values, places, delta, x, out, gradient)
+        numbers, lines, source, inputs, target, products = (c.array(kind, value) for kind, value in zip(
+            kinds, (values_, places_, delta_, x_, out_, gradient_)))
+        zero = ir.Constant(c.vector, [0.0] * c.n)
+        sums, own = c.variables(zero), c.load(c.block(inputs, at))
+        with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
+            value, product = c.spread(c.item(numbers, e)), zero
+            for total, mine, run in zip(sums, own, c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))):
+                builder.store(c.plus_product(builder.load(total), value, run), total)
+                product = c.plus_product(product, mine, run)
+            address = builder.gep(products.data, [e])
+            builder.store(builder.fadd(builder.load(address), c.total(product), flags=FLAGS), address)
+        c.store(c.load(sums), c.block(target, at))
+        return context.get_dummy_value()
+    return numba.void(values, places, *4 * (numba.intp,), delta, x, out, numba.intp, gradient), code
+
+
+@intrinsic
+def prefetch(context, x, place, size):
+    """Asks for `size` numbers of the flat contiguous array x from `place` on, which may lie behind its end."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        array, place, size = arguments
+        byte = ir.IntType(8).as_pointer()
+        ask = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, *[c.index] * 3]), "llvm.prefetch.p0i8")
+        data = c.array(x, array).data
+        with cgutils.for_range_slice(builder, place, builder.add(place, size), place.type(c.n), place.type) as (e, _):
+            address = builder.bitcast(builder.gep(data, [e]), byte)
+            builder.call(ask, [address, c.index(0), c.index(2), c.index(1)])  # to read, second level, data
+        return context.get_dummy_value()
+    return numba.void(x, numba.intp, numba.intp), code
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def _add_sampled(values, starts, columns, delta, x):
-    zero = values.dtype.type(0)
-    for o in range(len(starts) - 1):
-        run, last = delta[o], starts[o + 1]
-        rest = last - (last - starts[o]) % 4
-        for e in range(starts[o], rest, 4):  # four at a time: a line of delta is read once for them
-            a, b, c, d = zero, zero, zero, zero
-            p, q, r, s = x[columns[e]], x[columns[e + 1]], x[columns[e + 2]], x[columns[e + 3]]
-            for i in range(len(run)):
-                a += run[i] * p[i]
-                b += run[i] * q[i]
-                c += run[i] * r[i]
-                d += run[i] * s[i]
-            values[e] += a
-            values[e + 1] += b
-            values[e + 2] += c
-            values[e + 3] += d
-        for e in range(rest, last):
-            total, p = zero, x[columns[e]]
-            for i in range(len(run)):
-                total += run[i] * p[i]
-            values[e] += total
+def linear_forward(x, values, bias, starts, columns, y):
+    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output."""
+    block = block_of(x)
+    inputs, outputs = np.zeros(x.shape[1] * block, x.dtype), np.empty(y.shape[1] * block, x.dtype)
+    features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
+    for first in range(0, len(x), block):
+        rows = min(block, len(x) - first)
+        transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
+        for o in range(y.shape[1]):
+            start = bias[o] if len(bias) else x.dtype.type(0)
+            combine(values, columns, block, 0, starts[o], starts[o + 1], inputs, start, outputs, o * block)
+        transpose(results, 0, y.shape[1], 0, rows, y, first, 0)
+
+
+@numba.njit(cache=True, fastmath=SUMS)
+def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums):
+    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order."""
+    block, values, products = block_of(x), values[order], np.zeros_like(values)
+    inputs, outputs = np.empty(x.shape[1] * block, x.dtype), np.empty(delta.shape[1] * block, x.dtype)
+    backs = np.empty_like(inputs)
+    features, deltas = inputs.reshape(-1, block), outputs.reshape(-1, block)
+    for first in range(0, len(x), block):
+        rows = min(block, len(x) - first)
+        if rows < block:
+            inputs[:], outputs[:] = 0, 0
+        transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
+        transpose(delta, first, rows, 0, delta.shape[1], deltas, 0, 0)
+        for o in range(len(sums)):
+            total = x.dtype.type(0)
+            for i in range(block):
+                total += deltas[o, i]
+            sums[o] += total
+        for i in range(x.shape[1]):
+            combine_and_correlate(values, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, i * block, products)
+        if len(back):
+            transpose(backs.reshape(-1, block), 0, x.shape[1], 0, rows, back, first, 0)
+    gradient[order] = products
+
+
+@numba.njit(cache=True, fastmath=SUMS)
+def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, room, samples, geometry):
+    """y (samples, height, width, outputs) of x (samples, height, width, inputs), values (nnz,) and bias (outputs or 0,)."""
+    plane, phase, before, after = geometry
+    outputs = outputs[room:]
+    for first in range(0, len(x), samples):
+        _move(x[first:first + samples], inputs, plane, phase, before, True)
+        for i in range(0, plane, block_of(x)):  # of all planes, so that their pixels are near each other in the cache
+            for o in range(len(starts) - 1):
+                start = bias[o] if len(bias) else x.dtype.type(0)
+                combine(values, run, 1, i, starts[o], starts[o + 1], inputs, start, outputs, o * plane + i)
+        _move(y[first:first + samples], outputs, plane, phase, after, False)
+
+
+@numba.njit(cache=True, fastmath=SUMS)
+def convolution_backward(x, values, delta, back, gradient, sums, starts, order, run, inputs, outputs, room, samples, geometry):
+    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back`, as x, or empty. Connections by plane, in this order."""
+    plane, phase, before, after = geometry
+    values, products, backs = values[order], np.zeros_like(values), np.empty_like(inputs)
+    for first in range(0, len(x), samples):
+        if first + samples > len(x):
+            outputs[:] = 0  # there are fewer samples than places
+        _move(x[first:first + samples], inputs, plane, phase, before, True)
+        _move(delta[first:first + samples], outputs[room:], plane, phase, after, True)
+        for o in range(len(sums)):
+            total = x.dtype.type(0)
+            for i in range(room + o * plane, room + (o + 1) * plane):
+                total += outputs[i]
+            sums[o] += total
+        for i in range(0, plane, block_of(x)):
+            for line in range(len(starts) - 1):
+                begin = line // x.shape[3] * phase + line % x.shape[3] * plane
+                combine_and_correlate(values, run, 1, i, starts[line], starts[line + 1], outputs, inputs, backs, begin + i, products)
+        if len(back):
+            _move(back[first:first + samples], backs, plane, phase, before, False)
+    gradient[order] = products
+
+
+@numba.njit
+def _move(images, buffer, plane, phase, shape, into):
+    """The pixels of images (n, height, width, channels) into their places in the buffer, or out of it."""
+    top, left, down, across, lines, line = shape
+    count, height, width, channels = images.shape
+    flat, numbers = images.reshape(-1, channels), images.reshape(-1)
+    for p in range(down * across):
+        planes = buffer[p * phase:p * phase + channels * plane].reshape(channels, plane)
+        # the first row and column that lie in this phase
+        row, column = (p // across - top) % down, (p % across - left) % across
+        number = (width - column + across - 1) // across
+        for n in range(count):
+            for r in range(row, height, down):
+                at = (n * lines + (r + top) // down) * line + (column + left) // across
+                pixel = (n * height + r) * width + column
+                # the same of the next samples: what lies on another page of memory does not come ahead by itself
+                prefetch(numbers, len(numbers) + pixel * channels, width * channels)
+                if across > 1:
+                    pixels, pixel = flat[pixel:pixel + (number - 1) * across + 1:across], 0
+                else:
+                    pixels = flat
+                if into:
+                    transpose(pixels, pixel, number, 0, channels, planes, 0, at)
+                else:
+                    transpose(planes, 0, channels, at, number, pixels, pixel, 0)

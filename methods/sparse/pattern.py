@@ -80,10 +80,11 @@ def add_product(out, matrix, x, fresh=False):
 
 def add_sampled(gradient, delta, x):
     """gradient (CSR) += (delta (rows, L) @ x (columns, L)ᵀ) at its entries alone, in place."""
-    if loops := loops_for(x):
-        loops.add_sampled(gradient.values(), gradient.crow_indices(), gradient.col_indices(), delta, x)
-    else:
-        torch.sparse.sampled_addmm(gradient, delta, x.t(), out=gradient)
+    torch.sparse.sampled_addmm(gradient, delta, x.t(), out=gradient)
+
+
+def numpy(tensor):
+    return tensor.detach().numpy()
 
 
 def loops_for(x):
