@@ -3,7 +3,8 @@
 A connection is the multiplication of a block with a number: of a block of rows (samples, tokens) in a linear layer, of pixels in a
 convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
 activations come from memory and go there once. A block is VECTORS registers' numbers, 64 in float32 and 32 in float64; `combine` and
-`combine_and_correlate`, made of LLVM's instructions, keep its sums in registers.
+`combine_and_correlate`, made of LLVM's instructions, keep its sums in registers. The buffers come from torch, which lets them begin
+where a line of the cache begins: a register that lies on two lines takes twice as long.
 """
 import numba
 import numpy as np
@@ -47,7 +48,7 @@ class Code:
             self.builder.store(vector, address, align=self.size)
 
     def shuffled(self, a, b, places):
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, self.n), places))
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, len(places)), places))
 
     def spread(self, number):
         """A register full of it."""
@@ -58,9 +59,10 @@ class Code:
         return self.builder.fadd(total, self.builder.fmul(a, b, flags=FLAGS), flags=FLAGS)
 
     def total(self, vector):
-        """The sum of a register's numbers."""
-        for w in (self.n // 2 >> k for k in range(self.n.bit_length() - 1)):
-            vector = self.builder.fadd(vector, self.shuffled(vector, vector, [(k + w) % self.n for k in range(self.n)]), flags=FLAGS)
+        """The sum of a register's numbers, half with half."""
+        for n in (self.n >> k for k in range(1, self.n.bit_length())):
+            low, high = (self.shuffled(vector, vector, [*range(first, first + n)]) for first in (0, n))
+            vector = self.builder.fadd(low, high, flags=FLAGS)
         return self.builder.extract_element(vector, self.index(0))
 
     def variables(self, value):
@@ -197,10 +199,9 @@ def prefetch(context, x, place, size):
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def linear_forward(x, values, bias, starts, columns, y):
+def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
     """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output."""
     block = block_of(x)
-    inputs, outputs = np.zeros(x.shape[1] * block, x.dtype), np.empty(y.shape[1] * block, x.dtype)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
@@ -212,11 +213,9 @@ def linear_forward(x, values, bias, starts, columns, y):
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums):
+def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
     """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order."""
     block, values, products = block_of(x), values[order], np.zeros_like(values)
-    inputs, outputs = np.empty(x.shape[1] * block, x.dtype), np.empty(delta.shape[1] * block, x.dtype)
-    backs = np.empty_like(inputs)
     features, deltas = inputs.reshape(-1, block), outputs.reshape(-1, block)
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
@@ -251,10 +250,10 @@ def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, room, 
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def convolution_backward(x, values, delta, back, gradient, sums, starts, order, run, inputs, outputs, room, samples, geometry):
+def convolution_backward(x, values, delta, back, gradient, sums, starts, order, run, inputs, outputs, backs, room, samples, geometry):
     """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back`, as x, or empty. Connections by plane, in this order."""
     plane, phase, before, after = geometry
-    values, products, backs = values[order], np.zeros_like(values), np.empty_like(inputs)
+    values, products = values[order], np.zeros_like(values)
     for first in range(0, len(x), samples):
         if first + samples > len(x):
             outputs[:] = 0  # there are fewer samples than places

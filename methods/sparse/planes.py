@@ -36,7 +36,7 @@ class Connections:
             line = torch.tensor([i * grid.stride[1] + j for (i, j), _ in grid.views])[self.position] * planes.inputs + self.channel
             order = torch.argsort(line, stable=True)
             run = line // planes.inputs * planes.phase + self.channel * planes.plane + shifts
-            back = (grid.tail + self.row * planes.plane - shifts)[order]
+            back = (planes.room + self.row * planes.plane - shifts)[order]
             self.last = planes, (run.int(), _starts(line, planes.inputs * planes.phases), order.int(), back.int())
         return self.last[1]
 
@@ -49,19 +49,19 @@ class Planes:
     """How `samples` samples lie in the buffers of a pass."""
 
     def __init__(self, x, connections, grid):
-        block = loops.VECTORS * loops.REGISTER // x.element_size()
+        block = loops.block_of.py_func(x)
         self.grid, self.inputs, self.phases = grid, x.shape[1], grid.stride[0] * grid.stride[1]
         length = min(RUN, CACHE // (2 * self.inputs * self.phases + connections.outputs)) // block * block
         self.samples = max(1, min(len(x), length // grid.area))
-        self.plane = -(-self.samples * grid.area // block) * block
-        self.phase = self.inputs * self.plane + grid.tail
+        self.plane, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
+        self.phase = self.inputs * self.plane + self.room
 
     def __eq__(self, other):
         return isinstance(other, Planes) and vars(self) == vars(other)
 
     def buffers(self, x, outputs):
         """Zeros for the inputs, phase after phase, and for the outputs, with room in front."""
-        return x.new_zeros(self.phases * self.phase), x.new_zeros(self.grid.tail + outputs * self.plane)
+        return x.new_zeros(self.phases * self.phase), x.new_zeros(self.room + outputs * self.plane)
 
     @property
     def geometry(self):
@@ -82,7 +82,7 @@ class Convolution(torch.autograd.Function):
         y = torch.empty(len(x), connections.outputs, *grid.output, dtype=x.dtype, memory_format=torch.channels_last)
         start = values[:0] if bias is None else bias
         loops.convolution_forward(pixels(x), numpy(values), numpy(start), pixels(y), numpy(connections.starts), numpy(run),
-                                  *map(numpy, planes.buffers(x, connections.outputs)), grid.tail, planes.samples, planes.geometry)
+                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.room, planes.samples, planes.geometry)
         return y
 
     @staticmethod
@@ -98,8 +98,9 @@ def gradients(connections, grid, x, values, delta, input=True, bias=False):
     back = torch.empty(x.shape if input else (0, *x.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
     gradient, sums = torch.empty_like(values), x.new_zeros(connections.outputs * bias)
     _, *places = connections.places(planes)
+    buffers = planes.buffers(x, connections.outputs)
     loops.convolution_backward(pixels(x), numpy(values), pixels(delta), pixels(back), numpy(gradient), numpy(sums), *map(numpy, places),
-                               *map(numpy, planes.buffers(x, connections.outputs)), grid.tail, planes.samples, planes.geometry)
+                               *map(numpy, (*buffers, torch.empty_like(buffers[0]))), planes.room, planes.samples, planes.geometry)
     return back if input else None, gradient, sums if bias else None
 
 
