@@ -70,3 +70,14 @@ def restored(make, path):
             print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")
             trainer = make()
     return trainer
+
+
+def random_state(device):
+    """The states of torch's own generators, which dropout draws from."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def set_random_state(states, device):
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1].cpu(), device)

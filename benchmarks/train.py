@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import models, team
 from benchmarks.capture import Captured
+from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.switches import Switches
@@ -293,14 +294,3 @@ class Trainer:
         self.progress, self.random = Progress(**state["progress"]), state["random"]
         for own, saved in zip((self.loss_sum, self.hits), state["sums"]):
             own.copy_(team.own(saved))
-
-
-def random_state(device):
-    """The states of torch's own generators, which dropout draws from."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def set_random_state(states, device):
-    torch.set_rng_state(states[0].cpu())
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1].cpu(), device)

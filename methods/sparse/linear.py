@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from methods.sparse.pattern import Pattern, add_sampled, loops_for, numpy
 
-TRIALS = 4            # how often each form of a layer is timed
+TRIALS = 4  # how often each form of a layer is timed
 
 
 class Matmul(torch.autograd.Function):
