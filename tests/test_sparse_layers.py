@@ -84,7 +84,7 @@ def test_not_a_number_stays_one():
 
 
 @pytest.mark.parametrize("products", [False, True])
-@pytest.mark.parametrize("shape", [(7, 6), (6,), (3, 5, 6), (2, 1500, 6)])
+@pytest.mark.parametrize("shape", [(7, 6), (6,), (3, 5, 6), (19, 6), (2, 1500, 6)])
 def test_linear(shape, products, monkeypatch):
     if products:
         only_products(monkeypatch)
@@ -120,7 +120,7 @@ def test_gradcheck(module, products, monkeypatch):
     torch.manual_seed(0)
     module = module.double()
     layer, _, _ = sparse(module, 0.6)
-    x = torch.randn((3, 5) if isinstance(module, nn.Linear) else (2, module.in_channels, 4, 5), dtype=torch.float64, requires_grad=True)
+    x = torch.randn((18, 5) if isinstance(module, nn.Linear) else (2, module.in_channels, 4, 5), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, values: layer.by_connections(x, values), (x, layer.values))
 
 

@@ -66,7 +66,7 @@ def test_nothing_of_dense_size_is_allocated(build, method):
 
 
 def test_a_network_whose_dense_form_does_not_fit():
-    """Twice 1.6 GB in float32; built, trained and grown without them: the most is a block of 64 rows of 20,000 neurons, 5.1 MB."""
+    """Twice 1.6 GB in float32; built, trained and grown without them."""
     torch.manual_seed(0)
     with torch.device("meta"):
         net = nn.Sequential(nn.Linear(20_000, 20_000), nn.ReLU(), nn.Linear(20_000, 20_000))
@@ -76,7 +76,7 @@ def test_a_network_whose_dense_form_does_not_fit():
         run, steps = trainer(net, torch.randn(4, 20_000), "gse_graest", 0.9999)
         steps(2)
         made.append(run)
-    assert largest_allocation(work) < 5.2e6
+    assert largest_allocation(work) < 4e6
     assert len(made[0].theta) == 80_000 and made[0].theta.isfinite().all()
 
 

@@ -40,16 +40,17 @@ class Matmul(torch.autograd.Function):
 
 
 def buffers(x, pattern):
-    """Room for a block of rows of inputs, zeros, and of outputs."""
+    """Room for a block of rows of inputs and of outputs."""
     block = loops_for(x).block_of.py_func(x)
-    return x.new_zeros(pattern.size[1] * block), x.new_empty(pattern.size[0] * block)
+    return x.new_empty(pattern.size[1] * block), x.new_empty(pattern.size[0] * block)
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
     """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
+    inputs, outputs = buffers(x, pattern)
     loops_for(x).linear_backward(*map(numpy, (x.contiguous(), delta.contiguous(), values, pattern.order_t, pattern.starts_t[0],
-                                              pattern.columns_t, back, gradient, sums, *buffers(x, pattern), buffers(x, pattern)[0])))
+                                              pattern.columns_t, back, gradient, sums, inputs, outputs, torch.empty_like(inputs))))
     return back if input else None, gradient, sums if bias else None
 
 

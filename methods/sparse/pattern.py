@@ -88,9 +88,11 @@ def numpy(tensor):
 
 
 def loops_for(x):
-    """The module of compiled loops if x (float32 or float64) lies on a CPU of which torch uses one core, else None."""
+    """The module of compiled loops if x (rows, features), float32 or float64, lies on a CPU of which torch uses one core and fills half a
+    block of them, else None: products of fewer rows take as long in CSR, and less memory."""
     one_core = x.device.type == "cpu" and torch.get_num_threads() == 1 and x.dtype in (torch.float32, torch.float64)
-    return compiled("loops") if one_core else None
+    loops = compiled("loops") if one_core else None
+    return loops if loops and 2 * len(x) >= loops.block_of.py_func(x) else None
 
 
 @cache
