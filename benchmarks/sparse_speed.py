@@ -3,8 +3,9 @@
 A training step, a step with an update of the connections, and memory, into RESULTS/performance/sparse_speed.csv.
 
 - All in one process with one thread, in fp32, on real images, in turns: in every round each storage makes its steps, in a shuffled
-  order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up. A row has the median
-  over the rounds and the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
+  order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up, and so does the first
+  step of a turn: another storage has just filled the caches, which in a training none does. A row has the median over the rounds and
+  the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
 - state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
   allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator).
 """
@@ -37,11 +38,11 @@ MB = 2 ** 20
 
 
 def entrant(task, method, sparsity, data, device, steps=3, **options):
-    """An `overhead.Entrant` in fp32, in the middle of its training, with the groups of its `ordinary` steps and of one with an `update`."""
+    """An `overhead.Entrant` in fp32, in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`."""
     given = {name: str(value) for name, value in options.items() if value is not None}
     made = Entrant(Spec(task, method, sparsity, 0, precision="fp32", options=given), data, device, steps)
     made.before, (first, number, _) = made.groups[0][0], made.groups[-1]
-    made.ordinary = [(first, number, 1 / number)]
+    made.single, made.ordinary = [(first, 1, 1.0)], [(first, number, 1 / number)]
     made.update = [(made.before, 1, 1.0)]
     return made
 
@@ -91,6 +92,7 @@ def in_turns(entrants, group, rounds):
     for _ in range(rounds + 1):
         random.shuffle(order)
         for name in order:
+            seconds(entrants[name], entrants[name].single)
             times[name].append(seconds(entrants[name], getattr(entrants[name], group)))
     return {name: np.array(values[1:]) for name, values in times.items()}
 
@@ -114,7 +116,7 @@ def compare(task, width, sparsity, data, args, device):
         trainer = made.trainer
         gradients, state = state_bytes(trainer)
         with_update = peak_bytes(lambda: seconds(made, made.update), device) if args.update_rounds else None
-        peak = peak_bytes(lambda: seconds(made, [(made.ordinary[0][0], 1, 1.0)]), device)
+        peak = peak_bytes(lambda: seconds(made, made.single), device)
         ratio = times["masked"] / times[storage] if "masked" in times else None
         line = dict(
             dict.fromkeys(COLUMNS), task=task, width=width, batch_size=trainer.task.batch_size, method=args.method, sparsity=sparsity,

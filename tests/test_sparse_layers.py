@@ -28,9 +28,9 @@ def sparse(module, density=0.4):
     return layer, keys, (module.weight * mask).detach().requires_grad_()
 
 
-def check(module, x, plain):
+def check(module, x, plain, density=0.4):
     """Outputs, both gradients, and the gradients at all connections."""
-    layer, keys, weight = sparse(module)
+    layer, keys, weight = sparse(module, density)
     x, other = x.requires_grad_(), x.detach().clone().requires_grad_()
     y, expected = layer(x), plain(other, weight)
     assert y.shape == expected.shape and torch.allclose(y, expected, rtol=0, atol=1e-12)
@@ -90,6 +90,15 @@ def test_linear(shape, products, monkeypatch):
         only_products(monkeypatch)
     module = nn.Linear(6, 4, dtype=torch.float64)
     check(module, torch.randn(shape, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias))
+
+
+@pytest.mark.parametrize("inputs, outputs", [(1104, 1040), (1040, 1051), (1051, 1040)])
+def test_linear_larger_than_the_cache(inputs, outputs):
+    """In parts, and written past the cache where the lines of y, or of x's gradient, begin as those of the cache do."""
+    loops, rows = pattern.compiled("loops"), 1100
+    assert inputs > loops.PART and rows * outputs * 8 > loops.CACHE
+    module = nn.Linear(inputs, outputs, dtype=torch.float64)
+    check(module, torch.randn(rows, inputs, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias), 0.02)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])

@@ -23,7 +23,8 @@ class Matmul(torch.autograd.Function):
         ctx.pattern = pattern
         if loops := loops_for(x):
             y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
-            loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y, *buffers(x, pattern))))
+            loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y,
+                                              *buffers(x, x.shape[1], loops.PART))))
             return y
         y = pattern.product(values, x.t().contiguous())
         return (y if bias is None else y.add_(bias[:, None])).t()
@@ -39,18 +40,17 @@ class Matmul(torch.autograd.Function):
         return back, sampled_csr(pattern, x, columns), columns.sum(1) if bias else None, None
 
 
-def buffers(x, pattern):
-    """Room for a block of rows of inputs and of outputs."""
-    block = loops_for(x).block_of.py_func(x)
-    return x.new_empty(pattern.size[1] * block), x.new_empty(pattern.size[0] * block)
+def buffers(x, *features):
+    """Room for a block of rows of so many features, each."""
+    return [x.new_empty(number * loops_for(x).block_of.py_func(x)) for number in features]
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
     """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
-    inputs, outputs = buffers(x, pattern)
-    loops_for(x).linear_backward(*map(numpy, (x.contiguous(), delta.contiguous(), values, pattern.order_t, pattern.starts_t[0],
-                                              pattern.columns_t, back, gradient, sums, inputs, outputs, torch.empty_like(inputs))))
+    loops = loops_for(x)
+    loops.linear_backward(*map(numpy, (x.contiguous(), delta.contiguous(), values, pattern.order_t, pattern.starts_t[0], pattern.columns_t,
+                                       back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
     return back if input else None, gradient, sums if bias else None
 
 

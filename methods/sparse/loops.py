@@ -2,9 +2,10 @@
 
 A connection is the multiplication of a block with a number: of a block of rows (samples, tokens) in a linear layer, of pixels in a
 convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
-activations come from memory and go there once. A block is VECTORS registers' numbers, 64 in float32 and 32 in float64; `combine` and
-`combine_and_correlate`, made of LLVM's instructions, keep its sums in registers. The buffers come from torch, which lets them begin
-where a line of the cache begins: a register that lies on two lines takes twice as long.
+activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache. A block is VECTORS
+registers' numbers, 64 in float32 and 32 in float64; `combine` and `combine_and_correlate`, made of LLVM's instructions, keep its sums
+in registers. The buffers come from torch, which lets them begin where a line of the cache begins: a register that lies on two lines
+takes twice as long.
 """
 import numba
 import numpy as np
@@ -13,7 +14,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 REGISTER = 64  # bytes
-VECTORS = 4    # with these, a block's sums, its inputs and what is being read all stay in 32 registers
+VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
+PART = 1024  # features that are brought into order at a time, where one comes after the other
+CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
 SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
 FLAGS = sorted(SUMS)
 
@@ -43,9 +46,11 @@ class Code:
     def load(self, addresses):
         return [self.builder.load(address, align=self.size) for address in addresses]
 
-    def store(self, vectors, addresses):
+    def store(self, vectors, addresses, past=False):
         for vector, address in zip(vectors, addresses):
-            self.builder.store(vector, address, align=self.size)
+            instruction = self.builder.store(vector, address, align=REGISTER if past else self.size)
+            if past:
+                instruction.set_metadata("nontemporal", self.builder.module.add_metadata([self.index(1)]))
 
     def shuffled(self, a, b, places):
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, len(places)), places))
@@ -73,8 +78,8 @@ class Code:
         return sums
 
 
-def tiles(part):
-    """`tile` for registers of REGISTER // part bytes."""
+def tiles(part, past=False):
+    """`tile` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
     @intrinsic
     def tile(context, x, i, j, out, p, q):
         """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
@@ -94,7 +99,7 @@ def tiles(part):
                     a, b = tile[k], tile[k + w]
                     tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
                     tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
-            c.store(tile, lines(out, target, p, q))
+            c.store(tile, lines(out, target, p, q), past)
             return context.get_dummy_value()
         return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
 
@@ -121,12 +126,19 @@ def tiles(part):
 
 
 _whole, _halves, _quarters = map(tiles, (1, 2, 4))
+_past = tiles(1, past=True)
 
 
 @numba.njit
-def transpose(x, i, n, j, m, out, p, q):
+def leaves(out):
+    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it."""
+    return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
+
+
+@numba.njit
+def transpose(x, i, n, j, m, out, p, q, past=False):
     """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
-    done = _whole(x, i, n, j, m, out, p, q, 0)
+    done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
     done = _halves(x, i, n, j, m, out, p, q, done)
     done = _quarters(x, i, n, j, m, out, p, q, done)
     for k in range(done, n):
@@ -198,41 +210,64 @@ def prefetch(context, x, place, size):
     return numba.void(x, numba.intp, numba.intp), code
 
 
+@intrinsic
+def written(context):
+    """What was written past the cache comes before what is written from here on, on every core."""
+    def code(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+    return numba.void(), code
+
+
 @numba.njit(cache=True, fastmath=SUMS)
 def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
     """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output."""
-    block = block_of(x)
+    block, flat, past = block_of(x), x.reshape(-1), leaves(y)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
+    ahead = -(-inputs.size // y.shape[1]) if x.shape[1] <= PART else 0  # numbers of the next block: more of them would empty the cache
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
         transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
-        for o in range(y.shape[1]):
-            start = bias[o] if len(bias) else x.dtype.type(0)
-            combine(values, columns, block, 0, starts[o], starts[o + 1], inputs, start, outputs, o * block)
-        transpose(results, 0, y.shape[1], 0, rows, y, first, 0)
+        for part in range(0, y.shape[1], PART):
+            end = min(part + PART, y.shape[1])
+            for o in range(part, end):
+                start = bias[o] if len(bias) else x.dtype.type(0)
+                prefetch(flat, (first + block) * x.shape[1] + o * ahead, ahead)
+                combine(values, columns, block, 0, starts[o], starts[o + 1], inputs, start, outputs, (o - part) * block)
+            transpose(results, 0, end - part, 0, rows, y, first, part, past)
+    written()
 
 
 @numba.njit(cache=True, fastmath=SUMS)
 def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
     """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order."""
-    block, values, products = block_of(x), values[order], np.zeros_like(values)
-    features, deltas = inputs.reshape(-1, block), outputs.reshape(-1, block)
+    block, values, products, past = block_of(x), values[order], np.zeros_like(values), leaves(back)
+    features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
+    flat, flat_delta = x.reshape(-1), delta.reshape(-1)
+    ahead = -(-outputs.size // x.shape[1]) if delta.shape[1] <= PART else 0
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
         if rows < block:
             inputs[:], outputs[:] = 0, 0
-        transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
         transpose(delta, first, rows, 0, delta.shape[1], deltas, 0, 0)
         for o in range(len(sums)):
             total = x.dtype.type(0)
             for i in range(block):
                 total += deltas[o, i]
             sums[o] += total
-        for i in range(x.shape[1]):
-            combine_and_correlate(values, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, i * block, products)
-        if len(back):
-            transpose(backs.reshape(-1, block), 0, x.shape[1], 0, rows, back, first, 0)
+        for part in range(0, x.shape[1], PART):
+            end = min(part + PART, x.shape[1])
+            transpose(x, first, rows, part, end - part, features, 0, 0)
+            for i in range(part, end):
+                if ahead:
+                    prefetch(flat, (first + block) * x.shape[1] + i * block, block)
+                    prefetch(flat_delta, (first + block) * delta.shape[1] + i * ahead, ahead)
+                combine_and_correlate(values, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, (i - part) * block,
+                                      products)
+            if len(back):
+                transpose(results, 0, end - part, 0, rows, back, first, part, past)
     gradient[order] = products
+    written()
 
 
 @numba.njit(cache=True, fastmath=SUMS)
