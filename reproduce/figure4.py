@@ -58,6 +58,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
     import seaborn as sns
+    from matplotlib.ticker import LogLocator
 
     own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
     tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
@@ -81,6 +82,9 @@ def draw(runs, figure):
         pair[0].set_xticks(ticks := [0.2, 0.1, 0.05, 0.02, 0.01], [f"{100 - 100 * t:g}" for t in ticks])
         pair[0].minorticks_off()
         pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
+        low, high = pair[1].get_xlim()
+        pair[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+        pair[1].xaxis.set_major_formatter("{x:g}")
         pair[1].xaxis.set_minor_formatter("")
         pair[1].set(xlabel="Inference MACs (millions)")
     return pd.concat(tables).drop(columns=["variant", "macs_fraction", "train_flops"], errors="ignore")
