@@ -31,6 +31,7 @@ def grid(suite, profile):
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     import seaborn as sns
+    from matplotlib.ticker import LogLocator
 
     table = table[table.method == shown(table)]
     palette, key = sns.color_palette("colorblind"), ["task", "width", "batch_size", "sparsity", "device"]
@@ -57,6 +58,10 @@ def draw(table, figure):
         column[1].set_xlabel("Sparsity (%)")
         column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
         column[1].minorticks_off()
+    panels[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axes in panels[:, 0]:
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     panels[0, 0].set_ylabel("Step: masked / sparse")
     panels[1, 0].set_ylabel("Memory: masked / sparse")
     return table
