@@ -221,7 +221,10 @@ def written(context):
 
 @numba.njit(cache=True, fastmath=SUMS)
 def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
-    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output."""
+    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output.
+
+    Room for a block: of all features in `inputs`, of PART of them in `outputs`.
+    """
     block, flat, past = block_of(x), x.reshape(-1), leaves(y)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
     ahead = -(-inputs.size // y.shape[1]) if x.shape[1] <= PART else 0  # numbers of the next block: more of them would empty the cache
@@ -240,7 +243,10 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
 
 @numba.njit(cache=True, fastmath=SUMS)
 def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
-    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order."""
+    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order.
+
+    Room for a block: of all features in `outputs`, of PART of them in `inputs` and `backs`.
+    """
     block, values, products, past = block_of(x), values[order], np.zeros_like(values), leaves(back)
     features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
     flat, flat_delta = x.reshape(-1), delta.reshape(-1)
