@@ -9,6 +9,7 @@ from torch import nn
 from methods.layout import Layout
 from methods.model import SparseModel, detached, put
 from methods.sparse.conv import SparseConv2d
+from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
 
 LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
@@ -134,7 +135,7 @@ class AlwaysSparse(SparseModel):
         """New connections: `keys`, sorted. `survivors` (nnz,) bool: those that carry their weight and optimiser state along where
         they stay; all others start at zero. The gradient at hand stays that of the connections that it was computed for."""
         old = self.method.keys
-        source = torch.searchsorted(old, keys).clamp_(max=len(old) - 1)
+        source = places(keys, old)
         known = old[source] == keys
         carried = known & survivors[source]
 

@@ -5,6 +5,8 @@ from functools import cache
 
 import torch
 
+from methods.sparse.edges import order
+
 with warnings.catch_warnings():  # that CSR is in beta is said once in a process: here
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 1], [0], [1.0], size=(1, 1), check_invariants=False)
@@ -25,7 +27,7 @@ class Pattern:
         position, column = rest // width, rest % width + row * groups // rows * width
         # one matrix has its weights in the order of the keys already
         self.order = torch.argsort(position, stable=True).int() if self.positions > 1 else None
-        self.order_t = torch.argsort((position * self.size[1] + column) * rows + row).int()
+        self.order_t = order((position * self.size[1] + column) * rows + row).int()
         self.bounds = [0, *torch.bincount(position, minlength=self.positions).cumsum(0).tolist()]
         self.starts, self.columns = _index(position * rows + row, column, self.order, self.positions, rows)
         self.starts_t, self.columns_t = _index(position * self.size[1] + column, row, self.order_t, self.positions, self.size[1])
