@@ -3,7 +3,7 @@
 In grey the papers' own methods. Published points, each in its authors' setting, are hollow; where no run of ours is stored they are
 drawn alone.
 """
-from drawing import COLOURS, LINES, MARKERS, main, suite_grid, tasks_of
+from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
 from published import published, title
 from rows import POINT, NoRows, runs_of, summary
 
@@ -76,7 +76,6 @@ def draw(runs, figure):
     import pandas as pd
     import seaborn as sns
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator
 
     measured = runs.astype({"achieved_sparsity": float, "train_flops_fraction": float}).groupby(POINT, sort=False)
     means = measured[["achieved_sparsity", "train_flops_fraction"]].mean().reset_index()
@@ -112,8 +111,7 @@ def draw(runs, figure):
             ticks = [t for t in (0.2, 0.1, 0.05, 0.02, 0.01) if shown.sparsity.min() - 0.05 <= 1 - t <= shown.sparsity.max() + 0.001]
             above.set_xticks(ticks, [f"{100 - 100 * t:g}" for t in ticks])
             above.xaxis.set_inverted(True)
-            below.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            below.xaxis.set_major_formatter("{x:g}")
+            number_decades(below.xaxis, 1, 3)
             if not index:
                 handles = [Line2D([], [], ms=4, lw=0.8, label=label, **styles[method])
                            for method, label in group.items() if method in present]

@@ -87,6 +87,15 @@ def tasks_of(runs, others=()):
     return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
 
 
+def number_decades(axis, *digits):
+    """Writes numbers, not powers, on a logarithmic axis: at `digits` times each power of ten."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def accuracy_lines(axes, runs, methods, hollow=None):
     """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
 

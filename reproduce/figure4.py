@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import COLOURS, MARKERS, main, suite_grid, tasks_of, union
+from drawing import COLOURS, MARKERS, main, number_decades, suite_grid, tasks_of, union
 from published import published, title
 from rows import POINT, NoRows, runs_of, summary
 
@@ -58,7 +58,6 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
     import seaborn as sns
-    from matplotlib.ticker import LogLocator
 
     own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
     tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
@@ -83,9 +82,7 @@ def draw(runs, figure):
         pair[0].minorticks_off()
         pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
         low, high = pair[1].get_xlim()
-        pair[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
-        pair[1].xaxis.set_major_formatter("{x:g}")
-        pair[1].xaxis.set_minor_formatter("")
+        number_decades(pair[1].xaxis, *((1, 2, 5) if high < 50 * low else (1,)))
         pair[1].set(xlabel="Inference MACs (millions)")
     return pd.concat(tables).drop(columns=["variant", "macs_fraction", "train_flops"], errors="ignore")
 

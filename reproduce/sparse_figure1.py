@@ -2,7 +2,7 @@
 
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
-from drawing import LINES, main
+from drawing import LINES, main, number_decades
 from rows import stored
 
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
@@ -31,7 +31,6 @@ def grid(suite, profile):
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     import seaborn as sns
-    from matplotlib.ticker import LogLocator
 
     table = table[table.method == shown(table)]
     palette, key = sns.color_palette("colorblind"), ["task", "width", "batch_size", "sparsity", "device"]
@@ -58,10 +57,8 @@ def draw(table, figure):
         column[1].set_xlabel("Sparsity (%)")
         column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
         column[1].minorticks_off()
-    panels[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    for axes in panels[:, 0]:
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+    number_decades(panels[0, 0].yaxis, 1, 2, 5)
+    number_decades(panels[1, 0].yaxis, 1)
     panels[0, 0].set_ylabel("Step: masked / sparse")
     panels[1, 0].set_ylabel("Memory: masked / sparse")
     return table

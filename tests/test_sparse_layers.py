@@ -97,6 +97,7 @@ def test_linear_larger_than_the_cache(inputs, outputs):
     """In parts, and written past the cache where the lines of y, or of x's gradient, begin as those of the cache do."""
     loops, rows = pattern.compiled("loops"), 1100
     assert inputs > loops.PART and rows * outputs * 8 > loops.CACHE
+    assert loops.leaves.py_func(torch.empty(rows, outputs, dtype=torch.float64).numpy()) is (outputs == 1040)
     module = nn.Linear(inputs, outputs, dtype=torch.float64)
     check(module, torch.randn(rows, inputs, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias), 0.02)
 
