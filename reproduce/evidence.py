@@ -1,22 +1,26 @@
 """What stored rows say for or against a claim: differences paired by seed, each with its 95 % interval (`benchmarks.stats`)."""
+import functools
+import importlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from drawing import REDUCED, TASKS
+from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
 from rows import read_rows
 
 NEAR = 1.0  # points: two methods are as good as each other where the interval of their difference lies within this
+PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "gse_figure2", "gse_figure3", "gse_table3")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-value of a difference."""
+    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-value of the claim's limit."""
 
     text: str
     holds: bool | None
     p: float = math.nan
+    missing: bool = False  # there are no runs for it
 
 
 def runs_of(results):
@@ -35,34 +39,48 @@ def runs_of(results):
     return runs[runs.accuracy.notna() & (runs.precision == own)]
 
 
+@functools.cache
+def plan():
+    """{(task, epochs, series, sparsity)} of the runs that the papers' figures need at full length."""
+    scripts = [importlib.import_module(name) for name in PLANS]
+    specs = union(*(script.grid(suite, PROFILES[0]) for script in scripts for suite in SUITES))
+    return {(spec.task, spec.epochs or TASKS[spec.task].epochs, " ".join([spec.method, *("=".join(pair) for pair in spec.options)]), spec.sparsity)
+            for spec in specs}
+
+
 @dataclass(frozen=True)
 class Difference:
-    """A mean over seeds, half its 95 % interval (NaN for one seed), the number of seeds, and the p-value of no difference."""
+    """A mean over seeds, half its 95 % interval (NaN for one seed) and the number of seeds."""
 
     mean: float
     half: float
     seeds: int
-    p: float
 
-    def part(self, what, judge):
-        """The Part of this comparison. judge: a function of (mean, half), not asked for a single seed."""
-        spread = f"± {self.half:.2f}" if self.half == self.half else "(no interval)"
-        text = f"{what}: {self.mean:+.2f} {spread} points, {self.seeds} seed{'s' * (self.seeds > 1)}"
-        return Part(text, judge(self.mean, self.half) if self.half == self.half else None, self.p)
+    def p(self, limit):
+        """Of a true difference of `limit`, two-sided (Student t); NaN for one seed."""
+        from scipy import stats
 
+        t = abs(self.mean - limit) / self.half * stats.t.ppf(0.975, self.seeds - 1)
+        return 2 * float(stats.t.sf(t, self.seeds - 1)) if self.seeds > 1 else math.nan
 
-def positive(mean, half):
-    """Whether the interval lies above 0; None where it contains 0."""
-    return True if mean > half else False if mean < -half else None
+    def part(self, what, low=0.0, high=math.inf, unit="points"):
+        """The Part that claims a difference between low and high: so where the whole interval lies there, against it where all of it
+        lies outside."""
+        least, most = self.mean - self.half, self.mean + self.half
+        holds = None if self.seeds < 2 else True if low < least and most < high else False if most < low or least > high else None
+        p = 1.0 if low < self.mean < high < math.inf else self.p(low if self.mean < low or high == math.inf else high)
+        spread = f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"
+        return Part(f"{what}: {self.mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p)
 
 
 @dataclass
 class Evidence:
-    """The rows of one task that were trained for as many epochs; `scale` names it."""
+    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it."""
 
     runs: object
     task: str
     epochs: int
+    results: object
 
     @property
     def scale(self):
@@ -74,8 +92,14 @@ class Evidence:
 
     @property
     def full(self):
-        """Whether these are runs as the papers made them: their task, their epochs."""
+        """Whether these are runs as the papers made them: their task, their epochs. Then what the papers ran is expected to be there."""
         return self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
+
+    @property
+    def points(self):
+        """{(epochs, series, sparsity)} of the task that have rows, or that the papers ran."""
+        own = self.runs[self.runs.task == self.task]
+        return {*zip(own.epochs, own.series, own.sparsity), *(point[1:] for point in plan() if self.full and point[0] == self.task)}
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
@@ -84,13 +108,9 @@ class Evidence:
         return dict(zip(r.seed[chosen], r.loc[chosen, column].astype(float)))
 
     def sparsities(self, *series):
-        """The sparsities at which all of these have rows, of the ones that some single-cycle method was given."""
-        r = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
-        return sorted(s for s in set.intersection(*(set(r.sparsity[r.series == one]) for one in series)) if s >= 0.6)
-
-    def difference(self, a, b, sparsity, other=None):
-        """The `Difference` of a - b over the seeds that both have, b at sparsity `other`, if given; None without any."""
-        return self.between(self.seeds(a, sparsity), self.seeds(b, sparsity if other is None else other))
+        """The sparsities at which all of these have rows or should have, of the ones that some single-cycle method was given."""
+        points = self.points
+        return sorted(s for s in set.intersection(*({s for n, name, s in points if (n, name) == (self.epochs, one)} for one in series)) if s >= 0.6)
 
     def between(self, first, second):
         """The `Difference` of two {seed: accuracy} over the seeds that both have; None without any."""
@@ -102,45 +122,46 @@ class Evidence:
             return None
         values = np.array([[one[seed] for seed in common] for one in (first, second)])
         resolution = 100 / TEST_IMAGES[self.task.partition("-")[0]] / np.sqrt(6)
-        mean, half, p = paired(values, resolution)
-        return Difference(mean[0, 1], half[0, 1], len(common), p[0, 1])
+        mean, half, _ = paired(values, resolution)
+        return Difference(mean[0, 1], half[0, 1], len(common))
 
-    def _judged(self, a, b, sparsities, words, judge):
-        parts = []
-        for sparsity in self.sparsities(a, b) if sparsities is None else sparsities:
-            found = self.difference(a, b, sparsity)
-            if found:
-                parts.append(found.part(f"`{a}` {words} `{b}` at {100 * sparsity:g} %", judge))
-        return parts
+    def part(self, what, found, **limits):
+        """[`Difference.part`]; where nothing was found a missing Part at the papers' scale, elsewhere none."""
+        return [found.part(what, **limits)] if found else [Part(what, None, missing=True)] * self.full
+
+    def compare(self, a, words, b, sparsities=None, **limits):
+        """A Part for each sparsity that both series have (or these) on a - b."""
+        return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
+                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %", self.between(self.seeds(a, s), self.seeds(b, s)), **limits)]
 
     def above(self, a, b, sparsities=None):
-        """Holds where the interval of a - b lies above 0, fails where it lies below 0."""
-        return self._judged(a, b, sparsities, "above", positive)
+        return self.compare(a, "above", b, sparsities)
 
     def not_below(self, a, b, sparsities=None):
-        """Holds where the interval lies above -NEAR, fails where it lies below 0."""
-        return self._judged(a, b, sparsities, "at least", lambda mean, half: False if mean < -half else True if mean - half > -NEAR else None)
+        return self.compare(a, "at least", b, sparsities, low=-NEAR)
 
     def near(self, a, b, sparsities=None):
-        """Holds where the interval lies within NEAR around 0, fails where it excludes 0."""
-        return self._judged(a, b, sparsities, "near", lambda mean, half: True if abs(mean) + half < NEAR else False if abs(mean) > half else None)
+        return self.compare(a, "near", b, sparsities, low=-NEAR, high=NEAR)
 
 
 def corrected(parts):
     """The parts of a claim; one that speaks against it only does so if it still would among so many comparisons (Holm, level 0.05)."""
     from benchmarks.stats import LEVEL, holm
-    ps = holm([part.p for part in parts])
-    return [replace(part, holds=None, text=f"{part.text} (not against it among {len(parts)} comparisons: p = {p:.2f})")
+    ps, tested = holm([part.p for part in parts]), sum(not part.missing for part in parts)
+    return [replace(part, holds=None, text=f"{part.text} (not against it among {tested} comparisons: p = {p:.2f})")
             if part.holds is False and p >= LEVEL else part for part, p in zip(parts, ps)]
 
 
 def verdict(parts):
-    """In words: all as claimed, some against, or how many of them the rows decide."""
-    if not parts:
-        return "no rows"
-    against, decided = sum(p.holds is False for p in parts), sum(p.holds is not None for p in parts)
+    """In words: all as claimed, some against it, some without runs, or how many of them the rows decide."""
+    against, found, decided = (sum(map(test, parts)) for test in (
+        lambda part: part.holds is False, lambda part: not part.missing, lambda part: part.holds is not None))
+    if not found:
+        return "not yet measured"
     if against:
-        return f"not reproduced ({against} of {len(parts)} comparisons against it)"
+        return f"not reproduced ({against} of {found} comparisons against it)"
+    if found < len(parts):
+        return f"incomplete ({decided} of {len(parts)} comparisons as claimed, {len(parts) - found} without runs)"
     if decided == len(parts):
-        return "reproduced"
-    return f"undecided ({decided} of {len(parts)} comparisons as claimed, the others not separable)"
+        return f"reproduced ({len(parts)} of {len(parts)} comparisons)"
+    return f"undecided ({decided} of {len(parts)} comparisons as claimed, the others not decided)"

@@ -33,7 +33,7 @@ def grid(suite, profile):
         return union(one, many, reset)
     vgg = ("cifar10-vgg11",)
     return union(one, many, reset, replace(one, methods=("st3",), sparsities=many.sparsities[:1], epochs=640),
-                 replace(one, tasks=vgg), replace(many, tasks=vgg))
+                 replace(one, tasks=vgg), replace(many, tasks=vgg), replace(one, methods=many.methods, tasks=vgg))
 
 
 def draw(runs, figure):

@@ -1,0 +1,246 @@
+"""The claims of the two papers (ST-3: A1 to A13, GSE: B1 to B7) and what of the stored rows decides each of them."""
+import math
+from pathlib import Path
+
+from evidence import NEAR, Difference, Evidence, Part
+from published import published
+from rows import value_of
+
+RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
+GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet56", "vgg16", "vit"))
+GSE100 = tuple(task for task in GSE if task.startswith("cifar100"))
+NO_STE = " straight_through=False"
+PUBLISHED = "published numbers, no run of ours"
+FIFTH = round(1 - 0.8**5, 6)  # the sparsity of LRR's fifth pruning
+
+
+def each(compare, one, others):
+    return [part for other in others for part in compare(one, other)]
+
+
+def highest(e, *series):
+    return e.sparsities(*series)[-1:]
+
+
+def dense_accuracy(e):
+    if e.task != RESNET20:
+        return []
+    accuracies = e.seeds("dense", 0.0)
+    return e.part("`dense` - the paper's 91.2 (claimed: above -0.5)", e.between(accuracies, dict.fromkeys(accuracies, 91.2)), low=-0.5)
+
+
+def hard_fails(e):
+    sparsities, parts = highest(e, "ste_soft", "ste_hard"), []
+    for sparsity in sparsities:
+        parts += e.part(f"`ste_hard` - `dense` at {100 * sparsity:g} % (failing: below -10)",
+                        e.between(e.seeds("ste_hard", sparsity), e.seeds("dense", 0.0)), low=-math.inf, high=-10.0)
+    return parts + e.above("ste_soft", "ste_hard", sparsities)
+
+
+def distances(e):
+    """ST-3's distance to LRR on CIFAR-10 and on CIFAR-100, at the sparsities that both have."""
+    other, parts = Evidence(e.runs, WRN, e.epochs, e.results), []
+    for sparsity in sorted(set(e.sparsities("lrr", "st3")) & set(other.sparsities("lrr", "st3"))):
+        here, there = (one.between(one.seeds("lrr", sparsity), one.seeds("st3", sparsity)) for one in (e, other))
+        more = here and there and Difference(there.mean - here.mean, math.hypot(here.half, there.half), min(here.seeds, there.seeds))
+        parts += e.part(f"`lrr` - `st3` at {100 * sparsity:g} %, on CIFAR-100 - on CIFAR-10", more)
+    return parts
+
+
+def longer_beats_lrr(e):
+    """Against LRR's fifth pruning, six trainings, at 67.23 %: st3 with four times the epochs."""
+    found = e.between(e.seeds("st3", FIFTH, epochs=4 * e.epochs), e.seeds("lrr", FIFTH))
+    return e.part(f"`st3`, {4 * e.epochs} epochs, - `lrr` at 67.23 % (paper: +0.16)", found)
+
+
+def sigma_at_equal_macs(e):
+    """At equal MACs: against ST-3's accuracy at those MACs, interpolated between its sparsities for each seed (log axis)."""
+    import numpy as np
+
+    parts, sparsities = e.not_below("st3_sigma", "st3"), e.sparsities("st3_sigma", "st3")
+    curves = {}  # of ST-3 by seed: its MACs and accuracies
+    for sparsity in sparsities[::-1]:
+        macs, accuracy = e.seeds("st3", sparsity, "macs"), e.seeds("st3", sparsity)
+        for seed in macs:
+            curves.setdefault(seed, []).append((np.log(macs[seed]), accuracy[seed]))
+    for sparsity in sparsities:
+        macs, accuracy = e.seeds("st3_sigma", sparsity, "macs"), e.seeds("st3_sigma", sparsity)
+        inside = [seed for seed in macs if seed in curves and curves[seed][0][0] <= np.log(macs[seed]) <= curves[seed][-1][0]]
+        found = e.between({seed: accuracy[seed] for seed in inside},
+                          {seed: np.interp(np.log(macs[seed]), *zip(*curves[seed])) for seed in inside})
+        if found or not macs:  # fewer MACs than ST-3 has at any sparsity are no comparison
+            parts += e.part(f"`st3_sigma` of {100 * sparsity:g} % above `st3` at equal MACs", found)
+    return parts
+
+
+def arms(e):
+    """Figure 5's arms at each sparsity; which of them give most is a question to the average of all sparsities."""
+    names = ("st3", "st3" + NO_STE, "ste_soft", "ste_hard", "ste_hard_rescale")
+    whole = e.sparsities(*names)
+
+    def gain(one, other):
+        pairs = [(e.seeds(one, s), e.seeds(other, s)) for s in whole]
+        seeds = set.intersection(*(a.keys() & b.keys() for a, b in pairs)) if pairs else ()
+        return {seed: sum(a[seed] - b[seed] for a, b in pairs) / len(pairs) for seed in seeds}
+
+    ste, soft, rescaling = (gain(*pair) for pair in (names[:2], names[2:4], (names[0], names[2])))
+    parts = e.above("st3", "st3" + NO_STE) + e.above("ste_soft", "ste_hard") + e.above("ste_hard", "ste_hard_rescale")
+    for what, one, other in (("what straight-through gradients give - what rescaling gives", ste, rescaling),
+                             ("what soft thresholding gives - what rescaling gives", soft, rescaling),
+                             ("`st3` above `ste_soft`", rescaling, dict.fromkeys(rescaling, 0.0))):
+        parts += e.part(f"mean of {len(whole)} sparsities, {what}", e.between(one, other)) if whole else []
+    return parts
+
+
+def switches(e):
+    """Switches of all weights in each quarter, cubic against fixed schedule: what the cubic one saves, by seed."""
+    import pandas as pd
+
+    path = Path(e.results) / e.task.partition("-")[0] / "switches.csv"
+    saved = None
+    if path.exists():
+        runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs)]
+        lines = pd.read_csv(path, dtype={"key": str}).merge(runs[["key", "seed"]], on="key")
+        total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
+        if {"cubic", "fixed"} <= set(total.columns):
+            total = total.dropna()
+            saved = (100 * (1 - total.cubic / total.fixed)).unstack().sort_index(axis=1)
+            whole = total.groupby("seed").sum()
+            whole = 100 * (1 - whole.cubic / whole.fixed)
+    found = [None, None]
+    if saved is not None and len(saved):
+        others = saved.drop(columns=1).max(axis=1)
+        found = [e.between(one.to_dict(), other) for one, other in ((whole, dict.fromkeys(saved.index, 0.0)), (saved[1], others.to_dict()))]
+    by_quarter = "" if found[0] is None else f" ({', '.join(f'quarter {group + 1}: {mean:.0f} %' for group, mean in saved.mean().items())})"
+    return (e.part(f"switches that the cubic schedule saves{by_quarter}", found[0], unit="%")
+            + e.part("saved in the second quarter - the most saved in another", found[1], unit="%"))
+
+
+def gamma(e):
+    parts = []
+    for sparsity in highest(e, "gse_uniform", "set", "rigl"):
+        parts += e.above("gse_uniform", "set", [sparsity]) + e.above("gse_uniform", "rigl", [sparsity])
+        others = sorted({series for _, series, _ in e.points if series.startswith("gse_uniform gamma=")})
+        parts += each(lambda a, b: e.not_below(a, b, [sparsity]), "gse_uniform", others)
+    return parts
+
+
+def wider(e):
+    """Accuracy at the largest width minus that at width 1, with the same number of active connections."""
+    wide = {value_of(series.partition(" ")[2], "width", 1): (series, s) for epochs, series, s in e.points
+            if series.startswith("gse_uniform width=") and epochs == e.epochs}
+    if not wide:
+        return []
+    width, (series, sparsity) = max(wide.items())
+    limits = dict(low=-math.inf, high=0.0) if e.task.endswith("vit") else {}
+    words = "loses" if limits else "gains"
+    return e.part(f"width {width:g} - width 1 (claimed: it {words})", e.between(e.seeds(series, sparsity), e.seeds("gse_uniform", 0.98)), **limits)
+
+
+def longer(e):
+    lengths = sorted({int(epochs) for epochs, series, s in e.points if series == "gse_uniform" and abs(s - 0.98) < 1e-6 and epochs >= e.epochs})
+    return [part for a, b in zip(lengths, lengths[1:])
+            for part in e.part(f"at 98 %, {b} - {a} epochs", e.between(*(e.seeds("gse_uniform", 0.98, epochs=n) for n in (b, a))))]
+
+
+def overhead(results):
+    import pandas as pd
+
+    path = Path(results) / "performance" / "overhead.csv"
+    rows = pd.read_csv(path).query("method == 'st3'") if path.exists() else ()
+    return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
+                 f"{row.device}", row.ratio <= 1.05) for row in (rows.itertuples() if len(rows) else ())]
+
+
+def imagenet(results):
+    """Published numbers only, those that figure 4 draws: ST-3 against the other methods with one cycle, ResNet-50."""
+    from figure4 import literature
+
+    rows = literature("imagenet-resnet50") if len(published()) else published()
+    if rows.empty:
+        return []
+    parts, own = [], rows[rows.method == "st3"]
+    for sparsity, accuracy in zip(own.sparsity, own["mean"]):
+        others = rows[~rows.method.isin(["st3", "st3_sigma"]) & ((rows.sparsity - sparsity).abs() < 0.006)]
+        if len(others):
+            best, least = (others.loc[index] for index in (others["mean"].idxmax(), others["mean"].idxmin()))
+            parts.append(Part(f"published, {100 * sparsity:g} %: ST-3 {accuracy:.2f}, best other {best.method} {best['mean']:.2f}",
+                              bool(accuracy > best["mean"])))
+            if sparsity == 0.95:
+                lead = accuracy - least["mean"]
+                parts.append(Part(f"published, 95 %: ST-3 leads by {accuracy - best['mean']:.1f} ({best.method}) to {lead:.1f} points ({least.method}; "
+                                  "paper: up to 5, here to whole points)", bool(lead >= 4.5)))
+    return parts
+
+
+def flops(results):
+    import pandas as pd
+
+    path = Path(results) / "performance" / "training_flops.csv"
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path)
+    rows["saved"] = 1 - rows.gse_flops / rows.rigl_flops
+    at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
+    most = (rows.rigl_flops / rows.gse_flops).max()
+    assumed = f"RigL's dense gradient once in {rows.interval.iloc[0]} steps"
+    return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
+                 f"a point), assuming {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
+            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
+
+
+def slopes(results):
+    """Of the time and memory of an update of the connections against the width, at a constant number of weights."""
+    import pandas as pd
+
+    from sparse_figure2 import NAMES, slope
+
+    path = Path(results) / "performance" / "sparse_growth.csv"
+    if not path.exists():
+        return []
+    table, parts = pd.read_csv(path), []
+    for method, name in NAMES.items():
+        quadratic, points = method == "rigl", table[table.method == method]
+        for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
+            fitted = slope(points, measure)
+            claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
+            parts.append(Part(f"{name}: {what} of an update ∝ width^{fitted:.2f} (claimed: {claimed})",
+                              bool(fitted >= 1.85 if quadratic else fitted <= 1.15)))
+    return parts
+
+
+# id, claim, source, figure, tasks (None: no accuracy decides, PUBLISHED: only others' numbers do), function of an Evidence or of the folder
+ST3 = (RESNET20, VGG11, WRN)
+SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")
+OTHERS = ("rigl", "topkast", "set", "static", "snip", "grasp", "synflow")
+CLAIMS = (
+    ("A1", "The dense ResNet-20 reaches 91.2 % on CIFAR-10", "ST-3, figure 1", "figure1", (RESNET20,), dense_accuracy),
+    ("A2", "Hard-threshold STE fails at 99 %; soft thresholding alleviates it", "ST-3, figure 1", "figure1", (RESNET20,), hard_fails),
+    ("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3", ST3,
+     lambda e: each(e.above, "st3", SINGLE)),
+    ("A4", "STR is clearly above GMP, and below ST-3", "ST-3, §4.2", "figure3", ST3, lambda e: e.above("str", "gmp") + e.above("st3", "str")),
+    ("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3, lambda e: e.above("lrr", "st3") + e.above("lrr_st3", "lrr")),
+    ("A6", "With the augmentation seed reset each cycle, LRR falls to about ST-3", "ST-3, figure 3", "figure3", (RESNET20,),
+     lambda e: e.above("lrr", "lrr_aug_reset") + e.near("lrr_aug_reset", "st3")),
+    ("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3", (RESNET20,), longer_beats_lrr),
+    ("A8", "ST-3's distance to LRR is smaller on CIFAR-10 than on CIFAR-100", "ST-3, §4.2", "figure3", (RESNET20,), distances),
+    ("A9", "ST-3σ loses little accuracy at equal sparsity and wins at equal MACs", "ST-3, figure 4", "figure4", ST3, sigma_at_equal_macs),
+    ("A10", "STE and soft thresholding contribute most; rescaling helps only with soft thresholding and is a severe penalty with hard",
+     "ST-3, figure 5", "figure5", (RESNET20,), arms),
+    ("A11", "The cubic schedule reduces switches against a fixed ratio, most in the second quarter of training", "ST-3, figure 6", "figure6",
+     (RESNET20,), switches),
+    ("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None, overhead),
+    ("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4", "figure4",
+     PUBLISHED, imagenet),
+    ("B1", "GSE matches or exceeds RigL, Top-KAST, SET, static and prune-at-init", "GSE, table 1", "gse_table1", GSE,
+     lambda e: each(e.not_below, "gse_uniform", OTHERS)),
+    ("B2", "A subset of the size of the active set (γ = 1) suffices, and the mixture beats random (SET) and greedy (RigL) growth", "GSE, figure 2",
+     "gse_figure2", GSE, gamma),
+    ("B3", "Uniform sampling is as good as GraBo and GraEst", "GSE, figure 2", "gse_figure2", GSE,
+     lambda e: each(e.not_below, "gse_uniform", ("gse_grabo", "gse_graest"))),
+    ("B4", "At a constant number of active connections wider CNNs gain, wider ViTs lose", "GSE, figure 3", "gse_figure3", GSE100, wider),
+    ("B5", "Longer training keeps helping at 98 % on CIFAR-100", "GSE, supplement, table 3", "gse_table3", GSE100, longer),
+    ("B6", "Training FLOPs below RigL's: 11.8 % less at 99 % sparsity, more than a hundred times at extreme sparsity", "GSE, figure 4", "gse_figure4",
+     None, flops),
+    ("B7", "Time and memory linear in width + non-zeros, where RigL is quadratic", "GSE, §3", "sparse_figure2", None, slopes),
+)
