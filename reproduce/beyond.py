@@ -1,11 +1,11 @@
 """Beyond the two papers: test accuracy of the methods beside and after them, against sparsity and against training FLOPs.
 
-In grey the papers' own methods. Published points, each in its authors' setting, are hollow; where no run of ours is stored they are
+In grey the papers' own methods. Runs that end with more than twice the weights asked for are left out. Published points, each in its authors' setting, are hollow; where no run of ours is stored they are
 drawn alone.
 """
 from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
 from published import published, title
-from rows import POINT, NoRows, runs_of, summary
+from rows import POINT, NoRows, runs_of, summary, without_runs
 
 GROUPS = {
     "Pruned while trained": {
@@ -21,6 +21,8 @@ GROUPS = {
 METHODS = {name: label for group in GROUPS.values() for name, label in group.items()}
 NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
 OTHERS = ("gmp", "gradual", "str", "probmask", "dnw", "lrr", "imp", "snip", "grasp", "synflow", "static", "set", "granet", "topkast")
+HOLLOW = dict(mfc="white", mew=0.6, linestyle="")
+BELOW = "the lowest 15 % of the points lie below."
 # (paper, method): the start of the variant that is drawn
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
@@ -45,25 +47,25 @@ def literature():
 
 def source(grid, suite, results, profile=None):
     """As `runs_of`; the published points of ImageNet are drawn without runs of ours too."""
-    import pandas as pd
-
     try:
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
             raise NoRows(f"no finished runs of the methods beyond the two papers in {results}/{suite}/runs.csv; make them with: "
                          f"bash run_all.sh {suite} --profile {found}")
-        return runs, found
+        missed = 1 - runs.achieved_sparsity.astype(float) > 2 * (1 - runs.sparsity)
+        left = [METHODS.get(method, method) for method in runs.method[missed].unique()]
+        kept = runs[~missed]
+        kept.attrs["out"] = f" Left out with more than twice the weights asked for: {', '.join(left)}." if left else ""
+        return kept, found
     except NoRows:
         if suite != "imagenet" or literature().empty:
             raise
-    runs = pd.DataFrame(columns=[*POINT, "seed", "accuracy", "epochs", "achieved_sparsity", "train_flops_fraction"])
-    runs.attrs["note"] = "No run of ours is stored. Test accuracy, each in its authors' setting."
-    return runs, profile or "paper"
+    return without_runs(f"; {BELOW}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
 def lines(axes, tables, styles, measure):
     """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow."""
-    for rows, fill in zip(tables, ({}, dict(mfc="white", mew=0.6, linestyle=""))):
+    for rows, fill in zip(tables, ({}, HOLLOW)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
         for method, style in styles.items():
             points = rows[rows.method == method].dropna(subset=[measure])
@@ -86,7 +88,7 @@ def draw(runs, figure):
     palette, tables = sns.color_palette("colorblind"), []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
     background.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
-                       for (method, label), line, marker in zip(NAMED.items(), LINES, "ph8")})
+                       for (method, label), line, marker in zip(NAMED.items(), LINES, "phx")})
     present = set(own.method) | set(hollow.method[hollow.task.isin(tasks)])
     groups = {name: group for name, group in GROUPS.items() if present & group.keys()}
     figure.set_size_inches(1 + 2 * len(groups), 1.4 + 3.6 * len(tasks))
@@ -113,14 +115,14 @@ def draw(runs, figure):
             above.xaxis.set_inverted(True)
             number_decades(below.xaxis, 1, 3)
             if not index:
-                handles = [Line2D([], [], ms=4, lw=0.8, label=label, **styles[method])
+                handles = [Line2D([], [], **{"ms": 4, "lw": 0.8, **styles[method], **({} if method in set(own.method) else HOLLOW)}, label=label)
                            for method, label in group.items() if method in present]
                 above.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), title=name, title_fontsize=7, ncols=2,
                              fontsize=5.5, frameon=False, columnspacing=0.8, handlelength=2.2)
     return pd.concat(tables).drop(columns=["variant"], errors="ignore")
 
 
-draw.lead = "Mean test accuracy over seeds; the lowest 15 % of the points lie below."
+draw.lead = f"Mean test accuracy over seeds at the best validation epoch; {BELOW}"
 
 
 if __name__ == "__main__":

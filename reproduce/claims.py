@@ -147,7 +147,8 @@ def overhead(results):
     import pandas as pd
 
     path = Path(results) / "performance" / "overhead.csv"
-    rows = pd.read_csv(path).query("method == 'st3'") if path.exists() else ()
+    rows = pd.read_csv(path) if path.exists() else ()
+    rows = rows[rows.method == "st3"] if len(rows) else rows
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
                  f"{row.device}", row.ratio <= 1.05) for row in (rows.itertuples() if len(rows) else ())]
 

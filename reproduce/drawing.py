@@ -21,12 +21,19 @@ STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7,
 MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 COLOURS = (0, 2, 4, 9, 7, 3, 5, 8, 6)  # of seaborn's colour-blind palette; 1, orange, is dense; 3 is close to it and comes late
 
+BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError)  # no rows, a damaged table, a folder that cannot be written
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def refuse(self, error, args):
+        """One line for an error of `BAD_INPUT`, exit status 2."""
+        damaged = isinstance(error, (KeyError, AttributeError))
+        self.error(f"a table in {args.results} is not as its program wrote it ({type(error).__name__}: {error})" if damaged else str(error))
 
     def standard(self):
         """Adds the options that all drawing commands take."""
@@ -55,7 +62,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def note(runs, suite, profile, lead=None):
-    """What a reader must know of the runs: which accuracy (or `lead`), and what is missing, reduced, or has too few seeds."""
+    """What a reader must know of the runs: which accuracy (or `lead`), and what is missing, reduced, or has too few seeds.
+
+    `runs.attrs`: a `note` instead of all that, what was left `out`.
+    """
     if "note" in runs.attrs:
         return runs.attrs["note"]
     done = runs[runs.accuracy.notna()]
@@ -78,7 +88,7 @@ def note(runs, suite, profile, lead=None):
         text += f" Reduced runs: {reduced.min():g} of {whole[reduced.idxmin()]} epochs."
     elif profile == "quick":
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
-    return text
+    return text + runs.attrs.get("out", "")
 
 
 def tasks_of(runs, others=()):
@@ -200,8 +210,8 @@ def main(name, grid, draw, argv=None, source=runs_of):
         else:
             raise NoRows(message)
         stem, table = save(name, draw, runs, suite, profile, args.out)
-    except (ValueError, NoRows) as error:
-        parser.error(str(error))
+    except BAD_INPUT as error:
+        parser.refuse(error, args)
     print(f"suite {suite}, profile {profile}: {note(runs, suite, profile, getattr(draw, 'lead', None))}")
     own = "accuracy" in runs and runs.accuracy.notna().any()
     table = compare(summary(runs)) if own else table

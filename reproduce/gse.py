@@ -55,13 +55,13 @@ def style(index, marker=True):
     return look | dict(marker=MARKERS[index % len(MARKERS)]) if marker else look
 
 
-def epoch_lines(axes, lines, column, **style):
-    """Draws the mean over seeds of a column of curves.csv by epoch, with the range of the seeds; returns the means."""
+def epoch_lines(axes, lines, column, band=True, **style):
+    """Draws the mean over seeds of a column of curves.csv by epoch, with the range of the seeds if wanted; returns the means."""
     epochs = lines.assign(epoch=lines.epoch - lines.groupby("key").epoch.transform("min") + 1).groupby("epoch")[column]
     mean = epochs.mean()
-    axes.plot(mean.index, mean, lw=0.8, **style)
-    if epochs.count().max() > 1:
-        axes.fill_between(mean.index, epochs.min(), epochs.max(), color=style["color"], alpha=0.2, lw=0)
+    axes.plot(mean.index, mean, **{"lw": 0.8, **style})
+    if band and epochs.count().max() > 1:
+        axes.fill_between(mean.index, epochs.min(), epochs.max(), color=style["color"], alpha=0.2, lw=0, zorder=style.get("zorder", 1))
     return mean
 
 

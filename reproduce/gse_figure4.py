@@ -38,7 +38,10 @@ def draw(table, figure):
     axes[0].set_xticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["50", "20", "10", "5", "2", "1"])
     axes[0].set(title="practical sparsities", xlabel="Density (%)", ylabel="GFLOPs per image and step")
     axes[0].minorticks_off()
-    axes[1].set(title="brain-like sparsities")
+    axes[1].set_xticks([1e-2, 1e-4, 1e-6], ["1", "0.01", "0.0001"])
+    axes[1].set(title="brain-like sparsities", xlabel="Density (%)")
+    axes[1].xaxis.set_minor_formatter("")
+    axes[1].xaxis.minorticks_off()
     for point in table[table.density.round(7).isin([1e-4, 1e-5])].itertuples():
         between = (point.gse_flops * point.rigl_flops) ** 0.5 / 1e9
         axes[1].text(point.density, between, f"{point.ratio:.3g}×", color="0.4", fontsize=6, ha="center")

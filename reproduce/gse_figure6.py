@@ -8,8 +8,9 @@ from gse import epoch_lines, gse_grid, panels, style
 from published import hollow
 from rows import lines_of
 
-METHODS = {"synflow": "SynFlow", "snip": "SNIP", "rigl": "RigL", "grasp": "GraSP", "gse_uniform": "GSE (uniform)", "static": "Static",
+METHODS = {"gse_uniform": "GSE (uniform)", "synflow": "SynFlow", "rigl": "RigL", "grasp": "GraSP", "snip": "SNIP", "static": "Static",
            "set": "SET", "imp": "Lottery", "gradual": "Gradual"}
+BANDS = ("gse_uniform", "rigl")  # nine would hide one another
 
 
 def grid(suite, profile):
@@ -27,7 +28,11 @@ def draw(runs, figure):
         column = "test_top1" if here.test_top1.notna().all() else "val_top1"
         end = hollow(runs[runs.task == task], METHODS).drop_duplicates("method", keep="last")
         for index, (method, label) in enumerate(METHODS.items()):
-            mean = epoch_lines(axes, here[here.method == method], column, label=label, **style(index, marker=False))
+            own = here[here.method == method]
+            every = max(1, len(own.epoch.unique()) // 6)
+            front = dict(lw=1.4, zorder=4) if method == "gse_uniform" else dict(lw=0.7, zorder=3 if method in BANDS else 2)
+            mean = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
+                               **style(index), **front)
             tables.append(mean.rename("mean").reset_index().assign(task=task, method=method, column=column, source="measured"))
             axes.plot([200] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
                       **style(index) | {"linestyle": ""})
@@ -36,7 +41,7 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
-draw.lead = "Mean over seeds at every epoch, with their range."
+draw.lead = "Mean over seeds at every epoch; of GSE and RigL with their range."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure6", grid, draw))

@@ -1,14 +1,14 @@
 """The leaderboard: every method of a suite at every task and sparsity, as picture, tables and one HTML page.
 
-Picture: test accuracy against training FLOPs (multiples of dense), one panel for each task and sparsity, the Pareto front joined and
-named; of the others only the papers' three and methods from a file have colours of their own.
+Picture: test accuracy against training FLOPs (multiples of dense), a panel for each sparsity of the suite's own task (the page and the
+tables have all tasks), the Pareto front joined and named; of the others only the papers' three and methods from a file have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
 import textwrap
 from pathlib import Path
 
-from drawing import COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
+from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
 from published import title
 from rows import make
 
@@ -48,8 +48,14 @@ def board_of(suite, results, profile=None):
     raise NoRows(f"no finished runs in {path}; make them with: bash run_all.sh {suite}{option}")
 
 
+def pictured(table, suite, profile):
+    """The lines of the suite's own task; of all tasks where that one has none. More would not fit on a page."""
+    own = table[table.task.isin(suite_grid(suite, profile, ()).tasks)]
+    return own if len(own) else table
+
+
 def draw(table, figure):
-    """Draws the ranked methods of the table of `board_of` into the empty figure: a panel and the names of its front for each cell."""
+    """Draws the ranked methods of lines of `board_of` into the empty figure: a panel and the names of its front for each cell."""
     import seaborn as sns
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -110,7 +116,7 @@ def number(axis, x, y):
         if before is not None and where - before < column:
             share = max(share, place + height)
         place, before = share, where
-        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5,
+        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5, bbox=dict(pad=0.3, fc="white", ec="none", alpha=0.85),
                       arrowprops=dict(arrowstyle="-", color="0.5", linewidth=0.3, shrinkA=0, shrinkB=1))
 
 
@@ -146,9 +152,11 @@ def write(suite, results, profile, out):
     stem.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
         figure = Figure(layout="constrained")
-        draw(table, figure)
+        shown = pictured(table, suite, profile)
+        draw(shown, figure)
         sns.despine(figure)
-        figure.supxlabel(textwrap.fill(note(table, profile), int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
+        text = note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table))
+        figure.supxlabel(textwrap.fill(text, int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
         figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
         figure.savefig(f"{stem}.png", dpi=300)
     for name, ending in FILES.items():
@@ -179,8 +187,8 @@ def main(argv=None):
             break
         except NoRows as nothing:
             message = str(nothing)
-        except ValueError as error:
-            parser.error(str(error))
+        except BAD_INPUT as error:
+            parser.refuse(error, args)
     else:
         parser.error(message)
     from benchmarks.tables import text

@@ -2,7 +2,6 @@
 
 Needs pandas and scipy only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
 """
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a bare clone: the project need not be installed
 
 from beyond import METHODS  # noqa: E402
+from drawing import BAD_INPUT, Parser  # noqa: E402
 from rows import of_one_machine  # noqa: E402
 
 from benchmarks.suites import SIZES  # noqa: E402
@@ -46,6 +46,9 @@ def accuracy(results, suite, profile, times=None, beyond=False):
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
     text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {epochs:g} epochs"
+    cycles = rows.groupby("label").cycles.max()
+    many = [f"`{label}` {count:g}" for label, count in cycles[cycles > 1].items()]
+    text += f" a cycle (of several: {', '.join(many)})" if many else ""
     return markdown(lines) + f"\n\n{text}." + (" ¹ ends at another sparsity than was asked for." if "¹" in str(lines) else "")
 
 
@@ -106,12 +109,15 @@ def filled(text, results):
 
 def main(argv=None):
     """Returns 0, or 1 where `--check` finds a difference."""
-    parser = argparse.ArgumentParser(prog="readme.py", description="Writes the tables of README.md from the stored rows.")
+    parser = Parser(prog="readme.py", description="Writes the tables of README.md from the stored rows.")
     parser.add_argument("--results", default=ROOT / "results", type=Path)
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")
     args, path = parser.parse_args(argv), ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
-    new = filled(text, args.results)
+    try:
+        new = filled(text, args.results)
+    except BAD_INPUT as error:
+        parser.refuse(error, args)
     if args.check:
         print("README.md shows the stored rows" if new == text else "README.md differs from the stored rows: python reproduce/readme.py")
         return int(new != text)

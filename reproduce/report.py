@@ -5,9 +5,8 @@ A claim is reproduced only by runs as the paper made them (task and epochs), all
 from pathlib import Path
 
 from claims import CLAIMS, PUBLISHED, RESNET20, WIDTH8
-from drawing import TASKS, Parser
+from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, corrected, runs_of, verdict
-from rows import NoRows
 
 HEAD = f"""# The papers' claims, judged by the stored rows
 
@@ -69,12 +68,12 @@ def main(argv=None):
     parser.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
     parser.set_defaults(suite=None)
     args = parser.read(argv)
+    path = Path(args.results) / "REPORT.md"
     try:
         text = report(args.results)
-    except (NoRows, ValueError) as error:
-        parser.error(str(error))
-    path = Path(args.results) / "REPORT.md"
-    path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+    except BAD_INPUT as error:
+        parser.refuse(error, args)
     print(text.partition("\n## ")[0].partition("| |")[2])
     print(f"wrote {path}")
     return 0

@@ -59,6 +59,15 @@ def runs_of(grid, suite, results, profile=None):
     raise NoRows(f"no finished runs in {Path(results) / suite / 'runs.csv'}; make them with: bash run_all.sh {suite}{option}")
 
 
+def without_runs(note, *columns):
+    """What `runs_of` returns where published values are drawn alone: no line, and a note that says so; columns: besides the usual ones."""
+    import pandas as pd
+
+    runs = pd.DataFrame(columns=[*POINT, "seed", "accuracy", "epochs", *columns])
+    runs.attrs["note"] = f"No run of ours is stored. Test accuracy, each in its authors' setting{note}"
+    return runs
+
+
 def words(spec, profile):
     """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"."""
     pairs = [f"{name}={value}" for name, value in spec.options]

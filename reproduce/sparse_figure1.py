@@ -2,7 +2,7 @@
 
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
-from drawing import LINES, main, number_decades
+from drawing import COLOURS, LINES, MARKERS, main, number_decades
 from rows import stored
 
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
@@ -15,7 +15,10 @@ def shown(table):
 
 def text(table):
     machines = ", ".join(table.device.unique())
-    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median. "
+    usual = table.batch_size.max()
+    others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
+    batches = "".join(f" ({TITLES.get(task, task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
+    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median, batches of {usual}{batches}. "
             "Solid: sparse; dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, "
             "masks or indices. Above 1 sparse wins.")
 
@@ -42,14 +45,15 @@ def draw(table, figure):
     sparsities = sorted(compared.sparsity.unique())
     figure.set_size_inches(1.8 * len(tasks) + 0.4, 3.8)
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey="row")
-    for width, colour in zip(widths, palette):
-        panels[0, 0].plot([], [], marker=".", ms=3, color=colour, label=f"width × {width:g}")
+    look = {width: dict(marker=MARKERS[i % len(MARKERS)], ms=2.5, color=palette[COLOURS[i % len(COLOURS)]]) for i, width in enumerate(widths)}
+    for width in widths:
+        panels[0, 0].plot([], [], label=f"width × {width:g}", **look[width])
     for column, task in zip(panels.T, tasks):
         for axes, measure in zip(column, ("ratio", "memory_ratio")):
             for (width, storage), lines in compared[compared.task == task].groupby(["width", "storage"]):
                 if storage == "sparse" or measure == "ratio":
                     points = lines.sort_values("sparsity")
-                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], marker=".", ms=3, color=palette[widths.index(width)])
+                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], **look[width])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
             axes.set(xscale="log", yscale="log")
             axes.set_xlim(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2)

@@ -2,7 +2,7 @@
 
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
-from drawing import MARKERS, main
+from drawing import COLOURS, MARKERS, main
 from rows import stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
@@ -37,14 +37,14 @@ def draw(table, figure):
 
     palette, table = sns.color_palette("colorblind"), table.copy()
     figure.set_size_inches(5.6, 3)
-    for axes, measure, label in zip(figure.subplots(1, 2), ("update_ms", "peak_mb"), ("Milliseconds", "Peak memory (MB)")):
+    for axes, measure, label in zip(figure.subplots(1, 2), ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Its peak memory (MB)")):
         for index, (method, name) in enumerate(NAMES.items()):
             points = table[table.method == method].sort_values("width")
             if len(points):
                 table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
-                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=3, color=palette[index],
+                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=6 - 1.2 * index, mfc="none", color=palette[COLOURS[index]],
                           label=name if measure == "update_ms" else None)
-                axes.text(0.98, 0.19 - 0.055 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
+                axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
         axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)
     return table
 

@@ -32,8 +32,15 @@ def test_published_values_beyond_reach_no_other_figure():
 
 
 def test_draws_achieved_sparsity_and_training_flops(tmp_path, no_files):  # noqa: F811
-    fill(tmp_path, "digits", SCRIPTS["beyond"].grid("digits", "paper"), achieved_sparsity=0.87, train_flops_fraction=0.4)
+    fill(tmp_path, "digits", SCRIPTS["beyond"].grid("digits", "paper"), achieved_sparsity=0.97, train_flops_fraction=0.4)
     assert draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
     lines = [line for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] == "srigl"]
-    assert [float(line["achieved_sparsity"]) for line in lines] == pytest.approx([0.87] * 3)
+    assert [float(line["achieved_sparsity"]) for line in lines] == pytest.approx([0.97] * 3)
     assert [float(line["train_flops"]) for line in lines] == pytest.approx([0.4] * 3)
+
+
+def test_what_has_far_more_weights_than_asked_for_is_left_out_and_named(tmp_path, capsys, no_files):  # noqa: F811
+    fill(tmp_path, "digits", SCRIPTS["beyond"].grid("digits", "paper"), achieved_sparsity=0.87, train_flops_fraction=0.4)
+    draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert {float(line["sparsity"]) for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] != "dense"} == {0.9}
+    assert "Left out with more than twice the weights asked for: Feather, " in capsys.readouterr().out

@@ -18,14 +18,14 @@ def test_readme_shows_the_stored_rows():
 
 def test_a_table_is_made_from_its_rows(tmp_path):
     (tmp_path / "digits").mkdir()
-    columns = "key suite dataset task method options sparsity seed epochs precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds"
-    runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,fp32,ok,{top1},,{got},1,1,1,1"
-            for method, sparsity, got in (("dense", 0.0, 0.0), ("st3", 0.9, 0.9), ("str_original", 0.9, 0.8))
+    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds"
+    runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,{cycles},fp32,ok,{top1},,{got},1,1,1,1"
+            for method, sparsity, got, cycles in (("dense", 0.0, 0.0, 1), ("st3", 0.9, 0.9, 1), ("str_original", 0.9, 0.8, 1), ("lrr", 0.9, 0.9, 6))
             for seed, top1 in enumerate((90, 92, 94))]
     (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
     text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
     assert "| `st3` |  | 92.00 ± 2.00 |" in text and "| `dense` | 92.00 ± 2.00 |  |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
-    assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs" in text
+    assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (of several: `lrr` 6)." in text
 
 
 def test_times_are_those_of_the_machine_that_measured_last(tmp_path):

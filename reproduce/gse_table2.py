@@ -1,0 +1,58 @@
+"""GSE, Table 2: test accuracy of always-sparse training on ImageNet, ResNet-50, beside what its predecessors published.
+
+Only the dense network and GSE are runs of ours (100 epochs); the others are their papers' values, in brackets, each in its authors'
+setting. Without runs of ours these are drawn alone. GSE's own numbers were not available.
+"""
+from dataclasses import replace
+
+from drawing import main, suite_grid
+from gse import text_table
+from published import published, title
+from rows import NoRows, runs_of, summary, without_runs
+
+METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)", "topkast": "Top-KAST",
+           "gse_uniform": "GSE (uniform)"}
+# (paper, method): the start of the variant that is shown
+LITERATURE = {("rigl", "dense"): "", ("rigl", "static"): "ERK", ("dsr", "dsr"): "", ("snfs", "snfs"): "as reported", ("rigl", "set"): "uniform",
+              ("rigl", "rigl"): "ERK", ("topkast", "topkast"): ""}
+SPARSITIES = (0.8, 0.9, 0.95)
+
+
+def grid(suite, profile):
+    """The runs of our own that the table shows."""
+    return replace(suite_grid(suite, profile, ("dense", "gse_uniform")), sparsities=SPARSITIES) if suite == "imagenet" else ()
+
+
+def literature():
+    """The published values."""
+    import pandas as pd
+
+    rows = published(beyond=True)
+    rows = rows[(rows.task == "imagenet-resnet50") & (rows.options == "")].assign(variant=rows.variant.fillna(""))
+    parts = [rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
+             for (paper, method), start in LITERATURE.items()]
+    rows = pd.concat(parts).drop_duplicates(["method", "sparsity"])
+    return rows[rows.sparsity.isin((0, *SPARSITIES))].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])
+
+
+def source(grid, suite, results, profile=None):
+    """As `runs_of`; the published values are shown without runs of ours too."""
+    try:
+        return runs_of(grid, suite, results, profile)
+    except NoRows:
+        if published().empty:
+            raise
+        return without_runs("."), profile or "paper"
+
+
+def draw(runs, figure):
+    """Draws the table into the empty figure and returns it."""
+    import pandas as pd
+
+    table = pd.concat([part for part in (summary(runs), literature()) if len(part)], ignore_index=True)
+    columns = [(f"{100 * s:g} %", lambda t, s=s: (t.sparsity == s) | (t.method == "dense")) for s in SPARSITIES]
+    return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%): measured [published]")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("gse_table2", grid, draw, source=source))
