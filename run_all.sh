@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# bash run_all.sh [SUITE] [options]       runs what is missing of a suite, collects the rows and draws every figure
+# bash run_all.sh [SUITE] [options]       runs what is missing of a suite, collects the rows, draws every figure
+#                                         and judges the papers' claims anew (RESULTS/REPORT.md)
 # bash run_all.sh test [pytest options]   runs the tests
 # bash run_all.sh setup                   only sets up .venv, which the others do first where needed
 #
@@ -118,4 +119,5 @@ status=$?
 if ((status > 1)); then exit $status; fi
 read -r suite profile results <<<"$asked"
 .venv/bin/python -m reproduce "$suite" --profile "$profile" --results "$results" || status=1
+.venv/bin/python reproduce/report.py --results "$results" >/dev/null || status=1
 exit $status
