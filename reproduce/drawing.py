@@ -75,8 +75,10 @@ def note(runs, suite, profile, lead=None):
         text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
     text += "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
     if len(done) < len(runs):
-        why = ", ".join(f"{count} {status}" for status, count in runs.status[runs.accuracy.isna()].value_counts().items())
-        text += f" Missing: {len(runs) - len(done)} of {len(runs)} runs" + (f" ({why})." if why else ".")
+        why = [f"{count} {status}" for status, count in runs.status[runs.accuracy.isna()].value_counts().items()]
+        absent = [method for method in runs.method.unique() if method not in set(done.method)]
+        why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} other methods" * (len(absent) > 6)] if absent else []
+        text += f" Missing: {len(runs) - len(done)} of {len(runs)} runs" + (f" ({'; '.join(why)})." if why else ".")
     diverged = (done.status == "diverged").sum()
     text += f" Diverged runs in the mean: {diverged}." if diverged else ""
     seeds = summary(runs).seeds
