@@ -2,6 +2,7 @@
 import inspect
 import math
 import time
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -81,8 +82,9 @@ class Trainer:
                                          weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)
         steps = steps_per_epoch(data.train, task.batch_size, task.drop_last)
         scoring = math.ceil(10 * data.classes / task.batch_size)
-        self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, batches=self.batches,
-                                 scoring_batches=scoring)
+        own = weakref.proxy(self)  # no circle: a run that has ended gives back its memory at once, with its recordings on a GPU
+        self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, scoring_batches=scoring,
+                                 batches=lambda n: own.batches(n))
         self.progress = Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network = team.parallel(self.model)
@@ -93,15 +95,16 @@ class Trainer:
 
     def _capture(self):
         """From now on replay the two fixed parts of a step: the passes, and clipping with the optimiser's step."""
-        training, parameters, record = self.training, self.training.parameters, self.record
+        parameters, record = self.training.parameters, self.record
+        own, training = weakref.proxy(self), weakref.proxy(self.training)
         self._fix_rates()
 
         def state():
-            groups, momentum = self.optimizer.param_groups, self.optimizer.state.get(self.model.theta, {}).get("momentum_buffer")
+            groups, momentum = own.optimizer.param_groups, own.optimizer.state.get(own.model.theta, {}).get("momentum_buffer")
             return training.cycle, id(momentum), *((g["weight_decay"], g["momentum"]) for g in groups)
 
-        self.passes = Captured(self.passes, parameters, self.model, record, lambda: training.cycle)
-        training.apply = Captured(training.apply, parameters, self.model, record, state)
+        self.passes = Captured(lambda x, y: Trainer.passes(own, x, y), parameters, self.model, record, lambda: training.cycle)
+        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model, record, state)
 
     def _fix_rates(self):
         """Learning rates as tensors that stay, which a recorded step reads."""
@@ -135,7 +138,7 @@ class Trainer:
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
 
     def step(self, x, y):
-        """Forward, backward and update for one batch; returns nothing and never waits for the device."""
+        """Forward, backward and update for one batch. Only updates of the mask and an epoch's last step wait for the device."""
         self.set_learning_rate(self.learning_rate(self.training.step))
         self.model.dense_gradient = self.passes(x, y)
         before = self.model.method.mask.clone() if self.switches else None

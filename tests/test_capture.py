@@ -3,6 +3,9 @@
 It notes every operation with the very tensors of the recording and makes them again: what a method replaces instead of writing into
 it, and numbers of Python that change from step to step, would be stale, as they are on a GPU.
 """
+import gc
+import weakref
+
 import pytest
 import torch
 from test_every_method import every_variant, make, read, saved
@@ -110,3 +113,18 @@ def test_a_run_goes_on_from_a_checkpoint_with_recorded_steps():
         pass
     assert all(torch.is_tensor(group["lr"]) for group in again.optimizer.param_groups)
     assert torch.equal(whole.model.theta, again.model.theta)
+
+
+def test_a_run_that_has_ended_is_gone_at_once():
+    """With its recordings, each of which keeps memory of a GPU: nothing of it is left for the garbage collection."""
+    gc.disable()
+    try:
+        trainer = make("st3", record=lambda function: (function(), int))
+        for _ in zip(range(STEPS), trainer.steps()):
+            pass
+        assert trainer.passes.replay and trainer.training.apply.replay
+        gone = [weakref.ref(trainer), weakref.ref(trainer.passes), weakref.ref(trainer.training.apply)]
+        del trainer
+        assert [ref() for ref in gone] == [None] * 3
+    finally:
+        gc.enable()
