@@ -79,5 +79,5 @@ def random_state(device):
 
 def set_random_state(states, device):
     torch.set_rng_state(states[0].cpu())
-    if device.type == "cuda":
+    if device.type == "cuda" and len(states) > 1:  # a run that began on a CPU has no other
         torch.cuda.set_rng_state(states[1].cpu(), device)

@@ -15,7 +15,7 @@ class Lane:
         self.run, self.device, self.row, self.ended = run, torch.device(device), None, False
         # not the default stream, on which nothing can be recorded
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self.numbers = random_numbers(self.device)
+        self.numbers = random_numbers(self.device, own=True)
 
     def turn(self):
         """One step; returns the share of the run that is done."""
@@ -39,12 +39,25 @@ class Lane:
             set_random_numbers(outside, self.device)
 
 
-def random_numbers(device):
-    """The states of torch's global generators that a run on `device` may draw from (dropout does)."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+def random_numbers(device, own=False):
+    """The states of torch's global generators that a run on `device` may draw from (dropout does).
+
+    That of a GPU is itself, which goes on changing while it is in use; own: a copy. Its recorded steps read their seed and place from
+    memory that belongs to the state and is written at each replay, so that runs at work side by side need states of their own.
+    """
+    if device.type != "cuda":
+        return torch.get_rng_state(), None
+    generator = generator_of(device)
+    return torch.get_rng_state(), generator.clone_state() if own else generator.graphsafe_get_state()
 
 
 def set_random_numbers(states, device):
     torch.set_rng_state(states[0])
     if states[1] is not None:
-        torch.cuda.set_rng_state(states[1], device)
+        generator_of(device).graphsafe_set_state(states[1])
+
+
+def generator_of(device):
+    """The global generator of a GPU."""
+    torch.cuda.init()
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]

@@ -7,7 +7,9 @@ from stored import timeless
 
 from benchmarks import launch as launcher
 from benchmarks.grid import Spec
+from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.results import Store
+from benchmarks.pack import Lane
 from benchmarks.run import run
 
 METHODS = '''
@@ -93,3 +95,66 @@ def test_a_dead_process_is_the_fault_of_one(packed):
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok", "failed", "ok", "ok"]
     assert "signal SIGKILL" in store.row(specs[1].key)["error"] and "it will be tried again" in said
+
+
+class Generator:
+    """Of a GPU, as torch's: its state is a thing of its own, which what is recorded with it reads."""
+
+    def __init__(self, state=(0, 0)):
+        self.state = list(state)
+
+    def clone_state(self):
+        return Generator(self.state)
+
+    def graphsafe_get_state(self):
+        other = Generator()
+        other.state = self.state
+        return other
+
+    def graphsafe_set_state(self, other):
+        self.state = other.state
+
+    def get_state(self):
+        return torch.tensor(self.state, dtype=torch.uint8)
+
+    def set_state(self, numbers):
+        self.state[:] = numbers.tolist()
+
+
+@pytest.fixture
+def generator(monkeypatch):
+    """The one of a GPU that is not there."""
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda.random, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda.random, "_lazy_call", lambda call: call())
+    monkeypatch.setattr(torch.cuda, "default_generators", (Generator((7, 0)),))
+    return torch.cuda.default_generators[0]
+
+
+def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
+    device, used, saved = torch.device("cuda", 0), {}, {}
+
+    def run(seed):
+        generator.state[:] = seed, 0
+        for step in range(3):
+            used.setdefault(seed, []).append(generator.state)  # the very one, as a recording has it
+            generator.state[1] += 1
+            yield step
+        saved[seed] = random_state(device)
+        set_random_state([saved[seed][0], torch.tensor([seed, 9], dtype=torch.uint8)], device)
+        assert generator.state == [seed, 9] and generator.state is used[seed][0]
+
+    outside = generator.state
+    lanes = [Lane(run(seed), device) for seed in (1, 2)]
+    for _ in range(4):
+        for lane in lanes:
+            lane.turn()
+            assert generator.state is outside and outside == [7, 0]
+    assert all(state is used[seed][0] for seed in used for state in used[seed]) and used[1][0] is not used[2][0]
+    assert [saved[seed][1].tolist() for seed in (1, 2)] == [[1, 3], [2, 3]]
+
+
+def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
+    set_random_state([torch.get_rng_state()], torch.device("cuda", 0))
+    assert generator.state == [7, 0]
