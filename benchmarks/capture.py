@@ -19,24 +19,26 @@ def cuda_graph(function):
 
 
 class Captured:
-    """`function(*inputs)` recorded by `record` after WARM calls with the same `key()` and the same shapes, from then on replayed.
+    """`function(*inputs)` recorded by `record` after WARM calls with the same `key()` and the largest shapes seen, from then on replayed.
 
     parameters: whose gradients the function reads or writes. module: all of its buffers stay where they were recorded.
-    record: `cuda_graph`, or another function of that form. A first call of other shapes, and all calls under a key that has been seen
-    less than WARM times, run as they are. What the function returns and its gradients are overwritten by the next replay.
+    record: `cuda_graph`, or another function of that form. Calls of smaller shapes (the last batch of an epoch), and all under a key that
+    has been seen less than WARM times, run as they are. What the function returns and its gradients are overwritten by the next replay.
     """
 
     def __init__(self, function, parameters, module, record, key=lambda: None):
         self.function, self.parameters, self.module, self.record, self.key = function, parameters, module, record, key
-        self.seen, self.calls, self.replay = None, 0, None
+        self.seen, self.shapes, self.size, self.calls, self.replay = None, None, -1, 0, None
 
     def __call__(self, *inputs):
         seen = (self.key(), tuple(p.grad is None for p in self.parameters))
         if seen != self.seen:
             self.seen, self.calls, self.replay = seen, 0, None
-        shapes = [x.shape for x in inputs]
-        if self.replay and shapes != self.shapes:
-            return self.function(*inputs)  # the last batch of an epoch
+        shapes, size = [x.shape for x in inputs], sum(x.numel() for x in inputs)
+        if shapes != self.shapes:
+            if size <= self.size:
+                return self.function(*inputs)
+            self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
         self.calls += 1
         if self.calls <= WARM:
             return self.function(*inputs)
@@ -52,7 +54,7 @@ class Captured:
 
     def _record(self, inputs):
         """Recording runs nothing: the tensors have what they had before."""
-        self.inputs, self.shapes = [x.clone() for x in inputs], [x.shape for x in inputs]
+        self.inputs = [x.clone() for x in inputs]
         self.buffers = [(module, name, buffer) for module in self.module.modules() for name, buffer in module._buffers.items()
                         if buffer is not None]
         self.read = [p.grad for p in self.parameters]

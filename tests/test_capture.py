@@ -104,6 +104,22 @@ def test_another_key_or_shape_is_not_replayed():
     assert captured(torch.ones(2)).tolist() == [6, 6] and seen[-1] == 2
 
 
+def lengths_made(*lengths):
+    """Those of the calls that were not replayed."""
+    made = []
+    captured = capture.Captured(lambda x: made.append(len(x)) or x, [], torch.nn.Module(), recorder(list))
+    for length in lengths:
+        assert len(captured(torch.ones(length))) == length
+    return made
+
+
+def test_a_short_batch_among_the_first_is_not_what_is_recorded():
+    whole = [2] * capture.WARM  # from a checkpoint a run may go on with the last steps of an epoch
+    assert lengths_made(*whole, 1, *[2] * 9) == [*whole, 1, 2]
+    assert lengths_made(1, *whole, *[2] * 9) == [1, *whole, 2]
+    assert lengths_made(1, 1, 1, 1, 1, *whole, 2, 1, 2, 2) == [1, 1, 1, 1, *whole, 2, 1]
+
+
 def test_a_run_goes_on_from_a_checkpoint_with_recorded_steps():
     whole, first = train("st3", 10), train("st3", 5)  # two epochs, and one: each of four steps and its end
     state = read(saved(first))
