@@ -4,17 +4,43 @@ What is recorded is a function of fixed work: it reads and writes the same tenso
 batch, the learning rate) is copied into tensors that stay; what a method replaces (a mask, a gradient) is copied back into the recorded
 one. Numbers of Python and branches are those of the recording, so that whatever they depend on belongs to `key`.
 """
+import gc
+
 import torch
 
 WARM = 3  # calls of a kind that are made as they are, before one is recorded: libraries choose their kernels in them
+UNENDED = []  # the errors of recordings that could not be ended: for torch they are still under way, and this process can make no other
+
+
+def recorder(task, device):
+    """How the steps of a run of `task` (tasks.Task) are recorded on a torch.device; None if they are not."""
+    return cuda_graph if device.type == "cuda" and task.storage == "masked" else None
 
 
 def cuda_graph(function):
-    """Records function() on the current stream, which must not be the default one; returns (what it returned, replay function)."""
-    graph = torch.cuda.CUDAGraph()
-    # the threads of a DataLoader, which pin memory, are no part of it
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-        result = function()
+    """Records function() on the current stream, which must not be the default one; returns (what it returned, replay function).
+
+    Raises RuntimeError in one line where the function does what cannot be recorded.
+    """
+    graph, raised = torch.cuda.CUDAGraph(), None
+    gc.disable()  # a recording of another run that is taken apart meanwhile would end this one
+    try:
+        # the threads of a DataLoader, which pin memory, are no part of it
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            try:
+                result = function()
+            except Exception as error:
+                raised = error
+                raise
+    except Exception as error:
+        if error is raised:
+            raise  # the recording has ended in order: a mistake in Python, or no memory
+        UNENDED.append(str(error))
+        first = raised or error
+        raise RuntimeError("the step cannot be recorded as a CUDA graph, most likely because something in it waits for the device, such as "
+                           f".item() or `if` with a tensor ({type(first).__name__}: {str(first).partition(chr(10))[0]})") from first
+    finally:
+        gc.enable()
     return result, graph.replay
 
 

@@ -1,11 +1,14 @@
-"""Two training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+"""A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks import data as datasets
+from benchmarks import team
+from benchmarks.capture import WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.machine import default_device, one_core
 from benchmarks.tasks import settle
@@ -13,26 +16,31 @@ from benchmarks.train import Trainer
 
 
 def dry_run(spec, folder):
-    """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end.
+    """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
+    recorded (on a GPU), of as many as it takes until both parts of one are.
 
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
-    it, a `forward` of another shape, NaN or infinity, no gradient, weights outside the mask, or a mask that misses the budget.
+    it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, weights outside the mask, or a mask
+    that misses the budget.
     """
     one_core()
     task, options = settle(spec)
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation)
-    data = replace(data, train=data.train.first(2 * task.batch_size)).to(default_device())
+    device = torch.device(default_device())
+    record = recorder(task, device) if team.wanted(task, device) == 1 else None
+    data = replace(data, train=data.train.first((WARM + 2 if record else 2) * task.batch_size))
     try:
-        mistake = two_steps(replace(task, epochs=1), spec, options, data)
+        with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():  # on the default one nothing is recorded
+            mistake = some_steps(replace(task, epochs=1), spec, options, data.to(device), device, record)
     except Exception as error:  # whatever a method of somebody else raises
-        mistake = f"{type(error).__name__}{place(error, spec.method)}: {error}"
+        mistake = f"{type(error).__name__}{place(error, spec.method) or place(error.__cause__ or error, spec.method)}: {error}"
     if mistake:
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
 
 
-def two_steps(task, spec, options, data):
+def some_steps(task, spec, options, data, device, record):
     """The first mistake in words, or None."""
-    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, default_device())
+    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record)
     training, model, method = trainer.training, trainer.model, trainer.model.method
     training.start()
     batches = epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])

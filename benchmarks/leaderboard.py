@@ -82,7 +82,7 @@ def cells(args):
 
 
 def fill(specs, args, store, folder):
-    """Makes the rows that are missing, after two steps of each of their cells. Returns the number of failed runs."""
+    """Makes the rows that are missing, after a few steps of each of their cells. Returns the number of failed runs."""
     from benchmarks.__main__ import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:

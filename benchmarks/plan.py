@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks import data as datasets
-from benchmarks.capture import WARM, cuda_graph
+from benchmarks.capture import WARM, recorder
 from benchmarks.pack import Lane
 from benchmarks.tasks import levels_of, settle, uncovered
 from benchmarks.train import Trainer
@@ -37,7 +37,7 @@ def seconds_of(spec, folder, device, pack=1):
     """Seconds of one run, from its start, a few of its steps and an evaluation."""
     task, options = settle(spec)
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
-    record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
+    record = recorder(task, device)
     trainers = []
 
     def steps(seed):
