@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import team
+from benchmarks.machine import DEVICE_ERRORS
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -64,7 +65,7 @@ def restored(make, path):
                 if parts.testzip():
                     raise ValueError("checksum")
             trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
-        except torch.OutOfMemoryError:
+        except DEVICE_ERRORS:
             raise
         except Exception as error:  # whatever is wrong with the file, the run can start anew
             print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")

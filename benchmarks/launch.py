@@ -86,7 +86,10 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
                     place = WORKERS.index(worker)
                     WORKERS[place] = Worker(store, folder, worker.gpu, worker.room)
                     for spec, attempt in worker.jobs.items():
-                        if attempt < ATTEMPTS:
+                        row = store.row(spec.key) if store.stamp(spec.key) != store.seen.get(spec.key) else None
+                        if row:  # written before the process ended
+                            finish(spec, row)
+                        elif attempt < ATTEMPTS:
                             queue.append((spec, attempt + 1))
                             report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
                         else:

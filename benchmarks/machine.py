@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+# what is the device's fault, as far as torch tells (before 2.8 only lack of memory)
+DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 

@@ -7,12 +7,12 @@ from functools import cache
 
 import torch
 
+from benchmarks import capture, team
 from benchmarks import data as datasets
-from benchmarks import team
-from benchmarks.capture import cuda_graph
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
-from benchmarks.machine import code_version, default_device, device_name, one_core, peak_memory, reset_peak_memory, usable_device
+from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, one_core, peak_memory, reset_peak_memory,
+                                usable_device)
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError
 from benchmarks.switches import schedule_of
@@ -63,7 +63,7 @@ def _steps(spec, store, folder, device, stop, alone):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
     torch.backends.cudnn.deterministic = True
     data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
-    record = cuda_graph if device.type == "cuda" and task.storage == "masked" else None
+    record = capture.recorder(task, device)
     reset_peak_memory(device)
     levels = levels_of(spec)
 
@@ -79,13 +79,14 @@ def _steps(spec, store, folder, device, stop, alone):
     def failed(problem):
         if isinstance(problem, torch.OutOfMemoryError) and not alone:
             raise problem
-        if not alone and device.type == "cuda":
-            try:
-                torch.cuda.synchronize(device)
-            except RuntimeError:  # the device answers this process no more; the launcher tries each of its runs again, alone
-                traceback.print_exception(problem)
-                os._exit(1)
-        return store_failure(spec, problem, store)
+        gone = lost(device)
+        if gone and not alone:  # the launcher tries each of the process's runs again, alone
+            traceback.print_exception(problem)
+            os._exit(1)
+        row = store_failure(spec, problem, store, keep=gone or isinstance(problem, DEVICE_ERRORS))
+        if gone:  # the launcher finds the row and makes its other runs in a new process
+            os._exit(1)
+        return row
 
     def curves_of(cycle):
         """The curves of the cycle that has just ended."""
@@ -117,6 +118,17 @@ def _steps(spec, store, folder, device, stop, alone):
         return finish(spec, trainer.progress.curves, "diverged", str(problem))
     except Exception as problem:
         return failed(problem)
+
+
+def lost(device):
+    """Whether this process can do nothing more on its device: an error there that stays, or a recording that cannot be ended."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return bool(capture.UNENDED)
 
 
 def unmade(spec, store):

@@ -185,7 +185,7 @@ def help_out():
     if kind == "cuda":
         torch.cuda.set_device(device)
     store = Store(results, write=False)
-    store.write = lambda *record: None
+    store.write = lambda *record, keep=False: None
     with joined(number, count, place), contextlib.suppress(Stopped):
         run = steps(spec, store, folder, device)
         while True:

@@ -137,8 +137,8 @@ class Job:
                         raise
                     except torch.OutOfMemoryError:
                         return CROWDED
-                    except ValueError as error:  # cannot be started at all
-                        row = store_failure(spec, error, store)
+                    except ValueError as error:  # cannot be started at all, or its device cannot be opened
+                        row = store_failure(spec, error, store, keep=True)
                 if row["status"] == "ok":
                     store.log(spec.key).unlink(missing_ok=True)
                 return row
