@@ -1,4 +1,5 @@
 """What runs will cost: a few steps of each kind, timed on this machine, on a GPU in turns as they will be made."""
+import gc
 import time
 from dataclasses import replace
 
@@ -24,9 +25,11 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
     for spec in uncovered(specs):
         kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
     total = 0.0
+    gc.freeze()  # what is imported need not be looked through for each kind
     for alike in kinds.values():
         longest = max(alike, key=lambda spec: spec.sparsity)
         seconds = seconds_of(longest, folder, torch.device(default_device()), pack)
+        gc.collect()  # what a method's own circles of references keep alive of its runs, on a GPU with their recordings
         total += seconds * len(alike)
         options = "".join(f" {name}={value}" for name, value in longest.options)
         report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s")

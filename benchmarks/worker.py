@@ -1,5 +1,6 @@
 """The processes of the local launcher: each makes runs, one after another on a core, several in turns on a GPU."""
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -69,7 +70,9 @@ class Worker:
 def _work(pipe, store, folder, gpu):
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is used first
+    from benchmarks import run  # noqa: F401  what it imports is here from now on
     from benchmarks.checkpoint import Stopped
+    gc.freeze()  # and need not be looked through after every run
     jobs, asked = [], []
     while jobs or not asked:
         try:
@@ -85,10 +88,13 @@ def _work(pipe, store, folder, gpu):
                 except Stopped:
                     jobs.remove(job)
                     continue
-                if said is not None:
-                    pipe.send((job.spec, said))
-                    if not isinstance(said, float):
-                        jobs.remove(job)
+                if said is None:
+                    continue
+                if not isinstance(said, float):
+                    jobs.remove(job)
+                    if gpu is not None:
+                        gc.collect()  # memory that circles of references keep, such as that of an error and its traceback
+                pipe.send((job.spec, said))
         except (EOFError, OSError):  # the launcher is gone
             os._exit(1)
     os._exit(0)

@@ -5,18 +5,24 @@ import pytest
 import torch
 from stored import timeless
 
+from benchmarks import checkpoint
 from benchmarks import launch as launcher
-from benchmarks.grid import Spec
 from benchmarks.checkpoint import random_state, set_random_state
-from benchmarks.results import Store
+from benchmarks.grid import Spec
 from benchmarks.pack import Lane
+from benchmarks.results import Store
 from benchmarks.run import run
 
 METHODS = '''
+import gc
 import os
 
 import torch
+from benchmarks import checkpoint
+from benchmarks import run as runner
 from methods import get
+
+checkpoint.CHECKPOINT_SECONDS = 0  # one at every step
 
 
 class Dropping(get("static")):
@@ -40,6 +46,24 @@ class Large(get("static")):
             raise torch.OutOfMemoryError("no memory on purpose")
 
 
+class Witness(get("static")):
+    """Looks for runs of Large."""
+
+    def before_step(self, run):
+        gc.disable()
+        if run.epoch_ends:
+            (STORE / "witness").write_text(f"{sum(type(thing).__name__ == 'Large' for thing in gc.get_objects())} left")
+
+
+class Lost(get("static")):
+    """Loses its device."""
+
+    def before_step(self, run):
+        if run.step == 2:
+            runner.lost = lambda device: True
+            raise RuntimeError("no device on purpose")
+
+
 class Deadly(get("static")):
     """Takes its process with it."""
 
@@ -53,12 +77,13 @@ class Deadly(get("static")):
 def packed(tmp_path, monkeypatch):
     """Launches Specs on one "GPU", three at a time; returns (store, what the launcher said)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method file changes
     Path("mine.py").write_text(METHODS + f"\n\nfrom pathlib import Path\nSTORE = Path({str(tmp_path)!r}) / 'results' / 'runs'\n")
     monkeypatch.setattr(launcher, "gpus", lambda: ["0"])
 
-    def launch(*specs):
+    def launch(*specs, jobs=3):
         store, lines = Store("results"), []
-        launcher.launch(specs, store, "data", jobs=3, report=lines.append)
+        launcher.launch(specs, store, "data", jobs=jobs, report=lines.append)
         return store, "\n".join(lines)
     return launch
 
@@ -88,6 +113,21 @@ def test_a_run_without_memory_is_made_alone(packed):
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok"] * 3
     assert "no memory for digits mine.py:Large" in said and "2 at a time from now on" in said
+
+
+def test_a_run_without_memory_leaves_nothing_in_its_process(packed):
+    store, said = packed(spec("mine.py:Large"), spec("mine.py:Witness"))
+    assert "no memory for digits mine.py:Large" in said and (store.runs / "witness").read_text() == "0 left"
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_lost_device_ends_the_process_and_the_checkpoint_stays(packed, jobs):
+    specs = [spec("mine.py:Lost"), spec("st3", 0), spec("st3", 1)]
+    store, said = packed(*specs, jobs=jobs)
+    assert [store.row(one.key)["status"] for one in specs] == ["failed", "ok", "ok"]
+    assert store.row(specs[0].key)["error"] == "RuntimeError: no device on purpose"
+    assert [store.checkpoint(one.key).exists() for one in specs] == [True, False, False]
+    assert ("it will be tried again" in said) == (jobs > 1)
 
 
 def test_a_dead_process_is_the_fault_of_one(packed):

@@ -1,5 +1,7 @@
 """`plan`: what is missing and what it costs, and nothing is run or stored. No time is tested."""
+import gc
 import re
+from pathlib import Path
 
 import torch
 
@@ -32,3 +34,29 @@ def test_all_epochs_of_all_cycles_are_counted(monkeypatch):
     monkeypatch.setattr(plan.time, "monotonic", lambda: float(next(ticks)))
     short, long = (plan.seconds_of(Spec("digits", "static", 0.9, 0, epochs=epochs), "data", torch.device("cpu")) for epochs in (2, 4))
     assert long - short > 0 and abs(long / short - 2) < 0.2
+
+
+METHOD = '''
+from methods import get
+
+
+class Circle(get("static")):
+    """Keeps its run alive."""
+
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        self.run = run
+'''
+
+
+def test_the_runs_of_a_kind_are_gone_before_the_next(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(METHOD)
+    left = []
+    gc.disable()
+    try:
+        plan.estimate([Spec("digits", "mine.py:Circle", 0.9, 0, epochs=epochs) for epochs in (1, 2)], "data",
+                      report=lambda line: left.append([thing for thing in gc.get_objects() if type(thing).__name__ == "Circle"]))
+    finally:
+        gc.enable()
+    assert left == [[], []]
