@@ -109,8 +109,9 @@ class Layout:
 
     def _filter_index(self, device):
         if self._filters is None or self._filters[0].device != device:
-            lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
-            index = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32, device=device), lengths)
+            with torch.inference_mode(False):  # an evaluation may be the first to ask, and no backward pass keeps its tensors
+                lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
+                index = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32, device=device), lengths)
             self._filters = lengths, index
         return self._filters
 
@@ -130,7 +131,8 @@ class Layout:
     def spread(self, values):
         """One value per layer, a tensor (number of layers,) → one per weight (N,), differentiable."""
         if self._lengths is None or self._lengths.device != values.device:
-            self._lengths = torch.tensor(self.sizes, device=values.device)
+            with torch.inference_mode(False):
+                self._lengths = torch.tensor(self.sizes, device=values.device)
         return values.repeat_interleave(self._lengths, output_size=self.size)
 
     def layer_sums(self, flat):

@@ -174,6 +174,21 @@ def test_resumed_training_equals_uninterrupted_training(name):
 
 
 @every_method
+def test_training_resumed_at_the_last_step_of_an_epoch(name):
+    """It evaluates first: what that makes serves the steps after it."""
+    halted, resumed, states = make(name), make(name), []
+    for _ in zip(range(halted.training.steps_per_epoch), halted.steps()):
+        pass
+    resumed.load_state_dict(read(saved(halted)))
+    for _ in resumed.steps(save=lambda trainer: states.append(saved(trainer))):
+        if len(states) == 2:
+            break
+    expected, found = (read(state) for state in (trained(name)[1][1], states[1]))
+    assert difference(expected["model"], found["model"]) is None
+    assert difference(expected["optimizer"], found["optimizer"]) is None
+
+
+@every_method
 def test_masking_spares_biases_and_norms_and_survives_ties(name):
     # learning rate 0, all weights equal: what changes besides theta's mask was changed by the method
     trainer = make(name, lr=0.0)
