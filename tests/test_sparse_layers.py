@@ -44,9 +44,14 @@ def check(module, x, plain, density=0.4):
 
 
 def only_products(monkeypatch):
-    """As on a machine without numba, or on a GPU."""
+    """As on a machine without numba."""
     for module in (conv, pattern):
         monkeypatch.setattr(module, "compiled", lambda name: None)
+
+
+def as_on_a_gpu(monkeypatch):
+    only_products(monkeypatch)
+    monkeypatch.setattr(pattern, "_product", pattern.csr_product)
 
 
 @pytest.mark.parametrize("run, layout", [(1, torch.contiguous_format), (200, torch.channels_last), (None, torch.channels_last)])
@@ -148,6 +153,29 @@ def test_no_connection_and_one(products, monkeypatch):
         assert torch.allclose(layer(x), module._conv_forward(x, weight, module.bias))
         layer(x).sum().backward()
         assert layer.values.grad.shape == keys.shape
+
+
+@pytest.mark.parametrize("form", [lambda monkeypatch: None, only_products, as_on_a_gpu])
+@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (7, 6)), (nn.Linear(6, 4), (70, 6)),
+                                           (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8))])
+def test_autocast_rounds_no_sparse_product(module, shape, form, monkeypatch):
+    """The layer before gives bfloat16; all that a sparse layer computes is float32, as without autocast."""
+    form(monkeypatch)
+    layer, layer.keys, _ = sparse(module)
+    everywhere = layer.pattern_of(torch.arange(module.weight.numel()))
+    x = torch.randn(shape).bfloat16().requires_grad_()
+    delta, found = torch.randn_like(layer(x)), []
+    for autocast in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            layer.dense = None
+            layer.measure(x.float())  # passes forward and back
+            layer.dense = False
+            y = layer(x)
+        gradients = torch.autograd.grad(y, (x, layer.values, module.bias), delta)
+        found.append([y.detach(), *gradients, layer.sampled(everywhere, x.detach().float(), delta)])
+    for one, other in zip(*found):
+        assert torch.equal(one, other)
+    assert [t.dtype for t in found[1]] == [torch.float32, torch.bfloat16, *[torch.float32] * 3]
 
 
 # ---- edges
