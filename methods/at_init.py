@@ -74,8 +74,9 @@ class TwiceDifferentiable(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.hardsigmoid:
             return F.relu6(args[0] + 3) / 6
-        fused = getattr(func, "__name__", "") not in ("lstm", "gru", "rnn_tanh", "rnn_relu")
-        with torch.backends.cudnn.flags(enabled=fused and torch.backends.cudnn.enabled):
+        if getattr(func, "__name__", "") not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+            return func(*args, **(kwargs or {}))
+        with torch.backends.cudnn.flags(enabled=False):  # which sets all other flags too, to defaults of its own
             return func(*args, **(kwargs or {}))
 
 

@@ -81,6 +81,21 @@ def test_grasp_of_two_batches_against_the_hessian(asked):
     assert asked[0][0] == near(W.flatten() * (hessian @ gradient), digits=6)
 
 
+def test_grasp_scores_with_the_algorithms_of_training(monkeypatch):
+    flags = torch.backends.cudnn
+    monkeypatch.setattr(flags, "deterministic", True)
+    monkeypatch.setattr(flags, "allow_tf32", False)
+
+    def conv2d():
+        return flags.enabled, flags.deterministic, flags.allow_tf32
+
+    def lstm():
+        return flags.enabled
+    mode = at_init.TwiceDifferentiable()
+    assert mode.__torch_function__(conv2d, ()) == (True, True, False) and mode.__torch_function__(lstm, ()) is False
+    assert conv2d() == (True, True, False)
+
+
 def test_grasp_divides_the_logits_by_200():
     assert SparseModel(linear(W), "grasp", 0.5).method.temperature == 200
 
