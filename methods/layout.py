@@ -122,7 +122,8 @@ class Layout:
 
     def spread_filters(self, values):
         """One value per filter → one per weight, (N,)."""
-        return values.index_select(0, self._filter_index(values.device)[1])
+        index = self._filter_index(values.device)[1]
+        return _spread(values, lambda values: values.index_select(0, index), self.filter_sums)
 
     def spread_layers(self, values, like):
         """One number per layer → one per weight, (N,), dtype and device of `like`."""
@@ -133,11 +134,33 @@ class Layout:
         if self._lengths is None or self._lengths.device != values.device:
             with torch.inference_mode(False):
                 self._lengths = torch.tensor(self.sizes, device=values.device)
-        return values.repeat_interleave(self._lengths, output_size=self.size)
+        return _spread(values, lambda values: values.repeat_interleave(self._lengths, output_size=self.size), self.layer_sums)
+
+    def filter_sums(self, flat):
+        """Sum over each filter: vector (N,) → (number of filters,)."""
+        return torch.cat([piece.view(e.shape[0], -1).sum(1) for piece, e in zip(flat.split(self.sizes), self.entries)])
 
     def layer_sums(self, flat):
         """Sum over each layer: vector (N,) → (number of layers,)."""
         return torch.stack([piece.sum() for piece in flat.split(self.sizes)])
+
+
+class Spread(torch.autograd.Function):
+    """spread(values), each value at many weights; its gradient is sums(theirs)."""
+
+    @staticmethod
+    def forward(ctx, values, spread, sums):
+        ctx.sums = sums
+        return spread(values)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.sums(gradient), None, None
+
+
+def _spread(values, spread, sums):
+    # a GPU adds up the gradient of index_select, which is also repeat_interleave's, in another order every time
+    return Spread.apply(values, spread, sums) if values.is_cuda else spread(values)
 
 
 def _memory(tensor):

@@ -10,6 +10,7 @@ from torch import nn
 from benchmarks.models import build
 from methods import SparseModel, Training
 from methods.beyond.cyclic import SPLITS, cycle_lengths
+from methods.layout import Layout, Spread
 
 
 # ---- Spartan (B4)
@@ -122,6 +123,17 @@ def test_dst_long_tail_of_the_step():
     run = training("dst_mask", weight=of([[0.2, 0.4, 0.7, 1.0, 1.2]]))
     expected = [1 + 0.2 * (2 - 0.8), 1 + 0.4 * 0.4, 1 + 0.7 * 0.4, 1 + 1.0 * 0.4, 1]
     assert backward(run, torch.ones(1, 5, dtype=torch.float64)) == near([expected])
+
+
+def test_thresholds_on_a_gpu_have_the_same_gradient():
+    """Made here on the CPU: of the filters (DST) and of the layers (STR)."""
+    layout = Layout(nn.Sequential(nn.Conv2d(3, 4, (3, 2)), nn.Conv2d(4, 6, 3, groups=2), nn.Linear(5, 3)).double())
+    delta = torch.randn(layout.size, dtype=torch.float64)
+    for spread, sums, count in ((layout.spread_filters, layout.filter_sums, 13), (layout.spread, layout.layer_sums, 3)):
+        values = torch.randn(count, dtype=torch.float64, requires_grad=True)
+        found, expected = Spread.apply(values, spread, sums), spread(values)
+        assert torch.equal(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(y, values, delta)[0] for y in (found, expected)), rtol=0, atol=1e-12)
 
 
 def test_dst_empty_layer_starts_again():
