@@ -9,7 +9,8 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   prepared beforehand.
 - A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
   step % k == 0, are timed in every round besides ordinary ones, and weigh 1/k each: a step's time is its mean over an interval.
-- On a GPU the parts of a step that do not change are recorded and replayed, as in a run (`benchmarks.capture`).
+- Precision and algorithms are those of a run (`machine.numerics`), and on a GPU the parts of a step that do not change are recorded
+  and replayed, as in a run (`benchmarks.capture`).
 - The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the method's `forward`),
   backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
 - Not in a step: what a method does once a cycle (`start`) or once an epoch (ProbMask).
@@ -33,7 +34,7 @@ from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
+from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
@@ -62,11 +63,12 @@ def groups(interval, middle, steps):
 
 
 class Entrant:
-    """One method in the middle of its training, ready to make a few steps at a time."""
+    """One method in the middle of its training, ready to make a few steps at a time. Those of one process share a precision."""
 
     def __init__(self, spec, data, device, steps, record=None):
         task, options = settle(spec)
         self.spec, self.device = spec, device
+        numerics(task.precision, device)
         self.trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record)
         self.training, method = self.trainer.training, self.trainer.model.method
         for number in range(len(self.training.cycles) // 2 + 1):
@@ -139,9 +141,6 @@ def measure(specs, folder, device, rounds, steps):
     """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
     one_core()
     task, _ = settle(specs[0])
-    if task.precision == "tf32" and device.type != "cuda":
-        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
     record = None
     if device.type == "cuda":  # nothing can be recorded on the default stream

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks.capture import WARM, recorder
+from benchmarks.machine import default_device, numerics, one_core
 from benchmarks.pack import Lane
 from benchmarks.tasks import levels_of, settle, uncovered
 from benchmarks.train import Trainer
@@ -19,7 +20,6 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
 
     pack: runs that take turns on it, whose time is shared out among them.
     """
-    from benchmarks.machine import default_device, one_core
     one_core()
     kinds = {}
     for spec in uncovered(specs):
@@ -39,6 +39,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
 def seconds_of(spec, folder, device, pack=1):
     """Seconds of one run, from its start, a few of its steps and an evaluation."""
     task, options = settle(spec)
+    numerics(task.precision, device)
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
     record = recorder(task, device)
     trainers = []

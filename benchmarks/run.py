@@ -11,8 +11,8 @@ from benchmarks import capture, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
-from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, one_core, peak_memory, reset_peak_memory,
-                                usable_device)
+from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
+                                reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError
 from benchmarks.switches import schedule_of
@@ -58,10 +58,7 @@ def steps(spec, store, folder, device, stop=lambda: False, alone=True):
 def _steps(spec, store, folder, device, stop, alone):
     one_core()
     task, options = settle(spec)
-    if task.precision == "tf32" and device.type != "cuda":
-        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = task.precision == "tf32"
-    torch.backends.cudnn.deterministic = True
+    numerics(task.precision, device)
     data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
     record = capture.recorder(task, device)
     reset_peak_memory(device)

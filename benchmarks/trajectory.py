@@ -12,7 +12,7 @@ import torch
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
 from benchmarks.results import write_table
-from benchmarks.machine import code_version, default_device, one_core
+from benchmarks.machine import code_version, default_device, numerics, one_core
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec
 from benchmarks.train import Trainer
@@ -24,8 +24,10 @@ METHODS = ("ste_hard", "ste_soft")
 def follow(spec, folder):
     """One run: stored and forward values (steps, N), thresholds (steps,), and the operator as (stored (N,), forward (N,), threshold)."""
     task, options = settle(spec)
-    data = datasets.load(task.dataset, folder, task.validation).to(default_device())
-    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, default_device())
+    device = torch.device(default_device())
+    numerics(task.precision, device)
+    data = datasets.load(task.dataset, folder, task.validation).to(device)
+    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device)
     stored, forward, thresholds, step = [], [], [], trainer.step
 
     def watched(x, y):

@@ -10,6 +10,21 @@ import torch
 torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
+@pytest.fixture
+def arithmetic():
+    """What `machine.numerics` sets, as (TF32 in products, TF32 in convolutions, deterministic); at first torch's own settings."""
+    def now():
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+
+    def become(product, convolution, deterministic):
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = product, convolution
+        torch.backends.cudnn.deterministic = deterministic
+    before = now()
+    become(False, True, False)
+    yield now
+    become(*before)
+
+
 @pytest.fixture(autouse=True)
 def same_draws_every_time():
     """A test that fails here fails everywhere."""

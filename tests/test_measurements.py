@@ -4,8 +4,12 @@ import csv
 import pytest
 import torch
 
-from benchmarks import products, training_flops, trajectory
+from benchmarks import data, plan, products, run, training_flops, trajectory
+from benchmarks.grid import Spec
+from benchmarks.machine import numerics
 from benchmarks.measurements import store
+from benchmarks.overhead import Entrant
+from benchmarks.results import Store
 
 
 def rows_of(path):
@@ -66,3 +70,28 @@ def test_trajectory(tmp_path):
             assert abs(line["forward"]) == pytest.approx(expected, abs=1e-6)
     first = [next(row for row in rows if row["method"] == method and row["step"] == "0") for method in ("ste_hard", "ste_soft")]
     assert first[0]["stored"] == first[1]["stored"]
+
+
+CPU, SPEC = torch.device("cpu"), Spec("digits", "ste_soft", 0.9, 0, 1)
+MADE_BY = {
+    "run": lambda folder: run.run(SPEC, Store(folder), device="cpu"),
+    "overhead": lambda folder: Entrant(SPEC, data.load("digits", "data"), CPU, 1),  # sparse_speed, sparse_growth and scaling make it too
+    "plan": lambda folder: plan.seconds_of(SPEC, "data", CPU),
+    "trajectory": lambda folder: trajectory.follow(SPEC, "data"),
+}
+
+
+@pytest.mark.parametrize("steps", MADE_BY.values(), ids=MADE_BY)
+def test_all_steps_are_made_with_the_arithmetic_of_a_run(steps, tmp_path, arithmetic):
+    assert arithmetic() == (False, True, False)
+    steps(tmp_path)
+    assert arithmetic() == (False, False, True)
+
+
+def test_arithmetic_of_a_precision(arithmetic):
+    numerics("tf32", torch.device("cuda"))
+    assert arithmetic() == (True, True, True)
+    numerics("bf16", torch.device("cuda"))
+    assert arithmetic() == (False, False, True)
+    with pytest.raises(ValueError, match="precision tf32 needs a CUDA device"):
+        numerics("tf32", CPU)
