@@ -4,10 +4,12 @@ The plain one is what public implementations are made of: torchvision's data set
 in fp32, and a mask for each layer that is multiplied into the weights after the step. The same network, batch, optimiser and sparsity.
 
 - Measured in turns in one process: in every round each loop makes some steps, in a shuffled order; its ratio is to the plain steps of the
-  same round. A row has the rounds' median and quartiles. The first round only warms up.
+  same round. A row has the rounds' median and quartiles. The first round only warms up. fp32 is fp32 in both (no TF32), and both take
+  cuDNN's deterministic algorithms, as a run does.
 - On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What they prepare while
   another loop is measured (at most two batches) favours the plain loop.
-- On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up.
+- On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
+  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data and its recorded steps.
 """
 import datetime
 import os
@@ -15,6 +17,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -26,13 +29,13 @@ from torchvision import transforms
 from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.__main__ import Parser, data_folder
-from benchmarks.capture import cuda_graph
+from benchmarks.capture import WARM, cuda_graph
 from benchmarks.data import NORMALISATION
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
 from benchmarks.pack import Lane
 from benchmarks.results import Store
-from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
+from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods.layout import Layout
@@ -45,7 +48,7 @@ IDENTITY = "device task loop method sparsity precision workers runs".split()
 class Plain:
     """The plain loop."""
 
-    runs = 1
+    runs, precision = 1, "fp32"
 
     def __init__(self, spec, folder, device, workers):
         task, _ = settle(spec)
@@ -88,6 +91,7 @@ class Suite:
         def steps(seed):  # made in the lane's own turn, on its stream
             yield from Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record).steps()
         self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
+        self.precision = task.precision
 
     def train(self, steps):
         for _ in range(steps):
@@ -95,21 +99,42 @@ class Suite:
                 lane.turn()
 
 
+def train(loop, device, steps):
+    """Seconds of so many steps of a loop, with the arithmetic of its precision."""
+    numerics(loop.precision, device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    loop.train(steps)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def ready(make, device):
+    """The loop that `make()` gives, on a GPU with its steps recorded; and the device's memory in MB that it takes, 0 on a CPU.
+
+    What the allocator reserves while the loop is made and warmed up alone: the memory of what is recorded is reserved, not allocated.
+    """
+    if device.type != "cuda":
+        return make(), 0.0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    before, loop = torch.cuda.memory_reserved(device), make()
+    train(loop, device, WARM + 2)
+    return loop, (torch.cuda.memory_reserved(device) - before) / 2**20
+
+
 def measure(loops, device, rounds, steps):
-    """{name: images per second of each round, (rounds,)}, and {name: peak of the device's memory in MB, 0 on a CPU}."""
+    """{name: images per second of each round, (rounds,)}, and {name: the device's memory in MB}. loops: {name: what makes the loop}."""
     one_core()
-    seconds, peaks, order = defaultdict(list), defaultdict(float), list(loops)
+    made = {name: ready(make, device) for name, make in loops.items()}
+    loops, peaks = {name: loop for name, (loop, _) in made.items()}, {name: memory for name, (_, memory) in made.items()}
+    seconds, order = defaultdict(list), list(loops)
     for _ in range(1 + rounds):
         random.Random(len(seconds)).shuffle(order)
         for name in order:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device), torch.cuda.reset_peak_memory_stats(device)
-            began = time.perf_counter()
-            loops[name].train(steps)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-                peaks[name] = torch.cuda.max_memory_allocated(device) / 2**20
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(train(loops[name], device, steps))
     return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name][1:]) for name, loop in loops.items()}, peaks
 
 
@@ -142,10 +167,10 @@ def main(words=None):
         workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
         datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
         specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
-        loops = {("plain", "static", "fp32", workers, 1): Plain(specs[args.precisions[0]], folder, device, workers)}
+        loops = {("plain", "static", "fp32", workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
         for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
             for precision, spec in specs.items():
-                loops["suite", args.method, precision, 0, runs] = Suite(spec, folder, device, runs)
+                loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)
         rates, peaks = measure(loops, device, args.rounds, args.steps)
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import scaling, throughput
+from benchmarks.capture import WARM
 
 real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
 
@@ -31,6 +33,38 @@ def test_throughput_of_both_loops(tmp_path):
     assert [(row["loop"], row["method"], row["precision"], row["runs"]) for row in rows] == [
         ("plain", "static", "fp32", "1"), ("suite", "st3", "bf16", "1"), ("suite", "st3", "bf16", "2")]
     assert all(float(row["images_per_second"]) > 0 for row in rows) and float(rows[0]["ratio"]) == 1
+
+
+class Loop:
+    """Takes memory when it is made and at its first step, and notes the arithmetic of its steps."""
+
+    batch_size = 1
+
+    def __init__(self, device, arithmetic, precision, runs):
+        self.device, self.arithmetic, self.precision, self.runs, self.steps = device, arithmetic, precision, runs, []
+        device["reserved"] += 2 ** 20
+
+    def train(self, steps):
+        if not self.steps:
+            self.device["reserved"] += 15 * self.runs * 2 ** 20
+        self.steps += steps * [self.arithmetic()]
+
+
+def test_loops_of_a_gpu_are_made_one_after_the_other(monkeypatch, arithmetic):
+    """Warmed up until their steps are recorded, with the memory of each and the arithmetic of its precision."""
+    device = {"reserved": 1000}
+    for name, call in dict(synchronize=lambda _: None, empty_cache=lambda: None, memory_reserved=lambda _: device["reserved"]).items():
+        monkeypatch.setattr(torch.cuda, name, call)
+    made = {}
+
+    def make(precision, runs):
+        made[precision] = Loop(device, arithmetic, precision, runs)
+        return made[precision]
+    makers = {"fp32": lambda: make("fp32", 1), "tf32": lambda: make("tf32", 4)}
+    rates, memory = throughput.measure(makers, torch.device("cuda"), rounds=2, steps=3)
+    assert memory == {"fp32": 16, "tf32": 61} and all(len(rate) == 2 for rate in rates.values())
+    assert made["fp32"].steps == [(False, False, True)] * (WARM + 2 + 3 * 3)
+    assert made["tf32"].steps == [(True, True, True)] * (WARM + 2 + 3 * 3)
 
 
 @pytest.mark.parametrize("words", [["--task", "digits"], ["--device", "cuda:99"], ["--sparsity", "2"], ["--data", "nowhere"],
