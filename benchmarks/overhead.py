@@ -4,7 +4,7 @@ Measured in turns, because the speed of a machine drifts by more than the method
 few steps, in a shuffled order, and its ratio is to the dense steps of the same round. A row has the rounds' median and quartiles.
 
 - The state is that of MIDDLE of the schedule: masks are live and schedules are moving. The weights are those of the start, with
-  the few steps measured. A method of several cycles (LRR, IMP) is in its middle cycle.
+  the few steps measured (on a GPU also those before the recording). A method of several cycles (LRR, IMP) is in its middle cycle.
 - A step is all of `Trainer.step` (with all its forward and backward `passes`), on real batches of the recipe's size, which are
   prepared beforehand.
 - A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
-from benchmarks.capture import cuda_graph
+from benchmarks.capture import WARM, cuda_graph
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
@@ -79,6 +79,10 @@ class Entrant:
         batches = epoch_batches(data.train, data, task.batch_size, spec.seed, 0, drop_last=True,
                                 **AUGMENTATION[task.augmentation])
         self.batches = cycle(list(islice(batches, BATCHES)))
+        if record:  # now, and not in a round that counts
+            self.training.step = self.groups[-1][0]
+            for x, y in islice(self.batches, WARM + 2):  # the momentum that the first step makes begins the count anew
+                self.trainer.step(x, y)
 
     def now(self):
         """Seconds, when the device has done all that it was asked for."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import overhead
+from benchmarks.data import load
 from benchmarks.grid import Spec
 from methods.dynamic import RigL
 
@@ -58,6 +59,21 @@ def test_ratios_are_to_the_dense_steps_of_the_same_round(monkeypatch):
     dense, st3 = overhead.measure(specs, "data", overhead.usable_device("cpu"), rounds=4, steps=1)
     assert (st3["ratio"], st3["ratio_low"], st3["ratio_high"]) == (1.5, 1.5, 1.5) and dense["ratio"] == 1
     assert (dense["step_ms"], st3["step_ms"], st3["rounds"]) == (25.0, 37.5, 4)
+
+
+@pytest.mark.parametrize("method", ["dense", "st3", "rigl", "probmask"])
+def test_steps_are_recorded_before_the_first_round(method):
+    recorded = []
+
+    def record(function):
+        recorded.append(function)
+        return function(), lambda: None  # the replays are not looked at
+
+    entrant = overhead.Entrant(Spec("digits", method, 0.9, 0), load("digits", "data"), overhead.usable_device("cpu"), 3, record)
+    assert len(recorded) == 2  # the passes, and clipping with the optimiser's step
+    for _ in range(2):
+        entrant.step_seconds()
+    assert len(recorded) == 2
 
 
 @pytest.mark.parametrize("interval, expected", [
