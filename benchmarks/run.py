@@ -68,7 +68,7 @@ def _steps(spec, store, folder, device, stop, alone):
         method, cycle = trainer.model.method, trainer.progress.cycle
         if status == "ok" and method.exact and int(method.mask.sum()) != method.budget_at(cycle):
             raise RuntimeError(f"{int(method.mask.sum())} weights are active, the budget is {method.budget_at(cycle)}")
-        row, layers = describe(level, task, trainer, status, error)
+        row, layers = describe(level, task, trainer, status, error, alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
         store.write(row, curves, layers, switches)
         return row
@@ -149,8 +149,8 @@ def store_failure(spec, problem, store, keep=False):
     return row
 
 
-def describe(spec, task, trainer, status, error):
-    """(row, lines of layers.csv) of a trained run."""
+def describe(spec, task, trainer, status, error, alone=True):
+    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else its memory is not known."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
     macs = macs_of(task, trainer)
     nnz = [int(n) for n in model.layer_nnz()]
@@ -166,7 +166,8 @@ def describe(spec, task, trainer, status, error):
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
-        peak_memory_mb=round(peak_memory(trainer.device)), device=device_name(trainer.device))
+        peak_memory_mb=round(peak_memory(trainer.device)) if alone or trainer.device.type != "cuda" else None,
+        device=device_name(trainer.device))
     return row, layers
 
 

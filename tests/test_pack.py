@@ -7,11 +7,15 @@ from stored import timeless
 
 from benchmarks import checkpoint
 from benchmarks import launch as launcher
+from benchmarks import run as runner
 from benchmarks.checkpoint import random_state, set_random_state
+from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.pack import Lane
 from benchmarks.results import Store
 from benchmarks.run import run
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
 
 METHODS = '''
 import gc
@@ -198,3 +202,18 @@ def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
 def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
     set_random_state([torch.get_rng_state()], torch.device("cuda", 0))
     assert generator.state == [7, 0]
+
+
+@pytest.mark.parametrize("device, alone, expected", [("cpu", False, "7"), ("cuda", True, "7"), ("cuda", False, "")])
+def test_the_memory_of_a_gpu_is_not_a_runs_where_others_share_it(device, alone, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "peak_memory", lambda device: 7.4)
+    monkeypatch.setattr(runner, "device_name", lambda device: device.type)
+    spec, store = Spec("digits", "static", 0.9, 0, 1), Store(tmp_path)
+    task, options = settle(spec)
+    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, load("digits", "data")).run()
+    trainer.progress.cycle, trainer.device = 0, torch.device(device)
+    row, layers = runner.describe(spec, task, trainer, "ok", "", alone)
+    store.write(row, trainer.progress.curves, layers)
+    assert store.collect("digits") == 1
+    kept, = store.read("digits")
+    assert kept["peak_memory_mb"] == expected and float(kept["top1"]) == row["top1"]
