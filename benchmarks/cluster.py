@@ -80,6 +80,7 @@ def check(args):
 
 def submit(args, store, todo, folder):
     """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
+    from benchmarks.launch import PACK
     from benchmarks.tasks import levels_of, settle, uncovered
     check(args)
     states = jobs.states(store, args.suite)
@@ -88,10 +89,10 @@ def submit(args, store, todo, folder):
     print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
     if not fresh:
         return 0
-    at_a_time = args.jobs or (1 if args.gpus_per_task else args.cpus_per_task)
+    at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
     fresh.sort(key=lambda spec: (spec.task, spec.method))
-    gpus = 1 if any(settle(spec)[0].on_all_gpus for spec in fresh) else args.gpus_per_task or 1
-    each = args.runs_per_task or at_a_time * gpus
+    together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # of which one runs at a time
+    each = args.runs_per_task or (1 if together else at_a_time * (args.gpus_per_task or 1))
     packs = [fresh[place:place + each] for place in range(0, len(fresh), each)]
     results = store.folder.resolve()
     code = snapshot(store, {spec.method for spec in fresh})

@@ -18,7 +18,7 @@ def add_arguments(sub):
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
     sub.add_argument("--epochs", type=int, help="instead of the profile's")
-    sub.add_argument("--jobs", type=int, help="runs at a time, on each GPU where there are any (default: one per core)")
+    sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores)")
 
 
 def run(args, store, folder):

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import cluster, jobs
 from benchmarks import launch as launcher
+from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 
@@ -40,6 +42,29 @@ def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
 ])
 def test_a_run_on_imagenet_takes_all_gpus(task, gpus, expected):
     assert launcher.places([Spec(task, "st3", 0.9, seed) for seed in range(9)], gpus, 4) == expected
+
+
+@pytest.mark.parametrize("task, words, at_a_time, runs", [
+    ("digits", "", 1, [1] * 20), ("digits", "--cpus-per-task 12", 12, [12, 8]), ("digits", "--gpus-per-task 1", launcher.PACK, [8, 8, 4]),
+    ("digits", "--gpus-per-task 2", launcher.PACK, [16, 4]), ("digits", "--gpus-per-task 2 --jobs 3", 3, [6, 6, 6, 2]),
+    ("digits", "--gpus-per-task 1 --runs-per-task 11", launcher.PACK, [11, 9]),
+    ("imagenet-resnet50", "--gpus-per-task 4", launcher.PACK, [1] * 20),
+])
+def test_a_task_of_a_cluster_has_as_many_runs_as_run_at_a_time(task, words, at_a_time, runs, tmp_path, monkeypatch, capsys):
+    sent = []
+    monkeypatch.setattr(jobs, "queue", dict)
+    monkeypatch.setattr(jobs, "states", lambda store, suite: {})
+    monkeypatch.setattr(cluster, "send", lambda args, folder, code, calls: sent.extend(calls) or [f"7_{i}" for i in range(len(calls))])
+    args = parser().parse_args(["launch", task.partition("-")[0], "--launcher", "slurm", *words.split()])
+    assert cluster.submit(args, Store(tmp_path), [Spec(task, "static", 0.9, seed) for seed in range(20)], "data") == 0
+    assert [len(job.specs) for job in sent] == runs and {job.at_a_time for job in sent} == {at_a_time}
+
+
+@pytest.mark.parametrize("command", ["plan", "launch", "leaderboard"])
+def test_help_names_the_runs_on_a_gpu(command, capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args([command, "--help"])
+    assert f"{launcher.PACK} on each GPU" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path):
