@@ -4,7 +4,8 @@
 - `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
 - `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
 
-x is the number of processes, the width, N. A row has the median of the rounds. A part that is measured again replaces its rows.
+x is the number of processes, the width, N. A row has the median of the rounds. A part is stored when it ends; one that is measured
+again replaces its rows. `cores` is for CPUs alone.
 """
 import datetime
 import multiprocessing
@@ -94,7 +95,7 @@ PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_se
 def main(words=None):
     """Measures, prints and stores; returns 0, or 2 with one line on stderr."""
     parser = Parser(prog="benchmarks.scaling", description="How the cost of the suite grows with cores, width and weights.")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all, without cores on a GPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
     parser.add_argument("--results", default="results", metavar="DIR")
@@ -108,13 +109,13 @@ def main(words=None):
         stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
         one_core()
         same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
-        lines = []
-        for part in args.parts:
+        for part in args.parts or [part for part in PARTS if part != "cores" or device.type == "cpu"]:
+            lines = []
             for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
                 at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
                 print(f"{part} {method} {x:g}: {value:.4g} {unit}")
-        store(lines, path, COLUMNS, IDENTITY)
+            store(lines, path, COLUMNS, IDENTITY)
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

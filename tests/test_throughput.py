@@ -82,6 +82,28 @@ def test_bad_arguments_of_scaling(words, capsys, tmp_path):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_parts_that_were_measured_stay_when_another_fails(tmp_path, monkeypatch, capsys):
+    def fails(folder, device, rounds):
+        yield "", 1, 2.0, "ms"
+        raise ValueError("no such width")
+    parts = {"cores": lambda *_: [("dense", 1, 3.0, "images/s")], "selection": lambda *_: [("", 10, 1.0, "ms")], "width": fails}
+    monkeypatch.setattr(scaling, "PARTS", parts)
+    monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
+    for device, expected in (("cpu", ["cores", "selection"]), ("cuda", ["selection"])):  # the default
+        monkeypatch.setattr(scaling, "usable_device", torch.device)
+        assert scaling.main(["--results", str(tmp_path), "--device", device]) == 2
+        assert capsys.readouterr().err.splitlines() == ["error: no such width"]
+        rows = rows_of(tmp_path / "performance" / "scaling.csv")
+        assert [row["part"] for row in rows if row["device"] == device] == expected
+
+
+def test_cores_are_not_a_gpus(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "usable_device", torch.device)
+    monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
+    assert scaling.main(["--results", str(tmp_path), "--device", "cuda", "--parts", "cores"]) == 2
+    assert "part cores is measured on the CPU" in capsys.readouterr().err
+
+
 @real
 def test_scaling_of_width_and_selection(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "WIDTHS", (0.25, 0.5))
