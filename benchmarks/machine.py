@@ -1,5 +1,6 @@
 """The machine that a run is made on, and the code: what its row says of them."""
 import ctypes
+import os
 import platform
 import resource
 import subprocess
@@ -48,10 +49,13 @@ def device_name(device):
 
 @cache
 def code_version():
-    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code has it in a file."""
+    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code without git has it in
+    $CODE_VERSION, or in a file."""
     root = Path(__file__).parent.parent
+    if named := os.environ.get("CODE_VERSION", "").strip():
+        return named
     if (root / "code_version").exists():
-        return (root / "code_version").read_text()
+        return (root / "code_version").read_text().strip()
     try:
         def git(*words):
             return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -4,9 +4,9 @@ import csv
 import pytest
 import torch
 
-from benchmarks import data, plan, products, run, training_flops, trajectory
+from benchmarks import data, machine, plan, products, run, training_flops, trajectory
 from benchmarks.grid import Spec
-from benchmarks.machine import numerics
+from benchmarks.machine import code_version, numerics
 from benchmarks.measurements import store
 from benchmarks.overhead import Entrant
 from benchmarks.results import Store
@@ -95,3 +95,17 @@ def test_arithmetic_of_a_precision(arithmetic):
     assert arithmetic() == (False, False, True)
     with pytest.raises(ValueError, match="precision tf32 needs a CUDA device"):
         numerics("tf32", CPU)
+
+
+def test_a_copy_of_the_code_names_its_version(tmp_path, monkeypatch):
+    """Of a folder without git: by the environment, else by its file, else by the package's number."""
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "benchmarks" / "machine.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setenv("CODE_VERSION", " ")
+    version = code_version.__wrapped__  # not the one that is remembered
+    assert version() == "0.1.0"
+    (tmp_path / "code_version").write_text("1234abcdef+\n")
+    assert version() == "1234abcdef+"
+    monkeypatch.setenv("CODE_VERSION", "abcdef1234")
+    assert version() == "abcdef1234"
