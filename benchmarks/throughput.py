@@ -4,8 +4,8 @@ The plain one is what public implementations are made of: torchvision's data set
 in fp32, and a mask for each layer that is multiplied into the weights after the step. The same network, batch, optimiser and sparsity.
 
 - Measured in turns in one process: in every round each loop makes some steps, in a shuffled order; its ratio is to the plain steps of the
-  same round. A row has the rounds' median and quartiles. The first round only warms up. fp32 is fp32 in both (no TF32), and both take
-  cuDNN's deterministic algorithms, as a run does.
+  same round. A row has the rounds' median and quartiles. The first round only warms up. On a GPU the plain loop has what PyTorch has by
+  itself, TF32 and cuDNN's fastest algorithms; the suite's has what its runs have (`machine.numerics`): the same bits every time.
 - On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What they prepare while
   another loop is measured (at most two batches) favours the plain loop.
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
@@ -48,7 +48,7 @@ IDENTITY = "device task loop method sparsity precision workers runs".split()
 class Plain:
     """The plain loop."""
 
-    runs, precision = 1, "fp32"
+    runs, repeatable = 1, False
 
     def __init__(self, spec, folder, device, workers):
         task, _ = settle(spec)
@@ -66,6 +66,7 @@ class Plain:
                       for e in layout.entries]
         self.optimizer = torch.optim.SGD(self.net.parameters(), task.lr, task.momentum, weight_decay=task.weight_decay)
         self.device, self.clip, self.batch_size = device, task.clip, task.batch_size
+        self.precision = plain_precision(device)
 
     def train(self, steps):
         for x, y in islice(self.batches, steps):
@@ -80,8 +81,15 @@ class Plain:
                     weight.mul_(mask)
 
 
+def plain_precision(device):
+    """Of float32 as PyTorch computes it by itself."""
+    return "tf32" if device.type == "cuda" else "fp32"
+
+
 class Suite:
     """The suite's loop: `runs` runs in turns."""
+
+    repeatable = True
 
     def __init__(self, spec, folder, device, runs=1):
         task, options = settle(spec)
@@ -102,6 +110,7 @@ class Suite:
 def train(loop, device, steps):
     """Seconds of so many steps of a loop, with the arithmetic of its precision."""
     numerics(loop.precision, device)
+    torch.backends.cudnn.deterministic = loop.repeatable
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
@@ -167,7 +176,7 @@ def main(words=None):
         workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
         datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
         specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
-        loops = {("plain", "static", "fp32", workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
+        loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
         for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
             for precision, spec in specs.items():
                 loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)

@@ -41,7 +41,7 @@ class Loop:
     batch_size = 1
 
     def __init__(self, device, arithmetic, precision, runs):
-        self.device, self.arithmetic, self.precision, self.runs, self.steps = device, arithmetic, precision, runs, []
+        self.device, self.arithmetic, self.precision, self.runs, self.steps, self.repeatable = device, arithmetic, precision, runs, [], True
         device["reserved"] += 2 ** 20
 
     def train(self, steps):
