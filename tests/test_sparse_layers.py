@@ -79,6 +79,21 @@ def test_a_single_image(products, monkeypatch):
     assert torch.allclose(layer.sampled(layer.pattern, x, delta), layer.sampled(layer.pattern, x[None], delta[None]))
 
 
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("module, shapes", [
+    (nn.Linear(64, 32), [(64, 10), (64, 100), (4, 10), (4, 100), (100,), ()]),
+    (nn.Conv2d(16, 8, 3), [(2, 3, 8, 8), (2, 40, 8, 8), (16, 8), (1, 2, 16, 8, 8), (2, 16, 2, 8), (16, 8, 2)]),
+    (nn.Conv2d(16, 8, 3, 2, groups=2), [(2, 8, 8, 8), (2, 16, 1, 8)])])
+def test_inputs_of_another_shape_are_refused(module, shapes, products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
+    layer, _, _ = sparse(module)
+    for shape in shapes:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"\A[^\n]*\([\d, ]*\)[^\n]*\Z"):
+                layer(torch.randn(shape))
+
+
 def test_not_a_number_stays_one():
     layer, _, _ = sparse(nn.Conv2d(2, 3, 3))
     x = torch.randn(2, 2, 5, 5)

@@ -11,9 +11,9 @@ from methods.sparse.pattern import Pattern, add_product, add_sampled, compiled
 class Grid:
     """Where the pixels of samples lie in flat memory with zeros between them, so that a shifted image is an offset.
 
-    An input (inputs, samples, height, width) becomes stride² phases (every stride-th row and column), each a buffer of `inputs`
-    rows of samples · rows · columns numbers. Kernel position (i, j) is then the buffer of phase (i mod stride, j mod stride) from
-    an offset on, and products run over whole rows: what they compute at the borders is not used.
+    An input (inputs, samples, height, width) becomes one phase for each row and column in a stride (every stride-th from it on), each
+    a buffer of `inputs` rows of samples · rows · columns numbers. Kernel position (i, j) is then the buffer of phase (i mod stride,
+    j mod stride) from an offset on, and products run over whole rows: what they compute at the borders is not used.
     """
 
     def __init__(self, size, module, padding):
@@ -133,6 +133,9 @@ class SparseConv2d(SparseLayer):
         return (loops.Connections if loops else Pattern)(keys, self.shape, self.groups)
 
     def apply(self, x, values, bias):
+        inputs = self.shape[1] * self.groups
+        if x.dim() not in (3, 4) or x.shape[-3] != inputs:
+            raise ValueError(f"a convolution of {inputs} channels got {tuple(x.shape)}")
         if x.dim() == 3:
             return self.apply(x[None], values, bias)[0]
         x, grid = self.on_grid(x)
@@ -157,5 +160,8 @@ class SparseConv2d(SparseLayer):
         if module.padding_mode != "zeros":
             x, padding = F.pad(x, padding, mode=module.padding_mode), [0] * 4
         if x.shape[2:] not in self.grids:
-            self.grids[x.shape[2:]] = Grid(x.shape[2:], module, padding)
+            grid = Grid(x.shape[2:], module, padding)
+            if min(grid.output) < 1:
+                raise ValueError(f"a convolution with a kernel of {module.kernel_size} got images of {tuple(x.shape[2:])}: too small")
+            self.grids[x.shape[2:]] = grid
         return x, self.grids[x.shape[2:]]

@@ -118,6 +118,8 @@ class SparseLinear(SparseLayer):
     """y (..., outputs) of x (..., inputs)."""
 
     def apply(self, x, values, bias):
+        if x.shape[-1:] != self.shape[1:]:
+            raise ValueError(f"a linear layer of {self.shape[1]} inputs got {tuple(x.shape)}")
         return Matmul.apply(x.reshape(-1, x.shape[-1]), values, bias, self.pattern).view(*x.shape[:-1], self.shape[0])
 
     def plain(self, x, weight):
