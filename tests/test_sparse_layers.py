@@ -1,4 +1,6 @@
 """Sparse layers: outputs and gradients against torch's dense layers; keys of connections as edges."""
+import copy
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -92,6 +94,37 @@ def test_inputs_of_another_shape_are_refused(module, shapes, products, monkeypat
         for _ in range(2):
             with pytest.raises(ValueError, match=r"\A[^\n]*\([\d, ]*\)[^\n]*\Z"):
                 layer(torch.randn(shape))
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("module, shape", [
+    (nn.Linear(6, 4), (70, 6)), (nn.Linear(6, 4), (5, 6)), (nn.Linear(6, 4), (6,)), (nn.Linear(6, 4), (3, 5, 6)),
+    (nn.Conv2d(2, 3, 1), (1, 2, 4, 4)), (nn.Conv2d(2, 3, 3), (2, 2, 4, 4)), (nn.Conv2d(2, 3, 1), (0, 2, 4, 4)),
+    (nn.Conv2d(2, 3, 1), (2, 4, 4))])
+def test_an_output_is_changed_in_place(module, shape, products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
+    layer, _, _ = sparse(copy.deepcopy(module).double())
+    x, found = torch.randn(shape, dtype=torch.float64, requires_grad=True), []
+    for changed in (lambda y: torch.relu(y), lambda y: y.relu_()):
+        y = changed(layer(x))
+        found.append((y, *torch.autograd.grad((y * y).sum(), (x, layer.values, layer.module.bias))))
+    assert all(map(torch.equal, *found))
+
+
+def test_threads_may_change_between_the_passes():
+    layer, _, weight = sparse(nn.Linear(60, 40))
+    x = torch.randn(70, 60)
+    try:
+        for before, after in ((1, 2), (2, 1)):
+            torch.set_num_threads(before)
+            y, layer.values.grad = layer(x), None
+            torch.set_num_threads(after)
+            y.sum().backward()
+            expected = x.sum(0).expand(40, -1)[weight.detach() != 0]
+            assert torch.allclose(layer.values.grad, expected, atol=1e-4)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_not_a_number_stays_one():

@@ -90,7 +90,8 @@ class Convolution(torch.autograd.Function):
         shifted, room = grid.shifted(x, matrices), x.new_zeros(outputs, len(x) * grid.area)
         for number, (k, matrix) in enumerate(matrices):
             add_product(room, matrix, grid.view(shifted, k, x.shape[1]), fresh=number == 0)
-        y = room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1).contiguous()
+        y = room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1)
+        y = y.clone(memory_format=torch.contiguous_format)  # a view could not be changed in place outside
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod

@@ -6,49 +6,59 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from methods.sparse.pattern import Pattern, add_sampled, loops_for, numpy
+from methods.sparse.pattern import Pattern, add_sampled, compiled, loops_for, numpy
 
 TRIALS = 4  # how often each form of a layer is timed
 
 
 class Matmul(torch.autograd.Function):
-    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs,) or None; the gradient at the values is computed for
-    these alone. On one core by loops over the connections (loops.py); elsewhere by CSR products over features, (features, rows), whose
-    result is a transposed view, so that between sparse layers nothing is transposed.
-    """
+    """y (outputs, rows) of x (rows, inputs), values (nnz,) and bias (outputs,) or None, as CSR products over features: on any device.
+    The gradient at the values is computed for these alone. Between sparse layers nothing is transposed in memory."""
 
     @staticmethod
     def forward(ctx, x, values, bias, pattern):
         ctx.save_for_backward(x, values)
         ctx.pattern = pattern
-        if loops := loops_for(x):
-            y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
-            loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y,
-                                              *buffers(x, x.shape[1], loops.PART))))
-            return y
         y = pattern.product(values, x.t().contiguous())
-        return (y if bias is None else y.add_(bias[:, None])).t()
+        return y if bias is None else y.add_(bias[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, delta):
         (x, values), pattern, (input, _, bias, _) = ctx.saved_tensors, ctx.pattern, ctx.needs_input_grad
-        if loops_for(x):
-            return *gradients(x, delta, values, pattern, input, bias), None
-        columns = delta.t().contiguous()
-        back = pattern.transposed_product(values.index_select(0, pattern.order_t), columns).t() if input else None
-        return back, sampled_csr(pattern, x, columns), columns.sum(1) if bias else None, None
+        delta = delta.contiguous()
+        back = pattern.transposed_product(values.index_select(0, pattern.order_t), delta).t() if input else None
+        return back, sampled_csr(pattern, x, delta), delta.sum(1) if bias else None, None
+
+
+class LoopMatmul(torch.autograd.Function):
+    """y (rows, outputs) of the same, on one core, by loops over the connections (loops.py)."""
+
+    @staticmethod
+    def forward(ctx, x, values, bias, pattern):
+        ctx.save_for_backward(x, values)
+        ctx.pattern, loops = pattern, compiled("loops")
+        y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
+        loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y,
+                                          *buffers(x, x.shape[1], loops.PART))))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, delta):
+        (x, values), (input, _, bias, _) = ctx.saved_tensors, ctx.needs_input_grad
+        return *gradients(x, delta, values, ctx.pattern, input, bias), None
 
 
 def buffers(x, *features):
     """Room for a block of rows of so many features, each."""
-    return [x.new_empty(number * loops_for(x).block_of.py_func(x)) for number in features]
+    return [x.new_empty(number * compiled("loops").block_of.py_func(x)) for number in features]
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
     """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
-    loops = loops_for(x)
+    loops = compiled("loops")
     loops.linear_backward(*map(numpy, (x.contiguous(), delta.contiguous(), values, pattern.order_t, pattern.starts_t[0], pattern.columns_t,
                                        back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
     return back if input else None, gradient, sums if bias else None
@@ -120,7 +130,12 @@ class SparseLinear(SparseLayer):
     def apply(self, x, values, bias):
         if x.shape[-1:] != self.shape[1:]:
             raise ValueError(f"a linear layer of {self.shape[1]} inputs got {tuple(x.shape)}")
-        return Matmul.apply(x.reshape(-1, x.shape[-1]), values, bias, self.pattern).view(*x.shape[:-1], self.shape[0])
+        rows = x.reshape(-1, x.shape[-1])
+        if loops_for(rows):
+            y = LoopMatmul.apply(rows, values, bias, self.pattern)
+        else:  # the view is made out here, because torch lets nothing in place happen to one that a Function returns
+            y = Matmul.apply(rows, values, bias, self.pattern).t()
+        return y.view(*x.shape[:-1], self.shape[0])
 
     def plain(self, x, weight):
         return F.linear(x, weight, self.module.bias)
