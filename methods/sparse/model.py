@@ -84,7 +84,7 @@ class AlwaysSparse(SparseModel):
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these weights (nnz,) at its connections."""
-        for values, layers in zip(weights.split(self.counts), self.layers):
+        for values, layers in zip(weights.contiguous().split(self.counts), self.layers):
             for layer in layers:
                 layer.values = values
         try:

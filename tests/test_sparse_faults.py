@@ -1,0 +1,17 @@
+"""Sparse storage where a pass, a network or a checkpoint is not what was expected: it computes what the masked form does, or refuses."""
+import pytest
+import torch
+from torch import nn
+
+from methods import SparseModel
+
+
+def mlp(**options):
+    return SparseModel(nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), "static", 0.5, storage="sparse", **options)
+
+
+@pytest.mark.parametrize("build, shape", [(lambda: nn.Linear(64, 32), (64, 64)), (lambda: nn.Conv2d(8, 8, 3), (2, 8, 6, 6))])
+def test_weights_that_are_not_contiguous(build, shape):
+    model, x = SparseModel(build(), "static", 0.5, storage="sparse"), torch.randn(shape)
+    weights = model.theta.detach()
+    assert torch.equal(model.apply_weights(weights, x), model.apply_weights(torch.stack([weights, 0 * weights], 1)[:, 0], x))
