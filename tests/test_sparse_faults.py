@@ -15,3 +15,17 @@ def test_weights_that_are_not_contiguous(build, shape):
     model, x = SparseModel(build(), "static", 0.5, storage="sparse"), torch.randn(shape)
     weights = model.theta.detach()
     assert torch.equal(model.apply_weights(weights, x), model.apply_weights(torch.stack([weights, 0 * weights], 1)[:, 0], x))
+
+
+def test_biases_of_a_tied_weight_are_drawn_in_order():
+    layers = [nn.Linear(50, 50) for _ in range(12)]
+    for layer in layers[1:]:
+        layer.weight = layers[0].weight
+    layers[5].bias = layers[4].bias
+    model = SparseModel(nn.Sequential(*layers), "static", 0.5, storage="sparse")
+    torch.manual_seed(1)
+    model.initialise()
+    torch.manual_seed(1)
+    torch.rand(len(model.theta))
+    for layer in layers[:5] + layers[6:]:
+        assert torch.equal(layer.bias > 0, 2 * torch.rand(50) - 1 > 0)

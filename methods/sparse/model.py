@@ -174,7 +174,7 @@ class AlwaysSparse(SparseModel):
             rows = keys // entry.fan_in
             bounds = (3 / torch.bincount(rows, minlength=entry.shape[0]).clamp_min(1)).sqrt().to(self.theta.dtype)
             draws.append((2 * torch.rand_like(bounds[rows]) - 1) * bounds[rows])
-            for bias in {module.bias for module in users} - {None}:
+            for bias in dict.fromkeys(module.bias for module in users if module.bias is not None):  # a set has another order every time
                 bias.copy_((2 * torch.rand_like(bounds) - 1) * bounds)
         self.theta.copy_(torch.cat(draws))
 
