@@ -29,3 +29,14 @@ def test_biases_of_a_tied_weight_are_drawn_in_order():
     torch.rand(len(model.theta))
     for layer in layers[:5] + layers[6:]:
         assert torch.equal(layer.bias > 0, 2 * torch.rand(50) - 1 > 0)
+
+
+def test_a_weight_with_different_groups_is_refused():
+    def net():
+        first, second = nn.Conv2d(4, 8, 3, bias=False), nn.Conv2d(8, 8, 3, groups=2, bias=False)
+        second.weight = first.weight
+        return nn.Sequential(first, second, nn.Flatten(), nn.Linear(8 * 25, 10))
+    with pytest.raises(ValueError, match=r"\A0.weight [^\n]*groups[^\n]*\Z"):
+        SparseModel(net(), "static", 0.5, storage="sparse")
+    model, x = SparseModel(net(), "static", 0.5, skip=["0.weight"], storage="sparse"), torch.randn(2, 4, 9, 9)
+    torch.testing.assert_close(model(x), model.export()(x))

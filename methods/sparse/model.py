@@ -45,6 +45,9 @@ class AlwaysSparse(SparseModel):
             if not all(type(module) in LAYERS for module in users):
                 raise ValueError(f"sparse storage holds Linear and Conv2d layers, not the {type(users[0]).__name__} {entry.name}; "
                                  "skip=[its name] leaves it dense")
+            if len({getattr(module, "groups", 1) for module in users}) > 1:
+                raise ValueError(f"{entry.name} is the weight of convolutions with different groups, whose connections are not the same; "
+                                 "skip=[its name] leaves it dense")
         weights = [net.get_parameter(entry.name).detach() for entry in self.layout.entries]
         if weights[0].element_size() < 4:
             raise ValueError(f"sparse storage computes in float32 or float64, not {weights[0].dtype}")
