@@ -40,3 +40,37 @@ def test_a_weight_with_different_groups_is_refused():
         SparseModel(net(), "static", 0.5, storage="sparse")
     model, x = SparseModel(net(), "static", 0.5, skip=["0.weight"], storage="sparse"), torch.randn(2, 4, 9, 9)
     torch.testing.assert_close(model(x), model.export()(x))
+
+
+class Two(nn.Module):
+    """Passes one layer or the other, and fails after the first where it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(60, 60), nn.Linear(60, 60)
+
+    def forward(self, x, a=True, b=True, fails=False):
+        x = self.a(x) if a else x
+        if fails:
+            raise RuntimeError("broken")
+        return self.b(x) if b else x
+
+
+def test_a_layer_that_was_not_passed_is_not_decided(capsys):
+    model, x = SparseModel(Two(), "static", 0.5, storage="auto"), torch.randn(4, 60)
+
+    def undecided():
+        return [name[0] for name, (form, *_) in model.forms().items() if form == "undecided"]
+    with pytest.raises(RuntimeError, match="broken"):
+        model(x, fails=True)
+    assert undecided() == ["b"] and model.chosen.tolist() == [-1, -1] and not capsys.readouterr().err
+    for _ in range(2):
+        model(x, b=False)
+    assert undecided() == ["b"] and model.chosen.tolist()[1] == -1 and capsys.readouterr().err.count("storage auto") == 1
+    again = SparseModel(Two(), "static", 0.5, storage="auto")
+    again.load_state_dict(model.state_dict())
+    for model in (model, again):
+        for _ in range(2):
+            model(x, a=False)
+        assert not undecided() and -1 not in model.chosen.tolist() and capsys.readouterr().err.count("storage auto") == 1
+        torch.testing.assert_close(model(x), model.export()(x))

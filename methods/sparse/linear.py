@@ -83,7 +83,7 @@ class SparseLayer:
     """The forward of `module` with `values` (nnz,), which the model gives it for each pass, at the places `keys` of its weight.
 
     shape: that of the weight. dense: False computes with the connections alone, True with a dense weight that is made for each pass
-    (small layers are faster so), None with what turns out to be faster at the first training pass.
+    (small layers are faster so), None with what turns out to be faster at its first training pass.
     """
 
     def __init__(self, module, shape, dense=False):

@@ -22,7 +22,7 @@ class AlwaysSparse(SparseModel):
     drawn here, with torch's global generator, as edges. A network built under `torch.device("meta")` gives shapes alone: its dense
     weights never exist, and its connections are initialised by the active inputs of their neuron (option init=sparse).
 
-    storage="auto" times each layer once, at the first training pass, with its connections alone and with a dense weight made for the
+    storage="auto" times each layer once, at its first training pass, with its connections alone and with a dense weight made for the
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
 
     As the masked storage, number for number, given the same draws (first graph, growth of SET, noise on the drop score), except: an
@@ -65,9 +65,9 @@ class AlwaysSparse(SparseModel):
         dense = {"sparse": False, "auto": None}[storage]
         self.layers = [[LAYERS[type(module)](module, entry.shape, dense) for module in users]
                        for entry, users in zip(self.layout.entries, self.users)]
-        self.undecided = dense is None
+        self.undecided = sum(map(len, self.users)) if dense is None else 0
         if self.undecided:  # 1: dense, 0: not, -1: not known yet
-            self.register_buffer("chosen", torch.full((sum(map(len, self.users)),), -1, dtype=torch.int8, device=device))
+            self.register_buffer("chosen", torch.full((self.undecided,), -1, dtype=torch.int8, device=device))
         self.connect(keys)
         if not shapes:
             self.theta.data = torch.cat([e.turn(w).movedim(1, -1).reshape(-1)[k] for e, w, k
@@ -91,13 +91,14 @@ class AlwaysSparse(SparseModel):
             for layer in layers:
                 layer.values = values
         try:
-            return self.net(*args, **kwargs)
+            output = self.net(*args, **kwargs)
         finally:
             for layers in self.layers:
                 for layer in layers:
                     layer.values = None
-            if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
-                self.decide()
+        if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
+            self.decide()
+        return output
 
     def local(self, keys):
         """Sorted keys as a list with the places within each layer."""
@@ -116,12 +117,14 @@ class AlwaysSparse(SparseModel):
                 layer.keys, layer.pattern = None if layer.dense is False else k, pattern
 
     def decide(self):
-        """Each layer that was passed with gradients has been timed: it keeps what its form needs, and the user is told."""
+        """Each layer that was passed with gradients has been timed: it keeps what its form needs, and the user is told. The others
+        compute sparse until they are."""
         layers = [layer for layers in self.layers for layer in layers]
-        for layer in layers:
-            layer.dense = bool(layer.dense)
-        self.chosen.copy_(torch.tensor([layer.dense for layer in layers]))
-        self.undecided = False
+        missing = sum(layer.dense is None for layer in layers)
+        if missing == self.undecided:
+            return
+        self.undecided = missing
+        self.chosen.copy_(torch.tensor([-1 if layer.dense is None else layer.dense for layer in layers]))
         self.connect(self.method.keys)
         dense = [f"{name} ({1e3 * b:.2g} ms, sparse {1e3 * a:.2g})" for name, (form, a, b) in self.forms().items() if form == "dense"]
         print(f"storage auto: {len(layers) - len(dense)} of {len(layers)} layers compute sparse" + "; faster dense: " * bool(dense)
@@ -221,7 +224,7 @@ def _reconnect(model, _):
     chosen = model.chosen.tolist() if hasattr(model, "chosen") else ()
     for layer, dense in zip((layer for layers in model.layers for layer in layers), chosen):
         layer.dense = None if dense < 0 else bool(dense)
-    model.undecided = -1 in chosen
+    model.undecided = sum(dense < 0 for dense in chosen)
     model.connect(model.method.keys)
 
 
