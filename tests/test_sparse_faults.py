@@ -1,9 +1,14 @@
 """Sparse storage where a pass, a network or a checkpoint is not what was expected: it computes what the masked form does, or refuses."""
+import copy
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from methods import SparseModel
+from methods.sparse import planes
+from methods.sparse.conv import Grid
 
 
 def mlp(**options):
@@ -74,3 +79,41 @@ def test_a_layer_that_was_not_passed_is_not_decided(capsys):
             model(x, a=False)
         assert not undecided() and -1 not in model.chosen.tolist() and capsys.readouterr().err.count("storage auto") == 1
         torch.testing.assert_close(model(x), model.export()(x))
+
+
+class Waiting(nn.Module):
+    """Lets another pass happen in the middle of the first one."""
+
+    meanwhile = None
+
+    def forward(self, x):
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            thread = threading.Thread(target=meanwhile)
+            thread.start(), thread.join()
+        return x
+
+
+def test_threads_pass_the_same_model():
+    model = SparseModel(nn.Sequential(nn.Conv2d(4, 8, 3), Waiting(), nn.Conv2d(8, 8, 3)), "static", 0.5, storage="sparse").eval()
+    x, other = torch.randn(2, 4, 9, 9), torch.randn(3, 4, 12, 8)
+    expected, found = [model(x), model(other)], []
+    model.net[1].meanwhile = lambda: found.append(model(other))
+    assert torch.equal(model(x), expected[0]) and torch.equal(found[0], expected[1])
+    assert not any(layer.given for layers in model.layers for layer in layers)
+
+
+def test_places_of_one_geometry_while_another_thread_asks_for_another():
+    module = nn.Conv2d(4, 8, 3)
+    connections = planes.Connections(torch.arange(0, 288, 3), module.weight.shape)
+    first, other = (planes.Planes(torch.empty(2, 4, n, n), connections, Grid((n, n), module, [0] * 4)) for n in (6, 12))
+    expected = connections.places(first)
+
+    class Interrupted(planes.Planes):
+        def __eq__(self, last):
+            same = vars(self) == vars(last)
+            connections.places(other)
+            return same
+    again = copy.copy(first)
+    again.__class__ = Interrupted
+    assert all(map(torch.equal, connections.places(again), expected))

@@ -1,6 +1,7 @@
 """Sparse linear layers."""
 import time
 from math import prod
+from threading import get_ident
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -80,7 +81,8 @@ def sampled(pattern, x, delta):
 
 
 class SparseLayer:
-    """The forward of `module` with `values` (nnz,), which the model gives it for each pass, at the places `keys` of its weight.
+    """The forward of `module` with `values` (nnz,), which the model gives it for each pass, at the places `keys` of its weight. Each
+    thread has its own.
 
     shape: that of the weight. dense: False computes with the connections alone, True with a dense weight that is made for each pass
     (small layers are faster so), None with what turns out to be faster at its first training pass.
@@ -88,11 +90,23 @@ class SparseLayer:
 
     def __init__(self, module, shape, dense=False):
         self.module, self.shape, self.groups, self.dense = module, tuple(shape), getattr(module, "groups", 1), dense
-        self.keys = self.pattern = self.values = None
-        self.seconds = ()
+        self.keys = self.pattern = None
+        self.seconds, self.given = (), {}
 
     def __getstate__(self):
-        return {**vars(self), "pattern": None}
+        return {**vars(self), "pattern": None, "given": {}}
+
+    @property
+    def values(self):
+        return self.given.get(get_ident())
+
+    @values.setter
+    def values(self, values):
+        self.given[get_ident()] = values
+
+    @values.deleter
+    def values(self):
+        self.given.pop(get_ident(), None)
 
     def pattern_of(self, keys):
         return Pattern(keys, self.shape, self.groups)

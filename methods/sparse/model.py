@@ -95,7 +95,7 @@ class AlwaysSparse(SparseModel):
         finally:
             for layers in self.layers:
                 for layer in layers:
-                    layer.values = None
+                    del layer.values
         if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
             self.decide()
         return output

@@ -30,15 +30,16 @@ class Connections:
     def places(self, planes):
         """Where the runs of the connections begin. Forward: that of input pixels (nnz,). Backward, connections by the plane of their
         input: its bounds (planes of inputs + 1,), their order (nnz,), and the run of output pixels of each (nnz,)."""
-        if self.last[0] != planes:
+        last = self.last  # which another thread may replace meanwhile
+        if last[0] != planes:
             grid = planes.grid
             shifts = torch.tensor([shift for _, shift in grid.views])[self.position]
             line = torch.tensor([i * grid.stride[1] + j for (i, j), _ in grid.views])[self.position] * planes.inputs + self.channel
             order = torch.argsort(line, stable=True)
             run = line // planes.inputs * planes.phase + self.channel * planes.plane + shifts
             back = (planes.room + self.row * planes.plane - shifts)[order]
-            self.last = planes, (run.int(), _starts(line, planes.inputs * planes.phases), order.int(), back.int())
-        return self.last[1]
+            last = self.last = planes, (run.int(), _starts(line, planes.inputs * planes.phases), order.int(), back.int())
+        return last[1]
 
 
 def _starts(lines, count):
