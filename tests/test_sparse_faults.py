@@ -5,8 +5,9 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
-from methods import SparseModel
+from methods import SparseModel, Training
 from methods.sparse import planes
 from methods.sparse.conv import Grid
 
@@ -117,3 +118,38 @@ def test_places_of_one_geometry_while_another_thread_asks_for_another():
     again = copy.copy(first)
     again.__class__ = Interrupted
     assert all(map(torch.equal, connections.places(again), expected))
+
+
+class Named(nn.Module):
+    """Names what it gives to its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(2, 4, 3, padding=1), nn.Linear(6, 5)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(input=x)
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("method", ["rigl", "gse_uniform"])
+def test_an_input_given_by_its_name(method):
+    model = SparseModel(Named(), method, 0.5, storage="sparse", interval=1)
+    batch = torch.randn(4, 2, 6, 6), torch.randint(120, (4,))
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, batches=lambda n: [batch] * n)
+    run.start()
+    keys = model.method.keys
+    cross_entropy(model(batch[0]), batch[1]).backward()
+    run.update(batch)
+    assert not torch.equal(keys, model.method.keys)
+
+
+def test_half_precision_is_refused():
+    model, x = mlp(), torch.randn(4, 64)
+    y = model(x)
+    for convert in (model.bfloat16, model.half, lambda: model.to(torch.float16)):
+        with pytest.raises(ValueError, match="sparse storage computes in float32 or float64, not torch.*16"):
+            convert()
+    assert torch.equal(model(x), y)
+    assert torch.equal(model.double()(x.double()), model.to("cpu")(x.double())) and model.share_memory().theta.is_shared()

@@ -225,14 +225,14 @@ def watch(run, batches, add):
         raise ValueError(f"{run.method.name} passes the training batch once more: call update((x, y))")
 
     def hook(i, layer):
-        def forward(module, args, output):
+        def forward(module, args, named, output):
             if not output.requires_grad:
                 return
-            x = args[0].detach().to(run.theta.dtype)
+            x = (args[0] if args else named["input"]).detach().to(run.theta.dtype)
             output.register_hook(lambda delta: add(i, layer, x, delta.to(x.dtype)))
         return forward
 
-    hooks = [layer.module.register_forward_hook(hook(i, layer)) for i, layers in enumerate(run.model.layers) for layer in layers]
+    hooks = [layer.module.register_forward_hook(hook(i, layer), with_kwargs=True) for i, layers in enumerate(run.model.layers) for layer in layers]
     try:
         run.gradient(run.theta, batches)
     finally:

@@ -111,8 +111,8 @@ class SparseLayer:
     def pattern_of(self, keys):
         return Pattern(keys, self.shape, self.groups)
 
-    def __call__(self, x):
-        x = x.to(self.values.dtype)
+    def __call__(self, input):
+        x = input.to(self.values.dtype)
         if self.dense is None and self.module.training and torch.is_grad_enabled():
             self.measure(x)
         return (self.by_weight if self.dense else self.by_connections)(x, self.values)

@@ -49,8 +49,7 @@ class AlwaysSparse(SparseModel):
                 raise ValueError(f"{entry.name} is the weight of convolutions with different groups, whose connections are not the same; "
                                  "skip=[its name] leaves it dense")
         weights = [net.get_parameter(entry.name).detach() for entry in self.layout.entries]
-        if weights[0].element_size() < 4:
-            raise ValueError(f"sparse storage computes in float32 or float64, not {weights[0].dtype}")
+        refuse_half(weights[0])
         for name, parameter in net.named_parameters():
             if not (parameter.is_meta or torch.isfinite(parameter).all()):
                 raise ValueError(f"the network's weights contain NaN or infinity: {name}")
@@ -207,8 +206,9 @@ class AlwaysSparse(SparseModel):
         super().__setstate__(state)
         self.connect(self.method.keys)  # whose index depends on the device, and on what is installed
 
-    def _apply(self, *args, **options):
-        super()._apply(*args, **options)
+    def _apply(self, fn, *args, **options):
+        refuse_half(fn(self.theta.new_zeros(())))
+        super()._apply(fn, *args, **options)
         self.connect(self.method.keys)
         return self
 
@@ -218,6 +218,12 @@ class AlwaysSparse(SparseModel):
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.method.keys = torch.zeros_like(keys, device=self.theta.device)
         super()._load_from_state_dict(state, prefix, *args)
+
+
+def refuse_half(weight):
+    """Raises ValueError for weights of 16 bits."""
+    if weight.element_size() < 4:
+        raise ValueError(f"sparse storage computes in float32 or float64, not {weight.dtype}")
 
 
 def _reconnect(model, _):
