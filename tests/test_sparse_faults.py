@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods import SparseModel, Training
-from methods.sparse import planes
+from methods.sparse import growth, planes
 from methods.sparse.conv import Grid
 
 
@@ -153,3 +153,13 @@ def test_half_precision_is_refused():
             convert()
     assert torch.equal(model(x), y)
     assert torch.equal(model.double()(x.double()), model.to("cpu")(x.double())) and model.share_memory().theta.is_shared()
+
+
+@pytest.mark.parametrize("method", ["static", "set", "srigl", "gse_uniform"])
+def test_several_processes_are_refused(method, monkeypatch):
+    model = SparseModel(nn.Linear(64, 32), method, 0.5, storage="sparse")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1)
+    monkeypatch.setattr(growth, "processes", lambda: 2)
+    for action in (run.start, mlp):
+        with pytest.raises(ValueError, match=r"\Astorage=sparse trains in one process only\Z"):
+            action()

@@ -15,6 +15,12 @@ from methods.sparse.edges import contains, distinct, merged, none, pairs
 from methods.training import processes
 
 
+def refuse_processes():
+    """Raises ValueError where several processes train together: each would have a graph of its own."""
+    if processes() > 1:
+        raise ValueError("storage=sparse trains in one process only")
+
+
 class Stored:
     """A method whose connections are `keys` (nnz,), sorted int64 places in the layout; `mask` (nnz,) is theirs, all ones."""
 
@@ -37,7 +43,7 @@ class Stored:
         return theta
 
     def start(self, run, cycle):
-        pass  # the connections were drawn with the model
+        refuse_processes()  # the connections were drawn with the model
 
 
 class SparseStatic(Stored, dynamic.Static):
@@ -48,8 +54,7 @@ class Dynamic(Stored):
     """Connections that change every `interval` steps."""
 
     def start(self, run, cycle):
-        if processes() > 1:
-            raise ValueError("storage=sparse grows connections in one process only")
+        super().start(run, cycle)
         if self.scope == "global" and sum(self.counts) < self.budget and self.update_end * run.total_steps < self.interval:
             # no update will fill what er_gse's first graph lacks of the budget
             if self.init != "sparse":

@@ -29,14 +29,16 @@ class AlwaysSparse(SparseModel):
     update's clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a
     second time; GSE draws other candidates in grouped convolutions.
 
-    Raises ValueError, in one line, for methods that need dense weights and for layers other than Linear and Conv2d, which `skip`
-    leaves dense. So it must the layers whose weight another module reads (nn.TransformerEncoderLayer does, in evaluation).
+    Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
+    than Linear and Conv2d, which `skip` leaves dense. So it must the layers whose weight another module reads
+    (nn.TransformerEncoderLayer does, in evaluation).
     """
 
     def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="sparse", **options):
         nn.Module.__init__(self)
         from methods import get
-        from methods.sparse.growth import of
+        from methods.sparse.growth import of, refuse_processes
+        refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
         if not isinstance(net, nn.Module):
             raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
         self.layout = Layout(net, skip)
