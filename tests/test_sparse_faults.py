@@ -163,3 +163,18 @@ def test_several_processes_are_refused(method, monkeypatch):
     for action in (run.start, mlp):
         with pytest.raises(ValueError, match=r"\Astorage=sparse trains in one process only\Z"):
             action()
+
+
+def test_a_checkpoint_of_another_width_is_refused():
+    def made(*widths):
+        layers = [nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:])]
+        return SparseModel(nn.Sequential(*layers), "static", 0.5, storage="sparse")
+    model, x = made(20, 30, 10), torch.randn(4, 20)
+    y = model(x)
+    for other in (made(20, 60, 10), made(20, 15, 20, 10), made(30, 20, 15)):
+        with pytest.raises(ValueError, match=r"\Athe checkpoint is of a network[^\n]*\Z"):
+            model.load_state_dict(other.state_dict())
+        assert torch.equal(model(x), y)
+    other = made(20, 30, 10)
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(model(x), other(x))

@@ -59,6 +59,8 @@ class AlwaysSparse(SparseModel):
         device = torch.device("cpu") if shapes else weights[0].device
         self.method = of(get(method))(self.layout, sparsity, **options).to(device)
         self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
+        # a checkpoint's theta and keys say nothing of the network that they are for
+        self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
         keys = self.method.draw(self.bounds).to(device)
         self.rounded_to = self.dense_gradient = None
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
@@ -215,7 +217,9 @@ class AlwaysSparse(SparseModel):
         return self
 
     def _load_from_state_dict(self, state, prefix, *args):
-        keys = state.get(f"{prefix}method.keys")
+        keys, shapes = state.get(f"{prefix}method.keys"), state.get(f"{prefix}shapes")
+        if shapes is not None and shapes.tolist() != self.shapes.tolist():
+            raise ValueError("the checkpoint is of a network with other layers, or other widths")
         if keys is not None and keys.shape != self.method.keys.shape:
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.method.keys = torch.zeros_like(keys, device=self.theta.device)
