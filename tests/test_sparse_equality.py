@@ -48,7 +48,13 @@ def convolutional():
                          nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)).double()
 
 
-INPUTS = {mlp: (30,), convolutional: (3, 8, 8)}
+def uneven():
+    """Its small layers cannot take what er_gse gives them: the first graph lacks some of the budget."""
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(32, 10)).double()
+
+
+INPUTS = {mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
 
 
 def pair(build, method, sparsity=0.8, masked_training=Training, sparse_training=SameDraws, **options):
@@ -118,6 +124,18 @@ def test_choices_of_drop_and_grow(method, options, same_growth):
     for run in (sparse, masked):
         train(run, batches, 25)
     same(sparse, masked)
+
+
+@pytest.mark.parametrize("method", ["gse_uniform", "gse_graest"])
+@pytest.mark.parametrize("sparsity", [0.5, 0.6])
+def test_more_grows_than_the_budget_has_room_for(sparsity, method):
+    sparse, masked, batches = pair(uneven, method, sparsity, interval=1, update_end=0.9, drop_fraction=1.0, gamma=20.0, scope="global",
+                                   allocation="er_gse")
+    assert len(sparse.method.keys) < sparse.method.budget
+    for run in (sparse, masked):
+        train(run, batches, 12)
+    same(sparse, masked)
+    assert len(sparse.method.keys) == sparse.method.budget
 
 
 def test_static_and_other_optimisers():

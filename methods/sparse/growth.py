@@ -162,7 +162,9 @@ class Explore(Dynamic):
             grown = [min(max(target - len(keys), 0), sum(new))]
             after = [min(self.budget, len(keys) + grown[0])]
         chosen = keep_each(score, grown, sizes)
-        survivors = keep_each(self.magnitude(run), [m - g for m, g in zip(after, grown)], active)
+        if sum(grown) > sum(after):  # more than the budget has room for: the first of them, as in the masked form
+            chosen[chosen.nonzero().flatten()[sum(after):]] = False
+        survivors = keep_each(self.magnitude(run), [max(m - g, 0) for m, g in zip(after, grown)], active)
         candidates = torch.cat([c + first for c, first in zip(candidates, model.bounds)])
         model.rewire(run.optimizer, merged(keys[survivors], candidates[chosen]), survivors)
 
