@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
@@ -58,7 +59,7 @@ def state_bytes(trainer):
     tensors = [*model.parameters(), *model.buffers()]
     tensors += [value for state in trainer.optimizer.state.values() for value in state.values()]
     for layer in (layer for layers in getattr(model, "layers", ()) for layer in layers):
-        tensors += [layer.keys, *(vars(layer.pattern).values() if layer.pattern else ())]
+        tensors += [layer.keys, *tree_leaves([*vars(layer.pattern).values()] if layer.pattern else ())]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if torch.is_tensor(t)}
     return sum(p.nbytes for p in model.parameters()), sum(storages.values())
 

@@ -1,10 +1,14 @@
 """The bookkeeping of the measurements of sparse storage, on digits. No time is tested."""
 import csv
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks import sparse_growth, sparse_speed, sparse_training
 from benchmarks.results import write_table
+from methods import SparseModel
 
 SMALL = ["--widths", "0.0625", "--rounds", "1", "--device", "cpu"]
 
@@ -39,9 +43,20 @@ def test_steps(tmp_path):
     assert len(again) == 6 and [row["step_ms"] for row in again].count("-1") == 1
 
 
-def test_peak_is_of_what_is_allocated_at_one_time():
-    import torch
+def test_state_holds_what_a_convolution_keeps():
+    model = SparseModel(nn.Conv2d(64, 64, 3), "static", 0.9, storage="sparse")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    made = SimpleNamespace(model=model, optimizer=optimizer)
+    before = sum(sparse_speed.state_bytes(made))
+    model(torch.randn(1, 64, 6, 6)).sum().backward()
+    kept = model.layers[0][0].pattern.last[1]
+    assert sum(sparse_speed.state_bytes(made)) - before == sum(t.nbytes for t in kept) > 12 * len(model.theta)
+    optimizer.step()
+    # keys in 8 bytes; a weight, its gradient, its momentum and three places in 4, besides 64 biases and where rows begin
+    assert sum(sparse_speed.state_bytes(made)) == pytest.approx(32 * len(model.theta), rel=0.02)
 
+
+def test_peak_is_of_what_is_allocated_at_one_time():
     def work():
         for _ in range(3):
             a = torch.empty(1000)

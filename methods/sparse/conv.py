@@ -129,9 +129,9 @@ class SparseConv2d(SparseLayer):
         super().__init__(*args)
         self.grids = {}
 
-    def pattern_of(self, keys):
+    def pattern_of(self, keys, first=0):
         loops = compiled("planes") if keys.device.type == "cpu" else None
-        return (loops.Connections if loops else Pattern)(keys, self.shape, self.groups)
+        return loops.Connections(keys, self.shape, self.groups, first) if loops else super().pattern_of(keys, first)
 
     def apply(self, x, values, bias):
         inputs = self.shape[1] * self.groups

@@ -108,8 +108,9 @@ class SparseLayer:
     def values(self):
         self.given.pop(get_ident(), None)
 
-    def pattern_of(self, keys):
-        return Pattern(keys, self.shape, self.groups)
+    def pattern_of(self, keys, first=0):
+        """The index of the connections `keys`, places in a vector in which the weight begins at `first`."""
+        return Pattern(keys - first, self.shape, self.groups)
 
     def __call__(self, input):
         x = input.to(self.values.dtype)

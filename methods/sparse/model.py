@@ -105,19 +105,23 @@ class AlwaysSparse(SparseModel):
 
     def local(self, keys):
         """Sorted keys as a list with the places within each layer."""
+        return [piece - first for first, piece in zip(self.bounds, self.pieces(keys))]
+
+    def pieces(self, keys):
+        """Sorted keys as a list of those of each layer, on the same memory."""
         cuts = torch.searchsorted(keys, torch.tensor(self.bounds, device=keys.device)).tolist()
-        return [keys[a:b] - first for first, a, b in zip(self.bounds, cuts, cuts[1:])]
+        return [keys[a:b] for a, b in zip(cuts, cuts[1:])]
 
     def connect(self, keys):
         """These sorted keys are the connections, from now on."""
         self.method.keys = keys
         self.method.mask = torch.ones((), dtype=torch.bool, device=keys.device).expand(len(keys))
-        local = self.local(keys)
-        self.counts = [len(k) for k in local]
-        for k, layers in zip(local, self.layers):
-            pattern = None if all(layer.dense for layer in layers) else layers[0].pattern_of(k)
+        pieces = self.pieces(keys)
+        self.counts = [len(piece) for piece in pieces]
+        for first, piece, layers in zip(self.bounds, pieces, self.layers):
+            pattern, local = None if all(layer.dense for layer in layers) else layers[0].pattern_of(piece, first), piece - first
             for layer in layers:
-                layer.keys, layer.pattern = None if layer.dense is False else k, pattern
+                layer.keys, layer.pattern = None if layer.dense is False else local, pattern
 
     def decide(self):
         """Each layer that was passed with gradients has been timed: it keeps what its form needs, and the user is told. The others

@@ -5,6 +5,8 @@ kernel position) is one offset: forward it adds its weight times a run of input 
 product of such runs and one sum. What these compute between the images is not used. Outside, memory is channels_last, which is the
 quickest for the layers between (normalisation, pooling).
 """
+from math import prod
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -16,15 +18,13 @@ CACHE = 2 ** 18  # and of all planes together
 
 
 class Connections:
-    """The active connections of a layer by output. Arguments: those of `Pattern`. O(nnz + outputs)."""
+    """The active connections of a layer by output. Arguments: those of `Pattern`; `keys` may begin at `first`, and is kept as it is, so
+    that a piece of the model's takes no memory. O(nnz + outputs)."""
 
-    def __init__(self, keys, shape, groups=1):
-        rows, width, *kernel = shape
-        positions = int(torch.Size(kernel).numel())
-        row, rest = keys // (width * positions), keys % (width * positions)
-        self.nnz, self.outputs = len(keys), rows
-        self.row, self.position, self.channel = row.int(), (rest // width).int(), (rest % width + row * groups // rows * width).int()
-        self.starts = _starts(row, rows)
+    def __init__(self, keys, shape, groups=1, first=0):
+        self.keys, self.first, self.shape, self.groups = keys, first, shape, groups
+        self.nnz, self.outputs = len(keys), shape[0]
+        self.starts = _starts((keys - first) // prod(shape[1:]), self.outputs)
         self.last = None, None
 
     def places(self, planes):
@@ -32,12 +32,14 @@ class Connections:
         input: its bounds (planes of inputs + 1,), their order (nnz,), and the run of output pixels of each (nnz,)."""
         last = self.last  # which another thread may replace meanwhile
         if last[0] != planes:
-            grid = planes.grid
-            shifts = torch.tensor([shift for _, shift in grid.views])[self.position]
-            line = torch.tensor([i * grid.stride[1] + j for (i, j), _ in grid.views])[self.position] * planes.inputs + self.channel
+            (rows, width, *_), grid, keys = self.shape, planes.grid, self.keys - self.first
+            row, rest = keys // prod(self.shape[1:]), keys % prod(self.shape[1:])
+            position, channel = rest // width, rest % width + row * self.groups // rows * width
+            shifts = torch.tensor([shift for _, shift in grid.views])[position]
+            line = torch.tensor([i * grid.stride[1] + j for (i, j), _ in grid.views])[position] * planes.inputs + channel
             order = torch.argsort(line, stable=True)
-            run = line // planes.inputs * planes.phase + self.channel * planes.plane + shifts
-            back = (planes.room + self.row * planes.plane - shifts)[order]
+            run = line // planes.inputs * planes.phase + channel * planes.plane + shifts
+            back = (planes.room + row * planes.plane - shifts)[order]
             last = self.last = planes, (run.int(), _starts(line, planes.inputs * planes.phases), order.int(), back.int())
         return last[1]
 
