@@ -10,10 +10,8 @@ import sys
 import pandas as pd
 import pytest
 from stored import ROOT
-from test_capture import Notes
 from test_stats import rows_of
 
-from benchmarks import dry_run as dry
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks import tables
@@ -70,10 +68,6 @@ class Missed(Sparsifier):
 class Leaks(Good):
     def forward(self, theta):
         return theta
-
-class Waits(Good):
-    def forward(self, theta):
-        return theta * self.mask * (1 if theta.abs().sum() > 0 else 2)
 
 class Raises(Good):
     def start(self, run, cycle):
@@ -139,20 +133,6 @@ def test_bad_arguments(mine, words, part, capsys):
 @pytest.mark.parametrize("method", available())
 def test_every_method_passes_the_dry_run(method):
     dry_run(Spec("digits", method, 0.9, 0), "data")
-
-
-def test_steps_that_are_recorded_are_dry_run_too(mine, monkeypatch):
-    recorded = []
-
-    def record(function):
-        with Notes():
-            recorded.append(function())
-        return recorded[-1], int
-    monkeypatch.setattr(dry, "recorder", lambda task, device: record)
-    dry_run(Spec("digits", "mine.py:Good", 0.9, 0), "data")
-    assert len(recorded) == 2  # the passes, and the optimiser's step
-    with pytest.raises(ValueError, match=r"in forward \(mine.py, line \d+\): a recorded part waits for the device"):
-        dry_run(Spec("digits", "mine.py:Waits", 0.9, 0), "data")
 
 
 def test_a_method_skips_a_task(mine, in_process, capsys):

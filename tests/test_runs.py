@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 from stored import SPEC, WORDS, record, table, timeless
 
-from benchmarks import machine
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import Stopped
 from benchmarks.cost import layer_macs
 from benchmarks.data import load
 from benchmarks.grid import Spec
-from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.models import build
 from benchmarks.results import RUN_COLUMNS, TABLES, Store
 from benchmarks.tasks import get_task
-from benchmarks.worker import Job
 
 
 @pytest.fixture(scope="module")
@@ -261,30 +258,6 @@ def test_a_damaged_checkpoint_is_named_and_the_run_starts_anew(finished, tmp_pat
     row = runner.run(SPEC, store)
     assert f"{path} is damaged" in capsys.readouterr().out
     assert timeless(row) == timeless(finished[1])
-
-
-@pytest.mark.parametrize("error", DEVICE_ERRORS)
-def test_a_checkpoint_that_the_device_cannot_take_is_not_damaged(finished, tmp_path, monkeypatch, capsys, error):
-    def failing(trainer, state):
-        raise error("the device's fault on purpose")
-    store = Store(tmp_path)
-    interrupted(store, SPEC, 19)
-    with monkeypatch.context() as patch:
-        patch.setattr(runner.Trainer, "load_state_dict", failing)
-        row = runner.run(SPEC, store)
-    assert row["status"] == "failed" and "on purpose" in row["error"] and "damaged" not in capsys.readouterr().out
-    assert store.checkpoint(SPEC.key).exists()
-    assert timeless(runner.run(SPEC, store)) == timeless(finished[1])
-
-
-def test_a_device_that_cannot_be_opened_leaves_the_checkpoint(tmp_path, monkeypatch):
-    store = Store(tmp_path)
-    interrupted(store, SPEC, 19)
-    monkeypatch.setattr(machine, "default_device", lambda: "nowhere")
-    job = Job(SPEC, None, True, store, "data", lambda: False)
-    while (said := job.turn()) is None:
-        pass
-    assert said["status"] == "failed" and "nowhere" in said["error"] and store.checkpoint(SPEC.key).exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a process's peak")
