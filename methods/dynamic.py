@@ -30,15 +30,17 @@ class Static(Sparsifier):
 
     @torch.no_grad()
     def start(self, run, cycle):
-        score = run.random("mask")
-        if self.sampler == "exact":
-            self.set_mask(keep_each(score, self.counts, self.layout.sizes))
-        else:
-            density = [k / n for k, n in zip(self.counts, self.layout.sizes)]
-            self.set_mask(score < self.layout.spread_layers(density, like=score))
+        self.set_mask(self.first_mask(run.random("mask")))
         if self.init == "sparse":
             self.initialise(run)
         run.clear(~self.mask)
+
+    def first_mask(self, score):
+        """The mask before training, by a random score (N,) that is uniform in [0, 1)."""
+        if self.sampler == "exact":
+            return keep_each(score, self.counts, self.layout.sizes)
+        density = [k / n for k, n in zip(self.counts, self.layout.sizes)]
+        return score < self.layout.spread_layers(density, like=score)
 
     def initialise(self, run):
         """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""

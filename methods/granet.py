@@ -1,9 +1,10 @@
 """GraNet: gradual pruning with zero-cost neuroregeneration (Liu et al. 2021)."""
 import math
 
-from methods.allocation import count
+from methods.allocation import allocate, count
 from methods.base import option, ramp
 from methods.dynamic import RigL
+from methods.ranking import keep_each
 
 
 class GraNet(RigL):
@@ -25,8 +26,17 @@ class GraNet(RigL):
         self.exact = self.exact_k
 
     def final_budget(self):
-        self.counts = self.allocate(min(self.initial_sparsity, self.sparsity))
-        return count(self.layout.size, self.sparsity)
+        budget, first = count(self.layout.size, self.sparsity), min(self.initial_sparsity, self.sparsity)
+        self.counts = self.allocate(first)
+        if sum(self.counts) < budget:  # er_gse falls short of its density, and what is missing would never be grown
+            self.counts = allocate(self.layout, self.allocation, first, redistribute=True)
+        return budget
+
+    def first_mask(self, score):
+        mask = super().first_mask(score)
+        # where chance leaves fewer than the budget (bernoulli), the counts are drawn exactly
+        short = self.exact and int(mask.sum()) < self.budget
+        return keep_each(score, self.counts, self.layout.sizes) if short else mask
 
     def fraction(self, run):
         """α_t of the regeneration, from .5 to .005 over the whole of training (released code)."""

@@ -148,3 +148,16 @@ def test_a_first_mask_below_the_schedule_is_pruned_no_further():
     assert first.sum() < 0.5 * len(first) - 20
     run.method.prune(run, round(0.5 * len(first)))
     assert torch.equal(run.method.mask, first)
+
+
+@pytest.mark.parametrize("name", ["granet", "granet_gse"])
+@pytest.mark.parametrize("options", [{"allocation": "er_gse"}, {"sampler": "bernoulli"}])
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.52])
+def test_the_first_mask_holds_the_budget(name, options, sparsity):
+    """Below it, for er_gse falls short and chance may, pruning could never end with the budget."""
+    for seed in range(6):
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 40), nn.Linear(40, 4))
+        model = SparseModel(net, name, sparsity, **options)
+        run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 100, 1, seed=seed)
+        run.start()
+        assert model.method.exact and int(model.method.mask.sum()) >= model.method.budget == round(model.layout.size * (1 - sparsity))
