@@ -17,7 +17,7 @@ class ProbMask(Sparsifier):
 
     name = "probmask"
     passes = 2
-    original = {"cifar": dict(epochs=300, batch_size=256, weight_decay=5e-4, validation=False, augmentation="gse")}
+    original = {"cifar": dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False, augmentation="gse")}
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")

@@ -30,7 +30,8 @@ STATED = {
                                 sparsity_penalty=5e-6),
     ("str_original", "imagenet"): dict(lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100,
                                        decay=2.251757813e-5, clip=0.0),
-    ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, validation=False, augmentation="gse"),
+    ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False,
+                                augmentation="gse"),
     **{(name, "imagenet"): dict(gamma=2.0, allocation="er_gse") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
     ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
 }
