@@ -22,7 +22,7 @@ def kth_smallest(x, k):
 def keep(score, k):
     """Mask with exactly k ones at the largest scores, ties to the lowest index. score (n,) → bool (n,).
 
-    Raises ValueError unless 0 ≤ k ≤ n.
+    NaN counts as the largest, so that it is not pruned unseen. Raises ValueError unless 0 ≤ k ≤ n.
     """
     n = score.numel()
     if not 0 <= k <= n:
@@ -30,10 +30,14 @@ def keep(score, k):
     if k == 0 or k == n:
         return torch.full_like(score, k == n, dtype=torch.bool)
     threshold = kth_smallest(score, n - k + 1)
-    above, tied = ~(score <= threshold), score == threshold  # NaN counts as the largest, so that it is not pruned unseen
+    above, tied = ~(score <= threshold), score == threshold
     if score.device.type == "cpu":  # where looking costs nothing, and a running sum ten times the rest
+        if threshold.isnan():  # so are k or more scores, and none compares with them
+            return keep(score.isnan().float(), k)
         above.numpy()[tied.numpy().nonzero()[0][:k - np.count_nonzero(above.numpy())]] = True
         return above
+    nan = threshold.isnan()
+    above, tied = above & ~nan, tied | (score.isnan() & nan)
     return above | (tied & (tied.cumsum(0) <= k - above.sum()))
 
 

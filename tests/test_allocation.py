@@ -1,4 +1,6 @@
 """Layer allocations, exact ranking and the flat layout."""
+import math
+
 import pytest
 import torch
 from canonical import W, linear, near
@@ -182,6 +184,14 @@ def test_keep_is_exact_for_every_count():
     for k in (-1, 61):
         with pytest.raises(ValueError, match=f"cannot keep {k} of 60"):
             keep(score, k)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))])
+def test_keep_is_exact_where_scores_are_no_numbers(device):
+    score = torch.tensor([1, math.nan, 3, math.nan, math.inf, math.nan, -math.inf, 3], device=device)
+    order = [1, 3, 5, 4, 2, 7, 0, 6]  # NaN is the largest
+    for k in range(9):
+        assert set(keep(score, k).nonzero()[:, 0].tolist()) == set(order[:k])
 
 
 def test_keep_each_counts_within_each_piece():

@@ -85,6 +85,12 @@ def test_drop_noise_is_small_and_only_on_the_drop_score():
     assert dropped <= {1, 4} and len(dropped) == 2
 
 
+def test_a_gradient_that_is_no_number_leaves_the_budget():
+    run = with_four_active(training("rigl", 1 / 3, interval=1, drop_fraction=0.25, **ONE_LAYER))
+    step(run, torch.full_like(G, torch.nan))
+    assert int(run.model.method.mask.sum()) == 4 and run.theta.isfinite().all()
+
+
 def test_rigl_on_fresh_batches():
     # the dense gradient of the training batch is G, that of the two scoring batches 3 G' in which (1, 0) is the largest
     other = torch.tensor([[0, 0, 1], [2, 0, 0]], dtype=torch.float64)
