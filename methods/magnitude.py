@@ -43,7 +43,7 @@ class Gradual(Sparsifier):
     name = "gradual"
     interval = option(1000, least=1, help="steps between two prunings")
     update_end = option(0.6, most=1, help="share of training at which the schedule ends")
-    final_snap = option(True, help="prune to the exact target at the end; false: GSE's code, which never reaches it")
+    final_snap = option(True, help="prune to the exact target at the end; false: GSE's code, whose last update falls short of it")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -51,7 +51,7 @@ class Gradual(Sparsifier):
 
     def before_step(self, run):
         last = min(int(self.update_end * run.total_steps), run.total_steps - 1)
-        due = (run.step + 1) % self.interval == 0 and run.step < last
+        due = (run.step + 1) % self.interval == 0 and run.step <= last
         if due or (self.final_snap and run.step == last):
             share = 0.5 * (1 - math.cos(math.pi * min(run.step / last, 1))) if last else 1.0
             self.prune(run, count(self.layout.size, self.sparsity * share))

@@ -40,6 +40,15 @@ def test_the_default_reaches_it(monkeypatch):
     assert not training("gradual", 0.5, final_snap=False).model.method.exact and training("gradual", 0.5).model.method.exact
 
 
+def test_an_update_that_falls_on_the_end_of_the_schedule_is_made():
+    run = training("gradual", 0.5, epochs=8, interval=2, update_end=0.7, final_snap=False)  # the schedule ends at step 5 of 8
+    counts = []
+    for _ in range(8):
+        step(run)
+        counts.append(int(run.model.method.mask.sum()))
+    assert counts == [6, 6, 6, 4, 4, 3, 3, 3]
+
+
 def test_starts_dense_and_is_sticky():
     run = training("gradual", 0.5, epochs=40, interval=2)
     assert run.model.method.mask.all()
