@@ -7,8 +7,9 @@ from methods.st3 import ST3
 
 
 class Iterative(Sparsifier):
-    """Prune, rewind, train again: one cycle for each level of sparsity, the first dense."""
+    """Prune, rewind, train again: one cycle for each level of sparsity."""
 
+    dense_first = True  # the first cycle prunes nothing
     level_list = option("", help="sparsities of the cycles, such as 0,0.5,0.9 (GSE); empty: 20 % of what is left at a time")
 
     @classmethod
@@ -33,6 +34,8 @@ class Iterative(Sparsifier):
         return count(self.layout.size, self.level(cycle))
 
     def final_budget(self):
+        if self.dense_first and self.level(0) > 0:
+            raise ValueError(f"option level_list must begin with 0, for the first cycle of {self.name} is dense, not {self.level_list!r}")
         return self.budget_at(-1)
 
 
@@ -76,6 +79,7 @@ class LRRST3(LRR, ST3):
     """LRR's levels with ST-3's forward pass; the dense weights survive, so that a zeroed weight may return."""
 
     name, aliases = "lrr_st3", ()
+    dense_first = False
     ramp_start = ramp_end = ramp_power = ramp_granularity = ft_epochs = 0
     rewind_finetune = False
     mask_form = option("live", "frozen_in_cycle", help="threshold at every step, as the paper implies, or once a cycle, as coded")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from canonical import training
 
+from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.launch import uncovered
 from benchmarks.models import build
@@ -27,6 +28,21 @@ def test_levels(name):
     assert get(name).levels(0.95, {"level_list": "0,0.5,0.75,0.9,0.95,0.98"}) == [0, 0.5, 0.75, 0.9, 0.95]
     with pytest.raises(ValueError, match="level_list"):
         get(name).levels(0.9, {"level_list": "0,half"})
+
+
+@pytest.mark.parametrize("name", ["lrr", "lrr_aug_reset", "imp", "lamp_imp"])
+def test_a_first_level_that_is_not_dense_is_refused(name, tmp_path, capsys):
+    for levels, sparsity in (("0.5,0.9", "0.9"), ("0.5", "0.3")):
+        words = ["run", "--task", "digits", "--method", name, "--sparsity", sparsity, "--set", f"level_list={levels}"]
+        assert main([*words, "--results", str(tmp_path)]) == 2
+        assert capsys.readouterr().err == f"error: option level_list must begin with 0, for the first cycle of {name} is dense, not '{levels}'\n"
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("name", ["lrr_st3", "lrr_feather"])
+def test_dense_weights_may_begin_at_any_level(name):
+    method = training(name, 0.5, level_list="0.5").model.method
+    assert int(method.mask.sum()) == method.budget_at(0) == 3
 
 
 def resnet20(name, sparsity=0.9, **options):

@@ -9,6 +9,7 @@ class LRRFeather(LRR, Feather):
     """LRR's levels with Feather's forward pass; the dense weights survive, as in LRR with ST-3."""
 
     name = "lrr_feather"
+    dense_first = False
     original = {}
     ramp_start = ramp_end = ramp_power = ramp_granularity = 0
     cycles, start, before_step = Iterative.cycles, LRRST3.start, LRRST3.before_step
