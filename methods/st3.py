@@ -12,9 +12,9 @@ class ST3(Ramped):
     soft = True
     rescale = option("smoothed", "paper", "off", help="filter scale: of the released code, of the paper, none")
     straight_through = option(True, help="false: only the weights that are kept get gradients")
-    ft_epochs = option(0, help="epochs of fine-tuning with the final mask at the last learning rate (released code: 10)")
-    rewind_finetune = option(False, help="a second full schedule from the best weights (the last where nothing is held "
-                             "out) with their mask (released ImageNet configuration)")
+    ft_epochs = option(0, help="epochs of fine-tuning with the final mask at a hundredth of the learning rate (released code: 10)")
+    rewind_finetune = option(False, help="a second full schedule from the best weights of the cycle before (the last where nothing is held "
+                             "out) with their mask (released ImageNet configuration, after ft_epochs=10)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -31,10 +31,11 @@ class ST3(Ramped):
 
     @torch.no_grad()
     def start(self, run, cycle):
-        if cycle and self.rewind_finetune:
+        if self.rewind_finetune and cycle == len(run.cycles) - 1:
             run.rewind("best")
-        self.refresh(run.theta, self.sparsity if cycle else self.scheduled(run, 0))
-        if cycle:  # the sparse weights become the stored ones, and the mask stays
+        if cycle < 2:
+            self.refresh(run.theta, self.sparsity if cycle else self.scheduled(run, 0))
+        if cycle == 1:  # the sparse weights become the stored ones, once, and the mask stays
             run.theta.copy_(self(run.theta))
             self.shift.zero_(), self.gain.copy_(self.mask)
 

@@ -105,6 +105,32 @@ def test_masked_weights_may_return():
     assert run.theta[2] > 2 and effective(run)[0, 2] > 0
 
 
+# ---- fine-tuning
+
+@pytest.mark.parametrize("options, cycles", [({"ft_epochs": 1}, 2), ({"rewind_finetune": True}, 2),
+                                             ({"ft_epochs": 1, "rewind_finetune": True}, 3)])
+def test_sparse_weights_are_folded_once(options, cycles):
+    run = training("st3", 0.5, epochs=2, **options, **AT_ONCE)
+    assert len(run.cycles) == cycles
+    q, mask = effective(run), run.model.method.mask.clone()
+    for cycle in range(1, cycles):
+        run.start(cycle)
+        assert effective(run) == near(q, digits=12) and torch.equal(run.model.method.mask, mask)
+
+
+def test_fine_tuning_goes_on_from_the_last_weights_and_the_second_schedule_from_the_best():
+    run = training("st3", 0.5, epochs=2, ft_epochs=1, rewind_finetune=True, **AT_ONCE)
+    run.snapshot("best")
+    step(run)
+    last = effective(run)
+    run.start(1)
+    assert effective(run) == near(last, digits=12) and not torch.equal(last, effective(training("st3", 0.5, **AT_ONCE)))
+    run.snapshot("best")
+    step(run)
+    run.start(2)
+    assert effective(run) == near(last, digits=12)
+
+
 # ---- schedule
 
 def at(run, epoch, batch):
