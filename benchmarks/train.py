@@ -259,6 +259,7 @@ class Trainer:
         total = sum(cycle.epochs - cycle.first for cycle in training.cycles)
         while progress.cycle < len(training.cycles):
             if not progress.started:
+                torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes
                 training.start(progress.cycle)
                 progress.epoch, progress.started = training.epoch, True
                 progress.best_val, progress.test_at_best = -1.0, math.nan

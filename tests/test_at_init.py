@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.data import load
-from benchmarks.models import build, vit
+from benchmarks.models import MODELS, build, vit
 from benchmarks.tasks import get_task
 from benchmarks.train import Trainer
 from methods import SparseModel, at_init
@@ -107,6 +107,20 @@ def test_trainer_scores_on_ten_images_a_class(name):
         trainer = Trainer(replace(task, batch_size=batch_size), name, 0.5, 0, {}, replace(data, classes=classes))
         assert len(trainer.training.batches()) == expected
         assert len(trainer.training.batches(3)) == 3
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_dropout_in_scoring_passes_follows_from_the_seed(name, monkeypatch):
+    def dropping(classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, classes))
+    monkeypatch.setitem(MODELS, "dropping", dropping)
+    masks = []
+    for before in range(2):
+        torch.manual_seed(before)
+        trainer = Trainer(replace(get_task("digits"), model="dropping"), name, 0.9, 0, {}, load("digits", "data"))
+        next(trainer.steps())
+        masks.append(trainer.model.method.mask)
+    assert torch.equal(*masks)
 
 
 # ---- SynFlow
