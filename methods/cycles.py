@@ -114,13 +114,14 @@ class IMP(Iterative):
         return [first, *(cycle._replace(first=self.rewind_epoch) for cycle in others)]
 
     def budget_at(self, cycle):
-        cycle %= len(self.levels(self.sparsity, self.chosen))
-        if self.level_list or abs(self.level(cycle) - (1 - 0.8**cycle)) > 1e-6:  # not one of the 20 % steps
+        if self.level_list:
             return super().budget_at(cycle)
+        cycle %= len(self.levels(self.sparsity, self.chosen))
+        last = abs(self.level(cycle) - (1 - 0.8**cycle)) > 1e-6  # not one of the 20 % steps
         kept = self.layout.size
-        for _ in range(cycle):
+        for _ in range(cycle - last):
             kept -= round(0.2 * kept) if self.rounding == "exact" else math.ceil(0.2 * kept) + 1
-        return kept
+        return min(kept, super().budget_at(cycle)) if last else kept
 
     def start(self, run, cycle):
         if cycle == 0:

@@ -82,6 +82,12 @@ def test_imp_counts_on_resnet20(rounding, expected):
     assert [resnet20("imp", level, rounding=rounding).method.budget for level in (0.2, 0.36, 0.488)] == expected
 
 
+def test_a_sparsity_just_beyond_a_step_has_no_more_weights_than_the_step():
+    method = resnet20("imp", 0.48801, rounding="open_lth").method
+    assert [method.budget_at(c) for c in (2, 3, 4)] == [173_371, 138_695, 138_695]  # round(N · .51199) is 138,696
+    assert method.budget == 138_695 and resnet20("imp", 0.4881, rounding="open_lth").method.budget == 138_672
+
+
 def test_imp_counts_of_gse():
     method = SparseModel(build("resnet56", 10), "imp", 0.98, level_list="0,0.5,0.75,0.9,0.95,0.98").method
     assert [method.budget_at(c) for c in range(6)] == [848_944, 424_472, 212_236, 84_894, 42_447, 16_979]
