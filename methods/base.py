@@ -161,7 +161,13 @@ class Sparsifier(nn.Module):
 
     @torch.no_grad()
     def prune(self, run, kept):
-        """Keep the `kept` most salient active weights of all; the others restart at zero, so that masks are nested."""
+        """Keep the `kept` most salient active weights of all; the others restart at zero, so that masks are nested.
+
+        Waits for the device. Raises ValueError where fewer are active.
+        """
+        active = int(self.mask.sum())
+        if kept > active:
+            raise ValueError(f"{self.name or type(self).__name__} cannot prune to {kept} weights: {active} are active")
         self.set_mask(keep(self.saliency(run).masked_fill(~self.mask, -1), kept))
         run.clear(~self.mask)
 

@@ -189,6 +189,14 @@ def test_cycles_of_one_mask(name, options, kept):
     assert not (masks[-1] & ~masks[0]).any()
 
 
+@pytest.mark.parametrize("drawn", [97, 103])
+def test_sculpt_keeps_what_chance_left(drawn):
+    run = training("sculpt", 0.5, weight=torch.ones(10, 20, dtype=torch.float64), sampler="bernoulli", repeats=2)
+    run.method.set_mask(torch.arange(200) < drawn)
+    run.start(1)
+    assert int(run.method.mask.sum()) == min(drawn, 100) and not run.method.mask[drawn:].any()
+
+
 def test_cycles_are_as_many_as_those_of_lrr():
     cycles = [len(SparseModel(nn.Linear(30, 30), name, 0.9).method.cycles(5)) for name in ("cyclic_static", "sculpt", "lrr")]
     assert cycles == [math.ceil(math.log(0.1) / math.log(0.8)) + 1] * 3

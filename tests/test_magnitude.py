@@ -89,6 +89,14 @@ def test_nonsticky_keeps_pruned_weights():
     assert run.model.method.mask.tolist() == [False, False, True, False, True, True]
 
 
+def test_pruning_activates_nothing():
+    run = training("gradual", 0.5)
+    run.method.prune(run, 3)
+    with pytest.raises(ValueError, match="^gradual cannot prune to 4 weights: 3 are active$"):
+        run.method.prune(run, 4)
+    assert run.method.mask.tolist() == [True, False, False, False, True, True]
+
+
 @pytest.mark.parametrize("form", ["sticky", "nonsticky", "literal"])
 def test_everything_is_active_before_the_ramp(form):
     run = training("gmp", 0.5, mask_form=form, weight=torch.zeros_like(W), epochs=160)

@@ -79,4 +79,4 @@ class SCULPT(CyclicStatic):
     def start(self, run, cycle):
         super().start(run, cycle)
         if cycle == len(run.cycles) - 1:
-            self.prune(run, self.budget)
+            self.prune(run, min(self.budget, int(self.mask.sum())))  # chance may have left fewer (bernoulli)
