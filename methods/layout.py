@@ -44,6 +44,7 @@ class Layout:
     Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
     to a convolution is channels_last without a copy. `dense` lists the weights left dense as (name, reason); `skip` names more
     that are to be. `others` is the number of all parameters that are not among the N: biases, normalisation, what is left dense.
+    `classifier` is where the network's last layer is among the `entries`, None if it is left dense.
 
     Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if
     `skip` names nothing.
@@ -92,6 +93,8 @@ class Layout:
         self.sizes = [e.size for e in self.entries]
         self.size = sum(self.sizes)
         self.others = sum(parameter.numel() for parameter in net.parameters()) - self.size
+        head = [module for module in net.modules() if isinstance(module, PRUNABLE)][-1]
+        self.classifier = next((i for i, weight in enumerate(weights) if weight is head.weight), None)
         self._filters = self._lengths = None
 
     def flatten(self, tensors):

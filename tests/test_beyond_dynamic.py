@@ -145,6 +145,16 @@ def test_srigl_update(ablate, expected):
     assert method.renewed(SIZE.abs(), GRADIENT, SIZE != 0, 6, 1 / 3, ablate).int().tolist() == expected
 
 
+@pytest.mark.parametrize("skip, spared", [((), [False, True]), (("1",), [False])])
+def test_srigl_spares_the_classifier_alone(skip, spared):
+    net = nn.Sequential(linear(SIZE), linear(of([[0.5, -0.2, 0.1], [-0.05, 0.3, -0.4]])))
+    model, asked = SparseModel(net, "srigl", 0.5, skip), []
+    model.method.renewed = lambda size, gradient, mask, count, fraction, ablate: asked.append(not ablate) or mask
+    for index, entry in enumerate(model.layout.entries):
+        model.method.following(index, torch.ones(3, entry.size), 0.3)
+    assert asked == spared
+
+
 def test_srigl_cut():
     size = of([[1, 3, 2, 4], [0.5, 0.6, 0, 0]])
     for cut, expected in (("magnitude", [[0, 1, 0, 1], [1, 1, 0, 0]]), ("literal", [[1, 1, 0, 0], [1, 1, 0, 0]])):

@@ -7,7 +7,8 @@ from methods.ranking import keep
 
 
 class SRigL(DynamicSparse):
-    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated.
+    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated,
+    except in the classifier, which would lose classes.
 
     A whole number of inputs cannot meet every budget: at most the budget is active.
     """
@@ -38,6 +39,7 @@ class SRigL(DynamicSparse):
 
     @torch.no_grad()
     def update(self, run, fraction):
+        """Before the optimiser's step; `before_step` clears what leaves and what enters."""
         parts = [vector.split(self.layout.sizes) for vector in (run.theta.abs(), run.dense_gradient.abs(), self.mask)]
         self.set_mask(torch.cat([self.following(index, layer, fraction) for index, layer in enumerate(zip(*parts))]))
 
@@ -53,11 +55,11 @@ class SRigL(DynamicSparse):
     def following(self, index, parts, fraction):
         """The next mask of a layer, from its (|w|, |gradient|, mask), all (size,)."""
         parts = (part.view(self.layout.entries[index].shape[0], -1) for part in parts)
-        return self.renewed(*parts, self.counts[index], fraction, self.ablation and index < len(self.counts) - 1).flatten()
+        return self.renewed(*parts, self.counts[index], fraction, self.ablation and index != self.layout.classifier).flatten()
 
     def renewed(self, size, gradient, mask, count, fraction, ablate):
         """The next mask of a layer; size, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: most active weights."""
-        rows, fan_in = mask.shape
+        fan_in = mask.shape[1]
         active = int(mask.sum())
         pruned = int(fraction * active)
         score = size.masked_fill(~mask, -1)
