@@ -13,7 +13,7 @@ class GSE(DynamicSparse):
     """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude."""
 
     name, aliases = "gse_uniform", ("gse",)
-    original = {"imagenet": dict(gamma=2.0, allocation="er_gse")}
+    original = {"imagenet": dict(gamma=2.0, allocation="er_gse", init="sparse")}
     interval = option(1000, least=1)
     gamma = option(1.0, help="candidates drawn, as a multiple of the active weights")
     drop_fraction = option(0.2, most=1)

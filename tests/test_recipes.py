@@ -32,7 +32,7 @@ STATED = {
                                        decay=2.251757813e-5, clip=0.0),
     ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False,
                                 augmentation="gse"),
-    **{(name, "imagenet"): dict(gamma=2.0, allocation="er_gse") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
+    **{(name, "imagenet"): dict(gamma=2.0, allocation="er_gse", init="sparse") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
     ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
 }
 
