@@ -73,7 +73,8 @@ class CHTs(DynamicSparse):
         paths = (self.paths(links) + self.paths(links.T).T).masked_fill(mask, 0)
         if int((paths > 0).sum()) < count:
             paths += 1e-5
-        # without draws, too, equal scores are told apart at random
+        # without draws the noise tells equal scores apart only where float32 can hold it: of pairs without paths always, of large
+        # scores (32 and more) never; what is equal still goes by its index
         score = paths.log() + gumbel(draw) if self.soft else paths + 1e-6 * draw
         return keep(score.masked_fill(mask, -torch.inf).flatten(), count).view_as(mask)
 
@@ -89,7 +90,10 @@ class CHTs(DynamicSparse):
 
 
 class CHT(CHTs):
-    """The same without draws: drops the smallest weights, grows the pairs with the most paths."""
+    """The same without draws: drops the smallest weights, grows the pairs with the most paths.
+
+    Of equal scores small ones are told apart at random, large ones by their index.
+    """
 
     name = "cht"
     soft = False
