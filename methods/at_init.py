@@ -28,6 +28,7 @@ class AtInit(Sparsifier):
         run.clear(~self.mask)
 
     def choose(self, run):
+        """The mask (N,) with the budget's largest scores. Raises ValueError for a network that cannot be scored."""
         try:
             score = self.score(run, run.batches(self.n_batches or None)).detach()
         except torch.OutOfMemoryError:  # no fault of the network's
@@ -37,7 +38,12 @@ class AtInit(Sparsifier):
         self.check(score)
         return keep(score, self.budget)
 
+    def score(self, run, batches):
+        """What ranks the weights (N,), from training batches; the largest are kept."""
+        raise NotImplementedError
+
     def check(self, score):
+        """Raises ValueError unless all scores (N,) are finite."""
         if not torch.isfinite(score).all():
             raise ValueError(f"{self.name} cannot score this network: a score is not finite")
 

@@ -62,6 +62,7 @@ class LRR(Iterative):
             self.prune(run, self.budget_at(cycle))
 
     def rewind(self, run):
+        """Between two cycles: back to the best weights, and without momentum, as the options say."""
         if self.source == "best":
             run.rewind("best")
         if self.momentum == "reset":

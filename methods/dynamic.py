@@ -99,6 +99,10 @@ class DropAndGrow(DynamicSparse):
 
     @torch.no_grad()
     def update(self, run, fraction):
+        """Before the optimiser's step (GraNet: after it), drop `fraction` and grow as many.
+
+        Clears what was dropped where it may grow again at zero alone; who calls it clears what enters and leaves.
+        """
         score = self.growth_score(run)
         rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
         if self.scope == "layer":

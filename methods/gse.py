@@ -24,6 +24,10 @@ class GSE(DynamicSparse):
 
     @torch.no_grad()
     def update(self, run, fraction):
+        """Before the optimiser's step (with GraNet: after it), grow `fraction` and prune to the budget.
+
+        Who calls it clears what enters and leaves.
+        """
         batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
         weights, gradient = self.explore(run, batches)
         candidates, score = self.sample(run, weights), gradient.abs()

@@ -60,6 +60,7 @@ class ProbMask(Sparsifier):
         return theta * torch.sigmoid(self.logits(noise(self.p)) * self.temperature)
 
     def logits(self, eta):
+        """ln p − ln(1 − p) + η, (N,), for noise eta (N,): with standard logistic noise above 0 with probability p."""
         return torch.log(self.p + 1e-20) - torch.log(1 - self.p + 1e-20) + eta
 
     def before_step(self, run):

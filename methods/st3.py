@@ -53,19 +53,20 @@ class ST3(Ramped):
 
     @torch.no_grad()
     def refresh(self, theta, sparsity):
+        """New mask, threshold (`shift`) and filter scales (`gain`) from the weights theta (N,) at this sparsity."""
         size = theta.abs()
-        score = size * self.importance(theta)
+        score = size * self.importance()
         kept, share = self.kept(sparsity)
         mask = keep(score, kept)
         self.set_mask(mask)
         if kept == self.layout.size:
             self.shift.zero_(), self.gain.fill_(1)
             return
-        self.shift.copy_(between(score, mask, share) / self.importance(theta))
+        self.shift.copy_(between(score, mask, share) / self.importance())
         self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(size, mask)))
 
-    def importance(self, theta):
-        """Factor on |w| in the ranking."""
+    def importance(self):
+        """Factor on |w| in the ranking, a number or (N,)."""
         return 1.0
 
     def filter_scale(self, size, mask):
@@ -89,7 +90,7 @@ class ST3Sigma(ST3):
         self.register_buffer("factors", factors, persistent=False)
         self.shift = torch.zeros(layout.size)
 
-    def importance(self, theta):
+    def importance(self):
         return self.factors
 
 

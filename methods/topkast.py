@@ -36,6 +36,7 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def renew(self, theta):
+        """New sets from the weights theta (N,): `mask`, the largest of each layer, and `trained`, these and the next largest."""
         if self.mode == "literal":  # the stored weights are overwritten by the working ones
             theta.sub_(self.lost * self.mask), self.lost.masked_fill_(self.mask, 0)
         wider = [min(round(k * (1 + self.gamma)), n) for k, n in zip(self.counts, self.layout.sizes)]

@@ -163,9 +163,11 @@ class Training:
             self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
 
     def state_dict(self):
+        """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
         return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots}
 
     def load_state_dict(self, state):
+        """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
 
 

@@ -35,7 +35,8 @@ def test_a_first_level_that_is_not_dense_is_refused(name, tmp_path, capsys):
     for levels, sparsity in (("0.5,0.9", "0.9"), ("0.5", "0.3")):
         words = ["run", "--task", "digits", "--method", name, "--sparsity", sparsity, "--set", f"level_list={levels}"]
         assert main([*words, "--results", str(tmp_path)]) == 2
-        assert capsys.readouterr().err == f"error: option level_list must begin with 0, for the first cycle of {name} is dense, not '{levels}'\n"
+        said = f"option level_list must begin with 0, for the first cycle of {name} is dense, not '{levels}'"
+        assert capsys.readouterr().err == f"error: {said}\n"
     assert not list(tmp_path.rglob("*.json"))
 
 

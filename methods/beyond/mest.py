@@ -30,6 +30,7 @@ class MEST(Static):
 
     @torch.no_grad()
     def update(self, run, parts):
+        """Before the optimiser's step: drop and grow with `parts` extra shares; clears the weights of all that did not stay."""
         sizes = self.layout.sizes
         most_sparse = 1 - len(sizes) / self.layout.size
         lower, upper = (self.allocate(min(1 - density, most_sparse)) for density in self.densities(parts))

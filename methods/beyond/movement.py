@@ -54,6 +54,7 @@ class Movement(AfterDense):
 
     @torch.no_grad()
     def refresh(self, theta, sparsity):
+        """New mask from the scores at this sparsity, or this τ where the sparsity is learned; theta is not looked at."""
         if self.soft:
             above = self.layout.layer_sums(self.scores.sigmoid() > sparsity).tolist()
             kept = [max(n, int(0.005 * size) + 1) for n, size in zip(above, self.layout.sizes)]

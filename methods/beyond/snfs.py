@@ -36,6 +36,7 @@ class SNFS(Static):
 
     @torch.no_grad()
     def update(self, run, fraction):
+        """After the optimiser's step: drop `fraction` of each layer, grow as many; `after_step` clears the weights outside the mask."""
         sizes, momentum = self.layout.sizes, run.momentum.abs()
         active = [int(n) for n in self.layout.layer_sums(self.mask)]
         sums = self.layout.layer_sums(momentum * self.mask).tolist()

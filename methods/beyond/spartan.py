@@ -61,6 +61,7 @@ class Spartan(Sparsifier):
 
     @torch.no_grad()
     def refresh(self, theta, sparsity, beta):
+        """New hard and soft mask from the weights theta (N,) at this sparsity and sharpness β."""
         kept, size = self.kept(sparsity), theta.abs()
         self.set_mask(keep(size, kept))
         if kept == self.layout.size:
