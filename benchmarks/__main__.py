@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks run|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only by what needs it."""
+"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only by what needs it."""
 import argparse
 import gc
 import os
@@ -42,6 +42,8 @@ def parser():
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task")
     run.add_argument("--out", metavar="DIR", help="same as --results")
     run.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    options = command("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
+    options.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = command(name, summary)
@@ -117,6 +119,14 @@ def command_run(args):
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
     return 0 if row["status"] == "ok" else 1
+
+
+def command_options(args):
+    from methods import get
+    for name, option in get(args.method).options().items():
+        values = "|".join(map(str, option.choices or (option.default,)))
+        print(f"{name}={values}  {option.help}".rstrip())
+    return 0
 
 
 def run_one(spec, store, folder, device):

@@ -12,6 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import canonical
+from methods import get
 
 METHODS = '''
 import os
@@ -151,6 +152,15 @@ def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypat
     Path("file").write_text("no folder")
     refused(capsys, words, *parts)
     assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_options_of_a_method(capsys, methods_file):
+    assert main(["options", "lrr"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("=")[0] for line in lines] == list(get("lrr").options())
+    assert "threshold=quantile_lerp|topk_exact  how many weights a sparsity keeps" in lines and "momentum=reset|keep" in lines
+    assert main(["options", f"{methods_file}:TooMany"]) == 0 and capsys.readouterr().out == ""
+    refused(capsys, ["options", "rgil"], "rgil", "rigl")
 
 
 def test_a_file_without_the_class(capsys, methods_file, tmp_path):
