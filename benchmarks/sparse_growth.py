@@ -3,8 +3,9 @@
 RigL and GSE, always-sparse, on digits with two hidden layers; the update alone, scored on one training batch: its passes, sampling,
 gradients and the new index. RigL computes and ranks the gradient of all connections; GSE's cost is O(neurons + weights). Time is the
 shortest of the rounds, which all widths and methods take in turns (other load on the machine only adds to it), in a process that keeps
-the memory it has; memory is the most that an update has allocated at any moment. Rows go into RESULTS/performance/sparse_growth.csv, in
-place of those of the same width, method and machine.
+the memory it has; memory is the most that torch has allocated in an update at any moment (on a CPU without what numpy allocates to rank
+and search: for GSE a few numbers for each weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
+width, method and machine.
 """
 import contextlib
 import ctypes

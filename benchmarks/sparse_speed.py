@@ -7,7 +7,8 @@ A training step, a step with an update of the connections, and memory, into RESU
   step of a turn: another storage has just filled the caches, which in a training none does. A row has the median over the rounds and
   the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
 - state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
-  allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator).
+  allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator). On a
+  CPU an update ranks and searches with numpy, with either storage, and what numpy allocates for that is not in the record.
 """
 import gc
 import os
@@ -65,7 +66,7 @@ def state_bytes(trainer):
 
 
 def peak_bytes(call, device):
-    """The most that `call()` has allocated at any moment, in bytes, above what there was before."""
+    """The most that `call()` has allocated at any moment, in bytes, above what there was before. On a CPU without numpy's own."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

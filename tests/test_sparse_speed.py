@@ -9,6 +9,10 @@ from torch import nn
 from benchmarks import sparse_growth, sparse_speed, sparse_training
 from benchmarks.results import write_table
 from methods import SparseModel
+from methods.sparse.conv import SparseConv2d
+from methods.sparse.edges import merged
+from methods.sparse.linear import gradients
+from methods.sparse.pattern import Pattern
 
 SMALL = ["--widths", "0.0625", "--rounds", "1", "--device", "cpu"]
 
@@ -63,6 +67,19 @@ def test_peak_is_of_what_is_allocated_at_one_time():
             b = torch.empty(500)
             del a, b
     assert sparse_speed.peak_bytes(work, torch.device("cpu")) == pytest.approx(6000, abs=200)
+
+
+def test_the_record_has_what_a_backward_pass_and_sorting_allocate():
+    pattern, x, cpu = Pattern(torch.arange(0, 2**20, 8), (1024, 1024)), torch.randn(64, 1024), torch.device("cpu")
+    values, keys = torch.randn(pattern.nnz), torch.arange(2**16)
+    conv = nn.Conv2d(64, 256, 3)
+    layer = SparseConv2d(conv, conv.weight.shape)
+    images, delta, dense = torch.randn(1, 64, 4, 4), torch.randn(1, 256, 2, 2), layer.pattern_of(torch.arange(conv.weight.numel()))
+    # a gradient, the values in another order and their products
+    assert sparse_speed.peak_bytes(lambda: gradients(x, x, values, pattern), cpu) > 3 * 4 * pattern.nnz
+    layer.sampled(dense, images, delta)
+    assert sparse_speed.peak_bytes(lambda: layer.sampled(dense, images, delta), cpu) > 4 * 4 * dense.nnz
+    assert sparse_speed.peak_bytes(lambda: merged(keys, keys + len(keys)), cpu) >= 2 * 16 * len(keys)
 
 
 def test_growth(tmp_path):

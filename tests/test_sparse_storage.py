@@ -1,6 +1,7 @@
 """Sparse storage as the suite and a user have it: nothing of dense size, the automatic choice of forms, runs that resume."""
 import copy
 import io
+import tracemalloc
 
 import pytest
 import torch
@@ -26,10 +27,14 @@ def convolutional():
 
 
 def largest_allocation(call):
-    """Bytes of the largest piece of memory that torch allocates in `call()`, those inside its operations included."""
+    """Bytes of the largest piece of memory that torch allocates in `call()`, those inside its operations included; or of all that numpy
+    and Python hold at one moment besides what they held before, if that is more. Call what imports and compiles once before."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profile:
+        tracemalloc.start()
         call()
-    return max(event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
+        _, others = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return max(others, *(event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"))
 
 
 def trainer(net, x, method, sparsity=0.99, storage="sparse", **options):
@@ -54,6 +59,7 @@ def test_nothing_of_dense_size_is_allocated(build, method):
     net, x = build()
     dense = min(p.nbytes for p in net.parameters() if p.ndim > 1)
     run, steps = trainer(net, x, method)
+    steps(2)
     keys = run.method.keys
     largest = largest_allocation(lambda: steps(4))
     assert method == "static" or not torch.equal(keys, run.method.keys)
@@ -77,6 +83,7 @@ def test_a_network_whose_dense_form_does_not_fit():
         run, steps = trainer(net, torch.randn(4, 20_000), "gse_graest", 0.9999)
         steps(2)
         made.append(run)
+    trainer(*linear(), "gse_graest")[1](2)
     assert largest_allocation(work) < 4e6
     assert len(made[0].theta) == 80_000 and made[0].theta.isfinite().all()
 
@@ -151,7 +158,8 @@ def test_layers_without_a_gradient(method, capsys):
         cross_entropy(model(x), torch.zeros(4, dtype=torch.int64)).backward()
         run.update((x, torch.zeros(4, dtype=torch.int64)))
     forms = model.forms()
-    assert forms["teacher.weight"][0] == "undecided" and forms["head.weight"][0] != "undecided" and capsys.readouterr().err.count("storage auto") == 1
+    assert forms["teacher.weight"][0] == "undecided" and forms["head.weight"][0] != "undecided"
+    assert capsys.readouterr().err.count("storage auto") == 1
     model(x)
     assert torch.allclose(model.export().eval()(x), model.eval()(x), atol=1e-5)
 

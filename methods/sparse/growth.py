@@ -239,7 +239,8 @@ def watch(run, batches, add):
             output.register_hook(lambda delta: add(i, layer, x, delta.to(x.dtype)))
         return forward
 
-    hooks = [layer.module.register_forward_hook(hook(i, layer), with_kwargs=True) for i, layers in enumerate(run.model.layers) for layer in layers]
+    hooks = [layer.module.register_forward_hook(hook(i, layer), with_kwargs=True)
+             for i, layers in enumerate(run.model.layers) for layer in layers]
     try:
         run.gradient(run.theta, batches)
     finally:

@@ -4,11 +4,10 @@ A connection is the multiplication of a block with a number: of a block of rows 
 convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
 activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache. A block is VECTORS
 registers' numbers, 64 in float32 and 32 in float64; `combine` and `combine_and_correlate`, made of LLVM's instructions, keep its sums
-in registers. The buffers come from torch, which lets them begin where a line of the cache begins: a register that lies on two lines
-takes twice as long.
+in registers. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache
+begins: a register that lies on two lines takes twice as long.
 """
 import numba
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -242,12 +241,14 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def linear_backward(x, delta, values, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
+def linear_backward(x, delta, values, ordered, products, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
     """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order.
 
-    Room for a block: of all features in `outputs`, of PART of them in `inputs` and `backs`.
+    Room for a block: of all features in `outputs`, of PART of them in `inputs` and `backs`; for the connections in this order: `ordered`
+    and, zeros, `products`.
     """
-    block, values, products, past = block_of(x), values[order], np.zeros_like(values), leaves(back)
+    block, past = block_of(x), leaves(back)
+    _arrange(values, order, ordered)
     features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
     flat, flat_delta = x.reshape(-1), delta.reshape(-1)
     ahead = -(-outputs.size // x.shape[1]) if delta.shape[1] <= PART else 0
@@ -268,7 +269,7 @@ def linear_backward(x, delta, values, order, starts, columns, back, gradient, su
                 if ahead:
                     prefetch(flat, (first + block) * x.shape[1] + i * block, block)
                     prefetch(flat_delta, (first + block) * delta.shape[1] + i * ahead, ahead)
-                combine_and_correlate(values, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, (i - part) * block,
+                combine_and_correlate(ordered, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, (i - part) * block,
                                       products)
             if len(back):
                 transpose(results, 0, end - part, 0, rows, back, first, part, past)
@@ -291,10 +292,14 @@ def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, room, 
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def convolution_backward(x, values, delta, back, gradient, sums, starts, order, run, inputs, outputs, backs, room, samples, geometry):
-    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back`, as x, or empty. Connections by plane, in this order."""
+def convolution_backward(x, values, ordered, products, delta, back, gradient, sums, starts, order, run, inputs, outputs, backs, room,
+                         samples, geometry):
+    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back`, as x, or empty. Connections by plane, in this order.
+
+    Room for the connections in this order: `ordered` and, zeros, `products`.
+    """
     plane, phase, before, after = geometry
-    values, products = values[order], np.zeros_like(values)
+    _arrange(values, order, ordered)
     for first in range(0, len(x), samples):
         if first + samples > len(x):
             outputs[:] = 0  # there are fewer samples than places
@@ -308,10 +313,16 @@ def convolution_backward(x, values, delta, back, gradient, sums, starts, order, 
         for i in range(0, plane, block_of(x)):
             for line in range(len(starts) - 1):
                 begin = line // x.shape[3] * phase + line % x.shape[3] * plane
-                combine_and_correlate(values, run, 1, i, starts[line], starts[line + 1], outputs, inputs, backs, begin + i, products)
+                combine_and_correlate(ordered, run, 1, i, starts[line], starts[line + 1], outputs, inputs, backs, begin + i, products)
         if len(back):
             _move(back[first:first + samples], backs, plane, phase, before, False)
     gradient[order] = products
+
+
+@numba.njit
+def _arrange(values, order, out):
+    for e in range(len(order)):
+        out[e] = values[order[e]]
 
 
 @numba.njit

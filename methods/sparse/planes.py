@@ -101,9 +101,10 @@ def gradients(connections, grid, x, values, delta, input=True, bias=False):
     back = torch.empty(x.shape if input else (0, *x.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
     gradient, sums = torch.empty_like(values), x.new_zeros(connections.outputs * bias)
     _, *places = connections.places(planes)
-    buffers = planes.buffers(x, connections.outputs)
-    loops.convolution_backward(pixels(x), numpy(values), pixels(delta), pixels(back), numpy(gradient), numpy(sums), *map(numpy, places),
-                               *map(numpy, (*buffers, torch.empty_like(buffers[0]))), planes.room, planes.samples, planes.geometry)
+    inputs, outputs = planes.buffers(x, connections.outputs)
+    loops.convolution_backward(pixels(x), *map(numpy, (values, torch.empty_like(values), torch.zeros_like(values))), pixels(delta),
+                               pixels(back), *map(numpy, (gradient, sums, *places, inputs, outputs, torch.empty_like(inputs))),
+                               planes.room, planes.samples, planes.geometry)
     return back if input else None, gradient, sums if bias else None
 
 
