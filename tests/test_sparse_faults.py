@@ -1,6 +1,10 @@
 """Sparse storage where a pass, a network or a checkpoint is not what was expected: it computes what the masked form does, or refuses."""
 import copy
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods import SparseModel, Training
-from methods.sparse import growth, planes
+from methods.sparse import growth, pattern, planes
 from methods.sparse.conv import Grid
 
 
@@ -178,3 +182,38 @@ def test_a_checkpoint_of_another_width_is_refused():
     other = made(20, 30, 10)
     model.load_state_dict(other.state_dict())
     assert torch.equal(model(x), other(x))
+
+
+def test_images_beyond_32_bits_are_refused():
+    module = nn.Conv2d(100, 100, 3, padding=1, device="meta")
+    connections = planes.Connections(torch.arange(0, 90_000, 100), module.weight.shape)
+    grid = Grid((5000, 5000), module, [1] * 4)
+    with pytest.raises(ValueError, match=r"\Aimages of \(5000, 5000\) are too large[^\n]*\Z"):
+        connections.places(planes.Planes(torch.empty(1, 100, 5000, 5000, device="meta"), connections, grid))
+
+
+def test_another_graph_leaves_all_generators_as_they_were(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    model, state = mlp(), torch.get_rng_state()
+    model.redraw(3)
+    assert not seeded and torch.equal(state, torch.get_rng_state())
+    keys, weights = model.method.keys, model.theta.detach().clone()
+    torch.rand(5)
+    model.redraw(3)
+    assert torch.equal(keys, model.method.keys) and torch.equal(weights, model.theta)
+
+
+@pytest.mark.parametrize("fault", [ImportError, RuntimeError, OSError])
+def test_a_numba_that_does_not_work_is_done_without(fault, monkeypatch):
+    def fail(name):
+        raise fault("it does not load")
+    monkeypatch.setattr(pattern.importlib, "import_module", fail)
+    assert pattern.compiled.__wrapped__("loops") is None
+
+
+def test_without_the_compiler_products_compute():
+    code = ("import torch; from torch import nn; from methods import SparseModel\n"
+            "model = SparseModel(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 5)), 'static', 0.5, storage='sparse')\n"
+            "x = torch.randn(70, 2, 6, 6); torch.testing.assert_close(model(x), model.export()(x))")
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=True, cwd=Path(__file__).parent.parent)

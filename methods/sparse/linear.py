@@ -53,7 +53,7 @@ class LoopMatmul(torch.autograd.Function):
 
 def buffers(x, *features):
     """Room for a block of rows of so many features, each."""
-    return [x.new_empty(number * compiled("loops").block_of.py_func(x)) for number in features]
+    return [x.new_empty(number * compiled("loops").block_of(x)) for number in features]
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):

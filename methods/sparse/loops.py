@@ -10,7 +10,10 @@ begins: a register that lies on two lines takes twice as long.
 import numba
 from llvmlite import ir
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("the loops are made of instructions: they need numba's compiler")
 
 REGISTER = 64  # bytes
 VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
@@ -145,7 +148,7 @@ def transpose(x, i, n, j, m, out, p, q, past=False):
             out[p + e, q + k] = x[i + k, j + e]
 
 
-@numba.njit
+@register_jitable
 def block_of(x):
     """Numbers of a block."""
     return VECTORS * REGISTER // x.itemsize

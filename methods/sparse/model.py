@@ -62,7 +62,7 @@ class AlwaysSparse(SparseModel):
         # a checkpoint's theta and keys say nothing of the network that they are for
         self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
         keys = self.method.draw(self.bounds).to(device)
-        self.rounded_to = self.dense_gradient = None
+        self.dense_gradient = None
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
         self.net = net
         dense = {"sparse": False, "auto": None}[storage]
@@ -164,8 +164,11 @@ class AlwaysSparse(SparseModel):
 
     def redraw(self, seed):
         """Another graph, by the method's counts as they are now, and its first weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        devices = [self.theta.device] if self.theta.is_cuda else []
+        with torch.random.fork_rng(devices):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave the generators of other devices changed
+            for device in devices:
+                torch.cuda.default_generators[device.index].manual_seed(seed)
             keys = self.method.draw(self.bounds).to(self.theta.device)
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.connect(keys)

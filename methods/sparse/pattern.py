@@ -101,7 +101,7 @@ def loops_for(x):
     block of them, else None: products of fewer rows take as long in CSR, and less memory."""
     one_core = x.device.type == "cpu" and torch.get_num_threads() == 1 and x.dtype in (torch.float32, torch.float64)
     loops = compiled("loops") if one_core else None
-    return loops if loops and 2 * len(x) >= loops.block_of.py_func(x) else None
+    return loops if loops and 2 * len(x) >= loops.block_of(x) else None
 
 
 @cache
@@ -109,5 +109,5 @@ def compiled(name):
     """The module methods.sparse.`name`; None without a numba that works here (for this Python, with a place to keep what it compiles)."""
     try:
         return importlib.import_module(f"methods.sparse.{name}")
-    except (ImportError, RuntimeError):
+    except (ImportError, RuntimeError, OSError):  # the last where llvmlite's library cannot be loaded
         return None

@@ -32,6 +32,8 @@ class Connections:
         input: its bounds (planes of inputs + 1,), their order (nnz,), and the run of output pixels of each (nnz,)."""
         last = self.last  # which another thread may replace meanwhile
         if last[0] != planes:
+            if max(planes.phases * planes.phase, planes.room + self.outputs * planes.plane) >= 2 ** 31:
+                raise ValueError(f"images of {planes.grid.input} are too large for a sparse convolution of {planes.inputs} channels")
             (rows, width, *_), grid, keys = self.shape, planes.grid, self.keys - self.first
             row, rest = keys // prod(self.shape[1:]), keys % prod(self.shape[1:])
             position, channel = rest // width, rest % width + row * self.groups // rows * width
@@ -52,7 +54,7 @@ class Planes:
     """How `samples` samples lie in the buffers of a pass."""
 
     def __init__(self, x, connections, grid):
-        block = loops.block_of.py_func(x)
+        block = loops.block_of(x)
         self.grid, self.inputs, self.phases = grid, x.shape[1], grid.stride[0] * grid.stride[1]
         length = min(RUN, CACHE // (2 * self.inputs * self.phases + connections.outputs)) // block * block
         self.samples = max(1, min(len(x), length // grid.area))
