@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only by what needs it."""
+"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
 import os
