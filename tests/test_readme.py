@@ -44,3 +44,10 @@ def test_times_are_those_of_the_machine_that_measured_last(tmp_path):
 def test_a_wrong_mark_is_said(text, tmp_path):
     with pytest.raises(ValueError, match="<!--"):
         readme.filled(text, tmp_path)
+
+
+@pytest.mark.parametrize("words, said", [(["--nope"], "unrecognized arguments"), (["--results", "/nowhere"], "/nowhere")])
+def test_bad_arguments_are_one_line(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        readme.main(words)
+    assert end.value.code == 2 and said in (line := capsys.readouterr().err) and line.count("\n") == 1

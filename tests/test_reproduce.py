@@ -255,3 +255,14 @@ def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit) as ended:
         command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
     assert ended.value.code == 1 and capsys.readouterr().err.splitlines()[-1].startswith("a process that drew was killed")
+
+
+def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for script in ("figure1.py", "leaderboard.py"):
+        done = run(f"reproduce/{script}", "--suite", "digits", "--out", tmp_path / "file")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "file" in done.stderr
+    (tmp_path / "performance").mkdir()
+    (tmp_path / "performance/sparse_speed.csv").write_text("a,b\n1,2\n")
+    done = run("reproduce/sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not as its program wrote it" in done.stderr
