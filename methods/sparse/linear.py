@@ -61,8 +61,8 @@ def gradients(x, delta, values, pattern, input=True, bias=False):
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
     loops = compiled("loops")
     loops.linear_backward(*map(numpy, (
-        x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t, pattern.starts_t[0],
-        pattern.columns_t, back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
+        x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t,
+        pattern.starts_t[0], pattern.columns_t, back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
     return back if input else None, gradient, sums if bias else None
 
 
