@@ -23,7 +23,7 @@ class Activity:
         for entry in self.layout.entries:
             module = run.model.net.get_submodule(entry.name.rpartition(".")[0])
             if isinstance(module, (nn.Linear, nn.Conv2d)):
-                hooks.append(module.register_forward_hook(self._hook(entry)))
+                hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
             # the gradient of the same passes, so that growth costs no second ones
             self.gradient = run.gradient(run.theta * run.method.mask, batches)
@@ -32,10 +32,10 @@ class Activity:
                 hook.remove()
 
     def _hook(self, entry):
-        def forward(module, args, output):
+        def forward(module, args, named, output):
             if not output.requires_grad:  # computed under no_grad
                 return
-            h = rows_of_input(module, args[0].detach().float())
+            h = rows_of_input(module, (args[0] if args else named["input"]).detach().float())
             r = self.signs(h.shape[1])
             r = None if r is None else r.to(h)
             inputs = h.abs().sum(1) if r is None else h.transpose(1, 2) @ r

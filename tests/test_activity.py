@@ -37,6 +37,15 @@ def test_grabo():
     assert torch.outer(g, f[0]).tolist() == [[6, 3, 8], [9, 4.5, 12]]
 
 
+def test_an_input_may_be_given_by_its_name():
+    net = linear(W.float())
+    by_name = type("Named", (type(net),), {"__call__": lambda self, x: super(type(self), self).__call__(input=x)})
+    expected = sums(two_samples("gse_grabo"), lambda n: None)
+    net.__class__ = by_name
+    run = started(net, "gse_grabo", 0.0, [(H.T, DELTA.T)], linear_in_the_output)
+    assert all(torch.equal(a, b) for a, b in zip(expected, sums(run, lambda n: None)))
+
+
 def test_graest(monkeypatch):
     run = two_samples("gse_graest")
     monkeypatch.setattr(torch, "randint", lambda *args, **options: torch.tensor([1, 0]))  # the signs +, -
