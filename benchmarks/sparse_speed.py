@@ -116,6 +116,7 @@ def compare(task, width, sparsity, data, args, device):
     updates = in_turns(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
     for storage, made in entrants.items():
         trainer = made.trainer
+        seconds(made, made.single)  # the first after an update finds the places of a convolution's new connections, and keeps them
         gradients, state = state_bytes(trainer)
         with_update = peak_bytes(lambda: seconds(made, made.update), device) if args.update_rounds else None
         peak = peak_bytes(lambda: seconds(made, made.single), device)
