@@ -118,6 +118,7 @@ set_up
 status=$?
 if ((status > 1)); then exit $status; fi
 read -r suite profile results <<<"$asked"
+.venv/bin/python reproduce/report.py --results "$results" >/dev/null &
 .venv/bin/python -m reproduce "$suite" --profile "$profile" --results "$results" || status=1
-.venv/bin/python reproduce/report.py --results "$results" >/dev/null || status=1
+wait $! || status=1
 exit $status

@@ -95,7 +95,7 @@ class Evidence:
         """Whether these are runs as the papers made them: their task, their epochs. Then what the papers ran is expected to be there."""
         return self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
 
-    @property
+    @functools.cached_property
     def points(self):
         """{(epochs, series, sparsity)} of the task that have rows, or that the papers ran."""
         own = self.runs[self.runs.task == self.task]
