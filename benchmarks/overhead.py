@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
-from benchmarks.capture import WARM, cuda_graph
+from benchmarks.capture import WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
@@ -146,9 +146,8 @@ def measure(specs, folder, device, rounds, steps):
     one_core()
     task, _ = settle(specs[0])
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
-    record = None
-    if device.type == "cuda":  # nothing can be recorded on the default stream
-        record = cuda_graph
+    record = recorder(task, device)
+    if record:  # nothing can be recorded on the default stream
         torch.cuda.set_stream(torch.cuda.Stream(device))
     entrants = [Entrant(spec, data, device, steps, record) for spec in specs]
     profiled_ones = [Entrant(spec, data, device, steps) for spec in specs] if record else entrants  # a recorded step has no parts

@@ -29,7 +29,7 @@ from torchvision import transforms
 from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.__main__ import Parser, data_folder
-from benchmarks.capture import WARM, cuda_graph
+from benchmarks.capture import WARM, recorder
 from benchmarks.data import NORMALISATION
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
@@ -94,7 +94,7 @@ class Suite:
     def __init__(self, spec, folder, device, runs=1):
         task, options = settle(spec)
         data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
-        record = cuda_graph if device.type == "cuda" else None
+        record = recorder(task, device)
 
         def steps(seed):  # made in the lane's own turn, on its stream
             yield from Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record).steps()

@@ -4,7 +4,7 @@ In grey the papers' own methods. Runs that end with more than twice the weights 
 drawn alone.
 """
 from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
-from published import published, title
+from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
 GROUPS = {
@@ -35,13 +35,8 @@ def grid(suite, profile):
 
 def literature():
     """The published points that are drawn."""
-    import pandas as pd
-
     rows = published(beyond=True)
-    rows = rows.assign(variant=rows.variant.fillna(""), train_flops=rows.train_flops.astype(float))
-    parts = [rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
-             for (paper, method), start in LITERATURE.items()]
-    rows = pd.concat(parts).query("sparsity >= 0.75 and not options.str.contains('epochs=[0-9]{4}|epochs=500')", engine="python")
+    rows = settings(rows.assign(train_flops=rows.train_flops.astype(float)), LITERATURE).query("sparsity >= 0.75 and not options.str.contains('epochs=[0-9]{4}|epochs=500')", engine="python")
     return rows.drop_duplicates(["task", "method", "sparsity"]).drop(columns=["macs", "macs_fraction"])
 
 

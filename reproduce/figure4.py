@@ -6,7 +6,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 from dataclasses import replace
 
 from drawing import COLOURS, MARKERS, main, number_decades, suite_grid, tasks_of, union
-from published import published, title
+from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
 METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "str": "STR", "rigl": "RigL", "probmask": "ProbMask",
@@ -38,14 +38,9 @@ def source(grid, suite, results, profile=None):
 
 def literature(task):
     """Published points of a task; MACs from the fraction of dense where a paper gives only that. RigL on MobileNetV1: 5 times the epochs."""
-    import pandas as pd
-
     rows = published()
     dense = rows[(rows.task == task) & (rows.method == "dense")].macs.max()  # of both papers that give it, nearly the same
-    rows = rows[rows.task == task].assign(variant=rows.variant.fillna(""))
-    parts = [rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
-             for (paper, method), start in LITERATURE.items()]
-    rows = pd.concat(parts).query("sparsity >= 0.7 or method == 'dense'").drop_duplicates(["method", "options", "sparsity", "variant"])
+    rows = settings(rows[rows.task == task], LITERATURE).query("sparsity >= 0.7 or method == 'dense'").drop_duplicates(["method", "options", "sparsity", "variant"])
     rows = rows if (rows.method != "dense").any() else rows[:0]
     allowed = ("", "epochs=500") if "mobilenet" in task else ("",)
     rows = rows[rows.options.isin(allowed) & ~rows.variant.str.contains("released|label")]

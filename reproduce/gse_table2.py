@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from drawing import main, suite_grid
 from gse import text_table
-from published import published, title
+from published import published, settings, title
 from rows import NoRows, runs_of, summary, without_runs
 
 METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)", "topkast": "Top-KAST",
@@ -25,13 +25,8 @@ def grid(suite, profile):
 
 def literature():
     """The published values."""
-    import pandas as pd
-
     rows = published(beyond=True)
-    rows = rows[(rows.task == "imagenet-resnet50") & (rows.options == "")].assign(variant=rows.variant.fillna(""))
-    parts = [rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
-             for (paper, method), start in LITERATURE.items()]
-    rows = pd.concat(parts).drop_duplicates(["method", "sparsity"])
+    rows = settings(rows[(rows.task == "imagenet-resnet50") & (rows.options == "")], LITERATURE).drop_duplicates(["method", "sparsity"])
     return rows[rows.sparsity.isin((0, *SPARSITIES))].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])
 
 

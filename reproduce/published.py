@@ -65,6 +65,15 @@ def published(beyond=False):
     return pd.DataFrame(found, columns=columns).astype({"seeds": "Int64", "epochs": "Int64"})
 
 
+def settings(rows, chosen):
+    """Of published rows those of chosen, {(paper, method): the start of its variant}, in that order; variants without a name are ""."""
+    import pandas as pd
+
+    rows = rows.assign(variant=rows.variant.fillna(""))
+    return pd.concat([rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
+                      for (paper, method), start in chosen.items()])
+
+
 def hollow(runs, methods):
     """The published points of a panel: of its tasks and of these series (method and options), within its range of sparsities."""
     rows = published()
