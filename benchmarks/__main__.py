@@ -245,7 +245,12 @@ def command_leaderboard(args):
 def main(words=None):
     try:
         args = parser().parse_args(words)
-        return globals()["command_" + args.command](args)
+        status = globals()["command_" + args.command](args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads, `head` for example, has seen enough; nor is the rest written when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

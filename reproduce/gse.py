@@ -74,13 +74,13 @@ def text_table(figure, table, rows, blocks, head):
     """Draws `table` with `rows` {series: label} and `blocks` of columns, one below another; returns `table`.
 
     A column is (label, function of the table that marks its points). A cell has the measured mean ± s.d. above the published one,
-    which is in brackets.
+    which is in brackets; a dash says that there is neither.
     """
     def cell(points):
         own, other = points[points.source == "measured"], points[points.source != "measured"]
-        text = [plus_minus(p.mean_, p.std) for p in own.rename(columns={"mean": "mean_"}).itertuples()][:1] or ["–"]
+        text = [plus_minus(p.mean_, p.std) for p in own.rename(columns={"mean": "mean_"}).itertuples()][:1]
         text += [f"[{plus_minus(p.mean_, p.std)}]" for p in other.rename(columns={"mean": "mean_"}).itertuples()][:1]
-        return "\n".join(text)
+        return "\n".join(text) or "–"
 
     series = (table.method + " " + table.options).str.strip()
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)

@@ -1,4 +1,5 @@
 """Runs that go wrong, the local launcher, and the command line, with its exit status and its one line for nonsense."""
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,14 @@ def test_help_imports_no_torch():
 def test_exit_status_of_the_process():
     done = command("launch", "digit")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "options", "lrr"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_launch_status_and_collect(tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_cells_keep_measured_and_published_apart(tmp_path, monkeypatch):
     row = next(key[0] for key, text in cells.items() if text == "SET")
     mean = accuracy(specs[0]) + 1 + 1 / 3
     assert cells[row, 0] == f"{mean:.1f} ± 1.5\n[90.2]"
-    assert cells[row + 1, 0] == "–\n[90.6]" and cells[row + 2, 0] == "–"
+    assert cells[row + 1, 0] == "[90.6]" and cells[row + 2, 0] == "–"
 
 
 def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path, no_files):  # noqa: F811
