@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash run_all.sh [SUITE] [options]       runs what is missing of a suite, collects the rows, draws every figure
 #                                         and judges the papers' claims anew (RESULTS/REPORT.md)
-# bash run_all.sh test [pytest options]   runs the tests
+# bash run_all.sh test [pytest options]   runs the tests, on up to four cores
 # bash run_all.sh setup                   only sets up .venv, which the others do first where needed
 #
 # SUITE: digits (default), cifar10, cifar100, imagenet. Options: those of `python -m benchmarks launch`.
@@ -71,7 +71,8 @@ case ${1:-} in
         exit ;;
     test)
         set_up
-        exec .venv/bin/python -m pytest "${@:2}" ;;
+        # a file's tests share what they set up: they stay in one process
+        exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "${@:2}" ;;
     "" | -*)
         set -- digits "$@" ;;
 esac
