@@ -66,10 +66,13 @@ def code_version():
 
 
 def one_core():
-    """One thread for this process, which keeps the memory that a step frees: with glibc the next step takes it without page faults."""
+    """One thread for this process, which keeps the memory that a step frees: with glibc the next step takes it without page faults.
+
+    Blocks of half a GB and more go back: they leave gaps that no other fits, which would double the memory of a large network.
+    """
     torch.set_num_threads(1)
     if libc := _glibc():
-        libc.mallopt(MMAP_THRESHOLD, 2 ** 31 - 1)
+        libc.mallopt(MMAP_THRESHOLD, 2 ** 29)
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 

@@ -118,8 +118,10 @@ def stored(path, module, text):
 
 
 def of_one_machine(table):
-    """Of a table of measurements the rows of the device that measured last: times of different machines are no comparison."""
-    return table[table.device == table.device[table.measured_at.idxmax()]].copy()
+    """Of a table of measurements the rows of the device that measured most, of several such the last: times of different machines
+    are no comparison."""
+    machines = table.groupby("device").measured_at.agg(["size", "max"]).sort_values(["size", "max"])
+    return table[table.device == machines.index[-1]].copy()
 
 
 def summary(runs):
