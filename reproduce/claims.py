@@ -2,7 +2,7 @@
 import math
 from pathlib import Path
 
-from evidence import NEAR, Difference, Evidence, Part
+from evidence import Difference, Evidence, Part
 from published import published
 from rows import value_of
 

@@ -10,6 +10,10 @@ G = torch.tensor([[1, -2, 3], [0.5, -0.25, 4]], dtype=torch.float64)
 DENSE_STEP = [[0.399995, 0.000002, -0.200001], [-0.0999995, 0.324997, -0.799996]]  # W - .1 (G + 1e-4 W)
 
 
+def of(nested):
+    return torch.tensor(nested, dtype=torch.float64)
+
+
 def linear(weight):
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
     with torch.no_grad():
@@ -22,6 +26,14 @@ def training(method, sparsity=0.0, epochs=10, steps_per_epoch=1, weight=W, **opt
     model = SparseModel(linear(weight), method, sparsity, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4, momentum=0.9)
     run = Training(model, optimizer, epochs, steps_per_epoch)
+    run.start()
+    return run
+
+
+def two_layers(method, sparsity, first=W, second=((0.9, -0.6), (0.3, 0)), epochs=4, **options):
+    """A started Training of a network of two layers, as above without weight decay."""
+    model = SparseModel(nn.Sequential(linear(first), linear(torch.as_tensor(second, dtype=first.dtype))), method, sparsity, **options)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), epochs, 1)
     run.start()
     return run
 
@@ -42,6 +54,10 @@ def step(run, gradient=G):
 def effective(run, like=W):
     with torch.no_grad():
         return run.model.method(run.theta).view_as(like)
+
+
+def mask_of(run, like=W):
+    return run.method.mask.view_as(like).int().tolist()
 
 
 def momentum(run, like=W):

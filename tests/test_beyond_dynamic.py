@@ -1,30 +1,17 @@
-"""SNFS, MEST, SRigL and CHT, with their papers' numbers worked out."""
+"""SNFS, MEST and SRigL, with their papers' numbers worked out."""
 import pytest
 import torch
-from canonical import G, W, backward, linear, momentum, near, step, training
+from canonical import G, W, linear, momentum, near, of, step, training, two_layers
 from torch import nn
 
 from benchmarks.models import build
 from methods import SparseModel, Training
 from methods.allocation import allocate
-from methods.beyond.cht import chained
 from methods.beyond.snfs import share_out
 
 Z = torch.zeros_like(W)
 MASK = torch.tensor([1, 1, 0, 0, 1, 1]).bool()
 CIFAR = {"epochs": 160, "steps_per_epoch": 1}
-
-
-def of(nested):
-    return torch.tensor(nested, dtype=torch.float64)
-
-
-def two_layers(method, sparsity, first=W, second=None, **options):
-    second = of([[0.9, -0.6], [0.3, 0]]) if second is None else second
-    model = SparseModel(nn.Sequential(linear(first), linear(second)), method, sparsity, **options)
-    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 4, 1)
-    run.start()
-    return run
 
 
 # ---- SNFS (B5)
@@ -196,132 +183,3 @@ def test_srigl_fan_in_is_constant_at_every_step(gamma):
             dead += entry.shape[0] - rows
         assert model.method.mask[-640:].view(10, 64).any(1).all()  # the last layer is spared
     assert (dead > 0) == (gamma == 0.9)
-
-
-# ---- CHT (B8)
-
-A = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]])
-
-
-@pytest.mark.parametrize("score, expected", [("ch3", [[0, 0, 1.5, 1.5], [2, 0, 0, 0], [0, 3, 0, 0]]),
-                                             ("ch2", [[0, 0, 3, 3], [4, 0, 0, 0], [0, 7, 0, 0]])])
-def test_cht_paths(score, expected):
-    method = training("cht", 0.5, weight=torch.ones(3, 4), score=score).method
-    links = A.double()
-    assert ((method.paths(links) + method.paths(links.T).T) * (1 - links)) == near(expected)
-
-
-def test_cht_growth():
-    cht, chts = (training(name, 0.5, weight=torch.ones(3, 4)).method for name in ("cht", "chts"))
-    draws = torch.rand(4000, 3, 4, generator=torch.Generator().manual_seed(0))
-    assert cht.grown(A.bool(), 2, draws[0]).int().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
-    share = sum(chts.grown(A.bool(), 1, draw).double() for draw in draws) / len(draws)
-    assert share.flatten()[[2, 3, 4, 9]].tolist() == pytest.approx([0.1764706, 0.1764706, 0.2352941, 0.4117647], abs=0.03)
-    assert int(chts.grown(torch.eye(3, 4).bool(), 5, draws[0]).sum()) == 5  # pairs without a path may grow where there are no others
-
-
-def test_chts_keeps_in_proportion_to_the_weights():
-    method = training("chts", 0.5).method
-    draws = torch.rand(4000, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    share = sum(method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 1, 1.0, draw).double() for draw in draws) / len(draws)
-    expected = [0.3225806, 0.1290323, 0.0645161, 0.0322581, 0.1935484, 0.2580645]
-    assert share.flatten().tolist() == pytest.approx(expected, abs=0.03)
-    assert method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 2, 400.0, draws[0]).int().tolist() == [[1, 0, 0], [0, 0, 1]]
-
-
-@pytest.mark.parametrize("name, options", [("cht", {}), ("chts", {}), ("chts", {"importance": "relative", "drop_schedule": "cosine"})])
-def test_cht_updates_keep_the_count_and_grow_at_zero(name, options):
-    weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    run = training(name, 0.8, weight=weight, interval=2, epochs=20, **options)
-    before, changes = run.method.mask.clone(), 0
-    for _ in range(20):
-        backward(run, 0.01 * torch.ones_like(weight))
-        run.method.before_step(run)
-        grown = run.method.mask & ~before
-        changes += bool(grown.any())
-        assert int(run.method.mask.sum()) == 120 and not run.theta[grown].any() and not run.theta[~run.method.mask].any()
-        before = run.method.mask.clone()
-        run.step += 1
-    assert changes == 7 if name == "chts" else changes  # an update every second step of the first 15
-
-
-def test_cht_stops_a_layer_early():
-    run = training("cht", 0.5, weight=torch.randn(6, 6, dtype=torch.float64), interval=1, early_stop=0.0, epochs=40)
-    for _ in range(20):
-        step(run, torch.zeros_like(run.theta).view(6, 6))
-    assert run.method.stopped.all()
-    before = run.method.mask.clone()
-    step(run, torch.zeros_like(run.theta).view(6, 6))
-    assert torch.equal(before, run.method.mask)
-
-
-# neuron 1 loses its one input (.1), neuron 2 its one output (.1)
-FIRST, SECOND = of([[5, 4, 0], [0.1, 0, 0], [0, 3, 2]]), of([[5, 4, 0.1], [3, 2, 0]])
-
-
-@pytest.mark.parametrize("name", ["cht", "chts"])
-@pytest.mark.parametrize("chains, first, second", [(True, [[1, 1, 0], [0, 0, 0], [0, 0, 0]], [[1, 0, 0], [1, 0, 0]]),
-                                                   (False, [[1, 1, 0], [0, 0, 0], [0, 1, 1]], [[1, 1, 0], [1, 1, 0]])])
-def test_cht_removes_what_leads_nowhere(name, chains, first, second):
-    run = two_layers(name, 1 / 3, FIRST, SECOND, chains=chains, temper=400.0)
-    run.step = 3  # where so sharp a draw is the order of the weights
-    run.method.set_mask(torch.cat([FIRST.flatten(), SECOND.flatten()]) != 0)
-    with torch.no_grad():
-        run.theta.copy_(torch.cat([FIRST.flatten(), SECOND.flatten()]))
-    run.method.update(run, 0.2)
-    survivors = (run.theta != 0).int()  # what grows is zero at first
-    assert survivors[:9].view(3, 3).tolist() == first and survivors[9:].view(2, 3).tolist() == second
-    assert run.model.layer_nnz().tolist() == [5, 5]  # as many grow as were dropped and removed
-
-
-def test_cht_removes_nothing_of_a_layer_that_is_fixed():
-    run = two_layers("cht", 1 / 3, FIRST, SECOND)
-    run.method.set_mask(torch.cat([FIRST.flatten(), SECOND.flatten()]) != 0)
-    run.method.stopped[1] = True
-    run.method.update(run, 0.2)
-    assert run.method.mask[9:].view(2, 3).int().tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert run.model.layer_nnz().tolist() == [5, 5]
-
-
-class Residual(nn.Sequential):
-    def forward(self, x):
-        return x + super().forward(x)
-
-
-def test_cht_knows_which_layer_feeds_which_in_a_sequential_alone():
-    def pairs(*layers, around=nn.Sequential):
-        return chained(SparseModel(around(*layers), "cht", 0.5))
-
-    def line():
-        return nn.Linear(8, 8)
-
-    assert pairs(nn.Flatten(), line(), nn.ReLU(), line(), nn.BatchNorm1d(8), nn.Dropout(), line()) == [(0, 1), (1, 2)]
-    assert pairs(nn.Sequential(line(), nn.ReLU(), line()), line()) == [(0, 1)]  # whatever lies around it may use its output elsewhere
-    for between in (nn.LayerNorm(8), nn.Softmax(1), nn.Unflatten(1, (2, 4)), Residual(nn.ReLU())):
-        assert pairs(line(), between, line()) == []
-    assert pairs(line(), nn.ReLU(), line(), around=Residual) == []
-    twice = line()
-    assert pairs(twice, nn.ReLU(), twice, line(), line()) == [(1, 2)]
-    tied = line()
-    tied.weight = twice.weight
-    assert pairs(tied, twice, line()) == []
-    assert pairs(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), line()) == []
-    nets = {name: chained(SparseModel(build(name, 10), "cht", 0.5)) for name in ("mlp_digits", "resnet20", "vit_tiny")}
-    assert nets == {"mlp_digits": [(0, 1), (1, 2)], "resnet20": [], "vit_tiny": []}
-
-
-@pytest.mark.parametrize("name", ["cht", "chts"])
-def test_cht_keeps_the_count_of_each_layer_where_chains_are_removed(name):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 10))
-    model = SparseModel(net, name, 0.96, interval=1, early_stop=0.9)
-    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 40, 1)
-    run.start()
-    counts, x, y, removed = model.layer_nnz().tolist(), torch.randn(8, 20), torch.randint(10, (8,)), 0
-    for _ in range(40):
-        before = model.method.mask.clone()
-        run.criterion(model(x), y).backward()
-        run.update((x, y))
-        assert model.layer_nnz().tolist() == counts and sum(counts) == model.method.budget
-        removed = max(removed, int((before & ~model.method.mask).sum()))
-    assert removed > 0.3 * sum(counts)  # more than the drop alone

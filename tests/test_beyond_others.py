@@ -3,8 +3,8 @@ import math
 
 import pytest
 import torch
-from canonical import G, W, backward, effective, momentum, near, step, training
-from test_beyond_dynamic import Z, of, two_layers
+from canonical import G, W, backward, effective, near, of, step, training, two_layers
+from test_beyond_dynamic import Z
 from torch import nn
 
 from benchmarks.models import build
