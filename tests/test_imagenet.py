@@ -1,69 +1,28 @@
-"""ImageNet's path on a small folder of real JPEG files: reading, the recipe, and runs that several processes make together."""
+"""ImageNet's path on a small folder of real JPEG files: reading, the recipe, a run."""
 import gc
-import itertools
 import math
-import multiprocessing
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from jpegs import SIZE, TRAIN, VAL, make_folder, small
 from PIL import Image
-from sklearn.datasets import load_digits
-from stored import timeless
-from test_every_method import difference, lasting, make, read, saved
+from test_every_method import make
 from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import imagenet, team
-from benchmarks import run as runner
 from benchmarks.__main__ import main
-from benchmarks.checkpoint import Stopped
 from benchmarks.data import DataError, epoch_batches, eval_batches, load
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import get_task, settle
-from benchmarks.train import Trainer
-from methods import available
-
-TRAIN, VAL, SIZE = 26, 9, 32
-STEPS = 3        # of every method; masks are updated in the third
-PAUSE = 5        # three steps and the end of an epoch, and one step more
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Digits 0 to 2, enlarged to images of several sizes and modes."""
-    home, bunch, counts = tmp_path_factory.mktemp("data"), load_digits(n_class=3), {}
-    for number in range(TRAIN + VAL):
-        label = bunch.target[number]
-        place = home / "imagenet" / ("train" if number < TRAIN else "val") / f"n{label}"
-        place.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray((bunch.images[number] * 15.9).astype("uint8")).resize((40 + number, 56), Image.BICUBIC)
-        counts[label] = counts.get(label, 0) + 1
-        (image if number % 5 else image.convert("RGB")).save(place / f"{number:03}.JPEG")
-    assert set(counts) == {0, 1, 2}
-    return home
-
-
-def small(folder):
-    """The data at 32 pixels, so that a step takes milliseconds."""
-    data = imagenet.load(folder)
-    return replace(data, train=replace(data.train, size=SIZE), test=replace(data.test, size=SIZE), shape=(3, SIZE, SIZE))
-
-
-def of_images(folder):
-    """A Trainer on them: three batches of 10, 10 and 6 an epoch. Its network computes in 64 bits, for 27 layers of normalisation over
-    few pixels make much of rounding."""
-    task, options = settle(Spec("imagenet-mobilenetv1", "st3", 0.9, 0, epochs=2, precision="fp32", options={"batch_size": 10, "lr": 0.02}))
-    torch.set_default_dtype(torch.float64)
-    try:
-        trainer = Trainer(task, "st3", 0.9, 0, options, small(folder))
-    finally:
-        torch.set_default_dtype(torch.float32)
-    trainer.model.net.register_forward_pre_hook(lambda module, args: args[0].double())
-    return trainer
+    return make_folder(tmp_path_factory.mktemp("data"))
 
 
 # ---- reading
@@ -194,112 +153,6 @@ def test_learning_rate_is_a_cosine_renewed_at_every_epoch(epochs, table):
     spe = trainer.training.steps_per_epoch
     for epoch, rate in table.items():
         assert trainer.learning_rate(epoch * spe) == trainer.learning_rate(epoch * spe + spe - 1) == pytest.approx(rate)
-
-
-# ---- several processes
-
-def steps(trainer, count):
-    """The trainer after as many steps and ends of epochs."""
-    list(itertools.islice(trainer.steps(), count))
-    return trainer
-
-
-def together(rank, place, folder):
-    """What each of two processes does: some steps of every method, and a run on images, saved within an epoch and gone on with."""
-    torch.set_num_threads(1)
-    result = {}
-    with team.joined(rank, 2, place):
-        for name in available():
-            trainer = make(name)
-            steps(trainer, STEPS)
-            result[name] = read(saved(trainer))["model"]
-        result["epoch"] = lasting(steps(of_images(folder), PAUSE - 1))
-        state = saved(steps(of_images(folder), PAUSE))
-        resumed = of_images(folder)
-        resumed.load_state_dict(read(state))
-        result["images"], result["resumed"] = lasting(of_images(folder).run()), lasting(resumed.run())
-    torch.save(result, Path(place) / f"result{rank}")
-
-
-@pytest.fixture(scope="module")
-def two(folder, tmp_path_factory):
-    """The results of two processes."""
-    place, context = tmp_path_factory.mktemp("two"), multiprocessing.get_context("spawn")
-    helpers = [context.Process(target=together, args=(rank, str(place), folder)) for rank in range(2)]
-    for helper in helpers:
-        helper.start()
-    for helper in helpers:
-        helper.join()
-    assert [helper.exitcode for helper in helpers] == [0, 0]
-    return [torch.load(place / f"result{rank}", weights_only=True) for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", available())
-def test_every_method_is_the_same_in_both_processes_and_as_in_one(two, name):
-    assert difference(*(result[name] for result in two)) is None
-    trainer = steps(make(name), STEPS)
-    alone, joined = trainer.model.state_dict(), two[0][name]
-    # rounding may rank a few weights otherwise, most of all among new ones, whose gradients are next to nothing
-    assert (alone["method.mask"] != joined["method.mask"]).float().mean() < 0.01
-    assert (alone["theta"] - joined["theta"]).abs().quantile(0.98) < 1e-3
-
-
-def test_images_in_two_processes_as_in_one(two, folder):
-    assert difference(two[0]["epoch"], two[1]["epoch"]) is None
-    alone, joined = lasting(steps(of_images(folder), PAUSE - 1)), two[0]["epoch"]
-    for name, value in alone["model"].items():
-        assert torch.allclose(value.double(), joined["model"][name].double(), rtol=1e-4, atol=1e-5), name
-    for one, other in zip(alone["progress"]["curves"], joined["progress"]["curves"]):
-        assert one == pytest.approx(other, rel=1e-3, nan_ok=True)
-
-
-def test_resumed_within_an_epoch(two, folder):
-    for result in two:
-        assert difference(result["images"], result["resumed"]) is None
-    paused = steps(of_images(folder), PAUSE)
-    assert (paused.progress.epoch, paused.progress.index) == (1, 1)
-    resumed = of_images(folder)
-    resumed.load_state_dict(read(saved(paused)))
-    assert difference(lasting(resumed.run()), lasting(of_images(folder).run())) is None
-
-
-def test_run_of_two_processes_is_stopped_and_goes_on(tmp_path, monkeypatch):
-    spec, store, asked = Spec("digits", "static", 0.9, 0, epochs=2), Store(tmp_path / "two"), []
-    one = runner.run(spec, Store(tmp_path / "one"))
-    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
-    with pytest.raises(Stopped):
-        runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) > 25)
-    assert store.checkpoint(spec.key).exists() and not store.rows("digits")
-    two = runner.run(spec, store)
-    assert {name for name, value in timeless(one).items() if two[name] != value} <= {"loss", "top1", "top1_best_val", "val_top1"}
-    assert two["loss"] == pytest.approx(one["loss"], rel=0.01) and abs(two["top1"] - one["top1"]) < 3
-
-
-FAILING = '''
-import torch.distributed as dist
-from methods import Sparsifier
-
-
-class Failing(Sparsifier):
-    def after_step(self, run):
-        if dist.get_rank() == 1:
-            raise RuntimeError("broken in the second process")
-'''
-
-
-def test_failure_in_another_process_ends_the_run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(FAILING)
-    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
-    row = runner.run(Spec("digits", "mine.py:Failing", 0.0, 0, epochs=1), Store("results"))
-    assert row["status"] == "failed" and "broken in the second process" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("options, text", [({"batch_size": 63}, "batch of 63"), ({"storage": "sparse"}, "storage=sparse")])
-def test_what_processes_cannot_share_is_refused(tmp_path, monkeypatch, options, text):
-    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
-    with pytest.raises(ValueError, match=text):
-        runner.run(Spec("digits", "static", 0.9, 0, epochs=1, options=options), Store(tmp_path))
 
 
 def test_run_on_images(folder, tmp_path, capsys):
