@@ -1,0 +1,75 @@
+"""`Training`: one step of it, with worked numbers, and what it offers to methods."""
+import pytest
+import torch
+from canonical import DENSE_STEP, G, W, linear, near, step, training
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from methods import SparseModel, Training
+
+
+@pytest.mark.parametrize("clip, factor", [(3.0, 3 / G.norm()), (6.0, 1), (0.0, 1)])
+def test_gradients_are_clipped_and_weight_decay_is_added_after(clip, factor):
+    assert 3 < G.norm() < 6
+    run = training("st3", 0.5)
+    run.clip = clip
+    assert step(run) == near(W - 0.1 * (factor * G + 1e-4 * W), digits=6)  # torch adds 1e-6 to the norm
+    assert factor != 1 or run.theta.detach().view(2, 3) == near(DENSE_STEP, digits=9)
+
+
+def test_masking_comes_before_clipping():
+    run = training("static", 0.5)
+    run.method.set_mask(torch.tensor([False, False, True, False, True, True]))
+    run.clip, masked = 3.0, G * run.method.mask.view(2, 3)
+    assert 3 < masked.norm() < G.norm() - 0.1
+    before = run.theta.detach().view(2, 3).clone()
+    assert step(run) == near(before - 0.1 * (3 / masked.norm() * masked + 1e-4 * before), digits=6)
+
+
+def test_gradients_of_one_norm_are_clipped_together():
+    net = nn.Sequential(linear(W), nn.BatchNorm1d(2).double())
+    model = SparseModel(net, "dense")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=1.0), 1, 1, clip=1.0)
+    run.start()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)  # ten of them: a norm of √40
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    run.update()
+    for parameter, old in zip(model.parameters(), before):
+        assert (old - parameter.detach()) == near(torch.full_like(old, 2 / 40**0.5), digits=5)
+
+
+@pytest.mark.parametrize("name", ["dense", "st3", "static"])
+def test_the_dense_gradient_is_of_one_step(name):
+    """Also where the weights are the stored ones themselves, to which a hook would stay."""
+    run = training(name, 0.5)
+    for scale in (1, 2, 3):
+        (run.model(torch.eye(3, dtype=torch.float64)).T * scale * G).sum().backward()
+        assert torch.equal(run.dense_gradient.view(2, 3), scale * G)
+        run.update()
+
+
+def test_losses_that_score_are_of_32_bits():
+    """A network that computes in 16 bits has its losses taken in 32, as autocast has it."""
+    seen = []
+
+    def criterion(output, y):
+        seen.append(output.dtype)
+        return cross_entropy(output, y)
+    model = SparseModel(nn.Linear(3, 4).bfloat16(), "dense")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, criterion=criterion)
+    gradient = run.gradient(run.theta, [(torch.randn(5, 3).bfloat16(), torch.arange(5) % 4)])
+    assert seen == [torch.float32] and gradient.dtype == run.theta.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_random_numbers_follow_from_seed_purpose_cycle_and_step(dtype):
+    run = training("dense", weight=W.to(dtype))
+    first = run.random("mask")
+    assert first.dtype == dtype and first.shape == (6,) and torch.equal(first, run.random("mask"))
+    others = [run.random("init"), run.random("mask", normal=True)]
+    for name in ("step", "cycle", "seed"):
+        setattr(run, name, 1)
+        others.append(run.random("mask"))
+        setattr(run, name, 0)
+    assert not any(torch.equal(first, other) for other in others) and torch.equal(first, run.random("mask"))
