@@ -1,0 +1,69 @@
+"""Options: the defaults are the published settings, and values that mean nothing are refused."""
+import pytest
+import torch
+from torch import nn
+
+import methods
+from methods import SparseModel
+
+RAMP = dict(ramp_start=5 / 160, ramp_end=80 / 160, ramp_power=3, ramp_granularity="step", threshold="quantile_lerp")  # ST-3
+GSE = dict(interval=1000, drop_fraction=0.2, update_end=120 / 200, gamma=1, scope="global", score_batches="ceil10", skip_step=False,
+           sampler="exact", redistribute=False)
+EVCI = dict(interval=100, drop_fraction=0.3, update_end=0.75, scope="layer", regrow="keeps", drop_rounding="floor", noise=1e-5)
+PUBLISHED = {
+    "st3": dict(RAMP, rescale="smoothed", straight_through=True, ft_epochs=0, rewind_finetune=False),
+    "st3_sigma": dict(RAMP, norm="shape_sum"),
+    "str": dict(RAMP, rescale="off", straight_through=False),
+    "str_original": dict(a0=-3200),
+    "gmp": dict(RAMP, mask_form="sticky"),
+    "lrr": dict(source="best", momentum="reset", replay="none", threshold="quantile_lerp"),
+    "lrr_aug_reset": dict(replay="all"),
+    "lrr_st3": dict(mask_form="live", rescale="smoothed"),
+    "imp": dict(rewind_epoch=0, rounding="exact"),
+    "probmask": dict(form="original", mask_lr=6e-3, ramp_start=0.16, ramp_end=0.6, ramp_granularity="epoch", trials=10, finetune=20 / 300,
+                     finetune_lr=0.01, bn_stats="train"),
+    "snip": dict(n_batches=0, restore_bn=False),
+    "grasp": dict(n_batches=0, temperature=200),
+    "synflow": dict(rounds=100),
+    "static": dict(sampler="exact", redistribute=False),
+    "set": dict(EVCI, skip_step=False),
+    "rigl": dict(EVCI, skip_step=True, score_batches="train_batch"),
+    "granet": dict(interval=1000, initial_sparsity=0.5, prune_start=0, prune_end=80 / 160, exact_k=True, drop_rounding="ceil", noise=0),
+    "topkast": dict(gamma=1, penalty=1e-4, every_step_until=21 / 200, interval=1000, mode="correct"),
+    "gradual": dict(interval=1000, update_end=120 / 200),
+    "gse_uniform": GSE, "gse_grabo": GSE, "gse_graest": dict(GSE, signs="corrected"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults(name):
+    options = methods.get(name).options()
+    assert {option: options[option].default for option in PUBLISHED[name]} == PUBLISHED[name]
+
+
+SHARES = ("update_end", "drop_fraction", "ramp_start", "ramp_end", "prune_start", "prune_end", "every_step_until", "finetune")
+AT_LEAST_ONE = ("interval", "trials", "trial_batches", "rounds")
+
+
+@pytest.mark.parametrize("name, option", [(name, o) for name in methods.available() for o in methods.get(name).options()
+                                          if o in (*SHARES, *AT_LEAST_ONE)])
+def test_shares_and_counts_have_bounds(name, option):
+    share = option in SHARES
+    for allowed in (0, 0.5, 1) if share else (1, 2):
+        assert methods.get(name).options()[option].parse(allowed) == allowed
+    takes = "a number of at least 0 and at most 1" if share else "a whole number of at least 1"
+    for value in (-0.1, 1.1) if share else (0, -1):
+        with pytest.raises(ValueError, match=f"^option {option} takes {takes}, not {value}$"):
+            SparseModel(nn.Linear(40, 30), name, 0.5, **{option: value})
+
+
+def test_grasp_divides_by_no_zero():
+    with pytest.raises(ValueError, match="^option temperature takes a number of at least 0.001, not 0$"):
+        SparseModel(nn.Linear(40, 30), "grasp", 0.5, temperature=0)
+
+
+def test_where_the_sparsity_is_learned():
+    """All others end with exactly their budget, which their tests look at for those alone that promise it."""
+    torch.manual_seed(0)
+    found = {name for name in methods.available() if not SparseModel(nn.Linear(40, 30), name, 0.5).method.exact}
+    assert found == {"dst_mask", "srigl", "str_original"}
