@@ -86,6 +86,19 @@ def test_layers_without_activity_are_sampled_uniformly():
         ([1, 1], [[1, 1, 1]])]
 
 
+def test_layers_that_are_not_followed_are_sampled_uniformly():
+    run = prepared(nn.Conv1d(4, 6, 3, groups=2), "gse_grabo", 0.0, [(torch.ones(2, 4, 5), torch.ones(2, 6, 3))], linear_in_the_output)
+    (g, f), = run.model.method.explore(run, run.batches())[0]
+    assert g.tolist() == [1] * 6 and f.tolist() == [[1] * 6]
+
+
+def test_small_sums_count():
+    """Late in training output gradients are far below one."""
+    run = started(linear(W.float()), "gse_grabo", 0.0, [(1e-4 * H.T, 1e-4 * DELTA.T)], linear_in_the_output)
+    (g, f), = run.model.method.explore(run, run.batches())[0]
+    assert f / f.sum() == near([[0.3529412, 0.1764706, 0.4705882]], 6) and g / g.sum() == near([0.4, 0.6], 6)
+
+
 # ---- convolutions against sums over all patches, one by one
 
 CONVOLUTIONS = {

@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks.models import build
 from methods import SparseModel, Training
+from methods.allocation import allocate
 
 ACTIVE = torch.tensor([True, True, False, False, True, True])
 REFERENCE = {"interval": 1, "drop_fraction": 0.25, "update_end": 0.75}  # an update at once, of 25 % of the weights
@@ -87,6 +88,41 @@ def test_sparse_init_draws_biases_from_the_same_range():
     unit = run.model.net.bias.detach() * (inputs / 3).sqrt()
     assert unit.abs().max() <= 1
     assert unit.square().mean() == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_sparse_init_of_a_neuron_without_inputs(monkeypatch):
+    """κ is one at least: its weights are zero, and its bias is drawn as for one input."""
+    run = started(nn.Linear(4, 2000), "static", 0.5)
+    run.model.method.chosen["init"] = "sparse"
+    monkeypatch.setattr(run.model.method, "first_mask", lambda score: torch.arange(8000) >= 4)
+    run.start()
+    bias = run.model.net.bias.detach()
+    assert run.theta.isfinite().all() and not run.theta[:4].any() and run.theta[4:].all()
+    assert bias.isfinite().all() and abs(float(bias[0])) <= 3**0.5
+
+
+def three_layers(method, **options):
+    """(Training, what er_gse gives each layer, which falls short of the density, and the same where it is given to others)."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Flatten(), nn.Linear(32, 10))
+    run = started(net, method, 0.5, epochs=10, steps_per_epoch=100, allocation="er_gse", **options)
+    return run, *(allocate(run.model.layout, "er_gse", 0.5, redistribute=r) for r in (False, True))
+
+
+def test_what_er_gse_falls_short_of_is_given_to_others_on_request():
+    for redistribute in (False, True):
+        run, *counts = three_layers("static", redistribute=redistribute)
+        assert run.model.layer_nnz().tolist() == run.model.method.counts == counts[redistribute]
+        assert run.model.method.budget == sum(counts[redistribute]) == (2559, 2680)[redistribute]
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", "gse_uniform"])
+def test_updates_fill_what_er_gse_falls_short_of_where_they_count_over_all_layers(method):
+    run, counts, _ = three_layers(method, scope="layer", interval=100)
+    assert run.model.method.budget == int(run.model.method.mask.sum()) == 2559 and run.model.layer_nnz().tolist() == counts
+    run, counts, _ = three_layers(method, scope="global", interval=100)
+    assert run.model.method.budget == 2680 and run.model.layer_nnz().tolist() == counts
+    run, _, filled = three_layers(method, scope="global", interval=1000)  # without any update the first mask is the last
+    assert run.model.method.budget == 2680 and run.model.layer_nnz().tolist() == filled
 
 
 def test_static_mask_and_zeros_never_change():

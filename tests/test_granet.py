@@ -69,6 +69,16 @@ def test_starts_at_half_density_with_erk():
     assert training("granet", 0.9, weight=torch.ones(10, 12), initial_sparsity=0.0).model.method.mask.all()
 
 
+def test_a_first_mask_that_chance_makes_keeps_its_chance():
+    """It is drawn with exact counts only where it has fewer weights than the budget."""
+    counts = []
+    for seed in range(8):
+        model = SparseModel(nn.Linear(100, 80), "granet", 0.9, sampler="bernoulli")
+        Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 10, seed=seed).start()
+        counts.append(int(model.method.mask.sum()))
+    assert len(set(counts)) > 4 and all(abs(n - 4000) < 5 * 44.7 for n in counts)  # √(8000 / 4) = 44.7
+
+
 def started(alpha=None, monkeypatch=None, **options):
     run = training("granet", 1 / 3, interval=1, epochs=100, prune_end=0.0, initial_sparsity=1 / 3, **options)
     run.model.method.set_mask(torch.tensor([True, True, False, False, True, True]))

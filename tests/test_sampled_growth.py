@@ -1,5 +1,6 @@
 """GSE: candidates and updates, with worked numbers. Its samplers are in test_activity.py."""
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,6 +103,36 @@ def test_grow_then_prune(name, scope, counted):
     assert counted == [[5], [4]]
     assert effective(run)[0, 2] == 0 and momentum(run)[0, 2] == 0  # grown at zero; the step moves what was active
     assert effective(run).flatten()[[0, 4, 5]] == near([0.5 - 0.1 * 1.9, 0.3 - 0.1 * 0.65, -0.4 - 0.1 * 4.9])
+
+
+def test_growth_of_each_layer_is_rounded_up(counted):
+    # k = min(⌈α|A|⌉, |S|): 1.2 of four weights are two
+    run = started(linear(W), "gse", 1 / 3, [(EYE, G.T)], linear_in_the_output, scope="layer")
+    with_four_active(run).model.method.update(run, 0.3)
+    assert counted == [[6], [4]]
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "rigl"])
+def test_growth_is_scored_on_the_sparse_network(name):
+    """Whatever inactive weights have stored, their gradient is that at zero."""
+    run = started(linear(W), name, 1 / 3, [(EYE, torch.zeros(3, 2, dtype=torch.float64))], F.mse_loss, score_batches="ceil10", **(
+        {"noise": 0, "regrow": "no"} if name == "rigl" else {}))
+    with_four_active(run)
+    with torch.no_grad():
+        run.theta[2], run.theta[3] = 1e-3, 5  # with the loss Σ q²/6 a gradient that does not see the mask grows (1, 0)
+    gradients, gradient = [], run.gradient
+    run.gradient = lambda *args: gradients.append(gradient(*args)) or gradients[-1]
+    run.model.method.update(run, 0.25)
+    assert gradients[0] == near(W.flatten() * run.theta.new_tensor([1, 1, 0, 0, 1, 1]) / 3)
+
+
+def test_literal_signs_are_told_by_the_option(monkeypatch):
+    seen = []
+    monkeypatch.setattr(gse, "Activity", lambda *args, literal: seen.append(literal) or SimpleNamespace(weights=list, gradient=None))
+    for options in ({}, {"signs": "corrected"}, {"signs": "literal"}):
+        run = started(linear(W), "gse_graest", 1 / 3, [], linear_in_the_output, **options)
+        run.model.method.explore(run, [])
+    assert seen == [False, False, True]
 
 
 def test_gse_scores_on_fresh_batches_unless_told():
