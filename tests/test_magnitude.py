@@ -123,3 +123,17 @@ def test_mean_cost_follows_the_mask():
     assert training("dense").model.method.training_cost(1.0, 1.0) == 3
     assert training("gmp", 0.5).model.method.training_cost(0.1, 1.0) == pytest.approx(0.3)  # §5: masked gradients
     assert training("st3", 0.5).model.method.training_cost(0.1, 1.0) == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("name, options, expected", [
+    ("rigl", {"interval": 100}, 0.3089109),            # (3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1)
+    ("gse_uniform", {"interval": 100}, 0.3),           # (3 f_S ΔT + 2 f_S + γ f_S) / (ΔT + 1)
+    ("gse_uniform", {"interval": 100, "gamma": 2.0}, 0.3 + 0.1 / 101),
+    ("set", {}, 0.3),
+    ("topkast", {"gamma": 0.5}, 0.35),                 # the backward pass of the weights has 1 + γ times as many
+    ("topkast", {"gamma": 20.0}, 1.2),                 # but no more than all
+    ("probmask", {}, 0.6),                             # two passes
+])
+def test_mean_cost_of_methods_with_a_formula_of_their_own(name, options, expected):
+    """Of §5's example: the sparse forward pass costs .1 of the dense one."""
+    assert training(name, 0.5, **options).model.method.training_cost(0.1, 1.0) == near(expected)
