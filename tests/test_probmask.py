@@ -144,6 +144,15 @@ def test_fine_tuning_cycle():
     assert method.cycles(300) == [Cycle(300), Cycle(20, lr=0.01)]  # a constant .001 where the recipe has .1
 
 
+def test_masks_are_settled_in_fine_tuning_alone():
+    """Before it each epoch has another random mask."""
+    for sampling in ("exact", "bernoulli"):
+        run = training("probmask", 0.5, epochs=30, sampling=sampling)
+        assert not run.method.settled(run)
+        run.cycle = 1
+        assert run.method.settled(run) == (sampling == "exact")
+
+
 # ---- steps
 
 def test_clipping_is_joint_and_sgd_leaves_p_alone():

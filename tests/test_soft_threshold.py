@@ -44,6 +44,7 @@ def original(**options):
 
 def test_original_forward_and_gradients():
     run = original()
+    assert run.model.method.mask.tolist() == [True, False, False, False, True, True]  # before the first step
     assert run.model.method.thresholds().detach() == near([0.25] * 6)
     assert effective(run) == near(SOFT)
     assert backward(run) == near(MASKED)
@@ -85,6 +86,14 @@ def test_original_learns_its_sparsity():
     for _ in range(30):
         step(run, -0.1 * W)  # keeps the survivors and lowers the threshold
     assert int(run.model.method.mask.sum()) == int((effective(run) != 0).sum()) > 3
+
+
+def test_original_counts_no_weight_that_is_zero():
+    # where the threshold underflows to zero, a zero lies on it
+    weight = torch.tensor([[0.5, 0, 0.1], [-0.05, 0, -0.4]], dtype=torch.float64)
+    run = training("str_original", weight=weight)
+    assert not run.model.method.thresholds().any()
+    assert torch.equal(run.model.method.mask, weight.flatten() != 0)
 
 
 def test_original_start_underflows():

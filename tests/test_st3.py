@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks.models import build
 from methods import SparseModel, Training
+from methods.base import Cycle, ramp
 
 AT_ONCE = {"ramp_power": 0}  # the final sparsity from the first step on
 MASK = [[1, 0, 0], [0, 1, 1]]
@@ -131,6 +132,20 @@ def test_fine_tuning_goes_on_from_the_last_weights_and_the_second_schedule_from_
     assert effective(run) == near(last, digits=12)
 
 
+def test_schedules_of_fine_tuning():
+    method = training("st3", 0.5, ft_epochs=10, rewind_finetune=True, **AT_ONCE).model.method
+    assert method.cycles(160) == [Cycle(160), Cycle(10, lr=0.01), Cycle(160)]  # at a hundredth of the rate, then as at first
+    assert training("st3", 0.5).model.method.cycles(160) == [Cycle(160)]
+
+
+def test_fine_tuning_masks_gradients():
+    run = training("st3", 0.5, epochs=2, ft_epochs=1, **AT_ONCE)
+    run.start(1)
+    theta = step(run).flatten()  # all stored weights are now those of the mask
+    assert theta[~run.model.method.mask].tolist() == [0, 0, 0] and theta[run.model.method.mask].all()
+    assert momentum(run).flatten()[~run.model.method.mask].tolist() == [0, 0, 0]
+
+
 # ---- schedule
 
 def at(run, epoch, batch):
@@ -145,6 +160,12 @@ def test_cubic_schedule():
                                    (79, 351, 0.9), (80, 0, 0.9), (159, 351, 0.9)):
         assert at(run, epoch, batch) == near(sparsity), (epoch, batch)
     assert run.method.scheduled(run, 0) == 0
+
+
+def test_a_ramp_without_length_is_a_step():
+    assert [ramp(t, 5, 5) for t in (4, 5, 6)] == [0, 1, 1]
+    assert [ramp(t, 0, 4, 1) for t in (0, 1, 4)] == [0, 0.25, 1]
+    assert ramp(0, 5, 80, 0) == 1
 
 
 def test_schedule_by_epoch_changes_only_between_epochs():
