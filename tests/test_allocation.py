@@ -8,8 +8,8 @@ from torch import nn
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, scale_densities
-from methods.layout import Layout
+from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities
+from methods.layout import Layout, Spread
 from methods.ranking import keep, keep_each
 
 SHAPES = [(16, 3, 3, 3), (32, 16, 3, 3), (10, 32)]
@@ -103,6 +103,13 @@ def test_lamp_leaves_no_layer_empty():
     assert allocate(layout, "lamp", 0.75, theta) == [1, 1]
 
 
+def test_lamp_of_a_layer_of_zeros():
+    layout, theta = two_layers()
+    theta[6:] = 0
+    assert lamp(layout, theta)[6:].tolist() == [0, 0]
+    assert allocate(layout, "lamp", 0.5, theta) == [4, 0]
+
+
 @pytest.mark.parametrize("name, skip, fractions", [
     ("erk", (), {0.8: 0.4138, 0.9: 0.2418, 0.95: 0.1217, 0.965: 0.0852}),
     ("uniform", ("conv1",), {0.8: 0.2231, 0.9: 0.1260, 0.95: 0.0774, 0.965: 0.0628}),
@@ -142,6 +149,12 @@ def test_counts_of_odd_shapes(name):
             counts = allocate(layout, name, 1 - budget / layout.size, theta, redistribute=True)
             assert sum(counts) == budget
             assert all((name in ("lamp", "global") or k >= 1) and k <= n for k, n in zip(counts, layout.sizes))
+
+
+def test_rounding_fills_no_layer_beyond_its_size_and_empties_none():
+    assert round_counts([1.0, 2.5], 5, [1, 5]) == [1, 4]
+    assert round_counts([0.2, 0.3, 4.5], 5, [3, 3, 5]) == [1, 1, 3]
+    assert round_counts([1.4, 1.5, 2.1], 5, [3, 3, 3]) == [1, 2, 2]  # by largest remainders
 
 
 def test_uniform_is_uniform():
@@ -217,6 +230,18 @@ def test_flat_layout_and_back():
     assert layout.filters(flat, "sum") == near(torch.cat([w.flatten(1).sum(1) for w in weights]), digits=5)
     assert torch.equal(layout.views(layout.spread_filters(torch.arange(17.0)))[1][:, 0, 0, 0], torch.arange(6.0, 12))
     assert layout.layer_sums(flat) == near([w.sum().item() for w in weights], digits=5)
+
+
+@pytest.mark.parametrize("per", ["filter", "layer"])
+def test_gradients_of_what_is_spread_are_summed_as_autograd_does(per):
+    """The form that a GPU takes, so that it adds up in one order."""
+    layout = three_layers()
+    spread, sums, n = (layout.spread_filters, layout.filter_sums, 58) if per == "filter" else (layout.spread, layout.layer_sums, 3)
+    values, upstream = torch.randn(n, dtype=torch.float64, requires_grad=True), torch.randn(layout.size, dtype=torch.float64)
+    expected, = torch.autograd.grad((spread(values) * upstream).sum(), values)
+    spreaded = Spread.apply(values, spread, sums)
+    assert torch.equal(spreaded, spread(values))
+    assert torch.autograd.grad((spreaded * upstream).sum(), values)[0] == near(expected, digits=12)
 
 
 def test_layout_leaves_dense_what_is_not_conv_or_linear():

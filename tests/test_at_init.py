@@ -123,6 +123,22 @@ def test_dropout_in_scoring_passes_follows_from_the_seed(name, monkeypatch):
     assert torch.equal(*masks)
 
 
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+@pytest.mark.parametrize("n_batches, asked_for", [(0, 8), (3, 3)])
+def test_number_of_scoring_batches(name, n_batches, asked_for):
+    run, counts = prepared(linear(W), name, 0.5, [], halved_square, n_batches=n_batches), []
+    run.scoring_batches, run._batches = 8, lambda n: counts.append(n) or ONCE
+    run.start()
+    assert counts == [asked_for]
+
+
+def test_grasp_of_an_operation_without_second_derivative_is_that_operation():
+    x = torch.linspace(-5, 5, 41, dtype=torch.float64)
+    with at_init.TwiceDifferentiable():
+        found = F.hardsigmoid(x)
+    assert torch.equal(found, F.hardsigmoid(x))
+
+
 # ---- SynFlow
 
 def positive(*sizes):
