@@ -58,6 +58,15 @@ def test_five_steps(network, name, skip):
         assert len(left) == 5 and "lstm.weight_hh_l0" in left
 
 
+def test_an_export_in_training_leaves_training_as_it_is():
+    model = Loop("small_vit", "probmask").model
+    for train in (True, False):
+        model.train(train)
+        before = [module.training for module in model.modules()]
+        model.export()
+        assert [module.training for module in model.modules()] == before and model.method.training == train
+
+
 # ---- the sparse model computes what the plain network with the same weights computes
 
 @pytest.mark.parametrize("network", ["mobilenet_v3_small", *SMALL])

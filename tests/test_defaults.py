@@ -62,6 +62,17 @@ def test_grasp_divides_by_no_zero():
         SparseModel(nn.Linear(40, 30), "grasp", 0.5, temperature=0)
 
 
+def test_what_is_true_or_false_may_be_either():
+    for name in methods.available():
+        for option in methods.get(name).options().values():
+            if isinstance(option.default, bool):
+                assert [option.parse(value) for value in ("true", "false", True, False)] == [True, False, True, False], (name, option.name)
+
+
+def test_passes_of_a_step():
+    assert {name: methods.get(name).passes for name in methods.available() if methods.get(name).passes != 1} == {"probmask": 2}
+
+
 def test_where_the_sparsity_is_learned():
     """All others end with exactly their budget, which their tests look at for those alone that promise it."""
     torch.manual_seed(0)

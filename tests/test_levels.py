@@ -13,6 +13,7 @@ from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.tasks import levels_of
 from methods import SparseModel, Training, get
+from methods.base import Cycle
 
 CYCLIC = ["lrr", "lrr_aug_reset", "lrr_st3", "imp"]
 
@@ -26,8 +27,9 @@ def test_levels(name):
     assert get(name).levels(0.67232, {}) == pytest.approx(levels[:6])
     assert get(name).levels(0.9, {}) == [*levels[:11], 0.9]  # a sparsity between two levels is a last one
     assert get(name).levels(0.95, {"level_list": "0,0.5,0.75,0.9,0.95,0.98"}) == [0, 0.5, 0.75, 0.9, 0.95]
-    with pytest.raises(ValueError, match="level_list"):
-        get(name).levels(0.9, {"level_list": "0,half"})
+    for nonsense in ("0,half", "0.9,0.5", "0,1.1", "-0.1,0.9"):
+        with pytest.raises(ValueError, match=f"^option level_list takes rising sparsities with commas between, not '{nonsense}'$"):
+            get(name).levels(0.9, {"level_list": nonsense})
 
 
 @pytest.mark.parametrize("name", ["lrr", "lrr_aug_reset", "imp", "lamp_imp"])
@@ -87,6 +89,13 @@ def test_a_sparsity_just_beyond_a_step_has_no_more_weights_than_the_step():
     method = resnet20("imp", 0.48801, rounding="open_lth").method
     assert [method.budget_at(c) for c in (2, 3, 4)] == [173_371, 138_695, 138_695]  # round(N · .51199) is 138,696
     assert method.budget == 138_695 and resnet20("imp", 0.4881, rounding="open_lth").method.budget == 138_672
+
+
+def test_imp_rewinds_to_an_epoch_of_its_cycles():
+    method = resnet20("imp", 0.36, rewind_epoch=9).method
+    assert method.cycles(10) == [Cycle(10), Cycle(10, first=9), Cycle(10, first=9)]
+    with pytest.raises(ValueError, match="^option rewind_epoch must be less than the 9 epochs of a cycle, not 9$"):
+        method.cycles(9)
 
 
 def test_imp_counts_of_gse():

@@ -6,6 +6,7 @@ import torch
 from canonical import W, backward, effective, momentum, near, step, training
 from torch import nn
 
+import methods
 from methods import SparseModel, Training
 
 SOFT = [[0.25, 0, 0], [0, 0.05, -0.15]]
@@ -78,6 +79,11 @@ def test_original_sparsity_comes_from_the_weight_decay(decay, expected):
     optimizer = torch.optim.SGD([{"params": own, "weight_decay": 1e-4}, {"params": model.net.parameters()}], lr=0.1)
     Training(model, optimizer, 1, 1).start()
     assert [group["weight_decay"] for group in optimizer.param_groups] == expected
+
+
+def test_original_is_run_where_its_settings_are_known():
+    method = methods.get("str_original")
+    assert method.skip("imagenet") is None and "ImageNet" in method.skip("cifar10")
 
 
 def test_original_learns_its_sparsity():

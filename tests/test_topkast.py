@@ -106,6 +106,15 @@ def test_literal_entry_from_outside_b_takes_up_its_stale_value():
     assert effective(run) == near([[0, -0.2, 0.1], [0, 0, 0]])
 
 
+def test_penalty_where_nothing_else_is_trained():
+    """With γ = 0 the second norm is of no weight, and without a gradient."""
+    run = example(gamma=0.0, penalty=0.1)
+    assert sets(run) == (A, A)
+    backward(run)
+    run.model.method.before_step(run)
+    assert run.theta.grad.view(2, 3) == near([[1 + 0.1 * 0.5 / SQUARE, 0, 0], [0, 0, 4 - 0.1 * 0.4 / SQUARE]])
+
+
 def test_dense_gradient_if_b_is_everything():
     run = example(**NO_PENALTY, gamma=2.0)
     assert sets(run)[1] == [True] * 6
