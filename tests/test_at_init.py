@@ -139,6 +139,13 @@ def test_grasp_of_an_operation_without_second_derivative_is_that_operation():
     assert torch.equal(found, F.hardsigmoid(x))
 
 
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_a_score_that_is_no_number_is_refused(name):
+    """It would be the largest."""
+    with pytest.raises(ValueError, match=f"^{name} cannot score this network: a score is not finite$"):
+        started(linear(W), name, 0.5, [(EYE, torch.full_like(G.T, torch.nan))], halved_square)
+
+
 # ---- SynFlow
 
 def positive(*sizes):

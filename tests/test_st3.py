@@ -162,6 +162,14 @@ def test_cubic_schedule():
     assert run.method.scheduled(run, 0) == 0
 
 
+@pytest.mark.parametrize("method", ["st3", "str", "gmp"])
+def test_the_first_pass_has_the_sparsity_before_any_step(method):
+    run = training(method, 0.5, epochs=2, ramp_start=0.0, ramp_end=0.5)  # a ramp of one step
+    assert run.method.mask.all() and torch.equal(effective(run), W)
+    step(run, torch.zeros_like(W))
+    assert int(run.method.mask.sum()) == 3
+
+
 def test_a_ramp_without_length_is_a_step():
     assert [ramp(t, 5, 5) for t in (4, 5, 6)] == [0, 1, 1]
     assert [ramp(t, 0, 4, 1) for t in (0, 1, 4)] == [0, 0.25, 1]
