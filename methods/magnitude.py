@@ -52,5 +52,5 @@ class Gradual(Sparsifier):
         last = min(int(self.update_end * run.total_steps), run.total_steps - 1)
         due = (run.step + 1) % self.interval == 0 and run.step <= last
         if due or (self.final_snap and run.step == last):
-            share = 0.5 * (1 - math.cos(math.pi * min(run.step / last, 1))) if last else 1.0
+            share = 0.5 * (1 - math.cos(math.pi * run.step / last)) if last else 1.0
             self.prune(run, count(self.layout.size, self.sparsity * share))

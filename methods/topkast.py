@@ -24,7 +24,6 @@ class TopKAST(Static):
         self.register_buffer("lost", torch.zeros(layout.size))
         density = layout.spread_layers([k / n for k, n in zip(self.counts, layout.sizes)], like=self.lost)
         self.register_buffer("density", density, persistent=False)
-        self.exact = True
 
     def forward(self, theta):
         return through((theta - self.lost) * self.mask, theta * self.trained)
