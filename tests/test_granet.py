@@ -69,14 +69,16 @@ def test_starts_at_half_density_with_erk():
     assert training("granet", 0.9, weight=torch.ones(10, 12), initial_sparsity=0.0).model.method.mask.all()
 
 
-def test_a_first_mask_that_chance_makes_keeps_its_chance():
-    """It is drawn with exact counts only where it has fewer weights than the budget."""
+@pytest.mark.parametrize("options, sparsity", [({}, 0.9), ({"exact_k": False}, 0.5)])
+def test_a_first_mask_that_chance_makes_keeps_its_chance(options, sparsity):
+    """It is drawn with exact counts only where it has fewer weights than a budget that is to be met."""
     counts = []
     for seed in range(8):
-        model = SparseModel(nn.Linear(100, 80), "granet", 0.9, sampler="bernoulli")
+        model = SparseModel(nn.Linear(100, 80), "granet", sparsity, sampler="bernoulli", **options)
         Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 10, seed=seed).start()
         counts.append(int(model.method.mask.sum()))
-    assert len(set(counts)) > 4 and all(abs(n - 4000) < 5 * 44.7 for n in counts)  # √(8000 / 4) = 44.7
+    assert len(set(counts)) > 6 and min(counts) < 4000 < max(counts)
+    assert all(abs(n - 4000) < 5 * 44.7 for n in counts)  # √(8000 / 4) = 44.7
 
 
 def started(alpha=None, monkeypatch=None, **options):
