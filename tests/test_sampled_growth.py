@@ -115,11 +115,10 @@ def test_growth_of_each_layer_is_rounded_up(counted):
 @pytest.mark.parametrize("name", [*VARIANTS, "rigl"])
 def test_growth_is_scored_on_the_sparse_network(name):
     """Whatever inactive weights have stored, their gradient is that at zero."""
-    run = started(linear(W), name, 1 / 3, [(EYE, torch.zeros(3, 2, dtype=torch.float64))], F.mse_loss, score_batches="ceil10", **(
-        {"noise": 0, "regrow": "no"} if name == "rigl" else {}))
+    run = started(linear(W), name, 1 / 3, [(EYE, torch.zeros(3, 2, dtype=torch.float64))], F.mse_loss, score_batches="ceil10")
     with_four_active(run)
     with torch.no_grad():
-        run.theta[2], run.theta[3] = 1e-3, 5  # with the loss Σ q²/6 a gradient that does not see the mask grows (1, 0)
+        run.theta[2], run.theta[3] = 1e-3, 5  # with the loss Σ q²/6, gradients of q/3 unless the mask is seen
     gradients, gradient = [], run.gradient
     run.gradient = lambda *args: gradients.append(gradient(*args)) or gradients[-1]
     run.model.method.update(run, 0.25)
