@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evidence import Difference, Evidence, Part
 from published import published
-from rows import value_of
+from rows import of_one_machine, value_of
 
 RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet56", "vgg16", "vit"))
@@ -191,7 +191,8 @@ def flops(results):
 
 
 def slopes(results):
-    """Of the time and memory of an update of the connections against the width, at a constant number of weights."""
+    """Of the time and memory of an update of the connections against the width, at a constant number of weights, on the machine that
+    figure 2 of sparse training shows."""
     import pandas as pd
 
     from sparse_figure2 import NAMES, slope
@@ -199,7 +200,7 @@ def slopes(results):
     path = Path(results) / "performance" / "sparse_growth.csv"
     if not path.exists():
         return []
-    table, parts = pd.read_csv(path), []
+    table, parts = of_one_machine(pd.read_csv(path)), []
     for method, name in NAMES.items():
         quadratic, points = method == "rigl", table[table.method == method]
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
