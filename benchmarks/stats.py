@@ -10,6 +10,7 @@ from benchmarks.suites import CHANCE, accuracies
 
 LEVEL = 0.05  # of all tests of one task and sparsity together
 TEST_IMAGES = {"digits": 300, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
+TESTED = "difference difference_half p rank_low rank_high".split()  # columns that only ranked methods have
 OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
 
 
@@ -93,7 +94,10 @@ def compare(rows):
         cells.append(rank(cell.reset_index(drop=True), rows))
         reference = dense[dense.task == task].assign(sparsity=cell.sparsity.iloc[0])
         cells.append(reference.assign(front=False, separable=False))
-    return pd.concat([cell for cell in cells if len(cell)], ignore_index=True) if cells else table.iloc[:0]
+    if not cells:
+        return table.iloc[:0]
+    table = pd.concat([cell for cell in cells if len(cell)], ignore_index=True)
+    return table.reindex(columns=table.columns.union(TESTED, sort=False))  # where nothing is ranked too
 
 
 def summary(task, sparsity, label, runs):

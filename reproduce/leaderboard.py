@@ -71,6 +71,11 @@ def draw(table, figure):
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
     for (axis, names), (task, sparsity, cell) in zip(pairs, panels):
         points = cell.loc[cell.index.intersection(shown.index)]
+        axis.set_title(f"{title(task)}, {100 * sparsity:g} %", loc="left")
+        names.set_axis_off()
+        if points.empty:
+            axis.text(0.5, 0.5, "no method is ranked", transform=axis.transAxes, ha="center", color="0.5")
+            continue
         floor = lowest(points["mean"])
         for line in points.to_dict("records"):
             axis.plot(line["train_flops"], max(line["mean"], floor), linestyle="", clip_on=False, zorder=2 + (line["label"] in style),
@@ -88,11 +93,9 @@ def draw(table, figure):
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
-        axis.set(ylim=(floor, floor + 1.16 * (max(points["mean"].max(), *dense) - floor)),
+        axis.set(ylim=(floor, floor + 1.16 * (max([points["mean"].max(), *dense]) - floor)),
                  xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
-        axis.set_title(f"{title(task)}, {100 * sparsity:g} %", loc="left")
         axis.set_ylabel("Test accuracy (%)")
-        names.set_axis_off()
         lines = [f"{place} {line.label}" for place, line in enumerate(best.itertuples(), 1)]
         names.text(-0.1, 1, "\n".join(["Pareto front", *lines]), va="top", fontsize=5, transform=names.transAxes)
         number(axis, best.train_flops.tolist(), best["mean"].clip(lower=floor).tolist())
@@ -130,7 +133,9 @@ def lowest(means):
 def note(table, profile):
     """What a reader of the picture must know."""
     seeds = sorted(set(table.seeds[table.rank_low.notna()].astype(int)))
-    several = f"Mean over {'' if seeds[0] == seeds[-1] else f'{seeds[0]} to '}{seeds[-1]} seeds." if seeds[-1:] > [1] else "One seed."
+    several = "One seed." if seeds else "No method is ranked."
+    if seeds[-1:] > [1]:
+        several = f"Mean over {'' if seeds[0] == seeds[-1] else f'{seeds[0]} to '}{seeds[-1]} seeds."
     text = f"Profile {profile}. {several} Test accuracy at the best validation epoch, where there is validation."
     text += f" {table.attrs['note']}" * bool(table.attrs["note"])
     text += " Numbers: the Pareto front, by training cost."

@@ -1,0 +1,119 @@
+"""The leaderboard's picture: which rows it has, where their points are, and what its note says. Rows are made up, in tmp_path only."""
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from stored import ROOT  # noqa: F401  the project is on the path then
+from test_leaderboard import stored
+
+from benchmarks import tables
+from benchmarks.results import RUN_COLUMNS
+from reproduce import leaderboard
+
+
+def written(folder, *parts):
+    """FOLDER/digits/runs.csv with the rows of all parts."""
+    (folder / "digits").mkdir(exist_ok=True)
+    pd.concat(parts).reindex(columns=RUN_COLUMNS).to_csv(folder / "digits" / "runs.csv", index=False)
+
+
+@pytest.fixture
+def table():
+    """Four ranked methods of which two are on the front, one of another sparsity than asked for, and dense."""
+    rows = stored({"dense": [98.0, 99], "st3": [96.0, 97], "gmp": [97.0, 98], "rigl": [94.0, 95], "my.py:A": [95.0, 96], "dnw": [97.0, 99]})
+    for method, cost in {"st3": 0.3, "gmp": 0.6, "rigl": 0.4, "my.py:A": 0.35}.items():
+        rows.loc[rows.method == method, "train_flops_fraction"] = cost
+    rows.loc[rows.method == "dnw", "achieved_sparsity"] = 0.8
+    return tables.board(tables.select(rows, "digits", "paper"), [0.9])
+
+
+def drawn(table):
+    """The first panel and its list of names."""
+    figure = Figure()
+    leaderboard.draw(table, figure)
+    return figure.axes[:2]
+
+
+def points(axes):
+    """{(cost, accuracy): colour} of what is drawn as a point."""
+    return {(line.get_xdata()[0], line.get_ydata()[0]): line.get_color() for line in axes.lines
+            if line.get_linestyle() == "None" and len(line.get_xdata())}
+
+
+def test_the_paper_profile_where_it_has_rows_else_the_quick_one(tmp_path):
+    full, short, other = stored({"st3": [90.0]}), stored({"st3": [80.0]}).assign(epochs=10), stored({"st3": [70.0]}, ).assign(sparsity=0.5)
+    written(tmp_path, full, short)
+    assert [(profile, list(table["mean"])) for table, profile in (leaderboard.board_of("digits", tmp_path, p) for p in (None, "paper", "quick"))] == [
+        ("paper", [90]), ("paper", [90]), ("quick", [80])]
+    written(tmp_path, short, other)  # another sparsity than the suite's is none of its rows
+    assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
+    with pytest.raises(leaderboard.NoRows, match=r"bash run_all.sh digits --profile paper$"):
+        leaderboard.board_of("digits", tmp_path, "paper")
+    with pytest.raises(leaderboard.NoRows, match=r"bash run_all.sh cifar10$"):
+        leaderboard.board_of("cifar10", tmp_path)
+    (tmp_path / "digits" / "runs.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is not a table of runs"):
+        leaderboard.board_of("digits", tmp_path)
+
+
+def test_the_picture_has_the_suites_own_task_alone(table):
+    other = table.assign(task="digits-mlp")
+    both = pd.concat([table, other], ignore_index=True)
+    assert set(leaderboard.pictured(both, "digits", "paper").task) == {"digits"} and len(leaderboard.pictured(both, "digits", "paper")) == len(table)
+    assert len(leaderboard.pictured(other, "digits", "paper")) == len(other)  # it has nothing else
+
+
+def test_points_are_cost_and_accuracy_and_the_front_is_joined_by_cost(table):
+    axes, names = drawn(table)
+    lines = [(list(line.get_xdata()), list(line.get_ydata()), line.get_linestyle()) for line in axes.lines]
+    assert set(points(axes)) == {(0.3, 96.5), (0.6, 97.5), (0.4, 94.5), (0.35, 95.5)}  # neither dense nor what missed its sparsity
+    assert ([0.3, 0.6], [96.5, 97.5], "-") in lines and sum(style == "-" and len(x) > 0 for x, _, style in lines) == 1
+    assert [list(y) for x, y, _ in lines if list(x) == [0, 1]] == [[98.5, 98.5]]  # dense, across the panel
+    assert names.texts[0].get_text() == "Pareto front\n1 st3\n2 gmp" and axes.get_title(loc="left") == "ResNet-8, digits, 90 %"
+    assert [(text.get_text(), text.xy) for text in axes.texts if text.get_text() in "12"] == [("1", (0.3, 96.5)), ("2", (0.6, 97.5))]
+
+
+def test_the_papers_methods_and_ones_own_have_colours_of_their_own(table):
+    figure = Figure()
+    leaderboard.draw(table, figure)
+    st3, gmp, rigl, mine = (points(figure.axes[0])[point] for point in ((0.3, 96.5), (0.6, 97.5), (0.4, 94.5), (0.35, 95.5)))
+    assert len({st3, rigl, mine, gmp}) == 4 and gmp == "0.3"  # on the front, yet one of the others
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["st3", "rigl", "my.py:A", "other methods", "Pareto front", "dense"]
+
+
+def test_a_method_far_below_the_others_does_not_hide_them():
+    """The axis ends 4 times the distance of best and median below the best, at least 2 points; less 5 % of that."""
+    assert leaderboard.lowest(pd.Series([97.0, 96, 95])) == pytest.approx(95 - 0.05 * 2)
+    assert leaderboard.lowest(pd.Series([97.0, 96, 50])) == pytest.approx(97 - 4 - 0.05 * 4)
+    assert leaderboard.lowest(pd.Series([97.0, 96.9, 50])) == pytest.approx(97 - 2 - 0.05 * 2)
+    assert leaderboard.lowest(pd.Series([97.0])) == pytest.approx(97 - 0.05)
+    rows = stored({"st3": [97.0], "gmp": [96.0], "rigl": [95.8], "set": [12.0], "dnw": [40.0]})
+    rows["train_flops_fraction"] = [0.1, 0.2, 0.3, 0.4, 0.5]
+    axes, _ = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
+    floor = 97 - 4 * 1.2 - 0.05 * 4.8
+    assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97]) and axes.get_ylim()[0] == pytest.approx(floor)
+    assert "↓ 2 below" in [text.get_text() for text in axes.texts]
+
+
+def test_the_note_names_seeds_profile_and_what_is_left_out(table):
+    assert leaderboard.note(table, "paper") == (
+        "Profile paper. Mean over 2 seeds. Test accuracy at the best validation epoch, where there is validation. Miniature on "
+        "digits, not the paper's task. Numbers: the Pareto front, by training cost. Left out, as other sparsities than asked for: dnw.")
+    rows = stored({"dense": [98.0], "st3": [96.0, 97, 98], "gmp": [97.0]})
+    assert leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "quick").startswith("Profile quick. Mean over 1 to 3 seeds. ")
+    rows = stored({"dense": [98.0, 99], "st3": [96.0]})
+    text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "paper")
+    assert "One seed." in text and "Left out" not in text
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_where_nothing_can_be_ranked_the_rest_is_drawn_and_named(tmp_path, ranked, monkeypatch, capsys):
+    """Every run failed, or missed the sparsity asked for; of another sparsity there is a method, and nowhere a dense one."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **kwargs: open(path, "w").close())
+    lost = [stored({"st3": [0.0]}).assign(status="failed"), stored({"dnw": [90.0, 91]}).assign(achieved_sparsity=0.5)]
+    written(tmp_path, *lost, *[stored({"gmp": [90.0]}).assign(sparsity=0.95, achieved_sparsity=0.95)] * ranked)
+    assert leaderboard.main(["--suite", "digits", "--results", str(tmp_path), "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "failed: seed 0" in text and "sparsity 0.5, not ranked" in text
+    note = leaderboard.note(leaderboard.board_of("digits", tmp_path)[0], "paper")
+    assert ("One seed." if ranked else "No method is ranked.") in note and note.endswith("asked for: dnw.")
