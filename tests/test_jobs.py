@@ -1,0 +1,120 @@
+"""What was sent to SLURM, as it is remembered and joined with its queue: a squeue and a scancel of our own answer. (tests/slurm has a real one.)"""
+import os
+from argparse import Namespace
+
+import pytest
+
+from benchmarks import cluster, jobs
+from benchmarks.__main__ import parser
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+from benchmarks.status import stand
+from benchmarks.tasks import levels_of
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A function that says what squeue prints and how it ends; what scancel was told is in `told`."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def answers(out, status=0, err=""):
+        (tmp_path / "queue").write_text(out)
+        for name, text in (("squeue", f"cat {tmp_path}/queue\necho '{err}' >&2\nexit {status}"), ("scancel", f"echo $* >> {tmp_path}/told")):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+    answers("")
+    return answers
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
+
+
+def test_what_was_sent_later_counts(store):
+    """Job 10 came after job 9, though its name sorts before; a file that is damaged hides no other."""
+    jobs.remember(store, "digits", "10", {"a": "10_0", "b": "10_1"})
+    jobs.remember(store, "digits", "9", {"a": "9_4", "c": "9_5"})
+    jobs.remember(store, "cifar10", "11", {"a": "11_0"})
+    for number, text in enumerate(("", "{", "[]", "{}", '{"suite": "digits"}', '{"suite": "digits", "runs": [1]}')):
+        (store.runs / "jobs" / f"{number}.json").write_text(text)
+    assert jobs.sent(store, "digits") == {"a": ["9_4", "10_0"], "b": ["10_1"], "c": ["9_5"]}
+    assert jobs.sent(store, "cifar10") == {"a": ["11_0"]} and jobs.sent(store, "imagenet") == {}
+
+
+def test_the_queue_has_what_has_not_ended(slurm):
+    slurm("7_0 PENDING\n7_1 RUNNING\n7_2 COMPLETED\n7_3 CANCELLED\n7_4 REQUEUED\n7_5 TIMEOUT\n8 COMPLETING\n")
+    assert jobs.queue() == {"7_0": "PENDING", "7_1": "RUNNING", "7_4": "REQUEUED", "8": "COMPLETING"}
+
+
+def test_a_queue_that_does_not_answer_is_one_line(slurm, monkeypatch):
+    slurm("", 1, "slurm_load_jobs error: no controller")
+    with pytest.raises(ValueError, match=r"^SLURM does not answer \(slurm_load_jobs error: no controller\)$"):
+        jobs.queue()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="there is no SLURM here.*--launcher local"):
+        jobs.queue()
+
+
+def test_a_run_that_was_sent_again_is_where_its_last_queued_job_is(store, slurm):
+    assert jobs.states(store, "digits") == {}
+    jobs.remember(store, "digits", "7", {"again": "7_0", "lost": "7_1", "first": "7_2"})
+    jobs.remember(store, "digits", "8", {"again": "8_0", "first": "8_2"})
+    slurm("7_2 RUNNING\n8_0 PENDING\n")
+    assert jobs.states(store, "digits") == {"again": ("8_0", "PENDING"), "lost": ("7_1", ""), "first": ("7_2", "RUNNING")}
+
+
+def test_nothing_is_asked_of_a_queue_to_which_nothing_was_sent(store, monkeypatch):
+    monkeypatch.setattr(jobs, "queue", lambda: pytest.fail("was asked"))
+    assert jobs.states(store, "digits") == {}
+
+
+def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monkeypatch, capsys):
+    """A run of several levels is sent once and remembered for the row of each."""
+    specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)] + [Spec("digits", "lrr", 0.9, 0)]
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0", specs[1].key: "7_1"})
+    slurm("7_0 PENDING\n")
+    store.seen = {specs[2].key: [1, 2, 3]}
+    calls = []
+    monkeypatch.setattr(cluster, "send", lambda args, folder, code, some: calls.extend(some) or [f"12_{i}" for i in range(len(some))])
+    args = parser().parse_args(["launch", "digits", "--launcher", "slurm", "--runs-per-task", "2"])
+    todo = specs + levels_of(specs[3])[1:2]
+    assert cluster.submit(args, store, todo, "data") == 0
+    assert "3 runs to send, 1 in the queue already" in capsys.readouterr().out
+    assert [job.specs for job in calls] == [[specs[3], specs[1]], [specs[2]]]
+    assert calls[1].seen == {specs[2].key: [1, 2, 3]} and calls[0].seen == dict.fromkeys([specs[3].key, specs[1].key])
+    sent = jobs.sent(store, "digits")
+    assert {level.key for level in levels_of(specs[3])} == {key for key, ids in sent.items() if ids == ["12_0"]}
+    assert sent[specs[1].key] == ["7_1", "12_0"] and sent[specs[2].key] == ["12_1"] and sent[specs[0].key] == ["7_0"]
+    slurm("7_0 RUNNING\n12_0 PENDING\n12_1 PENDING\n")
+    assert cluster.submit(args, store, todo, "data") == 0 and len(calls) == 2
+
+
+@pytest.mark.parametrize("running, ended, said", [(False, "7_0", "1 tasks of digits taken out of the queue, 1 go on"), (True, "7_0 7_1", "2 tasks")])
+def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path, capsys, running, ended, said):
+    jobs.remember(store, "digits", "7", {"a": "7_0", "b": "7_0", "c": "7_1", "d": "7_2"})
+    slurm("7_0 PENDING\n7_1 RUNNING\n9_0 PENDING\n")  # 9_0 is somebody else's
+    assert cluster.cancel(Namespace(results=store.folder, suite="digits", running=running)) == 0
+    assert (tmp_path / "told").read_text() == ended + "\n" and capsys.readouterr().out.startswith(said)
+
+
+def test_how_a_run_stands(store):
+    """A row counts before all else, then a claim, then the queue; then what lies there."""
+    claim = {"host": "node", "pid": 12, "born": "1", "job": None, "epochs": 30, "share": 0.5, "left": 3661.0}
+    failed = {"status": "failed", "error": "no memory"}
+    store.log("k").write_text("one\n\ntwo\nthree\nfour\n")
+    assert stand("k", {"status": "ok"}, claim, ("7_0", "RUNNING"), store) == ("ok", "")
+    assert stand("k", failed, claim, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
+    assert stand("k", failed | {"status": "diverged"}, None, None, store) == ("diverged", f"no memory (log: {store.log('k')})")
+    assert stand("k", None, claim, ("7_0", "RUNNING"), store) == ("running", "epoch 16 of 30, 01:01:01 to go (process 12 on node)")
+    late = claim | {"share": 1.0, "left": None, "job": "7"}
+    assert stand("k", None, late, None, store) == ("running", "epoch 30 of 30 (job 7)")
+    assert stand("k", None, None, ("7_0", "PENDING"), store) == ("queued", "")
+    (store.runs / "submitted").mkdir()
+    (store.runs / "submitted" / "7_0_0_log.err").write_text("killed\n")
+    assert stand("k", None, None, ("7_0", ""), store) == ("lost", "job 7_0\n      killed")
+    assert stand("k", None, None, None, store) == ("started", "")
+    store.log("k").unlink()
+    assert stand("k", None, None, None, store) == ("not started", "")
+    store.checkpoint("k").touch()
+    assert stand("k", None, None, None, store) == ("started", "")
