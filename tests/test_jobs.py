@@ -1,4 +1,4 @@
-"""What was sent to SLURM, as it is remembered and joined with its queue: a squeue and a scancel of our own answer. (tests/slurm has a real one.)"""
+"""What was sent to SLURM, as it is remembered and joined with its queue: a squeue and a scancel of our own (tests/slurm: real ones)."""
 import os
 from argparse import Namespace
 
@@ -19,7 +19,8 @@ def slurm(tmp_path, monkeypatch):
 
     def answers(out, status=0, err=""):
         (tmp_path / "queue").write_text(out)
-        for name, text in (("squeue", f"cat {tmp_path}/queue\necho '{err}' >&2\nexit {status}"), ("scancel", f"echo $* >> {tmp_path}/told")):
+        commands = {"squeue": f"cat {tmp_path}/queue\necho '{err}' >&2\nexit {status}", "scancel": f"echo $* >> {tmp_path}/told"}
+        for name, text in commands.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
             (tmp_path / name).chmod(0o755)
     answers("")
@@ -59,9 +60,9 @@ def test_a_queue_that_does_not_answer_is_one_line(slurm, monkeypatch):
 def test_a_run_that_was_sent_again_is_where_its_last_queued_job_is(store, slurm):
     assert jobs.states(store, "digits") == {}
     jobs.remember(store, "digits", "7", {"again": "7_0", "lost": "7_1", "first": "7_2"})
-    jobs.remember(store, "digits", "8", {"again": "8_0", "first": "8_2"})
-    slurm("7_2 RUNNING\n8_0 PENDING\n")
-    assert jobs.states(store, "digits") == {"again": ("8_0", "PENDING"), "lost": ("7_1", ""), "first": ("7_2", "RUNNING")}
+    jobs.remember(store, "digits", "8", {"again": "8_0", "first": "8_2", "lost": "8_1"})
+    slurm("7_0 RUNNING\n7_2 RUNNING\n8_0 PENDING\n")
+    assert jobs.states(store, "digits") == {"again": ("8_0", "PENDING"), "lost": ("8_1", ""), "first": ("7_2", "RUNNING")}
 
 
 def test_nothing_is_asked_of_a_queue_to_which_nothing_was_sent(store, monkeypatch):
@@ -90,7 +91,8 @@ def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monk
     assert cluster.submit(args, store, todo, "data") == 0 and len(calls) == 2
 
 
-@pytest.mark.parametrize("running, ended, said", [(False, "7_0", "1 tasks of digits taken out of the queue, 1 go on"), (True, "7_0 7_1", "2 tasks")])
+@pytest.mark.parametrize("running, ended, said", [
+    (False, "7_0", "1 tasks of digits taken out of the queue, 1 go on"), (True, "7_0 7_1", "2 tasks")])
 def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path, capsys, running, ended, said):
     jobs.remember(store, "digits", "7", {"a": "7_0", "b": "7_0", "c": "7_1", "d": "7_2"})
     slurm("7_0 PENDING\n7_1 RUNNING\n9_0 PENDING\n")  # 9_0 is somebody else's

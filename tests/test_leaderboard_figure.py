@@ -2,7 +2,6 @@
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from stored import ROOT  # noqa: F401  the project is on the path then
 from test_leaderboard import stored
 
 from benchmarks import tables
@@ -40,10 +39,10 @@ def points(axes):
 
 
 def test_the_paper_profile_where_it_has_rows_else_the_quick_one(tmp_path):
-    full, short, other = stored({"st3": [90.0]}), stored({"st3": [80.0]}).assign(epochs=10), stored({"st3": [70.0]}, ).assign(sparsity=0.5)
+    full, short, other = stored({"st3": [90.0]}), stored({"st3": [80.0]}).assign(epochs=10), stored({"st3": [70.0]}).assign(sparsity=0.5)
     written(tmp_path, full, short)
-    assert [(profile, list(table["mean"])) for table, profile in (leaderboard.board_of("digits", tmp_path, p) for p in (None, "paper", "quick"))] == [
-        ("paper", [90]), ("paper", [90]), ("quick", [80])]
+    found = [leaderboard.board_of("digits", tmp_path, profile) for profile in (None, "paper", "quick")]
+    assert [(profile, list(table["mean"])) for table, profile in found] == [("paper", [90]), ("paper", [90]), ("quick", [80])]
     written(tmp_path, short, other)  # another sparsity than the suite's is none of its rows
     assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
     with pytest.raises(leaderboard.NoRows, match=r"bash run_all.sh digits --profile paper$"):
@@ -58,7 +57,8 @@ def test_the_paper_profile_where_it_has_rows_else_the_quick_one(tmp_path):
 def test_the_picture_has_the_suites_own_task_alone(table):
     other = table.assign(task="digits-mlp")
     both = pd.concat([table, other], ignore_index=True)
-    assert set(leaderboard.pictured(both, "digits", "paper").task) == {"digits"} and len(leaderboard.pictured(both, "digits", "paper")) == len(table)
+    shown = leaderboard.pictured(both, "digits", "paper")
+    assert set(shown.task) == {"digits"} and len(shown) == len(table)
     assert len(leaderboard.pictured(other, "digits", "paper")) == len(other)  # it has nothing else
 
 
@@ -91,7 +91,8 @@ def test_a_method_far_below_the_others_does_not_hide_them():
     rows["train_flops_fraction"] = [0.1, 0.2, 0.3, 0.4, 0.5]
     axes, _ = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
     floor = 97 - 4 * 1.2 - 0.05 * 4.8
-    assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97]) and axes.get_ylim()[0] == pytest.approx(floor)
+    assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97])
+    assert axes.get_ylim()[0] == pytest.approx(floor)
     assert "↓ 2 below" in [text.get_text() for text in axes.texts]
 
 
@@ -100,7 +101,8 @@ def test_the_note_names_seeds_profile_and_what_is_left_out(table):
         "Profile paper. Mean over 2 seeds. Test accuracy at the best validation epoch, where there is validation. Miniature on "
         "digits, not the paper's task. Numbers: the Pareto front, by training cost. Left out, as other sparsities than asked for: dnw.")
     rows = stored({"dense": [98.0], "st3": [96.0, 97, 98], "gmp": [97.0]})
-    assert leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "quick").startswith("Profile quick. Mean over 1 to 3 seeds. ")
+    text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "quick")
+    assert text.startswith("Profile quick. Mean over 1 to 3 seeds. ")
     rows = stored({"dense": [98.0, 99], "st3": [96.0]})
     text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "paper")
     assert "One seed." in text and "Left out" not in text
