@@ -115,6 +115,8 @@ EDITS = {
     "duplicate key": (lambda lines: [*lines, lines[1]], "row 3: the key {key} is in row 2 too"),
     "missing columns": (lambda lines: [line.partition(",")[2] for line in lines], "lacks the columns key"),
     "missing cells": (lambda lines: [lines[0], lines[1].rpartition(",")[0]], "row 2: it has more or fewer cells than columns"),
+    "more cells": (lambda lines: [lines[0], lines[1] + ",more"], "row 2: it has more or fewer cells than columns"),
+    "half a seed": (lambda lines: [lines[0], lines[1].replace(",0.9,0,", ",0.9,0.5,", 1)], "row 2: seed is '0.5', not a whole number"),
     "unknown status": (lambda lines: [lines[0], lines[1].replace(",ok,", ",fine,")], "status is one of ok diverged failed"),
 }
 

@@ -72,6 +72,11 @@ def test_without_validation_all_but_test_is_trained_on():
     assert whole.to("cpu").val is None
 
 
+def test_every_split_moves_to_the_device():
+    moved = D.load("digits", "data").to("meta")
+    assert {tensor.device.type for split in (moved.train, moved.val, moved.test) for tensor in (split.images, split.labels)} == {"meta"}
+
+
 # Batches
 
 def slow(image, data, padding, pad, top, left, mirrored):

@@ -155,6 +155,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert capsys.readouterr().out == out
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
+    assert board("--epochs", "1", "--format", "html") == 0 and "<h2>Published</h2>" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--options", "amount=0.5") == 0 and len(in_process) == 3
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 4
@@ -205,6 +206,11 @@ def test_text(table):
     assert "reference" in next(line for line in lines if " dense " in line) and "3 methods are 3 pairs" in lines[-3]
 
 
+def test_a_small_p_is_shown_as_less_than_a_thousandth_from_there_on_alone(table):
+    line = table.iloc[1]
+    assert [tables.shown(pd.Series({**line, "p": p}))[5] for p in (0.0009, 0.001, 0.0014, 0.05)] == ["<0.001", "0.001", "0.001", "0.050"]
+
+
 def test_markdown(table):
     lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(tables.COLUMNS) + 1}
@@ -231,6 +237,8 @@ def test_sorted_by_cost_and_one_sparsity(table):
     assert list(tables.board(rows, [0.9], "cost").label) == ["st3", "gmp"]
     with pytest.raises(ValueError, match="sparsity 0.5"):
         tables.board(rows, [0.5])
+    with pytest.raises(ValueError, match="sparsity 0.9"):  # dense alone is nothing to compare
+        tables.board(tables.select(stored({"dense": [97.0]}), "digits", "paper"), [0.9])
 
 
 def test_page_is_self_contained_and_keeps_published_apart(table):

@@ -217,6 +217,8 @@ def test_collect_joins_and_is_idempotent(copied):
     assert rows["f" * 12]["error"] == 'a "quoted", text' and rows["f" * 12]["top1"] == ""
     assert [line["key"] for line in table(copied, "curves")].count(SPEC.key) == 2
     assert {line["key"] for line in table(copied, "layers")} == {SPEC.key, other["key"]}
+    for name in ("curves", "layers"):  # in the order of their runs, so that a new one changes no other line
+        assert list(dict.fromkeys(line["key"] for line in table(copied, name))) == [SPEC.key, other["key"]]
     assert copied.collect("digits") == 3
     assert files == read()
     for path in copied.runs.iterdir():

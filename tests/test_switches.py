@@ -53,6 +53,7 @@ def test_lines_hold_every_weight_once_in_each_quarter():
     for changed in ([1, 0, 1, 0, 0], [1, 0, 1, 0, 1]):
         switches.add(3, mask, mask ^ torch.tensor(changed, dtype=torch.bool))
     lines = switches.lines("fixed", mask)
+    assert switches.counts.dtype == torch.int32 and all(isinstance(line["switches"], int) for line in lines)
     assert all(sum(line["weights"] for line in lines if line["group"] == group) == 5 for group in range(4))
     assert Counter((line["final_state"], line["switches"], line["weights"]) for line in lines if line["group"] == 3) == Counter(
         [("active", 0, 1), ("active", 2, 1), ("zero", 0, 1), ("zero", 1, 1), ("zero", 2, 1)])
