@@ -169,6 +169,21 @@ def test_every_claim_is_there_without_any_row(tmp_path):
     assert text.count("**not yet measured**") == 20 and "published numbers, no run of ours: reproduced" in text
 
 
+def test_a_report_of_no_folder_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        report.main(["--results", str(tmp_path / "nowhere")])
+    assert stop.value.code == 2 and "no results folder" in capsys.readouterr().err
+    assert report.main(["--results", str(tmp_path)]) == 0
+    assert (tmp_path / "REPORT.md").read_text(encoding="utf-8") == report.report(tmp_path)
+
+
+def test_runs_that_are_missing_are_counted_not_listed():
+    parts = [evidence.Part("one", True), evidence.Part("two", None), evidence.Part("three", None, missing=True), evidence.Part("four", False),
+             evidence.Part("five", None, missing=True)]
+    assert report.lines_of(parts) == ["- one: as claimed", "- two: not decided", "- four: against the claim", "- 2 more without runs"]
+    assert report.lines_of(parts[:1]) == ["- one: as claimed"]
+
+
 def test_many_comparisons_do_not_refute_by_chance(tmp_path):
     """Of 18 comparisons one is just significant, which equal methods would give too."""
     near = {name: (90.1, 89.9, 90.05) for name in ("gmp", "str", "probmask", "granet", "dnw", "rigl")}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from benchmarks import suites
@@ -223,6 +224,31 @@ def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said)
         main("figure5", figure("figure5").grid, figure("figure5").draw, [word.format(tmp=tmp_path) for word in words])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and said in error and error.count("\n") == 1
+
+
+def test_curves_of_a_run_are_whole_whatever_its_sparsity_was_then(tmp_path):
+    """A run at 98 % passes lower sparsities on its way; what ended badly has no lines."""
+    done, failed = Spec("digits", "st3", 0.98, 0), Spec("digits", "st3", 0.98, 1)
+    store(tmp_path, "digits", [row(done), row(failed, status="failed")])
+    figure("figure1")  # whose folder is on the path then
+    from rows import lines_of, runs_of
+
+    from benchmarks.results import TABLES, write_table
+    curves = [dict.fromkeys(TABLES["curves"], 1) | dict(key=spec.key, epoch=epoch, sparsity=sparsity, val_top1=50 + epoch)
+              for spec in (done, failed) for epoch, sparsity in enumerate((0.0, 0.6, 0.98))]
+    write_table(tmp_path / "digits" / "curves.csv", TABLES["curves"], curves)
+    runs, _ = runs_of(lambda suite, profile: [done, failed] if profile == "paper" else (), "digits", tmp_path)
+    lines = lines_of(runs, "curves")
+    assert list(lines.epoch) == [0, 1, 2] and list(lines.val_top1) == [50, 51, 52] and set(lines.seed) == {0}
+    assert list(lines.sparsity) == [0.98] * 3 and list(lines.sparsity_then) == [0.0, 0.6, 0.98]
+
+
+def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
+    figure("figure1")  # whose folder is on the path then
+    from rows import of_one_machine
+
+    measured = pd.DataFrame({"device": list("aabbc"), "measured_at": ["2026-01-02", "2026-01-01", "2026-01-01", "2026-01-03", "2026-01-04"]})
+    assert set(of_one_machine(measured).device) == {"b"} and set(of_one_machine(measured[:3]).device) == {"a"}
 
 
 def test_all_figures_of_a_suite_in_one_process(tmp_path):

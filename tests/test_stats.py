@@ -156,6 +156,12 @@ def test_dense_and_another_sparsity_than_asked_for_are_not_ranked():
     assert lines["dense"]["sparsity"] == 0.9 and lines["dense"]["mean"] == 95.5
 
 
+def test_dense_alone_is_no_comparison_and_what_is_not_ranked_has_no_test():
+    assert compare(rows_of({"dense": [95.0, 96]})).empty
+    table = compare(rows_of({"dnw": [80.0, 95]}, achieved_sparsity={("dnw", 0): 0.5}))
+    assert table[["difference", "difference_half", "p", "rank_low", "rank_high"]].isna().all(axis=None) and not table.separable[0]
+
+
 def test_cells_do_not_touch_each_other():
     accuracy = {"a": [90.0, 91, 92], "b": [93.0, 94, 96]}
     alone = compare(rows_of(accuracy))
