@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from stored import SPEC, WORDS, record, table, timeless
+from torch.nn.functional import cross_entropy
 
 from benchmarks import run as runner
 from benchmarks.__main__ import main
@@ -108,6 +109,21 @@ def test_best_epoch_is_the_best_on_validation_after_the_final_sparsity(tmp_path,
     assert (row["val_top1"], row["top1_best_val"], row["top1"]) == (85, 44, 55)
     row = runner.run(replace(SPEC, method="dense", epochs=5), Store(tmp_path))
     assert (row["val_top1"], row["top1_best_val"], row["top1"]) == (95, 11, 55)
+
+
+def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch):
+    """Not over batches, whose last one is smaller: 800 and 397 images, with a learning rate that moves nothing."""
+    task = replace(get_task("digits"), batch_size=800, lr=1e-12, epochs=1)
+    trainer, batches, step = runner.Trainer(task, "dense", 0.0, 0, {}, load("digits", "data")), [], runner.Trainer.step
+    monkeypatch.setattr(runner.Trainer, "step", lambda self, x, y: batches.append((x, y)) or step(self, x, y))
+    trainer.run()
+    trainer.model.train()
+    scores = [(trainer.model(x), y) for x, y in batches]
+    loss = sum(cross_entropy(score, y, reduction="sum").item() for score, y in scores) / 1197
+    hits = sum((score.argmax(1) == y).sum().item() for score, y in scores)
+    curve, = trainer.progress.curves
+    assert [len(y) for _, y in scores] == [800, 397] and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert curve["train_top1"] == pytest.approx(100 * hits / 1197)
 
 
 def test_static_cost_is_its_share_of_the_macs(tmp_path):
