@@ -180,3 +180,11 @@ def test_two_seeds_can_decide_and_a_claim_needs_the_whole_interval(tmp_path):
 def test_a_row_of_a_task_that_is_not_the_suites_decides_nothing(tmp_path):
     store(tmp_path, "cifar10-mine", {("st3", 0.9, 160): (91, 92, 93), ("gmp", 0.9, 160): (90, 91, 92)})
     assert len(report.runs_of(tmp_path)) == 0 and own("A3", tmp_path) == []
+
+
+def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
+    """On digits, where nothing of the papers is missed, though the figures hold more sparsities."""
+    store(tmp_path, "digits", {(method, s, 30): (accuracy, accuracy, accuracy + 0.5) for method, s, accuracy in
+                               (("dense", 0.0, 98.0), ("ste_soft", 0.9, 97.0), ("ste_hard", 0.9, 80.0))}, precision="fp32")
+    (_, mine, parts), = scales("A2", tmp_path)
+    assert not mine and [part.text.partition(":")[0] for part in parts] == ["`ste_hard` - `dense` at 90 % (failing", "`ste_soft` above `ste_hard` at 90 %"]

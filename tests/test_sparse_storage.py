@@ -226,6 +226,21 @@ def test_where_no_update_comes_the_first_graph_has_the_budget():
         suite_trainer("gse_uniform", sparsity=0.5, **options).training.start()
 
 
+@pytest.mark.parametrize("options, drawn", [
+    ({}, []), ({"first_dense": True}, []), ({"init": "sparse", "last_dense": True}, ["conv.weight"]), ({"init": "sparse"}, ["conv.weight", "fc.weight"])])
+def test_a_run_begins_with_the_weights_of_its_network(options, drawn):
+    """Those of the dense run with the same seed; where it is to start by its graph, that draws all but dense ends."""
+    def first(method, **options):
+        task, own = settle(Spec("digits", method, 0.5, 0, options=options))
+        run = train.Trainer(task, method, 0.5 * (method != "dense"), 0, own, small_digits())
+        run.training.start(0)
+        return run.model.export().state_dict()
+    dense, sparse = first("dense"), first("static", storage="sparse", **options)
+    for name in ("conv.weight", "fc.weight"):
+        active = sparse[name] != 0
+        assert torch.equal(sparse[name][active], dense[name][active]) == (name not in drawn) and active.any()
+
+
 @pytest.mark.parametrize("method, options, words", [
     ("st3", {}, "storage='sparse' is for static, set, rigl"), ("set", {"storage": "dense"}, "storage takes masked or sparse or auto"),
     ("set", {"count_switches": "true"}, "needs storage=masked")])
