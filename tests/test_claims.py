@@ -187,4 +187,5 @@ def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
     store(tmp_path, "digits", {(method, s, 30): (accuracy, accuracy, accuracy + 0.5) for method, s, accuracy in
                                (("dense", 0.0, 98.0), ("ste_soft", 0.9, 97.0), ("ste_hard", 0.9, 80.0))}, precision="fp32")
     (_, mine, parts), = scales("A2", tmp_path)
-    assert not mine and [part.text.partition(":")[0] for part in parts] == ["`ste_hard` - `dense` at 90 % (failing", "`ste_soft` above `ste_hard` at 90 %"]
+    assert not mine and [part.text.partition(":")[0] for part in parts] == [
+        "`ste_hard` - `dense` at 90 % (failing", "`ste_soft` above `ste_hard` at 90 %"]

@@ -247,7 +247,8 @@ def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
     figure("figure1")  # whose folder is on the path then
     from rows import of_one_machine
 
-    measured = pd.DataFrame({"device": list("aabbc"), "measured_at": ["2026-01-02", "2026-01-01", "2026-01-01", "2026-01-03", "2026-01-04"]})
+    days = ["2026-01-02", "2026-01-01", "2026-01-01", "2026-01-03", "2026-01-04"]
+    measured = pd.DataFrame({"device": list("aabbc"), "measured_at": days})
     assert set(of_one_machine(measured).device) == {"b"} and set(of_one_machine(measured[:3]).device) == {"a"}
 
 

@@ -227,7 +227,8 @@ def test_where_no_update_comes_the_first_graph_has_the_budget():
 
 
 @pytest.mark.parametrize("options, drawn", [
-    ({}, []), ({"first_dense": True}, []), ({"init": "sparse", "last_dense": True}, ["conv.weight"]), ({"init": "sparse"}, ["conv.weight", "fc.weight"])])
+    ({}, []), ({"first_dense": True}, []), ({"init": "sparse", "last_dense": True}, ["conv.weight"]),
+    ({"init": "sparse"}, ["conv.weight", "fc.weight"])])
 def test_a_run_begins_with_the_weights_of_its_network(options, drawn):
     """Those of the dense run with the same seed; where it is to start by its graph, that draws all but dense ends."""
     def first(method, **options):
