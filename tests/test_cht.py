@@ -37,6 +37,26 @@ def test_chts_keeps_in_proportion_to_the_weights():
     assert method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 2, 400.0, draws[0]).int().tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
+def test_chts_draws_ever_more_sharply(monkeypatch):
+    run = training("chts", 0.5, epochs=20, interval=5)
+    powers = []
+    monkeypatch.setattr(run.method, "dropped_to", lambda size, mask, kept, power, draw: powers.append(power) or mask)
+    for run.step in range(20):
+        run.method.before_step(run)
+    assert powers == near([1 + 2 * t / 15 for t in (4, 9, 14)])  # linear from 1 at the start to 3 at three quarters
+
+
+@pytest.mark.parametrize("mask, order", [
+    ([[1, 1, 1], [1, 1, 1]], [(0, 1), (0, 0), (1, 0), (0, 2), (1, 2), (1, 1)]),  # 1.432, 1.400, .725, .722, .646, .075
+    ([[1, 1, 1], [0, 1, 1]], [(0, 0), (0, 1), (1, 2), (0, 2), (1, 1)])])         # 1.500, 1.432, 1.167, .722, .179
+def test_cht_relative_importance(mask, order):
+    # |w| / Σ of its column + |w| / Σ of its row, of active weights
+    method, mask = training("cht", 0.5, importance="relative").method, torch.tensor(mask).bool()
+    for kept in range(1, len(order)):
+        found = method.dropped_to(of([[9, 8, 1], [1, 0.1, 0.5]]), mask, kept, 1.0, None)
+        assert {tuple(place) for place in found.nonzero().tolist()} == set(order[:kept])
+
+
 @pytest.mark.parametrize("name, options", [("cht", {}), ("chts", {}), ("chts", {"importance": "relative", "drop_schedule": "cosine"})])
 def test_cht_updates_keep_the_count_and_grow_at_zero(name, options):
     weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
