@@ -7,7 +7,9 @@ from torch import nn
 from benchmarks.models import build
 from methods import SparseModel, Training
 from methods.allocation import allocate
+from methods.beyond import snfs
 from methods.beyond.snfs import share_out
+from methods.ranking import keep_each
 
 Z = torch.zeros_like(W)
 MASK = torch.tensor([1, 1, 0, 0, 1, 1]).bool()
@@ -36,6 +38,34 @@ def test_snfs_shares():
     for total, shares, room in ((7, [0.9, 0.05, 0.05], [2, 3, 9]), (3, [1 / 3] * 3, [1, 1, 1]), (2, [0.2] * 5, [1] * 5), (0, [1], [5])):
         shared = share_out(total, shares, room)
         assert sum(shared) == total and all(0 <= n <= most for n, most in zip(shared, room))
+
+
+def test_snfs_spreads_what_a_layer_cannot_take():
+    # ⌈6.3⌉, 1, 1 with room for 1.98, 2.97, 8.91: 5.02 too many make 1.98, 3.51, 3.51, and .54 too many 1.98, 2.97, 4.05
+    assert share_out(7, [0.9, 0.05, 0.05], [2, 3, 9]) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("mask, momentum, kept", [
+    ([1, 1, 1, 1, 1, 1], 9.0, [6, 1]),   # full, with more than its share: nothing is dropped
+    ([1, 1, 1, 1, 1, 1], 0.1, [3, 1]),   # with less
+    ([1, 1, 1, 0, 1, 1], 9.0, [4, 1]),   # ⌈5/6⌉, as many as it has room for
+    ([1, 1, 0, 0, 1, 1], 9.0, [2, 1])])  # room enough: half of it
+def test_snfs_spares_layers_that_are_nearly_full(mask, momentum, kept, monkeypatch):
+    run, counts = two_layers("snfs", 0.3), []
+    monkeypatch.setattr(snfs, "keep_each", lambda score, wanted, sizes: counts.append(wanted) or keep_each(score, wanted, sizes))
+    run.method.set_mask(torch.tensor([*mask, 1, 0, 1, 0]).bool())
+    run.optimizer.state[run.theta]["momentum_buffer"] = of([momentum] * 6 + [1.0] * 4)
+    run.method.update(run, 0.5)
+    assert counts[0] == kept and int(run.method.mask.sum()) == sum(mask) + 2
+
+
+@pytest.mark.parametrize("every, steps", [(0, [2, 5, 8]), (5, [4, 9]), (4, [3, 7])])
+def test_snfs_times_of_updates(every, steps, monkeypatch):
+    run, seen = training("snfs", 0.5, epochs=4, steps_per_epoch=3, every=every), []
+    monkeypatch.setattr(run.method, "update", lambda run, fraction: seen.append(run.step))
+    for run.step in range(12):
+        run.method.after_step(run)
+    assert seen == steps  # none at the end of training
 
 
 def test_snfs_rate():
@@ -91,6 +121,10 @@ def test_mest_counts_of_resnet20(name, counts, which):
 @pytest.mark.parametrize("sparsity, lower", [(0.8, 0.18), (0.9, 0.08), (0.95, 0.04), (0.98, 0.016)])
 def test_mest_offsets(sparsity, lower):
     assert training("mest", sparsity, weight=torch.ones(20, 20)).method.densities(2)[0] == pytest.approx(lower)
+
+
+def test_mest_s_grows_to_a_full_layer_at_most():
+    assert training("mest_s", 0.02, weight=torch.ones(20, 20)).method.densities(2) == pytest.approx((0.98, 1))
 
 
 @pytest.mark.parametrize("name", ["mest", "mest_s"])
