@@ -42,6 +42,12 @@ def test_spartan_soft_mask_and_gradient():
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(gradient.flatten()[i].item(), abs=1e-6)
 
 
+def test_spartan_without_anything_to_prune_computes_with_the_weights():
+    run = spartan()
+    run.method.refresh(run.theta, 0.0, 10.0)
+    assert torch.equal(effective(run), W) and torch.equal(backward(run), G)
+
+
 def test_spartan_tends_to_the_hard_mask():
     assert effective(spartan(beta=1000.0)) == near([[0.5, 0, 0], [0, 0.3, -0.4]])
 
@@ -157,9 +163,10 @@ def test_dst_learns_its_sparsity():
 
 @pytest.mark.parametrize("split, lengths", [
     ("constant", [40] * 4), ("linear_down", [64, 48, 32, 16]), ("linear_up", [16, 32, 48, 64]), ("exponential_down", [54, 43, 34, 27]),
-    ("peak", [26, 53, 53, 26]), ("alternating", [53, 26, 53, 26])])
+    ("exponential_up", [27, 34, 43, 54]), ("plateau", [35, 70, 26, 26]), ("peak", [26, 53, 53, 26]), ("alternating", [53, 26, 53, 26]),
+    ("plateau", [33, 66, 20, 20, 20]), ("peak", [26, 53, 40, 26, 13]), ("alternating", [40, 19, 40, 19, 40])])  # of an odd number
 def test_cycle_lengths(split, lengths):
-    assert cycle_lengths(split, 160, 4) == lengths
+    assert cycle_lengths(split, 160, len(lengths)) == lengths
 
 
 @pytest.mark.parametrize("split", SPLITS)
