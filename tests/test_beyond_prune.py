@@ -69,6 +69,17 @@ def test_dpf_updates(monkeypatch):
     assert len(seen) == 5_498 and max(seen) == 87_967 and min(seen) == 15 and seen[87_967] == 0.9
 
 
+def test_dpf_at_every_step_is_ste_hard():
+    gradients = torch.randn(8, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours, theirs = (training(name, 0.5, weight=gradients[0], epochs=8, **AT_ONCE, **options)
+                    for name, options in (("dpf", {"every": 1}), ("ste_hard", {"threshold": "topk_exact"})))
+    same = []
+    for gradient in gradients:
+        step(ours, gradient), step(theirs, gradient)
+        same.append(torch.equal(ours.method.mask, theirs.method.mask))
+    assert same == [True] * 6 + [False] * 2  # frozen after three quarters
+
+
 def test_dpf_leaves_its_mask_between_updates():
     run = training("dpf", 0.5, epochs=32, steps_per_epoch=1, every=2, **AT_ONCE)
     step(run, torch.tensor([[0.0, 0, -20], [0, 0, 0]], dtype=torch.float64))
@@ -106,6 +117,12 @@ def test_acdc_phases(table, epochs, sparse, begins):
     assert (epochs - sparse + 0.1 * sparse) / epochs == pytest.approx({100: 0.55, 200: 0.505, 160: 0.505}[epochs])
 
 
+@pytest.mark.parametrize("epochs, last", [(1, 0), (2, 1), (5, 4), (6, 5), (7, 6), (13, 12), (20, 17)])
+def test_acdc_ends_sparse_however_short_it_is(epochs, last):
+    run = training("acdc", 0.5, epochs=epochs)
+    assert run.method.switches(epochs)[-1] == last and run.method.is_sparse(run, epochs - 1)
+
+
 def test_acdc_returning_weights_start_at_zero_without_momentum():
     run = training("acdc", 0.5, epochs=200)
     method, seen = run.method, []
@@ -128,7 +145,7 @@ def test_acdc_prunes_the_dense_network_whatever_the_old_mask_was():
     run.method.set_mask(torch.tensor([1, 1, 1, 0, 0, 0]).bool())
     run.method.mask.fill_(True)
     run.method.enter(run, True)
-    assert mask_of(run) == [[1, 0, 0], [0, 1, 1]]
+    assert mask_of(run) == [[1, 0, 0], [0, 1, 1]] and not run.theta[~run.method.mask].any()
 
 
 # ---- Powerpropagation (B3)
@@ -168,6 +185,15 @@ def test_powerprop_decay_of_the_effective_weights():
         run.method.decay_of_q.zero_()
     default = training("powerprop_gmp", 0.0)
     assert step(default, Z) == near((1 - 1e-5) * stored, 12)
+
+
+def test_powerprop_decay_of_the_effective_weights_leaves_other_groups_alone():
+    model = SparseModel(nn.Linear(3, 2), "powerprop_gmp", 0.0, decay_of="q")
+    groups = [dict(params=[model.theta], weight_decay=0.2), dict(params=[model.net.bias, nn.Parameter(torch.ones(2))], weight_decay=0.3)]
+    run = Training(model, torch.optim.SGD(groups, lr=0.1), 1, 1)
+    run.start()
+    assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0, 0.3]
+    assert run.method.added_loss(run).item() == pytest.approx(0.1 * model.method(model.theta).square().sum().item())
 
 
 # ---- LAMP (B13)
@@ -232,6 +258,18 @@ def test_fisher_schedule(monkeypatch):
         run.method.after_step(run)
     assert list(pruned) == [4, 8, 12, 16, 20, 24]
     assert list(pruned.values()) == near([0.05, 0.45992, 0.70856, 0.83624, 0.88328, 0.89], 4)
+
+
+def test_fisher_scores_with_normalisation_as_in_evaluation():
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.BatchNorm1d(4))
+    model, seen = SparseModel(net, "fisher_diag", 0.5), []
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [(torch.randn(8, 4), torch.arange(8) % 4)] * n)
+    net[3].eval()  # the user's own
+    handle = net.register_forward_hook(lambda *_: seen.append([module.training for module in net]))
+    run.method.saliency(run)
+    handle.remove()
+    assert len(seen) == 10 and all(modes == [True, False, True, False] for modes in seen)
+    assert [module.training for module in net] == [True, True, True, False]
 
 
 def test_fisher_after_a_dense_training():
