@@ -46,16 +46,16 @@ def test_snfs_spreads_what_a_layer_cannot_take():
 
 
 @pytest.mark.parametrize("mask, momentum, kept", [
-    ([1, 1, 1, 1, 1, 1], 9.0, [6, 1]),   # full, with more than its share: nothing is dropped
-    ([1, 1, 1, 1, 1, 1], 0.1, [3, 1]),   # with less
-    ([1, 1, 1, 0, 1, 1], 9.0, [4, 1]),   # ⌈5/6⌉, as many as it has room for
-    ([1, 1, 0, 0, 1, 1], 9.0, [2, 1])])  # room enough: half of it
+    ([1, 1, 1, 1, 1, 1], 9.0, [6, 0]),   # full, with more than its share: nothing is dropped
+    ([1, 1, 1, 1, 1, 1], 0.1, [1, 0]),   # with less
+    ([1, 1, 1, 0, 1, 1], 9.0, [4, 0]),   # ⌈5/6⌉, as many as it has room for
+    ([1, 1, 0, 0, 1, 1], 9.0, [1, 0])])  # room enough: three quarters of it
 def test_snfs_spares_layers_that_are_nearly_full(mask, momentum, kept, monkeypatch):
     run, counts = two_layers("snfs", 0.3), []
     monkeypatch.setattr(snfs, "keep_each", lambda score, wanted, sizes: counts.append(wanted) or keep_each(score, wanted, sizes))
     run.method.set_mask(torch.tensor([*mask, 1, 0, 1, 0]).bool())
     run.optimizer.state[run.theta]["momentum_buffer"] = of([momentum] * 6 + [1.0] * 4)
-    run.method.update(run, 0.5)
+    run.method.update(run, 0.75)
     assert counts[0] == kept and int(run.method.mask.sum()) == sum(mask) + 2
 
 
@@ -80,7 +80,7 @@ def test_snfs_momentum_of_inactive_weights_accumulates_and_the_last_epoch_is_fix
     for t in range(6):
         step(run)
         masks.append(run.method.mask.clone())
-        assert not run.theta[~masks[-1]].any() and int(masks[-1].sum()) == 3
+        assert not run.theta[~masks[-1]].any() and int(masks[-1].sum()) == 3 and momentum(run).all()
         if t == 0:
             assert (momentum(run) - G).abs().max() < 1e-4  # of all weights, with the decay of the active ones
     assert torch.equal(masks[4], masks[5]) and torch.equal(masks[1], masks[2])
@@ -103,9 +103,11 @@ def test_mest_drops_and_grows():
     method.mask.fill_(True)
     with torch.no_grad():
         run.theta.copy_(weight.flatten())
-        run.theta.grad = torch.zeros_like(run.theta)
+        run.theta.grad = 1 / run.theta  # which counts where `lam` says so alone
+    run.optimizer.state[run.theta]["momentum_buffer"] = torch.ones_like(run.theta)
     method.densities = lambda parts: (0.4, 0.5)
     method.update(run, 2)
+    assert run.momentum.all()  # the optimiser's state stays
     survivors = run.theta.detach() != 0
     assert run.theta[survivors].tolist() == [0.5, -0.4, 0.35, -0.45]
     assert int(method.mask.sum()) == 5 and method.mask[survivors].all()
@@ -140,6 +142,15 @@ def test_mest_updates(name):
     changed = [t for t in range(160) if not torch.equal(masks[t], masks[t + 1])]
     assert changed == [t for t in range(0, 120, 5)] + [120] * (name == "mest_s")
     assert nnz == ([200] * 160 if name == "mest" else [300] * 90 + [250] * 30 + [200] * 40)
+
+
+def test_mest_stages_begin_between_its_updates_too(monkeypatch):
+    run, seen = training("mest_s", 0.9, weight=torch.ones(20, 20), epochs=32, steps_per_epoch=2), []
+    run.theta.grad = torch.zeros_like(run.theta)
+    monkeypatch.setattr(run.method, "update", lambda run, parts: seen.append((run.step / 2, parts)))
+    for run.step in range(64):
+        run.method.before_step(run)
+    assert seen == [(0, 2), (5, 2), (10, 2), (15, 2), (18, 1), (20, 1), (24, 0), (25, 0), (30, 0)]
 
 
 def test_mest_importance_counts_gradients_where_asked():

@@ -60,7 +60,7 @@ def share_out(total, shares, room):
         excess = sum(max(r - m, 0) for r, m in zip(real, most))
         real = [min(r, m) for r, m in zip(real, most)]
         free = [r < m for r, m in zip(real, most)]
-        if not excess or not any(free):
+        if not any(free):
             break
         real = [r + excess / sum(free) * f for r, f in zip(real, free)]
     return round_counts([min(r, m) for r, m in zip(real, most)], total, room, least=0)
