@@ -226,6 +226,7 @@ def test_lamp_imp_levels_of_resnet20():
 
 def test_lamp_imp_goes_on_with_weights_and_a_new_optimiser():
     run = lamp("lamp_imp", 0.6)
+    assert len(run.cycles) > 2 and all(cycle == (2, 0, 0) for cycle in run.cycles)  # whole schedules: nothing is rewound
     for cycle in range(len(run.cycles)):
         before = run.theta.detach().clone()
         run.start(cycle)
