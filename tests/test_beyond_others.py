@@ -219,7 +219,15 @@ def test_cycles_of_a_scored_mask(graph):
         model = SparseModel(net, name, 0.8, **options)
         Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 2, 1, batches=lambda n: [(x, y)] * n).start()
         masks.append(model.method.mask)
+        assert not model.theta[~model.method.mask].any()
     assert torch.equal(*masks) and int(masks[0].sum()) == 40
+
+
+def test_cycles_of_a_scored_mask_do_not_depend_on_the_allocation():
+    # of er_gse's counts 16.9 (.02 · 10,000 + .51 · 200), the 200 weights of the second layer can take no more than 200
+    budgets = [SparseModel(nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 2)), "cyclic_static", 0.5, allocation="er_gse",
+                           graph=graph).method.budget for graph in ("random", "snip")]
+    assert budgets == [round(5100 / 302 * 200) + 200, 5100]
 
 
 # ---- our combinations
