@@ -1,0 +1,79 @@
+"""How a network in sparse storage starts: by the active inputs of its neurons, from shapes alone, or not at all."""
+import pytest
+import torch
+from torch import nn
+
+from methods import SparseModel
+
+
+def net(kind=nn.BatchNorm1d):
+    return nn.Sequential(nn.Linear(400, 200), kind(200), nn.ReLU(), nn.Linear(200, 300))
+
+
+def convolutional():
+    return nn.Sequential(nn.Conv2d(16, 64, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3, groups=4, bias=False), nn.Flatten(),
+                         nn.Linear(64 * 16, 10))
+
+
+def on_meta(build):
+    with torch.device("meta"):
+        return build()
+
+
+@pytest.mark.parametrize("init, build", [("sparse", net), ("sparse", convolutional), ("network", lambda: on_meta(net)),
+                                         ("network", lambda: on_meta(convolutional))])
+def test_weights_and_biases_have_variance_one_over_the_active_inputs(init, build):
+    model = SparseModel(build(), "static", 0.9, storage="sparse", allocation="uniform", init=init)
+    for entry, keys, weights in zip(model.layout.entries, model.local(model.method.keys), model.theta.detach().split(model.counts)):
+        rows = keys // entry.fan_in
+        inputs = torch.bincount(rows, minlength=entry.shape[0])
+        assert len(inputs) == entry.shape[0] and inputs.float().std() > 0
+        scaled = weights * inputs[rows].sqrt()
+        assert scaled.abs().max() <= 3 ** 0.5 + 1e-5 and scaled.square().mean() == pytest.approx(1, abs=0.1) and (scaled > 0).any()
+        bias = model.net.get_submodule(entry.name.rpartition(".")[0]).bias
+        if bias is not None:
+            scaled = bias.detach() * inputs.sqrt()
+            assert scaled.abs().max() <= 3 ** 0.5 + 1e-5 and scaled.square().mean() == pytest.approx(1, abs=0.5) and scaled.min() < 0
+
+
+def test_neurons_without_inputs_have_finite_biases():
+    layer = SparseModel(nn.Linear(10, 3000), "static", 0.99, storage="sparse", init="sparse").net
+    assert 1.7 < layer.bias.abs().max() <= 3 ** 0.5 + 1e-6
+
+
+def test_of_a_network_of_shapes_all_else_starts_as_its_modules_do():
+    model = SparseModel(on_meta(net), "static", 0.9, skip=["3"], storage="sparse")
+    norm, dense = model.net[1], model.net[3]
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    assert torch.equal(norm.weight, torch.ones(200)) and torch.equal(norm.running_mean, torch.zeros(200)) and norm.num_batches_tracked == 0
+    assert dense.weight.abs().max().item() == pytest.approx(200 ** -0.5, rel=0.01) and dense.bias.abs().max() <= 200 ** -0.5
+    assert model(torch.randn(4, 400)).isfinite().all()
+
+
+class Scaled(nn.Module):
+    """Has a parameter, and nothing that says how it starts."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def with_nan(name):
+    module = net()
+    with torch.no_grad():
+        module.get_parameter(name)[-1] = torch.nan
+    return module
+
+
+@pytest.mark.parametrize("build, said", [
+    (lambda: on_meta(lambda: net(Scaled)), "a network of shapes cannot start 1: it has no reset_parameters"),
+    (lambda: torch.relu, "the network must be an nn.Module, not builtin_function_or_method"),
+    (lambda: with_nan("0.weight"), "the network's weights contain NaN or infinity: 0.weight"),
+    (lambda: with_nan("1.bias"), "the network's weights contain NaN or infinity: 1.bias")])
+def test_what_cannot_start_is_refused(build, said):
+    with pytest.raises(ValueError) as caught:
+        SparseModel(build(), "static", 0.9, storage="sparse")
+    assert str(caught.value) == said
