@@ -209,6 +209,13 @@ def test_srigl_counts():
     assert int(model.method.mask.sum()) == 13 and fan_ins(model) == [{1}]
 
 
+@pytest.mark.parametrize("init, bound", [("network", 144 ** -0.5), ("sparse", (3 / 14) ** 0.5)])
+def test_srigl_starts_by_its_fan_in_where_asked(init, bound):
+    model = SparseModel(nn.Linear(144, 32), "srigl", 0.9, allocation="uniform", init=init)
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    assert model.theta.abs().max().item() == pytest.approx(bound, rel=0.05) and not model.theta[~model.method.mask].any()
+
+
 @pytest.mark.parametrize("gamma", [0.3, 0.9])
 def test_srigl_fan_in_is_constant_at_every_step(gamma):
     torch.manual_seed(0)

@@ -14,7 +14,6 @@ class SRigL(DynamicSparse):
     """
 
     name = "srigl"
-    exact = False
     original = {"cifar": dict(epochs=250, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine_step", gamma=0.3, interval=100,
                               init="sparse")}
     scope, score_batches, sampler = "layer", "train_batch", "exact"
