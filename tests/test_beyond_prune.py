@@ -250,14 +250,16 @@ def test_fisher_scores(monkeypatch):
     assert run.theta.tolist() == [0.6, 0.0]  # no update of survivors
 
 
-def test_fisher_schedule(monkeypatch):
-    run = training("fisher_diag", 0.89, epochs=100, weight=torch.randn(100, 100), every=4, ramp_start=0.04, ramp_end=0.24)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_fisher_schedule(steps, monkeypatch):
+    run = training("fisher_diag", 0.89, epochs=100, steps_per_epoch=steps, weight=torch.randn(100, 100), every=4, ramp_start=0.04,
+                   ramp_end=0.24)
     pruned = {}
     monkeypatch.setattr(run.method, "prune", lambda run, kept: (pruned.setdefault(run.step + 1, 1 - kept / 1e4), run.method.set_mask(
         torch.arange(10_000) < kept)))
-    for run.step in range(100):
+    for run.step in range(100 * steps):
         run.method.after_step(run)
-    assert list(pruned) == [4, 8, 12, 16, 20, 24]
+    assert list(pruned) == [steps * epoch for epoch in (4, 8, 12, 16, 20, 24)]
     assert list(pruned.values()) == near([0.05, 0.45992, 0.70856, 0.83624, 0.88328, 0.89], 4)
 
 
