@@ -266,7 +266,8 @@ def test_fisher_schedule(steps, monkeypatch):
 def test_fisher_scores_with_normalisation_as_in_evaluation():
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.BatchNorm1d(4))
     model, seen = SparseModel(net, "fisher_diag", 0.5), []
-    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [(torch.randn(8, 4), torch.arange(8) % 4)] * n)
+    batch = torch.randn(8, 4), torch.arange(8) % 4
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [batch] * n)
     net[3].eval()  # the user's own
     handle = net.register_forward_hook(lambda *_: seen.append([module.training for module in net]))
     run.method.saliency(run)
