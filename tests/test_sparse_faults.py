@@ -184,6 +184,17 @@ def test_a_checkpoint_of_another_width_is_refused():
     assert torch.equal(model(x), other(x))
 
 
+def test_a_checkpoint_of_the_other_parameters_alone():
+    model, other, x = mlp(), mlp(), torch.randn(4, 64)
+    state = {name: value for name, value in other.state_dict().items() if name.startswith("net.")}
+    with pytest.raises(RuntimeError, match="Missing key.*method.keys"):
+        model.load_state_dict(state)
+    keys = model.method.keys
+    assert set(model.load_state_dict(state, strict=False).missing_keys) == {"theta", "method.keys", "shapes"}
+    assert torch.equal(model.net[0].bias, other.net[0].bias) and torch.equal(model.method.keys, keys)
+    torch.testing.assert_close(model(x), model.export()(x))
+
+
 def test_images_beyond_32_bits_are_refused():
     module = nn.Conv2d(100, 100, 3, padding=1, device="meta")
     connections = planes.Connections(torch.arange(0, 90_000, 100), module.weight.shape)
