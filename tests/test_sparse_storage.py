@@ -13,6 +13,7 @@ from benchmarks import train
 from benchmarks.grid import Spec
 from benchmarks.tasks import settle
 from methods import SparseModel, Training
+from methods.sparse import linear as layers
 from methods.sparse.linear import SparseLayer
 from test_every_method import small_digits
 
@@ -129,6 +130,17 @@ def test_auto_measures_once_and_its_choice_is_saved(capsys):
     again.model.load_state_dict(run.model.state_dict())
     assert [form for form, *_ in again.model.forms().values()] == [form for form, *_ in forms.values()]
     assert torch.equal(run.model.eval()(x), again.model.eval()(x)) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sparse, dense, form", [([9, 2, 9, 9], [3, 3, 4, 5], "sparse"), ([3, 3, 4, 5], [9, 9, 9, 2], "dense")])
+def test_auto_compares_the_best_of_some_trials(sparse, dense, form, monkeypatch):
+    assert len(sparse) == len(dense) == layers.TRIALS
+    seconds = [second for pair in zip(sparse, dense) for second in pair]
+    clock = iter([time for i, second in enumerate(seconds) for time in (100 * i, 100 * i + second)])
+    monkeypatch.setattr(layers, "_now", lambda x: next(clock))
+    model = SparseModel(nn.Linear(600, 600), "static", 0.9, storage="auto")
+    model(torch.randn(4, 600))
+    assert model.forms() == {"weight": (form, min(sparse), min(dense))} and not [*clock]
 
 
 class Taught(nn.Module):
