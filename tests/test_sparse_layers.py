@@ -188,6 +188,19 @@ def test_gradcheck(module, products, monkeypatch):
 
 
 @pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (70, 6)), (nn.Conv2d(2, 3, 3), (2, 2, 5, 5))])
+def test_a_second_derivative_is_refused(module, shape, products, monkeypatch):
+    """It would lack what the loops, or the samples at the connections, do not pass on."""
+    if products:
+        only_products(monkeypatch)
+    layer, _, _ = sparse(module)
+    y = layer(torch.randn(shape, requires_grad=True))
+    gradient, = torch.autograd.grad((y * y).sum(), layer.values, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("products", [False, True])
 def test_no_connection_and_one(products, monkeypatch):
     if products:
         only_products(monkeypatch)
