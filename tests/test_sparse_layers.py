@@ -70,6 +70,14 @@ def test_convolutions(kind, groups, run, layout, monkeypatch):
     check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
 
 
+@pytest.mark.parametrize("kind, lines", [
+    (dict(kernel_size=3), [9, 10]), (dict(kernel_size=3, padding=1), [10, 11]), (dict(kernel_size=5, padding=2), [11, 12]),
+    (dict(kernel_size=3, padding=1, stride=2), [6, 6])])  # a phase of 11 x 12
+def test_images_share_the_zeros_between_their_lines(kind, lines):
+    module = nn.Conv2d(4, 8, **kind)
+    assert conv.Grid((9, 10), module, module._reversed_padding_repeated_twice).lines == lines
+
+
 @pytest.mark.parametrize("products", [False, True])
 def test_a_single_image(products, monkeypatch):
     if products:
