@@ -62,13 +62,9 @@ class Grid:
         return buffers
 
     def add_shifted(self, buffers, k, matrix, spread, begun):
-        """The product matrix @ spread into the pixels that kernel position k reaches; the first one of a phase overwrites it."""
-        phase, offset = self.views[k]
-        view = self.view(buffers, k, matrix.shape[0])
-        if phase not in begun:
-            buffers[phase][:offset].zero_()
-            buffers[phase][offset + view.numel():].zero_()
-        add_product(view, matrix, spread, fresh=phase not in begun)
+        """The product matrix @ spread into the pixels that kernel position k reaches; the first one of a phase has nothing to add to."""
+        phase, _ = self.views[k]
+        add_product(self.view(buffers, k, matrix.shape[0]), matrix, spread, fresh=phase not in begun)
         begun.add(phase)
 
     def spread(self, delta):
