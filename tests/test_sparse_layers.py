@@ -120,6 +120,12 @@ def test_an_output_is_changed_in_place(module, shape, products, monkeypatch):
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("kind, rows, used", [(torch.float32, 32, True), (torch.float32, 31, False), (torch.float64, 16, True),
+                                              (torch.float64, 15, False), (torch.float16, 1000, False)])
+def test_loops_are_for_half_a_block_of_rows(kind, rows, used):
+    assert pattern.loops_for(torch.empty(rows, 6, dtype=kind)) is (pattern.compiled("loops") if used else None)
+
+
 def test_threads_may_change_between_the_passes():
     layer, _, weight = sparse(nn.Linear(60, 40))
     x = torch.randn(70, 60)
