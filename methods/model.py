@@ -3,7 +3,9 @@ import copy
 
 import torch
 from torch import nn
+from torch.autograd import Variable
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from methods.layout import Layout
 
@@ -18,6 +20,7 @@ class SparseModel(nn.Module):
 
     net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
     sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. options: the method's own.
+    torch.utils.checkpoint works in it with use_reentrant=False.
     storage: "masked", or "sparse" for weights that exist for active connections only (methods/sparse/model.py), or "auto", which
     computes those layers with dense products that are faster so.
     Raises ValueError for nonsense, in one line.
@@ -59,7 +62,22 @@ class SparseModel(nn.Module):
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these effective weights (N,)."""
-        return functional_call(self.net, self.layout.named_views(self.rounded(weights)), args, kwargs, tie_weights=False)
+        views = self.layout.named_views(self.rounded(weights))
+        try:
+            output = functional_call(self.net, views, args, kwargs, tie_weights=False)
+        except RuntimeError as error:
+            raise explained(error)
+        return during_backward(output, lambda: self.lend(views))
+
+    def lend(self, views):
+        """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
+        def place(weights):
+            for name, weight in weights.items():
+                module, _, attribute = name.rpartition(".")
+                self.net.get_submodule(module)._parameters[attribute] = weight
+
+        place(views)
+        return lambda: place(dict.fromkeys(views))
 
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights
@@ -88,6 +106,30 @@ class SparseModel(nn.Module):
         for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(weights))):
             put(net, entry, nn.Parameter(view.clone(memory_format=torch.contiguous_format)))
         return net
+
+    def densify(self):
+        """The same as `export()`."""
+        return self.export()
+
+
+def during_backward(output, lend):
+    """`output`, whose backward pass begins with `lend()` and ends with what that returns: torch.utils.checkpoint computes parts of the
+    network again there, and needs the weights of the pass."""
+    def hook(gradient):
+        Variable._execution_engine.queue_callback(lend())
+
+    for leaf in tree_leaves(output):
+        if torch.is_tensor(leaf) and leaf.grad_fn is not None:
+            leaf.register_hook(hook)
+    return output
+
+
+def explained(error):
+    """`error`, or what to do where it is that of a view of what a convolution gave."""
+    if "view size is not compatible" in str(error):
+        return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
+                            "x.flatten(1) or x.reshape(...) instead")
+    return error
 
 
 def detached(net):

@@ -28,12 +28,14 @@ class Training:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
+        self.started = False
         self.snapshots = {}
 
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step."""
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.method.start(self, cycle)
+        self.started = True
         self.same_everywhere()
 
     def same_everywhere(self):
@@ -49,6 +51,8 @@ class Training:
 
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
         """
+        if not self.started:
+            raise ValueError("call training.start() once before the first update(): without it nothing is pruned")
         self.batch = batch
         added = self.method.added_loss(self)
         if added is not None:
@@ -100,6 +104,8 @@ class Training:
     @property
     def dense_gradient(self):
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
+        if self.model.dense_gradient is None:
+            raise ValueError("there are no gradients: call loss.backward() before update()")
         return joined(self.model.dense_gradient)
 
     @property
@@ -169,6 +175,7 @@ class Training:
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
+        self.started = True
 
 
 def processes():

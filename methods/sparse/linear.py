@@ -105,10 +105,6 @@ class SparseLayer:
     def values(self, values):
         self.given[get_ident()] = values
 
-    @values.deleter
-    def values(self):
-        self.given.pop(get_ident(), None)
-
     def pattern_of(self, keys, first=0):
         """The index of the connections `keys`, places in a vector in which the weight begins at `first`."""
         return Pattern(keys - first, self.shape, self.groups)

@@ -2,12 +2,13 @@
 import copy
 import math
 import sys
+from threading import get_ident
 
 import torch
 from torch import nn
 
 from methods.layout import Layout
-from methods.model import SparseModel, detached, put
+from methods.model import SparseModel, detached, during_backward, explained, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
@@ -90,18 +91,25 @@ class AlwaysSparse(SparseModel):
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these weights (nnz,) at its connections."""
-        for values, layers in zip(weights.contiguous().split(self.counts), self.layers):
-            for layer in layers:
-                layer.values = values
+        pieces = weights.contiguous().split(self.counts)
+        take_back = self.lend(pieces)
         try:
             output = self.net(*args, **kwargs)
+        except RuntimeError as error:
+            raise explained(error)
         finally:
-            for layers in self.layers:
-                for layer in layers:
-                    del layer.values
+            take_back()
+        during_backward(output, lambda: self.lend(pieces))
         if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
             self.decide()
         return output
+
+    def lend(self, pieces):
+        """Gives each layer its weights, for this thread; returns what takes them away again."""
+        thread, layers = get_ident(), [(layer, values) for values, layers in zip(pieces, self.layers) for layer in layers]
+        for layer, values in layers:
+            layer.values = values
+        return lambda: [layer.given.pop(thread, None) for layer, _ in layers]
 
     def local(self, keys):
         """Sorted keys as a list with the places within each layer."""
@@ -210,8 +218,6 @@ class AlwaysSparse(SparseModel):
             weight = flat.view(entry.shape[0], *entry.shape[2:], entry.shape[1]).movedim(-1, 1)
             put(net, entry, nn.Parameter(weight.contiguous()))
         return net
-
-    densify = export
 
     def __setstate__(self, state):
         super().__setstate__(state)

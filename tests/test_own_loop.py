@@ -1,0 +1,90 @@
+"""A network and a training loop of one's own around `SparseModel`, in both storages: what may be done between its passes, and mistakes."""
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, relu
+from torch.utils.checkpoint import checkpoint
+
+from methods import SparseModel, Training
+
+STORAGES = ("masked", "sparse")
+
+
+class Net(nn.Module):
+    """Two convolutions, perhaps computed again in the backward pass, and a linear layer."""
+
+    def __init__(self, again=False, flatten=torch.flatten):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8 * 4, 10)
+        self.again, self.flatten = again, flatten
+
+    def body(self, x):
+        return relu(self.second(relu(self.first(x))))
+
+    def forward(self, x):
+        return self.head(self.flatten(checkpoint(self.body, x, use_reentrant=False) if self.again else self.body(x), 1))
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randn(16, 3, 6, 6, generator=generator), torch.randint(10, (16,), generator=generator)) for _ in range(6)]
+
+
+def trained(storage, passes=1, **options):
+    """Six steps of RigL, two of which change connections; each gradient is the sum of `passes` backward passes."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(**options), "rigl", 0.5, interval=2, storage=storage)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), 1, 6)
+    training.start()
+    for x, y in batches():
+        losses = [cross_entropy(model(part), target) / passes for part, target in zip(x.chunk(passes), y.chunk(passes))]
+        for loss in losses:
+            loss.backward()
+        training.update((x, y))
+    return model
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_is_computed_again_has_the_weights_of_its_pass(storage, passes):
+    model, again = trained(storage, passes), trained(storage, passes, again=True)
+    assert torch.equal(model.theta, again.theta)
+    assert model.state_dict().keys() == again.state_dict().keys() and len(list(model.parameters())) == 4
+    assert again.net.first._parameters["weight"] is None  # nothing stays when the pass has ended
+    assert not any(layer.given for layers in getattr(again, "layers", ()) for layer in layers)
+    copied, (x, _) = copy.deepcopy(again), batches()[0]
+    assert torch.equal(copied(x), again(x))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_gradients_of_the_input_leave_no_weights_behind(storage):
+    model, (x, _) = trained(storage, again=True), batches()[0]
+    torch.autograd.grad(model(x.requires_grad_()).sum(), x)
+    assert model.net.first._parameters["weight"] is None and "net.first.weight" not in model.state_dict()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_view_of_a_convolution_is_refused_in_one_line(storage):
+    with pytest.raises(RuntimeError, match=r"\Aconvolutions [^\n]* write x.flatten\(1\)[^\n]*\Z"):
+        trained(storage, flatten=lambda x, _: x.view(len(x), -1))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_densify_is_export(storage):
+    model, (x, _) = trained(storage), batches()[0]
+    torch.testing.assert_close(model.densify()(x), model(x))
+
+
+def test_a_step_out_of_order_is_refused():
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5, interval=1), batches()
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    cross_entropy(model(x), y).backward()
+    with pytest.raises(ValueError, match=r"training.start\(\)"):
+        training.update()
+    training.start()
+    training.update()
+    with pytest.raises(ValueError, match=r"loss.backward\(\)"):
+        training.update()
