@@ -150,8 +150,8 @@ def run_one(spec, store, folder, device):
 def summary(row):
     if row["status"] != "ok":
         return f"{row['status']}: {row['error']}"
-    return (f"{float(row['top1']):.2f} % at sparsity {float(row['achieved_sparsity']):.4f} ({row['nnz']} of {row['prunable']} weights), "
-            f"{float(row['train_flops_fraction']):.3f} of dense training FLOPs, {float(row['seconds']):.0f} s")
+    return (f"{float(row['top1']):.2f} % in the last epoch, at sparsity {float(row['achieved_sparsity']):.4f} ({row['nnz']} of "
+            f"{row['prunable']} weights), {float(row['train_flops_fraction']):.3f} of dense training FLOPs, {float(row['seconds']):.0f} s")
 
 
 def command_plan(args):

@@ -170,7 +170,7 @@ class Bar:
         self.shares.pop(spec, None)
         self.finished += 1
         self._show()
-        result = f"{row['top1']:.2f} %" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
+        result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         if self.bar.disable:
             each = (time.monotonic() - self.began) / self.finished
             left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - self.finished)))

@@ -13,6 +13,7 @@ def add_arguments(sub):
     sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
     sub.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help="options of that method")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
+    sub.add_argument("--against", nargs="+", metavar="M", help="compare with these methods only, chosen before their results are seen")
     sub.add_argument("--sparsity", type=float, nargs="+", metavar="S", help="only these sparsities")
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
@@ -36,7 +37,7 @@ def run(args, store, folder):
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
     if not args.method and (args.options or args.again or args.seeds):
         raise ValueError("--options, --again and --seeds belong to --method")
-    failed, variant = 0, None
+    failed, variant, against = 0, None, names(args, base)
     if args.method:
         specs = cells(args)
         failed = fill(specs, args, store, folder)
@@ -44,6 +45,12 @@ def run(args, store, folder):
     rows = pd.DataFrame(store.rows(args.suite).values())
     if len(rows):
         rows = tables.select(rows, args.suite, args.profile, args.epochs, variant)
+    if against:
+        absent = sorted(set(against) - set(rows.method if len(rows) else ()))
+        if absent:
+            raise ValueError(f"there are no rows of {' '.join(absent)}; make them with: python -m benchmarks launch {args.suite} "
+                             f"--profile {args.profile} --methods {' '.join(absent)}")
+        rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
     try:
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:
@@ -54,6 +61,13 @@ def run(args, store, folder):
     else:
         print(tables.FORMATS[args.format](table))
     return 1 if failed else 0
+
+
+def names(args, base):
+    """The names, as rows have them, of the methods to compare with. Raises ValueError for an unknown one."""
+    from benchmarks.grid import Spec
+    from benchmarks.tasks import canonical
+    return [canonical(Spec(base.tasks[0], name, base.sparsities[0], 0)).method for name in args.against or ()]
 
 
 def cells(args):

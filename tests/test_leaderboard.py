@@ -1,4 +1,4 @@
-"""The leaderboard command, its dry run and formats, and what README.md walks through."""
+"""The leaderboard command and its formats, and what README.md walks through."""
 import csv
 import io
 import os
@@ -16,19 +16,12 @@ from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks import tables
 from benchmarks.__main__ import main
-from benchmarks.dry_run import dry_run
-from benchmarks.grid import Spec
 from benchmarks.page import page
 from benchmarks.results import RUN_COLUMNS, Store
 from benchmarks.tasks import TASKS
-from methods import available
 
 METHODS = '''
-import torch
-from methods.base import Ramped, Sparsifier, option
-
-class NoMethod:
-    pass
+from methods.base import Ramped, option
 
 class Good(Ramped):
     amount = option(1.0, help="multiplies the weights")
@@ -39,39 +32,6 @@ class Picky(Good):
     @classmethod
     def skip(cls, task):
         return f"cannot do {task}"
-
-class WrongShape(Good):
-    def forward(self, theta):
-        return (theta * self.mask)[:-1]
-
-class NoTensor(Good):
-    def forward(self, theta):
-        return None
-
-class NoGradient(Good):
-    def forward(self, theta):
-        return (theta * self.mask).detach()
-
-class ForwardNaN(Good):
-    def forward(self, theta):
-        return theta * self.mask / 0
-
-class StepNaN(Good):
-    def after_step(self, run):
-        super().after_step(run)
-        with torch.no_grad():
-            run.theta.mul_(float("nan"))
-
-class Missed(Sparsifier):
-    pass
-
-class Leaks(Good):
-    def forward(self, theta):
-        return theta
-
-class Raises(Good):
-    def start(self, run, cycle):
-        raise RuntimeError("on\\npurpose")
 '''
 
 
@@ -79,7 +39,6 @@ class Raises(Good):
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(METHODS)
-    (tmp_path / "broken.py").write_text("def (")
     return tmp_path
 
 
@@ -100,39 +59,18 @@ def in_process(monkeypatch):
     return launched
 
 
-@pytest.mark.parametrize("method, parts", [
-    ("mine.py:NoMethod", ("NoMethod", "derived from methods.Sparsifier")), ("mine.py:Missing", ("Missing",)),
-    ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
-    ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
-    ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
-    ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
-    ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
-])
-def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monkeypatch):
-    monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
-    assert board("--method", method) == 2
-    out, err = capsys.readouterr()
-    line = err.splitlines()[-1]
-    assert out == "" and line.startswith("error: ") and all(part in line for part in parts), err
-    assert len(err.splitlines()) <= 2 and not list(mine.rglob("*.json"))
-
-
 @pytest.mark.parametrize("words, part", [
     (["--options", "amount=2"], "--method"), (["--method", "mine.py:Good", "--options", "amount"], "NAME=VALUE"),
     (["--method", "mine.py:Good", "--options", "amont=2"], "amount"),
     (["--method", "mine.py:Good", "--options", "amount=x"], "amount"),
     (["--method", "mine.py:Good", "--options", "lr=2"], "lr"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
-    (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), ([], "bash run_all.sh digits"), (["--format", "word"], "word"),
+    (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
+    (["--format", "word"], "word"),
 ])
 def test_bad_arguments(mine, words, part, capsys):
     assert board(*words) == 2
     out, err = capsys.readouterr()
     assert out == "" and part in err and len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("method", available())
-def test_every_method_passes_the_dry_run(method):
-    dry_run(Spec("digits", method, 0.9, 0), "data")
 
 
 def test_a_method_skips_a_task(mine, in_process, capsys):
@@ -160,6 +98,16 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 4
     assert len(Store("results").rows("digits")) == 3
+
+
+def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
+    words = ["--epochs", "1", "--sparsity", "0.9", "--seeds", "1", "--method"]
+    assert board(*words, "set") == board(*words, "static") == 0
+    capsys.readouterr()
+    assert board(*words, "mine.py:Good", "--against", "static") == 0
+    assert set(re.findall(r"^1\S* +(\S+)", capsys.readouterr().out, re.M)) == {"mine.py:Good", "static"}
+    assert board("--epochs", "1", "--against", "static", "gse") == 2
+    assert capsys.readouterr().err.startswith("error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits")
 
 
 def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):

@@ -175,3 +175,9 @@ def test_pareto_front():
     accuracy, cost = [90, 91, 89, 91, 95, np.nan, 99], [0.1, 0.2, 0.1, 0.3, 1.0, 0.01, np.nan]
     assert front(accuracy, cost).tolist() == [True, True, False, False, True, False, False]
     assert front([90, 90], [0.1, 0.1]).tolist() == [True, True]
+
+
+def test_nothing_that_can_be_ranked_is_a_table_all_the_same():
+    rows = rows_of({"dense": [93.0], "str": [90.0, 91]}).assign(achieved_sparsity=0.5)
+    for table in (compare(rows), compare(rows_of({"a": [90.0]}, status={("a", 0): "failed"}))):
+        assert table.rank_low.isna().all() and not table.separable.any() and not table.front.any()
