@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+import methods
 from benchmarks import data as datasets
 from benchmarks import team
 from benchmarks.capture import WARM, recorder
@@ -14,14 +15,17 @@ from benchmarks.machine import default_device, one_core
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
+COSTS = ("masked", "superset", "dense", "shaped")
+METHODS = Path(methods.__file__).resolve().parent
+
 
 def dry_run(spec, folder):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
     recorded (on a GPU), of as many as it takes until both parts of one are.
 
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
-    it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, weights outside the mask, or a mask
-    that misses the budget.
+    it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
+    says, weights outside the mask, or a mask that is none or misses the budget.
     """
     one_core()
     task, options = settle(spec)
@@ -33,7 +37,7 @@ def dry_run(spec, folder):
         with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():  # on the default one nothing is recorded
             mistake = some_steps(replace(task, epochs=1), spec, options, data.to(device), device, record)
     except Exception as error:  # whatever a method of somebody else raises
-        mistake = f"{type(error).__name__}{place(error, spec.method) or place(error.__cause__ or error, spec.method)}: {error}"
+        mistake = told(error, spec.method)
     if mistake:
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
 
@@ -53,6 +57,13 @@ def some_steps(task, spec, options, data, device, record):
             return "forward returns weights through which no gradient reaches theta"
         if not weights.isfinite().all():
             return f"forward returns NaN or infinity in step {step}"
+        if method.mask.dtype != torch.bool or method.mask.shape != shape:
+            return f"mask is {method.mask.dtype} {tuple(method.mask.shape)}, not torch.bool {shape}: change it with set_mask"
+        if method.gradient not in COSTS:
+            return f"gradient = {method.gradient!r} is none of {', '.join(COSTS)} (methods/base.py)"
+        reached, = torch.autograd.grad(weights.sum(), model.theta)
+        if method.gradient == "masked" and not weights[~method.mask].any() and reached[~method.mask].any():
+            return "weights outside the mask get gradients: gradient = \"dense\" says what such a step costs (or another, methods/base.py)"
         trainer.step(x, y)
         if not all(p.isfinite().all() for p in training.parameters) or not trainer.loss_sum.isfinite():
             return f"the loss or the weights are NaN or infinity after step {step}"
@@ -66,8 +77,14 @@ def some_steps(task, spec, options, data, device, record):
     return None
 
 
-def place(error, method):
-    """" in start (mine.py, line 12)": the last line of the method's own file that an error went through."""
-    path = Path(method.rpartition(":")[0] or ".").resolve()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path]
-    return f" in {frames[-1].name} ({path.name}, line {frames[-1].lineno})" if frames else ""
+def told(error, method):
+    """An error and where the method raised it, in words."""
+    return f"{type(error).__name__}{place(error, method) or place(error.__cause__ or error, method) or place(error)}: {error}"
+
+
+def place(error, method=None):
+    """" in start (mine.py, line 12)": the last line that an error went through of the method's own file, without one of methods/."""
+    path = METHODS if method is None else Path(method.rpartition(":")[0] or ".").resolve()
+    files = [(frame, Path(frame.filename).resolve()) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [f" in {frame.name} ({file.name}, line {frame.lineno})" for frame, file in files if path in (file, *file.parents)]
+    return own[-1] if own else ""

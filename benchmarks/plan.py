@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks.capture import WARM, recorder
+from benchmarks.dry_run import told
 from benchmarks.machine import default_device, numerics, one_core
 from benchmarks.pack import Lane
 from benchmarks.tasks import levels_of, settle, uncovered
@@ -28,10 +29,15 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
     gc.freeze()  # what is imported need not be looked through for each kind
     for alike in kinds.values():
         longest = max(alike, key=lambda spec: spec.sparsity)
-        seconds = seconds_of(longest, folder, torch.device(default_device()), pack)
+        options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
+        try:
+            seconds = seconds_of(longest, folder, torch.device(default_device()), pack)
+        except datasets.DataError:
+            raise
+        except Exception as error:  # whatever a method of somebody else raises
+            raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None
         gc.collect()  # what a method's own circles of references keep alive of its runs, on a GPU with their recordings
         total += seconds * len(alike)
-        options = "".join(f" {name}={value}" for name, value in longest.options)
         report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s")
     return total
 

@@ -37,6 +37,8 @@ def get(method):
         return method
     path, _, attribute = str(method).rpartition(":")
     if not path:
+        if attribute.endswith(".py"):
+            raise ValueError(f"{method} is a file: name the class in it, {method}:CLASS")
         if method not in _methods():
             raise ValueError(nearest(method, _methods(), "method"))
         return _methods()[method]

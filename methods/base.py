@@ -15,6 +15,8 @@ class Option:
     """A declared option of a method: `option(first, *others)` allows these values, `option(number)` numbers from `least` to `most`."""
 
     def __init__(self, default, *others, help="", least=0, most=math.inf):
+        if not isinstance(default, (bool, int, float, str)):
+            raise ValueError(f"an option's default is true or false, a number or a text, not {default!r}")
         self.default, self.choices, self.help = default, (default, *others) if others else (), help
         self.least, self.most = least, most
 

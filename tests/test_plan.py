@@ -60,3 +60,21 @@ def test_the_runs_of_a_kind_are_gone_before_the_next(tmp_path, monkeypatch):
     finally:
         gc.enable()
     assert left == [[], []]
+
+
+FAILS = '''
+from methods.base import Ramped
+
+
+class Fails(Ramped):
+    def start(self, run, cycle):
+        raise RuntimeError("on purpose")
+'''
+
+
+def test_a_method_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(FAILS)
+    assert main(["plan", "digits", "--methods", "mine.py:Fails", "--sparsities", "0.9", "--epochs", "2", "--seeds", "1"]) == 2
+    assert capsys.readouterr().err == ("error: digits mine.py:Fails epochs=2 cannot be timed: RuntimeError in start (mine.py, line 7): "
+                                       "on purpose\n")

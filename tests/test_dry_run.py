@@ -1,0 +1,103 @@
+"""A few steps of a method before its runs, which name its mistakes in one line each."""
+import pytest
+
+from benchmarks import launch as launcher
+from benchmarks.__main__ import main
+from benchmarks.dry_run import dry_run
+from benchmarks.grid import Spec
+from methods import available
+
+METHODS = '''
+import torch
+from methods.base import Ramped, Sparsifier, through
+
+class NoMethod:
+    pass
+
+class Good(Ramped):
+    pass
+
+class WrongShape(Good):
+    def forward(self, theta):
+        return (theta * self.mask)[:-1]
+
+class NoTensor(Good):
+    def forward(self, theta):
+        return None
+
+class NoGradient(Good):
+    def forward(self, theta):
+        return (theta * self.mask).detach()
+
+class ForwardNaN(Good):
+    def forward(self, theta):
+        return theta * self.mask / 0
+
+class StepNaN(Good):
+    def after_step(self, run):
+        super().after_step(run)
+        with torch.no_grad():
+            run.theta.mul_(float("nan"))
+
+class Missed(Sparsifier):
+    pass
+
+class Leaks(Good):
+    def forward(self, theta):
+        return theta
+
+class Costlier(Good):
+    def forward(self, theta):
+        return through(theta * self.mask, theta)
+
+class NoSuchCost(Good):
+    gradient = "sparse"
+
+class FloatMask(Good):
+    def after_step(self, run):
+        self.mask = self.mask.float()
+    def forward(self, theta):
+        return theta * self.mask
+
+class NoBudget(Good):
+    def final_budget(self):
+        pass
+
+class Raises(Good):
+    def start(self, run, cycle):
+        raise RuntimeError("on\\npurpose")
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHODS)
+    (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "list.py").write_text("from methods.base import Ramped, option\nclass Mine(Ramped):\n    rates = option([0.1, 0.2])")
+    return tmp_path
+
+
+@pytest.mark.parametrize("method, parts", [
+    ("mine.py:NoMethod", ("NoMethod", "derived from methods.Sparsifier")), ("mine.py:Missing", ("Missing",)),
+    ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
+    ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
+    ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
+    ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
+    ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "default", "[0.1, 0.2]")),
+    ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
+    ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
+    ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
+])
+def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monkeypatch):
+    monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
+    assert main(["leaderboard", "digits", "--method", method]) == 2
+    out, err = capsys.readouterr()
+    line = err.splitlines()[-1]
+    assert out == "" and line.startswith("error: ") and all(part in line for part in parts), err
+    assert len(err.splitlines()) <= 2 and not list(mine.rglob("*.json"))
+
+
+@pytest.mark.parametrize("method", available())
+def test_every_method_passes_the_dry_run(method):
+    dry_run(Spec("digits", method, 0.9, 0), "data")
