@@ -15,7 +15,7 @@ from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.switches import Switches
-from methods import SparseModel, Training
+from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
 
@@ -278,7 +278,11 @@ class Trainer:
         density = self.nnz_sum.cpu() / max(self.progress.samples, 1) / torch.tensor(self.model.layout.sizes)
         trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
-        return self.progress.done / self.task.epochs * self.model.method.training_cost(sparse, 1.0) / 3
+        method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
+        cost = method.training_cost(sparse, 1.0)
+        if type(method).training_cost is Sparsifier.training_cost and method.gradient == "masked":  # which knows of none
+            cost += self.training.dense_steps / max(steps, 1) * (1.0 - sparse)
+        return self.progress.done / self.task.epochs * cost / 3
 
     def state_dict(self):
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),

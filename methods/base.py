@@ -178,7 +178,8 @@ class Sparsifier(nn.Module):
         return run.theta.abs()
 
     def training_cost(self, sparse, dense):
-        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass."""
+        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. Steps in which a method
+        reads `run.dense_gradient` are counted besides, where it has no formula of its own and its `gradient` is "masked"."""
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 

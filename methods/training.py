@@ -28,7 +28,7 @@ class Training:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
-        self.started = False
+        self.started, self.reads, self.dense_steps = False, False, 0  # dense_steps: those in which the method read a dense gradient
         self.snapshots = {}
 
     def start(self, cycle=0):
@@ -66,6 +66,7 @@ class Training:
             self.same_everywhere()
         if self.epoch_ends and not torch.stack([p.isfinite().all() for p in self.parameters]).all():
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
+        self.dense_steps, self.reads = self.dense_steps + self.reads, False
         self.step += 1
 
     def apply(self):
@@ -106,6 +107,7 @@ class Training:
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
         if self.model.dense_gradient is None:
             raise ValueError("there are no gradients: call loss.backward() before update()")
+        self.reads = True
         return joined(self.model.dense_gradient)
 
     @property
@@ -170,12 +172,12 @@ class Training:
 
     def state_dict(self):
         """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
-        return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots}
+        return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps}
 
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.started = True
+        self.started, self.dense_steps = True, state.get("dense_steps", 0)  # a state of older code has none
 
 
 def processes():

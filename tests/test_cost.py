@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from benchmarks import cost
+from benchmarks.data import load
+from benchmarks.grid import Spec
 from benchmarks.models import MODELS, build
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
 
 SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224)}
 
@@ -105,3 +109,31 @@ def test_gse_saves_over_rigl(interval, saving):
 
 def test_gse_ratio_at_brain_like_sparsity():
     assert cost.rigl_training(2.54e-5, 1, 100) / cost.gse_training(2.54e-5, 100, 1) == pytest.approx(131, abs=0.1)
+
+
+READS = '''
+from methods import get
+
+
+class Quiet(get("static")):
+    pass
+
+
+class Reads(Quiet):
+    def before_step(self, run):
+        if run.step % 2:
+            run.dense_gradient, run.dense_gradient
+'''
+
+
+def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(READS)
+    trainer = dict.fromkeys(("Quiet", "Reads"))
+    for name in trainer:
+        task, options = settle(Spec("digits", f"mine.py:{name}", 0.9, 0, epochs=2))
+        trainer[name] = Trainer(task, f"mine.py:{name}", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
+    macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer["Quiet"].model.export(), (1, 8, 8)).items()}
+    quiet, reads = (trainer[name].training_cost(macs) for name in trainer)
+    steps = 2 * trainer["Reads"].training.steps_per_epoch
+    assert reads - quiet == pytest.approx((steps // 2) / steps * (1 - quiet) / 3) and 0.1 < quiet < 0.2
