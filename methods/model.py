@@ -26,6 +26,8 @@ class SparseModel(nn.Module):
     Raises ValueError for nonsense, in one line.
     """
 
+    lent = None  # during a backward pass: what takes the weights away from the network
+
     def __new__(cls, *args, storage="masked", **options):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
@@ -62,12 +64,31 @@ class SparseModel(nn.Module):
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these effective weights (N,)."""
+        self.take_back()  # what a backward pass that ended in an error has left
         views = self.layout.named_views(self.rounded(weights))
         try:
             output = functional_call(self.net, views, args, kwargs, tie_weights=False)
         except RuntimeError as error:
             raise explained(error)
-        return during_backward(output, lambda: self.lend(views))
+        return self.backward_with(lambda: self.lend(views), output)
+
+    def backward_with(self, lend, output):
+        """`output`, whose backward pass begins with `lend()` and ends with what that returns: torch.utils.checkpoint computes parts of
+        the network again there, and needs the weights of the pass."""
+        def hook(gradient):
+            self.take_back()
+            self.lent = lend()
+            Variable._execution_engine.queue_callback(self.take_back)
+
+        for leaf in tree_leaves(output):
+            if torch.is_tensor(leaf) and leaf.grad_fn is not None:
+                leaf.register_hook(hook)
+        return output
+
+    def take_back(self):
+        lent, self.lent = self.lent, None
+        if lent:
+            lent()
 
     def lend(self, views):
         """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
@@ -110,18 +131,6 @@ class SparseModel(nn.Module):
     def densify(self):
         """The same as `export()`."""
         return self.export()
-
-
-def during_backward(output, lend):
-    """`output`, whose backward pass begins with `lend()` and ends with what that returns: torch.utils.checkpoint computes parts of the
-    network again there, and needs the weights of the pass."""
-    def hook(gradient):
-        Variable._execution_engine.queue_callback(lend())
-
-    for leaf in tree_leaves(output):
-        if torch.is_tensor(leaf) and leaf.grad_fn is not None:
-            leaf.register_hook(hook)
-    return output
 
 
 def explained(error):

@@ -66,6 +66,29 @@ def test_gradients_of_the_input_leave_no_weights_behind(storage):
     assert model.net.first._parameters["weight"] is None and "net.first.weight" not in model.state_dict()
 
 
+class Fails(torch.autograd.Function):
+    """Its backward pass ends in an error."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_backward_pass_that_fails_leaves_no_weights_in_the_next(storage):
+    model, (x, _) = trained(storage, again=True), batches()[0]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model(Fails.apply(x.clone().requires_grad_())).sum().backward()
+    model(x).sum()
+    assert model.net.first._parameters["weight"] is None
+    assert not any(layer.given for layers in getattr(model, "layers", ()) for layer in layers)
+    model(x).sum().backward()
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_view_of_a_convolution_is_refused_in_one_line(storage):
     with pytest.raises(RuntimeError, match=r"\Aconvolutions [^\n]* write x.flatten\(1\)[^\n]*\Z"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods.layout import Layout
-from methods.model import SparseModel, detached, during_backward, explained, put
+from methods.model import SparseModel, detached, explained, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
@@ -91,6 +91,7 @@ class AlwaysSparse(SparseModel):
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these weights (nnz,) at its connections."""
+        self.take_back()
         pieces = weights.contiguous().split(self.counts)
         take_back = self.lend(pieces)
         try:
@@ -99,7 +100,7 @@ class AlwaysSparse(SparseModel):
             raise explained(error)
         finally:
             take_back()
-        during_backward(output, lambda: self.lend(pieces))
+        self.backward_with(lambda: self.lend(pieces), output)
         if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
             self.decide()
         return output
