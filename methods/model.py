@@ -1,5 +1,6 @@
 """`SparseModel`: a plain network joined with a sparsifier."""
 import copy
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -93,12 +94,16 @@ class SparseModel(nn.Module):
     def lend(self, views):
         """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
         def place(weights):
-            for name, weight in weights.items():
-                module, _, attribute = name.rpartition(".")
-                self.net.get_submodule(module)._parameters[attribute] = weight
+            for (module, attribute), weight in zip(self.places, weights):
+                module._parameters[attribute] = weight
 
-        place(views)
-        return lambda: place(dict.fromkeys(views))
+        place(views.values())
+        return lambda: place([None] * len(views))
+
+    @cached_property
+    def places(self):
+        """The (module, attribute) of each name of the weights; to look them up again in every step would take longer than to use them."""
+        return [(self.net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for e in self.layout.entries for name in e.names]
 
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights
