@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def get(method):
         sys.modules[name] = module
         spec.loader.exec_module(module)
     except Exception as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
+        line = f", line {lines[-1]}" if lines else ""
         raise ValueError(f"{path} cannot be loaded: {type(error).__name__}{line}: {error}") from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):

@@ -13,7 +13,8 @@ class Training:
     model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
     in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
     for methods that score connections on them; scoring_batches: how many they take. criterion: (output, y) → loss.
-    Call `start()` once, then `update()` after each `loss.backward()`.
+    Call `start()` once, then `update()` after each `loss.backward()`. With a GradScaler: `training.apply = lambda: scaler.step(optimizer)`
+    once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each `update()`.
     """
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,

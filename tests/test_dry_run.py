@@ -84,7 +84,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
     ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
-    ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "default", "[0.1, 0.2]")),
+    ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),

@@ -96,6 +96,24 @@ def test_a_view_of_a_convolution_is_refused_in_one_line(storage):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
+def test_a_scaled_loss_skips_the_step_of_infinite_gradients(storage):
+    model = SparseModel(Net(), "rigl", 0.5, interval=4, storage=storage)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    training = Training(model, optimizer, 1, 6)
+    training.apply = lambda: scaler.step(optimizer)
+    training.start()
+    for step, (x, y) in enumerate(batches()):
+        before = model.theta.detach().clone()
+        scaler.scale(cross_entropy(model(x), y) * (float("inf") if step == 2 else 1)).backward()
+        scaler.unscale_(optimizer)
+        training.update((x, y))
+        scaler.update()
+        if step != 4:  # where connections change
+            assert torch.equal(model.theta, before) == (step == 2)
+    assert scaler.get_scale() == 512 and int(model.method.mask.sum()) == model.method.budget
+
+
+@pytest.mark.parametrize("storage", STORAGES)
 def test_densify_is_export(storage):
     model, (x, _) = trained(storage), batches()[0]
     torch.testing.assert_close(model.densify()(x), model(x))
