@@ -1,8 +1,7 @@
-"""Inference and training cost: multiply-accumulates (MACs) of the conv and linear layers.
+"""Inference cost: multiply-accumulates (MACs) of the conv and linear layers.
 
 Counted as in ST-3: batch norm, biases, activations, pooling and attention products are left out, and a weight at zero
-costs nothing. The training costs are those of RigL (Evci et al., 2020, appendix H) and GSE; they are linear in the
-forward costs, so they take and return any one unit: MACs, FLOPs or fractions of the dense forward pass, per sample.
+costs nothing. What training costs, a method says itself (`training_cost`).
 """
 
 import copy
@@ -62,16 +61,3 @@ def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
     if macs.keys() != density.keys():
         raise ValueError(f"macs and density must name the same layers; they differ in {sorted(macs.keys() ^ density.keys())}")
     return sum(density[name] * count for name, count in macs.items())
-
-
-def rigl_training(f_sparse: float, f_dense: float, interval: int) -> float:
-    """Mean cost of a step of RigL: each `interval` sparse steps are followed by one with a dense weight gradient."""
-    return (3 * f_sparse * interval + 2 * f_sparse + f_dense) / (interval + 1)
-
-
-def gse_training(f_sparse: float, interval: int, gamma: float) -> float:
-    """Mean cost of a step of GSE; each `interval` steps it takes the gradient of gamma candidates per active weight.
-
-    Our reading of GSE's figure 4, which follows RigL's count.
-    """
-    return (3 * f_sparse * interval + 2 * f_sparse + gamma * f_sparse) / (interval + 1)

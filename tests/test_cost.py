@@ -95,22 +95,6 @@ def test_resnet50_uniform_with_dense_stem(sparsity, fraction):
     assert cost.sparse_macs(macs, density) / sum(macs.values()) == pytest.approx(fraction, abs=5e-5)
 
 
-def test_training_costs():
-    assert cost.rigl_training(0.1, 1, 100) == pytest.approx(0.3089109, abs=5e-8)
-    assert cost.gse_training(0.1, 100, 1) == pytest.approx(0.3)
-    assert cost.gse_training(0.1, 100, 2) == pytest.approx(0.3 + 0.1 / 101)
-
-
-@pytest.mark.parametrize("interval, saving", [(100, 0.1169), (1000, 0.0132)])
-def test_gse_saves_over_rigl(interval, saving):
-    sparse = 0.0243345  # of ResNet-50's MACs under ERK at 99 % sparsity
-    assert 1 - cost.gse_training(sparse, interval, 1) / cost.rigl_training(sparse, 1, interval) == pytest.approx(saving, abs=5e-5)
-
-
-def test_gse_ratio_at_brain_like_sparsity():
-    assert cost.rigl_training(2.54e-5, 1, 100) / cost.gse_training(2.54e-5, 100, 1) == pytest.approx(131, abs=0.1)
-
-
 READS = '''
 from methods import get
 
