@@ -153,7 +153,11 @@ def assembled(spec, store, folder, task, device):
             for helper in helpers:
                 helper.stdin.close()  # which ends it, if it has not ended
             for helper in helpers:
-                helper.wait()
+                try:
+                    helper.wait(GRACE)
+                except subprocess.TimeoutExpired:  # torch 2.5 can hang when it takes a group apart, and every thread with it
+                    helper.kill()
+                    helper.wait()
 
 
 @contextlib.contextmanager

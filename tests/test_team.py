@@ -1,6 +1,8 @@
 """Runs that several processes make together: the same as in one process, stopped and gone on with, failures, what is refused."""
 import itertools
 import multiprocessing
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,30 @@ def test_failure_in_another_process_ends_the_run(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(team, "wanted", lambda task, device: 2)
     row = runner.run(Spec("digits", "mine.py:Failing", 0.0, 0, epochs=1), Store("results"))
     assert row["status"] == "failed" and "broken in the second process" in capfd.readouterr().err
+
+
+STUCK = '''
+import ctypes
+import torch.distributed as dist
+from methods import get
+
+
+class Stuck(get("static")):
+    def after_step(self, run):
+        if dist.get_rank() == 1:
+            dist.destroy_process_group = lambda: ctypes.PyDLL(None).sleep(600)  # which no other thread of the process interrupts
+'''
+
+
+def test_a_process_that_hangs_when_the_run_has_ended_is_killed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(STUCK)
+    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
+    monkeypatch.setattr(team, "GRACE", 0.2)
+    begun, popen = [], subprocess.Popen
+    monkeypatch.setattr(team.subprocess, "Popen", lambda *words, **options: begun.append(popen(*words, **options)) or begun[-1])
+    row = runner.run(Spec("digits", "mine.py:Stuck", 0.9, 0, epochs=1), Store("results"))
+    assert row["status"] == "ok" and [helper.returncode for helper in begun] == [-signal.SIGKILL]
 
 
 @pytest.mark.parametrize("options, text", [({"batch_size": 63}, "batch of 63"), ({"storage": "sparse"}, "storage=sparse")])
