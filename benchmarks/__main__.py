@@ -3,6 +3,7 @@ import argparse
 import gc
 import os
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,18 +131,15 @@ def command_options(args):
 
 
 def run_one(spec, store, folder, device):
-    from tqdm import tqdm
-
     from benchmarks.claims import Claim, Taken
+    from benchmarks.progress import Bar
     from benchmarks.run import run
     from benchmarks.tasks import settle
     try:
-        with Claim(store, spec.key, settle(spec)[0].epochs) as claim, tqdm(
-                total=1.0, mininterval=1, disable=not sys.stderr.isatty(),
-                bar_format="{percentage:3.0f} % |{bar}| {elapsed} gone, {remaining} to go") as bar:
+        with Claim(store, spec.key, settle(spec)[0].epochs) as claim, closing(Bar(1, print)) as progress:
             def tick(share):
                 claim.note(share)
-                bar.update(share - bar.n)
+                progress.tick(spec, share)
             return run(spec, store, folder, device, tick)
     except Taken as other:
         raise ValueError(f"{spec.key} is being made by {other}") from None
@@ -261,6 +259,7 @@ def main(words=None):
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows how far the runs are
     status = main()
     gc.freeze()  # nor at the end
     sys.exit(status)

@@ -1,12 +1,12 @@
 """The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
 import contextlib
 import os
-import sys
 import time
 from collections import deque
 from multiprocessing import connection
 from pathlib import Path
 
+from benchmarks.progress import Bar, title
 from benchmarks.tasks import settle, uncovered
 from benchmarks.worker import CROWDED, Worker
 
@@ -144,42 +144,3 @@ def stop(grace):
     finally:
         for worker in WORKERS:
             worker.process.kill()
-
-
-def title(spec):
-    """A run in a few words."""
-    options = "".join(f" {name}={value}" for name, value in spec.options)
-    return f"{spec.task} {spec.method}{options} sparsity {spec.sparsity:g} seed {spec.seed}"
-
-
-class Bar:
-    """Progress with an estimate of the end: a bar on a terminal, else a line for every run."""
-
-    def __init__(self, total, report):
-        from tqdm import tqdm
-        self.total, self.finished, self.shares, self.report = total, 0, {}, report
-        self.began = time.monotonic()
-        self.bar = tqdm(total=total, unit="run", mininterval=1, disable=not sys.stderr.isatty(),
-                        bar_format="{desc} {percentage:3.0f} % |{bar}| {n:.1f} of {total} runs, {elapsed} gone, {remaining} to go")
-
-    def tick(self, spec, share):
-        self.shares[spec] = share
-        self._show()
-
-    def done(self, spec, row):
-        self.shares.pop(spec, None)
-        self.finished += 1
-        self._show()
-        result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
-        if self.bar.disable:
-            each = (time.monotonic() - self.began) / self.finished
-            left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - self.finished)))
-            self.report(f"[{self.finished}/{self.total}, {left} to go] {title(spec)}: {result}")
-        elif row["status"] != "ok":
-            self.bar.write(f"{title(spec)}: {result}")
-
-    def _show(self):
-        self.bar.update(self.finished + sum(self.shares.values()) - self.bar.n)
-
-    def close(self):
-        self.bar.close()

@@ -1,8 +1,8 @@
 """`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
 import sys
-import time
 
 from benchmarks import claims, jobs
+from benchmarks.progress import duration, title
 
 LINES = 3  # of a log
 
@@ -20,8 +20,7 @@ def show(store, suite, specs, rows):
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         counts[state] += 1
         if line:
-            title = f"{spec.task} {spec.method}{''.join(f' {name}={value}' for name, value in spec.options)}"
-            lines.append(f"  {state}: {title} sparsity {spec.sparsity:g} seed {spec.seed}: {line}")
+            lines.append(f"  {state}: {title(spec)}: {line}")
     counts["done"] = counts.pop("ok")
     shown = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
     print(f"{len(specs)} runs: " + ", ".join(f"{counts[name]} {name}" for name in shown))
@@ -41,7 +40,7 @@ def stand(key, row, claim, job, store):
     if claim:
         epochs = claim.get("epochs") or 0
         where = f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}"
-        left = "" if claim.get("left") is None else f", {time.strftime('%H:%M:%S', time.gmtime(claim['left']))} to go"
+        left = "" if claim.get("left") is None else f", {duration(claim['left'])} to go"
         share = float(claim.get("share") or 0)
         return "running", f"epoch {min(int(share * epochs) + 1, epochs)} of {epochs}{left} ({where})"
     if job and job[1]:

@@ -24,7 +24,7 @@ def start(*words, wait=0, specs=SPECS):
     """A launcher of its own, for the store in ./results, which Ctrl-C reaches even where the tests were started in the background."""
     words = ["--methods", *dict.fromkeys(s.method for s in specs), "--sparsities", *dict.fromkeys(str(s.sparsity) for s in specs), *words]
     return subprocess.Popen([sys.executable, "-m", "benchmarks", "launch", "digits", "--seeds", "1", "--epochs", str(EPOCHS), *words],
-                            env={**os.environ, "PYTHONPATH": str(ROOT), "WAIT": str(wait)}, stdout=subprocess.PIPE,
+                            env={**os.environ, "PYTHONPATH": str(ROOT), "WAIT": str(wait), "PYTHONUNBUFFERED": ""}, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, start_new_session=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
@@ -105,6 +105,13 @@ def test_interrupted_by_ctrl_c(undisturbed, tally, folder):
     steps = {path.name: path.read_text().split() for path in folder.glob("steps-*")}
     assert len(steps) == 2 and all(made == [str(step) for step in range(EPOCHS * STEPS)] for made in steps.values())  # none twice
     tally("Ctrl-C", 1, *losses(store, undisturbed, specs=specs))
+
+
+def test_a_log_has_each_run_as_it_ends(folder):
+    process = start("--jobs", "1", wait=0.02, specs=[SPECS[0], SPECS[2]])
+    made = next(len(Store("results").rows("digits")) for line in process.stdout if line.startswith("[1/2"))
+    said, _ = process.communicate()
+    assert made == 1 and process.returncode == 0 and "[2/2, 0:00:00 to go]" in said
 
 
 def test_two_launchers_at_once(undisturbed, tally, folder):

@@ -156,7 +156,7 @@ def test_second_submission_sends_nothing(sent):
 
 
 def test_status_shows_epoch_and_estimate(sent):
-    assert re.search(rf"running: digits mine.py:Slow .*: epoch \d+ of {EPOCHS}, 00:\d\d:\d\d to go \(job \d+_\d\)", sent["status"])
+    assert re.search(rf"running: digits mine.py:Slow .*: epoch \d+ of {EPOCHS}, 0:\d\d:\d\d to go \(job \d+_\d\)", sent["status"])
 
 
 @pytest.mark.parametrize("what", DISTURBED)

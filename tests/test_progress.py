@@ -1,0 +1,77 @@
+"""How far runs are, on a terminal and in a log."""
+import pytest
+
+from benchmarks import progress
+from benchmarks.grid import Spec
+
+FIRST, SECOND, THIRD, FOURTH = (Spec("digits", "gmp", 0.9, seed) for seed in range(4))
+ROW = {"status": "ok", "top1": 97.123}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What a launch without a terminal reports."""
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    return []
+
+
+@pytest.mark.parametrize("seconds, shown", [(0.4, "0:00:00"), (3661, "1:01:01"), (86399.6, "1 day, 0:00:00"), (200_000, "2 days, 7:33:20")])
+def test_durations_do_not_start_anew_after_a_day(seconds, shown):
+    assert progress.duration(seconds) == shown
+
+
+def test_a_log_has_a_line_for_every_run_and_now_and_then(clock, lines):
+    bar = progress.Bar(4, lines.append)
+    clock[0] += 100
+    bar.tick(FIRST, 0.0)
+    bar.tick(SECOND, 0.0)
+    bar.tick(FIRST, 0.5)
+    assert lines == []
+    clock[0] += progress.EVERY
+    bar.tick(SECOND, 0.5)  # 400 s for one run of four
+    assert lines == ["[25 %, 0:20:00 to go]"]
+    clock[0] += 1
+    bar.tick(SECOND, 0.6)
+    assert len(lines) == 1
+    clock[0] += 199
+    bar.done(SECOND, ROW)  # 600 s for one and a half
+    assert lines[1:] == ["[1/4, 0:16:40 to go] digits gmp sparsity 0.9 seed 1: 97.12 % in the last epoch"]
+    bar.done(FIRST, {"status": "failed", "error": "no memory"})
+    assert lines[2:] == ["[2/4, 0:10:00 to go] digits gmp sparsity 0.9 seed 0: failed: no memory"]
+    bar.done(THIRD, ROW)
+    bar.done(FOURTH, ROW)
+    assert lines[4].startswith("[4/4, 0:00:00 to go]")
+
+
+def test_what_a_checkpoint_had_took_no_time(clock, lines):
+    bar = progress.Bar(1, lines.append)
+    bar.tick(FIRST, 0.5)
+    clock[0] += 400
+    bar.tick(FIRST, 0.75)
+    assert lines == ["[75 %, 0:06:40 to go]"]
+
+
+def test_nothing_is_said_of_the_end_before_anything_is_done(clock, lines):
+    bar = progress.Bar(1, lines.append)
+    clock[0] += 400
+    bar.tick(FIRST, 0.5)
+    assert lines == ["[50 %]"]
+
+
+@pytest.mark.parametrize("total, said", [(1, "| 00:00 gone, ? to go"), (2, "| 0.0 of 2 runs, 00:00 gone")])
+def test_a_terminal_has_a_bar(monkeypatch, capsys, total, said):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    lines = []
+    bar = progress.Bar(total, lines.append)
+    bar.done(FIRST, {"status": "failed", "error": "no memory"})
+    bar.close()
+    shown = capsys.readouterr()
+    assert said in shown.err and f"{100 // total} %" in shown.err and lines == []
+    assert "digits gmp sparsity 0.9 seed 0: failed: no memory" in shown.out + shown.err
