@@ -108,7 +108,7 @@ def power(cell):
         return "One seed allows no test." if len(ranked) > 1 else ""
     seeds = int(tested.seeds.mode().iloc[0])
     errors = [stats.t.ppf(1 - LEVEL / 2 / pairs, n - 1) for n in (seeds, seeds + 2)]
-    return (f"{len(tested)} methods are {pairs} pairs: with {seeds} seeds a difference counts from {errors[0]:.0f} of its "
+    return (f"{len(tested)} methods are {pairs} pair{'s' * (pairs > 1)}: with {seeds} seeds a difference counts from {errors[0]:.0f} of its "
             f"standard errors on, with {seeds + 2} from {errors[1]:.0f}.")
 
 

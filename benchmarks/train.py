@@ -19,7 +19,6 @@ from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
 
-WARM_SHARE = 0.05      # of the epochs, in which a cosine schedule warms up (ST-3: 5 of 100)
 SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
 
 
@@ -122,20 +121,10 @@ class Trainer:
         return [batch for _, batch in zip(range(n), stream)]
 
     def learning_rate(self, step):
-        """Learning rate of a step within the cycle: constant pieces or a cosine, after a linear warm-up if the recipe has one; or
-        ImageNet's cosine."""
-        if self.training.cycles[self.training.cycle].lr:
-            return self.task.lr * self.training.cycles[self.training.cycle].lr
-        if self.task.schedule == "cosine":
-            epoch, epochs = step // self.training.steps_per_epoch, self.training.epochs
-            warm = round(WARM_SHARE * epochs)
-            falling = (epoch - warm) / (epochs - warm)
-            return self.task.lr * ((epoch + 1) / warm if epoch < warm else (1 + math.cos(math.pi * falling)) / 2)
-        done = step / self.training.total_steps
-        cosine = self.task.schedule == "cosine_step"
-        rate = self.task.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.task.milestones))
-        warm = self.task.warmup * self.training.steps_per_epoch
-        return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
+        """Learning rate of a step within the cycle."""
+        training = self.training
+        constant = training.cycles[training.cycle].lr
+        return self.task.lr * constant if constant else self.task.learning_rate(step, training.epochs, training.steps_per_epoch)
 
     def step(self, x, y):
         """Forward, backward and update for one batch. Only updates of the mask and an epoch's last step wait for the device."""

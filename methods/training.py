@@ -1,4 +1,6 @@
 """`Training`: the training around a `SparseModel`, as its method sees it."""
+import weakref
+
 import torch
 import torch.distributed as dist
 from torch.nn.functional import cross_entropy
@@ -31,6 +33,10 @@ class Training:
         self.step = self.cycle = 0
         self.started, self.reads, self.dense_steps = False, False, 0  # dense_steps: those in which the method read a dense gradient
         self.snapshots = {}
+        self.updating = False
+        if isinstance(optimizer, torch.optim.Optimizer):
+            own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
+            optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
 
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step."""
@@ -54,7 +60,7 @@ class Training:
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(): without it nothing is pruned")
-        self.batch = batch
+        self.batch, self.updating = batch, True
         added = self.method.added_loss(self)
         if added is not None:
             added.backward()
@@ -69,6 +75,12 @@ class Training:
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
         self.dense_steps, self.reads = self.dense_steps + self.reads, False
         self.step += 1
+        self.updating = False
+
+    def check_step(self):
+        """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
+        if self.started and not self.updating:
+            raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself")
 
     def apply(self):
         """Clip the gradients and change the weights by them."""

@@ -129,3 +129,22 @@ def test_a_step_out_of_order_is_refused():
     training.update()
     with pytest.raises(ValueError, match=r"loss.backward\(\)"):
         training.update()
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_step_besides_those_of_update_is_refused(storage):
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5, interval=1, storage=storage), batches()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    training = Training(model, optimizer, 1, 6)
+    cross_entropy(model(x), y).backward()
+    optimizer.step()  # dense, before the start
+    training.start()
+    for _ in range(2):
+        cross_entropy(model(x), y).backward()
+        before = model.theta.detach().clone()
+        with pytest.raises(ValueError, match=r"training.update\(\) and not optimizer.step\(\)"):
+            optimizer.step()
+        assert torch.equal(model.theta, before)
+        training.update((x, y))
+    del training
+    optimizer.step()  # the network is somebody else's again
