@@ -54,7 +54,7 @@ def accuracies(rows):
 def scripts():
     """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
     folder = Path(__file__).resolve().parent.parent / "reproduce"
-    names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "speed.py") for path in folder.glob(pattern))
+    names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "length.py", "speed.py") for path in folder.glob(pattern))
     return {name: importlib.import_module(f"reproduce.{name}") for name in names}
 
 

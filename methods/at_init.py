@@ -93,7 +93,7 @@ class SynFlow(AtInit):
     rounds = option(100, least=1)
 
     def choose(self, run):
-        net = run.model.export().double().eval()
+        net = run.model.plain().double().eval()
         for value in [*net.parameters(), *net.buffers()]:
             value.requires_grad_(False).copy_(value.abs())
         args, kwargs = tree_map_only(torch.Tensor, self.ones, arguments(run.batches(1)[0][0]))

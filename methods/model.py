@@ -1,5 +1,6 @@
 """`SparseModel`: a plain network joined with a sparsifier."""
 import copy
+import warnings
 from functools import cached_property
 
 import torch
@@ -122,9 +123,18 @@ class SparseModel(nn.Module):
         """Active weights of each layer, as a tensor."""
         return self.layout.layer_sums(self.method.mask)
 
-    @torch.no_grad()
     def export(self):
-        """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere."""
+        """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
+        not reached."""
+        active = int(self.method.mask.sum())
+        if self.method.exact and active > self.method.budget:
+            warnings.warn(f"the exported network has {active} weights, not the {self.method.budget} that were asked for: its training "
+                          "has not come to the end of its schedule", stacklevel=2)
+        return self.plain()
+
+    @torch.no_grad()
+    def plain(self):
+        """A plain copy of the network with the weights of the moment."""
         net = copy.deepcopy(self.net, detached(self.net))
         training = self.method.training
         weights = self.method.eval()(self.theta)

@@ -1,4 +1,5 @@
 """`Training`: the training around a `SparseModel`, as its method sees it."""
+import warnings
 import weakref
 
 import torch
@@ -60,6 +61,11 @@ class Training:
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(): without it nothing is pruned")
+        if self.step == self.total_steps:
+            more = self.cycle + 1 < len(self.cycles)
+            warnings.warn(f"the training goes on after the {self.step} steps that were planned: " + (
+                f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
+                stacklevel=2)
         self.batch, self.updating = batch, True
         added = self.method.added_loss(self)
         if added is not None:

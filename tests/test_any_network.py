@@ -13,6 +13,7 @@ import methods
 from methods import SparseModel, Training
 
 SMALL = ("small_vit", "odd", "lstm")
+pytestmark = pytest.mark.filterwarnings("ignore:the exported network")  # after a few steps
 PRUNABLE = "not only the weight of linear or convolutional layers"
 
 

@@ -148,3 +148,51 @@ def test_a_step_besides_those_of_update_is_refused(storage):
         training.update((x, y))
     del training
     optimizer.step()  # the network is somebody else's again
+
+
+def planned(method, epochs, **options):
+    """(model, training, what makes its steps) of a training planned for so many epochs of six steps."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(), method, 0.5, **options)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), epochs, 6)
+    training.start()
+
+    def epoch():
+        for x, y in batches():
+            cross_entropy(model(x), y).backward()
+            training.update((x, y))
+    return model, training, epoch
+
+
+def test_a_network_that_is_not_as_sparse_as_asked_for_is_exported_with_a_warning(recwarn):
+    model, _, epoch = planned("gmp", 3)
+    epoch()
+    with pytest.warns(UserWarning, match=r"exported network has \d+ weights, not the \d+ .* the end of its schedule") as told:
+        model.export()
+    assert told[0].filename == __file__
+    epoch(), epoch()
+    recwarn.clear()
+    weights = [p for p in model.export().parameters() if p.dim() > 1]
+    assert not recwarn and sum(int((w != 0).sum()) for w in weights) == model.method.budget == model.layout.size // 2
+
+
+def test_steps_that_were_not_planned_are_told_of_once(recwarn):
+    _, training, epoch = planned("static", 1)
+    epoch()
+    assert not recwarn and training.step == training.total_steps
+    epoch()
+    assert len(recwarn) == 1 and "after the 6 steps that were planned: its schedules have ended" in str(recwarn[0].message)
+
+
+def test_a_method_of_several_cycles_wants_a_start_for_each(recwarn):
+    model, training, epoch = planned("lrr", 1)
+    epoch()
+    with pytest.warns(UserWarning, match=r"training.start\(1\) for the next of its 5 cycles"):
+        epoch()
+    recwarn.clear()
+    for cycle in range(len(training.cycles)):
+        training.start(cycle)
+        epoch()
+    plain = model.export()
+    assert not recwarn and int(model.method.mask.sum()) == model.method.budget
+    assert torch.allclose(plain(batches()[0][0]), model(batches()[0][0]), atol=1e-6)

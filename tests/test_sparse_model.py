@@ -65,6 +65,7 @@ def test_several_arguments_and_a_dictionary(name):
     assert not model.method.exact or int(model.method.mask.sum()) == model.method.budget_at(0)
 
 
+@pytest.mark.filterwarnings("ignore:the exported network")  # of several cycles after one
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @every_method
 def test_half_precision(name, dtype):

@@ -208,8 +208,8 @@ class AlwaysSparse(SparseModel):
         return torch.tensor(self.counts, device=self.theta.device)
 
     @torch.no_grad()
-    def export(self):
-        """A plain copy of the network, dense, with exact zeros, whose `state_dict` loads anywhere."""
+    def plain(self):
+        """A plain copy of the network, dense, with the weights of the moment."""
         # each forward is left out of the copy
         net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers} | detached(self.net))
         for entry, keys, values in zip(self.layout.entries, self.local(self.method.keys), self.theta.split(self.counts)):

@@ -1,0 +1,58 @@
+"""Not in the papers: test accuracy at 98 % against the length of training, which shows what shorter runs say of the full ones.
+
+Methods whose mask changes until the end are far behind in short runs, and not in long ones. CIFAR-10 as in ST-3's released code, with the
+normalisation statistics of the last batch (`bn_momentum=0.99`).
+"""
+from dataclasses import replace
+
+from drawing import COLOURS, LINES, MARKERS, main, suite_grid, tasks_of, union
+from published import title
+from rows import summary
+
+METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
+SPARSITY = 0.98
+# by suite and profile: epochs (None: the recipe's own), methods, number of seeds, options
+LENGTHS = {("digits", "paper"): ((None, 120), tuple(METHODS), 3, {}),
+           ("cifar10", "paper"): ((10, 40, None), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
+           ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp"), 1, {"bn_momentum": 0.99})}
+
+
+def grid(suite, profile):
+    """The runs that the figure needs; none in a suite that it does not belong to."""
+    if (suite, profile) not in LENGTHS:
+        return ()
+    lengths, methods, seeds, options = LENGTHS[suite, profile]
+    usual = suite_grid(suite, profile, methods)
+    return union(*(replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds[:seeds], epochs=epochs, options=options) for epochs in lengths))
+
+
+def draw(runs, figure):
+    """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import seaborn as sns
+
+    table, palette = summary(runs), sns.color_palette("colorblind")
+    panels = figure.subplots(1, len(tasks_of(runs)), squeeze=False)[0]
+    for axes, task in zip(panels, tasks_of(runs)):
+        shown = table[table.task == task].astype({"epochs": float})
+        present = [method for method in METHODS if method in set(shown.method)]
+        for index, method in enumerate(present):
+            points = shown[shown.method == method].sort_values("epochs")
+            place = list(METHODS).index(method) - 1
+            dense = method == "dense"
+            style = dict(color=palette[1], linestyle=(0, (4, 2))) if dense else dict(
+                color=palette[COLOURS[place]], linestyle=LINES[place % len(LINES)], marker=MARKERS[place])
+            apart = 1.015 ** (index - len(present) / 2)  # so that none hides another
+            axes.errorbar(apart * points.epochs, points["mean"], None if dense else points["std"], label=METHODS[method], capsize=1.5,
+                          capthick=0.8, elinewidth=0.8, **style)
+        ticks = sorted(shown.epochs.unique())
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="Epochs", ylabel="Test accuracy (%)", title=f"{title(task)}, {100 * SPARSITY:g} %")
+    return table
+
+
+draw.lead = "Mean ± s.d. over seeds; test accuracy at the best validation epoch."
+
+if __name__ == "__main__":
+    raise SystemExit(main("length", grid, draw))

@@ -1,0 +1,60 @@
+"""The figure of accuracy against the length of training."""
+import numpy as np
+import pytest
+from made_up import accuracy, fill, row
+from matplotlib.figure import Figure
+from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
+
+from benchmarks.results import RUN_COLUMNS, write_table
+from rows import runs_of
+
+LENGTH = SCRIPTS["length"]
+
+
+def grown(spec):
+    """A made-up row that is better by 1 % for each further epoch."""
+    made = row(spec)
+    return made | {"top1_best_val": accuracy(spec) + made["epochs"] / 100}
+
+
+@pytest.fixture
+def results(tmp_path):
+    for suite in ("digits", "cifar10"):
+        write_table(tmp_path / suite / "runs.csv", RUN_COLUMNS, [grown(spec) for spec in LENGTH.grid(suite, "paper")])
+    return tmp_path
+
+
+@pytest.mark.parametrize("suite, profile, epochs, methods, seeds", [
+    ("digits", "paper", {None, 120}, 6, 3), ("cifar10", "paper", {10, 40, None}, 2, 3), ("cifar10", "quick", {6, 24, 96}, 2, 1),
+    ("digits", "quick", set(), 0, 0), ("imagenet", "paper", set(), 0, 0)])
+def test_each_length_has_every_method_and_seed(suite, profile, epochs, methods, seeds):
+    specs = list(LENGTH.grid(suite, profile))
+    assert {spec.epochs for spec in specs} == epochs and len(specs) == len(epochs) * methods * seeds
+    assert {spec.sparsity for spec in specs} <= {0.0, 0.98}
+    assert {dict(spec.options).get("bn_momentum") for spec in specs} == ({"0.99"} if suite == "cifar10" else {None} if methods else set())
+
+
+@pytest.mark.parametrize("suite, epochs", [("digits", [30, 120]), ("cifar10", [10, 40, 160])])
+def test_lines_go_along_the_epochs(results, suite, epochs):
+    figure = Figure()
+    table = LENGTH.draw(runs_of(LENGTH.grid, suite, results, "paper")[0], figure)
+    axes, = figure.axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(map(str, epochs)) and axes.get_title() == {
+        "digits": "ResNet-8, digits, 98 %", "cifar10": "ResNet-20, CIFAR-10, 98 %"}[suite]
+    shown = {bars.get_label(): bars for bars in axes.containers}
+    assert list(shown) == [LENGTH.METHODS[method] for method in LENGTH.METHODS if method in set(table.method)]
+    for method, label in LENGTH.METHODS.items():
+        if label in shown:
+            x, y = np.asarray(shown[label].lines[0].get_data(), float)
+            np.testing.assert_allclose(x, epochs, rtol=0.05)  # set apart
+            mean = accuracy(next(spec for spec in LENGTH.grid(suite, "paper") if spec.method == method and spec.seed == 1)) + 1 / 3
+            np.testing.assert_allclose(y, [mean + length / 100 for length in epochs], atol=1e-3)
+            assert bool(shown[label].has_yerr) == (method != "dense")
+
+
+def test_the_command_says_what_is_missing(results, no_files, capsys):  # noqa: F811
+    fill(results, "cifar10", [spec for spec in LENGTH.grid("cifar10", "quick") if spec.epochs != 96])
+    assert draw("length", "--results", results, "--out", results) == 0
+    assert "profile quick" in capsys.readouterr().out
+    assert {(line["method"], line["epochs"]) for line in drawn(results / "cifar10/length.csv")} == {
+        (method, epochs) for method in ("st3", "gmp") for epochs in ("6", "24")}
