@@ -87,7 +87,8 @@ def note(runs, suite, profile, lead=None):
     whole = done.task.map(lambda task: TASKS[task].epochs if task in TASKS else PAPER_EPOCHS[suite])
     reduced = done.epochs[done.epochs < whole]
     if suite in PAPER_EPOCHS and len(reduced):
-        text += f" Reduced runs: {reduced.min():g} of {whole[reduced.idxmin()]} epochs."
+        most = f" to {reduced.max():g}" if reduced.max() > reduced.min() else ""
+        text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
     elif profile == "quick":
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
     return text + runs.attrs.get("out", "")

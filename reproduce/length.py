@@ -1,6 +1,6 @@
 """Not in the papers: test accuracy at 98 % against the length of training, which shows what shorter runs say of the full ones.
 
-Methods whose mask changes until the end are far behind in short runs, and not in long ones. CIFAR-10 as in ST-3's released code, with the
+Methods whose mask changes until the end lose more by short training than others. CIFAR-10 as in ST-3's released code, with the
 normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace

@@ -55,6 +55,7 @@ def test_lines_go_along_the_epochs(results, suite, epochs):
 def test_the_command_says_what_is_missing(results, no_files, capsys):  # noqa: F811
     fill(results, "cifar10", [spec for spec in LENGTH.grid("cifar10", "quick") if spec.epochs != 96])
     assert draw("length", "--results", results, "--out", results) == 0
-    assert "profile quick" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "profile quick" in said and "Missing: 2 of 6 runs" in said and "Reduced runs: 6 to 24 of 160 epochs." in said
     assert {(line["method"], line["epochs"]) for line in drawn(results / "cifar10/length.csv")} == {
         (method, epochs) for method in ("st3", "gmp") for epochs in ("6", "24")}
