@@ -7,23 +7,35 @@ from dataclasses import replace
 
 from drawing import COLOURS, LINES, MARKERS, main, suite_grid, tasks_of, union
 from published import title
-from rows import summary
+from rows import runs_of, summary
 
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
 SPARSITY = 0.98
-# by suite and profile: epochs (None: the recipe's own), methods, number of seeds, options
+# by suite and profile: epochs (the suite's first; None: the recipe's own), methods, number of seeds, options
 LENGTHS = {("digits", "paper"): ((None, 120), tuple(METHODS), 3, {}),
-           ("cifar10", "paper"): ((10, 40, None), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
+           ("cifar10", "paper"): ((None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
            ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp"), 1, {"bn_momentum": 0.99})}
 
 
-def grid(suite, profile):
-    """The runs that the figure needs; none in a suite that it does not belong to."""
+def lengths(suite, profile, every=True):
+    """The runs that are drawn, or of them those of the first length; none in a suite that the figure does not belong to."""
     if (suite, profile) not in LENGTHS:
         return ()
-    lengths, methods, seeds, options = LENGTHS[suite, profile]
+    epochs, methods, seeds, options = LENGTHS[suite, profile]
     usual = suite_grid(suite, profile, methods)
-    return union(*(replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds[:seeds], epochs=epochs, options=options) for epochs in lengths))
+    usual = replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds[:seeds], options=options)
+    return union(*(replace(usual, epochs=length) for length in (epochs if every else epochs[:1])))
+
+
+def grid(suite, profile):
+    """The runs of the suite's own length, which is all that a suite needs; `launch --epochs` makes the others."""
+    return lengths(suite, profile, every=False)
+
+
+def source(grid, suite, results, profile=None):
+    """As `runs_of`, with what is stored of the other lengths."""
+    runs, found = runs_of(lengths, suite, results, profile)
+    return runs[runs.accuracy.notna() | ~runs.options.str.contains("epochs=")], found
 
 
 def draw(runs, figure):
@@ -55,4 +67,4 @@ def draw(runs, figure):
 draw.lead = "Mean ± s.d. over seeds; test accuracy at the best validation epoch."
 
 if __name__ == "__main__":
-    raise SystemExit(main("length", grid, draw))
+    raise SystemExit(main("length", grid, draw, source=source))

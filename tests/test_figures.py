@@ -54,14 +54,12 @@ def test_every_run_of_a_figure_is_named_as_the_commands_name_it(suite, profile):
 def test_figures_add_few_runs_to_the_miniature():
     from methods import available
     board = {spec.key for spec in suites.suite_grid("digits", "paper", available())}
-    assert len({spec.key for spec in suites.grid("digits", "paper")} - board) <= 55
+    assert len({spec.key for spec in suites.grid("digits", "paper")} - board) <= 40
 
 
 def test_quick_profile_of_cifar10_trains_one_network():
     specs = suites.grid("cifar10", "quick")
-    assert {spec.task for spec in specs} == {"cifar10-resnet20w8"}
-    longer = {spec.key for spec in SCRIPTS["length"].grid("cifar10", "quick")}
-    assert {spec.epochs for spec in specs if spec.key not in longer} == {6} and len(longer) == 6
+    assert {spec.task for spec in specs} == {"cifar10-resnet20w8"} and {spec.epochs for spec in specs} == {6}
 
 
 def test_levels_of_figure_3_cost_no_run_of_their_own():

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 from benchmarks.results import RUN_COLUMNS, write_table
-from rows import runs_of
 
 LENGTH = SCRIPTS["length"]
 
@@ -20,7 +19,7 @@ def grown(spec):
 @pytest.fixture
 def results(tmp_path):
     for suite in ("digits", "cifar10"):
-        write_table(tmp_path / suite / "runs.csv", RUN_COLUMNS, [grown(spec) for spec in LENGTH.grid(suite, "paper")])
+        write_table(tmp_path / suite / "runs.csv", RUN_COLUMNS, [grown(spec) for spec in LENGTH.lengths(suite, "paper")])
     return tmp_path
 
 
@@ -28,16 +27,18 @@ def results(tmp_path):
     ("digits", "paper", {None, 120}, 6, 3), ("cifar10", "paper", {10, 40, None}, 2, 3), ("cifar10", "quick", {6, 24, 96}, 2, 1),
     ("digits", "quick", set(), 0, 0), ("imagenet", "paper", set(), 0, 0)])
 def test_each_length_has_every_method_and_seed(suite, profile, epochs, methods, seeds):
-    specs = list(LENGTH.grid(suite, profile))
+    specs = list(LENGTH.lengths(suite, profile))
     assert {spec.epochs for spec in specs} == epochs and len(specs) == len(epochs) * methods * seeds
     assert {spec.sparsity for spec in specs} <= {0.0, 0.98}
+    first = 6 if profile == "quick" else None  # a suite trains nothing longer than its own runs
+    assert list(LENGTH.grid(suite, profile)) == [spec for spec in specs if spec.epochs == first]
     assert {dict(spec.options).get("bn_momentum") for spec in specs} == ({"0.99"} if suite == "cifar10" else {None} if methods else set())
 
 
 @pytest.mark.parametrize("suite, epochs", [("digits", [30, 120]), ("cifar10", [10, 40, 160])])
 def test_lines_go_along_the_epochs(results, suite, epochs):
     figure = Figure()
-    table = LENGTH.draw(runs_of(LENGTH.grid, suite, results, "paper")[0], figure)
+    table = LENGTH.draw(LENGTH.source(LENGTH.grid, suite, results, "paper")[0], figure)
     axes, = figure.axes
     assert [tick.get_text() for tick in axes.get_xticklabels()] == list(map(str, epochs)) and axes.get_title() == {
         "digits": "ResNet-8, digits, 98 %", "cifar10": "ResNet-20, CIFAR-10, 98 %"}[suite]
@@ -47,15 +48,18 @@ def test_lines_go_along_the_epochs(results, suite, epochs):
         if label in shown:
             x, y = np.asarray(shown[label].lines[0].get_data(), float)
             np.testing.assert_allclose(x, epochs, rtol=0.05)  # set apart
-            mean = accuracy(next(spec for spec in LENGTH.grid(suite, "paper") if spec.method == method and spec.seed == 1)) + 1 / 3
+            mean = accuracy(next(spec for spec in LENGTH.lengths(suite, "paper") if spec.method == method and spec.seed == 1)) + 1 / 3
             np.testing.assert_allclose(y, [mean + length / 100 for length in epochs], atol=1e-3)
             assert bool(shown[label].has_yerr) == (method != "dense")
 
 
-def test_the_command_says_what_is_missing(results, no_files, capsys):  # noqa: F811
-    fill(results, "cifar10", [spec for spec in LENGTH.grid("cifar10", "quick") if spec.epochs != 96])
+def test_draws_what_is_stored_of_the_other_lengths(results, no_files, capsys):  # noqa: F811
+    fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if spec.epochs != 96])
     assert draw("length", "--results", results, "--out", results) == 0
     said = capsys.readouterr().out
-    assert "profile quick" in said and "Missing: 2 of 6 runs" in said and "Reduced runs: 6 to 24 of 160 epochs." in said
+    assert "profile quick" in said and "Missing" not in said and "Reduced runs: 6 to 24 of 160 epochs." in said
     assert {(line["method"], line["epochs"]) for line in drawn(results / "cifar10/length.csv")} == {
         (method, epochs) for method in ("st3", "gmp") for epochs in ("6", "24")}
+    fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if (spec.method, spec.epochs) != ("gmp", 6)])
+    assert draw("length", "--results", results, "--out", results) == 0
+    assert "Missing: 1 of 6 runs" in capsys.readouterr().out  # of the suite's own length
