@@ -1,8 +1,8 @@
 """Parts of a training step recorded once and then replayed: on a GPU without Python and without launching each kernel (CUDA graphs).
 
 What is recorded is a function of fixed work: it reads and writes the same tensors at every call. What varies from step to step (the
-batch, the learning rate) is copied into tensors that stay; what a method replaces (a mask, a gradient) is copied back into the recorded
-one. Numbers of Python and branches are those of the recording, so that whatever they depend on belongs to `key`.
+batch, the learning rate, how many weights are kept) is copied into tensors that stay; what a method replaces (a mask, a gradient) is copied
+back into the recorded one. Numbers of Python and branches are those of the recording, so that whatever they depend on belongs to `key`.
 """
 import gc
 
@@ -98,3 +98,26 @@ class Captured:
             if gradient is not None and p.grad is not gradient:
                 gradient.copy_(p.grad)
                 p.grad = gradient
+
+
+class Repeated:
+    """What methods do through `Sparsifier.repeated`, each function recorded as `Captured` does, with its numbers in tensors that stay.
+
+    parameters, module, record, key: those of Captured.
+    """
+
+    def __init__(self, parameters, module, record, key):
+        self.rest, self.device, self.recorded = (parameters, module, record, key), parameters[0].device, {}
+
+    def __call__(self, function, fixed, *numbers):
+        name = function.__name__, id(fixed)
+        if name not in self.recorded:
+            kinds = [torch.int64 if isinstance(number, int) else torch.float32 for number in numbers]
+            tensors = [torch.empty((), dtype=kind, device=self.device) for kind in kinds]
+            self.recorded[name] = Captured(lambda: function(fixed, *tensors), *self.rest), tensors, [None] * len(numbers)
+        captured, tensors, last = self.recorded[name]
+        for place, number in enumerate(numbers):
+            if number != last[place]:
+                tensors[place].fill_(number)
+                last[place] = number
+        captured()

@@ -161,6 +161,13 @@ class Sparsifier(nn.Module):
     def set_mask(self, mask):
         self.mask.copy_(mask)
 
+    def repeated(self, function, fixed, *numbers):
+        """Every step: function(fixed, *numbers), a method of this one whose work is the same at every call, on `fixed`, always the same
+        object (theta, run). A run on a GPU records it, as it does `forward`, and hands it numbers as 0-dim tensors, so that there can be no
+        `if` with them. What it does it leaves in buffers.
+        """
+        function(fixed, *numbers)
+
     @torch.no_grad()
     def prune(self, run, kept):
         """Keep the `kept` most salient active weights of all; the others restart at zero, so that masks are nested.
@@ -198,11 +205,19 @@ class Ramped(Sparsifier):
     def after_step(self, run):
         self.refresh(run.theta, self.scheduled(run, run.step + 1))
 
-    @torch.no_grad()
     def refresh(self, theta, sparsity):
         """New mask (and what depends on it) from the weights theta (N,) at this sparsity."""
-        kept, _ = self.kept(sparsity)
+        kept, share = self.kept(sparsity)
+        self.repeated(self.rank, theta, kept, share) if kept < self.layout.size else self.open()
+
+    @torch.no_grad()
+    def rank(self, theta, kept, share):
+        """`refresh` to a number of weights kept, fewer than all, and where between two weights the threshold lies (`kept`)."""
         self.set_mask(keep(theta.abs(), kept))
+
+    def open(self):
+        """`refresh` where nothing is pruned."""
+        self.set_mask(torch.ones_like(self.mask))
 
     def scheduled(self, run, done):
         """Sparsity after `done` optimiser steps."""

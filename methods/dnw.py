@@ -21,6 +21,9 @@ class DNW(Sparsifier):
     def start(self, run, cycle):
         self.after_step(run)
 
-    @torch.no_grad()
     def after_step(self, run):
-        self.set_mask(keep_each(run.theta.abs(), self.counts, self.layout.sizes))
+        self.repeated(self.rank, run.theta, *self.counts)
+
+    @torch.no_grad()
+    def rank(self, theta, *counts):
+        self.set_mask(keep_each(theta.abs(), counts, self.layout.sizes))

@@ -26,11 +26,14 @@ class GMP(Ramped):
     name = "gmp"
     mask_form = option("sticky", "nonsticky", "literal", help="pruned weights stay zero; may return; ST-3's code: momentum is left")
 
-    @torch.no_grad()
     def after_step(self, run):
         kept, _ = self.kept(self.scheduled(run, run.step + 1))
+        self.repeated(self.cut, run, kept) if kept < self.layout.size else self.open()
+
+    @torch.no_grad()
+    def cut(self, run, kept):
+        """As `prune` does, but at every step, so that the device is not waited for."""
         sticky, score = self.mask_form == "sticky", self.saliency(run)
-        # as `prune` does, but at every step, so that the device is not waited for
         self.set_mask(keep(score.masked_fill(~self.mask, -1) if sticky else score, kept))
         if self.mask_form != "nonsticky":
             run.clear(~self.mask, state=sticky)

@@ -77,12 +77,17 @@ class ProbMask(Sparsifier):
         share = (run.epoch + run.epoch_ends) / run.epochs  # of the next step's epoch
         epochs = (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
         kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if self.ramp_granularity == "epoch" else epochs)
-        self.p.copy_(project(self.p, kept * self.layout.size))
+        self.repeated(self.spend, self.p, kept * self.layout.size)
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
         if run.epoch_ends:
             self.set_mask(self.p > run.random("evaluation"))
             if run.step + 1 == run.total_steps:
                 self.harden(run)
+
+    @torch.no_grad()
+    def spend(self, p, total):
+        """Probabilities p (N,) that sum to no more than the budget."""
+        p.copy_(project(p, total))
 
     @torch.no_grad()
     def harden(self, run):
@@ -123,4 +128,4 @@ def project(p, total):
         middle = (low + high) / 2
         over = (p - middle).clamp(0, 1).sum() > total
         low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-    return (p - torch.where(p.clamp(0, 1).sum() > total, high, 0)).clamp(0, 1)
+    return (p - high * (p.clamp(0, 1).sum() > total)).clamp(0, 1)

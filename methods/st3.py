@@ -52,18 +52,18 @@ class ST3(Ramped):
         return through(weights, theta) if self.straight_through else weights
 
     @torch.no_grad()
-    def refresh(self, theta, sparsity):
-        """New mask, threshold (`shift`) and filter scales (`gain`) from the weights theta (N,) at this sparsity."""
+    def rank(self, theta, kept, share):
+        """New mask, threshold (`shift`) and filter scales (`gain`) from the weights theta (N,)."""
         size = theta.abs()
         score = size * self.importance()
-        kept, share = self.kept(sparsity)
         mask = keep(score, kept)
         self.set_mask(mask)
-        if kept == self.layout.size:
-            self.shift.zero_(), self.gain.fill_(1)
-            return
         self.shift.copy_(between(score, mask, share) / self.importance())
         self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(size, mask)))
+
+    def open(self):
+        super().open()
+        self.shift.zero_(), self.gain.fill_(1)
 
     def importance(self):
         """Factor on |w| in the ranking, a number or (N,)."""
@@ -74,7 +74,7 @@ class ST3(Ramped):
         kept, whole = self.layout.filters(size * mask, "mean"), self.layout.filters(size, "mean")
         if self.rescale == "smoothed":
             return 1.01 / ((kept + 1e-6) / (whole + 1e-6) + 0.01)
-        return torch.where(kept > 0, whole / kept, 1.0)
+        return (whole / kept).masked_fill(~(kept > 0), 1.0)
 
 
 class ST3Sigma(ST3):

@@ -24,6 +24,8 @@ class TopKAST(Static):
         self.register_buffer("lost", torch.zeros(layout.size))
         density = layout.spread_layers([k / n for k, n in zip(self.counts, layout.sizes)], like=self.lost)
         self.register_buffer("density", density, persistent=False)
+        self.register_buffer("before", torch.zeros(layout.size), persistent=False)  # the weights before a step
+        self.wider = [min(round(k * (1 + self.gamma)), n) for k, n in zip(self.counts, layout.sizes)]
 
     def forward(self, theta):
         return through((theta - self.lost) * self.mask, theta * self.trained)
@@ -33,17 +35,24 @@ class TopKAST(Static):
             group["weight_decay"] = 0.0
         self.renew(run.theta)
 
-    @torch.no_grad()
     def renew(self, theta):
         """New sets from the weights theta (N,): `mask`, the largest of each layer, and `trained`, these and the next largest."""
-        if self.mode == "literal":  # the stored weights are overwritten by the working ones
-            theta.sub_(self.lost * self.mask), self.lost.masked_fill_(self.mask, 0)
-        wider = [min(round(k * (1 + self.gamma)), n) for k, n in zip(self.counts, self.layout.sizes)]
-        self.set_mask(keep_each(theta.abs(), self.counts, self.layout.sizes))
-        self.trained.copy_(keep_each(theta.abs(), wider, self.layout.sizes))
+        self.repeated(self.rank, theta, *self.counts, *self.wider)
 
     @torch.no_grad()
+    def rank(self, theta, *counts):
+        """`renew`, given the numbers of weights of each layer that are in `mask`, and then those that are in `trained`."""
+        if self.mode == "literal":  # the stored weights are overwritten by the working ones
+            theta.sub_(self.lost * self.mask), self.lost.masked_fill_(self.mask, 0)
+        layers = len(self.counts)
+        self.set_mask(keep_each(theta.abs(), counts[:layers], self.layout.sizes))
+        self.trained.copy_(keep_each(theta.abs(), counts[layers:], self.layout.sizes))
+
     def before_step(self, run):
+        self.repeated(self.penalise, run)
+
+    @torch.no_grad()
+    def penalise(self, run):
         for where, scale in ((self.mask, 1.0), (self.trained & ~self.mask, self.density)):
             part = run.theta * where
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
@@ -51,13 +60,17 @@ class TopKAST(Static):
         for name, weight in run.model.net.named_parameters():
             if name.endswith("weight") and weight.grad is not None:
                 weight.grad += self.penalty * weight / weight.norm().clamp_min(1e-12)
-        self.before = run.theta.clone()
+        self.before.copy_(run.theta)
 
     @torch.no_grad()
-    def after_step(self, run):
-        run.theta.copy_(torch.where(self.trained, run.theta, self.before))  # momentum must not move what is not trained
+    def hold(self, theta):
+        """Undoes the step where nothing is trained: momentum must not move it."""
+        theta.copy_(torch.where(self.trained, theta, self.before))
         if self.mode == "literal":
-            self.lost.copy_(torch.where(self.trained & ~self.mask, run.theta, self.lost))
+            self.lost.copy_(torch.where(self.trained & ~self.mask, theta, self.lost))
+
+    def after_step(self, run):
+        self.repeated(self.hold, run.theta)
         done = run.step + 1
         if done % self.interval == 0 or done <= self.every_step_until * run.total_steps:
             self.renew(run.theta)

@@ -1,6 +1,4 @@
-"""Layer allocations, exact ranking and the flat layout."""
-import math
-
+"""Layer allocations and the flat layout."""
 import pytest
 import torch
 from canonical import W, linear, near
@@ -10,7 +8,7 @@ from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
 from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities
 from methods.layout import Layout, Spread
-from methods.ranking import keep, keep_each
+from methods.ranking import keep
 
 SHAPES = [(16, 3, 3, 3), (32, 16, 3, 3), (10, 32)]
 SIZES = [432, 4608, 320]
@@ -176,42 +174,6 @@ def test_allocation_refuses(name, sparsity, message):
     layout = Layout(nn.Sequential(*(nn.Linear(40, 40) for _ in range(4))))
     with pytest.raises(ValueError, match=message):
         allocate(layout, name, sparsity)
-
-
-# ---- ranking
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_keep_breaks_ties_by_lowest_index(dtype):
-    assert keep(torch.ones(7, dtype=dtype), 3).tolist() == [True] * 3 + [False] * 4
-    score = torch.tensor([1, 2, 0, 2, 1, 1], dtype=dtype)
-    assert keep(score, 4).tolist() == [True, True, False, True, True, False]
-    barred = torch.full((4,), -torch.inf, dtype=dtype)
-    assert keep(barred, 2).tolist() == [True, True, False, False]
-
-
-def test_keep_is_exact_for_every_count():
-    score = torch.randint(0, 9, (60,), generator=torch.Generator().manual_seed(0)).float()
-    order = score.sort(descending=True, stable=True).indices
-    for k in range(61):
-        assert set(keep(score, k).nonzero()[:, 0].tolist()) == set(order[:k].tolist())
-    for k in (-1, 61):
-        with pytest.raises(ValueError, match=f"cannot keep {k} of 60"):
-            keep(score, k)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_keep_is_exact_where_scores_are_no_numbers(device):
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    score = torch.tensor([1, math.nan, 3, math.nan, math.inf, math.nan, -math.inf, 3], device=device)
-    order = [1, 3, 5, 4, 2, 7, 0, 6]  # NaN is the largest
-    for k in range(9):
-        assert set(keep(score, k).nonzero()[:, 0].tolist()) == set(order[:k])
-
-
-def test_keep_each_counts_within_each_piece():
-    score = torch.tensor([1.0, 9, 8, 7, 3, 4, 5])
-    assert keep_each(score, [1, 3, 0], [3, 3, 1]).tolist() == [False, True, False, True, True, True, False]
 
 
 # ---- the flat vector

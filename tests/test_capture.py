@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from test_every_method import every_variant, make, read, saved
+from test_every_method import every_method, every_variant, make, read, saved
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -78,6 +78,79 @@ def test_recorded_steps_equal_steps_made_anew(name, monkeypatch):
     for one, other in zip(state_of(recorded), state_of(anew), strict=True):
         assert torch.equal(one, other)
     assert recorded.progress.curves == anew.progress.curves
+
+
+@pytest.mark.parametrize("name, functions", {
+    "st3": "rank", "st3_sigma": "rank", "str": "rank", "ste_hard": "rank", "feather": "rank", "spartan": "rank",
+    "gmp": "cut", "dnw": "rank", "topkast": "penalise hold", "probmask": "spend", "dst_mask": "renew"}.items())
+def test_what_a_method_does_at_every_step_is_recorded(name, functions):
+    recorded = train(name, 14).repeated.recorded
+    assert {function for (function, _), (captured, *_) in recorded.items() if captured.replay} >= set(functions.split())
+
+
+def test_momentum_in_another_place_is_recorded_anew(monkeypatch):
+    def trained():
+        trainer = make("gmp", record=recorder(lambda: state_of(trainer)))
+        steps = trainer.steps()
+        for step in range(18):
+            if step == 9:
+                state = trainer.optimizer.state[trainer.model.theta]
+                state["momentum_buffer"] = torch.full_like(state["momentum_buffer"], 0.01)
+            next(steps)
+        return trainer
+    recorded = trained()
+    assert not recorded.optimizer.state[recorded.model.theta]["momentum_buffer"][~recorded.model.method.mask].any()
+    monkeypatch.setattr(capture, "WARM", 1000)
+    assert torch.equal(recorded.model.theta, trained().model.theta)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what a GPU would be asked to do: no views, nothing that only looks at shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        old = {t.data_ptr() for t in tree_leaves(args) if torch.is_tensor(t)} if not function._schema.is_mutable else ()
+        self.made += any(torch.is_tensor(t) and t.data_ptr() not in old for t in tree_leaves(results)) or function._schema.is_mutable
+        return results
+
+
+def launches(name):
+    """Operations of the least of five late steps, besides those recorded, which are not replayed here."""
+    trainer, made = make(name, record=lambda function: (function(), int)), []
+    steps = trainer.steps()
+    for _ in range(14):
+        with Launches() as count:
+            next(steps)
+        made.append(count.made)
+    return min(made[9:])
+
+
+@every_method
+def test_an_ordinary_step_launches_little_besides_its_recordings(name):
+    assert launches(name) <= launches("dense") + 20
+
+
+def test_numbers_that_a_recording_reads_are_written_where_they_change():
+    class Adds(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("sum", torch.zeros(()))
+
+        def add(self, weights, number, share):
+            self.sum.copy_(weights.sum() * number + share)
+
+    adds, weights = Adds(), torch.ones(3)
+    repeated = capture.Repeated([torch.nn.Parameter(weights)], adds, recorder(lambda: [adds.sum]), lambda: 0)
+    for step in range(3 * capture.WARM):
+        number, share = step // 2, step / 8
+        repeated(adds.add, weights, number, share)
+        assert adds.sum == 3 * number + share
+    repeated(adds.add, torch.ones(2), 1, 0.0)  # another object is another recording
+    assert adds.sum == 2 and len(repeated.recorded) == 2
 
 
 def test_what_took_a_recorded_tensors_place_is_copied_into_it():
@@ -196,8 +269,9 @@ def test_a_run_that_has_ended_is_gone_at_once():
         for _ in zip(range(STEPS), trainer.steps()):
             pass
         assert trainer.passes.replay and trainer.training.apply.replay
-        gone = [weakref.ref(trainer), weakref.ref(trainer.passes), weakref.ref(trainer.training.apply)]
+        assert trainer.repeated.recorded
+        gone = [weakref.ref(part) for part in (trainer, trainer.passes, trainer.training.apply, trainer.repeated)]
         del trainer
-        assert [ref() for ref in gone] == [None] * 3
+        assert [ref() for ref in gone] == [None] * 4
     finally:
         gc.enable()

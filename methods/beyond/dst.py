@@ -17,8 +17,10 @@ class DSTMask(Sparsifier):
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
-        self.filters = [entry.shape[0] for entry in layout.entries]
-        self.thresholds = nn.Parameter(torch.zeros(sum(self.filters)))
+        filters = [entry.shape[0] for entry in layout.entries]
+        self.thresholds = nn.Parameter(torch.zeros(sum(filters)))
+        self.register_buffer("filters", torch.tensor(filters), persistent=False)
+        self.register_buffer("sizes", torch.tensor(layout.sizes), persistent=False)
 
     def over(self, theta):
         """|w| above its filter's threshold, (N,)."""
@@ -33,13 +35,15 @@ class DSTMask(Sparsifier):
     def start(self, run, cycle):
         self.after_step(run)
 
-    @torch.no_grad()
     def after_step(self, run):
-        mask = self.over(run.theta) > 0
-        sizes, filters = (torch.tensor(numbers, device=mask.device) for numbers in (self.layout.sizes, self.filters))
-        alive = self.layout.layer_sums(mask) > 0.01 * sizes  # the thresholds of a layer that is all but empty start again
-        self.thresholds.mul_(alive.repeat_interleave(filters, output_size=len(self.thresholds)))
-        self.set_mask(self.over(run.theta) > 0)
+        self.repeated(self.renew, run.theta)
+
+    @torch.no_grad()
+    def renew(self, theta):
+        """The mask of the weights theta (N,); the thresholds of a layer that it would all but empty start again."""
+        alive = self.layout.layer_sums(self.over(theta) > 0) > 0.01 * self.sizes
+        self.thresholds.mul_(alive.repeat_interleave(self.filters, output_size=len(self.thresholds)))
+        self.set_mask(self.over(theta) > 0)
 
 
 class Masked(torch.autograd.Function):

@@ -30,8 +30,11 @@ class Feather(Ramped):
         return through(weights, theta if self.damping == 1 else torch.where(self.mask, theta, self.damping * theta))
 
     @torch.no_grad()
-    def refresh(self, theta, sparsity):
+    def rank(self, theta, kept, share):
         size = theta.abs()
-        kept, share = self.kept(sparsity)
         self.set_mask(keep(size, kept))
-        self.shift.copy_(between(size, self.mask, share)) if kept < self.layout.size else self.shift.zero_()
+        self.shift.copy_(between(size, self.mask, share))
+
+    def open(self):
+        super().open()
+        self.shift.zero_()

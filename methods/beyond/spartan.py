@@ -59,14 +59,19 @@ class Spartan(Sparsifier):
             self.soft.mul_(self.mask)
             self.slope.zero_()
 
-    @torch.no_grad()
     def refresh(self, theta, sparsity, beta):
         """New hard and soft mask from the weights theta (N,) at this sparsity and sharpness β."""
-        kept, size = self.kept(sparsity), theta.abs()
+        kept = self.kept(sparsity)
+        if kept < self.layout.size:
+            self.repeated(self.rank, theta, kept, beta)
+        else:
+            self.set_mask(torch.ones_like(self.mask)), self.soft.fill_(1), self.slope.zero_()
+
+    @torch.no_grad()
+    def rank(self, theta, kept, beta):
+        """`refresh` to a number of weights kept, fewer than all."""
+        size = theta.abs()
         self.set_mask(keep(size, kept))
-        if kept == self.layout.size:
-            self.soft.fill_(1), self.slope.zero_()
-            return
         self.mu.copy_(offset(beta * size, kept, self.mu))
         self.soft.copy_(torch.sigmoid(beta * size + self.mu))
         self.slope.fill_(beta)
@@ -74,7 +79,7 @@ class Spartan(Sparsifier):
 
 def offset(x, total, guess):
     """μ with Σ σ(x + μ) = total, 0 < total < n, by Newton's steps from a guess, bisecting where one leaves the bracket. x (n,)."""
-    middle = torch.logit(torch.tensor(total / x.numel(), dtype=x.dtype, device=x.device))
+    middle = torch.logit(torch.as_tensor(total / x.numel(), dtype=x.dtype, device=x.device))
     low, high = middle - x.max(), middle - x.min()
     mu = torch.where((guess > low) & (guess < high), guess, (low + high) / 2)
     for _ in range(20):
@@ -83,7 +88,7 @@ def offset(x, total, guess):
         low, high = torch.where(missing > 0, mu, low), torch.where(missing > 0, high, mu)
         newton, last = mu + missing / rate, mu
         mu = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
-        if not x.is_cuda and mu == last:  # nothing will change any more; a GPU is not waited for
+        if not torch.is_tensor(total) and not x.is_cuda and mu == last:  # nothing will change any more; a GPU is not waited for
             break
     return mu
 

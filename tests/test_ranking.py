@@ -1,0 +1,85 @@
+"""Exact ranking: by numpy's partition on a CPU, by digits where it is recorded or on a GPU."""
+import math
+import random
+
+import pytest
+import torch
+
+from methods.ranking import keep, keep_each
+
+NAN, INF = math.nan, math.inf
+KINDS = {  # of scores, from normal ones
+    "normal": lambda x: x,
+    "tied": lambda x: x.round(),
+    "tiny": lambda x: x * 1e-41,
+    "large": lambda x: x * 1e30,
+    "negative": lambda x: -x.abs(),
+    "zeros of both signs": lambda x: torch.where(x.abs() < 0.7, x.sign() * 0.0, x),
+    "infinities": lambda x: torch.where(x.abs() < 0.4, x.sign() * INF, x),
+    "no numbers": lambda x: torch.where(x.abs() < 0.4, x.sign() * NAN, x),
+}
+
+
+def by_sorting(score, k):
+    """Python's own sort, which is stable: NaN first, then the largest."""
+    values = score.double().tolist()
+    order = sorted(range(len(values)), key=lambda i: (not math.isnan(values[i]), 0 if math.isnan(values[i]) else -values[i]))
+    mask = torch.zeros(len(values), dtype=torch.bool)
+    mask[order[:k]] = True
+    return mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_of_weights_that_is_not_looked_at(kind, dtype):
+    numbers, draw = random.Random(0), torch.Generator().manual_seed(0)
+    for _ in range(40):
+        sizes = [numbers.randint(1, 40) for _ in range(numbers.randint(1, 5))]
+        counts = [numbers.randint(1, size) for size in sizes]
+        score = KINDS[kind](torch.randn(sum(sizes), generator=draw)).to(dtype)
+        tensors = [torch.tensor(k) for k in counts]
+        for piece, k, tensor in zip(score.split(sizes), counts, tensors):
+            assert torch.equal(keep(piece, tensor), by_sorting(piece, k)) and torch.equal(keep(piece, k), by_sorting(piece, k))
+        each = torch.cat([by_sorting(piece, k) for piece, k in zip(score.split(sizes), counts)])
+        assert torch.equal(keep_each(score, tensors, sizes), each) and torch.equal(keep_each(score, counts, sizes), each)
+
+
+def test_both_forms_choose_the_same_of_many():
+    score = torch.randn(300_000, generator=torch.Generator().manual_seed(1)).abs()
+    for k in (1, 3_000, 150_000, 299_999, 300_000):
+        mask = keep(score, torch.tensor(k))
+        assert int(mask.sum()) == k and torch.equal(mask, keep(score, k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_keep_breaks_ties_by_lowest_index(dtype):
+    assert keep(torch.ones(7, dtype=dtype), 3).tolist() == [True] * 3 + [False] * 4
+    score = torch.tensor([1, 2, 0, 2, 1, 1], dtype=dtype)
+    assert keep(score, 4).tolist() == [True, True, False, True, True, False]
+    barred = torch.full((4,), -torch.inf, dtype=dtype)
+    assert keep(barred, 2).tolist() == [True, True, False, False]
+
+
+def test_keep_is_exact_for_every_count():
+    score = torch.randint(0, 9, (60,), generator=torch.Generator().manual_seed(0)).float()
+    order = score.sort(descending=True, stable=True).indices
+    for k in range(61):
+        assert set(keep(score, k).nonzero()[:, 0].tolist()) == set(order[:k].tolist())
+    for k in (-1, 61):
+        with pytest.raises(ValueError, match=f"cannot keep {k} of 60"):
+            keep(score, k)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_keep_is_exact_where_scores_are_no_numbers(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    score = torch.tensor([1, math.nan, 3, math.nan, math.inf, math.nan, -math.inf, 3], device=device)
+    order = [1, 3, 5, 4, 2, 7, 0, 6]  # NaN is the largest
+    for k in range(9):
+        assert set(keep(score, k).nonzero()[:, 0].tolist()) == set(order[:k])
+
+
+def test_keep_each_counts_within_each_piece():
+    score = torch.tensor([1.0, 9, 8, 7, 3, 4, 5])
+    assert keep_each(score, [1, 3, 0], [3, 3, 1]).tolist() == [False, True, False, True, True, True, False]
