@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-DIGIT = 11  # bits
+DIGIT = 16  # bits, half of a float32: few passes over the scores, and few of them counted in the same place
 
 
 def keep(score, k):
@@ -59,27 +59,26 @@ def by_digits(score, k, pieces=None):
     With pieces (n,), which count up from 0, k (number of pieces,) is that of each. The bit patterns of the negative scores are in their
     order; the k-th smallest is found digit by digit, by counting the patterns that share all digits before.
     """
-    whole, bits = {8: torch.int64, 4: torch.int32, 2: torch.int16}[score.element_size()], 8 * score.element_size()
-    keys = (0 - score.detach()).view(whole)  # 0 and -0 become one
+    score = score.detach() if score.element_size() > 2 else score.detach().float()
+    whole, bits = {8: torch.int64, 4: torch.int32}[score.element_size()], 8 * score.element_size()
+    keys = (0 - score).view(whole)  # 0 and -0 become one
     keys = (keys ^ ((keys >> (bits - 1)) & torch.iinfo(whole).max)).masked_fill(score.isnan(), torch.iinfo(whole).min)
 
     def spread(values):
         return values if pieces is None else values.index_select(0, pieces)
 
-    found, shift = None, bits
-    while shift:
-        above, width = shift, min(DIGIT, shift)
-        shift -= width
-        half = 2 ** (width - 1) if found is None else 0  # the first digit has the sign: negative numbers are its lower half
-        shares = torch.ones_like(keys) if found is None else keys >> above == spread(found)
-        places = ((keys >> shift) + half & 2 ** width - 1).int()
-        places = places if pieces is None else places + (pieces << width)
-        counts = torch.zeros(k.numel() << width, dtype=torch.int32, device=keys.device).index_add_(0, places, shares.int())
-        counts = counts.view(*k.shape, 2 ** width)
+    found, size = None, 2 ** DIGIT
+    for shift in range(bits - DIGIT, -1, -DIGIT):
+        half = size // 2 if found is None else 0  # the first digit has the sign: negative numbers are its lower half
+        shares = torch.ones_like(keys) if found is None else keys >> shift + DIGIT == spread(found)
+        places = ((keys >> shift) + half & size - 1).int()
+        places = places if pieces is None else places + pieces * size
+        counts = torch.zeros(k.numel() * size, dtype=torch.int32, device=keys.device).index_add_(0, places, shares.int())
+        counts = counts.view(*k.shape, size)
         before = counts.cumsum(-1) < k.unsqueeze(-1)
         k = k - (counts * before).sum(-1)
         digit = before.sum(-1)
-        found = (0 if found is None else found << width) + (digit - half).to(whole)
+        found = (0 if found is None else found * size) + (digit - half).to(whole)
     tied = keys == spread(found)
     order = tied.cumsum(0)
     if pieces is not None:
