@@ -9,6 +9,8 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   prepared beforehand.
 - A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
   step % k == 0, are timed in every round besides ordinary ones, and weigh 1/k each: a step's time is its mean over an interval.
+- With `--runs K` a method is K runs that take turns on the device (`benchmarks.pack`), as a launch makes them on a GPU, and a step's time
+  the K-th part of theirs together.
 - Precision and algorithms are those of a run (`machine.numerics`), and on a GPU the parts of a step that do not change are recorded
   and replayed, as in a run (`benchmarks.capture`).
 - The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the method's `forward`),
@@ -33,15 +35,16 @@ from benchmarks.capture import WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, stored
+from benchmarks.pack import Lane
 from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
 
-COLUMNS = ("task method sparsity precision device threads torch_version code_version batch_size step_ms images_per_second "
+COLUMNS = ("task method sparsity precision runs device threads torch_version code_version batch_size step_ms images_per_second "
            "ratio ratio_low ratio_high forward_ms backward_ms optimizer_ms method_ms passes rounds measured_at").split()
-IDENTITY = "task precision device sparsity method".split()  # a new measurement replaces the row that has the same
+IDENTITY = "task precision device sparsity runs method".split()  # a new measurement replaces the row that has the same
 PARTS = ("forward", "backward", "optimizer", "method")
 MIDDLE = 0.4            # of training
 PROFILE_ROUNDS = 5      # at most
@@ -63,26 +66,41 @@ def groups(interval, middle, steps):
 
 
 class Entrant:
-    """One method in the middle of its training, ready to make a few steps at a time. Those of one process share a precision."""
+    """One method in the middle of its training, ready to make a few steps at a time of each of its `runs`, whose seeds differ. Those of one
+    process share a precision."""
 
-    def __init__(self, spec, data, device, steps, record=None):
+    def __init__(self, spec, data, device, steps, record=None, runs=1):
         task, options = settle(spec)
         self.spec, self.device = spec, device
         numerics(task.precision, device)
-        self.trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record)
-        self.training, method = self.trainer.training, self.trainer.model.method
-        for number in range(len(self.training.cycles) // 2 + 1):
-            self.training.start(number)
-        self.trainer.model.train()
-        middle = self.training.step + int(MIDDLE * (self.training.total_steps - self.training.step))
-        self.groups = groups(getattr(method, "interval", None), middle, steps)
         batches = epoch_batches(data.train, data, task.batch_size, spec.seed, 0, drop_last=True,
                                 **AUGMENTATION[task.augmentation])
         self.batches = cycle(list(islice(batches, BATCHES)))
+        self.now()  # other streams will read them
+        self.pack = []
+        for seed in range(spec.seed, spec.seed + runs):
+            lane = Lane(None, device)
+            with lane.alone():
+                trainer = Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record)
+                for number in range(len(trainer.training.cycles) // 2 + 1):
+                    trainer.training.start(number)
+                trainer.model.train()
+            self.pack.append((lane, trainer))
+        self.trainer = self.pack[0][1]
+        self.training, method = self.trainer.training, self.trainer.model.method
+        middle = self.training.step + int(MIDDLE * (self.training.total_steps - self.training.step))
+        self.groups = groups(getattr(method, "interval", None), middle, steps)
         if record:  # now, and not in a round that counts
-            self.training.step = self.groups[-1][0]
-            for x, y in islice(self.batches, WARM + 2):  # the momentum that the first step makes begins the count anew
-                self.trainer.step(x, y)
+            self.make(self.groups[-1][0], WARM + 2)  # the momentum that the first step makes begins the count anew
+
+    def make(self, first, number):
+        """`number` steps of each run, beginning with the step `first` of its training."""
+        for _, trainer in self.pack:
+            trainer.training.step = first
+        for x, y in islice(self.batches, number):
+            for lane, trainer in self.pack:
+                with lane.alone():
+                    trainer.step(x, y)
 
     def now(self):
         """Seconds, when the device has done all that it was asked for."""
@@ -94,17 +112,15 @@ class Entrant:
         """Seconds of an average step."""
         total = 0.0
         for first, number, weight in self.groups:
-            self.training.step = first
             began = self.now()
-            for x, y in islice(self.batches, number):
-                self.trainer.step(x, y)
+            self.make(first, number)
             total += weight * (self.now() - began)
-        return total
+        return total / len(self.pack)
 
     def part_seconds(self):
-        """Seconds of the PARTS of an average step."""
+        """Seconds of the PARTS of an average step of the first run."""
         totals = dict.fromkeys(PARTS, 0.0)
-        with self.clocks() as spans:
+        with self.clocks() as spans, self.pack[0][0].alone():
             for first, number, weight in self.groups:
                 self.training.step = first
                 for x, y in islice(self.batches, number):
@@ -141,15 +157,13 @@ class Entrant:
                 delattr(owner, name)
 
 
-def measure(specs, folder, device, rounds, steps):
+def measure(specs, folder, device, rounds, steps, runs=1):
     """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
     one_core()
     task, _ = settle(specs[0])
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
     record = recorder(task, device)
-    if record:  # nothing can be recorded on the default stream
-        torch.cuda.set_stream(torch.cuda.Stream(device))
-    entrants = [Entrant(spec, data, device, steps, record) for spec in specs]
+    entrants = [Entrant(spec, data, device, steps, record, runs) for spec in specs]
     profiled_ones = [Entrant(spec, data, device, steps) for spec in specs] if record else entrants  # a recorded step has no parts
     order, shuffle = list(entrants), random.Random(0).shuffle
     step_seconds, parts, profiled = defaultdict(list), defaultdict(list), min(rounds, PROFILE_ROUNDS)
@@ -174,7 +188,8 @@ def row(entrant, seconds, dense, parts):
     low, ratio, high = np.percentile(seconds / dense, (25, 50, 75))
     step = float(np.median(seconds))
     return dict(
-        task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, device=device_name(entrant.device),
+        task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, runs=len(entrant.pack),
+        device=device_name(entrant.device),
         threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(), batch_size=task.batch_size,
         step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), ratio=round(float(ratio), 4),
         ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
@@ -185,7 +200,7 @@ def row(entrant, seconds, dense, parts):
 
 def report(rows):
     """Print the table, the fastest method first."""
-    print("{task}, {precision}, batches of {batch_size}, {rounds} rounds, {device}".format_map(rows[0]))
+    print("{task}, {precision}, {runs} at a time, batches of {batch_size}, {rounds} rounds, {device}".format_map(rows[0]))
     print(f"{'method':>18} {'sparsity':>8} {'step ms':>8} {'ratio':>6} {'quartiles':>12}"
           + "".join(f" {part:>9}" for part in PARTS))
     for line in sorted(rows, key=lambda line: line["ratio"]):
@@ -201,12 +216,13 @@ def arguments(words):
     parser.add_argument("--sparsity", type=float, default=0.95)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3, help="steps of a method in a round (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=1, metavar="K", help="runs at a time (default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the recipe's")
     parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
     parser.add_argument("--results", default="results", metavar="DIR")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     args = parser.parse_args(words)
-    for name in ("rounds", "steps"):
+    for name in ("rounds", "steps", "runs"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
     return args
@@ -222,7 +238,7 @@ def main(words=None):
         path = Store(args.results).folder / "performance" / "overhead.csv"
         stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
         device = usable_device(args.device or default_device())
-        rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps)
+        rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps, args.runs)
         store(rows, path, COLUMNS, IDENTITY)
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from benchmarks import data as datasets
 from benchmarks.__main__ import Parser, data_folder
+from benchmarks.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.launch import cores
 from benchmarks.measurements import store, stored
@@ -35,7 +36,7 @@ IDENTITY = "part method x device threads".split()
 def entrant(folder, device, method="dense", width=1.0):
     spec = Spec(TASK, method, 0.95, 0, options={"width": width})
     task, _ = settle(spec)
-    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, 1)
+    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, 1, recorder(task, device))
 
 
 def _train(barrier, folder, seconds, counts):

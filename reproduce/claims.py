@@ -150,7 +150,7 @@ def overhead(results):
     rows = pd.read_csv(path) if path.exists() else ()
     rows = rows[rows.method == "st3"] if len(rows) else rows
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
-                 f"{row.device}", row.ratio <= 1.05) for row in (rows.itertuples() if len(rows) else ())]
+                 + f"{row.runs} at a time, " * (row.runs > 1) + row.device, row.ratio <= 1.05) for row in (rows.itertuples() if len(rows) else ())]
 
 
 def imagenet(results):

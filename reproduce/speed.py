@@ -48,7 +48,8 @@ def draw(rows, figure):
     palette = sns.color_palette("colorblind")
     figure.set_size_inches(7, 4.6)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
-    ratios(left.subplots(), rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20")], palette)
+    steps = rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20")]
+    ratios(left.subplots(), steps[steps.runs == steps.runs.max()], palette)
     (loops, cores), (width, selection) = right.subplots(2, 2)
     bars(loops, rows[rows.table == "throughput"], palette)
     scaling = rows[rows.table == "scaling"]

@@ -3,6 +3,7 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import overhead
 from benchmarks.data import load
@@ -77,6 +78,25 @@ def test_steps_are_recorded_before_the_first_round(method, parts):
     assert len(recorded) == parts
 
 
+def test_runs_in_turns_are_those_alone(tmp_path):
+    """Each has its own seed, weights and random numbers, and makes the same steps; a step's time is that of one of them."""
+    data, cpu = load("digits", "data"), overhead.usable_device("cpu")
+    pack = overhead.Entrant(Spec("digits", "st3", 0.9, 0), data, cpu, 3, runs=3)
+    pack.step_seconds()
+    for seed, (_, trainer) in enumerate(pack.pack):
+        alone = overhead.Entrant(Spec("digits", "st3", 0.9, 0), data, cpu, 3)
+        alone.pack = overhead.Entrant(Spec("digits", "st3", 0.9, seed), data, cpu, 3).pack
+        alone.step_seconds()
+        assert torch.equal(alone.pack[0][1].model.theta, trainer.model.theta)
+    assert len({float(trainer.model.theta.detach().sum()) for _, trainer in pack.pack}) == 3
+    clock = iter([10.0, 16.0])
+    pack.now = lambda: next(clock)
+    assert pack.step_seconds() == pytest.approx(6 / 3 / 3)
+    rows = measured(tmp_path, "--runs", "2") + measured(tmp_path, methods=("st3",))
+    assert [(row["method"], row["runs"]) for row in rows] == [
+        ("dense", "2"), ("rigl", "2"), ("st3", "2"), ("dense", "1"), ("dense", "2"), ("st3", "1"), ("rigl", "2"), ("st3", "2")]
+
+
 @pytest.mark.parametrize("interval, expected", [
     (None, [(250, 3, 1 / 3)]),
     (1, [(250, 3, 1 / 3)]),
@@ -105,6 +125,7 @@ def test_each_turn_has_one_update_of_the_mask(monkeypatch):
     (["--methods", "rgl"], ["'rgl'", "rigl"]),
     (["--sparsity", "1.2"], ["1.2", "[0, 1)"]),
     (["--rounds", "0"], ["--rounds", "0"]),
+    (["--runs", "0"], ["--runs", "0"]),
     (["--data", "nowhere"], ["nowhere", "--data"]),
     (["--device", "cudo"], ["'cudo'"]),
     (["--precision", "fp8"], ["fp8", "bf16"]),
