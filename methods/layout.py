@@ -114,7 +114,7 @@ class Layout:
         if self._filters is None or self._filters[0].device != device:
             with torch.inference_mode(False):  # an evaluation may be the first to ask, and no backward pass keeps its tensors
                 lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
-                index = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int32, device=device), lengths)
+                index = torch.arange(len(lengths), dtype=torch.int32, device=device).repeat_interleave(lengths, output_size=self.size)
             self._filters = lengths, index
         return self._filters
 

@@ -41,13 +41,13 @@ def small_digits():
     return replace(data, train=first(data.train, 256), val=first(data.val, 100), test=first(data.test, 100))
 
 
-def make(name, seed=0, record=None, **changes):
-    """A Trainer of "method option=value ..."."""
+def make(name, seed=0, record=None, data=None, device="cpu", **changes):
+    """A Trainer of "method option=value ...", by default on the small digits."""
     name, *words = name.split()
     options = {"interval": 3} if "interval" in methods.get(name).options() else {}
     options.update(word.split("=") for word in words)
     task, options = settle(Spec("digits", name, SPARSITY, seed, EPOCHS, options=options))
-    return Trainer(replace(task, **changes), name, SPARSITY, seed, options, small_digits(), record=record)
+    return Trainer(replace(task, **changes), name, SPARSITY, seed, options, data or small_digits(), device, record)
 
 
 def saved(trainer):

@@ -32,6 +32,7 @@ class Movement(AfterDense):
         self.soft = self.pruning == "sigmoid"
         self.exact = not self.soft
         self.scores = nn.Parameter(torch.zeros(layout.size))
+        self.register_buffer("least", torch.tensor([int(0.005 * size) + 1 for size in layout.sizes]), persistent=False)
 
     @torch.no_grad()
     def start(self, run, cycle):
@@ -52,17 +53,28 @@ class Movement(AfterDense):
         if self.soft:
             return self.score_penalty * self.ramped(run, run.step) * self.scores.sigmoid().sum()
 
-    @torch.no_grad()
     def refresh(self, theta, sparsity):
         """New mask from the scores at this sparsity, or this τ where the sparsity is learned; theta is not looked at."""
         if self.soft:
-            above = self.layout.layer_sums(self.scores.sigmoid() > sparsity).tolist()
-            kept = [max(n, int(0.005 * size) + 1) for n, size in zip(above, self.layout.sizes)]
-            self.set_mask(keep_each(self.scores, kept, self.layout.sizes))
+            self.repeated(self.above, theta, sparsity)
         elif self.scope == "global":
-            self.set_mask(keep(self.scores, self.kept(sparsity)[0]))
+            super().refresh(theta, sparsity)
         else:
-            self.set_mask(keep_each(self.scores, allocate(self.layout, "uniform", sparsity), self.layout.sizes))
+            self.repeated(self.rank_each, theta, *allocate(self.layout, "uniform", sparsity))
+
+    @torch.no_grad()
+    def rank(self, theta, kept, share):
+        self.set_mask(keep(self.scores, kept))
+
+    @torch.no_grad()
+    def rank_each(self, theta, *kept):
+        self.set_mask(keep_each(self.scores, kept, self.layout.sizes))
+
+    @torch.no_grad()
+    def above(self, theta, tau):
+        """What has a score above τ, and more than .5 % of each layer."""
+        above = torch.maximum(self.layout.layer_sums(self.scores.sigmoid() > tau), self.least)
+        self.rank_each(theta, *(above.unbind() if torch.is_tensor(tau) else above.tolist()))
 
     def training_cost(self, sparse, dense):
         return 2 * sparse + dense  # the scores' gradient is that of every weight
