@@ -11,19 +11,19 @@ from rows import runs_of, summary
 
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
 SPARSITY = 0.98
-# by suite and profile: epochs (the suite's first; None: the recipe's own), methods, number of seeds, options
+# by suite and profile: epochs (the suite's first; None: the recipe's own), methods, number of seeds of the first, options
 LENGTHS = {("digits", "paper"): ((None, 120), tuple(METHODS), 3, {}),
            ("cifar10", "paper"): ((None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
            ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp"), 1, {"bn_momentum": 0.99})}
 
 
 def lengths(suite, profile, every=True):
-    """The runs that are drawn, or of them those of the first length; none in a suite that the figure does not belong to."""
+    """The runs that are drawn where they are stored, or the suite's own; none in a suite that the figure does not belong to."""
     if (suite, profile) not in LENGTHS:
         return ()
     epochs, methods, seeds, options = LENGTHS[suite, profile]
     usual = suite_grid(suite, profile, methods)
-    usual = replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds[:seeds], options=options)
+    usual = replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds if every else usual.seeds[:seeds], options=options)
     return union(*(replace(usual, epochs=length) for length in (epochs if every else epochs[:1])))
 
 
@@ -33,9 +33,9 @@ def grid(suite, profile):
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`, with what is stored of the other lengths."""
+    """As `runs_of`, with what is stored of the other lengths and seeds."""
     runs, found = runs_of(lengths, suite, results, profile)
-    return runs[runs.accuracy.notna() | ~runs.options.str.contains("epochs=")], found
+    return runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in grid(suite, found)})], found
 
 
 def draw(runs, figure):
