@@ -68,6 +68,6 @@ def test_what_waits_and_what_mixes_devices_is_found(tmp_path):
     (tmp_path / "mine.py").write_text(WAITS)
     names = {f"{tmp_path}/mine.py:{name}": text for name, text in {
         "Looks": "an ordinary step waits for the device", "Copies": "an ordinary step waits for the device: ['a copy",
-        "Recorded": "an ordinary step waits for the device: ['capture.py", "Elsewhere": "cpu"}.items()}
+        "Recorded": "a recorded part waits for the device: ['capture.py", "Elsewhere": "cpu"}.items()}
     for name, text in problems(*names).items():
         assert names[name] in text, name
