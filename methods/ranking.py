@@ -8,7 +8,7 @@ DIGIT = 16  # bits, half of a float32: few passes over the scores, and few of th
 def keep(score, k):
     """Mask with exactly k ones at the largest scores, ties to the lowest index. score (n,) → bool (n,).
 
-    k: a number, or a 0-dim tensor of one from 1 to n, on the device of the scores, which is not looked at: so this can be recorded.
+    k: a number, or a 0-dim tensor of one from 0 to n, on the device of the scores, which is not looked at: so this can be recorded.
     NaN counts as the largest, so that it is not pruned unseen. Raises ValueError unless 0 ≤ k ≤ n.
     """
     if not torch.is_tensor(k):
@@ -25,10 +25,15 @@ def keep(score, k):
 
 def keep_each(score, counts, sizes):
     """`keep` within each piece: counts[i] (as `keep` takes them, all of one kind) ones in the i-th piece, of sizes[i] entries."""
-    if not torch.is_tensor(counts[0]):
+    known = not torch.is_tensor(counts[0])
+    if known and score.device.type == "cpu":
         return torch.cat([keep(piece, k) for piece, k in zip(score.split(sizes), counts)])
+    for k, n in zip(counts, sizes) if known else ():
+        if not 0 <= k <= n:
+            raise ValueError(f"cannot keep {k} of {n} weights")
+    counts = torch.tensor(counts, device=score.device) if known else torch.stack(counts)
     pieces = torch.cat([torch.full((size,), place, dtype=torch.int32, device=score.device) for place, size in enumerate(sizes)])
-    return by_digits(score, torch.stack(counts), pieces)
+    return by_digits(score, counts, pieces)  # all pieces at once: a GPU is asked no more than for one
 
 
 def by_partition(score, k):
