@@ -26,7 +26,7 @@ class ProbMask(Sparsifier):
     ramp_granularity = option("epoch", "step")
     trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
     trial_batches = option(10, least=1, help="training batches that the trials are judged on")
-    finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training")
+    finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training: an epoch at least, or none")
     finetune_lr = option(0.01, help="its constant learning rate, as a share of the recipe's")
     sampling = option("exact", "bernoulli", help="hard masks with exactly the budget, or each weight on its own (original)")
     bn_stats = option("train", "original", help="what normalises in evaluation: training's statistics, or those of the evaluated batch")
@@ -41,8 +41,8 @@ class ProbMask(Sparsifier):
         self.register_buffer("temperature", torch.ones(()))
 
     def cycles(self, epochs):
-        share = round(self.finetune * epochs)
-        return [Cycle(epochs)] + [Cycle(share, lr=self.finetune_lr)] * (share > 0)
+        share = max(round(self.finetune * epochs), 1)  # normalisation has the statistics of all masks until then
+        return [Cycle(epochs)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
 
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask

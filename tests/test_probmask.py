@@ -142,6 +142,8 @@ def test_bn_stats_of_evaluation(bn_stats):
 def test_fine_tuning_cycle():
     method = SparseModel(nn.Linear(30, 20), "probmask", 0.5).method
     assert method.cycles(300) == [Cycle(300), Cycle(20, lr=0.01)]  # a constant .001 where the recipe has .1
+    assert method.cycles(6) == [Cycle(6), Cycle(1, lr=0.01)]  # of so few epochs a fifteenth is none, but an epoch it is
+    assert SparseModel(nn.Linear(30, 20), "probmask", 0.5, finetune=0).method.cycles(300) == [Cycle(300)]
 
 
 def test_masks_are_settled_in_fine_tuning_alone():
