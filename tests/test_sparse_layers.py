@@ -78,6 +78,20 @@ def test_images_share_the_zeros_between_their_lines(kind, lines):
     assert conv.Grid((9, 10), module, module._reversed_padding_repeated_twice).lines == lines
 
 
+def test_batches_of_several_sizes_in_turn():
+    """Each pass finds the places of its own: fewer samples, or larger images, lie elsewhere."""
+    module = nn.Conv2d(4, 8, 3, padding=1, dtype=torch.float64)
+    layer, keys, weight = sparse(module)
+    batches = [torch.randn(*shape, dtype=torch.float64) for shape in ((6, 4, 9, 10), (1, 4, 9, 10), (6, 4, 12, 7), (6, 4, 9, 10))]
+    for x, y in [(x, layer(x)) for x in batches]:  # backward after all the others have gone forward
+        layer.values.grad = weight.grad = None
+        expected = module._conv_forward(x, weight, module.bias)
+        assert torch.allclose(y, expected, rtol=0, atol=1e-12)
+        delta = torch.randn_like(y)
+        y.backward(delta), expected.backward(delta)
+        assert torch.allclose(layer.values.grad, weight.grad.movedim(1, -1).flatten()[keys], rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("products", [False, True])
 def test_a_single_image(products, monkeypatch):
     if products:

@@ -281,10 +281,9 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
 
 
 @numba.njit(cache=True, fastmath=SUMS)
-def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, room, samples, geometry):
+def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, samples, geometry):
     """y (samples, height, width, outputs) of x (samples, height, width, inputs), values (nnz,) and bias (outputs or 0,)."""
     plane, phase, before, after = geometry
-    outputs = outputs[room:]
     for first in range(0, len(x), samples):
         _move(x[first:first + samples], inputs, plane, phase, before, True)
         for i in range(0, plane, block_of(x)):  # of all planes, so that their pixels are near each other in the cache

@@ -87,7 +87,7 @@ class Convolution(torch.autograd.Function):
         y = torch.empty(len(x), connections.outputs, *grid.output, dtype=x.dtype, memory_format=torch.channels_last)
         start = values[:0] if bias is None else bias
         loops.convolution_forward(pixels(x), numpy(values), numpy(start), pixels(y), numpy(connections.starts), numpy(run),
-                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.room, planes.samples, planes.geometry)
+                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.samples, planes.geometry)
         return y
 
     @staticmethod
