@@ -134,13 +134,12 @@ def run_one(spec, store, folder, device):
     from benchmarks.claims import Claim, Taken
     from benchmarks.progress import Bar
     from benchmarks.run import run
-    from benchmarks.tasks import settle
     try:
-        with Claim(store, spec.key, settle(spec)[0].epochs) as claim, closing(Bar(1, print)) as progress:
+        with Claim(store, spec.key) as claim, closing(Bar(1, print)) as progress:
             def tick(share):
                 claim.note(share)
                 progress.tick(spec, share)
-            return run(spec, store, folder, device, tick)
+            return run(spec, store, folder, device, tick, begun=claim.begun)
     except Taken as other:
         raise ValueError(f"{spec.key} is being made by {other}") from None
 

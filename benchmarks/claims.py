@@ -29,12 +29,12 @@ class Taken(Exception):
 class Claim:
     """The right to make the run `key` (to be used in a `with`). Raises Taken, or StoreError where it cannot be written."""
 
-    def __init__(self, store, key, epochs=None):
+    def __init__(self, store, key):
         self.path = store.runs / f"{key}.claim"
         self.lock = store.runs / ".claims.lock"
         self.began = self.noted = time.monotonic()
         self.first = None
-        self.content = {"host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(), "epochs": epochs,
+        self.content = {"host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(), "epochs": None,
                         "share": 0.0, "left": None}
 
     def __enter__(self):
@@ -62,6 +62,10 @@ class Claim:
             except OSError:  # the disk is full
                 self.path.unlink()
                 raise
+
+    def begun(self, epochs):
+        """The run has begun, and has so many epochs."""
+        self.content["epochs"] = epochs
 
     def note(self, share):
         """Rewrite the claim with the share of the run that is done, at most every few seconds."""

@@ -75,6 +75,6 @@ def seconds_of(spec, folder, device, pack=1):
     trainer.evaluate(data.test.first(500))
     images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set where validation has improved
     evaluation = (time.monotonic() - began) * images / min(500, len(data.test))
-    cycles = trainer.training.cycles
-    epochs = sum(cycle.epochs - cycle.first for cycle in cycles)
-    return (len(cycles) * (start - step) + epochs * trainer.training.steps_per_epoch * step) / pack + epochs * evaluation
+    training = trainer.training
+    epochs = training.all_epochs
+    return (len(training.cycles) * (start - step) + epochs * training.steps_per_epoch * step) / pack + epochs * evaluation

@@ -20,15 +20,16 @@ from benchmarks.tasks import levels_of, settle, suite_of
 from benchmarks.train import Trainer
 
 
-def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False):
+def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
     """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
 
-    `tick(share of the run done)` is called about once a second. A run whose loss is no longer finite becomes a row with status
-    `diverged`; an error while training one with status `failed`, and its traceback goes to stderr. Raises ValueError, in one line, for
-    what cannot be started at all, StoreError for a row that cannot be written: its checkpoint stays.
+    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` about once a second. A run whose loss is
+    no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its traceback goes to
+    stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be written: its checkpoint
+    stays.
     """
     device = usable_device(device or default_device())
-    lane, told = Lane(steps(spec, store, folder, device, stop), device), time.monotonic()
+    lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), time.monotonic()
     while not lane.ended:
         share = lane.turn()
         if time.monotonic() - told > 1:
@@ -46,16 +47,17 @@ def resident(dataset, folder, validation, recipe, device):
     return data
 
 
-def steps(spec, store, folder, device, stop=lambda: False, alone=True):
+def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None):
     """`run` as a generator that yields the share done after each step, so that runs can take turns; returns the row.
 
-    alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised.
+    alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
+    before the first step.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
-        return (yield from _steps(spec, store, folder, device, stop, alone))
+        return (yield from _steps(spec, store, folder, device, stop, alone, begun))
 
 
-def _steps(spec, store, folder, device, stop, alone):
+def _steps(spec, store, folder, device, stop, alone, begun):
     one_core()
     task, options = settle(spec)
     numerics(task.precision, device)
@@ -103,6 +105,7 @@ def _steps(spec, store, folder, device, stop, alone):
     except Exception as problem:
         return failed(problem)
     try:
+        begun(trainer.training.all_epochs)
         save = Saver(store.checkpoint(spec.key), stop=stop)
         yield from trainer.steps(save, cycle_done, save)
         trainer.progress.cycle -= 1

@@ -38,10 +38,12 @@ def stand(key, row, claim, job, store):
         tail = last_lines(store.log(key))
         return row["status"], f"{row['error']} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
     if claim:
-        epochs = claim.get("epochs") or 0
+        epochs = claim.get("epochs")
         where = f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}"
         left = "" if claim.get("left") is None else f", {duration(claim['left'])} to go"
         share = float(claim.get("share") or 0)
+        if not epochs:
+            return "running", f"starting ({where})"
         return "running", f"epoch {min(int(share * epochs) + 1, epochs)} of {epochs}{left} ({where})"
     if job and job[1]:
         return "queued", ""

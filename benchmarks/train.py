@@ -250,7 +250,7 @@ class Trainer:
         after each cycle. Raises Diverged.
         """
         progress, training = self.progress, self.training
-        total = sum(cycle.epochs - cycle.first for cycle in training.cycles)
+        total = training.all_epochs
         while progress.cycle < len(training.cycles):
             if not progress.started:
                 torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes

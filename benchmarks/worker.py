@@ -123,14 +123,14 @@ class Job:
         from benchmarks.run import steps, store_failure
         spec, store, told = self.spec, self.store, time.monotonic()
         try:
-            with Claim(store, spec.key, settle(spec)[0].epochs) as claim:
+            with Claim(store, spec.key) as claim:
                 if store.stamp(spec.key) != before and store.row(spec.key):
                     return store.row(spec.key)  # another process has made it since
                 with open(store.log(spec.key), "w") as self.log:
                     yield None  # what is printed goes there from the next turn on
                     try:
                         device = usable_device(default_device())
-                        lane = Lane(steps(spec, store, self.folder, device, stopping, alone), device)
+                        lane = Lane(steps(spec, store, self.folder, device, stopping, alone, claim.begun), device)
                         while not lane.ended:
                             share = float(lane.turn())
                             note = time.monotonic() - told > 1

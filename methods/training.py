@@ -108,6 +108,11 @@ class Training:
         return self.cycles[self.cycle].epochs
 
     @property
+    def all_epochs(self):
+        """Epochs of all cycles together."""
+        return sum(cycle.epochs - cycle.first for cycle in self.cycles)
+
+    @property
     def total_steps(self):
         """Steps of the cycle in progress."""
         return self.epochs * self.steps_per_epoch

@@ -109,6 +109,7 @@ def test_how_a_run_stands(store):
     assert stand("k", failed, claim, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
     assert stand("k", failed | {"status": "diverged"}, None, None, store) == ("diverged", f"no memory (log: {store.log('k')})")
     assert stand("k", None, claim, ("7_0", "RUNNING"), store) == ("running", "epoch 16 of 30, 1:01:01 to go (process 12 on node)")
+    assert stand("k", None, claim | {"epochs": None, "share": 0.0, "left": None}, None, store) == ("running", "starting (process 12 on node)")
     late = claim | {"share": 1.0, "left": None, "job": "7"}
     assert stand("k", None, late, None, store) == ("running", "epoch 30 of 30 (job 7)")
     assert stand("k", None, None, ("7_0", "PENDING"), store) == ("queued", "")

@@ -6,6 +6,7 @@ import torch
 from canonical import training
 
 from benchmarks.__main__ import main
+from benchmarks.claims import Claim
 from benchmarks.grid import Spec
 from benchmarks.launch import uncovered
 from benchmarks.models import build
@@ -122,7 +123,9 @@ def clockless(row):
 @pytest.fixture(scope="module")
 def ladder(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("results"))
-    return store, make_row(LADDER, store)
+    with Claim(store, LADDER.key) as claim:
+        row = make_row(LADDER, store, begun=claim.begun)
+    return store, row, claim.content["epochs"]
 
 
 def test_levels_of_a_run():
@@ -133,7 +136,8 @@ def test_levels_of_a_run():
 
 
 def test_a_row_for_each_level(ladder):
-    store, last = ladder
+    store, last, epochs = ladder
+    assert epochs == 3  # of all cycles, which status counts
     rows = store.rows("digits")
     assert set(rows) == {spec.key for spec in levels_of(LADDER)}
     counts = 19_408, 19_408 - 9_703 - 1, 19_408 - 15_525 - 1
