@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from fake_gpu import UNABLE
 from test_every_method import VARIANTS
 
 from benchmarks.tasks import TASKS
@@ -50,6 +52,8 @@ class Elsewhere(get("st3")):
 def problems(*names):
     done = subprocess.run([sys.executable, TESTS / "fake_gpu.py", *names], capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"})
+    if done.returncode == UNABLE:
+        pytest.skip(f"torch {torch.__version__} makes no tensors of a GPU that is not there")
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
