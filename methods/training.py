@@ -151,10 +151,12 @@ class Training:
 
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):
-        """Loss of a batch with these effective weights (N,), differentiable. x: input, tuple of inputs or dictionary of named ones."""
+        """Loss of a batch with these effective weights (N,), differentiable, of outputs in float32 at least. x: input, tuple of inputs or
+        dictionary of named ones."""
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)
-        return self.criterion(tree_map_only(torch.Tensor, lambda value: value.float() / temperature, output), y)
+        output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
+        return self.criterion(output, y)
 
     @torch.enable_grad()
     def gradient(self, weights, batches):

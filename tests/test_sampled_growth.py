@@ -125,6 +125,14 @@ def test_growth_is_scored_on_the_sparse_network(name):
     assert gradients[0] == near(W.flatten() * run.theta.new_tensor([1, 1, 0, 0, 1, 1]) / 3)
 
 
+@pytest.mark.parametrize("kind, computed", [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)])
+def test_scores_are_computed_as_precisely_as_the_network(kind, computed):
+    outputs = []
+    run = started(linear(W.to(kind)), "gse", 1 / 3, [], lambda output, y: outputs.append(output) or output.sum())
+    run.gradient(torch.ones_like(run.theta), [(EYE.to(kind), None)])
+    assert outputs[0].dtype == computed
+
+
 def test_literal_signs_are_told_by_the_option(monkeypatch):
     seen = []
     monkeypatch.setattr(gse, "Activity", lambda *args, literal: seen.append(literal) or SimpleNamespace(weights=list, gradient=None))
