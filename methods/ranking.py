@@ -13,8 +13,7 @@ def keep(score, k):
     """
     if not torch.is_tensor(k):
         n = score.numel()
-        if not 0 <= k <= n:
-            raise ValueError(f"cannot keep {k} of {n} weights")
+        check(k, n)
         if k == 0 or k == n:
             return torch.full_like(score, k == n, dtype=torch.bool)
         if score.device.type == "cpu" and score.dtype != torch.bfloat16:
@@ -29,11 +28,15 @@ def keep_each(score, counts, sizes):
     if known and score.device.type == "cpu":
         return torch.cat([keep(piece, k) for piece, k in zip(score.split(sizes), counts)])
     for k, n in zip(counts, sizes) if known else ():
-        if not 0 <= k <= n:
-            raise ValueError(f"cannot keep {k} of {n} weights")
+        check(k, n)
     counts = torch.tensor(counts, device=score.device) if known else torch.stack(counts)
     pieces = torch.cat([torch.full((size,), place, dtype=torch.int32, device=score.device) for place, size in enumerate(sizes)])
     return by_digits(score, counts, pieces)  # all pieces at once: a GPU is asked no more than for one
+
+
+def check(k, n):
+    if not 0 <= k <= n:
+        raise ValueError(f"cannot keep {k} of {n} weights")
 
 
 def by_partition(score, k):

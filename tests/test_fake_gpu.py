@@ -52,7 +52,7 @@ class Elsewhere(get("st3")):
 def problems(*names):
     done = subprocess.run([sys.executable, TESTS / "fake_gpu.py", *names], capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"})
-    if done.returncode == UNABLE:
+    if done.returncode == UNABLE and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12):  # which is known to be able
         pytest.skip(f"torch {torch.__version__} makes no tensors of a GPU that is not there")
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
