@@ -1,39 +1,28 @@
 """The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
-import os
 import sys
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks import cluster, leaderboard, suites
+from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.results import Store
-
-
-class Usage(ValueError):
-    """Arguments that cannot be used, in one line."""
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else message)
 
 
 def parser():
     top = Parser(prog="benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, summary, suite=True):
+    def add(name, summary, suite=True):
         sub = commands.add_parser(name, help=summary, description=summary)
         if suite:
             sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
-        sub.add_argument("--results", default="results", metavar="DIR")
-        return sub
+        return sub.common("results")
 
-    run = command("run", "one run, stored as one row", suite=False)
+    run = add("run", "one run, stored as one row", suite=False)
     run.add_argument("--task", required=True)
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
@@ -42,12 +31,11 @@ def parser():
     run.add_argument("--precision")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task")
     run.add_argument("--out", metavar="DIR", help="same as --results")
-    run.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    options = command("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
+    options = add("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
     options.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
-        sub = command(name, summary)
+        sub = add(name, summary)
         sub.add_argument("--methods", nargs="+", metavar="M")
         sub.add_argument("--sparsities", nargs="+", type=float, metavar="S")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", type=float, help=argparse.SUPPRESS)
@@ -60,21 +48,12 @@ def parser():
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
             cluster.add_arguments(sub)
-    command("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
-    command("collect", "rows to CSV")
-    leaderboard.add_arguments(command("leaderboard", "what is missing of a method is run, then all are compared"))
-    for sub in (run, *(commands.choices[name] for name in ("plan", "launch", "leaderboard"))):
-        sub.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
+    add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
+    add("collect", "rows to CSV")
+    leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
+    for sub in (run.common("device"), *(commands.choices[name] for name in ("plan", "launch", "leaderboard"))):
+        sub.common("data")
     return top
-
-
-def data_folder(args):
-    """The folder of the data sets as a Path: the one the user named, which must exist, or data."""
-    named = args.data or os.environ.get("DATA_DIR")
-    folder = Path(named or "data").expanduser()
-    if named and not folder.is_dir():
-        raise Usage(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
-    return folder
 
 
 def chosen(args):
@@ -239,18 +218,11 @@ def command_leaderboard(args):
     return leaderboard.run(args, Store(args.results), data_folder(args))
 
 
+@command
 def main(words=None):
+    args = parser().parse_args(words)
     try:
-        args = parser().parse_args(words)
-        status = globals()["command_" + args.command](args)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # who reads, `head` for example, has seen enough; nor is the rest written when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return globals()["command_" + args.command](args)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where this one ended", file=sys.stderr)
         return 130

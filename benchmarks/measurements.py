@@ -1,7 +1,14 @@
 """The tables of `results/performance/`: a new measurement replaces the rows of the same identity and leaves the others."""
 import csv
 
-from benchmarks.results import StoreError, write_table
+from benchmarks.results import Store, StoreError, write_table
+
+
+def table(results, name, columns):
+    """The path of RESULTS/performance/NAME. Raises StoreError before anything is measured that could not be stored there."""
+    path = Store(results).folder / "performance" / name
+    stored(path, columns)
+    return path
 
 
 def stored(path, columns):

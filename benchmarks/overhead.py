@@ -30,13 +30,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import data as datasets
-from benchmarks.__main__ import Parser, data_folder
+from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, stored
+from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
-from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
@@ -218,34 +217,25 @@ def arguments(words):
     parser.add_argument("--steps", type=int, default=3, help="steps of a method in a round (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=1, metavar="K", help="runs at a time (default: %(default)s)")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the recipe's")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
-    parser.add_argument("--results", default="results", metavar="DIR")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    parser.common("data", "results", "device")
     args = parser.parse_args(words)
-    for name in ("rounds", "steps", "runs"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    at_least_one(args, "rounds", "steps", "runs")
     return args
 
 
+@command
 def main(words=None):
-    """Measures, prints and stores; returns 0, or 2 with one line on stderr for bad arguments or missing data."""
-    try:
-        args = arguments(words)
-        batch = {"batch_size": str(get_task(args.task).batch_size)}  # the same for all
-        specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
-                 for method in ("dense", *(args.methods or available()))]
-        path = Store(args.results).folder / "performance" / "overhead.csv"
-        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
-        device = usable_device(args.device or default_device())
-        rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps, args.runs)
-        store(rows, path, COLUMNS, IDENTITY)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
+    args = arguments(words)
+    batch = {"batch_size": str(get_task(args.task).batch_size)}  # the same for all
+    specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
+             for method in ("dense", *(args.methods or available()))]
+    path = table(args.results, "overhead.csv", COLUMNS)
+    device = usable_device(args.device or default_device())
+    rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps, args.runs)
+    store(rows, path, COLUMNS, IDENTITY)
     report(rows)
     print(f"wrote {path}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ import statistics
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
 
-from benchmarks.__main__ import Parser
-from benchmarks.measurements import store
+from benchmarks.command import Parser, command
+from benchmarks.measurements import store, table
 from benchmarks.machine import default_device, device_name, usable_device
 
 COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
@@ -63,27 +62,23 @@ def name_of(device):
     return device_name(device).replace(" (1 thread)", "")
 
 
+@command
 def main(words=None):
     parser = Parser(prog="benchmarks.products", description=__doc__)
-    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.common("results", "device")
     parser.add_argument("--units", type=int, nargs="+", default=UNITS)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default=default_device())
-    try:
-        args = parser.parse_args(words)
-        if min(*args.units, args.threads) < 1 or args.repeats < 2:
-            raise ValueError("--units and --threads must be at least 1, --repeats at least 2")
-        torch.set_num_threads(args.threads)
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        device = usable_device(args.device)
-        lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device, report=print)]
-        store(lines, Path(args.results) / "performance" / "products.csv", COLUMNS, IDENTITY)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(f"wrote {len(lines)} lines to {Path(args.results) / 'performance' / 'products.csv'}")
-    return 0
+    args = parser.parse_args(words)
+    if min(*args.units, args.threads) < 1 or args.repeats < 2:
+        raise ValueError("--units and --threads must be at least 1, --repeats at least 2")
+    path = table(args.results, "products.csv", COLUMNS)
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    device = usable_device(args.device or default_device())
+    lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device, report=print)]
+    store(lines, path, COLUMNS, IDENTITY)
+    print(f"wrote {len(lines)} lines to {path}")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import data as datasets
-from benchmarks.__main__ import Parser, data_folder
+from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.launch import cores
-from benchmarks.measurements import store, stored
+from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
-from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
 from methods.ranking import keep
@@ -93,35 +92,27 @@ def measure_selection(folder, device, rounds):
 PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection}
 
 
+@command
 def main(words=None):
-    """Measures, prints and stores; returns 0, or 2 with one line on stderr."""
+    """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
     parser = Parser(prog="benchmarks.scaling", description="How the cost of the suite grows with cores, width and weights.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all, without cores on a GPU")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
-    parser.add_argument("--results", default="results", metavar="DIR")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    try:
-        args = parser.parse_args(words)
-        if args.rounds < 1:
-            raise ValueError(f"--rounds must be at least 1, not {args.rounds}")
-        device, folder = usable_device(args.device or default_device()), data_folder(args)
-        path = Store(args.results).folder / "performance" / "scaling.csv"
-        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
-        one_core()
-        same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
-        for part in args.parts or [part for part in PARTS if part != "cores" or device.type == "cpu"]:
-            lines = []
-            for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
-                at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-                lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
-                print(f"{part} {method} {x:g}: {value:.4g} {unit}")
-            store(lines, path, COLUMNS, IDENTITY)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    parser.common("data", "results", "device")
+    args = parser.parse_args(words)
+    at_least_one(args, "rounds")
+    device, folder = usable_device(args.device or default_device()), data_folder(args)
+    path = table(args.results, "scaling.csv", COLUMNS)
+    one_core()
+    same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
+    for part in args.parts or [part for part in PARTS if part != "cores" or device.type == "cpu"]:
+        lines = []
+        for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
+            at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
+            print(f"{part} {method} {x:g}: {value:.4g} {unit}")
+        store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")
-    return 0
 
 
 if __name__ == "__main__":

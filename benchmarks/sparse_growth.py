@@ -11,7 +11,8 @@ import contextlib
 import ctypes
 import sys
 
-from benchmarks.sparse_speed import MACHINE, MB, command, entrant, load, machine, peak_bytes, seconds, standard
+from benchmarks.command import command
+from benchmarks.sparse_speed import MACHINE, MB, entrant, load, machine, peak_bytes, run_and_store, seconds, standard
 
 WIDTHS = tuple(2 ** n for n in range(10))
 METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
@@ -63,12 +64,13 @@ def update(made):
     return made.now() - began
 
 
+@command
 def main(words=None):
     parser = standard("sparse_growth", "The cost of growing connections, against the width.", rounds=7)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--nnz", type=int, default=2 ** 13, help="active weights (default: %(default)s)")
     parser.add_argument("--rigl-width", type=float, default=16, help="RigL's largest width: it needs several dense tensors")
-    return command(parser, words, measure, "sparse_growth.csv", COLUMNS, IDENTITY)
+    run_and_store(parser, words, measure, "sparse_growth.csv", COLUMNS, IDENTITY)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import data as datasets
-from benchmarks.__main__ import Parser, data_folder
+from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, stored
+from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
-from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
 
@@ -150,33 +149,25 @@ def standard(name, description, rounds):
     parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
-    parser.add_argument("--results", default="results", metavar="DIR")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    return parser
+    return parser.common("data", "results", "device")
 
 
-def command(parser, words, measure, table, columns, identity):
-    """Measures, prints and stores each row as it comes; returns 0, or 2 with one line on stderr for bad arguments or missing data."""
-    try:
-        args = parser.parse_args(words)
-        args.widths = [int(w) if w == int(w) else w for w in args.widths or ()]
-        for name, value in vars(args).items():
-            if isinstance(value, int) and value < (name != "update_rounds"):
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {int(name != 'update_rounds')}, not {value}")
-        path = Store(args.results).folder / "performance" / table
-        stored(path, columns)  # a file that cannot be continued is refused before the measurement
-        one_core()
-        random.seed(0)
-        for line in measure(args, usable_device(args.device or default_device())):
-            store([line], path, columns, identity)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def run_and_store(parser, words, measure, name, columns, identity):
+    """Measures, prints and stores each row as it comes. Raises ValueError for bad arguments or missing data."""
+    args = parser.parse_args(words)
+    args.widths = [int(w) if w == int(w) else w for w in args.widths or ()]
+    for option, value in vars(args).items():
+        if isinstance(value, int) and value < (option != "update_rounds"):
+            raise ValueError(f"--{option.replace('_', '-')} must be at least {int(option != 'update_rounds')}, not {value}")
+    path = table(args.results, name, columns)
+    one_core()
+    random.seed(0)
+    for line in measure(args, usable_device(args.device or default_device())):
+        store([line], path, columns, identity)
     print(f"wrote {path}")
-    return 0
 
 
+@command
 def main(words=None):
     parser = standard("sparse_speed", "A training step and its memory, sparse storage against masked.", rounds=9)
     parser.add_argument("--tasks", nargs="+", metavar="T", default=list(WIDTHS))
@@ -185,7 +176,7 @@ def main(words=None):
     parser.add_argument("--method", default="gse_uniform")
     parser.add_argument("--steps", type=int, default=2, help="ordinary steps of a storage in a round (default: %(default)s)")
     parser.add_argument("--update-rounds", type=int, default=3, help="rounds with an update of the connections; 0 for none")
-    return command(parser, words, measure, "sparse_speed.csv", COLUMNS, IDENTITY)
+    run_and_store(parser, words, measure, "sparse_speed.csv", COLUMNS, IDENTITY)
 
 
 if __name__ == "__main__":

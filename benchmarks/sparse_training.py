@@ -10,11 +10,11 @@ import sys
 import tempfile
 from itertools import product
 
-from benchmarks.__main__ import data_folder
+from benchmarks.command import command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.run import run
-from benchmarks.sparse_speed import MACHINE, STORAGES, command, machine, standard
+from benchmarks.sparse_speed import MACHINE, STORAGES, machine, run_and_store, standard
 from benchmarks.tasks import canonical
 
 COLUMNS = "task width method sparsity storage seed epochs top1 seconds step_ms peak_memory_mb nnz prunable".split() + MACHINE
@@ -36,6 +36,7 @@ def measure(args, device):
         yield line
 
 
+@command
 def main(words=None):
     parser = standard("sparse_training", "Whole trainings, sparse storage against masked.", rounds=1)
     parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"])
@@ -44,7 +45,7 @@ def main(words=None):
     parser.add_argument("--method", default="gse_uniform")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
-    return command(parser, words, measure, "sparse_training.csv", COLUMNS, IDENTITY)
+    run_and_store(parser, words, measure, "sparse_training.csv", COLUMNS, IDENTITY)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import torch
 
 from benchmarks import jobs
 from benchmarks import data as datasets
-from benchmarks.__main__ import Parser, chosen, data_folder, parser
+from benchmarks.__main__ import chosen, parser
+from benchmarks.command import Parser, command, data_folder
 from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
@@ -111,23 +112,19 @@ def measure(folder):
         subprocess.run([sys.executable, "-m", "benchmarks", "cancel", *words, "--running"], check=True)
 
 
+@command
 def main(words=None):
     options = Parser(prog="benchmarks.store_speed", description=__doc__.partition("\n")[0])
-    options.add_argument("--results", default="results", metavar="DIR")
+    options.common("results")
     options.add_argument("--data", metavar="DIR", help="folder of the data sets; what is not there is left out")
-    try:
-        args = options.parse_args(words)
-        lines = []
-        for line in measure(data_folder(args)):
-            line |= dict(load=round(os.getloadavg()[0], 1), cores=cores())
-            lines.append({**dict.fromkeys(COLUMNS), **line, "device": device_name(torch.device("cpu"))})
-            print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                            for name, value in line.items()), flush=True)
-        write_table(Store(args.results).folder / "performance" / "store.csv", COLUMNS, lines)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    args = options.parse_args(words)
+    path, lines = Store(args.results).folder / "performance" / "store.csv", []
+    for line in measure(data_folder(args)):
+        line |= dict(load=round(os.getloadavg()[0], 1), cores=cores())
+        lines.append({**dict.fromkeys(COLUMNS), **line, "device": device_name(torch.device("cpu"))})
+        print(", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                        for name, value in line.items()), flush=True)
+    write_table(path, COLUMNS, lines)
 
 
 if __name__ == "__main__":

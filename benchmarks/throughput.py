@@ -28,13 +28,12 @@ from torchvision import transforms
 
 from benchmarks import data as datasets
 from benchmarks import models
-from benchmarks.__main__ import Parser, data_folder
+from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, recorder
 from benchmarks.data import NORMALISATION
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, stored
+from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
-from benchmarks.results import Store
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
@@ -147,8 +146,9 @@ def measure(loops, device, rounds, steps):
     return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name][1:]) for name, loop in loops.items()}, peaks
 
 
+@command
 def main(words=None):
-    """Measures, prints and stores RESULTS/performance/throughput.csv; returns 0, or 2 with one line on stderr."""
+    """Measures, prints and stores RESULTS/performance/throughput.csv. Raises ValueError for bad arguments or missing data."""
     parser = Parser(prog="benchmarks.throughput", description="Images per second: the suite's loop against a plain PyTorch loop.")
     parser.add_argument("--task", default="cifar10-resnet20")
     parser.add_argument("--method", default="st3", help="of the suite's loop (default: %(default)s)")
@@ -158,32 +158,23 @@ def main(words=None):
     parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
     parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
-    parser.add_argument("--results", default="results", metavar="DIR")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    try:
-        args = parser.parse_args(words)
-        for name in ("rounds", "steps"):
-            if getattr(args, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
-        device, folder = usable_device(args.device or default_device()), data_folder(args)
-        path = Store(args.results).folder / "performance" / "throughput.csv"
-        stored(path, COLUMNS)  # a file that cannot be continued is refused before the measurement
-        if not args.task.startswith("cifar"):
-            raise ValueError("the plain loop is one for the tasks of CIFAR")
-        if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
-        datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
-        specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
-        loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
-        for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
-            for precision, spec in specs.items():
-                loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)
-        rates, peaks = measure(loops, device, args.rounds, args.steps)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    parser.common("data", "results", "device")
+    args = parser.parse_args(words)
+    at_least_one(args, "rounds", "steps")
+    device, folder = usable_device(args.device or default_device()), data_folder(args)
+    path = table(args.results, "throughput.csv", COLUMNS)
+    if not args.task.startswith("cifar"):
+        raise ValueError("the plain loop is one for the tasks of CIFAR")
+    if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
+    datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
+    specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
+    loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
+    for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
+        for precision, spec in specs.items():
+            loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)
+    rates, peaks = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():
         low, ratio, high = np.percentile(rate / plain, (25, 50, 75))
@@ -197,7 +188,6 @@ def main(words=None):
               "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))
     store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ Needs no run: layer costs (`benchmarks.cost`) times Erdos-Renyi-kernel densities
 of the paper: an update of the mask every 100 steps, γ = 1. Writes RESULTS/performance/training_flops.csv.
 """
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks import models
-from benchmarks.__main__ import Parser
+from benchmarks.command import Parser, command
 from benchmarks.cost import layer_macs, sparse_macs
-from benchmarks.results import write_table
+from benchmarks.results import Store, write_table
 from methods import get
 from methods.allocation import RAW_DENSITY, scale_densities
 from methods.layout import Layout
@@ -38,20 +37,16 @@ def lines(densities=DENSITIES, interval=100, gamma=1.0, allocation="erk"):
     return found
 
 
+@command
 def main(words=None):
     parser = Parser(prog="benchmarks.training_flops", description=__doc__)
-    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.common("results")
     parser.add_argument("--interval", type=int, default=100)
     parser.add_argument("--gamma", type=float, default=1.0)
-    try:
-        args = parser.parse_args(words)
-        path = Path(args.results) / "performance" / "training_flops.csv"
-        write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(words)
+    path = Store(args.results).folder / "performance" / "training_flops.csv"
+    write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
     print(f"wrote {path}")
-    return 0
 
 
 if __name__ == "__main__":

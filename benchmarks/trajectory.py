@@ -5,13 +5,12 @@ same weight in both: the one that switches most often in the second half of the 
 operators are the methods' own `forward` on evenly spaced weights. Writes RESULTS/SUITE/trajectory.csv.
 """
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks import data as datasets
-from benchmarks.__main__ import Parser, data_folder
-from benchmarks.results import write_table
+from benchmarks.command import Parser, command, data_folder
+from benchmarks.results import Store, write_table
 from benchmarks.machine import code_version, default_device, numerics, one_core
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec
@@ -61,25 +60,20 @@ def measure(task, sparsity, seed, epochs, folder):
     return lines
 
 
+@command
 def main(words=None):
     parser = Parser(prog="benchmarks.trajectory", description=__doc__)
     parser.add_argument("--task", default="digits")
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--results", default="results", metavar="DIR")
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)")
-    try:
-        args = parser.parse_args(words)
-        one_core()
-        lines = measure(args.task, args.sparsity, args.seed, args.epochs, data_folder(args))
-        path = Path(args.results) / suite_of(args.task) / "trajectory.csv"
-        write_table(path, COLUMNS, lines)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    parser.common("results", "data")
+    args = parser.parse_args(words)
+    path = Store(args.results).folder / suite_of(args.task) / "trajectory.csv"  # what cannot be stored is refused before it is made
+    one_core()
+    lines = measure(args.task, args.sparsity, args.seed, args.epochs, data_folder(args))
+    write_table(path, COLUMNS, lines)
     print(f"{len(lines)} lines in {path}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""What the commands share: their parser, the options that many take, and how they end. Needs the standard library alone."""
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+OPTIONS = {
+    "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
+    "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
+    "device": dict(help="cpu, cuda, cuda:1 (default: cuda where there is one)"),
+}
+
+
+class Usage(ValueError):
+    """Arguments that cannot be used, in one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises Usage where argparse would print its usage and end the process."""
+
+    def error(self, message):
+        raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else message)
+
+    def common(self, *names):
+        """Adds the OPTIONS of these names."""
+        for name in names:
+            self.add_argument(f"--{name}", **OPTIONS[name])
+        return self
+
+
+def data_folder(args):
+    """The folder of the data sets as a Path: the one the user named, which must exist, or data."""
+    named = args.data or os.environ.get("DATA_DIR")
+    folder = Path(named or "data").expanduser()
+    if named and not folder.is_dir():
+        raise Usage(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
+    return folder
+
+
+def at_least_one(args, *names):
+    """Raises Usage where one of these arguments is less."""
+    for name in names:
+        if getattr(args, name) < 1:
+            raise Usage(f"--{name} must be at least 1, not {getattr(args, name)}")
+
+
+def command(main):
+    """`main(words=None)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
+    on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more, 1."""
+    @functools.wraps(main)
+    def ended(words=None):
+        try:
+            status = main(words) or 0
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # who reads, `head` for example, has seen enough; nor is the rest written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+    return ended

@@ -1,0 +1,53 @@
+"""How commands end: what is refused is one line and status 2, before anything is measured."""
+import importlib
+
+import pytest
+
+from benchmarks.command import command
+
+MEASUREMENTS = ("overhead", "throughput", "scaling", "products", "trajectory", "training_flops", "store_speed", "sparse_speed", "sparse_growth",
+                "sparse_training")
+MEASURED_BY = {"training_flops": "lines", "scaling": "PARTS", "sparse_speed": "measure"}
+
+
+@pytest.fixture(params=MEASUREMENTS)
+def script(request, monkeypatch):
+    """A measurement's module, in which measuring is an error."""
+    module = importlib.import_module(f"benchmarks.{request.param}")
+    monkeypatch.setattr(module, MEASURED_BY.get(request.param, "measure"), None)
+    return module
+
+
+@pytest.mark.parametrize("words, said", [(["--results", "taken"], "taken"), (["--nope"], "--nope")])
+def test_a_measurement_refuses_in_one_line_before_it_begins(script, words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    assert script.main(words) == 2
+    out, line = capsys.readouterr()
+    assert line.startswith("error: ") and said in line and line.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize("name", [name for name in MEASUREMENTS if name not in ("trajectory", "training_flops", "store_speed")])
+def test_a_table_with_other_columns_is_refused_and_stays(name, tmp_path, monkeypatch, capsys):
+    module, table = importlib.import_module(f"benchmarks.{name}"), tmp_path / "performance" / f"{name}.csv"
+    monkeypatch.setattr(module, MEASURED_BY.get(name, "measure"), None if name != "scaling" else {"width": None})
+    table.parent.mkdir()
+    table.write_text("another,header\n1,2\n")
+    assert module.main(["--results", str(tmp_path)]) == 2
+    assert "other columns" in capsys.readouterr().err and table.read_text() == "another,header\n1,2\n"
+
+
+def test_how_a_command_ends(capsys):
+    def ending(error):
+        def main(words=None):
+            """What it does."""
+            if error:
+                raise error
+            return words
+        return command(main)
+
+    assert ending(None)() == 0 and ending(None)(1) == 1 and ending(None).__doc__ == "What it does."
+    assert ending(ValueError("two\nlines"))() == 2 and capsys.readouterr().err == "error: two lines\n"
+    assert ending(KeyboardInterrupt())() == 130 and capsys.readouterr().err == "stopped\n"
+    with pytest.raises(OSError):  # an error of the program keeps its traceback
+        ending(OSError())()
