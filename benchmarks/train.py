@@ -276,6 +276,8 @@ class Trainer:
         cost = method.training_cost(sparse, 1.0)
         if type(method).training_cost is Sparsifier.training_cost and method.gradient == "masked":  # which knows of none
             cost += self.training.dense_steps / max(steps, 1) * (1.0 - sparse)
+        if type(method).training_cost is Sparsifier.training_cost:  # nor of batches that are scored while it trains
+            cost *= 1 + self.training.scored / max(steps, 1)
         return self.progress.done / self.task.epochs * cost / 3
 
     def state_dict(self):

@@ -42,6 +42,7 @@ class Static(Sparsifier):
         density = [k / n for k, n in zip(self.counts, self.layout.sizes)]
         return score < self.layout.spread_layers(density, like=score)
 
+    @torch.no_grad()
     def initialise(self, run):
         """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""
         bounds = (3 / self.layout.filters(self.mask.to(run.theta.dtype), "sum").clamp_min(1)).sqrt()

@@ -32,7 +32,8 @@ class Training:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
-        self.started, self.reads, self.dense_steps = False, False, 0  # dense_steps: those in which the method read a dense gradient
+        # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
+        self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
         self.snapshots = {}
         self.updating = False
         if isinstance(optimizer, torch.optim.Optimizer):
@@ -136,12 +137,15 @@ class Training:
 
     @property
     def momentum(self):
-        """The optimiser's running mean of theta's gradients (N,), after its first step. Raises ValueError if it keeps none."""
+        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam what it divides this by is in it.
+
+        Raises ValueError if it keeps none.
+        """
         state = self.optimizer.state.get(self.theta, {})
         found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
         if not found:
             raise ValueError(f"{self.method.name} reads the optimiser's momentum: give it an optimiser that has one")
-        return found[0]
+        return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
 
     def batches(self, n=None):
         """`n` training batches (x, y), by default as many as scoring takes. Raises ValueError if the training was given none."""
@@ -161,6 +165,7 @@ class Training:
     @torch.enable_grad()
     def gradient(self, weights, batches):
         """Sum over the batches of the gradient (N,) at these effective weights."""
+        self.scored += len(batches) * (self.step + self.cycle > 0)
         weights = weights.detach().requires_grad_()
         return joined(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
 
@@ -198,12 +203,13 @@ class Training:
 
     def state_dict(self):
         """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
-        return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps}
+        return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps,
+                "scored": self.scored}
 
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.started, self.dense_steps = True, state.get("dense_steps", 0)  # a state of older code has none
+        self.started, self.dense_steps, self.scored = True, state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
 
 
 def processes():

@@ -86,6 +86,21 @@ def test_snfs_momentum_of_inactive_weights_accumulates_and_the_last_epoch_is_fix
     assert torch.equal(masks[4], masks[5]) and torch.equal(masks[1], masks[2])
 
 
+def test_snfs_shares_out_by_what_adam_steps_by():
+    """Not by its running mean, with which the layer of a hundred times larger gradients would take all."""
+    model, seen = SparseModel(nn.Sequential(linear(W), linear(of([[0.9, -0.6], [0.3, 0.8]]))), "snfs", 0.3), []
+    run = Training(model, torch.optim.Adam(model.parameters(), lr=1e-3), 4, 1)
+    run.start()
+    model.theta.grad = torch.cat([torch.full((6,), 100.0), torch.ones(4)]).double()
+    run.method.mask.fill_(True)
+    run.update()
+    assert run.momentum == near([10 ** 0.5] * 10, 5)  # without the correction of its first steps, as in the released code
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snfs, "share_out", lambda total, shares, room: seen.extend(shares) or share_out(total, shares, room))
+        run.method.update(run, 0.5)
+    assert seen == near([0.5, 0.5], 6)
+
+
 def test_snfs_needs_momentum():
     model = SparseModel(linear(W), "snfs", 0.5)
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, 1)
@@ -175,6 +190,15 @@ GRADIENT = of([[0.1, 2, 0.2, 0.3], [0.1, 0.1, 0.05, 0.1], [0.3, 0.1, 1.5, 0.2]])
 def test_srigl_update(ablate, expected):
     method = training("srigl", 0.5, weight=SIZE).method
     assert method.renewed(SIZE.abs(), GRADIENT, SIZE != 0, 6, 1 / 3, ablate).int().tolist() == expected
+
+
+def test_srigl_ablates_by_the_fan_in_without_ablation():
+    """Else each neuron that goes raises what the others need, until next to none are left."""
+    size = torch.zeros(8, 20, dtype=torch.float64)
+    size[:4, :10] = 1 + torch.arange(40, dtype=torch.float64).flip(0).view(4, 10)  # half of the neurons have gone: 10 inputs instead of 5
+    method = training("srigl", 0.75, weight=size, gamma=0.9).method
+    after = method.renewed(size, size, size > 0, 40, 0.1, True)  # the fourth has 6 salient inputs left
+    assert after.sum(1).tolist() == [10] * 4 + [0] * 4
 
 
 @pytest.mark.parametrize("skip, spared", [((), [False, True]), (("1",), [False])])

@@ -223,6 +223,21 @@ def test_cycles_of_a_scored_mask(graph):
     assert torch.equal(*masks) and int(masks[0].sum()) == 40
 
 
+@pytest.mark.parametrize("graph", ["random", "snip", "synflow"])
+def test_cycles_begin_by_the_active_inputs_where_asked(graph):
+    model = SparseModel(nn.Linear(100, 50), "cyclic_static", 0.9, graph=graph, init="sparse")
+    x, y = torch.randn(8, 100), torch.randint(50, (8,))
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 2, 1, batches=lambda n: [(x, y)] * n).start()
+    inputs = model.method.mask.view(50, 100).sum(1)
+    largest = model.theta.view(50, 100).abs().max(1).values
+    assert ((largest <= (3 / inputs.clamp_min(1)).sqrt()) & ((inputs == 0) | (largest > 0))).all() and largest.max() > 0.3
+
+
+@pytest.mark.parametrize("graph, exact", [("random", False), ("snip", True)])
+def test_what_chance_leaves_is_exact_for_a_scored_mask(graph, exact):
+    assert SparseModel(nn.Linear(6, 20), "cyclic_static", 0.8, graph=graph, sampler="bernoulli").method.exact == exact
+
+
 def test_cycles_of_a_scored_mask_do_not_depend_on_the_allocation():
     # of er_gse's counts 16.9 (.02 · 10,000 + .51 · 200), the 200 weights of the second layer can take no more than 200
     budgets = [SparseModel(nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 2)), "cyclic_static", 0.5, allocation="er_gse",

@@ -80,6 +80,12 @@ def test_dpf_at_every_step_is_ste_hard():
     assert same == [True] * 6 + [False] * 2  # frozen after three quarters
 
 
+@pytest.mark.parametrize("name, option", [("dpf", "ft_epochs"), ("dpf", "rewind_finetune"), ("cht", "temper"), ("fisher_diag", "ramp_granularity")])
+def test_an_option_that_does_nothing_here_is_refused(name, option):
+    with pytest.raises(ValueError, match=f"{option}.* is no option of {name}|option of {name}"):
+        training(name, 0.5, **{option: 1})
+
+
 def test_dpf_leaves_its_mask_between_updates():
     run = training("dpf", 0.5, epochs=32, steps_per_epoch=1, every=2, **AT_ONCE)
     step(run, torch.tensor([[0.0, 0, -20], [0, 0, 0]], dtype=torch.float64))

@@ -83,6 +83,23 @@ def test_cht_updates_keep_the_count_and_grow_at_zero(name, options):
     assert changes == 7 if name == "chts" else changes  # an update every second step of the first 15
 
 
+@pytest.mark.parametrize("name", ["cht", "chts"])
+def test_cht_keeps_the_weight_of_what_grows_again_at_once(name):
+    run = training(name, 0.5, weight=of([[1, 2, 3], [4, 5, 6]]), interval=2)
+    run.method.set_mask(of([[1, 1, 0], [1, 0, 0]]).bool().flatten())
+    with torch.no_grad():
+        run.theta.copy_(of([[1, 2, 0], [4, 0, 0]]).flatten())
+    step(run, of([[1, 1, 1], [1, 1, 1]]))
+    weight, momentum = run.theta.clone(), run.momentum.clone()
+    run.method.grown = lambda mask, count, draw: of([[1, 0, 0], [0, 0, 1]]).bool() & ~mask  # the first again, and a new one
+    run.method.dropped_to = lambda *_: of([[0, 1, 0], [0, 0, 0]]).bool()
+    backward(run, of([[1, 1, 1], [1, 1, 1]]))
+    assert run.step == 1 and run.method.before_step(run) is True
+    assert run.method.mask.view(2, 3).int().tolist() == [[1, 1, 0], [0, 0, 1]]
+    stays = of([[1, 1, 0], [0, 0, 0]]).flatten()
+    assert torch.equal(run.theta, weight * stays) and torch.equal(run.momentum, momentum * stays) and momentum[0] != 0
+
+
 def test_cht_stops_a_layer_early():
     run = training("cht", 0.5, weight=torch.randn(6, 6, dtype=torch.float64), interval=1, early_stop=0.0, epochs=40)
     for _ in range(20):
@@ -101,14 +118,15 @@ FIRST, SECOND = of([[5, -4, 0], [0.1, 0, 0], [0, 3, -2]]), of([[-5, 4, 0.1], [3,
 @pytest.mark.parametrize("chains, first, second", [(True, [[1, 1, 0], [0, 0, 0], [0, 0, 0]], [[1, 0, 0], [1, 0, 0]]),
                                                    (False, [[1, 1, 0], [0, 0, 0], [0, 1, 1]], [[1, 1, 0], [1, 1, 0]])])
 def test_cht_removes_what_leads_nowhere(name, chains, first, second):
-    run = two_layers(name, 1 / 3, FIRST, SECOND, chains=chains, temper=400.0)
+    run = two_layers(name, 1 / 3, FIRST, SECOND, chains=chains, **{"temper": 400.0} if name == "chts" else {})
     run.step = 3  # where so sharp a draw is the order of the weights
     run.method.set_mask(torch.cat([FIRST.flatten(), SECOND.flatten()]) != 0)
     with torch.no_grad():
         run.theta.copy_(torch.cat([FIRST.flatten(), SECOND.flatten()]))
+    grown, survivors = run.method.grown, []
+    run.method.grown = lambda mask, *more: survivors.append(mask.int().tolist()) or grown(mask, *more)
     run.method.update(run, 0.2)
-    survivors = (run.theta != 0).int()  # what grows is zero at first
-    assert survivors[:9].view(3, 3).tolist() == first and survivors[9:].view(2, 3).tolist() == second
+    assert survivors == [first, second]
     assert run.model.layer_nnz().tolist() == [5, 5]  # as many grow as were dropped and removed
 
 

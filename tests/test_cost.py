@@ -110,6 +110,22 @@ class Reads(Quiet):
 '''
 
 
+@pytest.mark.parametrize("every, scored", [(1, 2), (2, 1)])  # the ramp ends after half of the epochs
+def test_batches_that_are_scored_in_training_are_counted(every, scored):
+    task, options = settle(Spec("digits", "fisher_diag", 0.9, 0, epochs=4, options={"every": every, "gradients": 7}))
+    trainer = Trainer(task, "fisher_diag", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
+    macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
+    with_scores, trainer.training.scored = trainer.training_cost(macs), 0
+    steps = 4 * trainer.training.steps_per_epoch
+    assert with_scores / trainer.training_cost(macs) == pytest.approx(1 + 7 * scored / steps)
+
+
+def test_scores_before_the_first_step_are_not_counted():
+    task, options = settle(Spec("digits", "snip", 0.9, 0, epochs=1))
+    trainer = Trainer(task, "snip", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
+    assert trainer.training.scored == 0
+
+
 def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(READS)

@@ -18,13 +18,14 @@ class CHTs(DynamicSparse):
     The released code has linear layers; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop left
     without any input or any output are removed too ("chain removal") and as many more grow, where it is known which layer feeds which:
     between linear layers that follow each other in an nn.Sequential. Elsewhere a network does not tell, and nothing is removed.
+    A connection that is dropped and grows again in the same update keeps its weight (released code).
     """
 
     name = "chts"
     soft = True
     scope, score_batches = "layer", "train_batch"
     score = option("ch2", "ch3", help="what counts a path: shared neighbours over external ones, or one over these")
-    drop_schedule = option("constant", "cosine", help="of the share that is replaced")
+    drop_schedule = option("constant", "cosine", help="of the share that is replaced; the released commands have the cosine")
     importance = option("magnitude", "relative", help="of a weight: |w|, or |w| relative to its row and its column")
     temper = option(3.0, help="power of the importance in the draw at `update_end`, from 1")
     early_stop = option(1.0, most=1, help="a layer is fixed once more than this share of what it dropped grows again; 1: never")
@@ -55,9 +56,7 @@ class CHTs(DynamicSparse):
             count = active[i] - int(survivors[i].sum())
             new[i] = survivors[i] | self.grown(survivors[i], count, grows[i])
             self.stopped[i] = int((new[i] & masks[i] & ~survivors[i]).sum()) > self.early_stop * count
-        dropped = ~torch.cat([mask.flatten() for mask in survivors])
         self.set_mask(torch.cat([mask.flatten() for mask in new]))
-        run.clear(dropped)
 
     def dropped_to(self, size, mask, kept, power, draw):
         """Mask of the `kept` connections that stay. All (outputs, inputs)."""
@@ -97,6 +96,7 @@ class CHT(CHTs):
 
     name = "cht"
     soft = False
+    temper = 1.0  # nothing is drawn
 
 
 def chained(model):

@@ -36,6 +36,10 @@ class CyclicStatic(Static):
     split = option(*SPLITS, help="how the epochs of all cycles are split over them")
     graph = option("random", "snip", "synflow", help="the mask: random with the counts of `allocation`, or by that score")
 
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        self.exact = self.exact or self.graph != "random"
+
     def graph_sparsity(self):
         """Sparsity of the mask before training."""
         return self.sparsity
@@ -56,6 +60,8 @@ class CyclicStatic(Static):
         else:
             scored = {"snip": SNIP, "synflow": SynFlow}[self.graph](self.layout, self.graph_sparsity()).to(run.theta.device)
             self.set_mask(scored.choose(run))
+            if self.init == "sparse":
+                self.initialise(run)
             run.clear(~self.mask)
 
 

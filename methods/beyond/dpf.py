@@ -8,6 +8,7 @@ class DPF(STEHard):
 
     name = "dpf"
     original = {"cifar": dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(150 / 300, 225 / 300))}
+    ft_epochs, rewind_finetune = 0, False  # ST-3's fine-tuning begins with a new mask
     every = option(16, least=1, help="steps between two masks")
     threshold = option("topk_exact", "literal", help="how many weights a sparsity keeps; literal: those above the sorted |w| at int(N s)")
     ramp_start = option(0.0, most=1)
@@ -16,7 +17,7 @@ class DPF(STEHard):
     def after_step(self, run):
         done, end = run.step + 1, max(int(self.ramp_end * run.total_steps + 1e-9), 1)
         last = end - end % self.every or end
-        if not run.cycle and (done == last or (done % self.every == 0 and done < last)):
+        if done == last or (done % self.every == 0 and done < last):
             self.refresh(run.theta, self.sparsity if done == last else self.scheduled(run, run.step))
 
     def kept(self, sparsity):

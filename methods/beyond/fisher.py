@@ -10,6 +10,7 @@ class FisherDiag(AfterDense):
 
     name = "fisher_diag"
     threshold = option("topk_exact", "quantile_lerp", "kth_value", help="how many weights a sparsity keeps")
+    ramp_granularity = "step"  # of the few steps at which it prunes
     every = option(1, least=1, help="epochs between two prunings")
     first = option(0.05, most=1, help="sparsity of the first pruning")
     gradients = option(10, least=1, help="mini-batch gradients that F is the mean square of")

@@ -17,7 +17,7 @@ class SRigL(DynamicSparse):
     original = {"cifar": dict(epochs=250, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine_step", gamma=0.3, interval=100,
                               init="sparse")}
     scope, score_batches, sampler = "layer", "train_batch", "exact"
-    gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in is ablated")
+    gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in is ablated, that without ablation (released code)")
     ablation = option(True, help="false: constant fan-in alone")
     cut = option("magnitude", "literal", help="which of too many kept inputs stay: the largest, or the first (released code)")
     training_cost = RigL.training_cost
@@ -64,7 +64,7 @@ class SRigL(DynamicSparse):
         score = size.masked_fill(~mask, -1)
         kept = keep(score.flatten(), active - pruned).view_as(mask)
         salient = (kept | keep(gradient.flatten(), pruned).view_as(mask)).sum(1)
-        least = max(1, int(self.gamma * int(mask.sum(1).max())))
+        least = max(1, int(self.gamma * (count // mask.shape[0])))
         needed = -(-count // fan_in)  # neurons without which the others could not hold the budget
         alive = keep(salient, min(max(int((salient >= least).sum()), needed), count)) if ablate else salient >= 0
         alive = keep(salient, count) if int(alive.sum()) > count else alive
