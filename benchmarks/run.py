@@ -61,9 +61,7 @@ def _steps(spec, store, folder, device, stop, alone, begun):
     one_core()
     task, options = settle(spec)
     numerics(task.precision, device)
-    data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
     record = capture.recorder(task, device)
-    reset_peak_memory(device)
     levels = levels_of(spec)
 
     def finish(level, curves, status="ok", error=""):
@@ -98,6 +96,8 @@ def _steps(spec, store, folder, device, stop, alone, begun):
             finish(levels[cycle], curves_of(cycles[cycle]))
 
     try:
+        data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
+        reset_peak_memory(device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
                            store.checkpoint(spec.key))
     except ValueError:  # nonsense is refused, not stored

@@ -141,8 +141,10 @@ class Job:
                         row = lane.row
                     except StoreError:
                         raise
-                    except torch.OutOfMemoryError:
-                        return CROWDED
+                    except torch.OutOfMemoryError as error:
+                        if not alone:
+                            return CROWDED
+                        row = store_failure(spec, error, store, keep=True)  # there is nothing more to wait for
                     except ValueError as error:  # cannot be started at all, or its device cannot be opened
                         row = store_failure(spec, error, store, keep=True)
                 if row["status"] == "ok":

@@ -76,6 +76,23 @@ class Deadly(get("static")):
             os.kill(os.getpid(), 9)
 '''
 
+FULL = '''
+import torch
+from benchmarks import run as runner
+from methods import get
+
+
+def resident(*which):
+    raise torch.OutOfMemoryError("no room on purpose")
+
+
+runner.resident = resident
+
+
+class Full(get("static")):
+    pass
+'''
+
 
 @pytest.fixture
 def packed(tmp_path, monkeypatch):
@@ -87,7 +104,11 @@ def packed(tmp_path, monkeypatch):
 
     def launch(*specs, jobs=3):
         store, lines = Store("results"), []
-        launcher.launch(specs, store, "data", jobs=jobs, report=lines.append)
+
+        def report(line):
+            lines.append(line)
+            assert len(lines) < 20, lines  # a launch that tries the same for ever
+        launcher.launch(specs, store, "data", jobs=jobs, report=report)
         return store, "\n".join(lines)
     return launch
 
@@ -117,6 +138,16 @@ def test_a_run_without_memory_is_made_alone(packed):
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok"] * 3
     assert "no memory for digits mine.py:Large" in said and "2 at a time from now on" in said
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_without_memory_for_the_data_set_a_run_fails(packed, monkeypatch, jobs):
+    monkeypatch.setattr(runner, "resident", runner.resident)  # which the method's file changes wherever it is loaded
+    Path("full.py").write_text(FULL)
+    store, said = packed(spec("full.py:Full"), jobs=jobs)
+    row, = store.rows("digits").values()
+    assert (row["status"], row["error"]) == ("failed", "OutOfMemoryError: no room on purpose")
+    assert ("this one alone" in said) == (jobs > 1)
 
 
 def test_a_run_without_memory_leaves_nothing_in_its_process(packed):
