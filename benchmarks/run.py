@@ -132,16 +132,16 @@ def lost(device):
 
 
 def unmade(spec, store):
-    """The lower levels of a run of several that have no row."""
+    """The lower levels of a run of several that have no row, or that of a try which failed: it says nothing of this one."""
     lower = levels_of(spec)[:-1]
     rows = store.rows(suite_of(spec.task)) if lower else ()
-    return [level for level in lower if level.key not in rows]
+    return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
 def store_failure(spec, problem, store, keep=False):
     """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
-    So do its lower levels that have none. keep: a checkpoint stays for `--retry-failed`.
+    So do its lower levels that are `unmade`. keep: a checkpoint stays for `--retry-failed`.
     """
     if isinstance(problem, Exception):
         traceback.print_exception(problem)

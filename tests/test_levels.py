@@ -12,6 +12,7 @@ from benchmarks.launch import uncovered
 from benchmarks.models import build
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
+from benchmarks.run import store_failure
 from benchmarks.tasks import levels_of
 from methods import SparseModel, Training, get
 from methods.base import Cycle
@@ -167,11 +168,7 @@ def test_the_curves_of_a_level_are_its_own(tmp_path, options):
         assert [float(line["sparsity"]) for line in curve] == pytest.approx([level.sparsity] * len(curve), abs=1e-4)
 
 
-@pytest.mark.parametrize("status, error", [("diverged", "FloatingPointError"), ("failed", "KeyError")])
-def test_levels_that_are_not_reached_have_rows_too(status, error, tmp_path, monkeypatch):
-    """The first level is there, the others end as the run does; a row that another run has made stays."""
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(f"""
+FALLS = """
 from methods import get
 
 
@@ -180,7 +177,14 @@ class Falls(get("lrr")):
         super().after_step(run)
         if run.cycle:
             raise {error}("the loss is nan")
-""")
+"""
+
+
+@pytest.mark.parametrize("status, error", [("diverged", "FloatingPointError"), ("failed", "KeyError")])
+def test_levels_that_are_not_reached_have_rows_too(status, error, tmp_path, monkeypatch):
+    """The first level is there, the others end as the run does; a row that another run has made stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(FALLS.format(error=error))
     spec, store = Spec("digits", "mine.py:Falls", 0.8, 0, epochs=1), Store("results")
     levels = levels_of(spec)
     store.write({**make_row(Spec("digits", "st3", 0.5, 0, epochs=1), store), "key": levels[1].key})
@@ -191,6 +195,20 @@ class Falls(get("lrr")):
         file.unlink()
     make_row(spec, store)
     assert [store.rows("digits")[level.key]["status"] for level in levels] == ["ok", status, status]
+
+
+def test_levels_that_failed_in_an_earlier_try_end_as_this_one_does(tmp_path, monkeypatch):
+    """A diverged seed counts as chance, a failed one not at all."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(FALLS.format(error="FloatingPointError"))
+    spec, store = Spec("digits", "mine.py:Falls", 0.95, 0, epochs=1), Store("results")
+    store_failure(spec, "its process died", store)
+    levels = levels_of(spec)
+    assert [store.row(level.key)["status"] for level in levels] == ["failed"] * 5
+    make_row(spec, store)
+    assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 4
+    store_failure(spec, "its process died", store)
+    assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 3 + ["failed"]
 
 
 def test_covered_specs_are_not_run():
