@@ -154,14 +154,20 @@ class Store:
         return rows
 
     def rows(self, suite):
-        """{key: row} of every finished run of a suite, collected or not. What is in `runs/` is newer and counts."""
+        """{key: row} of every finished run of a suite, collected or not. Of two of a key the one that ended later counts."""
         rows = {row["key"]: row for row in self.read(suite)}
-        rows.update({r["runs"][0]["key"]: r["runs"][0] for r in self._records(only_row=True) if r["runs"][0]["suite"] == suite})
-        return rows
+        return rows | {record["runs"][0]["key"]: record["runs"][0] for record in self._newer(suite, rows, only_row=True)}
+
+    def _newer(self, suite, rows, only_row=False):
+        """The records of a suite in `runs/` but those older than the collected `rows`, which were made elsewhere since, say. {key: row}"""
+        for record in self._records(only_row):
+            row, = record["runs"]
+            if row["suite"] == suite and str(row["finished_at"]) >= str(rows.get(row["key"], row)["finished_at"]):
+                yield record
 
     def collect(self, suite):
         """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
-        records = [record for record in self._records() if record["runs"][0]["suite"] == suite]
+        records = list(self._newer(suite, {row["key"]: row for row in self.read(suite)}))
         fresh = {record["runs"][0]["key"] for record in records}
         folder = self.folder / suite
         total = 0
@@ -174,8 +180,9 @@ class Store:
                 total = len(rows)
             else:
                 rows.sort(key=lambda r: order.get(r["key"], len(order)))
-            if rows:
-                write_table(folder / f"{table}.csv", columns, rows)
+            path = folder / f"{table}.csv"
+            if rows or path.exists():  # what is in it may be of a run that has no such lines any more
+                write_table(path, columns, rows)
         return total
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
-from stored import SPEC, WORDS
+from stored import SPEC, WORDS, record, table
 
 from benchmarks import run as runner
 from benchmarks.__main__ import main
@@ -137,6 +137,24 @@ def test_csv_edited_by_hand(edit, undisturbed, halfway, tally, capsys):
     assert path.read_text() == text
     path.write_text(whole)
     tally(f"runs.csv edited by hand: {edit}", 1, *losses(store, undisturbed, {SPEC.key: store.stamp(SPEC.key)}, [SPEC]))
+
+
+def test_of_two_rows_of_a_run_the_later_counts(halfway):
+    """As where the CSV files come from another machine, which has made what failed here."""
+    store = Store("results")
+    (store.runs / f"{SPEC.key}.json").write_bytes(halfway[1])
+
+    def collected():
+        assert store.collect("digits") == 1
+        return {path.name: path.read_bytes() for path in (store.folder / "digits").iterdir()}
+    files, row = collected(), record(store)["runs"][0]
+    failed = row | {"status": "failed", "error": "no memory", "top1": None}
+    store.write(failed | {"finished_at": "2020-01-01T00:00:00+00:00"})
+    assert store.rows("digits")[SPEC.key]["status"] == "ok" and collected() == files
+    store.write(failed)  # of the same second: what is in runs/ has been written since
+    assert store.rows("digits")[SPEC.key]["status"] == "failed"
+    collected()
+    assert [line["status"] for line in table(store, "runs")] == ["failed"] and not table(store, "curves") + table(store, "layers")
 
 
 def test_claim_of_a_process_that_died(folder):
