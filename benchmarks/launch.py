@@ -56,6 +56,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     specs = uncovered(specs)
+    precisions = {spec: settle(spec)[0].precision for spec in specs}
     queue, elsewhere, bad, total, look = deque((spec, 1) for spec in specs), {}, [], len(specs), 0.0
     progress = Bar(total, report)
 
@@ -72,7 +73,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
                 queue.extend((spec, 1) for spec in elsewhere if spec not in {s for s, _ in queue} and not _made(spec))
                 look = time.monotonic() + 2
             while queue:
-                free = [worker for worker in WORKERS if worker.takes(*queue[0])]
+                free = [worker for worker in WORKERS if worker.takes(*queue[0], precisions)]
                 if not free:
                     break
                 spec, attempt = queue.popleft()

@@ -3,6 +3,7 @@ import datetime
 import os
 import time
 import traceback
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -16,7 +17,7 @@ from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, dev
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError
 from benchmarks.switches import schedule_of
-from benchmarks.tasks import levels_of, settle, suite_of
+from benchmarks.tasks import get_task, levels_of, settle, suite_of
 from benchmarks.train import Trainer
 
 
@@ -113,7 +114,7 @@ def _steps(spec, store, folder, device, stop, alone, begun):
     except StoreError:
         raise
     except FloatingPointError as problem:
-        for level in unmade(spec, store):
+        for level in unmade(levels, store):
             finish(level, trainer.progress.curves, "diverged", str(problem))
         return finish(spec, trainer.progress.curves, "diverged", str(problem))
     except Exception as problem:
@@ -131,10 +132,10 @@ def lost(device):
     return bool(capture.UNENDED)
 
 
-def unmade(spec, store):
-    """The lower levels of a run of several that have no row, or that of a try which failed: it says nothing of this one."""
-    lower = levels_of(spec)[:-1]
-    rows = store.rows(suite_of(spec.task)) if lower else ()
+def unmade(levels, store):
+    """The lower ones of a run's levels that have no row, or that of a try which failed: it says nothing of this one."""
+    *lower, last = levels
+    rows = store.rows(suite_of(last.task)) if lower else ()
     return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
@@ -146,8 +147,13 @@ def store_failure(spec, problem, store, keep=False):
     if isinstance(problem, Exception):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
-    for level in (*unmade(spec, store), spec):
-        row = {**_identity(level, settle(level)[0]), "status": "failed", "error": " ".join(str(problem).split())[:300]}
+    try:
+        task, levels = settle(spec)[0], levels_of(spec)
+    except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
+        task, levels = get_task(spec.task), [spec]
+        task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
+    for level in (*unmade(levels, store), spec):
+        row = {**_identity(level, task), "status": "failed", "error": " ".join(str(problem).split())[:300]}
         store.write(row, keep=keep)
     return row
 

@@ -10,7 +10,6 @@ from multiprocessing import resource_tracker
 
 from benchmarks.claims import Claim, Taken
 from benchmarks.results import StoreError
-from benchmarks.tasks import settle
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
@@ -36,11 +35,14 @@ class Worker:
         theirs.close()
         self.jobs, self.asked, self.gpu, self.room = {}, False, gpu, room
 
-    def takes(self, spec, attempt):
-        """Whether there is room. A run whose process died is alone in the next one; runs of one process share a precision."""
+    def takes(self, spec, attempt, precisions):
+        """Whether there is room. A run whose process died is alone in the next one; runs of one process share a precision.
+
+        precisions: {Spec: its own}, for a method's file is not loaded again here: it may have been changed since the launch.
+        """
         if not self.jobs:
             return True
-        together = {settle(other)[0].precision for other in (*self.jobs, spec)}
+        together = {precisions[other] for other in (*self.jobs, spec)}
         return len(self.jobs) < self.room and max(attempt, *self.jobs.values()) == 1 and len(together) == 1
 
     def give(self, spec, attempt, before):

@@ -59,6 +59,15 @@ class Witness(get("static")):
             (STORE / "witness").write_text(f"{sum(type(thing).__name__ == 'Large' for thing in gc.get_objects())} left")
 
 
+class Spoils(get("static")):
+    """Is saved with a mistake while it runs."""
+
+    def before_step(self, run):
+        if run.step == 2:
+            open("mine.py", "w").write("def f(:")
+            raise RuntimeError("spoilt on purpose")
+
+
 class Lost(get("static")):
     """Loses its device."""
 
@@ -131,6 +140,17 @@ def test_a_failure_is_its_own(packed):
     store, _ = packed(bad, good)
     assert store.row(good.key)["status"] == "ok" and store.row(bad.key)["error"] == "RuntimeError: broken on purpose"
     assert "broken on purpose" in store.log(bad.key).read_text() and not store.log(good.key).exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_file_saved_with_a_mistake_fails_its_own_runs_alone(packed, jobs):
+    """One of them waits for room in a full process, which looks at none of the files."""
+    specs = [spec("mine.py:Spoils"), spec("static"), spec("static", 1), spec("mine.py:Spoils", 1)]
+    store, _ = packed(*specs, jobs=jobs)
+    rows = [store.row(one.key) for one in specs]
+    assert [row["status"] for row in rows] == ["failed", "ok", "ok", "failed"]
+    assert rows[0]["error"] == "RuntimeError: spoilt on purpose" and "mine.py cannot be loaded: SyntaxError, line 1" in rows[3]["error"]
+    assert {(row["epochs"], row["precision"], row["dataset"]) for row in rows} == {(2, "fp32", "digits")}
 
 
 def test_a_run_without_memory_is_made_alone(packed):
