@@ -118,7 +118,7 @@ def run_one(spec, store, folder, device):
             def tick(share):
                 claim.note(share)
                 progress.tick(spec, share)
-            return run(spec, store, folder, device, tick, begun=claim.begun)
+            return run(spec, store, folder, device, tick, claim.check, claim.begun)
     except Taken as other:
         raise ValueError(f"{spec.key} is being made by {other}") from None
 

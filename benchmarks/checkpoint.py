@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
+from benchmarks.results import writer
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -41,7 +42,8 @@ class Saver:
             raise Stopped
 
     def write(self, state):
-        part = self.path.with_name(f".{self.path.name}.part")  # one process at a time has the run, see claims.py
+        # one process at a time has the run (claims.py), but one that was suspended may still write when another has it
+        part = self.path.with_name(f".{self.path.stem}.{writer()}{self.path.suffix}.part")
         try:
             with open(part, "wb") as file:
                 torch.save(state, file)

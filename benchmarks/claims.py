@@ -1,7 +1,8 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
 A claim is void when its process is gone: on the same host by process id and start time, in the same SLURM job when that was requeued,
-elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. Standard library only.
+elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A process that was only suspended
+finds the claim another's, and ends the run without storing. Standard library only.
 """
 import contextlib
 import json
@@ -10,7 +11,7 @@ import socket
 import time
 from pathlib import Path
 
-from benchmarks.results import StoreError
+from benchmarks.results import StoreError, space, writer
 
 try:
     import fcntl
@@ -20,6 +21,7 @@ except ImportError:  # no POSIX system: two processes that find the same void cl
 NOTE_SECONDS = 5
 VOID_SECONDS = 900      # without a sign of life from another host; an evaluation in between can take minutes
 UNREADABLE_SECONDS = 5  # for one whose process died while writing it
+WHO = ("host", "space", "pid", "born")  # what tells a process from all others
 
 
 class Taken(Exception):
@@ -32,10 +34,10 @@ class Claim:
     def __init__(self, store, key):
         self.path = store.runs / f"{key}.claim"
         self.lock = store.runs / ".claims.lock"
-        self.began = self.noted = time.monotonic()
+        self.began = self.noted = self.checked = time.monotonic()
         self.first = None
-        self.content = {"host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(), "epochs": None,
-                        "share": 0.0, "left": None}
+        self.content = {"host": socket.gethostname(), "space": space(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(),
+                        "restart": restart(), "epochs": None, "share": 0.0, "left": None}
 
     def __enter__(self):
         try:
@@ -45,7 +47,7 @@ class Claim:
                 except FileExistsError:
                     content = read(self.path)
                     if not void(self.path, content):
-                        raise Taken(f"process {content['pid']} on {content['host']}" if content else "another process") from None
+                        raise Taken(words(content)) from None
                     self.path.unlink(missing_ok=True)
                     self._create()
         except FileExistsError:  # without locks, another process was faster
@@ -67,16 +69,34 @@ class Claim:
         """The run has begun, and has so many epochs."""
         self.content["epochs"] = epochs
 
+    def check(self):
+        """Raises Taken where another process has taken the run over: looked up at most every few seconds. Else returns False, as the
+        `stop` of a run does that is to go on."""
+        if time.monotonic() - self.checked >= NOTE_SECONDS:
+            self._must_be_ours()
+        return False
+
+    def _must_be_ours(self):
+        self.checked = time.monotonic()
+        if other := self._other():
+            raise Taken(words(other))
+
+    def _other(self):
+        """The claim's content if it is another process's; nothing if it is this one's, or gone or cannot be read: that says of no other."""
+        content = read(self.path)
+        return content if content and any(content.get(name) != self.content[name] for name in WHO) else {}
+
     def note(self, share):
-        """Rewrite the claim with the share of the run that is done, at most every few seconds."""
+        """Rewrite the claim with the share of the run that is done, at most every few seconds. Raises Taken as `check` does."""
         now = time.monotonic()
         if self.first is None:
             self.first = share  # where a resumed run began
         if now - self.noted < NOTE_SECONDS:
             return
+        self._must_be_ours()
         gained = share - self.first
         self.content.update(share=share, left=(now - self.began) * (1 - share) / gained if gained > 0 else None)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        part = self.path.with_name(f".{self.path.name}.{writer()}.part")
         try:
             part.write_text(json.dumps(self.content), encoding="utf-8")
             os.replace(part, self.path)
@@ -87,13 +107,19 @@ class Claim:
 
     def __exit__(self, *_):
         with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            if not self._other():
+                self.path.unlink(missing_ok=True)
 
 
 def held(store):
     """{key: content} of the claims whose process is at work: host, pid, job, epochs, share (of the run done), left (seconds)."""
     claims = {path.stem: (path, read(path)) for path in store.runs.glob("*.claim")}
     return {key: content for key, (path, content) in claims.items() if content and not void(path, content, same_job=False)}
+
+
+def words(content):
+    """Whose claim it is."""
+    return f"process {content['pid']} on {content['host']}" if content else "another process"
 
 
 def read(path):
@@ -106,10 +132,13 @@ def read(path):
 
 
 def void(path, content, same_job=True):
-    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so a claim of its own SLURM job is an earlier start's."""
-    if content and content["host"] == socket.gethostname():
+    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so that one of an earlier start of its own SLURM job is.
+
+    One of the same start is another node's. Claims of older code have neither `space` nor `restart`.
+    """
+    if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
         return born(content["pid"]) is None or born(content["pid"]) != content["born"]
-    if content and same_job and content["job"] and content["job"] == own_job():
+    if content and same_job and content["job"] and content["job"] == own_job() and content.get("restart") != restart():
         return True
     return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # negative: the clock went backwards
 
@@ -118,6 +147,11 @@ def own_job():
     """The SLURM job that this process belongs to, or None."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def restart():
+    """How often that job was requeued, as text."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0")
 
 
 def born(pid):
@@ -139,7 +173,7 @@ def born(pid):
 
 def age(path):
     """Seconds since a file was written, by the clock of its file system: that of a new file beside it."""
-    probe = path.with_name(f".probe-{os.getpid()}")
+    probe = path.with_name(f".probe-{writer()}")
     try:
         probe.write_text("now")
         return probe.stat().st_mtime - path.stat().st_mtime

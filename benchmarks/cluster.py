@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs
-from benchmarks.results import Store, StoreError
+from benchmarks.results import Store, StoreError, writer
 
 ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
@@ -148,7 +148,7 @@ def snapshot(store, methods):
     digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]
     folder = store.runs.resolve() / "code" / digest
     if not folder.exists():
-        part = folder.with_name(f".{digest}.{os.getpid()}.part")
+        part = folder.with_name(f".{digest}.{writer()}.part")
         try:
             for name, text in texts.items():
                 (part / name).parent.mkdir(parents=True, exist_ok=True)

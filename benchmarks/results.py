@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -31,10 +32,23 @@ class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
 
 
+def space():
+    """What process ids count in: containers may share a host's name, but have processes of their own. None where there is no such thing."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def writer():
+    """This process's part of a file's name, unlike that of any other which shares the folder."""
+    return f"{socket.gethostname()}-{space()}-{os.getpid()}"
+
+
 def write_whole(path, text):
     """Write `text` so that at every moment the file holds all of the old or all of the new. Raises StoreError, the old then stays."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{writer()}.part")
     try:
         with open(part, "w", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -59,9 +73,9 @@ class Store:
             return
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
-            probe = self.runs / f".probe-{os.getpid()}"
+            probe = self.runs / f".probe-{writer()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"the results folder {self.folder} cannot be written ({error.strerror}); name another with --results") from None
 
@@ -77,7 +91,7 @@ class Store:
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        for path in () if keep else (self.checkpoint(key), self.runs / f".{key}.pt.part"):
+        for path in () if keep else (self.checkpoint(key), *self.runs.glob(f".{key}.*pt.part")):  # of whoever died while writing it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import torch
 from benchmarks import capture, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
+from benchmarks.claims import Taken
 from benchmarks.cost import layer_macs
 from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
@@ -27,7 +28,7 @@ def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=l
     `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` about once a second. A run whose loss is
     no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its traceback goes to
     stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be written: its checkpoint
-    stays.
+    stays. Where `stop` raises Taken, so does the run, and stores nothing more.
     """
     device = usable_device(device or default_device())
     lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), time.monotonic()
@@ -66,6 +67,7 @@ def _steps(spec, store, folder, device, stop, alone, begun):
     levels = levels_of(spec)
 
     def finish(level, curves, status="ok", error=""):
+        stop()  # which may raise Taken
         method, cycle = trainer.model.method, trainer.progress.cycle
         if status == "ok" and method.exact and int(method.mask.sum()) != method.budget_at(cycle):
             raise RuntimeError(f"{int(method.mask.sum())} weights are active, the budget is {method.budget_at(cycle)}")
@@ -81,6 +83,7 @@ def _steps(spec, store, folder, device, stop, alone, begun):
         if gone and not alone:  # the launcher tries each of the process's runs again, alone
             traceback.print_exception(problem)
             os._exit(1)
+        stop()
         row = store_failure(spec, problem, store, keep=gone or isinstance(problem, DEVICE_ERRORS))
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
@@ -111,7 +114,7 @@ def _steps(spec, store, folder, device, stop, alone, begun):
         yield from trainer.steps(save, cycle_done, save)
         trainer.progress.cycle -= 1
         return finish(spec, curves_of(trainer.training.cycles[-1]) if len(levels) > 1 else trainer.progress.curves)
-    except StoreError:
+    except (StoreError, Taken):
         raise
     except FloatingPointError as problem:
         for level in unmade(levels, store):

@@ -132,7 +132,7 @@ class Job:
                     yield None  # what is printed goes there from the next turn on
                     try:
                         device = usable_device(default_device())
-                        lane = Lane(steps(spec, store, self.folder, device, stopping, alone, claim.begun), device)
+                        lane = Lane(steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun), device)
                         while not lane.ended:
                             share = float(lane.turn())
                             note = time.monotonic() - told > 1

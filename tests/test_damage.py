@@ -5,12 +5,15 @@ import pickle
 import random
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import SPEC, WORDS, record, table
 
+from benchmarks import claims, results
+from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import Stopped
@@ -157,19 +160,10 @@ def test_of_two_rows_of_a_run_the_later_counts(halfway):
     assert [line["status"] for line in table(store, "runs")] == ["failed"] and not table(store, "curves") + table(store, "layers")
 
 
-def test_claim_of_a_process_that_died(folder):
-    """A process id that another process has now, a host that gives no sign of life, a file cut short."""
-    store = Store("results")
+def stand(store, *cases):
+    """Of each (text of a claim, its age, whether it counts) it does or is taken over."""
     path = store.runs / f"{SPEC.key}.claim"
-    mine = Claim(store, SPEC.key).content
-    for text, age, taken in (
-            (json.dumps(mine), 0, True),
-            (json.dumps(mine | {"born": "1"}), 0, False),
-            (json.dumps(mine | {"pid": 2**22 + 1}), 0, False),
-            (json.dumps(mine | {"host": socket.gethostname() + "2"}), 60, True),
-            (json.dumps(mine | {"host": socket.gethostname() + "2"}), 1000, False),
-            (json.dumps(mine)[:20], 0, True),
-            ("", 60, False)):
+    for text, age, taken in cases:
         path.write_text(text)
         os.utime(path, (time.time() - age,) * 2)
         if taken:
@@ -179,3 +173,107 @@ def test_claim_of_a_process_that_died(folder):
             with Claim(store, SPEC.key):
                 assert held(store)[SPEC.key]["pid"] == os.getpid()
         path.unlink(missing_ok=True)
+
+
+def test_claim_of_a_process_that_died(folder):
+    """A process id that another process has now, a host that gives no sign of life, a file cut short."""
+    store = Store("results")
+    mine = Claim(store, SPEC.key).content
+    stand(store,
+          (json.dumps(mine), 0, True),
+          (json.dumps(mine | {"born": "1"}), 0, False),
+          (json.dumps(mine | {"pid": 2**22 + 1}), 0, False),
+          (json.dumps(mine | {"host": socket.gethostname() + "2"}), 60, True),
+          (json.dumps(mine | {"host": socket.gethostname() + "2"}), 1000, False),
+          (json.dumps(mine)[:20], 0, True),
+          ("", 60, False))
+
+
+def test_claim_of_a_container_that_shares_the_name_of_its_host(folder):
+    """Its process ids say nothing here. Claims of older code do not say in which container they were made."""
+    store = Store("results")
+    mine = Claim(store, SPEC.key).content
+    other, older = mine | {"space": 1, "born": "1"}, {name: value for name, value in mine.items() if name not in ("space", "restart")}
+    stand(store, (json.dumps(other), 60, True), (json.dumps(other), 1000, False),
+          (json.dumps(older), 60, True), (json.dumps(older | {"born": "1"}), 60, False))
+
+
+def test_claim_of_the_same_slurm_job(folder, monkeypatch):
+    """Of another of its nodes, or of an earlier start of it, which older code does not tell apart."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    store = Store("results")
+    node = Claim(store, SPEC.key).content | {"host": "node2"}
+    older = {name: value for name, value in node.items() if name not in ("space", "restart")}
+    stand(store, (json.dumps(node), 60, True), (json.dumps(node), 1000, False), (json.dumps(node | {"restart": "0"}), 0, False),
+          (json.dumps(older), 0, False), (json.dumps(older | {"job": "8"}), 60, True))
+
+
+TAKEN = """
+import json
+from pathlib import Path
+
+from benchmarks import checkpoint, claims
+from methods import get
+
+checkpoint.CHECKPOINT_SECONDS = claims.NOTE_SECONDS = 0
+
+
+class Taken(get("static")):
+    def before_step(self, run):
+        claim, = Path("results/runs").glob("*.claim")
+        if run.step == %d:
+            claim.write_text(json.dumps(json.loads(claim.read_text()) | {"host": "another"}))
+            for path in Path("results/runs").glob("*.pt"):
+                path.unlink()
+            %s
+"""
+
+
+@pytest.mark.parametrize("step, then", [(2, "pass"), (2, "raise RuntimeError('no device')"), (37, "pass")])  # 37: the last of 38
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_run_that_was_taken_over_meanwhile_stores_nothing(folder, monkeypatch, capsys, launched, step, then):
+    """As that of a process which was suspended for longer than a claim counts."""
+    monkeypatch.setattr(claims, "NOTE_SECONDS", 5)  # which the method's file changes
+    (folder / "taken.py").write_text(TAKEN % (step, then))
+    spec, store, lines = replace(SPEC, method="taken.py:Taken"), Store("results"), []
+    if launched:
+        assert launcher.launch([spec], store, "data", wait=False, report=lines.append) == []
+        assert "is being made by process" in lines[0] and lines[0].endswith("on another")
+    else:
+        assert main(["run", "--task", "digits", "--method", spec.method, "--sparsity", "0.9", "--epochs", "2"]) == 2
+        assert f"{spec.key} is being made by process {os.getpid()} on another" in capsys.readouterr().err
+    claim, = store.runs.glob("*.claim")
+    assert json.loads(claim.read_text())["host"] == "another"
+    assert not store.row(spec.key) and not list(store.runs.glob("*.pt"))
+
+
+def test_a_claim_that_was_taken_over_is_left_alone(folder):
+    store = Store("results")
+    with pytest.raises(Taken, match="^process 7 on another$"), Claim(store, SPEC.key) as claim:
+        theirs = json.dumps(claim.content | {"host": "another", "pid": 7})
+        claim.path.write_text(theirs)
+        claim.note(0.5)  # not yet
+        assert claim.path.read_text() == theirs
+        claim.checked = claim.noted = claim.noted - 1000
+        claim.note(0.5)
+    assert claim.path.read_text() == theirs
+
+
+def test_two_writers_of_one_file_do_not_share_its_part(monkeypatch):
+    """Processes of two hosts or containers may have one number."""
+    names = {results.writer()}
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    names.add(results.writer())
+    for module, name in ((results, "space"), (socket, "gethostname")):
+        monkeypatch.setattr(module, name, lambda: "another")
+        names.add(results.writer())
+    assert len(names) == 4
+
+
+def test_parts_of_checkpoints_that_were_not_finished_go_with_the_row(halfway):
+    store = Store("results")
+    for name in (f".{SPEC.key}.pt.part", f".{SPEC.key}.host-1-2.pt.part", ".other.host-1-2.pt.part"):
+        (store.runs / name).touch()
+    store.write(json.loads(halfway[1])["runs"][0])
+    assert [path.name for path in store.runs.glob("*.part")] == [".other.host-1-2.pt.part"]
