@@ -186,11 +186,15 @@ def age(path):
 
 @contextlib.contextmanager
 def locked(path):
-    """One process at a time, where the file system has locks."""
+    """One process at a time, where the file system has locks. Raises StoreError for a file that cannot be written."""
     if fcntl is None:
         yield
         return
-    with open(path, "a") as file:
+    try:
+        file = open(path, "a")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+    with file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

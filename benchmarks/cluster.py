@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs
+from benchmarks.claims import locked
 from benchmarks.results import Store, StoreError, writer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,9 +81,15 @@ def check(args):
 
 def submit(args, store, todo, folder):
     """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
+    check(args)
+    with locked(store.runs / ".jobs.lock"):  # what another submission sends meanwhile would be sent twice
+        return send_missing(args, store, todo, folder)
+
+
+def send_missing(args, store, todo, folder):
+    """`submit`, while no other one is at it."""
     from benchmarks.launch import PACK
     from benchmarks.tasks import levels_of, settle, uncovered
-    check(args)
     states = jobs.states(store, args.suite)
     jobs.queue()  # without SLURM nothing is copied
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]

@@ -1,5 +1,6 @@
 """What was sent to SLURM, as it is remembered and joined with its queue: a squeue and a scancel of our own (tests/slurm: real ones)."""
 import os
+import threading
 from argparse import Namespace
 
 import pytest
@@ -89,6 +90,24 @@ def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monk
     assert sent[specs[1].key] == ["7_1", "12_0"] and sent[specs[2].key] == ["12_1"] and sent[specs[0].key] == ["7_0"]
     slurm("7_0 RUNNING\n12_0 PENDING\n12_1 PENDING\n")
     assert cluster.submit(args, store, todo, "data") == 0 and len(calls) == 2
+
+
+def test_two_submissions_at_once_send_a_run_once(store, slurm, monkeypatch, capsys):
+    """The second begins while the first one sends, and waits until it has noted what it sent."""
+    sent, second = [], threading.Thread(target=lambda: cluster.submit(args, store, [Spec("digits", "static", 0.9, 0)], "data"))
+
+    def send(args, folder, code, calls):
+        sent.append(calls)
+        slurm("7_0 PENDING\n")
+        if len(sent) == 1:
+            second.start()
+            second.join(1)
+        return ["7_0"]
+    monkeypatch.setattr(cluster, "send", send)
+    args = parser().parse_args(["launch", "digits", "--launcher", "slurm"])
+    assert cluster.submit(args, store, [Spec("digits", "static", 0.9, 0)], "data") == 0
+    second.join()
+    assert len(sent) == 1 and "0 runs to send, 1 in the queue already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("running, ended, said", [
