@@ -39,11 +39,11 @@ ready() {
 set_up() {
     if ready; then return; fi
     if command -v flock >/dev/null; then
-        exec 9<pyproject.toml
+        exec 9>>pyproject.toml  # nothing is added: NFS locks for one alone what is open for writing
         flock -n 9 || { echo "waiting for another start that is setting up .venv"; flock 9; }
     fi
     if ! ready; then install; fi
-    exec 9<&-
+    exec 9>&-
 }
 
 install() {

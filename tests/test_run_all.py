@@ -145,6 +145,16 @@ def test_two_starts_at_once_install_once(installed):
         assert len(pip_calls(installed)) == 1, said
 
 
+def test_what_is_locked_can_be_written_and_stays(installed):
+    """Otherwise NFS refuses the lock."""
+    (installed / ".venv" / "installed").unlink()
+    before = (installed / "pyproject.toml").read_bytes()
+    executable(installed / "bin" / "flock", f"#!{sys.executable}\nimport os\nos.write(9, b'')\nopen('locked', 'w')\n")
+    done = start(installed, "setup", PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 0 and not done.stderr and "waiting" not in done.stdout, done
+    assert (installed / "locked").exists() and (installed / "pyproject.toml").read_bytes() == before
+
+
 @pytest.mark.parametrize("python, texts", [
     ("sys.exit('version_info' in sys.argv[2])", ["3.10"]),                # too old
     ("sys.exit('ensurepip' in sys.argv[2])", ["virtual environments"]),   # Debian's without python3-venv
