@@ -4,7 +4,7 @@ A claim is reproduced only by runs as the paper made them (task and epochs), all
 """
 from pathlib import Path
 
-from claims import CLAIMS, PUBLISHED, RESNET20, WIDTH8
+from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, corrected, runs_of, verdict
 
@@ -24,14 +24,16 @@ def judged(claim, runs, results):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first."""
     _, _, _, _, tasks, function = claim
     if tasks in (None, PUBLISHED):
+        scale, own = own_imagenet(runs, results) if tasks else ("", [])
         parts = function(results)
-        return [(tasks or "", tasks is None, parts)] if parts else []
+        return [(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
     found = []
-    for task in (*tasks, *(task for task in (RESNET20, WIDTH8, "digits") if task not in tasks)) if runs is not None else ():
+    for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if runs is not None else ():
         own = {TASKS[task].epochs} if task in tasks else set()
         for epochs in sorted(own.union(n for n in runs.epochs[runs.task == task] if n <= TASKS[task].epochs), reverse=True):
             e = Evidence(runs, task, int(epochs), results)
-            found.append((e.scale, e.full and task in tasks, function(e)))
+            parts = function(e)  # elsewhere than in the paper nothing is missed
+            found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
     return [(scale, own, [family.pop(0) for _ in parts] if own else corrected(parts)) for scale, own, parts in found if parts]
 

@@ -189,3 +189,30 @@ def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
     (_, mine, parts), = scales("A2", tmp_path)
     assert not mine and [part.text.partition(":")[0] for part in parts] == [
         "`ste_hard` - `dense` at 90 % (failing", "`ste_soft` above `ste_hard` at 90 %"]
+
+
+def test_st3_sigma_is_about_imagenet_and_tried_besides(tmp_path):
+    """ResNet-20 of full length decides nothing, and nothing is missed of it; ResNet-50's rows do, and MobileNet's are missed."""
+    accuracy = {"st3": (76.0, 76.1, 76.2), "st3_sigma": (75.9, 76.0, 76.1)}
+    for task, epochs in (("cifar10-resnet20", 160), ("cifar100-wrn34x2", 160), ("imagenet-resnet50", 100)):
+        store(tmp_path, task, {(method, 0.9, epochs): own for method, own in accuracy.items()})
+    found = report.judged(CLAIMS["A9"], report.runs_of(tmp_path), tmp_path)
+    assert [(scale, mine) for scale, mine, _ in found] == [
+        ("ResNet-50, ImageNet", True), ("MobileNetV1, ImageNet", True), ("ResNet-20, CIFAR-10", False), ("WRN-34x2, CIFAR-100", False)]
+    assert [[part.missing for part in parts].count(False) for _, _, parts in found] == [1, 0, 1, 1]
+    assert all(len(parts) == 1 for _, mine, parts in found if not mine)
+    line = next(line for line in report.report(tmp_path).splitlines() if line.startswith("| A9 |"))
+    assert "**incomplete (1 of " in line and "ResNet-20, CIFAR-10: reproduced (1 of 1 comparisons)" in line
+
+
+def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_path):
+    """With those methods alone that have rows of full length; a shorter run is none."""
+    store(tmp_path, "imagenet-resnet50", {
+        ("st3", 0.95, 100): (74.4, 74.5, 74.6), ("gmp", 0.95, 100): (71.0, 71.1, 71.3), ("rigl", 0.95, 100): (74.9, 75.0, 75.1),
+        ("str", 0.95, 90): (90.0,) * 3, ("st3_sigma", 0.95, 100): (80.0,) * 3})
+    (scale, mine, parts), (others, published, _) = report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)
+    assert (scale, mine, published) == ("ResNet-50, ImageNet", True, False) and others.startswith("published numbers")
+    assert [(part.text.partition(":")[0], part.holds) for part in parts] == [
+        ("`st3` above `gmp` at 95 %", True), ("`st3` above `rigl` at 95 %", False)]
+    store(tmp_path, "imagenet-resnet50", {("st3", 0.95, 100): (74.4, 74.5, 74.6), ("dense", 0.0, 100): (77.1, 77.2, 77.3)})
+    assert [mine for _, mine, _ in report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)] == [False]
