@@ -34,6 +34,7 @@ NORMALISATION = {
 AUGMENTATION = {
     "st3": {"padding": "edge", "pad": 4, "flip": True},
     "gse": {"padding": "zero", "pad": 4, "flip": True},
+    "granet": {"padding": "reflect", "pad": 4, "flip": True},
     "digits": {"padding": "edge", "pad": 1, "flip": False},
     "imagenet": {},
 }

@@ -29,7 +29,7 @@ class Task:
     label_smoothing: float = 0.0
     clip: float = 3.0               # largest norm of all gradients together; 0 for none
     validation: bool = True         # hold out validation images; without, the test accuracy of the last epoch alone counts
-    augmentation: str = "st3"       # st3 (edge padding), gse (zero padding), digits (one pixel, no flip): data.py; imagenet: imagenet.py
+    augmentation: str = "st3"       # st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip): data.py; imagenet: imagenet.py
     drop_last: bool = False
     first_dense: bool = False       # the first prunable layer stays dense and is not counted in the sparsity
     last_dense: bool = False        # and the last one, the classifier
@@ -94,7 +94,7 @@ TASKS = {
        for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
 }
 PRECISIONS = ("bf16", "tf32", "fp32")
-CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "digits"), "storage": ("masked", "sparse", "auto"),
+CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "granet", "digits"), "storage": ("masked", "sparse", "auto"),
            "schedule": ("steps", "cosine", "cosine_step"), "recipe": ("suite", "original")}
 REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half the paper's."}
 LEAST = {"batch_size": 1, "epochs": 1, "lr": 1e-12, "width": 1e-3}
@@ -156,13 +156,15 @@ def _settle(named, method, epochs, precision, chosen):
 def original(method, task):
     """What a method's own paper trains with on such data as the task's: {field of Task or option of the method: value}.
 
+    The recipe of the network on this data set ("imagenet-mobilenetv1") comes first, then that of the data set, then that of its kind.
     Raises ValueError where its paper has none, or none that a Task can say.
     """
     from methods import get
-    offered, data = get(method).original, kind(task)
-    if data not in offered:
-        raise ValueError(f"{method} has no recipe=original for {data}" + (f"; it has one for {' and '.join(offered)}" if offered else ""))
-    return offered[data]
+    offered = get(method).original
+    for data in (f"{task.dataset}-{task.model}", task.dataset, kind(task)):
+        if data in offered:
+            return offered[data]
+    raise ValueError(f"{method} has no recipe=original for {kind(task)}" + (f"; it has one for {' and '.join(offered)}" if offered else ""))
 
 
 def kind(task):

@@ -80,7 +80,9 @@ class Sparsifier(nn.Module):
     keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
-    original = {}           # {"cifar" or "imagenet": {field of benchmarks.tasks.Task or option: value}}: its own paper's (recipe=original)
+    # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):
+    # {field of benchmarks.tasks.Task or option: value}}
+    original = {}
     retained = {}           # of these, what it keeps in the suite's recipe, because the papers that compare it do
     # theta's gradient: "masked" (active weights only), "superset" (these and some more), "dense" (straight-through), "shaped" (its own formula)
     gradient = "masked"
@@ -99,6 +101,11 @@ class Sparsifier(nn.Module):
         self.budget = self.final_budget()
         if self.budget < len(layout.sizes):
             raise ValueError(f"sparsity {sparsity} leaves {self.budget} weights for {len(layout.sizes)} layers; each needs one at least")
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__ != next(base.__module__ for base in cls.__mro__ if "original" in vars(base)):
+            cls.original = {}  # another file's method is another one, which nobody has trained so
 
     @classmethod
     def options(cls):

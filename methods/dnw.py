@@ -9,6 +9,8 @@ class DNW(Sparsifier):
     """The smallest weights of each layer are zero in the forward pass from the first step on; gradients go straight through."""
 
     name = "dnw"
+    original = {"imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.0517578125e-5, schedule="cosine",
+                                 label_smoothing=0.1, clip=0.0)}
     gradient = "dense"
 
     def final_budget(self):

@@ -7,10 +7,19 @@ from methods.dynamic import RigL
 from methods.ranking import keep_each
 
 
+# Its released code pads CIFAR-10 by reflection and CIFAR-100 with zeros, with that data set's own normalisation. Which epoch counts it
+# chooses by the test images; here held-out ones do.
+CIFAR = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True, milestones=(0.5, 0.75),
+             clip=0.0, bn_momentum=0.1, interval=1000, prune_end=0.5)
+IMAGENET = dict(epochs=100, batch_size=2 * 64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", milestones=(0.3, 0.6, 0.9),
+                warmup=5.0, label_smoothing=0.1, clip=0.0, bn_momentum=0.1, interval=4000, prune_end=0.3)
+
+
 class GraNet(RigL):
     """Every `interval` steps prune globally along a cubic schedule, then drop and regrow by gradient in each layer."""
 
     name = "granet"
+    original = {"cifar10": dict(CIFAR, augmentation="granet"), "cifar100": dict(CIFAR, augmentation="gse"), "imagenet": IMAGENET}
     interval = option(1000, least=1)
     initial_sparsity = option(0.5, most=0.999, help="sparsity of the first, random mask; 0 starts dense")
     prune_start = option(0.0, most=1, help="share of training at which pruning starts")

@@ -13,7 +13,11 @@ class GSE(DynamicSparse):
     """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude."""
 
     name, aliases = "gse_uniform", ("gse",)
-    original = {"imagenet": dict(gamma=2.0, allocation="er_gse", init="sparse")}
+    # known of its paper: gamma, the network, 100 epochs, warm-up and label smoothing; all else is assumed
+    original = {"imagenet-resnet50": dict(
+        model="resnet50_torchvision", gamma=2.0, allocation="er_gse", init="sparse", epochs=100, batch_size=256, lr=0.1, momentum=0.9,
+        weight_decay=1e-4, decay_all=True, schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0,
+        label_smoothing=0.1, bn_momentum=0.1)}
     interval = option(1000, least=1)
     gamma = option(1.0, help="candidates drawn, as a multiple of the active weights")
     drop_fraction = option(0.2, most=1)

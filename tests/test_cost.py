@@ -15,7 +15,8 @@ from benchmarks.models import MODELS, build
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
-SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224)}
+SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224),
+          "resnet50_torchvision": (3, 224, 224)}
 
 
 def without_fvcore(monkeypatch):

@@ -63,3 +63,19 @@ def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path,
     with open(tmp_path / "digits/gse_figure9.csv") as file:
         lines = list(csv.DictReader(file))
     assert {(line["index"], float(line["compression"])) for line in lines} == {("1", 18.0), ("2", 64.0)} and len(lines) == 11 * 3 * 2
+
+
+def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    specs = list(SCRIPTS["gse_table2"].grid("imagenet", "paper"))
+    assert {(spec.method, spec.options) for spec in specs} == {("dense", ()), ("gse_uniform", (("recipe", "original"),))}
+    assert len(specs) == 12
+    fill(tmp_path, "imagenet", specs)
+    draw("gse_table2", "--results", tmp_path, "--out", tmp_path)
+    cells = {key: cell.get_text().get_text() for key, cell in pages[0].axes[0].tables[0].get_celld().items()}
+    row = next(key[0] for key, text in cells.items() if text == "GSE (uniform)")
+    own = next(spec for spec in specs if spec.method == "gse_uniform")
+    assert cells[row, 0] == f"{accuracy(own) + 1 + 1 / 3:.1f} ± 1.5" and "assumed" in pages[0].get_supxlabel()

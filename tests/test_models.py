@@ -23,6 +23,7 @@ TABLE = [
     ("mobilenetv1", {}, 1000, IMAGENET, 28, 4_209_088, 21_888, 0, 568_740_352),
     ("resnet50", {}, 1000, IMAGENET, 54, 25_502_912, 53_120, 0, 4_089_184_256),
     ("resnet50", {"fc_bias": True}, 1000, IMAGENET, 54, 25_502_912, 53_120, 1_000, 4_089_184_256),
+    ("resnet50_torchvision", {}, 1000, IMAGENET, 54, 25_502_912, 53_120, 1_000, 4_089_184_256),
     ("resnet56", {}, 10, CIFAR, 56, 848_944, 4_064, 10, 125_485_696),
     ("resnet56", {}, 100, CIFAR, 56, 854_704, 4_064, 100, 125_491_456),
     ("vgg16_small", {}, 10, CIFAR, 16, 1_252_528, 2_112, 2_090, 20_239_360),
@@ -33,7 +34,8 @@ TABLE = [
     ("mlp", {}, 10, CIFAR, 3, 4_204_544, 0, 2_058, 4_204_544),
     ("mlp_digits", {}, 10, DIGITS, 3, 1_124_352, 0, 2_058, 1_124_352),
 ]
-SMALL = [(name, CIFAR) for name in MODELS if name not in ("mobilenetv1", "resnet50", "resnet8_digits", "mlp_digits")] + [
+SMALL = [(name, CIFAR) for name in MODELS if name not in (
+    "mobilenetv1", "resnet50", "resnet50_torchvision", "resnet8_digits", "mlp_digits")] + [
     ("resnet8_digits", DIGITS), ("mlp_digits", DIGITS)]
 
 
@@ -116,7 +118,7 @@ def test_fan_in_uniform_start(name):
 
 @pytest.mark.parametrize("name, momentum", [
     ("resnet20", 0.01), ("wrn34x2", 0.01), ("vgg11", 0.01), ("vgg11_st3code", 0.01), ("mobilenetv1", 0.01), ("resnet50", 0.01),
-    ("resnet56", 0.1), ("vgg16_small", 0.1), ("resnet8_digits", 0.1)])
+    ("resnet50_torchvision", 0.1), ("resnet56", 0.1), ("vgg16_small", 0.1), ("resnet8_digits", 0.1)])
 def test_batch_norm(name, momentum):
     for net, expected in ((on_meta(name), momentum), (on_meta(name, bn_momentum=0.99), 0.99)):
         assert {module.momentum for module in net.modules() if isinstance(module, nn.BatchNorm2d)} == {expected}

@@ -7,11 +7,17 @@ from test_every_method import make
 
 import methods
 from benchmarks.__main__ import main
+from benchmarks.data import AUGMENTATION
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import TASKS, canonical, settle
 
 TASK = {"cifar": "cifar10-resnet20", "imagenet": "imagenet-resnet50"}
+NARROWER = {"cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet-resnet50": "imagenet-resnet50",
+            "imagenet-mobilenetv1": "imagenet-mobilenetv1"}
+STR = dict(lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100, clip=0.0)
+GRANET = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True, milestones=(0.5, 0.75),
+              clip=0.0, bn_momentum=0.1, interval=1000, prune_end=0.5, validation=True)
 ORIGINAL = {"recipe": "original"}
 STATED = {
     ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
@@ -28,11 +34,24 @@ STATED = {
                              init="sparse"),
     ("dst_mask", "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
                                 sparsity_penalty=5e-6),
-    ("str_original", "imagenet"): dict(lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100,
-                                       decay=2.251757813e-5, clip=0.0),
+    ("str_original", "imagenet"): dict(STR, decay=2.251757813e-5),
+    ("str_original", "imagenet-mobilenetv1"): dict(STR, decay=3.751757813e-5, a0=-12800.0),
+    ("granet", "cifar10"): dict(GRANET, augmentation="granet"),
+    ("granet", "cifar100"): dict(GRANET, augmentation="gse"),
+    ("granet", "imagenet"): dict(epochs=100, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", warmup=5.0,
+                                 milestones=(0.3, 0.6, 0.9), label_smoothing=0.1, interval=4000, prune_end=0.3, clip=0.0, bn_momentum=0.1),
+    ("dnw", "imagenet"): dict(STR, weight_decay=3.0517578125e-5),
+    ("imp", "cifar"): dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, validation=False,
+                           augmentation="gse", clip=0.0, bn_momentum=0.1),
+    ("rigl", "imagenet-resnet50"): dict(
+        batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, label_smoothing=0.1, schedule="steps",
+        milestones=(30 / 102, 70 / 102, 90 / 102), epochs=102, update_end=0.78125, clip=0.0),
     ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False,
                                 augmentation="gse"),
-    **{(name, "imagenet"): dict(gamma=2.0, allocation="er_gse", init="sparse") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
+    **{(name, "imagenet-resnet50"): dict(
+        gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
+        schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0, label_smoothing=0.1, bn_momentum=0.1,
+        epochs=100, model="resnet50_torchvision") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
     ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
 }
 
@@ -43,8 +62,9 @@ def test_all_originals_are_tested():
 
 @pytest.mark.parametrize("name, data", STATED)
 def test_original(name, data):
-    plain, usual = settle(Spec(TASK[data], name, 0.9, 0))
-    task, options = settle(Spec(TASK[data], name, 0.9, 0, options=ORIGINAL))
+    named = {**TASK, **NARROWER}[data]
+    plain, usual = settle(Spec(named, name, 0.9, 0))
+    task, options = settle(Spec(named, name, 0.9, 0, options=ORIGINAL))
     stated, known = STATED[name, data], methods.get(name).options()
     assert {field: (options if field in known else vars(task))[field] for field in stated} == stated
     assert all(known[field].parse(value) == value for field, value in options.items())
@@ -79,11 +99,11 @@ def test_keys():
     assert canonical(same) == spec and spec.options == (("recipe", "original"),)
 
 
-@pytest.mark.parametrize("task", ["digits", *TASK.values()])
+@pytest.mark.parametrize("task", ["digits", *TASK.values(), "imagenet-mobilenetv1"])
 @pytest.mark.parametrize("name", methods.available())
 def test_what_no_paper_has_is_refused(name, task):
     data = TASKS[task].dataset.rstrip("10")
-    if data in methods.get(name).original:
+    if {task, TASKS[task].dataset, data} & {*methods.get(name).original}:
         return
     with pytest.raises(ValueError, match=f"^{name} has no recipe=original for {data}") as caught:
         settle(Spec(task, name, 0.9, 0, options=ORIGINAL))
@@ -108,8 +128,39 @@ def test_a_method_of_ones_own_has_one_and_the_row_says_so(tmp_path):
     assert (row["options"], row["epochs"], row["status"]) == ("recipe=original", 1, "ok")
 
 
-def test_a_combination_is_not_what_a_paper_trained():
-    assert methods.get("lrr_feather").original == {}
+@pytest.mark.parametrize("name", ["lrr_feather", "granet_gse", "lamp_imp", "set", "static", "lrr", "str"])
+def test_a_combination_is_not_what_a_paper_trained(name):
+    assert methods.get(name).original == {}
+
+
+def test_a_subclass_in_another_file_trained_with_no_recipe_of_its_base():
+    """In the same file it did: GSE's samplers, MEST + S."""
+    assert type("Mine", (methods.get("granet"),), {"__module__": "mine"}).original == {}
+    assert type("Mine", (methods.get("granet"),), {"__module__": "methods.granet"}).original == methods.get("granet").original != {}
+    assert type("Mine", (methods.get("granet"),), {"__module__": "mine", "original": {"digits": {}}}).original == {"digits": {}}
+
+
+def test_the_recipe_of_a_network_comes_before_that_of_its_data(tmp_path):
+    (tmp_path / "mine.py").write_text("from methods.magnitude import GMP\n\nclass Mine(GMP):\n    original = {'cifar': dict(lr=0.1), "
+                                      "'cifar10': dict(lr=0.2), 'cifar10-resnet20': dict(lr=0.3)}\n")
+    found = {task: settle(Spec(task, f"{tmp_path}/mine.py:Mine", 0.9, 0, options=ORIGINAL))[0].lr
+             for task in ("cifar100-wrn34x2", "cifar10-vgg11", "cifar10-resnet20")}
+    assert found == {"cifar100-wrn34x2": 0.1, "cifar10-vgg11": 0.2, "cifar10-resnet20": 0.3}
+
+
+def test_images_of_granet():
+    """CIFAR-10 reflected at its edges, with ST-3's normalisation; CIFAR-100 padded with zeros, with its own."""
+    ten, hundred = (settle(Spec(NARROWER[data], "granet", 0.9, 0, options=ORIGINAL))[0] for data in ("cifar10", "cifar100"))
+    assert [(AUGMENTATION[task.augmentation]["padding"], task.normalisation) for task in (ten, hundred)] == [
+        ("reflect", "st3"), ("zero", "gse")]
+    assert settle(Spec(NARROWER["cifar10"], "static", 0.9, 0, options={"augmentation": "granet"}))[0].augmentation == "granet"
+
+
+def test_learning_rates_of_gse_and_rigl_on_imagenet():
+    for name, spe, rates in (("gse_uniform", 5004, {0: 1e-5, 5: 0.1, 29.9: 0.1, 30: 0.01, 60: 1e-3, 90: 1e-4}),
+                             ("rigl", 312, {0: 1.6, 29.9: 1.6, 30: 0.16, 70: 0.016, 90: 0.0016})):
+        task, _ = settle(Spec("imagenet-resnet50", name, 0.9, 0, options=ORIGINAL))
+        assert {epoch: task.learning_rate(round(epoch * spe), task.epochs, spe) for epoch in rates} == pytest.approx(rates)
 
 
 def test_learning_rates():

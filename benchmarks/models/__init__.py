@@ -8,13 +8,14 @@ from torch import nn
 from .mlp import mlp, mlp_digits
 from .mobilenet import mobilenetv1
 from .resnet import resnet8_digits, resnet20, resnet56
-from .resnet50 import resnet50
+from .resnet50 import resnet50, resnet50_torchvision
 from .vgg import vgg11, vgg11_st3code, vgg16_small
 from .vit import vit_tiny
 from .wrn import wrn34x2
 
 MODELS = {factory.__name__: factory for factory in (
-    resnet8_digits, resnet20, resnet56, wrn34x2, vgg11, vgg11_st3code, vgg16_small, vit_tiny, mobilenetv1, resnet50, mlp, mlp_digits)}
+    resnet8_digits, resnet20, resnet56, wrn34x2, vgg11, vgg11_st3code, vgg16_small, vit_tiny, mobilenetv1, resnet50, resnet50_torchvision,
+    mlp, mlp_digits)}
 
 
 def build(name: str, classes: int, **options) -> nn.Module:

@@ -17,3 +17,8 @@ def resnet50(classes: int = 1000, bn_momentum: float = 0.01, fc_bias: bool = Fal
     net = torchvision_resnet50(weights=None, num_classes=classes)
     net.fc = nn.Linear(net.fc.in_features, classes, bias=fc_bias)
     return he_normal(net, bn_momentum)
+
+
+def resnet50_torchvision(classes: int = 1000, bn_momentum: float = 0.1) -> nn.Module:
+    """`resnet50` with the bias in its classifier, which GSE's recipe names."""
+    return resnet50(classes, bn_momentum, fc_bias=True)
