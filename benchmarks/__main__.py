@@ -20,9 +20,9 @@ def parser():
         if suite:
             sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
-        return sub.common("results")
+        return sub.common("results", "data")
 
-    run = add("run", "one run, stored as one row", suite=False)
+    run = add("run", "one run, stored as one row", suite=False).common("device")
     run.add_argument("--task", required=True)
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
@@ -51,8 +51,6 @@ def parser():
     add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
     add("collect", "rows to CSV")
     leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
-    for sub in (run.common("device"), *(commands.choices[name] for name in ("plan", "launch", "leaderboard"))):
-        sub.common("data")
     return top
 
 

@@ -29,7 +29,7 @@ class Task:
     label_smoothing: float = 0.0
     clip: float = 3.0               # largest norm of all gradients together; 0 for none
     validation: bool = True         # hold out validation images; without, the test accuracy of the last epoch alone counts
-    augmentation: str = "st3"       # st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip): data.py; imagenet: imagenet.py
+    augmentation: str = "st3"       # st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip): data.py; imagenet.py
     drop_last: bool = False
     first_dense: bool = False       # the first prunable layer stays dense and is not counted in the sparsity
     last_dense: bool = False        # and the last one, the classifier

@@ -230,3 +230,10 @@ def test_launch_status_and_collect(tmp_path, capsys):
     assert "1 runs done, 0 to do" in capsys.readouterr().out
     assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 rows")
     assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"], ["cancel", "digits"], ["options", "lrr"]])
+def test_commands_that_need_no_data_take_its_folder_too(words, tmp_path, capsys):
+    """So that the words of one command serve the next; nothing is looked for there."""
+    found = [(main([*words, "--results", str(tmp_path), *more]), capsys.readouterr()) for more in ((), ("--data", "nowhere"))]
+    assert found[0] == found[1] and found[0][0] == 0
