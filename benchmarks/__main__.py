@@ -62,14 +62,13 @@ def chosen(args):
         from benchmarks.tasks import canonical
         if args.seeds is not None and args.seeds < 1:
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
-        from methods import available
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
-        base = suites.suite_grid(args.suite, args.profile, args.methods or available())
+        base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
         seeds = range(args.seeds) if args.seeds else base.seeds
         asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs)
         asked = [canonical(spec) for spec in asked]
         names = {spec.method for spec in asked}
-        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and s.method in names
+        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)
                  and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
         specs = union(asked, (canonical(spec) for spec in specs))
     return [spec for spec in specs if not get(spec.method).skip(spec.task)]

@@ -29,7 +29,7 @@ LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", 
 
 
 def grid(suite, profile):
-    """The runs that the figure needs, all of them the leaderboard's."""
+    """The runs that the figure needs, all of them the leaderboard's; no suite's own on ImageNet."""
     return suite_grid(suite, profile, ("dense", *METHODS, *NAMED, *OTHERS))
 
 

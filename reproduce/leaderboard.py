@@ -12,7 +12,7 @@ from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH,
 from published import title
 from rows import make
 
-from benchmarks.suites import SIZES
+from benchmarks.suites import SIZES, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
@@ -20,9 +20,8 @@ FILES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 
 
 def grid(suite, profile):
-    """The runs of every method, which a suite has already (suites.grid). Needs torch."""
-    from methods import available
-    return suite_grid(suite, profile, available())
+    """The runs of the suite's methods, which it has already (suites.grid). Needs torch."""
+    return suite_grid(suite, profile, usual(suite))
 
 
 def board_of(suite, results, profile=None):
