@@ -45,7 +45,10 @@ class Static(Sparsifier):
     @torch.no_grad()
     def initialise(self, run):
         """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""
-        bounds = (3 / self.layout.filters(self.mask.to(run.theta.dtype), "sum").clamp_min(1)).sqrt()
+        self.draw(run, (3 / self.layout.filters(self.mask.to(run.theta.dtype), "sum").clamp_min(1)).sqrt())
+
+    def draw(self, run, bounds):
+        """Weights and biases uniform within the bound of their neuron."""
         run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
         generator = run.generator("bias")
         for bound, entry in zip(bounds.split([e.shape[0] for e in self.layout.entries]), self.layout.entries):

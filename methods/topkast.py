@@ -16,6 +16,7 @@ class TopKAST(Static):
     every_step_until = option(0.105, most=1, help="share of training in which the sets are renewed at every step, later every `interval`")
     interval = option(1000, least=1)
     sampler, init = "exact", "network"  # its first mask is that of the largest weights
+    start_weights = option("network", "pytorch", help="the network's own, or PyTorch's default: a third of the variance of GSE's")
     mode = option("correct", "literal", help="literal: a weight that enters the active set restarts at zero (GSE's code)")
 
     def __init__(self, layout, sparsity=0.0, **options):
@@ -30,7 +31,10 @@ class TopKAST(Static):
     def forward(self, theta):
         return through((theta - self.lost) * self.mask, theta * self.trained)
 
+    @torch.no_grad()
     def start(self, run, cycle):
+        if self.start_weights == "pytorch":
+            self.draw(run, self.layout.filters(torch.ones_like(run.theta), "sum").rsqrt())
         for group in run.optimizer.param_groups:
             group["weight_decay"] = 0.0
         self.renew(run.theta)

@@ -29,7 +29,7 @@ PUBLISHED = {
     "set": dict(EVCI, skip_step=False),
     "rigl": dict(EVCI, skip_step=True, score_batches="train_batch"),
     "granet": dict(interval=1000, initial_sparsity=0.5, prune_start=0, prune_end=80 / 160, exact_k=True, drop_rounding="ceil", noise=0),
-    "topkast": dict(gamma=1, penalty=1e-4, every_step_until=21 / 200, interval=1000, mode="correct"),
+    "topkast": dict(gamma=1, penalty=1e-4, every_step_until=21 / 200, interval=1000, mode="correct", start_weights="network"),
     "gradual": dict(interval=1000, update_end=120 / 200),
     "gse_uniform": GSE, "gse_grabo": GSE, "gse_graest": dict(GSE, signs="corrected"),
 }

@@ -4,7 +4,9 @@ import torch
 from canonical import DENSE_STEP, G, W, backward, effective, near, step, training
 from torch import nn
 
+from benchmarks.grid import Spec
 from benchmarks.models import build
+from benchmarks.tasks import settle
 from methods import SparseModel, Training
 
 EXAMPLE = {"gamma": 0.5, "every_step_until": 1.0}  # at s = 2/3: A = {.5, -.4}, B adds .3
@@ -161,3 +163,32 @@ def test_ranking_is_per_layer():
     model = SparseModel(net, "topkast", 0.8)
     Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
     assert model.layer_nnz().tolist() == [20, 20]
+
+
+def test_start_as_pytorch_s_default():
+    """Weights and biases within 1/√fan_in, also of a grouped convolution; by default they stay the network's."""
+    net = nn.Sequential(nn.Conv2d(8, 400, 3, groups=2), nn.Linear(400, 300), nn.Linear(300, 200, bias=False))
+    bounds = [1 / 36**0.5, 1 / 20, 1 / 300**0.5]
+    for layer in net:
+        nn.init.constant_(layer.weight, 7.0)
+    model = SparseModel(net, "topkast", 0.9, start_weights="pytorch")
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1)
+    run.start()
+    biases = [layer.bias.detach() for layer in net[:2]]
+    drawn = [*zip(run.theta.detach().split(model.layout.sizes), bounds), *zip(biases, bounds)]
+    for values, bound in drawn:
+        unit = values / bound
+        assert 0.97 < unit.abs().max() <= 1.000001 and unit.square().mean() == pytest.approx(1 / 3, abs=0.05)
+    assert int(model.method.mask.sum()) == model.method.budget
+    first = model.layout.sizes[0]  # the sets are those of the weights drawn
+    assert run.theta[:first][model.method.mask[:first]].abs().min() >= run.theta[:first][~model.method.mask[:first]].abs().max()
+    untouched = SparseModel(nn.Linear(30, 20), "topkast", 0.5)
+    before = untouched.theta.detach().clone()
+    Training(untouched, torch.optim.SGD(untouched.parameters(), lr=0.1), 1, 1).start()
+    assert torch.equal(untouched.theta, before)
+
+
+def test_gse_s_tasks_start_it_so():
+    assert settle(Spec("cifar100-vit", "topkast", 0.9, 0))[1]["start_weights"] == "pytorch"
+    assert "start_weights" not in settle(Spec("digits", "topkast", 0.9, 0))[1]
+    assert "start_weights" not in settle(Spec("cifar100-vit", "set", 0.9, 0))[1]
