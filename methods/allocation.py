@@ -76,6 +76,18 @@ def round_counts(real, total, sizes, least=1):
     return counts
 
 
+def share_counts(sizes, total):
+    """Integers that sum to `total`, from 1, each as nearly as may be the same share of its size (Webster's rounding): unlike by largest
+    remainders, none of them is larger for a smaller total, so that masks can be nested."""
+    whole = sum(sizes)
+    counts = [max((2 * n * total + whole) // (2 * whole), 1) for n in sizes]
+    while (missing := total - sum(counts)) > 0:
+        counts[max(range(len(sizes)), key=lambda i: (sizes[i] / (2 * counts[i] + 1), -i))] += 1
+    for _ in range(-missing):
+        counts[min((i for i in range(len(sizes)) if counts[i] > 1), key=lambda i: (sizes[i] / (2 * counts[i] - 1), -i))] -= 1
+    return counts
+
+
 def lamp(layout, theta):
     """LAMP score w²/Σ_{|v|≥|w|} v² within each layer, (N,) (Lee et al. 2021). The largest weight of each layer scores 1."""
     scores = []

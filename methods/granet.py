@@ -25,6 +25,7 @@ class GraNet(RigL):
     prune_start = option(0.0, most=1, help="share of training at which pruning starts")
     prune_end = option(0.5, most=1, help="share of training at which the target is reached")
     exact_k = option(True, help="false: the released code, which keeps one weight too few and stops one update before the target")
+    regenerate = option(True, help="false: pruning alone, the released code's GMP")
     drop_rounding = option("ceil", "floor")
     noise = option(0.0)
     scope, regrow, score_batches = "layer", "keeps", "train_batch"
@@ -67,8 +68,12 @@ class GraNet(RigL):
                 initial = min(self.initial_sparsity, self.sparsity)
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)
                 self.prune(run, count(self.layout.size, sparsity) - (not self.exact_k))
-            before = self.mask.clone()
-            self.update(run, self.fraction(run))
-            run.clear(before ^ self.mask)
+            if self.regenerate:
+                before = self.mask.clone()
+                self.update(run, self.fraction(run))
+                run.clear(before ^ self.mask)
         if done == run.total_steps and self.exact_k:  # the target of a training with less than two updates
             self.prune(run, self.budget)
+
+    def training_cost(self, sparse, dense):
+        return super().training_cost(sparse, dense) if self.regenerate else 3 * sparse

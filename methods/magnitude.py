@@ -3,9 +3,9 @@ import math
 
 import torch
 
-from methods.allocation import count
+from methods.allocation import count, share_counts
 from methods.base import Ramped, Sparsifier, option
-from methods.ranking import keep
+from methods.ranking import keep, keep_each
 
 
 class Dense(Sparsifier):
@@ -25,16 +25,34 @@ class GMP(Ramped):
 
     name = "gmp"
     mask_form = option("sticky", "nonsticky", "literal", help="pruned weights stay zero; may return; ST-3's code: momentum is left")
+    scope = option("global", "layer", help="weights are ranked over all layers, or in each, of which the same share is kept")
+    every = option(1, least=1, help="steps between two prunings, besides the one that ends the ramp")
 
-    def after_step(self, run):
-        kept, _ = self.kept(self.scheduled(run, run.step + 1))
-        self.repeated(self.cut, run, kept) if kept < self.layout.size else self.open()
+    def refresh(self, theta, sparsity):
+        kept, _ = self.kept(sparsity)
+        if self.scope == "global" or kept == self.layout.size:
+            super().refresh(theta, sparsity)
+        else:
+            self.repeated(self.rank_each, theta, *share_counts(self.layout.sizes, kept))
 
     @torch.no_grad()
-    def cut(self, run, kept):
-        """As `prune` does, but at every step, so that the device is not waited for."""
+    def rank_each(self, theta, *kept):
+        self.set_mask(keep_each(theta.abs(), kept, self.layout.sizes))
+
+    def after_step(self, run):
+        sparsity = self.scheduled(run, run.step + 1)
+        if (run.step + 1) % self.every and not sparsity == self.sparsity > self.scheduled(run, run.step):
+            return
+        kept, _ = self.kept(sparsity)
+        counts = [kept] if self.scope == "global" else share_counts(self.layout.sizes, kept)
+        self.repeated(self.cut, run, *counts) if kept < self.layout.size else self.open()
+
+    @torch.no_grad()
+    def cut(self, run, *kept):
+        """As `prune` does, but at every step, so that the device is not waited for. kept: of all weights, or of each layer."""
         sticky, score = self.mask_form == "sticky", self.saliency(run)
-        self.set_mask(keep(score.masked_fill(~self.mask, -1) if sticky else score, kept))
+        score = score.masked_fill(~self.mask, -1) if sticky else score
+        self.set_mask(keep(score, *kept) if self.scope == "global" else keep_each(score, kept, self.layout.sizes))
         if self.mask_form != "nonsticky":
             run.clear(~self.mask, state=sticky)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities
+from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities, share_counts
 from methods.layout import Layout, Spread
 from methods.ranking import keep
 
@@ -133,6 +133,20 @@ def test_counts_sum_to_the_budget(model, name):
         counts = allocate(layout, name, sparsity, redistribute=True)
         assert sum(counts) == round(layout.size * (1 - sparsity))
         assert all(type(k) is int and 1 <= k <= n for k, n in zip(counts, layout.sizes))
+
+
+def test_equal_shares_sum_to_the_total_and_are_monotone():
+    """Largest remainders are not: of layers with 6, 6 and 2 weights, the last would get one of its own back where 11 become 10."""
+    assert [round_counts([total * n / 14 for n in (6, 6, 2)], total, [6, 6, 2]) for total in (11, 10)] == [[5, 5, 1], [4, 4, 2]]
+    generator = torch.Generator().manual_seed(0)
+    for sizes in ([6, 6, 2], [1, 1, 1], [1, 50, 3, 3, 999], *torch.randint(1, 60, (30, 7), generator=generator).tolist()):
+        before = sizes
+        for total in range(sum(sizes), len(sizes) - 1, -1):
+            counts = share_counts(sizes, total)
+            assert sum(counts) == total and all(1 <= k <= old for k, old in zip(counts, before))
+            before = counts
+        assert before == [1] * len(sizes)
+    assert share_counts([432, 4608, 320], 536) == [43, 461, 32]
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)

@@ -21,7 +21,8 @@ RAMPING = 0  # an epoch that ends in the middle of the ramp
 # what options add to a method's state and schedule
 VARIANTS = (
     "st3 ft_epochs=2", "st3 rewind_finetune=true", "st3 ft_epochs=1 rewind_finetune=true",
-    "gmp mask_form=nonsticky", "gmp mask_form=literal", "static sampler=bernoulli",
+    "gmp mask_form=nonsticky", "gmp mask_form=literal", "gmp scope=layer", "gmp scope=layer every=3", "static sampler=bernoulli",
+    "granet regenerate=false",
     "static init=sparse allocation=er_gse", "rigl scope=global regrow=no skip_step=false score_batches=ceil10",
     "imp rewind_epoch=1",
     "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",

@@ -173,3 +173,16 @@ def test_the_first_mask_holds_the_budget(name, options, sparsity):
         run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 100, 1, seed=seed)
         run.start()
         assert model.method.exact and int(model.method.mask.sum()) >= model.method.budget == round(model.layout.size * (1 - sparsity))
+
+
+def test_without_regeneration_it_prunes_alone(monkeypatch):
+    """The released code's GMP: nested masks by the same schedule, and no dense gradient."""
+    run = training("granet", 0.9, interval=5, epochs=60, weight=torch.randn(20, 20, dtype=torch.float64), regenerate=False)
+    monkeypatch.setattr(run.model.method, "growth_score", lambda run: pytest.fail("grows"))
+    for _ in range(60):
+        before = run.model.method.mask.clone()
+        step(run, torch.randn(20, 20, dtype=torch.float64))
+        assert not (run.model.method.mask & ~before).any()
+    assert int(run.model.method.mask.sum()) == 40
+    assert run.model.method.training_cost(0.1, 1.0) == near(0.3)
+    assert training("granet", 0.9, interval=9).model.method.training_cost(0.1, 1.0) == near((3 * 0.1 * 9 + 2 * 0.1 + 1) / 10)

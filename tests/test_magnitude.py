@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 from canonical import DENSE_STEP, W, backward, effective, momentum, near, step, training
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.models import build
@@ -137,3 +138,59 @@ def test_mean_cost_follows_the_mask():
 def test_mean_cost_of_methods_with_a_formula_of_their_own(name, options, expected):
     """Of §5's example: the sparse forward pass costs .1 of the dense one."""
     assert training(name, 0.5, **options).model.method.training_cost(0.1, 1.0) == near(expected)
+
+
+def two_layers(form, epochs, **options):
+    """400 weights of standard deviation 1 and 101 ten times as small, of which a global ranking would leave none."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(101, 1, bias=False)).double()
+    with torch.no_grad():
+        net[0].weight.normal_(), net[1].weight.normal_(std=0.1)
+    model = SparseModel(net, "gmp", 0.9, mask_form=form, **options)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), epochs, 1)
+    run.start()
+    return run
+
+
+def trained(run):
+    """The number of weights in each layer, and the mask, after each step by random gradients."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for _ in range(run.total_steps):
+        run.theta.grad = torch.randn(run.theta.shape, generator=generator, dtype=torch.float64) * run.method.mask
+        run.update()
+        found.append((run.method.mask.view(-1)[:400].sum().item(), run.method.mask.view(-1)[400:].sum().item(), run.method.mask.clone()))
+    return found
+
+
+@pytest.mark.parametrize("form", ["sticky", "nonsticky", "literal"])
+def test_each_layer_keeps_the_same_share(form):
+    by_layer, globally = (trained(two_layers(form, 60, scope=scope)) for scope in ("layer", "global"))
+    assert [sum(counts[:2]) for counts in by_layer] == [sum(counts[:2]) for counts in globally]  # the schedule is the same
+    assert all(abs(second / 101 - first / 400) < 0.011 for first, second, _ in by_layer)
+    assert by_layer[-1][:2] == (40, 10) and globally[-1][1] == 0
+    if form == "sticky":
+        assert not any((after & ~before).any() for (*_, before), (*_, after) in zip(by_layer, by_layer[1:]))
+
+
+def test_each_layer_keeps_the_same_share_from_the_first_step_on():
+    run = two_layers("sticky", 10, scope="layer", **AT_ONCE)
+    assert [int(piece.sum()) for piece in run.method.mask.split([400, 101])] == [40, 10]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_pruning_every_few_steps(scope):
+    """The mask changes at steps 7, 14, ... and at the end of the ramp, step 30, after which it stays."""
+    often, seldom = (trained(two_layers("sticky", 60, scope=scope, every=every)) for every in (1, 7))
+    changes = [step + 2 for step, ((*_, before), (*_, after)) in enumerate(zip(seldom, seldom[1:])) if not torch.equal(before, after)]
+    assert changes == [7, 14, 21, 28, 30]
+    assert [seldom[step - 1][:2] for step in changes] == [often[step - 1][:2] for step in changes]
+
+
+def test_a_number_of_steps_is_one_at_least():
+    with pytest.raises(ValueError, match="^option every takes a whole number of at least 1, not 0$"):
+        training("gmp", 0.5, every=0)
+
+
+def test_one_pruning_at_least_where_training_ends_before_the_first():
+    run = two_layers("sticky", 10, every=100)
+    assert int(trained(run)[-1][2].sum()) == run.method.budget == 501 - int(500 * 0.9) - 1
