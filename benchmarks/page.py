@@ -10,7 +10,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.tables import COLUMNS, cells, legend, power, shown
+from benchmarks.tables import COLUMNS, best_of, cells, legend, power, shown
 
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
@@ -26,10 +26,10 @@ def page(table, suite, profile, picture=None):
     measured = cells(table)
     tasks = list(dict.fromkeys([*table.task, *published.task]))
     own = sorted(set(table.sparsity))
-    others = sorted(set(published.sparsity.round(4)) - set(own) - {0.0})
-    sparsities = "".join(f'<option value="{s:g}">{100 * s:g} %</option>' for s in own)
+    others = sorted(set(published.sparsity.round(4)) - {round(s, 4) for s in own} - {0.0})
+    sparsities = "".join(map(option, own))
     if others:
-        options = "".join(f'<option value="{s:g}">{100 * s:g} %</option>' for s in others)
+        options = "".join(map(option, others))
         sparsities += f'<optgroup label="published only">{options}</optgroup>'
     image = base64.b64encode(picture).decode() if picture else ""
     return TEMPLATE.substitute(
@@ -38,9 +38,9 @@ def page(table, suite, profile, picture=None):
         picture=f'<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, '
                 f'one panel for each sparsity" src="data:image/png;base64,{image}"></details>' if image else "",
         measured=html_table("measured", ["Method", "Task", "Sparsity", *(c for c in COLUMNS if c != "Method")],
-                            [measured_row(task, sparsity, line)
-                             for task, sparsity, cell in measured for _, line in cell.iterrows()]),
-        powers="".join(f'<li data-task="{escape(task)}" data-sparsity="{sparsity:g}">{escape(task)}, {100 * sparsity:g} %: '
+                            [measured_row(task, sparsity, line, place == best_of(cell))
+                             for task, sparsity, cell in measured for place, line in cell.iterrows()]),
+        powers="".join(f'<li data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{escape(task)}, {100 * sparsity:g} %: '
                        f'{power(cell)}</li>'
                        for task, sparsity, cell in measured if power(cell)),
         published=html_table("published", ["Method", "Network", "Sparsity", "Variant", "Accuracy (%)", "Seeds", "Epochs",
@@ -64,8 +64,17 @@ def published_rows(suite):
     return rows.assign(other=~rows.task.isin(known)).sort_values(order, ascending=[True, True, True, False], kind="stable")
 
 
-def measured_row(task, sparsity, line):
-    texts = dict(zip(COLUMNS, shown(line)))
+def filtered(sparsity):
+    """A sparsity as the filter compares it, of options and rows alike."""
+    return f"{round(sparsity, 4):g}"
+
+
+def option(sparsity):
+    return f'<option value="{filtered(sparsity)}">{100 * sparsity:g} %</option>'
+
+
+def measured_row(task, sparsity, line, best):
+    texts = dict(zip(COLUMNS, shown(line, best)))
     values = {column: line[name] if name else "" for column, name in zip(COLUMNS, SORTED_BY)}
     row = [(texts.pop("Method"), line.label), (task, task), (f"{100 * sparsity:g} %", sparsity)]
     row += [(text, values[column]) for column, text in texts.items()]
@@ -93,7 +102,7 @@ def html_table(name, columns, rows):
     body = []
     for task, sparsity, kind, line in rows:
         line = [html_cell(*cell) for cell in line]
-        body.append(f'<tr class="{kind}" data-task="{escape(task)}" data-sparsity="{round(sparsity, 4):g}">{"".join(line)}</tr>')
+        body.append(f'<tr class="{kind}" data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{"".join(line)}</tr>')
     body = "\n".join(body)
     return f'<div class="scroll"><table id="{name}"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 

@@ -83,20 +83,26 @@ def remarks(line):
     return "; ".join(text)
 
 
-def shown(line):
-    """The texts of a line, by COLUMNS."""
+def best_of(cell):
+    """The index of the best line, None where nothing is ranked. One that shares no seed with it has no difference to it either."""
+    apart = cell[cell.rank_low.notna() & cell.difference.isna()]
+    return apart["mean"].idxmax() if len(apart) else None
+
+
+def shown(line, best=True):
+    """The texts of a line, by COLUMNS. best: it is `best_of` its cell, if it is ranked and has no difference."""
     ranked, number = pd.notna(line.rank_low), "{:.{}f}".format
     rank = "" if not ranked else f"{line.rank_low:.0f}" + (f"-{line.rank_high:.0f}" if line.rank_high > line.rank_low else "")
     accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
     if pd.notna(line.difference):
         spread = "" if pd.isna(line.difference_half) else f" ± {line.difference_half:.2f}"
-        best = f"{line.difference:+.2f}{spread}" + ("" if line.separable else " =")
+        apart = f"{line.difference:+.2f}{spread}" + ("" if line.separable else " =")
     else:
-        best = "best" if ranked else ""
+        apart = "" if not ranked else "best" if best else "no common seed"
     p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
     costs = ["" if pd.isna(value) else text.format(value) for text, value in
              (("{:.3f}", line.train_flops), ("{:.3f}", line.macs), ("{:.0f}", line.seconds))]
-    return [rank, line.label, accuracy, str(line.seeds), best, p, *costs, "*" if line.front else "", remarks(line)]
+    return [rank, line.label, accuracy, str(line.seeds), apart, p, *costs, "*" if line.front else "", remarks(line)]
 
 
 def power(cell):
@@ -114,7 +120,8 @@ def power(cell):
 
 def lines_of(cell):
     """The names of the columns that hold anything, and the texts of each line in them."""
-    lines = [shown(line) for _, line in cell.iterrows()]
+    best = best_of(cell)
+    lines = [shown(line, place == best) for place, line in cell.iterrows()]
     used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
     return [[line[i] for i in used] for line in [COLUMNS, *lines]]
 

@@ -159,6 +159,26 @@ def test_a_small_p_is_shown_as_less_than_a_thousandth_from_there_on_alone(table)
     assert [tables.shown(pd.Series({**line, "p": p}))[5] for p in (0.0009, 0.001, 0.0014, 0.05)] == ["<0.001", "0.001", "0.001", "0.050"]
 
 
+@pytest.mark.parametrize("sort", ["accuracy", "cost"])
+def test_one_method_is_the_best_and_one_of_other_seeds_is_not_compared(sort):
+    rows = stored({"st3": [97.0, 97.5], "gmp": [96.0, 96.5], "set": [95.0, 95.5]})
+    rows.loc[rows.method == "gmp", "seed"] += 2
+    rows["train_flops_fraction"] = rows.method.map({"st3": 0.3, "gmp": 0.1, "set": 0.2})
+    table = tables.board(tables.select(rows, "digits", "paper"), [0.9], sort)
+    (columns, *lines), text = tables.lines_of(table), page(table, "digits", "paper")
+    said = {line[columns.index("Method")]: line[columns.index("To the best")] for line in lines}
+    assert (said["st3"], said["gmp"]) == ("best", "no common seed") and said["set"].startswith("-2.00 ±")
+    assert text.count(">best<") == text.count(">no common seed<") == 1
+
+
+def test_the_page_shows_the_rows_of_every_sparsity_that_it_offers():
+    rows = pd.concat([stored({"st3": [97.0]}).assign(sparsity=s) for s in (0.67232, 0.9)])
+    text = page(tables.board(tables.select(rows, "digits", "paper"), [0.67232, 0.9]), "digits", "paper")
+    offered = re.findall(r'<option value="(0[^"]*)">(\S+) %', text)
+    assert offered == [("0.6723", "67.232"), ("0.9", "90")]
+    assert {value for value, _ in offered} == set(re.findall(r'<tr [^>]*data-sparsity="([^"]*)"', text))
+
+
 def test_markdown(table):
     lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(tables.COLUMNS) + 1}
