@@ -101,8 +101,6 @@ def fill(specs, args, store, folder):
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
         todo, done = specs, []
-        for spec in specs:
-            store.checkpoint(spec.key).unlink(missing_ok=True)
     print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
     bad = []
     if todo:
@@ -110,6 +108,8 @@ def fill(specs, args, store, folder):
         from benchmarks.launch import launch
         for spec in {(spec.task, spec.sparsity): spec for spec in todo}.values():
             dry_run(spec, folder)
+        for spec in specs if args.again else ():  # a method with a mistake has cost nothing
+            store.checkpoint(spec.key).unlink(missing_ok=True)
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)
     for row in bad:

@@ -100,6 +100,20 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert len(Store("results").rows("digits")) == 3
 
 
+def test_again_begins_anew_once_the_file_is_accepted(mine, in_process, capsys):
+    words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsity", "0.9", "--seeds", "1"]
+    assert board(*words) == 0
+    store = Store("results")
+    checkpoint, rows = store.checkpoint(in_process[0].key), store.rows("digits")
+    checkpoint.write_text("of before the change")
+    (mine / "mine.py").write_text(METHODS.replace("return self.amount", "return 1 / 0"))
+    assert board(*words, "--again") == 2 and "ZeroDivisionError" in capsys.readouterr().err
+    assert checkpoint.read_text() == "of before the change" and store.rows("digits") == rows
+    (mine / "mine.py").write_text(METHODS)
+    assert board(*words, "--again") == 0 and len(in_process) == 2
+    assert not checkpoint.exists() and "is damaged" not in capsys.readouterr().out
+
+
 def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     words = ["--epochs", "1", "--sparsity", "0.9", "--seeds", "1", "--method"]
     assert board(*words, "set") == board(*words, "static") == 0
