@@ -93,5 +93,7 @@ def lamp(layout, theta):
     scores = []
     for piece in theta.detach().split(layout.sizes):
         square, order = piece.square().sort(descending=True, stable=True)
-        scores.append(torch.empty_like(piece).scatter_(0, order, square / square.cumsum(0).clamp_min(1e-38)))
+        # on the CPU: CUDA adds up floats in any order, and these rank weights; once a cycle, so that the way there and back is nothing
+        sums = square.cpu().cumsum(0).to(square.device)
+        scores.append(torch.empty_like(piece).scatter_(0, order, square / sums.clamp_min(1e-38)))
     return torch.cat(scores)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from canonical import W, linear, near
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
@@ -92,6 +93,18 @@ def test_lamp_and_global():
     assert theta[keep(theta.abs(), 3)].tolist() == [0.5, 0.9, -0.6]
     assert allocate(layout, "lamp", 0.625, theta) == [2, 1]
     assert allocate(layout, "global", 0.625, theta) == [1, 2]
+
+
+def test_lamp_adds_up_on_the_cpu():
+    """For torch.use_deterministic_algorithms refuses it on CUDA."""
+    class Called(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            called.append(getattr(function, "__name__", ""))
+            return function(*args, **(kwargs or {}))
+    called, (layout, theta) = [], two_layers()
+    with Called():
+        lamp(layout, theta)
+    assert [called[place - 1] for place, name in enumerate(called) if name == "cumsum"] == ["cpu"] * 2
 
 
 def test_lamp_leaves_no_layer_empty():
