@@ -124,6 +124,38 @@ def test_each_own_number_stands_beside_the_published_one(tmp_path, capsys, no_fi
     assert "92.38" in line and float(line[-1]) == pytest.approx(own - 92.38, abs=0.01)
 
 
+def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_path, monkeypatch):
+    """Hollow, in the same panel; and where it was not, nothing is other than without it."""
+    from matplotlib.figure import Figure
+
+    script, pages, save = SCRIPTS["figure3"], [], Figure.savefig
+    specs = script.grid("cifar10", "paper")
+    coded = [spec for spec in specs if spec.options]
+    assert {(spec.task, spec.method, spec.options) for spec in coded} == {
+        ("cifar10-vgg11", method, (("model", "vgg11_st3code"),)) for method in ("st3", "gmp")} and len(coded) == 2 * 5 * 3
+    assert not [spec for suite in ("digits", "cifar100") for spec in script.grid(suite, "paper") if spec.options]
+    assert not [spec for spec in script.grid("cifar10", "quick") if spec.options]
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    fill(tmp_path, "cifar10", specs)
+    draw("figure3", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    axes = next(axes for axes in pages[-1].axes if axes.get_title() == "VGG-11, CIFAR-10")
+    lines = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_marker() in tuple("osD^")]
+    assert [list(line.get_ydata()) for line in lines if line.get_linestyle() != "None"] == [
+        [pytest.approx(accuracy(spec) + 4 / 3, abs=1e-3) for spec in coded if (spec.method, spec.seed) == (method, 0)]
+        for method in ("st3", "gmp")]
+    found = drawn(tmp_path / "cifar10/figure3.csv")
+    assert len([line for line in found if line["options"] == "model=vgg11_st3code"]) == 2 * 5
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    fill(tmp_path, "cifar10", [spec for spec in specs if not spec.options])
+    for folder in ("with", "without"):
+        draw("figure3", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path / folder)
+        monkeypatch.setattr(script, "grid", lambda *words, grid=script.grid: [spec for spec in grid(*words) if not spec.options])
+        monkeypatch.delattr(script, "source", raising=False)
+    for kind in ("pdf", "png", "csv"):
+        assert len({(tmp_path / folder / f"cifar10/figure3.{kind}").read_bytes() for folder in ("with", "without")}) == 1
+
+
 def test_a_profile_without_runs_of_the_figure(tmp_path, capsys):
     fill(tmp_path, "cifar10", SCRIPTS["gse_figure2"].grid("cifar10", "paper"))
     with pytest.raises(SystemExit):
