@@ -9,7 +9,9 @@ from stored import ROOT, WORDS, table, timeless
 
 from benchmarks import launch as launcher
 from benchmarks import run as runner
-from benchmarks.__main__ import main
+from benchmarks import suites
+from benchmarks.__main__ import chosen as specs_of
+from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import canonical
@@ -237,3 +239,19 @@ def test_commands_that_need_no_data_take_its_folder_too(words, tmp_path, capsys)
     """So that the words of one command serve the next; nothing is looked for there."""
     found = [(main([*words, "--results", str(tmp_path), *more]), capsys.readouterr()) for more in ((), ("--data", "nowhere"))]
     assert found[0] == found[1] and found[0][0] == 0
+
+
+def test_on_imagenet_a_suite_is_what_the_papers_train_there():
+    """Others run where they are named, and then alone."""
+    specs = suites.grid("imagenet")
+    assert len(specs) == 87 and {(spec.task, spec.method) for spec in specs} == {
+        *((task, method) for task in ("imagenet-resnet50", "imagenet-mobilenetv1") for method in ("dense", "st3", "st3_sigma")),
+        ("imagenet-resnet50", "gse_uniform")}
+
+    def chosen(*words):
+        return specs_of(parser().parse_args(["launch", "imagenet", *words]))
+    assert {spec.key for spec in chosen()} == {spec.key for spec in specs}
+    assert {spec.key for spec in chosen("--seeds", "1")} == {spec.key for spec in specs if spec.seed == 0}
+    assert [(spec.method, spec.seed) for spec in chosen("--methods", "gmp", "--sparsities", "0.9")] == [("gmp", seed) for seed in range(3)]
+    assert len(chosen("--methods", "gmp", "feather")) == 2 * 3 * 6
+    assert {spec.options for spec in chosen("--methods", "gse")} == {(), (("recipe", "original"),)}

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import __main__ as commands
 from benchmarks import suites
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.results import RUN_COLUMNS
@@ -114,22 +113,6 @@ def test_suite_holds_its_figures_and_its_profiles_never_mix(suite):
     assert len(suites.grid(suite, "paper")) == len(paper) >= least
     assert {spec.key for name, script in suites.scripts().items() for spec in script.grid(suite, "paper")
             if (suite, name) != ("imagenet", "beyond")} <= paper
-
-
-def test_on_imagenet_a_suite_is_what_the_papers_train_there():
-    """Others run where they are named, and then alone."""
-    specs = suites.grid("imagenet")
-    assert len(specs) == 87 and {(spec.task, spec.method) for spec in specs} == {
-        *((task, method) for task in ("imagenet-resnet50", "imagenet-mobilenetv1") for method in ("dense", "st3", "st3_sigma")),
-        ("imagenet-resnet50", "gse_uniform")}
-
-    def chosen(*words):
-        return commands.chosen(commands.parser().parse_args(["launch", "imagenet", *words]))
-    assert {spec.key for spec in chosen()} == {spec.key for spec in specs}
-    assert {spec.key for spec in chosen("--seeds", "1")} == {spec.key for spec in specs if spec.seed == 0}
-    assert [(spec.method, spec.seed) for spec in chosen("--methods", "gmp", "--sparsities", "0.9")] == [("gmp", seed) for seed in range(3)]
-    assert len(chosen("--methods", "gmp", "feather")) == 2 * 3 * 6
-    assert {spec.options for spec in chosen("--methods", "gse")} == {(), (("recipe", "original"),)}
 
 
 def test_unknown_suite_or_profile():
