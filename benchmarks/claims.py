@@ -132,7 +132,7 @@ def read(path):
 
 
 def void(path, content, same_job=True):
-    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so that one of an earlier start of its own SLURM job is.
+    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so one of an earlier start of its own SLURM job is.
 
     One of the same start is another node's. Claims of older code have neither `space` nor `restart`.
     """

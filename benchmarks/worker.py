@@ -132,7 +132,8 @@ class Job:
                     yield None  # what is printed goes there from the next turn on
                     try:
                         device = usable_device(default_device())
-                        lane = Lane(steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun), device)
+                        run = steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun)
+                        lane = Lane(run, device)
                         while not lane.ended:
                             share = float(lane.turn())
                             note = time.monotonic() - told > 1
