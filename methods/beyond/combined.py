@@ -10,7 +10,6 @@ class LRRFeather(LRR, Feather):
 
     name = "lrr_feather"
     dense_first = False
-    original = {}
     ramp_start = ramp_end = ramp_power = ramp_granularity = 0
     cycles, start, before_step = Iterative.cycles, LRRST3.start, LRRST3.before_step
 
@@ -22,7 +21,7 @@ class GraNetGSE(GraNet):
     """GraNet's cubic pruning, with GSE's growth: by the gradients of sampled connections instead of all."""
 
     name = "granet_gse"
-    scope, regrow, noise, drop_rounding = "layer", "keeps", 0.0, "floor"
+    scope, regrow, noise, drop_rounding, regenerate = "layer", "keeps", 0.0, "floor", True
     gamma = GSE.gamma
     update, sample, explore = GSE.update, GSE.sample, GSE.explore
     training_cost = GSE.training_cost
