@@ -6,7 +6,6 @@ or it is preempted, its runs write checkpoints, and it is queued again.
 import contextlib
 import hashlib
 import io
-import os
 import shlex
 import shutil
 import signal
