@@ -31,13 +31,18 @@ def dry_run(spec, folder):
     task, options = settle(spec)
     data = datasets.load(task.dataset, folder, task.validation, task.normalisation)
     device = torch.device(default_device())
-    record = recorder(task, device) if team.wanted(task, device) == 1 else None
+    processes = team.wanted(task, device)
+    task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
+    record = recorder(task, device) if processes == 1 else None
     data = replace(data, train=data.train.first((WARM + 2 if record else 2) * task.batch_size))
     try:
         with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():  # on the default one nothing is recorded
             mistake = some_steps(replace(task, epochs=1), spec, options, data.to(device), device, record)
     except Exception as error:  # whatever a method of somebody else raises
         mistake = told(error, spec.method)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the runs are other processes'
     if mistake:
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
 

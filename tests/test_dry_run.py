@@ -1,6 +1,7 @@
 """A few steps of a method before its runs, which name its mistakes in one line each."""
 import pytest
 
+from benchmarks import dry_run as trial
 from benchmarks import launch as launcher
 from benchmarks.__main__ import main
 from benchmarks.dry_run import dry_run
@@ -101,3 +102,12 @@ def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monke
 @pytest.mark.parametrize("method", available())
 def test_every_method_passes_the_dry_run(method):
     dry_run(Spec("digits", method, 0.9, 0), "data")
+
+
+def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(trial, "some_steps", lambda task, spec, options, data, *_: sizes.append((task.batch_size, len(data.train))))
+    for processes in (1, 4):
+        monkeypatch.setattr(trial.team, "wanted", lambda task, device: processes)
+        dry_run(Spec("digits", "static", 0.9, 0), "data")
+    assert sizes == [(64, 128), (16, 32)]
