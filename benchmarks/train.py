@@ -274,9 +274,8 @@ class Trainer:
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
         cost = method.training_cost(sparse, 1.0)
-        if type(method).training_cost is Sparsifier.training_cost and method.gradient == "masked":  # which knows of none
-            cost += self.training.dense_steps / max(steps, 1) * (1.0 - sparse)
-        if type(method).training_cost is Sparsifier.training_cost:  # nor of batches that are scored while it trains
+        if type(method).training_cost is Sparsifier.training_cost:  # which knows neither of dense gradients read nor of batches scored
+            cost += self.training.dense_steps * (method.gradient == "masked") / max(steps, 1) * (1.0 - sparse)
             cost *= 1 + self.training.scored / max(steps, 1)
         return self.progress.done / self.task.epochs * cost / 3
 

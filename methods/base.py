@@ -192,8 +192,9 @@ class Sparsifier(nn.Module):
         return run.theta.abs()
 
     def training_cost(self, sparse, dense):
-        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. Steps in which a method
-        reads `run.dense_gradient` are counted besides, where it has no formula of its own and its `gradient` is "masked"."""
+        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. What a method without
+        a formula of its own does besides is added: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked", and the
+        batches of `run.gradient` after the first step."""
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 

@@ -82,7 +82,7 @@ def test_dpf_at_every_step_is_ste_hard():
 
 @pytest.mark.parametrize("name, option", [("dpf", "ft_epochs"), ("dpf", "rewind_finetune"), ("cht", "temper"), ("fisher_diag", "ramp_granularity")])
 def test_an_option_that_does_nothing_here_is_refused(name, option):
-    with pytest.raises(ValueError, match=f"{option}.* is no option of {name}|option of {name}"):
+    with pytest.raises(ValueError, match=f"^unknown option of {name}.*{option}"):
         training(name, 0.5, **{option: 1})
 
 

@@ -126,6 +126,13 @@ def test_choices_of_drop_and_grow(method, options, same_growth):
     same(sparse, masked)
 
 
+def test_rigl_scores_on_all_of_the_fresh_batches(same_growth):
+    sparse, masked, batches = pair(mlp, "rigl", 0.6, interval=5, score_batches="ceil10")
+    for run in (sparse, masked):
+        train(run, batches, 25)
+    same(sparse, masked)
+
+
 @pytest.mark.parametrize("method", ["gse_uniform", "gse_graest"])
 @pytest.mark.parametrize("sparsity", [0.5, 0.6])
 def test_more_grows_than_the_budget_has_room_for(sparsity, method):
