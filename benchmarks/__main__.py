@@ -111,7 +111,7 @@ def run_one(spec, store, folder, device):
     from benchmarks.progress import Bar
     from benchmarks.run import run
     try:
-        with Claim(store, spec.key) as claim, closing(Bar(1, print)) as progress:
+        with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress:
             def tick(share):
                 claim.note(share)
                 progress.tick(spec, share)

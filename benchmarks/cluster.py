@@ -88,7 +88,7 @@ def submit(args, store, todo, folder):
 def send_missing(args, store, todo, folder):
     """`submit`, while no other one is at it."""
     from benchmarks.launch import PACK
-    from benchmarks.tasks import levels_of, settle, uncovered
+    from benchmarks.tasks import branches, levels_of, settle, uncovered
     states = jobs.states(store, args.suite)
     jobs.queue()  # without SLURM nothing is copied
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
@@ -99,7 +99,10 @@ def send_missing(args, store, todo, folder):
     fresh.sort(key=lambda spec: (spec.task, spec.method))
     together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # of which one runs at a time
     each = args.runs_per_task or (1 if together else at_a_time * (args.gpus_per_task or 1))
-    packs = [fresh[place:place + each] for place in range(0, len(fresh), each)]
+    trunks = branches(fresh)
+    first = [spec for spec in fresh if spec not in trunks]
+    packs = [first[place:place + each] for place in range(0, len(first), each)]
+    packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # they come after those
     results = store.folder.resolve()
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):

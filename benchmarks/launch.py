@@ -7,7 +7,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from benchmarks.progress import Bar, title
-from benchmarks.tasks import settle, uncovered
+from benchmarks.tasks import branches, levels_of, settle, uncovered
 from benchmarks.worker import CROWDED, Worker
 
 PACK = 8      # runs at a time on a GPU
@@ -49,7 +49,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     Returns the rows that did not end with status ok.
 
     One thread per process: with more, torch can be twenty times slower where a quota limits the CPU. A run that another process is
-    making is left to it: its row is waited for, or, with `wait` false, not even that. A row that was written since `store` has last
+    making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its first cycles in common with a
+    longer one waits for that to come to where they part. A row that was written since `store` has last
     read its rows is taken as it is. When the launch is interrupted, its runs have `grace` seconds to end their epoch and to write a
     checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
     """
@@ -57,27 +58,39 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
         os.environ[name] = "1"
     specs = uncovered(specs)
     precisions = {spec: settle(spec)[0].precision for spec in specs}
-    queue, elsewhere, bad, total, look = deque((spec, 1) for spec in specs), {}, [], len(specs), 0.0
-    progress = Bar(total, report)
+    trunks = branches(specs)
+    waiting, queue = dict(trunks), deque((spec, 1) for spec in specs if spec not in trunks)
+    elsewhere, bad, look = {}, [], 0.0
+    costs = {spec: settle(spec)[0].epochs * (1 if spec in trunks else len(levels_of(spec))) for spec in specs}
+    progress = Bar(costs, report, {spec: 1 - 1 / len(levels_of(spec)) for spec in trunks})
 
     def finish(spec, row):
         elsewhere.pop(spec, None)
+        part(lambda branch: waiting[branch] == spec)
         progress.done(spec, row)
         if row["status"] != "ok":
             bad.append(row)
 
+    def part(ready):
+        """Queue the branches that need to wait no longer."""
+        for branch in [branch for branch in waiting if ready(branch)]:
+            del waiting[branch]
+            queue.append((branch, 1))
+
     WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:
         while queue or any(worker.jobs for worker in WORKERS) or (elsewhere and wait):
-            if elsewhere and time.monotonic() > look:  # its row may be there, or its process gone
+            if time.monotonic() > look:
+                # its row may be there, or its process gone
                 queue.extend((spec, 1) for spec in elsewhere if spec not in {s for s, _ in queue} and not _made(spec))
+                part(lambda branch: store.checkpoint(branch.key).exists())
                 look = time.monotonic() + 2
             while queue:
                 free = [worker for worker in WORKERS if worker.takes(*queue[0], precisions)]
                 if not free:
                     break
                 spec, attempt = queue.popleft()
-                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key))
+                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key), [s for s in trunks if trunks[s] == spec])
             for ready in connection.wait([w.pipe for w in WORKERS if w.jobs], timeout=1):
                 worker = next(w for w in WORKERS if w.pipe is ready)
                 said = worker.receive()
@@ -108,6 +121,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
                     if spec not in elsewhere:
                         report(f"{title(spec)} is being made by {message}")
                     elsewhere[spec] = message
+                    part(lambda branch: waiting[branch] == spec and not wait)
                 elif message == CROWDED:
                     worker.room = max(1, worker.room - 1)
                     queue.append((spec, ATTEMPTS))

@@ -10,7 +10,7 @@ from benchmarks.capture import WARM, recorder
 from benchmarks.dry_run import told
 from benchmarks.machine import default_device, numerics, one_core
 from benchmarks.pack import Lane
-from benchmarks.tasks import levels_of, settle, uncovered
+from benchmarks.tasks import branches, levels_of, settle, uncovered
 from benchmarks.train import Trainer
 
 LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these
@@ -22,9 +22,11 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
     pack: runs that take turns on it, whose time is shared out among them.
     """
     one_core()
-    kinds = {}
-    for spec in uncovered(specs):
-        kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
+    specs, kinds = uncovered(specs), {}
+    trunks = branches(specs)
+    for spec in specs:
+        if spec not in trunks:
+            kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
     total = 0.0
     gc.freeze()  # what is imported need not be looked through for each kind
     for alike in kinds.values():
@@ -37,8 +39,11 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         except Exception as error:  # whatever a method of somebody else raises
             raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None
         gc.collect()  # what a method's own circles of references keep alive of its runs, on a GPU with their recordings
-        total += seconds * len(alike)
-        report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s")
+        parting = sum(trunk in alike for trunk in trunks.values())  # each has a last cycle of its own
+        last = seconds / len(levels_of(longest))
+        total += seconds * len(alike) + last * parting
+        also = f", {parting} that part from them, of {last:.1f} s" * (parting > 0)
+        report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s{also}")
     return total
 
 

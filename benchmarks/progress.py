@@ -18,48 +18,62 @@ def duration(seconds):
 
 
 class Bar:
-    """Progress of `total` runs with an estimate of the end: a bar on a terminal, else `report(line)` for every run and every 5 minutes."""
+    """Progress of runs with an estimate of the end: a bar on a terminal, else `report(line)` for every run and every 5 minutes.
 
-    def __init__(self, total, report):
+    costs: {Spec: what there is to do for it, in any unit}. given: {Spec: the share of the run that another one makes for it}.
+    """
+
+    def __init__(self, costs, report, given=()):
         from tqdm import tqdm
-        self.total, self.finished, self.shares, self.report = total, 0, {}, report
-        self.resumed = 0.0  # what checkpoints had of the runs; it took no time here
+        self.costs, self.report, self.given, self.finished = costs, report, dict(given), 0
+        self.total = sum(costs.values())
+        self.shares, self.resumed = {}, {}  # what is done of each cost, and had been when the run began here: it took no time
         self.began = self.told = time.monotonic()
-        runs = "{n:.1f} of {total} runs, " * (total > 1)
-        self.bar = tqdm(total=total, unit="run", mininterval=1, disable=not sys.stderr.isatty(),
-                        bar_format="{percentage:3.0f} % |{bar}| " + runs + "{elapsed} gone, {remaining} to go")
+        self.bar = tqdm(total=self.total, mininterval=1, disable=not sys.stderr.isatty(), **self._words(),
+                        bar_format="{percentage:3.0f} % |{bar}| {desc}{elapsed} gone{postfix}")
 
     def tick(self, spec, share):
         """A run has come to this share of itself."""
-        self.resumed += 0.0 if spec in self.shares else share
-        self.shares[spec] = share
+        given = self.given.get(spec, 0.0)
+        self.shares[spec] = max(share - given, 0.0) / (1 - given)
+        self.resumed.setdefault(spec, self.shares[spec])
         self._show()
         if self.bar.disable and time.monotonic() > self.told + EVERY:
             self._tell(f"{100 * self._ended() / self.total:.0f} %")
 
     def done(self, spec, row):
         """A run has ended with this row."""
-        self.shares.pop(spec, None)
+        self.shares[spec] = 1.0
         self.finished += 1
         self._show()
         result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
         if self.bar.disable:
-            self._tell(f"{self.finished}/{self.total}", f" {title(spec)}: {result}")
+            self._tell(f"{self.finished}/{len(self.costs)}", f" {title(spec)}: {result}")
         elif row["status"] != "ok":
             self.bar.write(f"{title(spec)}: {result}")
 
     def _ended(self):
-        """Runs that have ended, with the parts of those in progress."""
-        return self.finished + sum(self.shares.values())
+        """The cost of what is done."""
+        return sum(self.costs[spec] * share for spec, share in self.shares.items())
+
+    def _left(self):
+        """The seconds to go in words, empty before anything is done here that is more than rounding."""
+        ended = self._ended()
+        made = ended - sum(self.costs[spec] * share for spec, share in self.resumed.items())
+        worth = made > 1e-3 * self.total / len(self.costs)
+        return f", {duration((time.monotonic() - self.began) * (self.total - ended) / made)} to go" if worth else ""
 
     def _tell(self, where, what=""):
         self.told = time.monotonic()
-        ended = self._ended()
-        made = ended - self.resumed
-        left = f", {duration((self.told - self.began) * (self.total - ended) / made)} to go" if made > 0 else ""
-        self.report(f"[{where}{left}]{what}")
+        self.report(f"[{where}{self._left()}]{what}")
+
+    def _words(self):
+        """What stands beside the bar."""
+        runs = f"{sum(self.shares.values()):.1f} of {len(self.costs)} runs, " if len(self.costs) > 1 else ""
+        return {"desc": runs, "postfix": self._left().removeprefix(", ") or "? to go"}
 
     def _show(self):
+        vars(self.bar).update(self._words())
         self.bar.update(self._ended() - self.bar.n)
 
     def close(self):

@@ -1,5 +1,6 @@
 """One run: a Spec becomes a stored row."""
 import datetime
+import math
 import os
 import time
 import traceback
@@ -25,13 +26,13 @@ from benchmarks.train import Trainer
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
     """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
 
-    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` about once a second. A run whose loss is
+    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. A run whose loss is
     no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its traceback goes to
     stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be written: its checkpoint
     stays. Where `stop` raises Taken, so does the run, and stores nothing more.
     """
     device = usable_device(device or default_device())
-    lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), time.monotonic()
+    lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), -math.inf
     while not lane.ended:
         share = lane.turn()
         if time.monotonic() - told > 1:
@@ -49,17 +50,17 @@ def resident(dataset, folder, validation, recipe, device):
     return data
 
 
-def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None):
+def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None, branches=()):
     """`run` as a generator that yields the share done after each step, so that runs can take turns; returns the row.
 
     alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
-    before the first step.
+    before the first step. branches: Specs whose runs part from this one (`tasks.branches`), and find a checkpoint of it where they do.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
-        return (yield from _steps(spec, store, folder, device, stop, alone, begun))
+        return (yield from _steps(spec, store, folder, device, stop, alone, begun, branches))
 
 
-def _steps(spec, store, folder, device, stop, alone, begun):
+def _steps(spec, store, folder, device, stop, alone, begun, branches):
     one_core()
     task, options = settle(spec)
     numerics(task.precision, device)
@@ -98,6 +99,10 @@ def _steps(spec, store, folder, device, stop, alone, begun):
         cycle, cycles = trainer.progress.cycle, trainer.training.cycles
         if len(levels) == len(cycles) and cycle < len(cycles) - 1:
             finish(levels[cycle], curves_of(cycles[cycle]))
+            for other in branches if team.size() == 1 else ():  # several processes would have to agree on what is there
+                path = store.checkpoint(other.key)
+                if len(levels_of(other)) == cycle + 2 and not path.exists():
+                    Saver(path).write(trainer.next_cycle())
 
     try:
         data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)

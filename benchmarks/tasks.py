@@ -212,3 +212,15 @@ def uncovered(specs):
     """The Specs without those that are a level of another one's run."""
     covered = {level.key for spec in specs for level in levels_of(spec)[:-1]}
     return [spec for spec in specs if spec.key not in covered]
+
+
+def branches(specs):
+    """{Spec: the one of them with whose run it has all cycles but the last in common}: it can go on from there.
+
+    That is the longest run that passes these levels; it is no branch itself.
+    """
+    longest = {}
+    for spec in sorted(specs, key=lambda spec: (len(levels_of(spec)), spec.sparsity)):
+        longest |= {level.key: spec for level in levels_of(spec)[:-1]}
+    trunks = {spec: longest[levels_of(spec)[-2].key] for spec in specs if len(levels_of(spec)) > 1}
+    return {spec: trunk for spec, trunk in trunks.items() if trunk != spec}

@@ -1,6 +1,7 @@
 """The processes of the local launcher: each makes runs, one after another on a core, several in turns on a GPU."""
 import contextlib
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -45,10 +46,10 @@ class Worker:
         together = {precisions[other] for other in (*self.jobs, spec)}
         return len(self.jobs) < self.room and max(attempt, *self.jobs.values()) == 1 and len(together) == 1
 
-    def give(self, spec, attempt, before):
+    def give(self, spec, attempt, before, branches):
         self.jobs[spec] = attempt
         with contextlib.suppress(OSError):  # a dead process is noticed when it is read from
-            self.pipe.send((spec, before, attempt > 1 or self.room == 1))
+            self.pipe.send((spec, before, attempt > 1 or self.room == 1, branches))
 
     def ask(self):
         if not self.asked:
@@ -105,9 +106,9 @@ def _work(pipe, store, folder, gpu):
 class Job:
     """A run in a worker's process."""
 
-    def __init__(self, spec, before, alone, store, folder, stopping):
+    def __init__(self, spec, before, alone, branches, store, folder, stopping):
         self.spec, self.store, self.folder, self.log = spec, store, folder, None
-        self.run = self._make(before, alone, stopping)
+        self.run = self._make(before, alone, branches, stopping)
 
     def turn(self):
         """A step of the run: None, or what there is to say to the launcher, anything but a float at the end."""
@@ -117,13 +118,13 @@ class Job:
             except StopIteration as end:
                 return end.value
 
-    def _make(self, before, alone, stopping):
+    def _make(self, before, alone, branches, stopping):
         import torch
 
         from benchmarks.pack import Lane
         from benchmarks.machine import default_device, usable_device
         from benchmarks.run import steps, store_failure
-        spec, store, told = self.spec, self.store, time.monotonic()
+        spec, store, told = self.spec, self.store, -math.inf
         try:
             with Claim(store, spec.key) as claim:
                 if store.stamp(spec.key) != before and store.row(spec.key):
@@ -132,7 +133,7 @@ class Job:
                     yield None  # what is printed goes there from the next turn on
                     try:
                         device = usable_device(default_device())
-                        run = steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun)
+                        run = steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun, branches)
                         lane = Lane(run, device)
                         while not lane.ended:
                             share = float(lane.turn())

@@ -28,7 +28,7 @@ def test_durations_do_not_start_anew_after_a_day(seconds, shown):
 
 
 def test_a_log_has_a_line_for_every_run_and_now_and_then(clock, lines):
-    bar = progress.Bar(4, lines.append)
+    bar = progress.Bar(dict.fromkeys((FIRST, SECOND, THIRD, FOURTH), 30), lines.append)
     clock[0] += 100
     bar.tick(FIRST, 0.0)
     bar.tick(SECOND, 0.0)
@@ -51,7 +51,7 @@ def test_a_log_has_a_line_for_every_run_and_now_and_then(clock, lines):
 
 
 def test_what_a_checkpoint_had_took_no_time(clock, lines):
-    bar = progress.Bar(1, lines.append)
+    bar = progress.Bar({FIRST: 30}, lines.append)
     bar.tick(FIRST, 0.5)
     clock[0] += 400
     bar.tick(FIRST, 0.75)
@@ -59,17 +59,44 @@ def test_what_a_checkpoint_had_took_no_time(clock, lines):
 
 
 def test_nothing_is_said_of_the_end_before_anything_is_done(clock, lines):
-    bar = progress.Bar(1, lines.append)
+    bar = progress.Bar({FIRST: 30}, lines.append)
     clock[0] += 400
     bar.tick(FIRST, 0.5)
     assert lines == ["[50 %]"]
 
 
-@pytest.mark.parametrize("total, said", [(1, "| 00:00 gone, ? to go"), (2, "| 0.0 of 2 runs, 00:00 gone")])
+def test_rounding_is_not_taken_for_work(clock, lines):
+    """1 + (1 + 5) / 19 is 2e-16 more than 1 + 1 / 19 + 5 / 19: by this measure the end would be beyond what a date can hold."""
+    bar = progress.Bar(dict.fromkeys((FIRST, SECOND, THIRD, FOURTH), 1), lines.append)
+    for spec, share in ((FIRST, 1.0), (SECOND, 1 / 19), (THIRD, 5 / 19)):
+        bar.tick(spec, share)
+    clock[0] += 100
+    bar.done(FIRST, ROW)
+    assert lines == ["[1/4] digits gmp sparsity 0.9 seed 0: 97.12 % in the last epoch"]
+
+
+def test_runs_count_with_what_they_cost(clock, lines):
+    """A run of 18 cycles and the last cycles of two that part from it: 20 to make."""
+    bar = progress.Bar({FIRST: 18, SECOND: 1, THIRD: 1}, lines.append, {SECOND: 11 / 12, THIRD: 14 / 15})
+    bar.tick(FIRST, 0.0)
+    clock[0] += 900
+    bar.tick(FIRST, 0.5)
+    assert lines == ["[45 %, 0:18:20 to go]"]
+    clock[0] += 900
+    bar.done(FIRST, ROW)
+    bar.tick(SECOND, 11 / 12)
+    clock[0] += 50
+    bar.tick(SECOND, 1 - 1 / 24)
+    clock[0] += 50
+    bar.done(SECOND, ROW)
+    assert [line.partition("]")[0] for line in lines[1:]] == ["[1/3, 0:03:20 to go", "[2/3, 0:01:40 to go"]
+
+
+@pytest.mark.parametrize("total, said", [(1, "| 00:00 gone, ? to go"), (2, "| 0.0 of 2 runs, 00:00 gone, ? to go")])
 def test_a_terminal_has_a_bar(monkeypatch, capsys, total, said):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     lines = []
-    bar = progress.Bar(total, lines.append)
+    bar = progress.Bar(dict.fromkeys((FIRST, SECOND)[:total], 30), lines.append)
     bar.done(FIRST, {"status": "failed", "error": "no memory"})
     bar.close()
     shown = capsys.readouterr()

@@ -1,4 +1,5 @@
 """Combinations that nobody has published: examples of what the interface makes a few lines. Ours."""
+from methods.base import option
 from methods.beyond.feather import Feather
 from methods.cycles import LRR, Iterative, LRRST3
 from methods.granet import GraNet
@@ -10,6 +11,7 @@ class LRRFeather(LRR, Feather):
 
     name = "lrr_feather"
     dense_first = False
+    theta = option("1", "0.5", help="factor on the gradients of pruned weights, at all levels alike: the row of one does not depend on the last")
     ramp_start = ramp_end = ramp_power = ramp_granularity = 0
     cycles, start, before_step = Iterative.cycles, LRRST3.start, LRRST3.before_step
 
