@@ -92,6 +92,20 @@ def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monk
     assert cluster.submit(args, store, todo, "data") == 0 and len(calls) == 2
 
 
+def test_a_run_is_sent_with_those_that_part_from_it(store, slurm, monkeypatch, capsys):
+    """They go on from what it leaves them, in the same job."""
+    static, branch, first, second = (Spec("digits", method, sparsity, seed)
+                                     for method, sparsity, seed in (("static", 0.9, 0), ("lrr", 0.85, 0), ("lrr", 0.9, 0), ("lrr", 0.9, 1)))
+    slurm("")
+    calls = []
+    monkeypatch.setattr(cluster, "send", lambda args, folder, code, some: calls.extend(some) or [f"12_{i}" for i in range(len(some))])
+    args = parser().parse_args(["launch", "digits", "--launcher", "slurm", "--runs-per-task", "1"])
+    assert cluster.submit(args, store, [static, branch, first, second], "data") == 0
+    assert [job.specs for job in calls] == [[first, branch], [second], [static]]
+    assert "job 12: 3 tasks, 4 runs" in capsys.readouterr().out
+    assert {jobs.sent(store, "digits")[spec.key][0] for spec in (first, branch)} == {"12_0"}
+
+
 def test_two_submissions_at_once_send_a_run_once(store, slurm, monkeypatch, capsys):
     """The second begins while the first one sends, and waits until it has noted what it sent."""
     sent, second = [], threading.Thread(target=lambda: cluster.submit(args, store, [Spec("digits", "static", 0.9, 0)], "data"))

@@ -133,6 +133,18 @@ def test_rigl_scores_on_all_of_the_fresh_batches(same_growth):
     same(sparse, masked)
 
 
+def test_a_layer_grows_no_more_than_it_has_room_for():
+    """A full layer, and one with less room than is dropped in it."""
+    sparse, masked, batches = pair(uneven, "gse_uniform", 0.6, interval=1, update_end=0.9, drop_fraction=0.9, scope="layer", allocation="er_gse")
+    active = [int(mask.sum()) for mask in masked.method.mask.split(masked.model.layout.sizes)]
+    room = [n - a for n, a in zip(masked.model.layout.sizes, active)]
+    assert room[2] == 0 < room[0] < 0.8 * active[0]
+    for run in (sparse, masked):
+        train(run, batches, 5)
+    same(sparse, masked)
+    assert sparse.model.counts == active
+
+
 @pytest.mark.parametrize("method", ["gse_uniform", "gse_graest"])
 @pytest.mark.parametrize("sparsity", [0.5, 0.6])
 def test_more_grows_than_the_budget_has_room_for(sparsity, method):
