@@ -50,9 +50,9 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
 
     One thread per process: with more, torch can be twenty times slower where a quota limits the CPU. A run that another process is
     making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its first cycles in common with a
-    longer one waits for that to come to where they part. A row that was written since `store` has last
-    read its rows is taken as it is. When the launch is interrupted, its runs have `grace` seconds to end their epoch and to write a
-    checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
+    longer one waits until that has come to where they part. A row that was written since `store` has last read its rows is taken as it
+    is. When the launch is interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if
+    rows cannot be written, Ended after `ask_to_stop`.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"

@@ -95,14 +95,15 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         return trainer.progress.curves[cycle.first - cycle.epochs:]
 
     def cycle_done(trainer):
-        """A run of several levels gives a row at the end of each cycle."""
+        """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
         cycle, cycles = trainer.progress.cycle, trainer.training.cycles
         if len(levels) == len(cycles) and cycle < len(cycles) - 1:
             finish(levels[cycle], curves_of(cycles[cycle]))
             for other in branches if team.size() == 1 else ():  # several processes would have to agree on what is there
                 path = store.checkpoint(other.key)
                 if len(levels_of(other)) == cycle + 2 and not path.exists():
-                    Saver(path).write(trainer.next_cycle())
+                    state = trainer.state_dict()
+                    Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
 
     try:
         data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)

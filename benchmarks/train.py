@@ -285,11 +285,6 @@ class Trainer:
                 "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
                 "random": random_state(self.device) if self.progress.index else None}
 
-    def next_cycle(self):
-        """At the end of a cycle: the state in which the next one begins."""
-        state = self.state_dict()
-        return state | {"progress": state["progress"] | {"cycle": self.progress.cycle + 1, "started": False}}
-
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
