@@ -57,11 +57,14 @@ class Captured:
         self.seen, self.shapes, self.size, self.calls, self.replay = None, None, -1, 0, None
 
     def __call__(self, *inputs):
-        seen = (self.key(), tuple(p.grad is None for p in self.parameters))
+        # once: for all layers of a network such loops cost more than all else that is done here
+        gradients = [p.grad for p in self.parameters]
+        seen = self.key(), [gradient is None for gradient in gradients]
         if seen != self.seen:
             self.seen, self.calls, self.replay = seen, 0, None
-        shapes, size = [x.shape for x in inputs], sum(x.numel() for x in inputs)
+        shapes = [x.shape for x in inputs]
         if shapes != self.shapes:
+            size = sum(x.numel() for x in inputs)
             if size <= self.size:
                 return self.function(*inputs)
             self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
@@ -69,35 +72,35 @@ class Captured:
         if self.calls <= WARM:
             return self.function(*inputs)
         if not self.replay:
-            self._record(inputs)
+            self._record(inputs, gradients)
         for x, fixed in zip(inputs, self.inputs):
             fixed.copy_(x)
-        self._put_back()
+        self._put_back(gradients)
         self.replay()
-        for p, gradient in zip(self.parameters, self.gradients):
-            p.grad = gradient
+        for p, now, gradient in zip(self.parameters, gradients, self.gradients):
+            if now is not gradient:
+                p.grad = gradient
         return self.result
 
-    def _record(self, inputs):
+    def _record(self, inputs, gradients):
         """Recording runs nothing: the tensors have what they had before."""
         self.inputs = [x.clone() for x in inputs]
-        self.buffers = [(module, name, buffer) for module in self.module.modules() for name, buffer in module._buffers.items()
+        self.buffers = [(module._buffers, name, buffer) for module in self.module.modules() for name, buffer in module._buffers.items()
                         if buffer is not None]
-        self.read = [p.grad for p in self.parameters]
+        self.read = gradients
         self.result, self.replay = self.record(lambda: self.function(*self.inputs))
         self.gradients = [p.grad for p in self.parameters]
 
-    def _put_back(self):
+    def _put_back(self, gradients):
         """The recorded tensors with the values of those that have taken their places."""
-        for module, name, buffer in self.buffers:
-            now = module._buffers[name]
+        for buffers, name, buffer in self.buffers:
+            now = buffers[name]
             if now is not buffer:
                 buffer.copy_(now)
-                module._buffers[name] = buffer
-        for p, gradient in zip(self.parameters, self.read):
-            if gradient is not None and p.grad is not gradient:
-                gradient.copy_(p.grad)
-                p.grad = gradient
+                buffers[name] = buffer
+        for now, gradient in zip(gradients, self.read):
+            if now is not gradient:
+                gradient.copy_(now)
 
 
 class Repeated:

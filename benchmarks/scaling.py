@@ -3,9 +3,11 @@
 - `cores`: images per second of all of 1, 2, ... processes together that train at once, one thread each (dense, the recipe's precision).
 - `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
 - `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
+- `host`: microseconds that this program takes to ask a GPU for a step: of the parts that a GPU has recorded nothing is done. What the
+  GPU's driver takes is not in it.
 
-x is the number of processes, the width, N. A row has the median of the rounds. A part is stored when it ends; one that is measured
-again replaces its rows. `cores` is for CPUs alone.
+x is the number of processes, the width, N, the network's parameter tensors. A row has the median of the rounds. A part is stored when it
+ends; one that is measured again replaces its rows. `cores` and `host` are for CPUs alone.
 """
 import datetime
 import multiprocessing
@@ -28,14 +30,15 @@ from benchmarks.tasks import settle
 from methods.ranking import keep
 
 TASK, WIDTHS, SIZES = "cifar10-resnet20", (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
+NETWORKS, HOST_STEPS = ("cifar10-resnet20", "cifar10-resnet56"), 200
 COLUMNS = "part method x value unit rounds device threads torch_version code_version measured_at".split()
 IDENTITY = "part method x device threads".split()
 
 
-def entrant(folder, device, method="dense", width=1.0):
-    spec = Spec(TASK, method, 0.95, 0, options={"width": width})
+def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder, **options):
+    spec = Spec(task, method, 0.95, 0, options=options)
     task, _ = settle(spec)
-    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, 1, recorder(task, device))
+    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, steps, record(task, device))
 
 
 def _train(barrier, folder, seconds, counts):
@@ -52,8 +55,6 @@ def _train(barrier, folder, seconds, counts):
 
 
 def measure_cores(folder, device, rounds):
-    if device.type != "cpu":
-        raise ValueError("part cores is measured on the CPU: --device cpu, or --parts width selection")
     entrant(folder, device)  # what cannot be trained ends here, not in a process that is waited for
     context = multiprocessing.get_context("spawn")
     for processes in range(1, cores() + 1):
@@ -69,7 +70,7 @@ def measure_cores(folder, device, rounds):
 
 def measure_width(folder, device, rounds):
     for width in WIDTHS:
-        entrants = {method: entrant(folder, device, method, float(width)) for method in ("dense", "st3")}
+        entrants = {method: entrant(folder, device, method, width=float(width)) for method in ("dense", "st3")}
         seconds = {method: [] for method in entrants}
         for _ in range(1 + rounds):
             for method, one in entrants.items():
@@ -89,14 +90,28 @@ def measure_selection(folder, device, rounds):
         yield "", n, 1e3 * float(np.median(times[1:])), "ms"
 
 
-PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection}
+def measure_host(folder, device, rounds):
+    for task in NETWORKS:
+        # two images: what is not recorded, such as the copy of a batch, is work on a CPU
+        entrants = {method: entrant(folder, device, method, task, HOST_STEPS, lambda *_: lambda function: (function(), lambda: None), batch_size=2)
+                    for method in ("dense", "st3")}
+        seconds = {method: [] for method in entrants}
+        for _ in range(1 + rounds):
+            for method, one in entrants.items():
+                seconds[method].append(one.step_seconds())
+        for method, times in seconds.items():
+            yield method, len(entrants[method].training.parameters), 1e6 * float(np.median(times[1:])), "us"
+
+
+PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection, "host": measure_host}
+ON_CPUS = ("cores", "host")
 
 
 @command
 def main(words=None):
     """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
     parser = Parser(prog="benchmarks.scaling", description="How the cost of the suite grows with cores, width and weights.")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all, without cores on a GPU")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; on a GPU without cores and host")
     parser.add_argument("--rounds", type=int, default=5)
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
@@ -104,8 +119,12 @@ def main(words=None):
     device, folder = usable_device(args.device or default_device()), data_folder(args)
     path = table(args.results, "scaling.csv", COLUMNS)
     one_core()
+    parts = args.parts or [part for part in PARTS if device.type == "cpu" or part not in ON_CPUS]
+    for part in ON_CPUS:
+        if device.type != "cpu" and part in parts:
+            raise ValueError(f"part {part} is measured on the CPU: --device cpu, or --parts width selection")
     same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
-    for part in args.parts or [part for part in PARTS if part != "cores" or device.type == "cpu"]:
+    for part in parts:
         lines = []
         for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
             at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -104,12 +104,13 @@ class Trainer:
             return training.cycle, id(momentum), *((g["weight_decay"], g["momentum"]) for g in groups)
 
         self.passes = Captured(lambda x, y: Trainer.passes(own, x, y), parameters, self.model, record, lambda: training.cycle)
-        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model, record, state)
+        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state)
         self.repeated = Repeated(parameters, self.model.method, record, state)
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):
         """Learning rates as tensors that stay, which a recorded step reads."""
+        self.rate = None
         for group in self.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device).clone()
 
@@ -155,11 +156,10 @@ class Trainer:
         return self.model.dense_gradient
 
     def set_learning_rate(self, rate):
-        for group in self.optimizer.param_groups:
-            if self.record:
-                group["lr"].fill_(rate * group.get("lr_scale", 1))
-            else:
-                group["lr"] = rate * group.get("lr_scale", 1)
+        for group in self.optimizer.param_groups if not self.record or rate != self.rate else ():
+            own = rate * group.get("lr_scale", 1)
+            group["lr"] = group["lr"].fill_(own) if self.record else own
+        self.rate = rate
 
     def train_epoch(self, total, within):
         """One epoch; calls `within(self)` and yields the share of `total` epochs done after each step. Returns (loss, accuracy in percent)."""

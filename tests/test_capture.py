@@ -261,6 +261,19 @@ def test_a_run_goes_on_from_a_checkpoint_with_recorded_steps():
     assert torch.equal(whole.model.theta, again.model.theta)
 
 
+@pytest.mark.parametrize("name", ["st3", "movement"])
+def test_a_recorded_step_has_the_learning_rate_of_its_own(name):
+    """It is written where it changes alone; a method may have a multiple of it for some of the parameters."""
+    trainer = make(name, record=recorder(lambda: state_of(trainer)))
+    rates, steps = [], trainer.steps()
+    for step in range(12):
+        next(steps)
+        rates.append(trainer.learning_rate(trainer.training.step - 1))
+        own = [rates[-1] * group.get("lr_scale", 1) for group in trainer.optimizer.param_groups]
+        assert [float(group["lr"]) for group in trainer.optimizer.param_groups] == pytest.approx(own)
+    assert 1 < len(set(rates)) < 12
+
+
 def test_a_run_that_has_ended_is_gone_at_once():
     """With its recordings, each of which keeps memory of a GPU: nothing of it is left for the garbage collection."""
     gc.disable()

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import scaling, throughput
 from benchmarks.capture import WARM
+from benchmarks.train import Trainer
 
 real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
 
@@ -97,11 +98,13 @@ def test_parts_that_were_measured_stay_when_another_fails(tmp_path, monkeypatch,
         assert [row["part"] for row in rows if row["device"] == device] == expected
 
 
-def test_cores_are_not_a_gpus(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("part", ["cores", "host"])
+def test_what_is_not_a_gpus(part, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "usable_device", torch.device)
     monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
-    assert scaling.main(["--results", str(tmp_path), "--device", "cuda", "--parts", "cores"]) == 2
-    assert "part cores is measured on the CPU" in capsys.readouterr().err
+    assert scaling.main(["--results", str(tmp_path), "--device", "cuda", "--parts", "selection", part]) == 2
+    assert capsys.readouterr().err == f"error: part {part} is measured on the CPU: --device cpu, or --parts width selection\n"
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 @real
@@ -115,3 +118,14 @@ def test_scaling_of_width_and_selection(tmp_path, monkeypatch):
         ("selection", "", 100), ("selection", "", 1000), ("width", "dense", 0.25), ("width", "dense", 0.5), ("width", "st3", 0.25),
         ("width", "st3", 0.5)]
     assert all(float(row["value"]) > 0 for row in rows)
+
+
+@real
+def test_the_host_is_measured_without_the_work_of_the_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "NETWORKS", ("cifar10-resnet20",))
+    passes, made = [], Trainer.passes
+    monkeypatch.setattr(Trainer, "passes", lambda self, *batch: passes.append(len(batch[1])) or made(self, *batch))
+    assert scaling.main(["--results", str(tmp_path), "--rounds", "2", "--parts", "host", "--device", "cpu"]) == 0
+    rows = rows_of(tmp_path / "performance" / "scaling.csv")
+    assert [(row["part"], row["method"], row["x"], row["unit"]) for row in rows] == [("host", "dense", "43", "us"), ("host", "st3", "43", "us")]
+    assert passes == [2] * 2 * (WARM + 1)  # of two images, and none when it is measured
