@@ -9,6 +9,7 @@ from drawing import main
 from rows import of_one_machine, stored
 
 TABLES = ("overhead", "throughput", "scaling")
+DRAWN = ("cores", "width", "selection")  # parts of scaling
 
 
 def text(table):
@@ -26,7 +27,10 @@ def source(grid, suite, results, profile=None):
 
     rows, profile = overhead(grid, suite, results, profile)
     paths = {name: Path(results) / "performance" / f"{name}.csv" for name in TABLES}
-    parts = [of_one_machine(pd.read_csv(path)).assign(table=name) for name, path in paths.items() if path.exists()]
+    tables = {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
+    if "scaling" in tables:  # whose other parts are not drawn, and do not choose the machine
+        tables["scaling"] = tables["scaling"].query("part in @DRAWN")
+    parts = [of_one_machine(table).assign(table=name) for name, table in tables.items() if len(table)]
     both = pd.concat(parts, ignore_index=True)
     both = both.reindex(columns=[*both.columns, *({"loop", "images_per_second", "part", "x", "value"} - set(both.columns))])
     both.attrs["note"] = rows.attrs["note"]
