@@ -90,7 +90,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
                 if not free:
                     break
                 spec, attempt = queue.popleft()
-                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key), [s for s in trunks if trunks[s] == spec])
+                parting = [branch for branch, trunk in trunks.items() if trunk == spec]
+                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key), parting)
             for ready in connection.wait([w.pipe for w in WORKERS if w.jobs], timeout=1):
                 worker = next(w for w in WORKERS if w.pipe is ready)
                 said = worker.receive()

@@ -60,7 +60,7 @@ class Bar:
         """The seconds to go in words, empty before anything is done here that is more than rounding."""
         ended = self._ended()
         made = ended - sum(self.costs[spec] * share for spec, share in self.resumed.items())
-        worth = made > 1e-3 * self.total / len(self.costs)
+        worth = len(self.costs) * made > 1e-3 * self.total
         return f", {duration((time.monotonic() - self.began) * (self.total - ended) / made)} to go" if worth else ""
 
     def _tell(self, where, what=""):

@@ -26,10 +26,10 @@ from benchmarks.train import Trainer
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
     """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
 
-    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. A run whose loss is
-    no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its traceback goes to
-    stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be written: its checkpoint
-    stays. Where `stop` raises Taken, so does the run, and stores nothing more.
+    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. A run
+    whose loss is no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its
+    traceback goes to stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be
+    written: its checkpoint stays. Where `stop` raises Taken, so does the run, and stores nothing more.
     """
     device = usable_device(device or default_device())
     lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), -math.inf

@@ -91,9 +91,12 @@ def measure_selection(folder, device, rounds):
 
 
 def measure_host(folder, device, rounds):
+    def recorded(function):
+        return function(), lambda: None
+
     for task in NETWORKS:
         # two images: what is not recorded, such as the copy of a batch, is work on a CPU
-        entrants = {method: entrant(folder, device, method, task, HOST_STEPS, lambda *_: lambda function: (function(), lambda: None), batch_size=2)
+        entrants = {method: entrant(folder, device, method, task, HOST_STEPS, record=lambda *_: recorded, batch_size=2)
                     for method in ("dense", "st3")}
         seconds = {method: [] for method in entrants}
         for _ in range(1 + rounds):
