@@ -44,7 +44,7 @@ def test_a_device_that_cannot_be_opened_leaves_the_checkpoint(tmp_path, monkeypa
     store = Store(tmp_path)
     interrupted(store, SPEC, 19)
     monkeypatch.setattr(machine, "default_device", lambda: "nowhere")
-    job = Job(SPEC, None, True, store, "data", lambda: False)
+    job = Job(SPEC, None, True, [], store, "data", lambda: False)
     while (said := job.turn()) is None:
         pass
     assert said["status"] == "failed" and "nowhere" in said["error"] and store.checkpoint(SPEC.key).exists()
