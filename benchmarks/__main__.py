@@ -1,6 +1,7 @@
 """The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
+import signal
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -228,6 +229,9 @@ def main(words=None):
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
     sys.stdout.reconfigure(line_buffering=True)  # a log shows how far the runs are
+    for name in ("SIGTERM", "SIGHUP"):  # what ends a launch in the background is its Ctrl-C
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     status = main()
     gc.freeze()  # nor at the end
     sys.exit(status)

@@ -107,6 +107,18 @@ def test_interrupted_by_ctrl_c(undisturbed, tally, folder):
     tally("Ctrl-C", 1, *losses(store, undisturbed, specs=specs))
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_ends_a_launch_in_the_background_is_its_ctrl_c(name, folder):
+    """It stops its runs, which write their checkpoints, and says so; Ctrl-C does not reach it there."""
+    store, specs = Store("results"), SPECS[:1]
+    process = start("--jobs", "1", wait=0.05, specs=specs)
+    assert wait_for(lambda: any(path.read_text() for path in folder.glob("steps-*")), process), process.communicate()[0]
+    process.send_signal(getattr(signal, name))
+    said, _ = process.communicate()
+    assert process.returncode == 130 and "the same command goes on" in said and "Traceback" not in said, said
+    assert store.checkpoint(specs[0].key).exists() and not held(store) and not store.rows("digits")
+
+
 def test_a_log_has_each_run_as_it_ends(folder):
     process = start("--jobs", "1", wait=0.02, specs=[SPECS[0], SPECS[2]])
     made = next(len(Store("results").rows("digits")) for line in process.stdout if line.startswith("[1/2"))
