@@ -21,12 +21,12 @@ from benchmarks.results import Store, StoreError
 
 
 def start(*words, wait=0, specs=SPECS):
-    """A launcher of its own, for the store in ./results, which Ctrl-C reaches even where the tests were started in the background."""
+    """A launcher of its own, for the store in ./results, which Ctrl-C and SIGHUP reach even where the tests were started in the background."""
     words = ["--methods", *dict.fromkeys(s.method for s in specs), "--sparsities", *dict.fromkeys(str(s.sparsity) for s in specs), *words]
     return subprocess.Popen([sys.executable, "-m", "benchmarks", "launch", "digits", "--seeds", "1", "--epochs", str(EPOCHS), *words],
                             env={**os.environ, "PYTHONPATH": str(ROOT), "WAIT": str(wait), "PYTHONUNBUFFERED": ""}, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                            preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)])
 
 
 def wait_for(condition, process):
