@@ -41,6 +41,16 @@ def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder,
     return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, steps, record(task, device))
 
 
+def in_turns(rounds, folder, device, **options):
+    """(method, its Entrant, seconds of a step: the median of the rounds) of dense and of ST-3."""
+    entrants = {method: entrant(folder, device, method, **options) for method in ("dense", "st3")}
+    seconds = {method: [] for method in entrants}
+    for _ in range(1 + rounds):
+        for method, one in entrants.items():
+            seconds[method].append(one.step_seconds())
+    return [(method, one, float(np.median(seconds[method][1:]))) for method, one in entrants.items()]
+
+
 def _train(barrier, folder, seconds, counts):
     """A process of `cores`: images per second while all of them train."""
     one_core()
@@ -70,13 +80,8 @@ def measure_cores(folder, device, rounds):
 
 def measure_width(folder, device, rounds):
     for width in WIDTHS:
-        entrants = {method: entrant(folder, device, method, width=float(width)) for method in ("dense", "st3")}
-        seconds = {method: [] for method in entrants}
-        for _ in range(1 + rounds):
-            for method, one in entrants.items():
-                seconds[method].append(one.step_seconds())
-        for method, times in seconds.items():
-            yield method, width, 1e3 * float(np.median(times[1:])), "ms"
+        for method, _, seconds in in_turns(rounds, folder, device, width=float(width)):
+            yield method, width, 1e3 * seconds, "ms"
 
 
 def measure_selection(folder, device, rounds):
@@ -96,14 +101,8 @@ def measure_host(folder, device, rounds):
 
     for task in NETWORKS:
         # two images: what is not recorded, such as the copy of a batch, is work on a CPU
-        entrants = {method: entrant(folder, device, method, task, HOST_STEPS, record=lambda *_: recorded, batch_size=2)
-                    for method in ("dense", "st3")}
-        seconds = {method: [] for method in entrants}
-        for _ in range(1 + rounds):
-            for method, one in entrants.items():
-                seconds[method].append(one.step_seconds())
-        for method, times in seconds.items():
-            yield method, len(entrants[method].training.parameters), 1e6 * float(np.median(times[1:])), "us"
+        for method, one, seconds in in_turns(rounds, folder, device, task=task, steps=HOST_STEPS, record=lambda *_: recorded, batch_size=2):
+            yield method, len(one.training.parameters), 1e6 * seconds, "us"
 
 
 PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection, "host": measure_host}

@@ -10,10 +10,11 @@ WEIGHTS = {"cifar100-resnet56": (854704, 3405152, 7651344, 13593280), "cifar100-
            "cifar100-vit": (4270080, 16928768, 37976064, 67411968), "digits": (19408, 76704, 171888, 304960)}
 
 
-def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "cifar100"), models=MODELS, stretch=1, options=()):
+def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "cifar100"), models=MODELS, extra=False, stretch=1,
+             options=()):
     """A grid on GSE's tasks, in the suites `data`, in profile paper only: they would take days on CPUs. Suite digits: the miniature.
 
-    stretch: epochs, as a multiple of the recipe's.
+    extra: runs that no other figure needs, for which the miniature has one seed. stretch: epochs, as a multiple of the recipe's.
     """
     if suite == "digits":
         tasks, epochs = ("digits",), suite_grid(suite, profile, ()).epochs
@@ -23,7 +24,7 @@ def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "c
         return ()
     if stretch != 1:
         epochs = round(stretch * (epochs or TASKS[tasks[0]].epochs))
-    return Grid(tasks, tuple(methods), tuple(sparsities), SEEDS, epochs, None, options)
+    return Grid(tasks, tuple(methods), tuple(sparsities), SEEDS[:1] if extra and suite == "digits" else SEEDS, epochs, None, options)
 
 
 def same_active(task, width, sparsity):

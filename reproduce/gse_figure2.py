@@ -12,7 +12,7 @@ GAMMAS = {"digits": (0.25, 0.5, 2.0)}
 
 def grid(suite, profile):
     """The runs that the figure needs; γ = 1 is the default."""
-    others = (gse_grid(suite, profile, METHODS, (0.98,), options={"gamma": gamma})
+    others = (gse_grid(suite, profile, METHODS, (0.98,), extra=True, options={"gamma": gamma})
               for gamma in GAMMAS.get(suite, (0.25, 0.5, 1.5, 2.0)))
     return union(gse_grid(suite, profile, ("rigl", *METHODS), (0.98,)), *others)
 

@@ -16,7 +16,7 @@ def grid(suite, profile):
     """The runs that the figure needs."""
     narrow = gse_grid(suite, profile, METHODS, (SPARSITY,), ("cifar100",))
     wide = [gse_grid(suite, profile, METHODS, (same_active(task, width, SPARSITY),), ("cifar100",), (task.partition("-")[2],),
-                     options={"width": float(width)})
+                     extra=True, options={"width": float(width)})
             for task in (narrow.tasks if narrow else ()) for width in WIDTHS.get(suite, (2, 3, 4))]
     return union(narrow, *wide)
 

@@ -13,7 +13,7 @@ METHODS = {"set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl all
 def grid(suite, profile):
     """The runs that the figure needs; Erdos-Renyi is the recipe's allocation."""
     return union(gse_grid(suite, profile, ("set", "rigl", "gse_uniform")),
-                 gse_grid(suite, profile, ("set", "rigl"), options={"allocation": "uniform"}))
+                 gse_grid(suite, profile, ("set", "rigl"), extra=True, options={"allocation": "uniform"}))
 
 
 def draw(runs, figure):

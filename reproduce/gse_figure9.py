@@ -15,7 +15,7 @@ METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "
 def grid(suite, profile):
     """The runs that the figure needs."""
     return union(gse_grid(suite, profile, [name for name in METHODS if " " not in name]),
-                 gse_grid(suite, profile, ("set", "rigl"), options={"allocation": "uniform"}))
+                 gse_grid(suite, profile, ("set", "rigl"), extra=True, options={"allocation": "uniform"}))
 
 
 def draw(runs, figure):

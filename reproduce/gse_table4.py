@@ -11,7 +11,7 @@ from rows import summary, value_of
 def grid(suite, profile):
     """The runs that the table needs."""
     which = (suite, profile, ("dense",), (0.0,), ("cifar100",), ("vit",))
-    wide = (gse_grid(*which, options={"width": float(width)}) for width in WIDTHS.get(suite, (2, 3, 4)))
+    wide = (gse_grid(*which, extra=True, options={"width": float(width)}) for width in WIDTHS.get(suite, (2, 3, 4)))
     return union(gse_grid(*which), *wide)
 
 

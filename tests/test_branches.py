@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stored import timeless
 
 from benchmarks.claims import Claim
 from benchmarks.grid import Spec
@@ -22,10 +23,6 @@ LEVELS = [name for name in available() if len(get(name).levels(0.9, {})) > 1]
 
 def ladder(sparsity, method="lrr", seed=0, levels="0,0.5,0.97"):
     return Spec("digits", method, sparsity, seed, epochs=1, options={"level_list": levels})
-
-
-def clockless(row):
-    return {name: row[name] for name in row if name not in ("seconds", "step_ms", "peak_memory_mb", "finished_at")}
 
 
 def test_a_branch_parts_from_the_longest_run_that_passes_its_levels():
@@ -58,7 +55,7 @@ def test_the_rows_of_runs_that_part_are_those_of_runs_made_alone(method, tmp_pat
         make_row(spec, alone)
     rows, own = store.rows("digits"), alone.rows("digits")
     assert set(rows) == {level.key for spec in (trunk, branch) for level in levels_of(spec)}
-    assert [clockless(rows[key]) for key in rows] == [clockless(own[key]) for key in rows]
+    assert [timeless(rows[key]) for key in rows] == [timeless(own[key]) for key in rows]
     for name in ("curves.csv", "layers.csv"):
         assert store.collect("digits") == alone.collect("digits")
         found = [sorted((folder / "digits" / name).read_text().splitlines()) for folder in (store.folder, alone.folder)]

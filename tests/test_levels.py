@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from canonical import training
+from stored import timeless
 
 from benchmarks.__main__ import main
 from benchmarks.claims import Claim
@@ -117,10 +118,6 @@ def test_imp_first_round(rounding, mask):
 LADDER = Spec("digits", "lrr", 0.8, 0, epochs=1, options={"source": "last"})  # levels 0, .5, .8
 
 
-def clockless(row):
-    return {name: row[name] for name in row if name not in ("seconds", "step_ms", "peak_memory_mb", "finished_at")}
-
-
 @pytest.fixture(scope="module")
 def ladder(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("results"))
@@ -153,7 +150,7 @@ def test_a_row_for_each_level(ladder):
 
 def test_the_row_of_a_level_is_that_of_its_own_run(ladder, tmp_path):
     half = levels_of(LADDER)[1]
-    assert clockless(make_row(half, Store(tmp_path))) == clockless(ladder[0].rows("digits")[half.key])
+    assert timeless(make_row(half, Store(tmp_path))) == timeless(ladder[0].rows("digits")[half.key])
 
 
 @pytest.mark.parametrize("options", [{}, {"rewind_epoch": "1"}])
