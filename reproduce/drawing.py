@@ -144,8 +144,9 @@ def accuracy_lines(axes, runs, methods, hollow=None):
             else:
                 axes.plot([left], [mean], color=palette[1], marker="o", mfc="none", mew=0.7, clip_on=False, zorder=5)
     axes.set_xscale("log")
-    round_ones = [s for s in sparsities if s == round(s, 3)]
-    axes.set_xticks([1 - s for s in round_ones], [f"{100 * s:g}" for s in round_ones])
+    ticks = [s for s in sparsities if s == round(s, 3)]
+    ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points
+    axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])
     axes.minorticks_off()
     axes.set_xlim(left, right)
     axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))

@@ -1,6 +1,7 @@
 """The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
@@ -37,6 +38,7 @@ def read_rows(path):
 def runs_of(grid, suite, results, profile=None):
     """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
 
+    Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all.
     Without a profile: paper where it has any row, else quick; never both. `options` are those of the Spec, with `epochs=N` where they
     are not the profile's. Raises NoRows, and ValueError for an unreadable file.
     """
@@ -44,12 +46,16 @@ def runs_of(grid, suite, results, profile=None):
 
     shown, what = SHOWN.get(suite, (suite,)), [*POINT, "seed"]
     folders = [Path(results) / name for name in shown if (Path(results) / name / "runs.csv").exists()]
-    rows = [read_rows(folder / "runs.csv").drop(columns=what, errors="ignore") for folder in folders]
+    rows = [read_rows(folder / "runs.csv") for folder in folders]
+    seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
+    rows = [table.drop(columns=what, errors="ignore") for table in rows]
     for name in [profile] * (profile is not None) or PROFILES:
-        specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed]
-                 for spec in union(*(grid(each, name) for each in shown))]
-        if specs and rows:
+        own = union(*(grid(each, name) for each in shown))
+        if own and rows:
+            more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in own]
+            specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed] for spec in union(own, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
+            runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
             if runs.accuracy.notna().any():
                 return runs, name

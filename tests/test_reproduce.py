@@ -6,6 +6,7 @@ import signal
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -192,6 +193,32 @@ def test_profiles_are_never_mixed(tmp_path):
     text, profile = note_of("figure1", "cifar10", tmp_path)
     assert profile == "paper" and "Missing: 32 of 33 runs" in text and "Reduced" not in text
     assert note_of("figure1", "cifar10", tmp_path, "quick")[1] == "quick"
+
+
+def test_stored_runs_of_more_seeds_are_drawn_and_none_is_missed(tmp_path):
+    """What a figure needs is its grid's; whoever made more seeds of the same runs sees them."""
+    own = Spec("digits", "st3", 0.9, 0)
+    others = [replace(own, seed=1), replace(own, seed=2), replace(own, seed=1, sparsity=0.8), replace(own, seed=1, options={"gamma": 2})]
+    store(tmp_path, "digits", [row(own), row(others[0], top1_best_val=90.0), row(others[1], status="failed"), *map(row, others[2:])])
+    figure("figure1")  # whose folder is on the path then
+    from drawing import note, runs_of
+
+    runs, _ = runs_of(lambda suite, profile: [own] if profile == "paper" else (), "digits", tmp_path)
+    assert list(runs.seed) == [0, 1] and set(runs.key) == {own.key, others[0].key} and list(runs.accuracy)[1] == 90
+    assert "Missing" not in note(runs, "digits", "paper")
+
+
+def test_sparsities_that_only_cycles_reach_have_ticks(tmp_path):
+    from matplotlib.figure import Figure
+
+    script = figure("figure3")
+    from drawing import runs_of
+
+    store(tmp_path, "cifar10", [row(spec) for spec in script.grid("cifar10", "quick") if spec.method in ("lrr", "st3")])
+    drawing = Figure()
+    script.draw(runs_of(script.grid, "cifar10", tmp_path)[0], drawing)
+    names = [label.get_text() for label in drawing.axes[0].get_xticklabels()]
+    assert sorted(names) == ["70", "80", "90", "95", "98"]
 
 
 def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
