@@ -3,7 +3,7 @@ import torch
 
 from methods.ranking import keep
 
-ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "lamp", "global")
+ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "uniform_plus", "lamp", "global", "global_l2")
 
 
 def count(total, sparsity):
@@ -14,21 +14,21 @@ def count(total, sparsity):
 def allocate(layout, name, sparsity, theta=None, redistribute=False):
     """Number of weights that each layer keeps, as a list of integers.
 
-    They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp` and `global` rank the
-    weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, of the latter, for less than one
-    weight a layer.
+    They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp`, `global` and `global_l2`
+    rank the weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, of the latter, for less than
+    one weight a layer, or than `uniform_plus` leaves.
     """
     budget = count(layout.size, sparsity)
-    if name in ("lamp", "global"):
-        score = lamp(layout, theta) if name == "lamp" else theta.abs()
-        return [int(k) for k in layout.layer_sums(keep(score, budget))]
+    if name in RANKED:
+        return [int(k) for k in layout.layer_sums(keep(RANKED[name](layout, theta), budget))]
     if name not in ALLOCATIONS:
         raise ValueError(f"unknown allocation {name!r}; known: {', '.join(ALLOCATIONS)}")
     if budget < len(layout.sizes):
         raise ValueError(f"sparsity {sparsity} leaves {budget} weights for {len(layout.sizes)} layers; it needs one a layer at least")
-    density = budget / layout.size
+    if name == "uniform_plus":
+        return uniform_plus(layout, budget)
     if name == "uniform":
-        densities = [density] * len(layout.sizes)
+        densities = [budget / layout.size] * len(layout.sizes)
     else:
         raw = [RAW_DENSITY[name](e.shape) for e in layout.entries]
         densities = scale_densities(raw, layout.sizes, budget, redistribute or name != "er_gse")
@@ -64,6 +64,22 @@ def scale_densities(raw, sizes, budget, redistribute=True):
         dense = [full or d == largest for d, full in zip(densities, dense)]
 
 
+def uniform_plus(layout, budget):
+    """Counts: the first layer dense if it is a convolution, the last with 20 % at least, an equal share for all others (Gale et al. 2019,
+    as in LAMP's code). Raises ValueError where these two leave no weight for each of the others."""
+    sizes, last = layout.sizes, len(layout.sizes) - 1
+    fixed = {0: sizes[0]} if len(layout.entries[0].shape) > 2 and last else {}
+    share = (budget - sum(fixed.values())) / sum(sizes[len(fixed):])
+    if share < 0.2 and last:
+        fixed[last] = round(0.2 * sizes[last])
+    others, left = [i for i in range(last + 1) if i not in fixed], budget - sum(fixed.values())
+    if left < len(others) or (left and not others):
+        raise ValueError(f"uniform_plus cannot keep {budget} of {layout.size} weights: the first layer and 20 % of the last have {budget - left}")
+    size = sum(sizes[i] for i in others)
+    counts = iter(round_counts([left * sizes[i] / size for i in others], left, [sizes[i] for i in others]))
+    return [fixed[i] if i in fixed else next(counts) for i in range(last + 1)]
+
+
 def round_counts(real, total, sizes, least=1):
     """Real counts → integers between `least` and the layer's size that sum to `total`, by largest remainders."""
     counts = [min(max(int(r), least), n) for r, n in zip(real, sizes)]
@@ -97,3 +113,11 @@ def lamp(layout, theta):
         sums = square.cpu().cumsum(0).to(square.device)
         scores.append(torch.empty_like(piece).scatter_(0, order, square / sums.clamp_min(1e-38)))
     return torch.cat(scores)
+
+
+def of_unit_norm(layout, theta):
+    """|w| over its layer's L2 norm, (N,): what jaxpruner's global pruning ranks."""
+    return torch.cat([piece.abs() / piece.norm().clamp_min(1e-38) for piece in theta.detach().split(layout.sizes)])
+
+
+RANKED = {"lamp": lamp, "global": lambda layout, theta: theta.abs(), "global_l2": of_unit_norm}

@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities, share_counts
+from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities, share_counts
 from methods.layout import Layout, Spread
 from methods.ranking import keep
 
@@ -56,6 +56,24 @@ def test_erk_epsilon_and_counts():
     assert allocate(three_layers(), "erk", 0.5) == [432, 1928, 320]
 
 
+def test_uniform_plus_counts():
+    """By hand: 40 = 536 - 432 - a fifth of 320; without the floor, (2680 - 432) / 4928 of the others."""
+    assert allocate(three_layers(), "uniform_plus", 0.9) == [432, 40, 64]
+    assert allocate(three_layers(), "uniform_plus", 0.5) == [432, 2102, 146]
+    linears = Layout(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 10)))
+    assert allocate(linears, "uniform_plus", 0.9) == [5, 5, 20]  # no stem without a convolution
+    two = Layout(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Linear(16, 10)))
+    assert allocate(two, "uniform_plus", 0.01) == [432, 154]
+    for model in MODELS:
+        layout = model_layout(model)[1]
+        for sparsity in (0, 1 / 3, 0.5, 0.77, 0.9):
+            counts = allocate(layout, "uniform_plus", sparsity)
+            assert sum(counts) == count(layout.size, sparsity) and counts[-1] >= round(0.2 * layout.sizes[-1])
+            assert all(1 <= k <= n for k, n in zip(counts, layout.sizes))
+    with pytest.raises(ValueError, match="cannot keep 296 of 592 weights: the first layer and 20 % of the last have 464"):
+        allocate(two, "uniform_plus", 0.5)
+
+
 def test_er_gse_clips_without_redistribution():
     raw = [RAW_DENSITY["er_gse"](shape) for shape in SHAPES]
     epsilon = 2680 / sum(r * n for r, n in zip(raw, SIZES))
@@ -93,6 +111,8 @@ def test_lamp_and_global():
     assert theta[keep(theta.abs(), 3)].tolist() == [0.5, 0.9, -0.6]
     assert allocate(layout, "lamp", 0.625, theta) == [2, 1]
     assert allocate(layout, "global", 0.625, theta) == [1, 2]
+    theta[6:] /= 10  # by hand: norms .7433 and .1082; .8321 and .5547 of B, .6727 and .5381 of W are the largest shares
+    assert allocate(layout, "global", 0.625, theta) == [3, 0] and allocate(layout, "global_l2", 0.625, theta) == [1, 2]
 
 
 def test_lamp_adds_up_on_the_cpu():
@@ -171,9 +191,13 @@ def test_counts_of_odd_shapes(name):
         layout = Layout(net)
         theta = torch.randint(-2, 3, (layout.size,), generator=generator).float()  # full of ties
         for budget in range(5, layout.size + 1, 7):
-            counts = allocate(layout, name, 1 - budget / layout.size, theta, redistribute=True)
+            try:
+                counts = allocate(layout, name, 1 - budget / layout.size, theta, redistribute=True)
+            except ValueError:
+                assert name == "uniform_plus" and budget < round(0.2 * layout.sizes[-1]) + 4
+                continue
             assert sum(counts) == budget
-            assert all((name in ("lamp", "global") or k >= 1) and k <= n for k, n in zip(counts, layout.sizes))
+            assert all((name in RANKED or k >= 1) and k <= n for k, n in zip(counts, layout.sizes))
 
 
 def test_rounding_fills_no_layer_beyond_its_size_and_empties_none():

@@ -1,7 +1,7 @@
-"""Feather, DPF, AC/DC, Powerpropagation, LAMP and the diagonal Fisher matrix, with worked numbers."""
+"""Feather, DPF, AC/DC, Powerpropagation and the diagonal Fisher matrix, with worked numbers."""
 import pytest
 import torch
-from canonical import DENSE_STEP, G, W, backward, effective, mask_of, momentum, near, step, training, two_layers
+from canonical import DENSE_STEP, G, W, backward, effective, mask_of, momentum, near, step, training
 from torch import nn
 
 from benchmarks.models import build
@@ -9,7 +9,6 @@ from methods import SparseModel, Training
 
 AT_ONCE = {"ramp_power": 0}
 Z = torch.zeros_like(W)
-B = torch.tensor([[0.9, -0.6]], dtype=torch.float64)
 
 
 # ---- Feather (B1)
@@ -200,46 +199,6 @@ def test_powerprop_decay_of_the_effective_weights_leaves_other_groups_alone():
     run.start()
     assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0, 0.3]
     assert run.method.added_loss(run).item() == pytest.approx(0.1 * model.method(model.theta).square().sum().item())
-
-
-# ---- LAMP (B13)
-
-def lamp(method, sparsity):
-    return two_layers(method, sparsity, second=B, epochs=2)
-
-
-@pytest.mark.parametrize("kept, left", [(6, [0.5, -0.2, 0.3, -0.4, 0.9, -0.6]), (5, [0.5, 0.3, -0.4, 0.9, -0.6]), (3, [0.5, -0.4, 0.9])])
-def test_lamp_prunes(kept, left):
-    run = lamp("lamp_oneshot", 1 - kept / 8)
-    assert run.method.mask.all() and [cycle.epochs for cycle in run.cycles] == [2, 2]
-    run.start(1)
-    assert run.theta[run.method.mask].tolist() == left and not run.theta[~run.method.mask].any()
-
-
-def test_lamp_scores_survivors_alone():
-    one, two = lamp("lamp_oneshot", 3 / 8), lamp("lamp_oneshot", 3 / 8)
-    two.method.prune(two, 6)
-    assert two.method.saliency(two)[0] == 1  # pruned entries add nothing to the sums
-    two.start(1), one.start(1)
-    assert torch.equal(one.method.mask, two.method.mask)
-
-
-def test_lamp_imp_levels_of_resnet20():
-    method = SparseModel(build("resnet20", 10), "lamp_imp", 0.99).method
-    assert [method.budget_at(c) for c in (1, 2, 3, 4, 5, 10, 20)] == [216_717, 173_374, 138_699, 110_959, 88_767, 29_087, 3_123]
-    assert method.budget_at(-1) == 2_709
-
-
-def test_lamp_imp_goes_on_with_weights_and_a_new_optimiser():
-    run = lamp("lamp_imp", 0.6)
-    assert len(run.cycles) > 2 and all(cycle == (2, 0, 0) for cycle in run.cycles)  # whole schedules: nothing is rewound
-    for cycle in range(len(run.cycles)):
-        before = run.theta.detach().clone()
-        run.start(cycle)
-        assert torch.equal(run.theta, before * run.method.mask) and not run.optimizer.state
-        assert int(run.method.mask.sum()) == run.method.budget_at(cycle)
-        run.model(torch.eye(3, dtype=torch.float64)).sum().backward()
-        run.update()
 
 
 # ---- the diagonal Fisher matrix (B14)

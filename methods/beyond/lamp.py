@@ -1,14 +1,27 @@
 """Layer-adaptive magnitude pruning (Lee et al., ICLR 2021)."""
-from methods.allocation import lamp
-from methods.base import Cycle, Sparsifier
+from methods.allocation import RANKED, allocate, round_counts
+from methods.base import Cycle, Sparsifier, option
 from methods.cycles import IMP
+from methods.ranking import keep_each
 
 
 class LAMP(Sparsifier):
-    """Prunes by the LAMP score of what is left."""
+    """Prunes by the LAMP score of what is left, or as one of the paper's other arms: by magnitude, with so many weights a layer."""
+
+    layerwise = option("lamp", "global", "global_l2", "uniform", "uniform_plus", "erk", help="weights per layer")
+
+    def final_budget(self):
+        if self.layerwise not in RANKED:
+            allocate(self.layout, self.layerwise, self.sparsity)  # refuses what it cannot share before training begins
+        return super().final_budget()
 
     def saliency(self, run):
-        return lamp(self.layout, run.theta * self.mask)
+        weights = run.theta * self.mask
+        if self.layerwise in RANKED:
+            return RANKED[self.layerwise](self.layout, weights)
+        budget, active = self.budget_at(run.cycle), self.layout.layer_sums(self.mask).tolist()
+        counts = allocate(self.layout, self.layerwise, 1 - budget / self.layout.size)
+        return keep_each(weights.abs(), round_counts(counts, budget, active), self.layout.sizes).float()  # nested: none has more than before
 
     def start(self, run, cycle):
         if cycle:
