@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
+from benchmarks import markup
 from benchmarks.stats import LEVEL, compare
 from benchmarks.suites import PAPER_EPOCHS, SIZES
 from benchmarks.tasks import REDUCED, TASKS, Task
@@ -142,41 +143,22 @@ def legend(table):
     return f"{table.attrs['note']} {LEGEND}".strip()
 
 
-def escaped(text, characters):
-    return "".join(characters.get(character, character) for character in text)
-
-
-MARKDOWN = {character: "\\" + character for character in "|*_<"}
-LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         **{c: f"${c}$" for c in "<=*+"}, "±": r"$\pm$"}
-
-
 def markdown(table):
     """Tables that GitHub and other Markdown renderers show."""
-    parts = []
-    for task, sparsity, cell in cells(table):
-        lines = [[escaped(t, MARKDOWN) for t in line] for line in lines_of(cell)]
-        lines.insert(1, ["---"] * len(lines[0]))
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        parts.append(f"### {task}, sparsity {sparsity:g}\n\n{body}\n\n{power(cell)}")
-    return "\n\n".join(parts) + "\n\n" + escaped(legend(table), MARKDOWN) + "\n"
+    parts = [f"### {task}, sparsity {sparsity:g}\n\n{markup.markdown(lines_of(cell))}\n\n{power(cell)}" for task, sparsity, cell in cells(table)]
+    return "\n\n".join(parts) + "\n\n" + markup.escaped(legend(table), markup.MARKDOWN) + "\n"
 
 
 def latex(table):
     """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx."""
     minus = {"Rank": "--", "To the best": "$-$"}
-    parts = ["% needs \\usepackage{booktabs,graphicx}"]
+    parts = [markup.PREAMBLE]
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
-        body = [[escaped(t, LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
-        head, *body = [" & ".join(line) + r" \\" for line in [[escaped(name, LATEX) for name in columns], *body]]
+        body = [[markup.escaped(t, markup.LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
+        head = [markup.escaped(name, markup.LATEX) for name in columns]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
-        caption = escaped(f"{task}, sparsity {sparsity:g}. {legend(table)} {power(cell)}".strip(), LATEX)
-        parts.append("\n".join([
-            r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-            r"\end{tabular}}", r"\end{table*}"]))
+        parts.append(markup.latex([head, *body], form, f"{task}, sparsity {sparsity:g}. {legend(table)} {power(cell)}".strip()))
     return "\n\n".join(parts) + "\n"
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import leaderboard
-from drawing import NoRows, Parser, runs_of, save, suites_of
+from drawing import NoRows, Parser, files, runs_of, save, suites_of
 
 from benchmarks.launch import cores
 from benchmarks.suites import SUITES, scripts
@@ -44,8 +44,8 @@ def draw(job):
             return True, f"{name}: not a figure of suite {args.suite}"
         suite = args.suite if args.suite in suites else suites[0]
         runs, profile = source(script.grid, suite, args.results, args.profile)
-        stem, _ = save(name, script.draw, runs, suite, profile, args.out)
-        return True, f"{name}: wrote {stem}.pdf .png .csv (profile {profile})"
+        stem, table = save(name, script.draw, runs, suite, profile, args.out)
+        return True, f"{name}: wrote {files(stem, table)} (profile {profile})"
     except NoRows as nothing:
         return True, f"{name}: skipped, {nothing}"
     except Exception as error:  # one broken figure must not keep the others from being drawn

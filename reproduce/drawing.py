@@ -3,12 +3,14 @@
 Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
 """
 import argparse
+import re
 import sys
 import textwrap
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
+from benchmarks import markup  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
 from benchmarks.suites import PAPER_EPOCHS, PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
 from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
@@ -185,7 +187,27 @@ def save(name, draw, runs, suite, profile, out):
         figure.set_layout_engine("none")  # the layout is found once
         figure.savefig(f"{stem}.png", dpi=300)
     table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
+    if "blocks" in table.attrs:
+        paste(stem, table.attrs, text)
     return stem, table
+
+
+def paste(stem, attrs, text):
+    """Writes the texts of a table (`gse.text_table`) as STEM.md and STEM.tex, which paste into a page and a paper."""
+    head = attrs["head"].replace("\n", ", ")
+    blocks = [[[re.sub(r"\n(?=\[)", " ", cell).replace("\n", ", ") for cell in line] for line in lines] for lines in attrs["blocks"]]
+    page = [f"### {head}", *map(markup.markdown, blocks), markup.escaped(text, markup.MARKDOWN)]
+    paper = [markup.PREAMBLE]
+    for lines in blocks:
+        escaped = [[markup.escaped(cell, markup.LATEX) for cell in line] for line in lines]
+        paper.append(markup.latex(escaped, "l" + "r" * (len(lines[0]) - 1), f"{head}. {text}"))
+    for ending, parts in (("md", page), ("tex", paper)):
+        Path(f"{stem}.{ending}").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def files(stem, table):
+    """What `save` wrote, for people."""
+    return f"{stem}.pdf .png .csv" + " .md .tex" * ("blocks" in table.attrs)
 
 
 def suites_of(grid, source):
@@ -218,7 +240,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
         parser.refuse(error, args)
     print(f"suite {suite}, profile {profile}: {note(runs, suite, profile, getattr(draw, 'lead', None))}")
     own = "accuracy" in runs and runs.accuracy.notna().any()
-    table = compare(summary(runs)) if own else table
-    print(table.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
-    print(f"wrote {stem}.pdf .png .csv")
+    shown = compare(summary(runs)) if own else table
+    print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
+    print(f"wrote {files(stem, table)}")
     return 0

@@ -74,7 +74,7 @@ def text_table(figure, table, rows, blocks, head):
     """Draws `table` with `rows` {series: label} and `blocks` of columns, one below another; returns `table`.
 
     A column is (label, function of the table that marks its points). A cell has the measured mean ± s.d. above the published one,
-    which is in brackets; a dash says that there is neither.
+    which is in brackets; a dash says that there is neither. The texts are in `table.attrs`, for `drawing.save`.
     """
     def cell(points):
         own, other = points[points.source == "measured"], points[points.source != "measured"]
@@ -83,10 +83,12 @@ def text_table(figure, table, rows, blocks, head):
         return "\n".join(text) or "–"
 
     series = (table.method + " " + table.options).str.strip()
+    table.attrs.update(head=head, blocks=[])
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)
     for axes, columns in zip(figure.subplots(len(blocks), 1, squeeze=False)[:, 0], blocks):
         axes.axis("off")
         text = [[cell(table[(series == name) & chosen(table)]) for _, chosen in columns] for name in rows]
+        table.attrs["blocks"].append([["", *(label for label, _ in columns)], *([label, *line] for label, line in zip(rows.values(), text))])
         drawn = axes.table(text, rowLabels=list(rows.values()), colLabels=[label for label, _ in columns], loc="center",
                            cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
         drawn.auto_set_font_size(False)

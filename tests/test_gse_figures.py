@@ -9,6 +9,7 @@ from test_figures import SCRIPTS, draw, no_files  # noqa: F401
 from benchmarks.models import build
 from benchmarks.tasks import TASKS
 from methods.allocation import count
+from reproduce.published import title
 
 
 @pytest.mark.parametrize("task", ("cifar100-resnet56", "cifar100-vgg16", "cifar100-vit", "digits"))
@@ -63,6 +64,26 @@ def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path,
     with open(tmp_path / "digits/gse_figure9.csv") as file:
         lines = list(csv.DictReader(file))
     assert {(line["index"], float(line["compression"])) for line in lines} == {("1", 18.0), ("2", 64.0)} and len(lines) == 11 * 3 * 2
+
+
+def test_a_table_pastes_as_it_is_drawn(tmp_path, capsys):
+    fill(tmp_path, "cifar10", [spec for spec in SCRIPTS["gse_table1"].grid("cifar10", "paper") if spec.method in ("set", "rigl")])
+    draw("gse_table1", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    stem = tmp_path / "cifar10/gse_table1"
+    assert f"wrote {stem}.pdf .png .csv .md .tex\n" in capsys.readouterr().out
+    page, paper = ((stem.parent / f"gse_table1.{ending}").read_text() for ending in ("md", "tex"))
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 * (2 + len(SCRIPTS["gse_table1"].METHODS)) and {len(line) for line in lines} == {1 + 3 * 3}  # by data set
+    cells = {(line[0], column): cell for block in (lines[:13], lines[13:]) for line in block[2:] for column, cell in zip(block[0][1:], line[1:])}
+    with open(f"{stem}.csv") as file:
+        own = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    for line in own:
+        column = f"{title(line['task'])}, {100 * float(line['sparsity']):g} %"
+        assert cells[{"set": "SET", "rigl": "RigL"}[line["method"]], column].startswith(f"{float(line['mean']):.1f} ± 1.5")
+    assert len(own) == 2 * 3 * 3 and cells["SET", "ResNet-56, CIFAR-10, 90 %"].endswith("[90.2]")
+    for line in lines[:1] + lines[2:14] + lines[15:]:
+        assert " & ".join(line).replace("±", r"$\pm$").replace("%", r"\%").replace("–", "--") + r" \\" in paper
+    assert paper.count(r"\begin{table*}") == 2
 
 
 def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):

@@ -1,0 +1,26 @@
+"""Tables that paste into a page or a paper, from their texts: Markdown and LaTeX. Standard library only."""
+
+MARKDOWN = {character: "\\" + character for character in "|*_<"}
+LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+         **{c: f"${c}$" for c in "<=*+"}, "±": r"$\pm$", "×": r"$\times$", "–": "--", "γ": r"$\gamma$", "σ": r"$\sigma$"}
+PREAMBLE = "% needs \\usepackage{booktabs,graphicx}"
+
+
+def escaped(text, characters):
+    return "".join(characters.get(character, character) for character in text)
+
+
+def markdown(lines):
+    """Lines of texts, the head first, as a table that GitHub and other Markdown renderers show."""
+    head, *body = ["| " + " | ".join(escaped(text, MARKDOWN) for text in line) + " |" for line in lines]
+    return "\n".join([head, "| " + " | ".join(["---"] * len(lines[0])) + " |", *body])
+
+
+def latex(lines, form, caption):
+    """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."."""
+    head, *body = [" & ".join(line) + r" \\" for line in lines]
+    return "\n".join([
+        r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{escaped(caption, LATEX)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}}", r"\end{table*}"])
