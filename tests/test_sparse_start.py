@@ -36,6 +36,17 @@ def test_weights_and_biases_have_variance_one_over_the_active_inputs(init, build
             assert scaled.abs().max() <= 3 ** 0.5 + 1e-5 and scaled.square().mean() == pytest.approx(1, abs=0.5) and scaled.min() < 0
 
 
+@pytest.mark.parametrize("sampler, deviation", [("exact", 0), ("bernoulli", 1)])
+def test_numbers_of_the_first_connections_are_exact_or_binomial(sampler, deviation):
+    torch.manual_seed(0)
+    counts = torch.stack([torch.tensor(SparseModel(nn.Sequential(nn.Linear(100, 80), nn.Linear(80, 50)), "static", 0.9, storage="sparse",
+                                                   allocation="uniform", sampler=sampler).counts) for _ in range(60)]).double()
+    size = torch.tensor([8000.0, 4000.0])
+    expected = (size * 0.1 * 0.9).sqrt() * deviation
+    assert ((counts.mean(0) - 0.1 * size).abs() <= 4 * expected / 60 ** 0.5).all()
+    assert (counts.std(0) >= 0.7 * expected).all() and (counts.std(0) <= 1.3 * expected).all()
+
+
 def test_neurons_without_inputs_have_finite_biases():
     layer = SparseModel(nn.Linear(10, 3000), "static", 0.99, storage="sparse", init="sparse").net
     assert 1.7 < layer.bias.abs().max() <= 3 ** 0.5 + 1e-6
