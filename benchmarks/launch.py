@@ -57,82 +57,103 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     specs = uncovered(specs)
-    precisions = {spec: settle(spec)[0].precision for spec in specs}
-    trunks = branches(specs)
-    waiting, queue = dict(trunks), deque((spec, 1) for spec in specs if spec not in trunks)
-    elsewhere, bad, look = {}, [], 0.0
-    costs = {spec: settle(spec)[0].epochs * (1 if spec in trunks else len(levels_of(spec))) for spec in specs}
-    progress = Bar(costs, report, {spec: 1 - 1 / len(levels_of(spec)) for spec in trunks})
-
-    def finish(spec, row):
-        elsewhere.pop(spec, None)
-        part(lambda branch: waiting[branch] == spec)
-        progress.done(spec, row)
-        if row["status"] != "ok":
-            bad.append(row)
-
-    def part(ready):
-        """Queue the branches that need to wait no longer."""
-        for branch in [branch for branch in waiting if ready(branch)]:
-            del waiting[branch]
-            queue.append((branch, 1))
-
+    runs = Launch(specs, store, folder, report, wait)
     WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:
-        while queue or any(worker.jobs for worker in WORKERS) or (elsewhere and wait):
-            if time.monotonic() > look:
-                # its row may be there, or its process gone
-                queue.extend((spec, 1) for spec in elsewhere if spec not in {s for s, _ in queue} and not _made(spec))
-                part(lambda branch: store.checkpoint(branch.key).exists())
-                look = time.monotonic() + 2
-            while queue:
-                free = [worker for worker in WORKERS if worker.takes(*queue[0], precisions)]
-                if not free:
-                    break
-                spec, attempt = queue.popleft()
-                parting = [branch for branch, trunk in trunks.items() if trunk == spec]
-                min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, store.seen.get(spec.key), parting)
-            for ready in connection.wait([w.pipe for w in WORKERS if w.jobs], timeout=1):
-                worker = next(w for w in WORKERS if w.pipe is ready)
-                said = worker.receive()
-                if said is None and worker.asked:
-                    raise Ended("stopped; the same command goes on where this one ended")
-                if said is None:  # the process is gone
-                    place = WORKERS.index(worker)
-                    WORKERS[place] = Worker(store, folder, worker.gpu, worker.room)
-                    for spec, attempt in worker.jobs.items():
-                        row = store.row(spec.key) if store.stamp(spec.key) != store.seen.get(spec.key) else None
-                        if row:  # written before the process ended
-                            finish(spec, row)
-                        elif attempt < ATTEMPTS:
-                            queue.append((spec, attempt + 1))
-                            report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
-                        else:
-                            from benchmarks.run import store_failure
-                            finish(spec, store_failure(spec, f"its process died ({worker.end()})", store, keep=True))
-                    continue
-                spec, message = said
-                if isinstance(message, float):
-                    progress.tick(spec, message)
-                    continue
-                if isinstance(message, Exception):
-                    raise message
-                del worker.jobs[spec]
-                if isinstance(message, str):
-                    if spec not in elsewhere:
-                        report(f"{title(spec)} is being made by {message}")
-                    elsewhere[spec] = message
-                    part(lambda branch: waiting[branch] == spec and not wait)
-                elif message == CROWDED:
-                    worker.room = max(1, worker.room - 1)
-                    queue.append((spec, ATTEMPTS))
-                    report(f"no memory for {title(spec)} besides the others; {worker.room} at a time from now on, and this one alone")
-                else:
-                    finish(spec, message)
+        runs.make()
     finally:
-        progress.close()
+        runs.progress.close()
         stop(grace)
-    return bad
+    return runs.bad
+
+
+class Launch:
+    """The runs of a launch that are not ended, and what becomes of them as its workers (WORKERS) report."""
+
+    def __init__(self, specs, store, folder, report, wait):
+        self.store, self.folder, self.report, self.wait = store, folder, report, wait
+        self.precisions = {spec: settle(spec)[0].precision for spec in specs}
+        self.trunks = branches(specs)
+        self.waiting = dict(self.trunks)  # {run: the longer one that makes the cycles they have in common}
+        self.queue = deque((spec, 1) for spec in specs if spec not in self.trunks)  # (run, which attempt)
+        self.elsewhere = {}  # {run: the process, of another launch, that makes it}
+        self.bad, self.look = [], 0.0  # rows that are not ok; when to look again for what others have done
+        costs = {spec: settle(spec)[0].epochs * (1 if spec in self.trunks else len(levels_of(spec))) for spec in specs}
+        self.progress = Bar(costs, report, {spec: 1 - 1 / len(levels_of(spec)) for spec in self.trunks})
+
+    def make(self):
+        """Until every run has ended, or (`wait` false) is made elsewhere."""
+        while self.queue or any(worker.jobs for worker in WORKERS) or (self.elsewhere and self.wait):
+            if time.monotonic() > self.look:
+                # its row may be there, or its process gone
+                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in {s for s, _ in self.queue} and not _made(spec))
+                self.part(lambda branch: self.store.checkpoint(branch.key).exists())
+                self.look = time.monotonic() + 2
+            self.hand_out()
+            for ready in connection.wait([w.pipe for w in WORKERS if w.jobs], timeout=1):
+                self.hear(next(w for w in WORKERS if w.pipe is ready))
+
+    def hand_out(self):
+        """Queued runs to workers that have room for them, in order."""
+        while self.queue:
+            free = [worker for worker in WORKERS if worker.takes(*self.queue[0], self.precisions)]
+            if not free:
+                return
+            spec, attempt = self.queue.popleft()
+            parting = [branch for branch, trunk in self.trunks.items() if trunk == spec]
+            min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, self.store.seen.get(spec.key), parting)
+
+    def hear(self, worker):
+        """What a worker says: how far a run is, its row, or why it has none."""
+        said = worker.receive()
+        if said is None and worker.asked:
+            raise Ended("stopped; the same command goes on where this one ended")
+        if said is None:
+            return self.replace(worker)
+        spec, message = said
+        if isinstance(message, float):
+            return self.progress.tick(spec, message)
+        if isinstance(message, Exception):
+            raise message
+        del worker.jobs[spec]
+        if isinstance(message, str):
+            if spec not in self.elsewhere:
+                self.report(f"{title(spec)} is being made by {message}")
+            self.elsewhere[spec] = message
+            self.part(lambda branch: self.waiting[branch] == spec and not self.wait)
+        elif message == CROWDED:
+            worker.room = max(1, worker.room - 1)
+            self.queue.append((spec, ATTEMPTS))
+            self.report(f"no memory for {title(spec)} besides the others; {worker.room} at a time from now on, and this one alone")
+        else:
+            self.finish(spec, message)
+
+    def replace(self, worker):
+        """Another process for a worker whose own is gone, and another attempt for its runs."""
+        WORKERS[WORKERS.index(worker)] = Worker(self.store, self.folder, worker.gpu, worker.room)
+        for spec, attempt in worker.jobs.items():
+            row = self.store.row(spec.key) if self.store.stamp(spec.key) != self.store.seen.get(spec.key) else None
+            if row:  # written before the process ended
+                self.finish(spec, row)
+            elif attempt < ATTEMPTS:
+                self.queue.append((spec, attempt + 1))
+                self.report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
+            else:
+                from benchmarks.run import store_failure
+                self.finish(spec, store_failure(spec, f"its process died ({worker.end()})", self.store, keep=True))
+
+    def part(self, ready):
+        """Queue the branches that need to wait no longer."""
+        for branch in [branch for branch in self.waiting if ready(branch)]:
+            del self.waiting[branch]
+            self.queue.append((branch, 1))
+
+    def finish(self, spec, row):
+        self.elsewhere.pop(spec, None)
+        self.part(lambda branch: self.waiting[branch] == spec)
+        self.progress.done(spec, row)
+        if row["status"] != "ok":
+            self.bad.append(row)
 
 
 class Ended(SystemExit):

@@ -230,10 +230,12 @@ def test_a_run_resumes_bit_for_bit(method):
 
 def test_where_no_update_comes_the_first_graph_has_the_budget():
     options = dict(interval="1000", allocation="er_gse", scope="global")
-    whole = suite_trainer("gse_uniform", sparsity=0.5, init="sparse", **options)
-    assert len(whole.model.theta) < whole.model.method.budget
-    whole.training.start()
-    assert len(whole.model.theta) == whole.model.method.budget and whole.model.theta.all()
+    steps = suite_trainer("gse_uniform", **options).training.total_steps
+    for interval in (steps // 4, steps // 4 + 1):  # the last with an update, the first without
+        whole = suite_trainer("gse_uniform", sparsity=0.5, init="sparse", update_end="0.25", **options | {"interval": str(interval)})
+        assert steps % 4 == 0 and len(whole.model.theta) < whole.model.method.budget
+        whole.training.start()
+        assert (len(whole.model.theta) == whole.model.method.budget) == (interval > steps // 4) and whole.model.theta.all()
     with pytest.raises(ValueError, match="redistribute"):
         suite_trainer("gse_uniform", sparsity=0.5, **options).training.start()
 
