@@ -180,5 +180,6 @@ def cancel(args):
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
     running = {job for job, state in states.values() if state} - set(wanted)
-    print(f"{len(wanted)} tasks of {args.suite} taken out of the queue" + (f", {len(running)} go on (--running ends them too)" if running else ""))
+    left = f", {len(running)} go on (--running ends them too)" if running else ""
+    print(f"{len(wanted)} tasks of {args.suite} taken out of the queue{left}")
     return 0

@@ -13,8 +13,8 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   the K-th part of theirs together.
 - Precision and algorithms are those of a run (`machine.numerics`), and on a GPU the parts of a step that do not change are recorded
   and replayed, as in a run (`benchmarks.capture`).
-- The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the method's `forward`),
-  backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
+- The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the
+  method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
 - Not in a step: what a method does once a cycle (`start`) or once an epoch (ProbMask).
 """
 import datetime

@@ -13,7 +13,8 @@ from benchmarks.tasks import REDUCED, TASKS, Task
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
-          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where not separable. p: paired t-tests of all pairs, Holm "
+          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where not "
+          "separable. p: paired t-tests of all pairs, Holm "
           f"(level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no other method is as accurate "
           "and as cheap to train. Time: of a run, on the machine that made it.")
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]

@@ -74,7 +74,8 @@ def uniform_plus(layout, budget):
         fixed[last] = round(0.2 * sizes[last])
     others, left = [i for i in range(last + 1) if i not in fixed], budget - sum(fixed.values())
     if left < len(others) or (left and not others):
-        raise ValueError(f"uniform_plus cannot keep {budget} of {layout.size} weights: the first layer and 20 % of the last have {budget - left}")
+        raise ValueError(f"uniform_plus cannot keep {budget} of {layout.size} weights: the first layer and 20 % of the last have "
+                         f"{budget - left}")
     size = sum(sizes[i] for i in others)
     counts = iter(round_counts([left * sizes[i] / size for i in others], left, [sizes[i] for i in others]))
     return [fixed[i] if i in fixed else next(counts) for i in range(last + 1)]

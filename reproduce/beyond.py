@@ -1,7 +1,7 @@
 """Beyond the two papers: test accuracy of the methods beside and after them, against sparsity and against training FLOPs.
 
-In grey the papers' own methods. Runs that end with more than twice the weights asked for are left out. Published points, each in its authors' setting, are hollow; where no run of ours is stored they are
-drawn alone.
+In grey the papers' own methods. Runs that end with more than twice the weights asked for are left out. Published points, each in its
+authors' setting, are hollow; where no run of ours is stored they are drawn alone.
 """
 from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
 from published import published, settings, title
@@ -36,7 +36,8 @@ def grid(suite, profile):
 def literature():
     """The published points that are drawn."""
     rows = published(beyond=True)
-    rows = settings(rows.assign(train_flops=rows.train_flops.astype(float)), LITERATURE).query("sparsity >= 0.75 and not options.str.contains('epochs=[0-9]{4}|epochs=500')", engine="python")
+    rows = settings(rows.assign(train_flops=rows.train_flops.astype(float)), LITERATURE)
+    rows = rows[(rows.sparsity >= 0.75) & ~rows.options.str.contains("epochs=[0-9]{4}|epochs=500")]
     return rows.drop_duplicates(["task", "method", "sparsity"]).drop(columns=["macs", "macs_fraction"])
 
 

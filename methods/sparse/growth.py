@@ -114,7 +114,8 @@ class SparseRigL(DropAndGrow, dynamic.RigL):
     """Growth by the dense gradient, which is computed and ranked at every update: O(all connections)."""
 
     def grow(self, run, bounds, counts, barred):
-        score, sizes = torch.cat(dense_gradients(run, self.score_batches == "ceil10")).abs_(), [high - low for low, high in zip(bounds, bounds[1:])]
+        score = torch.cat(dense_gradients(run, self.score_batches == "ceil10")).abs_()
+        sizes = [high - low for low, high in zip(bounds, bounds[1:])]
         score[barred] = 0  # ranking is fast where what is left out is one tie with the connections without a gradient
         if any(int(piece.count_nonzero()) < k for piece, k in zip(score.split(sizes), counts)):
             score[barred] = -torch.inf
