@@ -8,7 +8,8 @@ from methods.ranking import keep_each
 class LAMP(Sparsifier):
     """Prunes by the LAMP score of what is left, or as one of the paper's other arms: by magnitude, with so many weights a layer."""
 
-    layerwise = option("lamp", "global", "global_l2", "uniform", "uniform_plus", "erk", help="weights per layer")
+    layerwise = option("lamp", "global", "global_l2", "uniform", "uniform_plus", "erk",
+                       help="weights per layer: by the LAMP score, or as the paper's other arms and jaxpruner (global_l2) have it")
 
     def final_budget(self):
         if self.layerwise not in RANKED:
