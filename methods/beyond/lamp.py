@@ -8,6 +8,7 @@ from methods.ranking import keep_each
 class LAMP(Sparsifier):
     """Prunes by the LAMP score of what is left, or as one of the paper's other arms: by magnitude, with so many weights a layer."""
 
+    # not `allocation`, which GSE's tasks set for all methods that have it
     layerwise = option("lamp", "global", "global_l2", "uniform", "uniform_plus", "erk",
                        help="weights per layer: by the LAMP score, or as the paper's other arms and jaxpruner (global_l2) have it")
 
