@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.progress import Bar, title
 from benchmarks.tasks import branches, levels_of, settle, uncovered
-from benchmarks.worker import CROWDED, Worker
+from benchmarks.worker import CROWDED, Worker, undisturbed
 
 PACK = 8      # runs at a time on a GPU
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
@@ -58,7 +58,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
         os.environ[name] = "1"
     specs = uncovered(specs)
     runs = Launch(specs, store, folder, report, wait)
-    WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
+    with undisturbed():  # or a signal would find some of them
+        WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:
         runs.make()
     finally:

@@ -1,13 +1,15 @@
 """`python -m benchmarks.scaling`: how the cost of the suite grows, into RESULTS/performance/scaling.csv.
 
 - `cores`: images per second of all of 1, 2, ... processes together that train at once, one thread each (dense, the recipe's precision).
+- `start`: seconds until so many workers of a launch could take a run, each a process that loads everything itself (`spawn`) or that is
+  forked from one which has (`forkserver`, which launches use).
 - `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
 - `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
 - `host`: microseconds that this program takes to ask a GPU for a step: of the parts that a GPU has recorded nothing is done. What the
   GPU's driver takes is not in it.
 
 x is the number of processes, the width, N, the network's parameter tensors. A row has the median of the rounds. A part is stored when it
-ends; one that is measured again replaces its rows. `cores` and `host` are for CPUs alone.
+ends; one that is measured again replaces its rows. `cores`, `start` and `host` are for CPUs alone.
 """
 import datetime
 import multiprocessing
@@ -27,9 +29,10 @@ from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
 from benchmarks.tasks import settle
+from benchmarks.worker import Worker
 from methods.ranking import keep
 
-TASK, WIDTHS, SIZES = "cifar10-resnet20", (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
+TASK, STARTED, WIDTHS, SIZES = "cifar10-resnet20", (1, 4), (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
 NETWORKS, HOST_STEPS = ("cifar10-resnet20", "cifar10-resnet56"), 200
 COLUMNS = "part method x value unit rounds device threads torch_version code_version measured_at".split()
 IDENTITY = "part method x device threads".split()
@@ -78,6 +81,28 @@ def measure_cores(folder, device, rounds):
         yield "dense", processes, total, "images/s"
 
 
+def _start(method, count, seconds):
+    """A process of `start`: what a launch does before its first run."""
+    Worker.method, began = method, time.perf_counter()
+    workers = [Worker(None, None) for _ in range(count)]
+    for worker in workers:
+        worker.ask()
+        worker.process.join()
+    seconds.put(time.perf_counter() - began)
+
+
+def measure_start(folder, device, rounds):
+    context = multiprocessing.get_context("spawn")
+    for count in STARTED:
+        times, seconds = {"spawn": [], "forkserver": []}, context.Queue()
+        for method in list(times) * rounds:
+            launch = context.Process(target=_start, args=(method, count, seconds))
+            launch.start()
+            times[method].append(seconds.get())
+            launch.join()
+        yield from ((method, count, float(np.median(of)), "s") for method, of in times.items())
+
+
 def measure_width(folder, device, rounds):
     for width in WIDTHS:
         for method, _, seconds in in_turns(rounds, folder, device, width=float(width)):
@@ -105,15 +130,15 @@ def measure_host(folder, device, rounds):
             yield method, len(one.training.parameters), 1e6 * seconds, "us"
 
 
-PARTS = {"cores": measure_cores, "width": measure_width, "selection": measure_selection, "host": measure_host}
-ON_CPUS = ("cores", "host")
+PARTS = {"cores": measure_cores, "start": measure_start, "width": measure_width, "selection": measure_selection, "host": measure_host}
+ON_CPUS = ("cores", "start", "host")
 
 
 @command
 def main(words=None):
     """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
     parser = Parser(prog="benchmarks.scaling", description="How the cost of the suite grows with cores, width and weights.")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; on a GPU without cores and host")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; on a GPU without cores, start and host")
     parser.add_argument("--rounds", type=int, default=5)
     parser.common("data", "results", "device")
     args = parser.parse_args(words)

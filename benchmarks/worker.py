@@ -16,23 +16,33 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
 
+@contextlib.contextmanager
+def undisturbed():
+    """Signals wait until it ends; the processes that begin in it never get them."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # its start would end the blocking
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 class Worker:
     """A process that makes up to `room` runs at a time, on one GPU. Signals are for the launcher alone, which stops its workers itself.
 
     `jobs`: {Spec: which attempt it is}.
     """
 
+    method = "forkserver"  # of starting a process: what takes long to load, and half of its memory, is there once for all workers
+
     def __init__(self, store, folder, gpu=None, room=1):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(self.method)
+        context.set_forkserver_preload(["torchvision.datasets"])  # and torch with it
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store, folder, gpu), daemon=True)
-        old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which the process inherits
-        try:
-            resource_tracker.ensure_running()  # its start would end the blocking
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        with undisturbed():
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old)
         theirs.close()
         self.jobs, self.asked, self.gpu, self.room = {}, False, gpu, room
 

@@ -2,6 +2,7 @@
 import csv
 import os
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_parts_that_were_measured_stay_when_another_fails(tmp_path, monkeypatch,
         assert [row["part"] for row in rows if row["device"] == device] == expected
 
 
-@pytest.mark.parametrize("part", ["cores", "host"])
+@pytest.mark.parametrize("part", ["cores", "start", "host"])
 def test_what_is_not_a_gpus(part, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "usable_device", torch.device)
     monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
@@ -129,3 +130,12 @@ def test_the_host_is_measured_without_the_work_of_the_network(tmp_path, monkeypa
     rows = rows_of(tmp_path / "performance" / "scaling.csv")
     assert [(row["part"], row["method"], row["x"], row["unit"]) for row in rows] == [("host", "dense", "43", "us"), ("host", "st3", "43", "us")]
     assert passes == [2] * 2 * (WARM + 1)  # of two images, and none when it is measured
+
+
+def test_the_start_of_workers(monkeypatch):
+    """They have begun as a launch's do, and have ended."""
+    made, seconds = [], SimpleQueue()
+    monkeypatch.setattr(scaling.Worker, "method", "to be set")
+    monkeypatch.setattr(scaling.Worker, "ask", lambda self, ask=scaling.Worker.ask: made.append(self) or ask(self))
+    scaling._start("forkserver", 2, seconds)
+    assert seconds.get() > 0 and [worker.process.exitcode for worker in made] == [0, 0] and scaling.Worker.method == "forkserver"
