@@ -77,6 +77,15 @@ class Lost(get("static")):
             raise RuntimeError("no device on purpose")
 
 
+class Orphaned(get("static")):
+    """Ends the process that its own was forked from."""
+
+    def before_step(self, run):
+        if run.step == 1 and not (STORE / "orphaned").exists():
+            (STORE / "orphaned").touch()
+            os.kill(os.getppid(), 9)
+
+
 class Deadly(get("static")):
     """Takes its process with it."""
 
@@ -190,6 +199,14 @@ def test_a_dead_process_is_the_fault_of_one(packed):
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok", "failed", "ok", "ok"]
     assert "signal SIGKILL" in store.row(specs[1].key)["error"] and "it will be tried again" in said
+
+
+def test_runs_outlive_the_process_they_were_forked_from(packed):
+    """And another takes its place: Deadly ends their process twice."""
+    specs = [spec("mine.py:Orphaned"), spec("mine.py:Deadly"), spec("st3")]
+    store, said = packed(*specs)
+    assert [store.row(one.key)["status"] for one in specs] == ["ok", "failed", "ok"] and (store.runs / "orphaned").exists()
+    assert "signal SIGKILL" in store.row(specs[1].key)["error"] and said.count("it will be tried again") == 3
 
 
 class Generator:

@@ -133,7 +133,7 @@ def sent(project):
         elif what == "preempted":
             project.slurm("scancel", "--signal=USR2", job)
         else:
-            os.kill(worker if what == "run killed" else parent(worker), signal.SIGKILL)
+            os.kill(worker if what == "run killed" else parent(parent(worker)), signal.SIGKILL)  # it was forked from one of the job's
     said["grid"] = project.send(*GRID, "--runs-per-task", "3", "--array-parallelism", "2")
     said["again"] = project.send(*GRID)
     project.wait_for(lambda: " 1 lost" in project.command("status", *words).stdout, 60)
