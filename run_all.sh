@@ -6,7 +6,7 @@
 #
 # SUITE: digits (default), cifar10, cifar100, imagenet. Options: those of `python -m benchmarks launch`.
 # PYTHON=... names the Python (3.10 or later) to make .venv with.
-# Exit status: 0 all done; 1 some runs or tests failed; 2 bad arguments, or no .venv can be made; 130 stopped with Ctrl-C.
+# Exit status: 0 all done; 1 some runs or tests failed; 2 bad arguments, or no .venv can be made; 130 stopped (Ctrl-C, kill).
 
 here=$(pwd -P)
 CDPATH='' cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" || exit 2
@@ -115,8 +115,12 @@ END
 ) || exit 2
 
 set_up
-.venv/bin/python -m benchmarks launch "$@"
+.venv/bin/python -m benchmarks launch "$@" &
+launch=$!
+trap 'kill -TERM $launch 2>/dev/null; wait $launch; exit 130' INT TERM  # either is a launch's Ctrl-C, which the shell keeps from it
+wait $launch
 status=$?
+trap 'exit 130' INT TERM
 if ((status > 1)); then exit $status; fi
 read -r suite profile results <<<"$asked"
 .venv/bin/python reproduce/report.py --results "$results" >/dev/null &

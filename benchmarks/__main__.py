@@ -11,6 +11,8 @@ from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.results import Store
 
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 def parser():
     top = Parser(prog="benchmarks", description=__doc__)
@@ -226,12 +228,19 @@ def main(words=None):
         return 130
 
 
+def interrupt(*_):
+    """What ends a launch in the background is its Ctrl-C, and once: `timeout` sends it one, and so does run_all.sh, which it ends, too."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
     sys.stdout.reconfigure(line_buffering=True)  # a log shows how far the runs are
-    for name in ("SIGTERM", "SIGHUP"):  # what ends a launch in the background is its Ctrl-C
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for number in ENDINGS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
     status = main()
     gc.freeze()  # nor at the end
     sys.exit(status)

@@ -1,8 +1,10 @@
 """`run_all.sh` as a user starts it, in a copy of the project. Nothing is installed: the Python in `.venv` stands for this one."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,18 @@ if [[ "$1 $2" = "-m pip" && $3 = install ]]; then
     echo "$@" >> "$PIP_CALLS"; sleep 0.5; echo "what pip says"; exit "${PIP_STATUS:-0}"
 fi
 exec "%s" "$@"
+"""
+SLOW = """
+import time
+from pathlib import Path
+
+from methods import get
+
+
+class Slow(get("static")):
+    def after_step(self, run):
+        Path("steps").touch()
+        time.sleep(0.05)
 """
 
 
@@ -106,6 +120,21 @@ def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_pat
     assert "figure1" in done.stdout and "Traceback" not in done.stderr
     rows = (tmp_path / "rows" / "digits" / "runs.csv").read_text()
     assert "dense" in rows and not (installed / "results").exists() and not pip_calls(installed)
+
+
+@pytest.mark.parametrize("name, all_of_them", [("SIGINT", True), ("SIGTERM", False), ("SIGTERM", True)])
+def test_what_ends_it_ends_its_launch_with_a_checkpoint(installed, name, all_of_them):
+    """Ctrl-C in a terminal, `kill` and `timeout`, of which two go to all processes at once."""
+    (installed / "mine.py").write_text(SLOW)
+    process = subprocess.Popen(["bash", "run_all.sh", "digits", "--methods", "mine.py:Slow", "--sparsity", "0.9", "--seeds", "1", "--jobs", "1"],
+                               cwd=installed, env=environment(installed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    while not (installed / "steps").exists():
+        assert process.poll() is None and not time.sleep(0.05), process.communicate()[0]
+    (os.killpg if all_of_them else os.kill)(process.pid, getattr(signal, name))
+    said, _ = process.communicate()  # which ends with the last of its processes
+    assert process.returncode == 130 and said.count("the same command goes on") == 1 and "Traceback" not in said and "figure" not in said, said
+    assert len(list((installed / "results" / "runs").glob("*.pt"))) == 1 and not list((installed / "results" / "runs").glob("*.claim"))
 
 
 def test_figures_are_drawn_of_what_is_there(installed):
