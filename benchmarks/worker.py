@@ -13,6 +13,7 @@ from benchmarks.claims import Claim, Taken
 from benchmarks.results import StoreError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+PRELOADED = ["torchvision.datasets"]  # and torch with it; nothing that asks for a GPU, which a fork could not do again
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
 
@@ -38,7 +39,7 @@ class Worker:
 
     def __init__(self, store, folder, gpu=None, room=1):
         context = multiprocessing.get_context(self.method)
-        context.set_forkserver_preload(["torchvision.datasets"])  # and torch with it
+        context.set_forkserver_preload(PRELOADED)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store, folder, gpu), daemon=True)
         with undisturbed():

@@ -1,4 +1,6 @@
 """Several GPUs: which one a worker of the local launcher sees. (No GPU is needed: the runs are made on the CPU.)"""
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from benchmarks import launch as launcher
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.worker import PRELOADED
 
 METHOD = '''
 import os
@@ -21,6 +24,28 @@ class Seeing(Sparsifier):
     def start(self, run, cycle):
         Path(f"seen-{run.seed}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 '''
+LOADING = """
+import sys
+
+import torch
+
+asked, names = [], ("is_available", "device_count", "_lazy_init", "_cuda_getDeviceCount", "_cuda_init")
+for name in names:
+    for module in (torch.cuda, torch._C):
+        if hasattr(module, name):
+            setattr(module, name, lambda *_, name=name: asked.append(name))
+for name in sys.argv[1:]:
+    __import__(name)
+print(asked)
+torch.cuda.is_available()
+print(asked)
+"""
+
+
+def test_what_workers_are_forked_from_has_asked_for_no_gpu():
+    """Its forks could not open one any more."""
+    done = subprocess.run([sys.executable, "-c", LOADING, *PRELOADED], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "['is_available']"], done
 
 
 @pytest.mark.parametrize("runs, gpus, jobs, expected", [
