@@ -1,6 +1,7 @@
 """The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
 import importlib
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 from benchmarks.grid import union  # noqa: E402
 from benchmarks.suites import PROFILES, accuracies, suite_grid  # noqa: E402
 
+# pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
+warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
 SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of CIFAR-10 shows its panels of CIFAR-100 too
 POINT = ["task", "method", "options", "sparsity"]
 
