@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from benchmarks.claims import Claim, Taken
 from benchmarks.results import StoreError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 PRELOADED = ["torchvision.datasets"]  # and torch with it; nothing that asks for a GPU, which a fork could not do again
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 

@@ -113,7 +113,7 @@ def test_what_ends_a_launch_in_the_background_is_its_ctrl_c(name, folder):
     store, specs = Store("results"), SPECS[:1]
     process = start("--jobs", "1", wait=0.05, specs=specs)
     assert wait_for(lambda: any(path.read_text() for path in folder.glob("steps-*")), process), process.communicate()[0]
-    process.send_signal(getattr(signal, name))
+    os.killpg(process.pid, getattr(signal, name))  # a terminal that is closed tells all of its processes
     said, _ = process.communicate()
     assert process.returncode == 130 and "the same command goes on" in said and "Traceback" not in said, said
     assert store.checkpoint(specs[0].key).exists() and not held(store) and not store.rows("digits")
