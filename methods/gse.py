@@ -41,8 +41,9 @@ class GSE(DynamicSparse):
             after, grown = active, [a + min(math.ceil(fraction * a), c) for a, c in zip(active, new)]
         else:
             sizes, after = [self.layout.size], [self.budget]
-            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget)
-            grown = [min(target, int(self.mask.sum() + candidates.sum()))]
+            active, new = int(self.mask.sum()), int(candidates.sum())
+            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, active)
+            grown = [min(target, active + new)]
         old = self.mask.clone()
         score.masked_fill_(~candidates, -torch.inf).masked_fill_(old, torch.inf)
         after = [min(a, g) for a, g in zip(after, grown)]  # too few candidates for the budget

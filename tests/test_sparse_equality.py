@@ -54,7 +54,11 @@ def uneven():
                          nn.Flatten(), nn.Linear(32, 10)).double()
 
 
-INPUTS = {mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
+def single():
+    return nn.Sequential(nn.Linear(100, 10)).double()
+
+
+INPUTS = {single: (100,), mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
 
 
 def pair(build, method, sparsity=0.8, masked_training=Training, sparse_training=SameDraws, **options):
@@ -131,6 +135,55 @@ def test_rigl_scores_on_all_of_the_fresh_batches(same_growth):
     for run in (sparse, masked):
         train(run, batches, 25)
     same(sparse, masked)
+
+
+@pytest.mark.parametrize("method", ["gse_uniform", "gse_grabo"])
+def test_gse_scores_on_the_training_batch(method):
+    sparse, masked, batches = pair(convolutional, method, interval=5, score_batches="train_batch")
+    for run in (sparse, masked):
+        train(run, batches, 25)
+    same(sparse, masked)
+
+
+@pytest.mark.parametrize("method", ["set", "gse_uniform"])
+def test_more_connections_than_the_budget(method, same_growth):
+    """Drawn each on its own, there may be more of them than were asked for: the smallest go, whatever their place."""
+    sparse, masked, batches = pair(mlp, method, sampler="bernoulli", scope="global", interval=1, update_end=0.9, drop_fraction=0.001)
+    assert len(sparse.method.keys) > 1.002 * sparse.method.budget
+    for run in (sparse, masked):
+        train(run, batches, 3)
+    same(sparse, masked)
+    assert len(sparse.method.keys) == sparse.method.budget
+
+
+def test_no_connection_is_dropped_by_rounding():
+    """1000 (1 - 0.9) is less than 100 in binary."""
+    sparse, masked, batches = pair(single, "set", 0.9, scope="global", interval=1, drop_fraction=0.0)
+    before = sparse.method.keys
+    for run in (sparse, masked):
+        train(run, batches, 3)
+    same(sparse, masked)
+    assert torch.equal(sparse.method.keys, before)
+
+
+def test_of_a_layer_half_full_every_inactive_weight_is_a_candidate():
+    sparse, masked, batches = pair(single, "gse_uniform", 0.5, scope="layer", interval=1, update_end=0.9, allocation="uniform")
+    assert 2 * len(sparse.method.keys) == masked.model.layout.size
+    for run in (sparse, masked):
+        train(run, batches, 3)
+    same(sparse, masked)
+
+
+@pytest.mark.parametrize("method", ["rigl", "gse_uniform", "gse_grabo"])
+def test_an_update_leaves_no_hooks(method):
+    """They would add up in every step from then on."""
+    def hooks(run):
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in run.model.modules())
+    *runs, batches = pair(convolutional, method, interval=2)
+    for run in runs:
+        before = hooks(run)
+        train(run, batches, 4)
+        assert hooks(run) == before
 
 
 def test_a_layer_grows_no_more_than_it_has_room_for():

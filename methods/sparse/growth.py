@@ -149,8 +149,7 @@ class Explore(Dynamic):
         random = torch.get_rng_state()
         weights, explored = self.explore(run, batches)
         candidates = self.candidates(run, weights)
-        if explored is not None:
-            torch.set_rng_state(random)  # on a CPU dropout in the second pass is that of the first
+        torch.set_rng_state(random)  # on a CPU dropout in the second pass is that of the first
         with same_buffers(model.net, explored is not None):
             score = self.scores(run, candidates, batches).abs()
         new = [len(c) for c in candidates]
@@ -159,8 +158,8 @@ class Explore(Dynamic):
             after = active
         else:
             sizes, active = [sum(new)], [len(keys)]
-            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget)
-            grown = [min(max(target - len(keys), 0), sum(new))]
+            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, len(keys))
+            grown = [min(target - len(keys), sum(new))]
             after = [min(self.budget, len(keys) + grown[0])]
         chosen = keep_each(score, grown, sizes)
         if sum(grown) > sum(after):  # more than the budget has room for: the first of them, as in the masked form
@@ -250,7 +249,7 @@ def watch(run, batches, add):
 
 
 @contextmanager
-def same_buffers(net, wanted=True):
+def same_buffers(net, wanted):
     """A pass in here does not move running statistics."""
     before = [buffer.clone() for buffer in net.buffers()] if wanted else []
     try:
