@@ -81,8 +81,12 @@ class DynamicSparse(Static):
         """α_t: share replaced at this step."""
         return self.drop_fraction / 2 * (1 + math.cos(math.pi * run.step / (self.update_end * run.total_steps)))
 
+    def due(self, run):
+        """Whether this step updates the mask."""
+        return (run.step + 1) % self.interval == 0 and run.step < self.update_end * run.total_steps
+
     def before_step(self, run):
-        if (run.step + 1) % self.interval or run.step >= self.update_end * run.total_steps:
+        if not self.due(run):
             return True
         before = self.mask.clone()
         self.update(run, self.fraction(run))

@@ -202,6 +202,15 @@ def test_rigl_drop_count(rounding, dropped):
     assert int((ACTIVE & ~run.model.method.mask).sum()) == dropped
 
 
+def test_no_update_where_they_end():
+    """Its share would be 0, and RigL would lose the optimiser's step for nothing."""
+    run = started(nn.Linear(30, 20), "rigl", 0.8, epochs=8, steps_per_epoch=1, interval=2, update_end=3 / 8)
+    due = []
+    for run.step in range(8):
+        due.append(run.model.method.due(run))
+    assert due == [False, True, *6 * [False]]
+
+
 @pytest.mark.parametrize("method", ["rigl", "set"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_counts_and_times_of_updates(method, scope):

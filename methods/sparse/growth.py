@@ -63,7 +63,7 @@ class Dynamic(Stored):
             run.model.redraw(stable_seed(run.seed, "graph"))
 
     def before_step(self, run):
-        if (run.step + 1) % self.interval or run.step >= self.update_end * run.total_steps:
+        if not self.due(run):
             return True
         self.update(run, self.fraction(run))
         return not self.skip_step
