@@ -42,13 +42,16 @@ class GSE(DynamicSparse):
         else:
             sizes, after = [self.layout.size], [self.budget]
             active, new = int(self.mask.sum()), int(candidates.sum())
-            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, active)
-            grown = [min(target, active + new)]
+            grown = [min(self.target(fraction, active), active + new)]
         old = self.mask.clone()
         score.masked_fill_(~candidates, -torch.inf).masked_fill_(old, torch.inf)
         after = [min(a, g) for a, g in zip(after, grown)]  # too few candidates for the budget
         grown = keep_each(score, grown, sizes)
         self.set_mask(keep_each(run.theta.abs().masked_fill(~grown, -torch.inf).masked_fill(grown & ~old, torch.inf), after, sizes))
+
+    def target(self, fraction, active):
+        """Weights after growth over all layers, before the pruning to the budget."""
+        return max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, active)
 
     def sample(self, run, weights):
         """Candidates (N,): γ·nnz pairs (output, input) of each layer, drawn with replacement; those not active already."""

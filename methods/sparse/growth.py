@@ -158,8 +158,7 @@ class Explore(Dynamic):
             after = active
         else:
             sizes, active = [sum(new)], [len(keys)]
-            target = max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, len(keys))
-            grown = [min(target - len(keys), sum(new))]
+            grown = [min(self.target(fraction, len(keys)) - len(keys), sum(new))]
             after = [min(self.budget, len(keys) + grown[0])]
         chosen = keep_each(score, grown, sizes)
         if sum(grown) > sum(after):  # more than the budget has room for: the first of them, as in the masked form
