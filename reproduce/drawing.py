@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         """Adds the options that all drawing commands take."""
         self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
         self.add_argument("--out", default="figures", help="figures go to OUT/SUITE (default: %(default)s)")
-        self.add_argument("--profile", choices=PROFILES, help="default: paper where it has rows, else quick")
+        self.add_argument("--profile", choices=PROFILES, help="default: the one with more finished runs")
         return self
 
     def running(self):

@@ -25,7 +25,7 @@ def grid(suite, profile):
 
 
 def board_of(suite, results, profile=None):
-    """(table of benchmarks.stats.compare at the suite's sparsities, profile). No profile: paper where it has rows, else quick.
+    """(table of benchmarks.stats.compare at the suite's sparsities, profile). No profile: the one with more rows, paper if there is no difference.
 
     Raises NoRows, and ValueError (one line) for a file that is not a table of runs.
     """
@@ -37,10 +37,11 @@ def board_of(suite, results, profile=None):
     if path.exists():
         try:
             rows = pd.read_csv(path, dtype={"key": str})
-            for name in [profile] if profile else PROFILES:
-                chosen, sparsities = tables.select(rows, suite, name), SIZES[suite, name][0]
-                if chosen.sparsity.isin(sparsities).any():
-                    return tables.board(chosen, sparsities), name
+            chosen = {name: tables.select(rows, suite, name) for name in ([profile] if profile else PROFILES)}
+            counts = {name: table.sparsity.isin(SIZES[suite, name][0]).sum() for name, table in chosen.items()}
+            name = max(counts, key=counts.get)
+            if counts[name]:
+                return tables.board(chosen[name], SIZES[suite, name][0]), name
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
     option = f" --profile {profile}" if profile else ""

@@ -42,8 +42,8 @@ def runs_of(grid, suite, results, profile=None):
     """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
 
     Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all.
-    Without a profile: paper where it has any row, else quick; never both. `options` are those of the Spec, with `epochs=N` where they
-    are not the profile's. Raises NoRows, and ValueError for an unreadable file.
+    Without a profile: the one with more finished runs, paper if there is no difference; never both. `options` are those of the Spec,
+    with `epochs=N` where they are not the profile's. Raises NoRows, and ValueError for an unreadable file.
     """
     import pandas as pd
 
@@ -52,6 +52,7 @@ def runs_of(grid, suite, results, profile=None):
     rows = [read_rows(folder / "runs.csv") for folder in folders]
     seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
     rows = [table.drop(columns=what, errors="ignore") for table in rows]
+    found = []
     for name in [profile] * (profile is not None) or PROFILES:
         own = union(*(grid(each, name) for each in shown))
         if own and rows:
@@ -60,8 +61,10 @@ def runs_of(grid, suite, results, profile=None):
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
-            if runs.accuracy.notna().any():
-                return runs, name
+            found.append((runs, name))
+    fullest = max(found, key=lambda each: each[0].accuracy.count(), default=None)  # of two alike the first
+    if fullest and fullest[0].accuracy.notna().any():
+        return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
     option = f" --profile {profile}" if profile else ""

@@ -189,6 +189,13 @@ def test_lrr_st3_levels(form):
     assert torch.equal(seen[2]["theta"], seen[2]["snapshots"]["best"]["theta"])
 
 
+def test_st3s_second_schedule_goes_on_from_the_best_weights():
+    first, second = watched(trainer("st3", 0.9, rewind_finetune=True))
+    best = second["snapshots"]["best"]
+    assert first["snapshots"] == {} and torch.equal(second["theta"] != 0, best["theta"].ne(0) & second["mask"])
+    assert all(torch.equal(value, best[f"net.{key}"]) for key, value in second["net"].items())
+
+
 # ---- IMP
 
 @pytest.mark.parametrize("rewind_epoch", [0, 1])

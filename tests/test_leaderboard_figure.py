@@ -38,11 +38,13 @@ def points(axes):
             if line.get_linestyle() == "None" and len(line.get_xdata())}
 
 
-def test_the_paper_profile_where_it_has_rows_else_the_quick_one(tmp_path):
+def test_the_profile_with_more_rows_is_shown(tmp_path):
     full, short, other = stored({"st3": [90.0]}), stored({"st3": [80.0]}).assign(epochs=10), stored({"st3": [70.0]}).assign(sparsity=0.5)
     written(tmp_path, full, short)
     found = [leaderboard.board_of("digits", tmp_path, profile) for profile in (None, "paper", "quick")]
     assert [(profile, list(table["mean"])) for table, profile in found] == [("paper", [90]), ("paper", [90]), ("quick", [80])]
+    written(tmp_path, full, short, short.assign(key="another", seed=1))
+    assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
     written(tmp_path, short, other)  # another sparsity than the suite's is none of its rows
     assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
     with pytest.raises(leaderboard.NoRows, match=r"bash run_all.sh digits --profile paper$"):
