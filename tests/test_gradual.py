@@ -77,9 +77,9 @@ def test_prunes_before_the_step_by_magnitude_over_all_layers():
     assert run.model.method.mask.tolist() == [True, False, False, False, True, True]
 
 
-@pytest.mark.parametrize("epochs, interval", [(1, 100), (3, 100), (10, 3)])
-def test_short_runs_reach_the_target(epochs, interval):
-    run = training("gradual", 0.5, epochs=epochs, interval=interval)
+@pytest.mark.parametrize("epochs, interval, end", [(1, 100, 0.6), (3, 100, 0.6), (10, 3, 0.6), (10, 100, 1.0)])
+def test_short_runs_reach_the_target(epochs, interval, end):
+    run = training("gradual", 0.5, epochs=epochs, interval=interval, update_end=end)
     for _ in range(epochs):
         step(run)
     assert int(run.model.method.mask.sum()) == 3

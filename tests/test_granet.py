@@ -149,6 +149,15 @@ def test_training(exact_k):
     assert (counts[-1] == 80) == exact_k and abs(counts[-1] - 80) < 5
 
 
+@pytest.mark.parametrize("exact_k, left", [(True, 12), (False, 60)])
+def test_a_training_shorter_than_an_interval_ends_at_the_target(exact_k, left):
+    run, counts = training("granet", 0.9, epochs=3, exact_k=exact_k, weight=torch.rand(10, 12, dtype=torch.float64)), []
+    for _ in range(3):
+        step(run, torch.zeros(10, 12, dtype=torch.float64))
+        counts.append(int(run.model.method.mask.sum()))
+    assert counts == [60, 60, left]
+
+
 def test_a_first_mask_below_the_schedule_is_pruned_no_further():
     """er_gse's first mask falls short of its density; pruning does not fill it up with weights that were never active."""
     torch.manual_seed(0)

@@ -172,9 +172,10 @@ def test_each_layer_keeps_the_same_share(form):
         assert not any((after & ~before).any() for (*_, before), (*_, after) in zip(by_layer, by_layer[1:]))
 
 
-def test_each_layer_keeps_the_same_share_from_the_first_step_on():
-    run = two_layers("sticky", 10, scope="layer", **AT_ONCE)
-    assert [int(piece.sum()) for piece in run.method.mask.split([400, 101])] == [40, 10]
+@pytest.mark.parametrize("scope, counts", [("layer", [40, 10]), ("global", [50, 0])])
+def test_a_schedule_without_a_ramp_ranks_as_every_other_from_the_first_step_on(scope, counts):
+    run = two_layers("sticky", 10, scope=scope, **AT_ONCE)
+    assert [int(piece.sum()) for piece in run.method.mask.split([400, 101])] == counts
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
