@@ -270,6 +270,24 @@ def test_the_best_of_the_trials_is_kept():
     assert run.model.training
 
 
+def test_trials_are_judged_as_the_network_evaluates():
+    torch.manual_seed(0)
+    net, seen = nn.Sequential(nn.Linear(40, 25, bias=False), nn.BatchNorm1d(25), nn.Dropout(0.5)), []
+    run = started(net, "probmask", 0.7, [(torch.randn(8, 40), torch.ones(8, 25))], linear_in_the_output)
+    net.register_forward_hook(lambda *_: seen.append([module.training for module in net.modules()]))
+    run.method.harden(run)
+    assert seen == [[False] * 4] * 10 and not net[1].num_batches_tracked and run.model.training
+
+
+def test_the_mask_that_is_counted_changes_at_the_end_of_an_epoch():
+    run, counts = training("probmask", 0.9, epochs=10, steps_per_epoch=4, weight=torch.ones(10, 10, dtype=torch.float64), ramp_start=0.0), []
+    for _ in range(24):
+        step(run, torch.zeros(10, 10, dtype=torch.float64))
+        counts.append(int(run.method.mask.sum()))
+    epochs = [set(counts[first:first + 4]) for first in range(3, 23, 4)]  # from the last step of one to the last but one of the next
+    assert all(len(epoch) == 1 for epoch in epochs) and len(set.union(*epochs)) == 5
+
+
 def test_hard_mask_stays_in_fine_tuning():
     run = training("probmask", 0.5, epochs=30, trial_batches=1)
     run._batches = lambda n: [(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.long))]

@@ -43,6 +43,7 @@ def test_penalty():
 def test_penalty_is_the_gradient_of_the_norms_of_each_layer_and_of_other_weights():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(30, 20), nn.BatchNorm1d(20), nn.Linear(20, 10)).double()
+    nn.init.normal_(net[1].weight)
     model = SparseModel(net, "topkast", 0.8, penalty=0.1)
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4), 1, 1)
     run.start()
