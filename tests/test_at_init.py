@@ -136,6 +136,7 @@ def test_grasp_of_an_operation_without_second_derivative_is_that_operation():
     x = torch.linspace(-5, 5, 41, dtype=torch.float64)
     with at_init.TwiceDifferentiable():
         found = F.hardsigmoid(x)
+        assert torch.autograd.gradgradcheck(lambda x: F.hardsigmoid(x) ** 2, x[1::4].requires_grad_())
     assert torch.equal(found, F.hardsigmoid(x))
 
 
@@ -144,6 +145,12 @@ def test_a_score_that_is_no_number_is_refused(name):
     """It would be the largest."""
     with pytest.raises(ValueError, match=f"^{name} cannot score this network: a score is not finite$"):
         started(linear(W), name, 0.5, [(EYE, torch.full_like(G.T, torch.nan))], halved_square)
+
+
+def test_a_flow_that_is_no_number_is_refused():
+    large = nn.Sequential(linear(torch.full_like(W, 1e200)), linear(torch.full((1, 2), 1e200, dtype=torch.float64)))
+    with pytest.raises(ValueError, match="^synflow cannot score this network: a score is not finite$"):
+        started(large, "synflow", 0.5, [(EYE, None)], None)
 
 
 # ---- SynFlow
