@@ -25,9 +25,10 @@ def grid(suite, profile):
 
 
 def board_of(suite, results, profile=None):
-    """(table of benchmarks.stats.compare at the suite's sparsities, profile). No profile: the one with more rows, paper if there is no difference.
+    """(table of benchmarks.stats.compare at the suite's sparsities, profile).
 
-    Raises NoRows, and ValueError (one line) for a file that is not a table of runs.
+    No profile: the one with more rows, paper if there is no difference. Raises NoRows, and ValueError (one line) for a file that is
+    not a table of runs.
     """
     import pandas as pd
 
