@@ -45,13 +45,14 @@ def writer():
     return f"{socket.gethostname()}-{space()}-{os.getpid()}"
 
 
-def write_whole(path, text):
-    """Write `text` so that at every moment the file holds all of the old or all of the new. Raises StoreError, the old then stays."""
+def write_whole(path, content):
+    """Write a text or bytes so that at every moment the file holds all of the old or all of the new. Raises StoreError, the old then
+    stays."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{writer()}.part")
     try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -3,6 +3,7 @@
 Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
 """
 import argparse
+import io
 import re
 import sys
 import textwrap
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 
 from benchmarks import markup  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
+from benchmarks.results import write_whole  # noqa: E402
 from benchmarks.suites import PAPER_EPOCHS, PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
 from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
 from published import citation, compare, title  # noqa: E402
@@ -183,13 +185,20 @@ def save(name, draw, runs, suite, profile, out):
         figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
         stem = Path(out) / suite / name
         stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
-        figure.set_layout_engine("none")  # the layout is found once
-        figure.savefig(f"{stem}.png", dpi=300)
-    table.to_csv(f"{stem}.csv", index=False, lineterminator="\n")
+        write_figure(figure, stem)
+    write_whole(f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
     if "blocks" in table.attrs:
         paste(stem, table.attrs, text)
     return stem, table
+
+
+def write_figure(figure, stem):
+    """Writes STEM.pdf and .png, each whole or not at all."""
+    for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
+        content = io.BytesIO()
+        figure.savefig(content, format=ending, **options)
+        figure.set_layout_engine("none")  # the layout is found once
+        write_whole(f"{stem}.{ending}", content.getvalue())
 
 
 def paste(stem, attrs, text):
@@ -202,7 +211,7 @@ def paste(stem, attrs, text):
         escaped = [[markup.escaped(cell, markup.LATEX) for cell in line] for line in lines]
         paper.append(markup.latex(escaped, "l" + "r" * (len(lines[0]) - 1), f"{head}. {text}"))
     for ending, parts in (("md", page), ("tex", paper)):
-        Path(f"{stem}.{ending}").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        write_whole(f"{stem}.{ending}", "\n\n".join(parts) + "\n")
 
 
 def files(stem, table):

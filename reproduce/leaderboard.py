@@ -8,10 +8,11 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid
+from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
 from published import title
 from rows import make
 
+from benchmarks.results import write_whole
 from benchmarks.suites import SIZES, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")
@@ -163,11 +164,10 @@ def write(suite, results, profile, out):
         sns.despine(figure)
         text = note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table))
         figure.supxlabel(textwrap.fill(text, int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
-        figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})
-        figure.savefig(f"{stem}.png", dpi=300)
+        write_figure(figure, stem)
     for name, ending in FILES.items():
-        Path(f"{stem}.{ending}").write_text(tables.FORMATS[name](table), encoding="utf-8")
-    Path(f"{stem}.html").write_text(page(table, suite, profile, Path(f"{stem}.png").read_bytes()), encoding="utf-8")
+        write_whole(f"{stem}.{ending}", tables.FORMATS[name](table))
+    write_whole(f"{stem}.html", page(table, suite, profile, Path(f"{stem}.png").read_bytes()))
     return stem, profile, table
 
 

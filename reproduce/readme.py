@@ -13,6 +13,7 @@ from beyond import METHODS  # noqa: E402
 from drawing import BAD_INPUT, Parser  # noqa: E402
 from rows import of_one_machine  # noqa: E402
 
+from benchmarks.results import write_whole  # noqa: E402
 from benchmarks.suites import SIZES  # noqa: E402
 
 DENSE = "dense"
@@ -121,7 +122,7 @@ def main(argv=None):
     if args.check:
         print("README.md shows the stored rows" if new == text else "README.md differs from the stored rows: python reproduce/readme.py")
         return int(new != text)
-    path.write_text(new, encoding="utf-8")
+    write_whole(path, new)
     return 0
 
 

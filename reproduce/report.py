@@ -8,6 +8,8 @@ from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, corrected, runs_of, verdict
 
+from benchmarks.results import write_whole
+
 HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
@@ -73,7 +75,7 @@ def main(argv=None):
     path = Path(args.results) / "REPORT.md"
     try:
         text = report(args.results)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     print(text.partition("\n## ")[0].partition("| |")[2])

@@ -1,4 +1,6 @@
 """Rows that are made up, for tests of figures; they are written into temporary folders only."""
+import errno
+
 from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 from benchmarks.suites import suite_grid
 from benchmarks.tasks import TASKS
@@ -19,6 +21,16 @@ def row(spec, **changes):
         key=spec.key, suite=suite, dataset=suite, task=spec.task, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, epochs=epochs,
         status="ok",
         top1=accuracy(spec) - 5 * validated, top1_best_val=accuracy(spec) if validated else "", macs=1e9 * (1 - spec.sparsity)) | changes
+
+
+def full(*_):
+    """Instead of os.fsync: a disk that is full."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def contents(folder):
+    """{file: bytes} of a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def fill(folder, suite, specs, **changes):

@@ -1,13 +1,14 @@
 """The scripts of `reproduce/` beyond accuracy against sparsity: every one on every suite, published values, other tables, `--run`."""
 import csv
 import importlib
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from made_up import accuracy, fill
+from made_up import accuracy, contents, fill, full
 
 from benchmarks import suites
 from benchmarks.grid import union
@@ -161,6 +162,22 @@ def test_a_profile_without_runs_of_the_figure(tmp_path, capsys):
     with pytest.raises(SystemExit):
         draw("gse_figure2", "--suite", "cifar10", "--profile", "quick", "--results", tmp_path)
     assert "profile quick of suite cifar10 has no runs of this figure" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["figure1", "gse_table1"])
+def test_a_figure_that_cannot_be_written_leaves_the_old_one_whole(name, tmp_path, monkeypatch, capsys):
+    words, figures = ("--results", tmp_path, "--out", tmp_path / "figures"), tmp_path / "figures"
+    fill(tmp_path, "cifar10", SCRIPTS[name].grid("cifar10", "paper"))
+    draw(name, *words)
+    before = contents(figures)
+    fill(tmp_path, "cifar10", SCRIPTS[name].grid("cifar10", "paper"), top1=50.0, top1_best_val=50.0)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as end:
+        draw(name, *words)
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1 and contents(figures) == before
+    monkeypatch.undo()
+    draw(name, *words)
+    assert contents(figures).keys() == before.keys() and all(text != before[path] for path, text in contents(figures).items())
 
 
 def test_published_points_never_enter_a_mean(tmp_path, capsys, no_files):

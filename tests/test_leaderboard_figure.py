@@ -1,6 +1,9 @@
 """The leaderboard's picture: which rows it has, where their points are, and what its note says. Rows are made up, in tmp_path only."""
+import os
+
 import pandas as pd
 import pytest
+from made_up import contents, full
 from matplotlib.figure import Figure
 from test_leaderboard import stored
 
@@ -96,6 +99,22 @@ def test_a_method_far_below_the_others_does_not_hide_them():
     assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97])
     assert axes.get_ylim()[0] == pytest.approx(floor)
     assert "↓ 2 below" in [text.get_text() for text in axes.texts]
+
+
+def test_files_that_cannot_be_written_leave_the_old_ones_whole(tmp_path, monkeypatch, capsys):
+    def write(accuracy):
+        written(tmp_path, stored({"dense": [98.0, 99], "st3": [accuracy, 97]}))
+        return leaderboard.main(["--suite", "digits", "--results", str(tmp_path), "--out", str(tmp_path / "figures")])
+    write(96.0)
+    before = contents(tmp_path / "figures")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as end:
+        write(60.0)
+    assert end.value.code == 2 and capsys.readouterr().err.count("\n") == 1 and contents(tmp_path / "figures") == before
+    monkeypatch.undo()
+    write(60.0)
+    after = contents(tmp_path / "figures")
+    assert len(after) == 6 and after.keys() == before.keys() and all(text != before[path] for path, text in after.items())
 
 
 def test_the_note_names_seeds_profile_and_what_is_left_out(table):

@@ -1,10 +1,12 @@
 """The papers' claims judged by rows whose differences are known. Rows here are made up, in tmp_path only."""
 import csv
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from made_up import contents, full
 
 from benchmarks.results import RUN_COLUMNS
 
@@ -175,6 +177,18 @@ def test_a_report_of_no_folder_is_one_line(tmp_path, capsys):
     assert stop.value.code == 2 and "no results folder" in capsys.readouterr().err
     assert report.main(["--results", str(tmp_path)]) == 0
     assert (tmp_path / "REPORT.md").read_text(encoding="utf-8") == report.report(tmp_path)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one_whole(tmp_path, monkeypatch, capsys):
+    report.main(["--results", str(tmp_path)])
+    before = contents(tmp_path)
+    store(tmp_path, {"dense": (91, 91.2, 91.4)})
+    rows = contents(tmp_path / "cifar10")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as stop:
+        report.main(["--results", str(tmp_path)])
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    assert contents(tmp_path) == before | {Path("cifar10") / path: text for path, text in rows.items()}
 
 
 def test_runs_that_are_missing_are_counted_not_listed():
