@@ -132,7 +132,7 @@ def test_the_note_names_seeds_profile_and_what_is_left_out(table):
 @pytest.mark.parametrize("ranked", [True, False])
 def test_where_nothing_can_be_ranked_the_rest_is_drawn_and_named(tmp_path, ranked, monkeypatch, capsys):
     """Every run failed, or missed the sparsity asked for; of another sparsity there is a method, and nowhere a dense one."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **kwargs: open(path, "w").close())
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **kwargs: None)
     lost = [stored({"st3": [0.0]}).assign(status="failed"), stored({"dnw": [90.0, 91]}).assign(achieved_sparsity=0.5)]
     written(tmp_path, *lost, *[stored({"gmp": [90.0]}).assign(sparsity=0.95, achieved_sparsity=0.95)] * ranked)
     assert leaderboard.main(["--suite", "digits", "--results", str(tmp_path), "--out", str(tmp_path)]) == 0
