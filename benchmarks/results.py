@@ -46,8 +46,7 @@ def writer():
 
 
 def write_whole(path, content):
-    """Write a text or bytes so that at every moment the file holds all of the old or all of the new. Raises StoreError, the old then
-    stays."""
+    """Write `content`, text or bytes: at every moment the file holds all of the old or all of the new. Raises StoreError, the old stays."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{writer()}.part")
     try:

@@ -118,6 +118,9 @@ def test_profiles_are_never_mixed(tmp_path):
     store(tmp_path, "cifar10", [row(spec) for spec in quick])
     text, profile = note_of("figure1", "cifar10", tmp_path)
     assert profile == "quick" and "Reduced runs: 6 of 160 epochs." in text
+    store(tmp_path, "cifar10", [row(spec) for spec in quick + paper[:1]])
+    text, profile = note_of("figure1", "cifar10", tmp_path, "paper")
+    assert profile == "paper" and "Missing: 32 of 33 runs" in text and "Reduced" not in text
     for more, expected in ((len(quick) - 1, "quick"), (len(quick), "paper")):  # the one with more finished runs, paper if as many
         store(tmp_path, "cifar10", [row(spec) for spec in quick + paper[:more]] + [row(paper[-1], status="failed", top1="", top1_best_val="")])
         text, profile = note_of("figure1", "cifar10", tmp_path)
