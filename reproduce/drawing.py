@@ -127,7 +127,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     sparse = [method for method in methods if method != "dense"]
     parts = [table] if hollow is None or hollow.empty else [table, hollow]
     shown = pd.concat([part[part.method != "dense"] for part in parts])
-    planned, drawn = (set((rows.method + " " + rows.options).str.strip()) for rows in (runs, shown))
+    planned, drawn, own = (set((rows.method + " " + rows.options).str.strip()) for rows in (runs, shown, table))
     present = [method for method in sparse if method in planned & drawn]
     sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
@@ -138,7 +138,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
             if len(points) and method in present:
                 style = dict(label=methods[method], linestyle=LINES[index % len(LINES)])
                 if part is hollow:
-                    style = dict(linestyle="", mfc="white", mew=0.7, zorder=5)
+                    style = dict(label=None if method in own else methods[method], linestyle="", mfc="white", mew=0.7, zorder=5)
                 apart = 1.02 ** ((len(present) - 1) / 2 - present.index(method)) * (1 if part is table else 0.97)
                 axes.errorbar(apart * (1 - points.sparsity), points["mean"], points["std"], marker=MARKERS[index % len(MARKERS)],
                               color=palette[COLOURS[index % len(COLOURS)]], capsize=1.5, capthick=0.8, elinewidth=0.8, **style)

@@ -211,6 +211,19 @@ def test_hollow_points_are_hollow_and_cited(tmp_path, monkeypatch):
     assert "Heddes et al. 2024 (results/published.csv)" in " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
 
 
+def test_a_method_with_published_points_alone_is_named_once(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    grid = SCRIPTS["figure3"].grid("cifar10", "paper")
+    for own in ("st3", "lrr"):
+        fill(tmp_path / own, "cifar10", [spec for spec in grid if spec.method in ("dense", own)])
+        draw("figure3", "--suite", "cifar10", "--profile", "paper", "--results", tmp_path / own, "--out", tmp_path)
+        named = [text.get_text() for text in pages.pop().legends[0].get_texts()]
+        assert named.count(SCRIPTS["figure3"].METHODS["lrr"]) == 1
+
+
 def test_figure_4_takes_macs_from_fractions_of_the_dense_network():
     rows = SCRIPTS["figure4"].literature("imagenet-resnet50").set_index(["source", "method", "sparsity"])
     assert rows.macs["st3", "st3", 0.9] == 764e6 and rows.macs["rigl", "rigl", 0.9] == pytest.approx(0.24 * 4.09e9)
