@@ -16,7 +16,7 @@ CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and has written a checkpoint."""
+    """The run was asked to stop, and what it has done is in its checkpoint."""
 
 
 class Saver:
@@ -26,6 +26,11 @@ class Saver:
     def __init__(self, path, seconds=None, stop=lambda: False):
         self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
         self.last, self.took = time.monotonic(), 0.0
+
+    def before_the_first_step(self):
+        """Raises Stopped where `stop()` is true already: there is nothing new to write."""
+        if team.agreed(self.stop())[0]:
+            raise Stopped
 
     def __call__(self, trainer):
         stopping, began = self.stop(), time.monotonic()

@@ -51,7 +51,7 @@ def resident(dataset, folder, validation, recipe, device):
 
 
 def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None, branches=()):
-    """`run` as a generator that yields the share done after each step, so that runs can take turns; returns the row.
+    """`run` as a generator that yields the share done before the first and after each step, so that runs can take turns; returns the row.
 
     alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
     before the first step. branches: Specs whose runs part from this one (`tasks.branches`), and find a checkpoint of it where they do.
@@ -117,6 +117,8 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
     try:
         begun(trainer.training.all_epochs)
         save = Saver(store.checkpoint(spec.key), stop=stop)
+        yield trainer.share()  # who takes turns may have been asked to stop while this was set up
+        save.before_the_first_step()
         yield from trainer.steps(save, cycle_done, save)
         trainer.progress.cycle -= 1
         return finish(spec, curves_of(trainer.training.cycles[-1]) if len(levels) > 1 else trainer.progress.curves)

@@ -161,8 +161,8 @@ class Trainer:
             group["lr"] = group["lr"].fill_(own) if self.record else own
         self.rate = rate
 
-    def train_epoch(self, total, within):
-        """One epoch; calls `within(self)` and yields the share of `total` epochs done after each step. Returns (loss, accuracy in percent)."""
+    def train_epoch(self, within):
+        """One epoch; calls `within(self)` and yields the share of the run done after each step. Returns (loss, accuracy in percent)."""
         task, training, progress = self.task, self.training, self.progress
         if progress.index:
             set_random_state(self.random, self.device)
@@ -177,19 +177,18 @@ class Trainer:
                                 **AUGMENTATION[task.augmentation])
         every = max(1, training.steps_per_epoch // SAMPLES_PER_EPOCH)
         began = time.monotonic()
-        images = len(self.data.train)
         for index, (x, y) in enumerate(batches, progress.index):
             if index % every == 0:
                 self.nnz_sum += self.model.layer_nnz()
                 progress.samples += 1
-            self.joined = min(task.batch_size, images - index * task.batch_size)
+            self.joined = min(task.batch_size, len(self.data.train) - index * task.batch_size)
             self.step(x, y)
             progress.index, progress.steps = index + 1, progress.steps + 1
             self._clock(began)  # the time of other runs that take turns with this one is theirs
             within(self)
-            yield (progress.done + (index + 1) / training.steps_per_epoch) / total
+            yield self.share()
             began = time.monotonic()
-        seen = min(progress.index * task.batch_size, images)
+        seen = min(progress.index * task.batch_size, len(self.data.train))
         loss, hits = team.total(self.loss_sum).item() / seen, team.total(self.hits).item()
         self._clock(began)
         if not math.isfinite(loss):
@@ -231,6 +230,10 @@ class Trainer:
                                     sparsity=1 - nnz / model.layout.size, lr=self.learning_rate(training.step - 1)))
         progress.epoch, progress.done, progress.index = progress.epoch + 1, progress.done + 1, 0
 
+    def share(self):
+        """What is done of the run."""
+        return (self.progress.done + self.progress.index / self.training.steps_per_epoch) / self.training.all_epochs
+
     def run(self, tick=lambda share: None, save=lambda trainer: None, cycle_done=lambda trainer: None):
         """Train to the end, from the start or from where `load_state_dict` left it. Raises Diverged.
 
@@ -250,7 +253,6 @@ class Trainer:
         after each cycle. Raises Diverged.
         """
         progress, training = self.progress, self.training
-        total = training.all_epochs
         while progress.cycle < len(training.cycles):
             if not progress.started:
                 torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes
@@ -258,12 +260,12 @@ class Trainer:
                 progress.epoch, progress.started = training.epoch, True
                 progress.best_val, progress.test_at_best = -1.0, math.nan
             while progress.epoch < training.epochs:
-                loss, accuracy = yield from self.train_epoch(total, within)
+                loss, accuracy = yield from self.train_epoch(within)
                 began = time.monotonic()
                 self.finish_epoch(loss, accuracy)
                 progress.seconds += time.monotonic() - began
                 save(self)
-                yield progress.done / total
+                yield self.share()
             cycle_done(self)
             progress.cycle, progress.started = progress.cycle + 1, False
 

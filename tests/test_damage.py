@@ -28,7 +28,7 @@ def halfway(tmp_path_factory):
     """(bytes of a checkpoint in the middle of a run, bytes of the finished row)."""
     store, asked = Store(tmp_path_factory.mktemp("halfway")), []
     with pytest.raises(Stopped):
-        runner.run(SPEC, store, stop=lambda: asked.append(1) or len(asked) > HALFWAY)  # it is asked once more between the epochs
+        runner.run(SPEC, store, stop=lambda: asked.append(1) or len(asked) > HALFWAY + 1)  # it is asked between the epochs and before them, too
     checkpoint = store.checkpoint(SPEC.key).read_bytes()
     runner.run(SPEC, store)
     return checkpoint, (store.runs / f"{SPEC.key}.json").read_bytes()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from stored import SPEC, WORDS, record, table, timeless
 from torch.nn.functional import cross_entropy
 
@@ -247,9 +248,9 @@ def test_collect_joins_and_is_idempotent(copied):
 # ---- interruption
 
 def interrupted(store, spec, steps):
-    asked = []
+    asked = []  # before the first step, too
     with pytest.raises(Stopped):
-        runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) >= steps)
+        runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) > steps)
     assert store.checkpoint(spec.key).exists() and store.rows("digits") == {}
 
 
@@ -265,6 +266,25 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_row(finished, tmp_path, m
     assert timeless(row) == timeless(finished[1])
     assert str(record(store)["curves"]) == str(record(finished[0])["curves"])
     assert not list(store.runs.glob("*.p*t*"))  # no checkpoint, no part of one
+
+
+def test_a_run_that_is_asked_to_stop_while_it_is_set_up_makes_no_step(tmp_path, monkeypatch):
+    store, asked, steps = Store(tmp_path), [], []
+    step = runner.Trainer.step
+    monkeypatch.setattr(runner.Trainer, "step", lambda self, x, y: steps.append(1) or step(self, x, y))
+    run = runner.steps(SPEC, store, "data", torch.device("cpu"), lambda: bool(asked))
+    assert next(run) == 0
+    asked.append(1)
+    with pytest.raises(Stopped):
+        next(run)
+    assert not steps and not list(store.runs.glob("*"))
+    interrupted(store, SPEC, 12)
+    before = store.checkpoint(SPEC.key).read_bytes()
+    run = runner.steps(SPEC, store, "data", torch.device("cpu"), lambda: True)
+    assert next(run) == pytest.approx(12 / 38)
+    with pytest.raises(Stopped):
+        next(run)
+    assert len(steps) == 12 and store.checkpoint(SPEC.key).read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:len(whole) // 2], lambda whole: b"garbage" * 100])

@@ -16,6 +16,7 @@ KINDS = [
     dict(kernel_size=1, padding=1), dict(kernel_size=3, padding=2, dilation=2), dict(kernel_size=(3, 5), padding="same"),
     dict(kernel_size=5, stride=(2, 3), dilation=(1, 2)), dict(kernel_size=3, padding=(0, 1)), dict(kernel_size=7, stride=2, padding=3),
     dict(kernel_size=2, stride=3, padding=1), dict(kernel_size=2, padding=2), dict(kernel_size=3, padding=1, padding_mode="circular"),
+    dict(kernel_size=(5, 3)),
 ]
 
 

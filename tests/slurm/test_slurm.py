@@ -122,7 +122,7 @@ def comparable(store, spec):
 def sent(project):
     """What was said when all jobs were sent; something happens to each slow run in its second epoch or a little later."""
     words = [*SLOW, str(len(slow)), "--epochs", str(EPOCHS)]
-    said = {"limit": project.send(*SLOW, "1", "--epochs", str(LONG), "--time", "1", "--signal-delay", "15"), "slow": project.send(*words)}
+    said = {"limit": project.send(*SLOW, "1", "--epochs", str(LONG), "--time", "1", "--signal-delay", "30"), "slow": project.send(*words)}
     project.wait_for(lambda: any(claim["left"] for claim in held(project.store).values() if claim["epochs"] == EPOCHS), 90)
     said["status"] = project.command("status", *words)
     for spec, what in zip(slow, DISTURBED):
