@@ -77,7 +77,7 @@ DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", 
 # ST-3, §4.3. The paper's AMP is fp16; bf16 needs no scaling of the loss. The official validation set is the one reported, so that
 # nothing is held out and nothing is selected.
 IMAGENET = dict(epochs=100, batch_size=512, lr=0.2, momentum=0.875, weight_decay=5e-5, schedule="cosine", label_smoothing=0.1,
-                validation=False, augmentation="imagenet", defaults=dict(ramp_start=0.05, ramp_end=0.5))
+                validation=False, augmentation="imagenet")
 
 TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
@@ -134,9 +134,11 @@ def _settle(named, method, epochs, precision, chosen):
     from methods.base import Option, nearest
     task, known = get_task(named), get(method).options()
     settable = {f.name: f for f in fields(Task) if f.name not in ("dataset", "milestones", "defaults")}
-    own = original(method, task) if dict(chosen).get("recipe") == "original" else get(method).retained.get(kind(task), {})
-    task = replace(task, **{name: value for name, value in own.items() if name not in known})
-    options = {name: value for name, value in {**task.defaults, **own}.items() if name in known}
+    # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
+    suite = dict(chosen).get("recipe") != "original"
+    own = {**task.defaults, **get(method).retained.get(kind(task), {})} if suite else original(method, task)
+    task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
+    options = {name: value for name, value in own.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
     for name, text in chosen:
         if name in known:
@@ -185,8 +187,8 @@ def _canonical(task, method, epochs, precision, chosen):
     known, recipe = get(method).options(), tuple(pair for pair in chosen if pair[0] == "recipe")
     own, plain = once(_settle, method)(task, method, None, None, recipe)
     task, options = once(_settle, method)(task, method, epochs, precision, chosen)
-    default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()}, **plain,
-               "recipe": Task.recipe}
+    default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()},
+               **get(method).preset(options), **plain, "recipe": Task.recipe}
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
     return dict(method=path_of(method) if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
                 options=tuple((name, str(settled[name])) for name, _ in chosen

@@ -17,24 +17,32 @@ class AtInit(Sparsifier):
 
     n_batches = option(0, help="training batches to score on; 0: the recipe's, about ten images a class")
     restore_bn = option(False, help="bring back the running statistics that the scoring passes moved")
+    count = option("exact", "literal", help="weights that are kept: as many as the sparsity says, rounded, or as in released code, cut off")
+
+    def final_budget(self):
+        return self.kept(self.sparsity)
+
+    def kept(self, sparsity):
+        """Weights kept at a sparsity; literal: GSE's code."""
+        return count(self.layout.size, sparsity) if self.count == "exact" else int(self.layout.size * (1 - sparsity))
 
     def start(self, run, cycle):
         if self.restore_bn:
             run.snapshot("start")
-        self.set_mask(self.choose(run))
+        try:
+            self.set_mask(self.choose(run))
+        except torch.OutOfMemoryError:  # no fault of the network's
+            raise
+        except RuntimeError as error:  # an operation without a second derivative, for one
+            raise ValueError(f"{self.name} cannot score this network: {str(error).splitlines()[0]}") from error
         if self.restore_bn:
             run.rewind("start")
             run.snapshots.pop("start")
         run.clear(~self.mask)
 
     def choose(self, run):
-        """The mask (N,) with the budget's largest scores. Raises ValueError for a network that cannot be scored."""
-        try:
-            score = self.score(run, run.batches(self.n_batches or None)).detach()
-        except torch.OutOfMemoryError:  # no fault of the network's
-            raise
-        except RuntimeError as error:  # an operation without a second derivative, for one
-            raise ValueError(f"{self.name} cannot score this network: {str(error).splitlines()[0]}") from error
+        """The mask (N,) with the budget's largest scores. Raises ValueError or RuntimeError for a network that cannot be scored."""
+        score = self.score(run, run.batches(self.n_batches or None)).detach()
         self.check(score)
         return keep(score, self.budget)
 
@@ -63,6 +71,11 @@ class GraSP(AtInit):
     name = "grasp"
     temperature = option(200.0, least=1e-3, help="divides the logits")
 
+    def kept(self, sparsity):
+        """Weights kept at a sparsity; literal: the original, which removes all above the int(N s)-th largest and keeps that one."""
+        size = self.layout.size
+        return super().kept(sparsity) if self.count == "exact" else min(size - int(size * sparsity) + 1, size)
+
     def score(self, run, batches):
         weights = run.theta.detach().requires_grad_()
 
@@ -90,12 +103,13 @@ class SynFlow(AtInit):
     """Iterative synaptic flow, without data (Tanaka et al. 2020)."""
 
     name = "synflow"
+    n_batches = restore_bn = None  # it sees no data, and a copy of the network
     rounds = option(100, least=1)
 
     def choose(self, run):
         net = run.model.plain().double().eval()
         for value in [*net.parameters(), *net.buffers()]:
-            value.requires_grad_(False).copy_(value.abs())
+            value.requires_grad_(False).copy_(value.abs() if value.is_floating_point() else value)
         args, kwargs = tree_map_only(torch.Tensor, self.ones, arguments(run.batches(1)[0][0]))
         size, mask = run.theta.detach().double().abs(), torch.ones_like(self.mask)
         for k in range(1, self.rounds + 1):
@@ -106,7 +120,7 @@ class SynFlow(AtInit):
             # divided by itself against overflow, which changes no ranking (GSE)
             score, = torch.autograd.grad(flow / flow.detach(), weights)
             self.check(score)
-            left = count(self.layout.size, 1 - (1 - self.sparsity) ** (k / self.rounds))
+            left = self.kept(1 - (1 - self.sparsity) ** (k / self.rounds))
             mask = keep((score * weights).detach().masked_fill(~mask, -1), left if k < self.rounds else self.budget)
         return mask
 

@@ -83,7 +83,8 @@ class Sparsifier(nn.Module):
     # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):
     # {field of benchmarks.tasks.Task or option: value}}
     original = {}
-    retained = {}           # of these, what it keeps in the suite's recipe, because the papers that compare it do
+    retained = {}           # what it has besides its defaults in the suite's recipe, because the papers that compare it do
+    presets = {}            # {option: {value: {other option: its default with that value}}}
     # theta's gradient: "masked" (active weights only), "superset" (these and some more), "dense" (straight-through), "shaped" (its own formula)
     gradient = "masked"
 
@@ -95,7 +96,7 @@ class Sparsifier(nn.Module):
         for name in options:
             if name not in known:
                 raise ValueError(nearest(name, known, f"option of {self.name or type(self).__name__}"))
-        self.chosen = {name: known[name].parse(value) for name, value in options.items()}
+        self.chosen = {name: known[name].parse(value) for name, value in {**self.preset(options), **options}.items()}
         self.layout, self.sparsity = layout, sparsity
         self.register_buffer("mask", torch.ones(layout.size, dtype=torch.bool))
         self.budget = self.final_budget()
@@ -112,6 +113,11 @@ class Sparsifier(nn.Module):
         """{name: Option} of this method; a plain value in a subclass closes an option of its base."""
         names = [name for base in reversed(cls.__mro__) for name in vars(base)]
         return {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, None), Option)}
+
+    @classmethod
+    def preset(cls, options):
+        """{option: its default} where one of these options, {name: value}, decides those of others (`presets`)."""
+        return {name: value for own, forms in cls.presets.items() for name, value in forms.get(str(options.get(own)), {}).items()}
 
     @classmethod
     def skip(cls, task):
@@ -162,8 +168,8 @@ class Sparsifier(nn.Module):
     def after_step(self, run):
         """Weights have changed: next threshold, mask, schedule."""
 
-    def evaluating(self, net):
-        """The network has been set to evaluation: what of it evaluates otherwise."""
+    def evaluating(self, net, now):
+        """The network has been set to evaluation (or, `now` false, to training): what of it evaluates otherwise."""
 
     def set_mask(self, mask):
         self.mask.copy_(mask)
@@ -201,6 +207,7 @@ class Sparsifier(nn.Module):
 class Ramped(Sparsifier):
     """A method whose global sparsity follows the cubic schedule of Zhu & Gupta (2018) and whose mask ranks all weights."""
 
+    retained = {"imagenet": dict(ramp_start=0.05, ramp_end=0.5)}  # ST-3, §4.3
     threshold = option("quantile_lerp", "topk_exact", "kth_value", help="how many weights a sparsity keeps")
     ramp_start = option(5 / 160, most=1, help="start of the ramp, as a share of training")
     ramp_end = option(80 / 160, most=1, help="end of the ramp, as a share of training")

@@ -10,7 +10,7 @@ class DNW(Sparsifier):
 
     name = "dnw"
     original = {"imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.0517578125e-5, schedule="cosine",
-                                 label_smoothing=0.1, clip=0.0)}
+                                 label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
     gradient = "dense"
 
     def final_budget(self):

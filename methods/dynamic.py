@@ -155,7 +155,8 @@ class RigL(DropAndGrow):
     # of its 32,000 steps, 102 epochs, updates in the first 25,000; the learning rate is 0.1 for 256 images
     original = {"imagenet-resnet50": dict(
         epochs=102, batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps",
-        milestones=(30 / 102, 70 / 102, 90 / 102), label_smoothing=0.1, update_end=25 / 32, clip=0.0)}
+        milestones=(30 / 102, 70 / 102, 90 / 102), label_smoothing=0.1, update_end=25 / 32, clip=0.0,
+        bn_momentum=0.1)}
 
     def growth_score(self, run):
         fresh = self.score_batches == "ceil10"

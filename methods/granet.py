@@ -67,7 +67,8 @@ class GraNet(RigL):
             if first <= update <= last - (not self.exact_k):
                 initial = min(self.initial_sparsity, self.sparsity)
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)
-                self.prune(run, count(self.layout.size, sparsity) - (not self.exact_k))
+                size = self.layout.size
+                self.prune(run, count(size, sparsity) if self.exact_k else int(size * (1 - sparsity)) - 1)
             if self.regenerate:
                 before = self.mask.clone()
                 self.update(run, self.fraction(run))

@@ -111,8 +111,7 @@ class SparseModel(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        if not mode:
-            self.method.evaluating(self.net)
+        self.method.evaluating(self.net, not mode)
         return self
 
     def _collect(self, gradient):

@@ -17,8 +17,10 @@ class ProbMask(Sparsifier):
 
     name = "probmask"
     passes = 2
-    original = {"cifar": dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False, augmentation="gse")}
+    original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine_step", clip=3.0,
+                              bn_momentum=0.1, validation=False, augmentation="gse")}
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
+    presets = {"form": {"st3code": ST3_CODE}}
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
@@ -33,8 +35,6 @@ class ProbMask(Sparsifier):
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
-        if self.form == "st3code":
-            self.chosen = {**ST3_CODE, **self.chosen}
         self.exact = self.sampling == "exact"
         self.p = nn.Parameter(torch.ones(layout.size))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
@@ -47,11 +47,12 @@ class ProbMask(Sparsifier):
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask
 
-    def evaluating(self, net):
+    def evaluating(self, net, now):
         if self.bn_stats == "original":
             for module in net.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                     module.train()
+                    module.track_running_stats = not now  # an evaluation changes none
 
     def forward(self, theta):
         if not self.training:
@@ -66,6 +67,7 @@ class ProbMask(Sparsifier):
     def before_step(self, run):
         if not run.cycle:
             run.clip_gradients()  # weights and probabilities together; the clipping to come finds nothing more to do
+            self.p.grad.nan_to_num_(0, 0, 0)  # those of an overflow, after which a GradScaler leaves out the weights' step
             self.adam.param_groups[0]["lr"] = self.mask_lr * (1 + math.cos(math.pi * run.epoch / run.epochs)) / 2
             self.adam.step()
         self.p.grad = None  # so that the weights' optimiser leaves p alone

@@ -16,7 +16,7 @@ class STR(ST3):
     rescale = option("off", "smoothed", "paper")
 
 
-RECIPE = dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, schedule="cosine", label_smoothing=0.1, clip=0.0)
+RECIPE = dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, schedule="cosine", label_smoothing=0.1, clip=0.0, bn_momentum=0.1)
 
 
 class STROriginal(Sparsifier):

@@ -16,8 +16,9 @@ class Training:
     model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
     in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
     for methods that score connections on them; scoring_batches: how many they take. criterion: (output, y) → loss.
-    Call `start()` once, then `update()` after each `loss.backward()`. With a GradScaler: `training.apply = lambda: scaler.step(optimizer)`
-    once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each `update()`.
+    Call `start()` once, then `update()` after each `loss.backward()`. With a GradScaler:
+    `training.take_step = lambda: scaler.step(optimizer)` once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each
+    `update()`.
     """
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
@@ -94,6 +95,10 @@ class Training:
     def apply(self):
         """Clip the gradients and change the weights by them."""
         self.clip_gradients()
+        self.take_step()
+
+    def take_step(self):
+        """The optimiser's step."""
         self.optimizer.step()
 
     def clip_gradients(self):
@@ -186,9 +191,11 @@ class Training:
         draw = torch.randn if normal else torch.rand
         return draw(self.theta.shape, generator=self.generator(purpose), dtype=self.theta.dtype).to(self.theta.device)
 
-    def generator(self, purpose):
-        """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device."""
-        return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step))
+    def generator(self, purpose, own=False):
+        """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
+        others in each of the processes that train together."""
+        rank = (dist.get_rank(),) if own and processes() > 1 else ()
+        return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
 
     def snapshot(self, name):
         """Remember theta and all other parameters and buffers of the network."""

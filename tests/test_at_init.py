@@ -257,11 +257,52 @@ def test_synflow_restores_the_network(synflow_resnet):
 
 # ---- all three
 
+class Masked(nn.Module):
+    """A network with a buffer that is no number; with `made`, one that makes a tensor in its forward."""
+
+    def __init__(self, made=False):
+        super().__init__()
+        self.linear, self.made = nn.Linear(6, 6, bias=False), made
+        self.register_buffer("shown", torch.arange(6) < 4)
+
+    def forward(self, x):
+        x = self.linear(x) * self.shown
+        return torch.ones(1, 6) @ x.T if self.made else x
+
+
 @pytest.mark.parametrize("name", ["snip", "grasp", "synflow"])
-@pytest.mark.parametrize("restore", [False, True])
+def test_a_network_with_a_buffer_that_is_no_number(name):
+    run = started(Masked(), name, 0.5, [(torch.ones(2, 6), None)], lambda output, y: output.square().sum())
+    rows = run.model.method.mask.view(6, 6).sum(1).tolist()
+    assert sum(rows) == 18 and (name == "grasp" or rows[4:] == [0, 0])  # GraSP's scores may be below 0
+
+
+def test_what_synflow_cannot_compute_is_said_in_one_line():
+    with pytest.raises(ValueError, match=r"\Asynflow cannot score this network: .*\Z"):
+        started(Masked(made=True), "synflow", 0.5, [(torch.ones(2, 6), None)], None)
+
+
+@pytest.mark.parametrize("name, literal", [("snip", 76), ("grasp", 3840 - 3763 + 1), ("synflow", 76)])
+def test_literal_counts(name, literal):
+    """Of 3,840 weights at 98 % rounding leaves 77, the released codes cut 76.8 off."""
+    for count, kept in (("exact", 77), ("literal", literal)):
+        torch.manual_seed(0)
+        run = started(nn.Linear(60, 64), name, 0.98, [(torch.rand(8, 60), torch.arange(8))], F.cross_entropy, count=count)
+        assert int(run.model.method.mask.sum()) == run.model.method.budget == kept
+    assert SparseModel(nn.Linear(6, 6), name, 0, count="literal").method.budget == 36
+
+
+def test_synflow_has_no_options_of_data():
+    for name in ("n_batches", "restore_bn"):
+        with pytest.raises(ValueError, match=f"unknown option of synflow '{name}'"):
+            SparseModel(nn.Linear(6, 6), "synflow", 0.5, **{name: 1})
+
+
+@pytest.mark.parametrize("name, restore", [("snip", False), ("snip", True), ("grasp", False), ("grasp", True), ("synflow", False)])
 def test_only_scoring_on_data_moves_running_statistics(name, restore):
     torch.manual_seed(0)
-    run = prepared(build("resnet8_digits", 10), name, 0.9, [(IMAGES[:, :1, :8, :8], LABELS)], F.cross_entropy, restore_bn=restore)
+    options = {"restore_bn": True} if restore else {}
+    run = prepared(build("resnet8_digits", 10), name, 0.9, [(IMAGES[:, :1, :8, :8], LABELS)], F.cross_entropy, **options)
     before, theta = copy.deepcopy(run.model.net.state_dict()), run.theta.detach().clone()
     run.start()
     after, mask = run.model.net.state_dict(), run.model.method.mask

@@ -34,8 +34,17 @@ def test_schedule(monkeypatch):
 def test_literal_schedule_stops_before_the_target(monkeypatch):
     sparsities, _ = prunings(monkeypatch, exact_k=False)
     assert list(sparsities) == list(range(1, 28))
-    one = 1 / N  # fewer than it means to keep
-    assert [sparsities[i] - one for i in (1, 14, 27)] == [near(0.5413448, 6), near(0.85, 6), near(0.8999818, 6)]
+    kept = [round(N * (1 - sparsities[i])) for i in (1, 14, 27)]  # int(N d) - 1, of N d = 458,655.2, 150,000 and 100,018.2
+    assert kept[::2] == [458_654, 100_017] and 149_998 <= kept[1] <= 149_999  # where N d is whole, int() depends on its last bit
+
+
+def test_literal_count_is_cut_off():
+    """The last of the released code's updates of ResNet-20 leaves int(N d) - 1 weights: d is .1000182, N d is 27,094.54."""
+    run, kept = training("granet", 0.9, weight=torch.ones(1, 270_896), exact_k=False, **CIFAR), []
+    run.model.method.prune, run.model.method.update = lambda run, count: kept.append(count), lambda run, fraction: None
+    run.step = 27_000 - 1
+    run.model.method.after_step(run)
+    assert kept == [27_093]
 
 
 def test_alpha():

@@ -18,6 +18,7 @@ from benchmarks.data import DataError, epoch_batches, eval_batches, load
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import get_task, settle
+from methods import SparseModel
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,14 @@ def test_recipe():
         assert (task.label_smoothing, task.clip, task.decay_all, task.validation, task.precision) == (0.1, 3.0, False, False, "bf16")
         _, options = settle(Spec(name, "st3", 0.9, 0))
         assert (options["ramp_start"] * 100, options["ramp_end"] * 100) == (5, 50)
+
+
+@pytest.mark.parametrize("name, ramp", {"st3_sigma": (0.05, 0.5), "gmp": (0.05, 0.5), "fisher_diag": (0.05, 0.5), "probmask": (0.16, 0.6),
+                                        "spartan": (None, 0.2), "dpf": (0, 0.75), "movement": (0.1, 0.8), "feather": (0, 0.5)}.items())
+def test_who_has_a_ramp_of_its_own_keeps_it(name, ramp):
+    _, options = settle(Spec("imagenet-resnet50", name, 0.9, 0))
+    method = SparseModel(torch.nn.Linear(30, 20), name, 0.5, **options).method
+    assert (getattr(method, "ramp_start", None), method.ramp_end) == ramp
 
 
 @pytest.mark.parametrize("epochs, table", [

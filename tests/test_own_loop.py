@@ -100,7 +100,7 @@ def test_a_scaled_loss_skips_the_step_of_infinite_gradients(storage):
     model = SparseModel(Net(), "rigl", 0.5, interval=4, storage=storage)
     optimizer, scaler = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), torch.amp.GradScaler("cpu", init_scale=1024.0)
     training = Training(model, optimizer, 1, 6)
-    training.apply = lambda: scaler.step(optimizer)
+    training.take_step = lambda: scaler.step(optimizer)
     training.start()
     for step, (x, y) in enumerate(batches()):
         before = model.theta.detach().clone()
@@ -111,6 +111,20 @@ def test_a_scaled_loss_skips_the_step_of_infinite_gradients(storage):
         if step != 4:  # where connections change
             assert torch.equal(model.theta, before) == (step == 2)
     assert scaler.get_scale() == 512 and int(model.method.mask.sum()) == model.method.budget
+
+
+def test_a_scaled_loss_is_clipped():
+    model = SparseModel(Net(), "st3", 0.5)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), 1.0), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    training = Training(model, optimizer, 1, 6, clip=1e-3)
+    training.take_step = lambda: scaler.step(optimizer)
+    training.start()
+    before, (x, y) = [p.detach().clone() for p in model.parameters()], batches()[0]
+    scaler.scale(cross_entropy(model(x), y)).backward()
+    scaler.unscale_(optimizer)
+    training.update((x, y))
+    moved = torch.cat([(p.detach() - old).flatten() for p, old in zip(model.parameters(), before)]).norm()
+    assert 0.99e-3 < moved < 1.01e-3
 
 
 @pytest.mark.parametrize("storage", STORAGES)

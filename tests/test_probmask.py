@@ -1,12 +1,16 @@
 """ProbMask, with worked numbers."""
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
-from canonical import W, effective, near, step, training
+from canonical import G, W, effective, near, step, training
 from scoring import linear_in_the_output, started
 from torch import nn
 
 from benchmarks.data import load
-from benchmarks.tasks import get_task
+from benchmarks.grid import Spec
+from benchmarks.tasks import canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import SparseModel, probmask
 from methods.base import Cycle
@@ -137,6 +141,43 @@ def test_bn_stats_of_evaluation(bn_stats):
     by_batch = out.mean(0).abs().max() < 1e-5
     assert by_batch == (bn_stats == "original") and not net[2].training
     assert model.train().net[1].training
+
+
+@pytest.mark.parametrize("bn_stats", ["train", "original"])
+def test_evaluation_changes_no_statistics_and_training_does(bn_stats):
+    model = SparseModel(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), "probmask", 0.0, bn_stats=bn_stats)
+    before = copy.deepcopy(model.net.state_dict())
+    model.eval()(torch.randn(1000, 4) + 3)
+    assert all(torch.equal(value, before[name]) for name, value in model.net.state_dict().items())
+    model.train()(torch.randn(1000, 4) + 3)
+    assert model.net[1].num_batches_tracked == 1 and not torch.equal(model.net[1].running_mean, before["1.running_mean"])
+
+
+def test_a_preset_is_the_default_of_other_options_and_not_more():
+    """What is said besides form=st3code counts, also where it is the default without it; what it says already is left out."""
+    spec = Spec("cifar10-resnet20", "probmask", 0.9, 0, options={"form": "st3code"})
+    said = {"form": "st3code", "sampling": "exact", "trials": 10, "ramp_end": 0.6, "finetune": 1 / 15}
+    other, same = replace(spec, options=said), replace(spec, options={"form": "st3code", "sampling": "bernoulli", "trials": 1})
+    assert canonical(same) == spec and canonical(spec) == spec
+    assert set(canonical(other).options) == set(other.options) and canonical(other).key != spec.key
+    for asked, expected in ((spec, (1, "bernoulli", 0.5, 10)), (other, (10, "exact", 0.6, 11))):
+        method = SparseModel(nn.Linear(30, 20), "probmask", 0.9, **settle(canonical(asked))[1]).method
+        assert (method.trials, method.sampling, method.ramp_end, method.cycles(160)[1].epochs) == expected
+
+
+def test_an_overflow_leaves_probabilities_finite():
+    """A GradScaler then leaves out the step of the weights' optimiser alone."""
+    run = training("probmask", 0.5, epochs=2, steps_per_epoch=2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    run.take_step = lambda: scaler.step(run.optimizer)
+    for scale in (1.0, torch.inf, 1.0):
+        before = run.theta.detach().clone()
+        scaler.scale((run.model(torch.eye(3, dtype=torch.float64)).T * G).sum() * scale).backward()
+        scaler.unscale_(run.optimizer)
+        run.update()
+        scaler.update()
+        assert run.theta.equal(before) == (scale == torch.inf) and run.model.method.p.isfinite().all()
+        assert all(value.isfinite().all() for state in run.model.method.adam.state.values() for value in state.values())
 
 
 def test_fine_tuning_cycle():

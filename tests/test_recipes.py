@@ -15,24 +15,25 @@ from benchmarks.tasks import TASKS, canonical, settle
 TASK = {"cifar": "cifar10-resnet20", "imagenet": "imagenet-resnet50"}
 NARROWER = {"cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet-resnet50": "imagenet-resnet50",
             "imagenet-mobilenetv1": "imagenet-mobilenetv1"}
-STR = dict(lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100, clip=0.0)
+PLAIN = dict(clip=0.0, bn_momentum=0.1)  # neither clipping nor statistics of another pace than PyTorch's
+STR = dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, schedule="cosine", label_smoothing=0.1, epochs=100)
 GRANET = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True, milestones=(0.5, 0.75),
               clip=0.0, bn_momentum=0.1, interval=1000, prune_end=0.5, validation=True)
 ORIGINAL = {"recipe": "original"}
 STATED = {
     ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
                                augmentation="gse", clip=3.0, validation=False),
-    ("acdc", "cifar"): dict(epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, milestones=(0.375, 0.575, 0.775)),
-    ("acdc", "imagenet"): dict(lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, schedule="cosine", epochs=100,
+    ("acdc", "cifar"): dict(PLAIN, epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, milestones=(0.375, 0.575, 0.775)),
+    ("acdc", "imagenet"): dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, schedule="cosine", epochs=100,
                                table="imagenet"),
-    ("spartan", "imagenet"): dict(batch_size=4096, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False, epochs=100, schedule="cosine",
+    ("spartan", "imagenet"): dict(PLAIN, batch_size=4096, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False, epochs=100, schedule="cosine",
                                   label_smoothing=0.1),
-    ("snfs", "cifar"): dict(batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(0.5,), weight_decay=5e-4, epochs=100),
-    **{(name, "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine_step", epochs=160)
+    ("snfs", "cifar"): dict(PLAIN, batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(0.5,), weight_decay=5e-4, epochs=100),
+    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine_step", epochs=160)
        for name in ("mest", "mest_s")},
-    ("srigl", "cifar"): dict(epochs=250, batch_size=128, lr=0.1, schedule="cosine_step", weight_decay=5e-4, gamma=0.3, interval=100,
+    ("srigl", "cifar"): dict(PLAIN, epochs=250, batch_size=128, lr=0.1, schedule="cosine_step", weight_decay=5e-4, gamma=0.3, interval=100,
                              init="sparse"),
-    ("dst_mask", "cifar"): dict(batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
+    ("dst_mask", "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
                                 sparsity_penalty=5e-6),
     ("str_original", "imagenet"): dict(STR, decay=2.251757813e-5),
     ("str_original", "imagenet-mobilenetv1"): dict(STR, decay=3.751757813e-5, a0=-12800.0),
@@ -45,14 +46,14 @@ STATED = {
                            augmentation="gse", clip=0.0, bn_momentum=0.1),
     ("rigl", "imagenet-resnet50"): dict(
         batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, label_smoothing=0.1, schedule="steps",
-        milestones=(30 / 102, 70 / 102, 90 / 102), epochs=102, update_end=0.78125, clip=0.0),
-    ("probmask", "cifar"): dict(epochs=300, batch_size=256, weight_decay=5e-4, schedule="cosine_step", validation=False,
-                                augmentation="gse"),
+        milestones=(30 / 102, 70 / 102, 90 / 102), epochs=102, update_end=0.78125, **PLAIN),
+    ("probmask", "cifar"): dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine_step", clip=3.0,
+                                bn_momentum=0.1, validation=False, augmentation="gse"),
     **{(name, "imagenet-resnet50"): dict(
         gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
         schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0, label_smoothing=0.1, bn_momentum=0.1,
         epochs=100, model="resnet50_torchvision") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
-    ("dpf", "cifar"): dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
+    ("dpf", "cifar"): dict(PLAIN, epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
 }
 
 
@@ -72,6 +73,16 @@ def test_original(name, data):
     assert {field for field in vars(task) if vars(task)[field] != vars(plain)[field]} <= {*stated, "recipe"}
     assert {field for field in options if options[field] != usual.get(field)} <= set(stated)
     assert (task.recipe, plain.recipe) == ("original", "suite")
+
+
+@pytest.mark.parametrize("name", sorted({name for name, data in STATED if data.startswith("cifar")}))
+def test_an_original_takes_no_option_from_the_recipe_of_a_task(name):
+    """GSE's tasks have values for options of other methods; what these had would be neither the one recipe nor the other."""
+    for task in ("cifar10-resnet56", "cifar10-resnet20w8"):
+        (other, options), (_, own) = (settle(Spec(named, name, 0.9, 0, options=ORIGINAL)) for named in (task, "cifar10-resnet20"))
+        assert options == own
+        stated = methods.get(name).original.get("cifar", methods.get(name).original.get("cifar10"))
+        assert {field: vars(other)[field] for field in stated if field not in own} == {f: v for f, v in stated.items() if f not in own}
 
 
 def test_what_st3_s_comparison_keeps_of_probmask():

@@ -18,6 +18,7 @@ class Movement(AfterDense):
     """
 
     name = "movement"
+    retained = {}  # its ramp is not ST-3's
     threshold = "topk_exact"
     pruning = option("topk", "sigmoid", help="what is kept: as many of the largest scores as the sparsity allows, or those above tau")
     tau = option(0.1, most=1, help="pruning=sigmoid: τ at the end of the ramp")
