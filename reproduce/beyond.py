@@ -1,7 +1,8 @@
 """Beyond the two papers: test accuracy of the methods beside and after them, against sparsity and against training FLOPs.
 
-In grey the papers' own methods. Runs that end with more than twice the weights asked for are left out. Published points, each in its
-authors' setting, are hollow; where no run of ours is stored they are drawn alone.
+In grey the papers' own methods. Points with more than twice the weights asked for, in the mean of their runs, are left out, and what is
+the same training whatever sparsity was asked for is one point. Published points, each in its authors' setting, are hollow; where no run
+of ours is stored they are drawn alone.
 """
 from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
 from published import published, settings, title
@@ -48,11 +49,16 @@ def source(grid, suite, results, profile=None):
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
             raise NoRows(f"no finished runs of the methods beyond the two papers in {results}/{suite}/runs.csv; make them with: "
                          f"bash run_all.sh {suite} --profile {found}")
-        missed = 1 - runs.achieved_sparsity.astype(float) > 2 * (1 - runs.sparsity)
-        left = runs.method[missed].unique()
-        kept = runs[~missed & ~(runs.method.isin(left) & runs.accuracy.isna())]
-        if len(left):
-            kept.attrs["out"] = f" Left out with more than twice the weights asked for: {', '.join(METHODS.get(method, method) for method in left)}."
+        same = [*(name for name in POINT if name != "sparsity"), "seed", "achieved_sparsity", "accuracy"]
+        runs = runs[~(runs.duplicated(same) & runs.accuracy.notna())]
+        density = 1 - runs.achieved_sparsity.astype(float)
+        missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
+        gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # of which nothing is left to be drawn
+        kept = runs[~missed & ~runs.method.isin(gone)]
+        if missed.any():
+            left = runs[missed].groupby("method", sort=False).sparsity.unique()
+            words = [f"{METHODS.get(method, method)} at {', '.join(f'{100 * s:g}' for s in sorted(each))} %" for method, each in left.items()]
+            kept.attrs["out"] = f" Left out with more than twice the weights asked for: {'; '.join(words)}."
         return kept, found
     except NoRows:
         if suite != "imagenet" or literature().empty:

@@ -66,7 +66,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def note(runs, suite, profile, lead=None):
-    """What a reader must know of the runs: which accuracy (or `lead`), and what is missing, reduced, or has too few seeds.
+    """What a reader must know of the runs: which accuracy (or `lead`), what they have in common, and what is missing, reduced, or has
+    too few seeds.
 
     `runs.attrs`: a `note` instead of all that, what was left `out`.
     """
@@ -77,12 +78,14 @@ def note(runs, suite, profile, lead=None):
     text = lead or f"Mean ± s.d. over seeds; test accuracy at the {epoch}."
     if done["last"].any() and not done["last"].all() and not lead:
         text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
-    text += "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
-    if len(done) < len(runs):
-        why = [f"{count} {status}" for status, count in runs.status[runs.accuracy.isna()].value_counts().items()]
-        absent = [method for method in runs.method.unique() if method not in set(done.method)]
+    text += in_common(runs) + "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
+    begun = runs[runs.task.isin(done.task)]
+    if len(done) < len(begun):
+        why = [f"{count} {status}" for status, count in begun.status[begun.accuracy.isna()].value_counts().items()]
+        absent = [method for method in begun.method.unique() if method not in set(done.method)]
         why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} other methods" * (len(absent) > 6)] if absent else []
-        text += f" Missing: {len(runs) - len(done)} of {len(runs)} runs" + (f" ({'; '.join(why)})." if why else ".")
+        text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
+    text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
     diverged = (done.status == "diverged").sum()
     text += f" Diverged runs in the mean: {diverged}." if diverged else ""
     seeds = summary(runs).seeds
@@ -96,6 +99,16 @@ def note(runs, suite, profile, lead=None):
     elif profile == "quick":
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
     return text + runs.attrs.get("out", "")
+
+
+def in_common(runs):
+    """The sparsity, where all have the same (at width 1: wider networks have as many weights), and the options that all are trained with."""
+    words = [set(options.split()) for options in runs.options]
+    wider = [any(word.startswith("width=") for word in each) for each in words]
+    sparsities = {s for s, wide in zip(runs.sparsity, wider) if s and not wide}
+    text = "".join(f" {100 * s:g} % sparsity{' at width 1' * any(wider)}." for s in sparsities if len(sparsities) == 1)
+    common = sorted(set.intersection(*words) - {"count_switches=True"})
+    return text + f" With {', '.join(common)}." * bool(common)
 
 
 def tasks_of(runs, others=()):

@@ -1,9 +1,10 @@
 """The figure of the methods beyond the two papers, which shows those that are there, and which the papers' figures do not."""
 import pytest
-from made_up import fill
+from made_up import fill, row
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 import methods
+from benchmarks.results import RUN_COLUMNS, write_table
 
 
 def of(module):
@@ -43,4 +44,20 @@ def test_what_has_far_more_weights_than_asked_for_is_left_out_and_named(tmp_path
     fill(tmp_path, "digits", SCRIPTS["beyond"].grid("digits", "paper"), achieved_sparsity=0.87, train_flops_fraction=0.4)
     draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     assert {float(line["sparsity"]) for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] != "dense"} == {0.9}
-    assert "Left out with more than twice the weights asked for: Feather, " in capsys.readouterr().out
+    assert "Left out with more than twice the weights asked for: Feather at 95, 98 %; DPF at 95, 98 %; " in capsys.readouterr().out
+
+
+def test_a_point_is_its_seeds_mean_and_a_training_is_drawn_once(tmp_path, capsys, no_files):  # noqa: F811
+    """DST learns its sparsity: what is asked for changes nothing, and no seed is left out for where it ended."""
+    rows = []
+    for spec in SCRIPTS["beyond"].grid("digits", "paper"):
+        ends = dict(achieved_sparsity=(0.79, 0.83, 0.84)[spec.seed], top1_best_val=90 + spec.seed) if spec.method == "dst_mask" else \
+            dict(achieved_sparsity=spec.sparsity)
+        rows.append(row(spec, train_flops_fraction=0.4, **ends))
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    points = [line for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] == "dst_mask"]
+    assert [(line["sparsity"], line["seeds"], float(line["mean"]), float(line["achieved_sparsity"])) for line in points] == [
+        ("0.9", "3", 91, pytest.approx(0.82))]
+    said = capsys.readouterr().out
+    assert "Missing" not in said and "Left out" not in said

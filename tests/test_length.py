@@ -58,7 +58,7 @@ def test_draws_what_is_stored_of_the_other_lengths(results, no_files, capsys):  
     fill(results, "cifar10", stored)
     assert draw("length", "--results", results, "--out", results) == 0
     said = capsys.readouterr().out
-    assert "profile quick" in said and "Missing" not in said and "Reduced runs: 6 to 24 of 160 epochs." in said
+    assert "profile quick" in said and "Missing" not in said and "98 % sparsity. With bn_momentum=0.99." in said and "Reduced runs: 6 to 24 of 160 epochs." in said
     assert {(line["method"], line["epochs"], line["seeds"]) for line in drawn(results / "cifar10/length.csv")} == {
         (method, *point) for method in ("st3", "gmp") for point in (("6", "1"), ("24", "3"))}
     fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if (spec.method, spec.epochs) != ("gmp", 6)])

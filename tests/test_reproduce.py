@@ -1,6 +1,7 @@
 """The figures drawn from the rows of their grids. Rows here are made up, in tmp_path only."""
 import csv
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -140,6 +141,28 @@ def test_stored_runs_of_more_seeds_are_drawn_and_none_is_missed(tmp_path):
     runs, _ = runs_of(lambda suite, profile: [own] if profile == "paper" else (), "digits", tmp_path)
     assert list(runs.seed) == [0, 1] and set(runs.key) == {own.key, others[0].key} and list(runs.accuracy)[1] == 90
     assert "Missing" not in note(runs, "digits", "paper")
+
+
+def test_a_task_without_runs_is_named_and_its_runs_are_not_counted(tmp_path):
+    script = figure("figure4")
+    from drawing import note, runs_of
+
+    store(tmp_path, "cifar10", [row(spec) for spec in script.grid("cifar10", "quick") if spec.method != "gmp"])
+    text = note(runs_of(script.grid, "cifar10", tmp_path)[0], "cifar10", "quick")
+    assert re.search(r"Missing: \d+ of 75 runs \(all of gmp\)\. No runs of WRN-34x2, CIFAR-100\.", text)
+
+
+def test_what_all_runs_have_in_common_is_said():
+    figure("figure1")  # whose folder is on the path then
+    from drawing import in_common
+    from pandas import DataFrame
+
+    def said(*points):
+        return in_common(DataFrame(points, columns=["sparsity", "options"]))
+    assert said((0.0, ""), (0.98, ""), (0.98, "gamma=2")) == " 98 % sparsity." and said((0.9, ""), (0.98, "")) == ""
+    assert said((0.98, ""), (0.995, "width=2.0")) == " 98 % sparsity at width 1."
+    assert said((0.9, "count_switches=True ramp_power=0.0"), (0.9, "count_switches=True")) == " 90 % sparsity."
+    assert said((0.9, "lr=1 gamma=2"), (0.8, "lr=1")) == " With lr=1."
 
 
 def test_sparsities_that_only_cycles_reach_have_ticks(tmp_path):
