@@ -82,9 +82,9 @@ if [[ $here != "$PWD" ]]; then  # relative paths are the caller's
     for word; do
         shift
         case $word in
-            --results=[!/]* | --data=[!/]*) word=${word%%=*}=$here/${word#*=} ;;
-            [!/-]*.py:*) word=$here/$word ;;
-            [!/-]*) if [[ $before == --results || $before == --data ]]; then word=$here/$word; fi ;;
+            --results=[!/~]* | --data=[!/~]* | --methods=[!/~]*.py:*) word=${word%%=*}=$here/${word#*=} ;;
+            [!/~-]*.py:*) word=$here/$word ;;
+            [!/~-]*) if [[ $before == --results || $before == --data ]]; then word=$here/$word; fi ;;
         esac
         before=$word
         set -- "$@" "$word"

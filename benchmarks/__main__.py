@@ -3,7 +3,8 @@ import argparse
 import gc
 import signal
 import sys
-from contextlib import closing
+import threading
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from benchmarks import cluster, leaderboard, suites
@@ -93,7 +94,7 @@ def command_run(args):
     spec = canonical(spec)
     store, folder = Store(args.out or args.results), data_folder(args)
     row = store.rows(suite_of(spec.task)).get(spec.key)
-    if row:
+    if row and row["status"] != "failed":
         print(f"{spec.key} is done already: {summary(row)}")
     else:
         row = run_one(spec, store, folder, args.device)
@@ -110,17 +111,48 @@ def command_options(args):
 
 
 def run_one(spec, store, folder, device):
+    from benchmarks.checkpoint import Stopped
     from benchmarks.claims import Claim, Taken
     from benchmarks.progress import Bar
     from benchmarks.run import run
+    asked = []
     try:
-        with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress:
+        with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):
+            if store.stamp(spec.key) != store.seen.get(spec.key) and store.row(spec.key):
+                return store.row(spec.key)  # another process has made it since
+
             def tick(share):
                 claim.note(share)
                 progress.tick(spec, share)
-            return run(spec, store, folder, device, tick, claim.check, claim.begun)
+            return run(spec, store, folder, device, tick, lambda: claim.check() or bool(asked), claim.begun)
     except Taken as other:
         raise ValueError(f"{spec.key} is being made by {other}") from None
+    except Stopped:
+        raise KeyboardInterrupt from None
+
+
+@contextmanager
+def noted(asked):
+    """The first Ctrl-C, or what else ends a launch, becomes an entry of `asked`, so that a run can write a checkpoint; the next one is
+    what it was."""
+    before = {}
+
+    def note(number, _):
+        asked.append(number)
+        bring_back()
+
+    def bring_back():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
+        for number in (signal.SIGINT, *ENDINGS):
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        bring_back()
 
 
 def summary(row):
@@ -136,10 +168,10 @@ def command_plan(args):
     if todo:
         from benchmarks.plan import estimate
         from benchmarks.launch import gpus, places
-        workers = places(todo, gpus(), args.jobs)
+        devices, workers = gpus(), places(todo, gpus(), args.jobs)
         seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
-        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {len(workers)} {on} ({seconds / 3600:.2f} hours in all)")
+        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {len(devices) or len(workers)} {on} ({seconds / 3600:.2f} hours in all)")
     return 0
 
 
@@ -147,7 +179,7 @@ def prepare(args):
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
     specs = chosen(args)
-    store = Store(args.results)
+    store = Store(args.results, write=args.command != "plan")
     return store, *missing(specs, store, args.suite, args.retry_failed)
 
 
@@ -215,7 +247,7 @@ def command_collect(args):
 
 
 def command_leaderboard(args):
-    return leaderboard.run(args, Store(args.results), data_folder(args))
+    return leaderboard.run(args, Store(args.results, write=bool(args.method)), data_folder(args))
 
 
 @command

@@ -72,7 +72,7 @@ def restored(make, path):
                 if parts.testzip():
                     raise ValueError("checksum")
             trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
-        except DEVICE_ERRORS:
+        except (*DEVICE_ERRORS, OSError):  # which says nothing of what is in it
             raise
         except Exception as error:  # whatever is wrong with the file, the run can start anew
             print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")

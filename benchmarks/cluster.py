@@ -6,6 +6,7 @@ or it is preempted, its runs write checkpoints, and it is queued again.
 import contextlib
 import hashlib
 import io
+import os
 import shlex
 import shutil
 import signal
@@ -168,7 +169,19 @@ def snapshot(store, methods):
                 raise StoreError(f"the code cannot be copied to {folder} ({error.strerror})") from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
+    load_there(folder, sorted(method for method in methods if ":" in method))
     return folder
+
+
+def load_there(code, methods):
+    """Raises ValueError for a method's file that cannot be loaded where jobs work, of another file beside it that it imports, say."""
+    if methods:
+        script = "import sys\nfrom methods import get\nfor name in sys.argv[1:]:\n    get(name)"
+        done = subprocess.run([sys.executable, "-c", script, *methods], cwd=code, env={**os.environ, "PYTHONPATH": str(code)},
+                              capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["it ended"])[-1].removeprefix("ValueError: ")
+            raise ValueError(f"in a job, which has a copy of the method's file alone: {reason}")
 
 
 def cancel(args):

@@ -17,7 +17,10 @@ class Usage(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises Usage where argparse would print its usage and end the process."""
+    """Raises Usage where argparse would print its usage and end the process. No option can be abbreviated: run_all.sh reads them too."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message):
         raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else message)
@@ -47,7 +50,7 @@ def at_least_one(args, *names):
 
 def command(main):
     """`main(words=None)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
-    on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more, 1."""
+    on stderr and status 2, as is a file that may not be read; Ctrl-C is status 130; an output that nobody reads any more, 1."""
     @functools.wraps(main)
     def ended(words=None):
         try:
@@ -59,6 +62,9 @@ def command(main):
             return 1
         except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except PermissionError as error:
+            print(f"error: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)

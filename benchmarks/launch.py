@@ -56,8 +56,10 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+    specs, unusable = usable(specs, store)
     specs = uncovered(specs)
     runs = Launch(specs, store, folder, report, wait)
+    runs.bad += unusable
     with undisturbed():  # or a signal would find some of them
         WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:
@@ -66,6 +68,19 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
         runs.progress.close()
         stop(grace)
     return runs.bad
+
+
+def usable(specs, store):
+    """(the Specs whose method can be loaded here, failed rows of the others): a job may find a method's file changed, or alone."""
+    from benchmarks.run import store_failure
+    good, bad = [], []
+    for spec in specs:
+        try:
+            levels_of(spec)
+            good.append(spec)
+        except ValueError as problem:
+            bad.append(store_failure(spec, problem, store))
+    return good, bad
 
 
 class Launch:

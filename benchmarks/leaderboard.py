@@ -54,7 +54,9 @@ def run(args, store, folder):
     try:
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:
-        raise ValueError(f"{error}; make them with: bash run_all.sh {args.suite}") from None
+        options = f" --profile {args.profile}" * (args.profile != "paper") + f" --epochs {args.epochs}" * bool(args.epochs)
+        make = f"; make them with: bash run_all.sh {args.suite}{options}" if rows.empty or not (rows.status == "ok").any() else ""
+        raise ValueError(f"{error}{make}") from None
     if args.format == "html":
         from benchmarks.page import page
         print(page(table, args.suite, args.profile))

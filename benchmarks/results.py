@@ -66,7 +66,7 @@ class Store:
     """The rows under one results folder (default `results`). Raises StoreError if it is to be written and cannot be."""
 
     def __init__(self, folder="results", write=True):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.runs = self.folder / "runs"
         self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read
         if not write:
@@ -138,6 +138,8 @@ class Store:
                     set(line) != set(TABLES[table]) for table in tables for line in record[table]):
                 return None
             return record
+        except PermissionError as error:  # another user's, perhaps: it is as good as before
+            raise StoreError(f"{self.runs / key}.json cannot be read ({error.strerror})") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -150,7 +152,7 @@ class Store:
         if not path.exists():
             return []
         try:
-            with open(path, encoding="utf-8", newline="") as file:
+            with open(path, encoding="utf-8-sig", newline="") as file:  # a mark at its beginning is a spreadsheet's
                 reader = csv.DictReader(file)
                 rows = list(reader)
         except (OSError, ValueError, csv.Error) as error:
@@ -173,14 +175,22 @@ class Store:
         return rows | {record["runs"][0]["key"]: record["runs"][0] for record in self._newer(suite, rows, only_row=True)}
 
     def _newer(self, suite, rows, only_row=False):
-        """The records of a suite in `runs/` but those older than the collected `rows`, which were made elsewhere since, say. {key: row}"""
+        """The records of a suite in `runs/` but those older than the collected `rows`, {key: row}, which were made elsewhere since, say.
+        No clock makes one that is ok older than one that failed."""
         for record in self._records(only_row):
             row, = record["runs"]
-            if row["suite"] == suite and str(row["finished_at"]) >= str(rows.get(row["key"], row)["finished_at"]):
+            other = rows.get(row["key"], row)
+            mended = (row["status"], other["status"]) == ("ok", "failed")
+            if row["suite"] == suite and (mended or str(row["finished_at"]) >= str(other["finished_at"])):
                 yield record
 
     def collect(self, suite):
         """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
+        from benchmarks.claims import locked
+        with locked(self.runs / ".collect.lock"):  # another one, which has not seen the last row, would take it out again
+            return self._collect(suite)
+
+    def _collect(self, suite):
         records = list(self._newer(suite, {row["key"]: row for row in self.read(suite)}))
         fresh = {record["runs"][0]["key"] for record in records}
         folder = self.folder / suite
@@ -238,7 +248,9 @@ def _problem(row):
         if name in TABLES["runs"] and name not in TEXTS and (text or name in NEEDED):
             whole = name in ("seed", "epochs")
             try:
-                (int if whole else float)(text)
+                number = (int if whole else float)(text)
             except ValueError:
                 return f"{name} is {text!r}, not a {'whole ' * whole}number"
+            if name in ("sparsity", "seed", "top1", "top1_best_val") and not 0 <= number < {"sparsity": 1, "seed": math.inf}.get(name, 100.001):
+                return f"{name} is {text}, which it cannot be"
     return ""

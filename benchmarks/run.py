@@ -85,7 +85,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             traceback.print_exception(problem)
             os._exit(1)
         stop()
-        row = store_failure(spec, problem, store, keep=gone or isinstance(problem, DEVICE_ERRORS))
+        row = store_failure(spec, problem, store, keep=gone or of_the_machine(problem))
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
@@ -130,6 +130,12 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         return finish(spec, trainer.progress.curves, "diverged", str(problem))
     except Exception as problem:
         return failed(problem)
+
+
+def of_the_machine(problem):
+    """Whether an error may pass: a device's, a file's, lack of memory; what was trained until then is worth keeping."""
+    passing = (*DEVICE_ERRORS, OSError, MemoryError, datasets.DataError)
+    return isinstance(problem, passing) or "DataLoader worker" in str(problem)
 
 
 def lost(device):

@@ -1,0 +1,174 @@
+"""What is kept when something passes by: a signal, a file that may not be read, a wrong clock, a method that a job cannot load."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from stored import ROOT, SPEC, WORDS, table
+
+from benchmarks import checkpoint, cluster, results
+from benchmarks import run as runner
+from benchmarks.__main__ import main
+from benchmarks.claims import locked
+from benchmarks.grid import Spec
+from benchmarks.launch import launch
+from benchmarks.results import RUN_COLUMNS, Store, StoreError, write_table
+
+FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
+                                               status="failed", error="the disk was away", finished_at="2099-01-01T00:00:00+00:00")
+
+
+def halfway(store, monkeypatch, error, step=24):
+    """The row of SPEC, whose training ends with `error`, after a checkpoint at every step."""
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0)
+    original, made = runner.Trainer.step, []
+
+    def fails(self, x, y):
+        made.append(1)
+        if len(made) == step:
+            raise error
+        return original(self, x, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Trainer, "step", fails)
+        return runner.run(SPEC, store)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_writes_a_checkpoint_first(tmp_path, ending):
+    words = [sys.executable, "-m", "benchmarks", *WORDS[:-1], "500", "--results", str(tmp_path)]
+    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True,  # where this was begun with `&`, Ctrl-C is ignored
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    key, began = replace(SPEC, epochs=500).key, time.monotonic()
+    claim = tmp_path / "runs" / f"{key}.claim"
+    while not (claim.exists() and '"share"' in claim.read_text()) or json.loads(claim.read_text())["share"] == 0:
+        assert run.poll() is None and time.monotonic() < began + 100
+        time.sleep(0.2)
+    run.send_signal(ending)
+    assert "the same command goes on where this one ended" in run.communicate(timeout=60)[1] and run.returncode == 130
+    assert torch.load(Store(tmp_path).checkpoint(key))["progress"]["steps"] > 0 and not claim.exists()
+
+
+def test_a_failed_run_is_made_again(tmp_path, capsys):
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED])
+    assert main([*WORDS, "--results", str(tmp_path)]) == 0  # whose clock is behind that of the failed one
+    assert Store(tmp_path).rows("digits")[SPEC.key]["status"] == "ok"
+    assert main(["collect", "digits", "--results", str(tmp_path)]) == 0 and table(Store(tmp_path), "runs")[0]["status"] == "ok"
+    assert main([*WORDS, "--results", str(tmp_path)]) == 0 and "is done already" in capsys.readouterr().out
+
+
+def test_a_row_that_another_process_has_made_since_is_taken(tmp_path, monkeypatch, capsys):
+    rows, steps, made = Store.rows, runner.Trainer.steps, []
+
+    def then_made(self, suite):
+        found = rows(self, suite)
+        runner.run(SPEC, Store(tmp_path))
+        return found
+    monkeypatch.setattr(Store, "rows", then_made)
+    monkeypatch.setattr(runner.Trainer, "steps", lambda self, *rest: made.append(1) or steps(self, *rest))
+    assert main([*WORDS, "--results", str(tmp_path)]) == 0 and len(made) == 1 and SPEC.key in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error, kept", [(OSError("the file server is away"), True), (MemoryError(), True), (RuntimeError("a mistake"), False),
+                                         (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed."), True)])
+def test_what_a_machine_did_costs_no_checkpoint(tmp_path, monkeypatch, error, kept):
+    store = Store(tmp_path)
+    assert halfway(store, monkeypatch, error)["status"] == "failed"
+    assert store.checkpoint(SPEC.key).exists() == kept
+
+
+def test_a_checkpoint_that_may_not_be_read_stays(tmp_path, monkeypatch, capsys):
+    store = Store(tmp_path)
+    halfway(store, monkeypatch, OSError())
+    before = store.checkpoint(SPEC.key).read_bytes()
+    monkeypatch.setattr(checkpoint.zipfile, "ZipFile", lambda path: open(os.path.join(path, "none")))
+    assert runner.run(SPEC, store)["status"] == "failed" and "damaged" not in capsys.readouterr().out
+    assert store.checkpoint(SPEC.key).read_bytes() == before
+
+
+def test_a_row_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, capsys):
+    store = Store(tmp_path)
+    runner.run(SPEC, store)
+
+    def refuses(path, *rest):
+        raise PermissionError(13, "Permission denied", path)
+    monkeypatch.setattr(results, "open", refuses, raising=False)
+    with pytest.raises(StoreError, match=f"{SPEC.key}.json cannot be read .Permission denied.$"):
+        store.rows("digits")
+    assert main(["status", "digits", "--results", str(tmp_path)]) == 2 and "damaged" not in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_refused_in_one_line(monkeypatch, tmp_path, capsys):
+    def refuses(self):
+        raise PermissionError(13, "Permission denied", str(self))
+    monkeypatch.setattr("pathlib.Path.is_dir", refuses)
+    assert main([*WORDS, "--data", "closed", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: closed cannot be used (Permission denied)\n"
+
+
+def test_what_writes_nothing_makes_no_folder(tmp_path, capsys):
+    folder = tmp_path / "none"
+    assert main(["plan", "digits", "--methods", "static", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(folder)]) == 0
+    assert main(["leaderboard", "digits", "--profile", "quick", "--epochs", "3", "--results", str(folder)]) == 2
+    assert "make them with: bash run_all.sh digits --profile quick --epochs 3\n" in capsys.readouterr().err and not folder.exists()
+
+
+def test_collecting_waits_for_another_one(tmp_path):
+    store = Store(tmp_path)
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED])
+    done = []
+    with locked(store.runs / ".collect.lock"):
+        other = threading.Thread(target=lambda: done.append(store.collect("digits")))
+        other.start()
+        time.sleep(0.5)
+        assert not done
+        write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED, FAILED | {"key": "another"}])
+    other.join(20)
+    assert done == [2]
+
+
+def test_a_launch_whose_method_cannot_be_loaded_makes_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("import beside\n")
+    store, good = Store(tmp_path / "results"), Spec("digits", "static", 0.9, 0, epochs=1)
+    bad, = launch([Spec("digits", "mine.py:Mine", 0.9, 0, epochs=1), good], store, "data", report=lambda line: None)
+    assert bad["status"] == "failed" and "No module named 'beside'" in bad["error"] and store.row(good.key)["status"] == "ok"
+
+
+def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "mine.py").write_text("import beside\nfrom methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    with pytest.raises(ValueError, match="in a job, which has a copy of the method's file alone: .*No module named 'beside'"):
+        cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine", "static"})
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    assert (cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine"}) / "mine.py").exists()
+
+
+@pytest.mark.parametrize("changes, said", [({"sparsity": "nan"}, "sparsity is nan"), ({"sparsity": 1.5}, "sparsity is 1.5"),
+                                           ({"seed": -1}, "seed is -1"), ({"top1": "inf"}, "top1 is inf")])
+def test_numbers_that_no_row_has_are_refused(tmp_path, changes, said):
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED | changes])
+    with pytest.raises(StoreError, match=f"row 2: {said}, which it cannot be$"):
+        Store(tmp_path).rows("digits")
+
+
+def test_a_table_that_a_spreadsheet_has_written(tmp_path):
+    path = tmp_path / "digits" / "runs.csv"
+    write_table(path, RUN_COLUMNS, [FAILED])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert set(Store(tmp_path).rows("digits")) == {SPEC.key}
+
+
+def test_home_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/results").runs == tmp_path / "results" / "runs"
+
+
+def test_no_option_is_abbreviated(capsys):
+    assert main(["launch", "digits", "--res", "elsewhere"]) == 2 and "--res elsewhere" in capsys.readouterr().err
