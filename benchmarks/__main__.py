@@ -171,7 +171,8 @@ def command_plan(args):
         devices, workers = gpus(), places(todo, gpus(), args.jobs)
         seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
-        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {len(devices) or len(workers)} {on} ({seconds / 3600:.2f} hours in all)")
+        number = len(devices) or len(workers)
+        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {number} {on} ({seconds / 3600:.2f} hours in all)")
     return 0
 
 

@@ -64,7 +64,7 @@ def command(main):
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         except PermissionError as error:
-            print(f"error: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
+            print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
