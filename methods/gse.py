@@ -99,7 +99,8 @@ class GraEst(GSE):
     signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone")
 
     def explore(self, run, batches):
-        generator = run.generator("signs", own=True)  # with the same ones, samples of two processes would look alike
+        # where each process has its part of a batch, samples of two would look alike with the same signs
+        generator = run.generator("signs", own=self.score_batches == "train_batch")
 
         def draw(n):
             return torch.randint(2, (n,), generator=generator).float() * 2 - 1

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.activity import Activity
+from methods.training import Training
 
 H = torch.tensor([[1, -2], [0.5, 1], [-1, 3]])  # inputs x batch
 DELTA = torch.tensor([[1.0, -1], [2, 1]])       # outputs x batch
@@ -70,6 +71,15 @@ def test_each_of_several_processes_draws_signs_of_its_own(monkeypatch):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
         drawn[processes, rank] = [torch.rand(1, generator=run.generator("signs", own=own)).item() for own in (False, True)]
     assert drawn[1, 0][0] == drawn[1, 0][1] == drawn[2, 0][0] == drawn[2, 1][0] and drawn[2, 0][1] != drawn[2, 1][1]
+
+
+@pytest.mark.parametrize("score_batches, own", [("ceil10", False), ("train_batch", True)])
+def test_signs_are_a_process_s_own_where_its_batch_is(monkeypatch, score_batches, own):
+    """With batches that all processes score alike, they are together what one is alone."""
+    run, asked, generator = two_samples("gse_graest", score_batches=score_batches), [], Training.generator
+    monkeypatch.setattr(Training, "generator", lambda self, purpose, own=False: asked.append(own) or generator(self, purpose))
+    run.model.method.explore(run, run.batches())
+    assert asked == [own]
 
 
 def test_graest_draws_a_sign_for_each_sample_position_and_batch():
