@@ -9,6 +9,7 @@ import gc
 import torch
 
 WARM = 3  # calls of a kind that are made as they are, before one is recorded: libraries choose their kernels in them
+ANEW = "anew"  # in the place of a recorder: all is made ready to be recorded, and nothing is
 UNENDED = []  # the errors of recordings that could not be ended: for torch they are still under way, and this process can make no other
 
 
@@ -48,7 +49,7 @@ class Captured:
     """`function(*inputs)` recorded by `record` after WARM calls with the same `key()` and the largest shapes seen, from then on replayed.
 
     parameters: whose gradients the function reads or writes. module: all of its buffers stay where they were recorded.
-    record: `cuda_graph`, or another function of that form. Calls of smaller shapes (the last batch of an epoch), and all under a key that
+    record: `cuda_graph`, another function of that form, or ANEW. Calls of smaller shapes (the last batch of an epoch), and all under a key that
     has been seen less than WARM times, run as they are. What the function returns and its gradients are overwritten by the next replay.
     """
 
@@ -69,7 +70,7 @@ class Captured:
                 return self.function(*inputs)
             self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
         self.calls += 1
-        if self.calls <= WARM:
+        if self.calls <= WARM or self.record is ANEW:
             return self.function(*inputs)
         if not self.replay:
             self._record(inputs, gradients)

@@ -1,6 +1,5 @@
 """A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
 import traceback
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +8,26 @@ import torch
 import methods
 from benchmarks import data as datasets
 from benchmarks import team
-from benchmarks.capture import WARM, recorder
+from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.machine import default_device, one_core
+from benchmarks.pack import Lane
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
+REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
+SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
 COSTS = ("masked", "superset", "dense", "shaped")
 METHODS = Path(methods.__file__).resolve().parent
 
 
 def dry_run(spec, folder):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
-    recorded (on a GPU), of as many as it takes until both parts of one are.
+    recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded.
 
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, weights outside the mask, or a mask that is none or misses the budget.
+    says, weights outside the mask, a mask that is none or misses the budget, or a replayed step that differs from one made anew.
     """
     one_core()
     task, options = settle(spec)
@@ -34,10 +36,22 @@ def dry_run(spec, folder):
     processes = team.wanted(task, device)
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
     record = recorder(task, device) if processes == 1 else None
-    data = replace(data, train=data.train.first((WARM + 2 if record else 2) * task.batch_size))
+    steps = WARM + 2 + REPLAYED if record else 2
+    data = replace(data, train=data.train.first(steps * task.batch_size))
+    arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
+    trained = []
     try:
-        with torch.cuda.stream(torch.cuda.Stream()) if device.type == "cuda" else nullcontext():  # on the default one nothing is recorded
-            mistake = some_steps(replace(task, epochs=1), spec, options, data.to(device), device, record)
+        for recording in (record, ANEW, ANEW) if record else (None,):
+            with Lane(None, device).alone():
+                data = data.to(device)
+                trained.append(Trainer(*arguments, data, device, recording))
+                trained[-1].training.start()
+                start = trained[-1].model.theta.detach().clone()
+                mistake = some_steps(trained[-1])
+            if mistake:
+                break
+        else:
+            mistake = stale(start, *(trainer.model.theta.detach() for trainer in trained)) if record else None
     except Exception as error:  # whatever a method of somebody else raises
         mistake = told(error, spec.method)
     finally:
@@ -47,11 +61,18 @@ def dry_run(spec, folder):
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
 
 
-def some_steps(task, spec, options, data, device, record):
-    """The first mistake in words, or None."""
-    trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record)
-    training, model, method = trainer.training, trainer.model, trainer.model.method
-    training.start()
+def stale(start, recorded, anew, again):
+    """What recorded steps have left of `start` (N,) that those made anew, twice, have not: in words, or None."""
+    differs, by_chance, moved = (float((one - anew).norm()) for one in (recorded, again, start))
+    if differs > 10 * by_chance + SAME * moved:
+        return ("recorded steps differ from those made anew: a number of Python that forward (or what is `repeated`) reads stays as it was when "
+                "the step was recorded. What changes must be a buffer, changed in place")
+    return None
+
+
+def some_steps(trainer):
+    """The first mistake in the first epoch of a cycle that has been started: in words, or None."""
+    task, data, training, model, method = trainer.task, trainer.data, trainer.training, trainer.model, trainer.model.method
     batches = epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])
     for step, (x, y) in enumerate(batches, 1):
         weights = method(model.theta)

@@ -90,7 +90,7 @@ class Images(torch.utils.data.Dataset):
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error})") from None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stable_seed(*self.seed, index))
+            torch.default_generator.manual_seed(stable_seed(*self.seed, index))  # torch.manual_seed would change the devices' generators, too
             return self.transform(image), label
 
 

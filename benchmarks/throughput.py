@@ -138,9 +138,9 @@ def measure(loops, device, rounds, steps):
     one_core()
     made = {name: ready(make, device) for name, make in loops.items()}
     loops, peaks = {name: loop for name, (loop, _) in made.items()}, {name: memory for name, (_, memory) in made.items()}
-    seconds, order = defaultdict(list), list(loops)
+    seconds, order, shuffle = defaultdict(list), list(loops), random.Random(0).shuffle
     for _ in range(1 + rounds):
-        random.Random(len(seconds)).shuffle(order)
+        shuffle(order)
         for name in order:
             seconds[name].append(train(loops[name], device, steps))
     return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name][1:]) for name, loop in loops.items()}, peaks

@@ -159,7 +159,10 @@ class Sparsifier(nn.Module):
         """Before each cycle: first mask, prune at initialisation, rewind."""
 
     def forward(self, theta):
-        """Every step: elementwise only, no ranking and no synchronisation, so that it can be captured in a graph."""
+        """Every step: elementwise only, no ranking and no synchronisation, so that it can be captured in a graph.
+
+        A graph reads buffers anew at every step, and no number of Python: what a hook changes and this reads is a buffer, changed in place.
+        """
         return theta * self.mask
 
     def before_step(self, run):

@@ -114,6 +114,8 @@ class ProbMask(Sparsifier):
 
     def set_extra_state(self, state):
         self.adam.load_state_dict(state)
+        for own in self.adam.state.values():
+            own["step"] = own["step"].cpu()  # where Adam itself keeps it: on a GPU every step would wait for it
 
 
 def noise(p, generator=None):

@@ -67,7 +67,8 @@ def by_digits(score, k, pieces=None):
     With pieces (n,), which count up from 0, k (number of pieces,) is that of each. The bit patterns of the negative scores are in their
     order; the k-th smallest is found digit by digit, by counting the patterns that share all digits before.
     """
-    score = score.detach() if score.element_size() > 2 else score.detach().float()
+    score = score.detach() if score.is_floating_point() else score.detach().double()  # a whole number's bits are in another order
+    score = score if score.element_size() > 2 else score.float()
     whole, bits = {8: torch.int64, 4: torch.int32}[score.element_size()], 8 * score.element_size()
     keys = (0 - score).view(whole)  # 0 and -0 become one
     keys = (keys ^ ((keys >> (bits - 1)) & torch.iinfo(whole).max)).masked_fill(score.isnan(), torch.iinfo(whole).min)

@@ -1,7 +1,8 @@
 """Runs whose device fails them, and the dry run of what a GPU records."""
 import pytest
+import torch
 from stored import SPEC, timeless
-from test_capture import Notes
+from test_capture import recorder, state_of
 from test_runs import finished, interrupted  # noqa: F401
 
 from benchmarks import dry_run as dry
@@ -10,9 +11,12 @@ from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.results import Store
+from benchmarks.train import Trainer
 from benchmarks.worker import Job
 
 METHODS = '''
+import torch
+
 from methods import get
 
 
@@ -23,6 +27,32 @@ class Good(get("static")):
 class Waits(Good):
     def forward(self, theta):
         return super().forward(theta) * (1 if theta.abs().sum() > 0 else 2)
+
+
+class Moves(Good):
+    """A buffer that changes in place."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("scale", torch.ones(()))
+
+    def after_step(self, run):
+        self.scale.fill_(min(1, 0.1 + run.step / 10))
+
+    def forward(self, theta):
+        return super().forward(theta) * self.scale
+
+
+class Freezes(Moves):
+    """A number of Python."""
+
+    now = 1.0
+
+    def after_step(self, run):
+        self.now = min(1, 0.1 + run.step / 10)
+
+    def forward(self, theta):
+        return super().forward(theta) * self.now
 '''
 
 
@@ -51,16 +81,26 @@ def test_a_device_that_cannot_be_opened_leaves_the_checkpoint(tmp_path, monkeypa
 
 
 def test_steps_that_are_recorded_are_dry_run_too(tmp_path, monkeypatch):
+    """And compared with those that are not: what a recording cannot know of is said."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(METHODS)
-    recorded = []
+    made, recorded = [], []
+
+    def trainer(*arguments):
+        made.append(Trainer(*arguments))
+        return made[-1]
 
     def record(function):
-        with Notes():
-            recorded.append(function())
-        return recorded[-1], int
+        recorded.append(function)
+        return recorder(lambda: state_of(made[-1]))(function)
+    monkeypatch.setattr(dry, "Trainer", trainer)
     monkeypatch.setattr(dry, "recorder", lambda task, device: record)
-    dry.dry_run(Spec("digits", "mine.py:Good", 0.9, 0), "data")
-    assert len(recorded) == 2  # the passes, and the optimiser's step
+    for method in ("Good", "Moves"):
+        dry.dry_run(Spec("digits", f"mine.py:{method}", 0.9, 0), "data")
+        assert len(recorded) == 2 and len(made) == 3  # the passes, and the optimiser's step; with a recording, and twice without
+        assert all(torch.equal(trainer.model.theta, made[0].model.theta) for trainer in made)
+        made.clear(), recorded.clear()
     with pytest.raises(ValueError, match=r"in forward \(mine.py, line \d+\): a recorded part waits for the device"):
         dry.dry_run(Spec("digits", "mine.py:Waits", 0.9, 0), "data")
+    with pytest.raises(ValueError, match="recorded steps differ from those made anew: a number of Python that forward"):
+        dry.dry_run(Spec("digits", "mine.py:Freezes", 0.9, 0), "data")

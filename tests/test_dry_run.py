@@ -106,7 +106,7 @@ def test_every_method_passes_the_dry_run(method):
 
 def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):
     sizes = []
-    monkeypatch.setattr(trial, "some_steps", lambda task, spec, options, data, *_: sizes.append((task.batch_size, len(data.train))))
+    monkeypatch.setattr(trial, "some_steps", lambda trainer: sizes.append((trainer.task.batch_size, len(trainer.data.train))))
     for processes in (1, 4):
         monkeypatch.setattr(trial.team, "wanted", lambda task, device: processes)
         dry_run(Spec("digits", "static", 0.9, 0), "data")

@@ -44,6 +44,15 @@ def test_a_number_of_weights_that_is_not_looked_at(kind, dtype):
         assert torch.equal(keep_each(score, tensors, sizes), each) and torch.equal(keep_each(score, counts, sizes), each)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool])
+def test_whole_numbers(dtype):
+    score = torch.randint(0 if dtype in (torch.uint8, torch.bool) else -9, 10, (60,), generator=torch.Generator().manual_seed(0)).to(dtype)
+    for k in range(61):
+        mask = by_sorting(score, k)
+        assert torch.equal(keep(score, k), mask) and torch.equal(keep(score, torch.tensor(k)), mask)
+        assert torch.equal(keep_each(score, [torch.tensor(k)], [60]), mask)
+
+
 def test_both_forms_choose_the_same_of_many():
     score = torch.randn(300_000, generator=torch.Generator().manual_seed(1)).abs()
     for k in (1, 3_000, 150_000, 299_999, 300_000):
