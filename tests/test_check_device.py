@@ -1,0 +1,56 @@
+"""The check of a device, on the CPU: what is right, what is wrong and what ends its process."""
+import json
+
+import check_device
+import pytest
+import torch
+
+
+def said(capfd):
+    return {line["name"]: line for line in map(json.loads, capfd.readouterr().out.splitlines())}
+
+
+def test_the_cpu_is_as_it_should_be(capfd):
+    for part, name in (("methods", "probmask"), ("ranking", "int64"), ("sparse", "set")):
+        assert name in check_device.PARTS[part][0] and check_device.parent(part, "cpu", [name]) == 0
+    lines = said(capfd)
+    assert set(lines) == {"probmask", "int64", "set"} and "wrong" not in lines["probmask"] and len(lines["set"]["cpu"]) == 4
+
+
+def test_a_network(monkeypatch):
+    name = "cifar10-resnet20 rigl fp32"
+    monkeypatch.setattr(check_device, "STEPS", 7)
+    monkeypatch.setattr(check_device, "RESUMED", 6)
+    assert name in check_device.PARTS["networks"][0] and check_device.check_network(name, torch.device("cpu")) == {}
+
+
+def test_what_differs_is_found(monkeypatch):
+    """A run that resumes nothing, a recording that is none, one that is not made, and weights that are others."""
+    cpu = torch.device("cpu")
+    assert check_device.check_method("st3", cpu) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(check_device.Trainer, "load_state_dict", lambda trainer, state: None)
+        assert set(check_device.check_method("static", cpu)["wrong"]) == {"resumed"}
+    with monkeypatch.context() as patch:
+        patch.setattr(check_device.Run, "recorder", lambda run, device: lambda function: (function(), int))  # replays nothing
+        assert "recorded" in check_device.check_method("static", cpu)["wrong"]
+    with monkeypatch.context() as patch:
+        patch.setattr(check_device, "STEPS", 2)
+        patch.setattr(check_device, "RESUMED", 1)
+        assert check_device.check_method("static", cpu)["wrong"] == {"recorded": "not recorded"}
+    with monkeypatch.context() as patch:
+        patch.setattr(check_device, "keep", lambda score, k, calls=[]: calls.append(0) or torch.arange(len(score)) < k + len(calls))
+        assert check_device.check_ranking("int64", cpu)["wrong"]
+
+
+def test_a_mistake_does_not_end_the_others(capfd):
+    assert check_device.parent("methods", "cpu", ["nonsense", "static"]) == 1
+    lines = said(capfd)
+    assert "nonsense" in lines["nonsense"]["error"] and "error" not in lines["static"]
+
+
+@pytest.mark.parametrize("words, message", [(["networsk"], "unknown part 'networsk'; parts: methods, networks, sparse, ranking"),
+                                            (["--processes", "0"], "--processes must be at least 1, not 0")])
+def test_bad_arguments(words, message, capsys):
+    assert check_device.main(words) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
