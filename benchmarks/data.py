@@ -30,7 +30,7 @@ NORMALISATION = {
     ("gse", "cifar10"): ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ("gse", "cifar100"): ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-# What `epoch_batches` does to an image, by the name in `Data.augmentation`.
+# What `epoch_batches` does to an image, by the name in a task's `augmentation`.
 AUGMENTATION = {
     "st3": {"padding": "edge", "pad": 4, "flip": True},
     "gse": {"padding": "zero", "pad": 4, "flip": True},
@@ -65,8 +65,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: its splits, `mean` and `std` per channel in [0, 1] units, the number of `classes`, the `shape` (C, H, W)
-    of an image and the name of its `augmentation` (a key of AUGMENTATION)."""
+    """A data set: its splits, `mean` and `std` per channel in [0, 1] units, the number of `classes` and the `shape` (C, H, W)
+    of an image."""
     train: Split
     val: Split | None
     test: Split
@@ -74,7 +74,6 @@ class Data:
     std: tuple
     classes: int
     shape: tuple
-    augmentation: str
 
     def to(self, device):
         """The same data with every split on `device`."""
@@ -84,9 +83,9 @@ class Data:
 def load(name, folder, validation=True, recipe="st3"):
     """A data set as `Data` on the CPU. Its tensors are read once per process and shared by all callers: do not change them.
 
-    `name`: "digits", "cifar10" or "cifar100". `folder`: where CIFAR's files are, or are downloaded to; digits needs none.
+    `name`: one of NAMES. `folder`: where the files are, CIFAR's also where they are downloaded to; digits needs none.
     `validation`: hold out the last training images (5,000 of CIFAR, 300 of digits); without it `val` is None and `train`
-    has everything but the official test images. `recipe`: "st3" or "gse", whose normalisation and augmentation it takes,
+    has everything but the official test images. `recipe`: "st3" or "gse", whose normalisation it takes,
     from the released code of ST-3 and of GSE; digits has its own, from the images trained on.
     Raises DataError if the data are missing or damaged, ValueError for an unknown name.
     """
@@ -102,11 +101,11 @@ def load(name, folder, validation=True, recipe="st3"):
         train, val = Split(train.images[:cut], train.labels[:cut]), Split(train.images[cut:], train.labels[cut:])
     if name == "digits":
         pixels = train.images.double() / 255
-        mean, std, recipe = (pixels.mean().item(),), (pixels.std(correction=0).item(),), "digits"
+        mean, std = (pixels.mean().item(),), (pixels.std(correction=0).item(),)
     else:
         mean, std = NORMALISATION[recipe, name]
     height, width, channels = train.images.shape[1:]
-    return Data(train, val, test, mean, std, classes, (channels, height, width), recipe)
+    return Data(train, val, test, mean, std, classes, (channels, height, width))
 
 
 @functools.lru_cache(maxsize=None)
@@ -193,7 +192,7 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
     All of it follows from (seed, epoch) alone, on every device, so an epoch can be resumed at batch `start`.
     Several processes that make a run together (team.py) get their part of each batch each, or with `whole` all of it.
     `ahead`: batches that are made in one go; by default one on a CPU, where it stays in the cache, else AHEAD.
-    `**AUGMENTATION[data.augmentation]` is the policy of the data. Raises ValueError for an unknown padding.
+    `**AUGMENTATION[task.augmentation]` is the policy of a task. Raises ValueError for an unknown padding.
     """
     if not isinstance(split, Split):  # a folder of images
         yield from split.epoch_batches(data, batch_size, seed, epoch, drop_last, start, crops, whole)

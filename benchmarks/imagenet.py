@@ -112,4 +112,4 @@ def load(folder, validation=False):
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
         count = -(-len(samples) // HELD_OUT)
         val, samples = Folder([samples[i] for i in order[:count]]), [samples[i] for i in sorted(order[count:])]
-    return Data(Folder(samples), val, Folder(test.samples), MEAN, STD, len(train.classes), (3, SIZE, SIZE), "imagenet")
+    return Data(Folder(samples), val, Folder(test.samples), MEAN, STD, len(train.classes), (3, SIZE, SIZE))

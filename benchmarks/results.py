@@ -6,6 +6,7 @@ Standard library only.
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -216,16 +217,10 @@ def write_table(path, columns, rows):
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path.parent} cannot be made ({error.strerror})") from None
-    text = [",".join(columns)] + [",".join(_cell(row[name]) for name in columns) for row in rows]
-    write_whole(path, "\n".join(text) + "\n")
-
-
-def _cell(value):
-    """One CSV cell: empty for none and NaN; numbers in their shortest exact form."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r') else text
+    text = io.StringIO()
+    cells = ([None if row[name] != row[name] else row[name] for name in columns] for row in rows)  # NaN, too, is an empty cell
+    csv.writer(text, lineterminator="\n").writerows([columns, *cells])
+    write_whole(path, text.getvalue())
 
 
 def sealed(record):

@@ -143,12 +143,13 @@ def load(task, args, device):
     return datasets.load(task.dataset, data_folder(args), task.validation, task.normalisation).to(device)
 
 
-def standard(name, description, rounds):
-    """A parser of the options that all measurements of sparse storage take."""
+def standard(name, description, rounds=None):
+    """A parser of the options that all measurements of sparse storage take, with `rounds` those that are made in so many."""
     parser = Parser(prog=f"benchmarks.{name}", description=description)
     parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--rounds", type=int, default=rounds)
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=rounds)
     return parser.common("data", "results", "device")
 
 

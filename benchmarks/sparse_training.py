@@ -38,7 +38,7 @@ def measure(args, device):
 
 @command
 def main(words=None):
-    parser = standard("sparse_training", "Whole trainings, sparse storage against masked.", rounds=1)
+    parser = standard("sparse_training", "Whole trainings, sparse storage against masked.")
     parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"])
     parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98])
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES[:2])

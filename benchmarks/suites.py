@@ -11,7 +11,6 @@ TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
 CHANCE = {"digits": 10.0, "cifar10": 10.0, "cifar100": 1.0, "imagenet": 0.1}  # accuracy of a constant answer, in percent, by data set
-PAPER_EPOCHS = {"cifar10": 160, "cifar100": 160, "imagenet": 100}  # ST-3's recipes; digits is not in the papers
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
 SIZES = {

@@ -7,8 +7,8 @@ from scipy import stats
 
 from benchmarks import markup
 from benchmarks.stats import LEVEL, compare
-from benchmarks.suites import PAPER_EPOCHS, SIZES
-from benchmarks.tasks import REDUCED, TASKS, Task
+from benchmarks.suites import SIZES
+from benchmarks.tasks import REDUCED, TASKS, Task, suite_of
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
@@ -66,7 +66,7 @@ def reduced(rows):
     """Where these rows are of another network or of fewer epochs than the papers': sentences, or nothing."""
     runs = rows.groupby("task", sort=False).epochs.min()
     short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items()
-             if task.partition("-")[0] in PAPER_EPOCHS and epochs < TASKS[task].epochs]
+             if suite_of(task) not in REDUCED and epochs < TASKS[task].epochs]
     return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short))
 
 

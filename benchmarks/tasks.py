@@ -1,5 +1,4 @@
 """Tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
-import difflib
 import math
 import os
 from dataclasses import dataclass, field, fields, replace
@@ -108,8 +107,8 @@ def suite_of(task):
 def get_task(name):
     """The Task of this name. Raises ValueError in one line with the nearest names."""
     if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.4)
-        raise ValueError(f"unknown task {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(TASKS)}"))
+        from methods.base import nearest  # which needs torch
+        raise ValueError(nearest(name, TASKS, "task"))
     return TASKS[name]
 
 

@@ -234,16 +234,10 @@ class Trainer:
         """What is done of the run."""
         return (self.progress.done + self.progress.index / self.training.steps_per_epoch) / self.training.all_epochs
 
-    def run(self, tick=lambda share: None, save=lambda trainer: None, cycle_done=lambda trainer: None):
-        """Train to the end, from the start or from where `load_state_dict` left it. Raises Diverged.
-
-        `tick(share of the run done)` is called about once a second and after each epoch; `save`, `cycle_done`: see `steps`.
-        """
-        told, done = time.monotonic(), self.progress.done
-        for share in self.steps(save, cycle_done):
-            if self.progress.done != done or time.monotonic() - told > 1:
-                told, done = time.monotonic(), self.progress.done
-                tick(share)
+    def run(self, save=lambda trainer: None):
+        """Train to the end, from the start or from where `load_state_dict` left it; `save`: see `steps`. Raises Diverged."""
+        for _ in self.steps(save):
+            pass
         return self
 
     def steps(self, save=lambda trainer: None, cycle_done=lambda trainer: None, within=lambda trainer: None):

@@ -177,11 +177,10 @@ class Training:
         return joined(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
 
     @torch.no_grad()
-    def clear(self, where, weights=True, state=True):
-        """Stored weights and optimiser state restart at zero at `where` (N,)."""
+    def clear(self, where, state=True):
+        """Stored weights and, with `state`, optimiser state restart at zero at `where` (N,)."""
         rest = ~where
-        if weights:
-            self.theta.mul_(rest)
+        self.theta.mul_(rest)
         for value in self.optimizer.state.get(self.theta, {}).values() if state else ():
             if torch.is_tensor(value) and value.shape == where.shape:
                 value.mul_(rest)

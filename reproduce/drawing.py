@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 from benchmarks import markup  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
 from benchmarks.results import write_whole  # noqa: E402
-from benchmarks.suites import PAPER_EPOCHS, PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
+from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
 from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
 from published import citation, compare, title  # noqa: E402
 from rows import NoRows, make, runs_of, summary  # noqa: E402
@@ -91,9 +91,9 @@ def note(runs, suite, profile, lead=None):
     seeds = summary(runs).seeds
     if (seeds < len(SEEDS)).any():
         text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
-    whole = done.task.map(lambda task: TASKS[task].epochs if task in TASKS else PAPER_EPOCHS[suite])
+    whole = done.task.map(lambda task: TASKS[task].epochs)
     reduced = done.epochs[done.epochs < whole]
-    if suite in PAPER_EPOCHS and len(reduced):
+    if suite not in REDUCED and len(reduced):
         most = f" to {reduced.max():g}" if reduced.max() > reduced.min() else ""
         text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
     elif profile == "quick":

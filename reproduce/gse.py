@@ -32,14 +32,14 @@ def same_active(task, width, sparsity):
     return 1 - (1 - sparsity) * WEIGHTS[task][0] / WEIGHTS[task][width - 1]
 
 
-def panels(figure, runs, height=1.9):
+def panels(figure, runs):
     """{task: axes}: a row for each data set and a column for each model, at page width if there are several."""
     rows = {}
     for task in runs.task.unique():
         rows.setdefault(task.partition("-")[0], []).append(task)
     columns = max(map(len, rows.values()))
     if columns > 1:
-        figure.set_size_inches(7, height * len(rows) + 0.7)
+        figure.set_size_inches(7, 1.9 * len(rows) + 0.7)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     found = {task: axes for line, tasks in zip(grid, rows.values()) for axes, task in zip(line, tasks)}
     for task, axes in found.items():

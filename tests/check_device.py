@@ -104,7 +104,7 @@ def check_network(name, device):
     classes, draw = 100 if task.dataset == "cifar100" else 10, torch.Generator().manual_seed(0)
     parts = [Split(torch.randint(256, (n, 32, 32, 3), generator=draw, dtype=torch.uint8), torch.randint(classes, (n,), generator=draw))
              for n in (2000, 500, 500)]
-    data = Data(*parts, (0.5,) * 3, (0.25,) * 3, classes, (3, 32, 32), "st3").to(device)
+    data = Data(*parts, (0.5,) * 3, (0.25,) * 3, classes, (3, 32, 32)).to(device)
     return compared(lambda record: Trainer(task, method, 0.9, 0, options, data, device, record), device)
 
 

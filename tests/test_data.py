@@ -20,7 +20,7 @@ def coloured(n=40, size=6, seed=0):
     """Random images, for the unit tests of the batches; the label is the position, so a batch says which images it has."""
     images = np.random.default_rng(seed).integers(0, 256, (n, size, size + 1, 3), dtype=np.uint8)  # not square: no axis mixed up
     split = D.Split(torch.from_numpy(images), torch.arange(n))
-    return split, D.Data(split, None, split, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), n, (3, size, size + 1), "st3")
+    return split, D.Data(split, None, split, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), n, (3, size, size + 1))
 
 
 # Seeds

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 
-def none(device=None):
-    return torch.empty(0, dtype=torch.int64, device=device)
+def none():
+    return torch.empty(0, dtype=torch.int64)
 
 
 def in_order(keys):
