@@ -185,6 +185,8 @@ def prepare(args):
 
 
 def command_launch(args):
+    if args.launcher != "slurm":
+        cluster.refuse(args)
     store, todo, done = prepare(args)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")

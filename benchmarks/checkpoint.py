@@ -1,5 +1,6 @@
 """Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
 import contextlib
+import hashlib
 import os
 import time
 import zipfile
@@ -64,20 +65,31 @@ class Saver:
 
 
 def restored(make, path):
-    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; a damaged one is named."""
+    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; one that is damaged, or of
+    what the method's file was before it was changed, is named."""
     trainer = make()
     if Path(path).exists():
         try:
             with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
                 if parts.testzip():
                     raise ValueError("checksum")
-            trainer.load_state_dict(torch.load(path, map_location=trainer.device, weights_only=True))
+            state = torch.load(path, map_location=trainer.device, weights_only=True)
+            if state.get("method", trainer.file) != trainer.file:  # a state of older code has none
+                print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
+                return trainer
+            trainer.load_state_dict(state)
         except (*DEVICE_ERRORS, OSError):  # which says nothing of what is in it
             raise
         except Exception as error:  # whatever is wrong with the file, the run can start anew
-            print(f"the checkpoint {path} is damaged ({type(error).__name__}); the run starts anew")
+            print(f"the checkpoint {path} is damaged, or not of this method ({type(error).__name__}); the run starts anew")
             trainer = make()
     return trainer
+
+
+def digest(method):
+    """What tells the content of a method's own file ("file.py:Class") from another; empty for the suite's methods."""
+    path = method.rpartition(":")[0] if isinstance(method, str) else ""
+    return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def random_state(device):

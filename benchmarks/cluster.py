@@ -3,6 +3,7 @@
 A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`. When its time is up
 or it is preempted, its runs write checkpoints, and it is queued again.
 """
+import argparse
 import contextlib
 import hashlib
 import io
@@ -41,6 +42,15 @@ def add_arguments(sub):
     group.add_argument("--setup", action="append", default=[], metavar="COMMAND", help="run in the shell before a task; can be given again")
     group.add_argument("--signal-delay", type=int, default=120, metavar="SECONDS",
                        help="that the runs have to save before the time is up (default: 120)")
+
+
+def refuse(args):
+    """Raises ValueError for an option of SLURM's: who gives one does not want to train on this machine."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to --launcher slurm")
 
 
 class Job:
@@ -114,7 +124,7 @@ def send_missing(args, store, todo, folder):
         array = ids[0].split("_")[0]
         jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
         print(f"job {array}: {len(part)} tasks, {sum(map(len, part))} runs")
-    print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {store.folder}\n"
+    print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
           f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
 

@@ -2,6 +2,7 @@
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
+import contextlib
 import sys
 
 from benchmarks.grid import Grid, union
@@ -109,7 +110,8 @@ def fill(specs, args, store, folder):
         from benchmarks.dry_run import dry_run
         from benchmarks.launch import launch
         for spec in {(spec.task, spec.sparsity): spec for spec in todo}.values():
-            dry_run(spec, folder)
+            with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
+                dry_run(spec, folder)
         for spec in specs if args.again else ():  # a method with a mistake has cost nothing
             store.checkpoint(spec.key).unlink(missing_ok=True)
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))

@@ -155,10 +155,10 @@ class Store:
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:  # a mark at its beginning is a spreadsheet's
                 reader = csv.DictReader(file)
-                rows = list(reader)
+                rows, columns = list(reader), reader.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:
             raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-        lacking = set(TABLES[table]) - set(reader.fieldnames or ())
+        lacking = set(TABLES[table]) - set(columns)
         if lacking:
             raise StoreError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
         seen = {}

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import models, team
 from benchmarks.capture import Captured, Repeated
-from benchmarks.checkpoint import random_state, set_random_state
+from benchmarks.checkpoint import digest, random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.switches import Switches
@@ -67,6 +67,7 @@ class Trainer:
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
             self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
+        self.file = digest(method)
         if task.count_switches and task.storage != "masked":
             raise ValueError("count_switches counts those of all weights: it needs storage=masked")
         self.loss_sum = torch.zeros((), device=self.device)
@@ -279,7 +280,7 @@ class Trainer:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),
                 "nnz_sum": self.nnz_sum, "progress": vars(self.progress), "switches": self.switches and self.switches.counts,
                 "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
-                "random": random_state(self.device) if self.progress.index else None}
+                "random": random_state(self.device) if self.progress.index else None, "method": self.file}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])

@@ -34,6 +34,7 @@ class Training:
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
         # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
+        self.loaded = False
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
         self.snapshots = {}
         self.updating = False
@@ -42,7 +43,9 @@ class Training:
             optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
 
     def start(self, cycle=0):
-        """Begin a cycle; call it once before its first step."""
+        """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
+        if self.loaded and cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
+            raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.method.start(self, cycle)
         self.started = True
@@ -217,6 +220,7 @@ class Training:
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
+        self.loaded = True
         self.started, self.dense_steps, self.scored = True, state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
 
 

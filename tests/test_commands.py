@@ -147,14 +147,19 @@ def refused(capsys, words, *parts):
     (["launch", "digits", "--data", "nowhere"], ("nowhere", "--data")),
     ([*WORDS, "--results", "file/results"], ("file/results", "--results")),
     (["launch", "digits", "--results", "file"], ("file", "--results")),
+    (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
+    (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
+    (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv lacks the columns",)),
 ])
 def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_DIR", raising=False)
     monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
     Path("file").write_text("no folder")
+    Path("cleared/digits").mkdir(parents=True)
+    Path("cleared/digits/runs.csv").write_text("")
     refused(capsys, words, *parts)
-    assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+    assert not list(tmp_path.rglob("*.json")) and not any(path.read_text() for path in tmp_path.rglob("*.csv"))
 
 
 def test_options_of_a_method(capsys, methods_file):

@@ -210,3 +210,31 @@ def test_a_method_of_several_cycles_wants_a_start_for_each(recwarn):
     plain = model.export()
     assert not recwarn and int(model.method.mask.sum()) == model.method.budget
     assert torch.allclose(plain(batches()[0][0]), model(batches()[0][0]), atol=1e-6)
+
+
+def test_a_loaded_training_goes_on_without_start():
+    """start() would prune the trained weights anew."""
+    def loop():
+        torch.manual_seed(0)
+        model = SparseModel(nn.Linear(40, 10), "gmp", 0.9)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return model, optimizer, Training(model, optimizer, epochs=2, steps_per_epoch=4)
+
+    def steps(training, number):
+        for _ in range(number):
+            training.model(torch.randn(8, 40)).square().sum().backward()
+            training.update()
+    first = loop()
+    first[2].start()
+    steps(first[2], 7)
+    states, mask = [part.state_dict() for part in first], first[0].method.mask.clone()
+    second = loop()
+    for part, state in zip(second, states):
+        part.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"goes on from a saved state, .*: start\(\) would prune anew; go on with update"):
+        second[2].start()
+    assert torch.equal(second[0].method.mask, mask) and second[2].step == 7
+    steps(second[2], 1)
+    assert int(second[0].method.mask.sum()) == 40
+    second[2].start()  # of a training that has ended, another begins
+    assert second[2].step == 0

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stored import ROOT, SPEC, WORDS, table
+from stored import ROOT, SPEC, WORDS, table, timeless
+from test_runs import interrupted
 
 from benchmarks import checkpoint, cluster, results
 from benchmarks import run as runner
@@ -172,3 +173,20 @@ def test_home_is_the_users(monkeypatch, tmp_path):
 
 def test_no_option_is_abbreviated(capsys):
     assert main(["launch", "digits", "--res", "elsewhere"]) == 2 and "--res elsewhere" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeypatch, capsys):
+    """Its row would be of two methods."""
+    monkeypatch.chdir(tmp_path)
+    file, spec = tmp_path / "mine.py", Spec("digits", "mine.py:Mine", 0.9, 0, 2)
+    versions = [f"from methods import get\n\n\nclass Mine(get({name!r})):\n    pass\n" for name in ("static", "gmp")]
+    rows = []
+    for first, then in ((1, 1), (0, 1), (0, 0)):  # as it is, changed meanwhile, changed back
+        store = Store(tmp_path / f"{first}{then}")
+        file.write_text(versions[first])
+        interrupted(store, spec, 19)
+        file.write_text(versions[then])
+        rows.append(timeless(runner.run(spec, store)))
+        said = capsys.readouterr().out
+        assert ("is of the method's file before it was changed; the run starts anew" in said) == (first != then), said
+    assert rows[0] == rows[1] != rows[2]
