@@ -34,7 +34,7 @@ def parser():
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task")
-    run.add_argument("--out", metavar="DIR", help="same as --results")
+    run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
     options = add("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
     options.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
@@ -92,7 +92,7 @@ def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, options)
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
-    store, folder = Store(args.out or args.results), data_folder(args)
+    store, folder = Store(args.results), data_folder(args)
     row = store.rows(suite_of(spec.task)).get(spec.key)
     if row and row["status"] != "failed":
         print(f"{spec.key} is done already: {summary(row)}")

@@ -126,6 +126,7 @@ def _digits():
 @functools.lru_cache(maxsize=None)
 def _cifar(name, folder):
     kind = CIFAR[name]
+    folder = folder.parent if folder.name == kind.base_folder else folder  # the folder of the batches themselves is as good
     home = folder / kind.base_folder
     try:
         if not home.exists():

@@ -1,4 +1,5 @@
 """A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+import io
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,13 @@ METHODS = Path(methods.__file__).resolve().parent
 
 def dry_run(spec, folder):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
-    recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded.
+    recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
+    once more, stopped in the middle and gone on from its state.
 
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, weights outside the mask, a mask that is none or misses the budget, or a replayed step that differs from one made anew.
+    says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
+    resumed training that differs from one that was not stopped.
     """
     one_core()
     task, options = settle(spec)
@@ -39,19 +42,26 @@ def dry_run(spec, folder):
     steps = WARM + 2 + REPLAYED if record else 2
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
+    ways = [(record, False), (ANEW, False), (ANEW, False), (ANEW, True)] if record else [(None, False), (None, True)]
     trained = []
     try:
-        for recording in (record, ANEW, ANEW) if record else (None,):
+        for recording, stopped in ways:
             with Lane(None, device).alone():
                 data = data.to(device)
-                trained.append(Trainer(*arguments, data, device, recording))
-                trained[-1].training.start()
-                start = trained[-1].model.theta.detach().clone()
-                mistake = some_steps(trained[-1])
+
+                def make():
+                    return Trainer(*arguments, data, device, recording)
+                trainer = make()
+                trainer.training.start()
+                start = trainer.model.theta.detach().clone()
+                trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
+                trained.append(trainer.model.theta.detach())
             if mistake:
                 break
         else:
-            mistake = stale(start, *(trainer.model.theta.detach() for trainer in trained)) if record else None
+            *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
+            mistake = stale(start, *recorded, anew, again) if recorded else None
+            mistake = mistake or forgotten(start, resumed, anew, again)
     except Exception as error:  # whatever a method of somebody else raises
         mistake = told(error, spec.method)
     finally:
@@ -61,45 +71,84 @@ def dry_run(spec, folder):
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
 
 
+def differs(start, one, anew, again):
+    """Whether a training from `start` (N,) has come elsewhere than another, by more than that one made again does."""
+    other, by_chance, moved = (float((each - anew).norm()) for each in (one, again, start))
+    return other > 10 * by_chance + SAME * moved
+
+
 def stale(start, recorded, anew, again):
     """What recorded steps have left of `start` (N,) that those made anew, twice, have not: in words, or None."""
-    differs, by_chance, moved = (float((one - anew).norm()) for one in (recorded, again, start))
-    if differs > 10 * by_chance + SAME * moved:
+    if differs(start, recorded, anew, again):
         return ("recorded steps differ from those made anew: a number of Python that forward (or what is `repeated`) reads stays as it was when "
                 "the step was recorded. What changes must be a buffer, changed in place")
     return None
 
 
-def some_steps(trainer):
-    """The first mistake in the first epoch of a cycle that has been started: in words, or None."""
-    task, data, training, model, method = trainer.task, trainer.data, trainer.training, trainer.model, trainer.model.method
-    batches = epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])
-    for step, (x, y) in enumerate(batches, 1):
-        weights = method(model.theta)
-        shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
-        if shape != tuple(model.theta.shape):
-            return f"forward returns {shape}, not one weight for each of theta's {tuple(model.theta.shape)}"
-        if not weights.requires_grad:
-            return "forward returns weights through which no gradient reaches theta"
-        if not weights.isfinite().all():
-            return f"forward returns NaN or infinity in step {step}"
-        if method.mask.dtype != torch.bool or method.mask.shape != shape:
-            return f"mask is {method.mask.dtype} {tuple(method.mask.shape)}, not torch.bool {shape}: change it with set_mask"
-        if method.gradient not in COSTS:
-            return f"gradient = {method.gradient!r} is none of {', '.join(COSTS)} (methods/base.py)"
-        reached, = torch.autograd.grad(weights.sum(), model.theta)
-        if method.gradient == "masked" and not weights[~method.mask].any() and reached[~method.mask].any():
-            return "weights outside the mask get gradients: gradient = \"dense\" says what such a step costs (or another, methods/base.py)"
+def forgotten(start, resumed, anew, again):
+    """The same of a training that was stopped and has gone on."""
+    if differs(start, resumed, anew, again):
+        return ("a training that was stopped and goes on differs from one that was not: the method counts or remembers something that no checkpoint "
+                "holds. It must be a buffer, made in __init__")
+    return None
+
+
+def gone_on(trainer, make):
+    """Another Trainer, which has nothing of this one but its state, as a checkpoint keeps it."""
+    file, other = io.BytesIO(), make()
+    torch.save(trainer.state_dict(), file)
+    file.seek(0)
+    try:
+        other.load_state_dict(torch.load(file, map_location=trainer.device, weights_only=True))
+    except Exception as error:
+        raise ValueError(f"a training that was stopped cannot go on from its state ({error}): the method's buffers must be made in __init__, "
+                         "and keep their shapes") from error
+    return other
+
+
+def some_steps(trainer, stop=None, make=None):
+    """The first mistake in the first epoch of a cycle that has been started: (Trainer that ended it, in words or None).
+
+    stop: the step after which the training is stopped and another Trainer of `make()` goes on.
+    """
+    task, data = trainer.task, trainer.data
+    for step, (x, y) in enumerate(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation]), 1):
+        mistake = wrong(trainer.model, step)
+        if mistake:
+            return trainer, mistake
         trainer.step(x, y)
-        if not all(p.isfinite().all() for p in training.parameters) or not trainer.loss_sum.isfinite():
-            return f"the loss or the weights are NaN or infinity after step {step}"
-    weights = method.eval()(model.theta)
+        if not all(p.isfinite().all() for p in trainer.training.parameters) or not trainer.loss_sum.isfinite():
+            return trainer, f"the loss or the weights are NaN or infinity after step {step}"
+        trainer = gone_on(trainer, make) if step == stop else trainer
+    method = trainer.model.method
+    weights = method.eval()(trainer.model.theta)
     active, budget = int(method.mask.sum()), method.budget_at(0)
     outside = int(((weights != 0) & ~method.mask).sum())
     if outside:
-        return f"{outside} weights that the mask says are zero are not: forward must leave them out"
+        return trainer, f"{outside} weights that the mask says are zero are not: forward must leave them out"
     if method.exact and active != budget:
-        return f"{active} weights are active when training ends, the budget is {budget}"
+        return trainer, f"{active} weights are active when training ends, the budget is {budget}"
+    return trainer, None
+
+
+def wrong(model, step):
+    """What is wrong with a method's weights, mask and cost before a step: in words, or None."""
+    method = model.method
+    weights = method(model.theta)
+    shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
+    if shape != tuple(model.theta.shape):
+        return f"forward returns {shape}, not one weight for each of theta's {tuple(model.theta.shape)}"
+    if not weights.requires_grad:
+        return "forward returns weights through which no gradient reaches theta"
+    if not weights.isfinite().all():
+        return f"forward returns NaN or infinity in step {step}"
+    if method.mask.dtype != torch.bool or method.mask.shape != shape:
+        return f"mask is {method.mask.dtype} {tuple(method.mask.shape)}, not torch.bool {shape}: change it with set_mask"
+    if method.gradient not in COSTS:
+        return f"gradient = {method.gradient!r} is none of {', '.join(COSTS)} (methods/base.py)"
+    reached, = torch.autograd.grad(weights.sum(), model.theta)
+    if method.gradient == "masked" and not weights[~method.mask].any() and reached[~method.mask].any():
+        return "weights outside the mask get gradients: gradient = \"dense\" says what such a step costs (or another, methods/base.py)"
     return None
 
 

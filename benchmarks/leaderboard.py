@@ -3,9 +3,11 @@
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
 import contextlib
+import os
 import sys
 
-from benchmarks.grid import Grid, union
+from benchmarks.grid import Grid, Spec, union
+from benchmarks.results import moment
 from benchmarks.suites import suite_grid
 
 
@@ -32,7 +34,7 @@ def run(args, store, folder):
 
     from benchmarks import tables
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
-    sparsities = args.sparsity or base.sparsities
+    sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsity or base.sparsities]  # refuses 98
     for name in ("jobs", "seeds", "epochs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
@@ -68,7 +70,6 @@ def run(args, store, folder):
 
 def names(args, base):
     """The names, as rows have them, of the methods to compare with. Raises ValueError for an unknown one."""
-    from benchmarks.grid import Spec
     from benchmarks.tasks import canonical
     return [canonical(Spec(base.tasks[0], name, base.sparsities[0], 0)).method for name in args.against or ()]
 
@@ -105,6 +106,10 @@ def fill(specs, args, store, folder):
     if args.again:
         todo, done = specs, []
     print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
+    file = args.method.rpartition(":")[0]
+    older = sum(row["finished_at"] < moment(os.path.getmtime(os.path.expanduser(file))) for row in done) if file else 0
+    if older:
+        print(f"{older} of them are from before {file} was last changed; `--again` makes this method's runs again", file=sys.stderr)
     bad = []
     if todo:
         from benchmarks.dry_run import dry_run

@@ -17,7 +17,6 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
 - Not in a step: what a method does once a cycle (`start`) or once an epoch (ProbMask).
 """
-import datetime
 import random
 import sys
 import time
@@ -37,6 +36,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
+from benchmarks.results import moment
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
@@ -194,7 +194,7 @@ def row(entrant, seconds, dense, parts):
         ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
         **{f"{part}_ms": round(1e3 * float(np.median([p[part] for p in parts])), 3) for part in PARTS},
         passes=entrant.trainer.model.method.passes, rounds=len(seconds),
-        measured_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+        measured_at=moment())
 
 
 def report(rows):

@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
@@ -31,6 +32,11 @@ CHECKSUM = ', "checksum": "'
 
 class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
+
+
+def moment(seconds=None):
+    """A time (seconds since 1970, default: now) as rows have it: UTC, to the second, so that their texts are ordered as they are."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
 
 
 def space():

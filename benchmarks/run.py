@@ -1,5 +1,4 @@
 """One run: a Spec becomes a stored row."""
-import datetime
 import math
 import os
 import time
@@ -17,7 +16,7 @@ from benchmarks.cost import layer_macs
 from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
-from benchmarks.results import StoreError
+from benchmarks.results import StoreError, moment
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import get_task, levels_of, settle, suite_of
 from benchmarks.train import Trainer
@@ -218,4 +217,4 @@ def _identity(spec, task):
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
         options=options, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
         torch_version=torch.__version__, code_version=code_version(),
-        finished_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+        finished_at=moment())

@@ -11,7 +11,6 @@
 x is the number of processes, the width, N, the network's parameter tensors. A row has the median of the rounds. A part is stored when it
 ends; one that is measured again replaces its rows. `cores`, `start` and `host` are for CPUs alone.
 """
-import datetime
 import multiprocessing
 import sys
 import time
@@ -28,6 +27,7 @@ from benchmarks.launch import cores
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
+from benchmarks.results import moment
 from benchmarks.tasks import settle
 from benchmarks.worker import Worker
 from methods.ranking import keep
@@ -154,8 +154,7 @@ def main(words=None):
     for part in parts:
         lines = []
         for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
-            at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=at))
+            lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=moment()))
             print(f"{part} {method} {x:g}: {value:.4g} {unit}")
         store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")

@@ -14,7 +14,6 @@ import gc
 import os
 import random
 import sys
-import time
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
+from benchmarks.results import moment
 from benchmarks.tasks import settle
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -84,7 +84,7 @@ def peak_bytes(call, device):
 
 def machine(device):
     return dict(device=device_name(device).replace(" (1 thread)", ""), threads=torch.get_num_threads(), torch_version=torch.__version__,
-                code_version=code_version(), measured_at=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()))
+                code_version=code_version(), measured_at=moment())
 
 
 def in_turns(entrants, group, rounds):

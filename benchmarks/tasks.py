@@ -140,6 +140,8 @@ def _settle(named, method, epochs, precision, chosen):
     options = {name: value for name, value in own.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
     for name, text in chosen:
+        if {"epochs": epochs, "precision": precision}.get(name) not in (None, text):
+            raise ValueError(f"{name} is given twice: {changes[name]} and {text}")
         if name in known:
             options[name] = known[name].parse(text)
         elif name in settable:

@@ -11,7 +11,6 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
   what torch's allocator reserves for a loop while it is made and warmed up alone: with its data and its recorded steps.
 """
-import datetime
 import os
 import random
 import sys
@@ -35,6 +34,7 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
+from benchmarks.results import moment
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods.layout import Layout
@@ -183,7 +183,7 @@ def main(words=None):
             device=device_name(device), threads=1, images_per_second=round(float(np.median(rate)), 1), ratio=round(float(ratio), 3),
             ratio_low=round(float(low), 3), ratio_high=round(float(high), 3), peak_memory_mb=round(peaks[loop, method, precision, workers, runs]),
             rounds=args.rounds, torch_version=torch.__version__, code_version=code_version(),
-            measured_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")))
+            measured_at=moment()))
         print("{loop:>6} {method:>7} {precision}, {workers} workers, {runs:2} at a time: {images_per_second:8.1f} images/s, {ratio:.2f} × plain "
               "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))
     store(lines, path, COLUMNS, IDENTITY)

@@ -51,7 +51,10 @@ class SparseModel(nn.Module):
         self.rounded_to = theta.dtype if theta.element_size() < 4 else None
         self.theta = nn.Parameter(theta.float() if self.rounded_to else theta)
         self.net = net
-        self.method = get(method)(self.layout, sparsity, **options).to(self.theta.device, self.theta.dtype)
+        made = get(method)(self.layout, sparsity, **options)
+        if "_buffers" not in vars(made):
+            raise TypeError(f"{type(made).__name__}.__init__ must begin with super().__init__(layout, sparsity, **options)")
+        self.method = made.to(self.theta.device, self.theta.dtype)
         for entry in self.layout.entries:  # last, so that a network that is refused stays whole
             put(net, entry, None)
         self.dense_gradient = None

@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     def standard(self):
         """Adds the options that all drawing commands take."""
         self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
-        self.add_argument("--out", default="figures", help="figures go to OUT/SUITE (default: %(default)s)")
+        self.add_argument("--out", help="figures go to OUT/SUITE (default: figures; with --results DIR it is DIR/figures)")
         self.add_argument("--profile", choices=PROFILES, help="default: the one with more finished runs")
         return self
 
@@ -55,6 +55,9 @@ class Parser(argparse.ArgumentParser):
     def read(self, argv):
         """Parses; a results folder that does not exist is a bad argument, and so is a Python without the libraries."""
         args = self.parse_args(argv)
+        if getattr(args, "out", "") is None:
+            usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
+            args.out = "figures" if usual else Path(args.results) / "figures"  # other rows draw over no picture of these
         try:
             import pandas  # noqa: F401
             import seaborn  # noqa: F401

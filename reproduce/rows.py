@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
 from benchmarks.grid import union  # noqa: E402
+from benchmarks.results import Store  # noqa: E402
 from benchmarks.suites import PROFILES, accuracies, suite_grid  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
@@ -21,19 +22,19 @@ class NoRows(Exception):
 
 
 def read_rows(path):
-    """`runs.csv` as a DataFrame, one row per key, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
+    """`runs.csv` as a DataFrame, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
 
     Raises ValueError (one line) for a file that is not such a table.
     """
     import pandas as pd
 
+    Store(path.parent.parent, write=False).read(path.parent.name)  # what the commands refuse is not drawn
     try:
         rows = pd.read_csv(path, dtype={"key": str})
         rows["last"] = rows.top1_best_val.isna()
         rows["accuracy"] = accuracies(rows)
-        rows = rows.sort_values("accuracy", key=pd.notna, kind="stable")  # a finished run beats a failed one
         rows["epochs"] = rows.epochs.astype(float)
-        return rows.drop_duplicates("key", keep="last")
+        return rows
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
 

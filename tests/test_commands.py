@@ -150,6 +150,9 @@ def refused(capsys, words, *parts):
     (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
     (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
     (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv lacks the columns",)),
+    (["leaderboard", "digits", "--sparsity", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),
+    ([*WORDS, "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
+    ([*WORDS, "--precision", "bf16", "--set", "precision=fp32"], ("precision is given twice: bf16 and fp32",)),
 ])
 def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

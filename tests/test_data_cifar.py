@@ -63,6 +63,7 @@ def test_cifar_keeps_file_order(cifar):
     assert torch.equal(whole.train.images, images[:n]) and whole.val is None
     assert whole.test.images.data_ptr() == data.test.images.data_ptr()  # read once
     assert data.classes == (10 if name == "cifar10" else 100) and data.shape == (3, 32, 32)
+    assert torch.equal(D.load(name, home).train.images, data.train.images)  # the folder of the files themselves
 
 
 def test_recipes_have_their_own_constants(cifar):

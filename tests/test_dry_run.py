@@ -67,6 +67,33 @@ class NoBudget(Good):
 class Raises(Good):
     def start(self, run, cycle):
         raise RuntimeError("on\\npurpose")
+
+class Forgets(Good):
+    seen = 0
+    def after_step(self, run):
+        super().after_step(run)
+        self.seen += 1
+        with torch.no_grad():
+            run.theta.mul_(1 - self.seen / 10)
+
+class Remembers(Good):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_buffer("seen", torch.zeros(()))
+    def after_step(self, run):
+        super().after_step(run)
+        self.seen += 1
+        with torch.no_grad():
+            run.theta.mul_(1 - self.seen / 10)
+
+class LateBuffer(Good):
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        self.register_buffer("rate", torch.ones(()))
+
+class NoSuper(Good):
+    def __init__(self, layout, sparsity, **options):
+        self.count = 0
 '''
 
 
@@ -88,6 +115,8 @@ def mine(tmp_path, monkeypatch):
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
+    ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
+    ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])
 def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monkeypatch):
@@ -99,6 +128,10 @@ def test_mistakes_are_one_line_before_any_run(mine, method, parts, capsys, monke
     assert len(err.splitlines()) <= 2 and not list(mine.rglob("*.json"))
 
 
+def test_what_is_a_buffer_is_not_forgotten(mine):
+    dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data")
+
+
 @pytest.mark.parametrize("method", available())
 def test_every_method_passes_the_dry_run(method):
     dry_run(Spec("digits", method, 0.9, 0), "data")
@@ -106,8 +139,12 @@ def test_every_method_passes_the_dry_run(method):
 
 def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):
     sizes = []
-    monkeypatch.setattr(trial, "some_steps", lambda trainer: sizes.append((trainer.task.batch_size, len(trainer.data.train))))
+
+    def some_steps(trainer, *_):
+        sizes.append((trainer.task.batch_size, len(trainer.data.train)))
+        return trainer, None
+    monkeypatch.setattr(trial, "some_steps", some_steps)
     for processes in (1, 4):
         monkeypatch.setattr(trial.team, "wanted", lambda task, device: processes)
         dry_run(Spec("digits", "static", 0.9, 0), "data")
-    assert sizes == [(64, 128), (16, 32)]
+    assert sizes == [(64, 128)] * 2 + [(16, 32)] * 2  # each once more, stopped in the middle

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -90,7 +91,11 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     out, err = capsys.readouterr()
     assert "1 runs done, 1 to do" in err and re.search(r"mine.py:Good +\d+\.\d\d ± \d+\.\d\d +2 +best", out)
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
-    assert capsys.readouterr().out == out
+    unchanged = capsys.readouterr()
+    assert unchanged.out == out and "last changed" not in unchanged.err
+    os.utime("mine.py", (time.time() + 60,) * 2)
+    assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
+    assert "2 of them are from before ./mine.py was last changed; `--again` makes" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
     assert board("--epochs", "1", "--format", "html") == 0 and "<h2>Published</h2>" in capsys.readouterr().out

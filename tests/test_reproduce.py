@@ -107,11 +107,27 @@ def test_collapsed_seed_is_in_the_mean(tmp_path):
     assert "Diverged runs in the mean: 1." in note_of("figure1", "cifar10", tmp_path)[0]
 
 
-def test_finished_row_beats_an_earlier_or_later_failure(tmp_path):
+def test_figures_refuse_what_the_commands_refuse(tmp_path):
+    """Two rows of one run, what a merge left, a number that none is: nothing is drawn of them, and nothing judged."""
     specs = list(figure("figure1").grid("digits", "paper"))
-    failed = [row(spec, status="failed", top1="", top1_best_val="") for spec in specs]
-    store(tmp_path, "digits", failed + [row(spec) for spec in specs] + failed)
-    assert "Missing" not in note_of("figure1", "digits", tmp_path)[0]
+    path = tmp_path / "digits" / "runs.csv"
+    store(tmp_path, "digits", [row(spec) for spec in specs])
+    whole = path.read_text()
+    twice = whole + whole.splitlines()[-1] + "\n"
+    merged = whole.replace("\n", "\n<<<<<<< HEAD\n", 1)
+    for text, said in ((twice, "is in row"), (merged, "row 2: it has more or fewer cells"), (whole.replace(",digits,", ",digits", 1), "row 2")):
+        path.write_text(text)
+        for script in ("figure1.py", "report.py"):
+            done = run(f"reproduce/{script}", "--results", tmp_path)
+            assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, row" in done.stderr and said in done.stderr, done.stderr
+    assert not (tmp_path / "REPORT.md").exists() and not (tmp_path / "figures").exists()
+
+
+def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
+    """They draw over none of the repository's."""
+    store(tmp_path, "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
+    assert run("reproduce/figure1.py", "--results", tmp_path).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "figures" / "digits").iterdir()) == ["figure1.csv", "figure1.pdf", "figure1.png"]
 
 
 def test_profiles_are_never_mixed(tmp_path):
@@ -199,7 +215,7 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
     (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick\n"),
     (("--results", "{tmp}/nowhere"), "no results folder"), (("--suite", "mnist"), "--suite"),
     (("--suite", "imagenet"), "--suite"),
-    (("--results", "{tmp}/bad", "--suite", "digits"), "not a table of runs"),
+    (("--results", "{tmp}/bad", "--suite", "digits"), "lacks the columns achieved_sparsity, "),
 ])
 def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said):
     store(tmp_path / "bad", "digits", [])
