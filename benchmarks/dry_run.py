@@ -88,8 +88,8 @@ def stale(start, recorded, anew, again):
 def forgotten(start, resumed, anew, again):
     """The same of a training that was stopped and has gone on."""
     if differs(start, resumed, anew, again):
-        return ("a training that was stopped and goes on differs from one that was not: the method counts or remembers something that no checkpoint "
-                "holds. It must be a buffer, made in __init__")
+        return ("a training that was stopped and goes on differs from one that was not: the method remembers something that no checkpoint holds, or "
+                "draws numbers that no seed decides. What it keeps must be a buffer, made in __init__; what it draws, of run.random")
     return None
 
 

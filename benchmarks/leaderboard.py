@@ -107,7 +107,7 @@ def fill(specs, args, store, folder):
         todo, done = specs, []
     print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
     file = args.method.rpartition(":")[0]
-    older = sum(row["finished_at"] < moment(os.path.getmtime(os.path.expanduser(file))) for row in done) if file else 0
+    older = sum(row["finished_at"] < moment(os.path.getmtime(file)) for row in done) if file else 0
     if older:
         print(f"{older} of them are from before {file} was last changed; `--again` makes this method's runs again", file=sys.stderr)
     bad = []

@@ -9,6 +9,7 @@ from benchmarks.grid import Spec
 from methods import available
 
 METHODS = '''
+import random
 import torch
 from methods.base import Ramped, Sparsifier, through
 
@@ -76,6 +77,12 @@ class Forgets(Good):
         with torch.no_grad():
             run.theta.mul_(1 - self.seen / 10)
 
+class Dice(Good):
+    def after_step(self, run):
+        super().after_step(run)
+        with torch.no_grad():
+            run.theta.mul_(random.random())
+
 class Remembers(Good):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -116,6 +123,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
+    ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])
