@@ -17,19 +17,11 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
 
 from benchmarks import team
+from benchmarks.datasets import DATASETS
 from methods.seeds import stable_seed
 
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
-NAMES, RECIPES = ("digits", *CIFAR, "imagenet"), ("st3", "gse")
-# Training images held out for validation: the last ones in file order.
-HELD_OUT = {"digits": 300, "cifar10": 5_000, "cifar100": 5_000}
-# (mean, std) per channel in [0, 1] units. ST-3's code uses CIFAR-10's constants for CIFAR-100 too.
-NORMALISATION = {
-    ("st3", "cifar10"): ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    ("st3", "cifar100"): ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    ("gse", "cifar10"): ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    ("gse", "cifar100"): ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
+RECIPES = ("st3", "gse")
 # What `epoch_batches` does to an image, by the name in a task's `augmentation`.
 AUGMENTATION = {
     "st3": {"padding": "edge", "pad": 4, "flip": True},
@@ -83,29 +75,31 @@ class Data:
 def load(name, folder, validation=True, recipe="st3"):
     """A data set as `Data` on the CPU. Its tensors are read once per process and shared by all callers: do not change them.
 
-    `name`: one of NAMES. `folder`: where the files are, CIFAR's also where they are downloaded to; digits needs none.
+    `name`: one of DATASETS. `folder`: where the files are, CIFAR's also where they are downloaded to; digits needs none.
     `validation`: hold out the last training images (5,000 of CIFAR, 300 of digits); without it `val` is None and `train`
     has everything but the official test images. `recipe`: "st3" or "gse", whose normalisation it takes,
     from the released code of ST-3 and of GSE; digits has its own, from the images trained on.
     Raises DataError if the data are missing or damaged, ValueError for an unknown name.
     """
-    if name not in NAMES or recipe not in RECIPES:
-        raise ValueError(f"no data {name!r} with recipe {recipe!r}: choose of {', '.join(NAMES)} and {', '.join(RECIPES)}")
+    if name not in DATASETS or recipe not in RECIPES:
+        raise ValueError(f"no data {name!r} with recipe {recipe!r}: choose of {', '.join(DATASETS)} and {', '.join(RECIPES)}")
     if name == "imagenet":
         from benchmarks import imagenet
         return imagenet.load(folder, validation)
-    train, test, classes = _digits() if name == "digits" else _cifar(name, Path(folder).expanduser().absolute())
-    val = None
+    known, val = DATASETS[name], None
+    train, test = READERS[name](Path(folder or "").expanduser().absolute())
     if validation:
-        cut = len(train) - HELD_OUT[name]
+        cut = len(train) - known.held_out
         train, val = Split(train.images[:cut], train.labels[:cut]), Split(train.images[cut:], train.labels[cut:])
-    if name == "digits":
-        pixels = train.images.double() / 255
-        mean, std = (pixels.mean().item(),), (pixels.std(correction=0).item(),)
-    else:
-        mean, std = NORMALISATION[recipe, name]
+    mean, std = known.normalisation.get(recipe) or _statistics(train.images)
     height, width, channels = train.images.shape[1:]
-    return Data(train, val, test, mean, std, classes, (channels, height, width))
+    return Data(train, val, test, mean, std, known.classes, (channels, height, width))
+
+
+def _statistics(images):
+    """(mean, std) per channel of images (n, H, W, C), in [0, 1] units."""
+    channels = [channel.double() / 255 for channel in images.unbind(-1)]
+    return tuple(c.mean().item() for c in channels), tuple(c.std(correction=0).item() for c in channels)
 
 
 @functools.lru_cache(maxsize=None)
@@ -120,7 +114,7 @@ def _digits():
     rest, test = train_test_split(range(len(labels)), test_size=300, stratify=labels, random_state=0)
     train, val = train_test_split(rest, test_size=300, stratify=labels[rest], random_state=0)
     labels = torch.from_numpy(labels).long()
-    return Split(images[train + val], labels[train + val]), Split(images[test], labels[test]), 10
+    return Split(images[train + val], labels[train + val]), Split(images[test], labels[test])
 
 
 @functools.lru_cache(maxsize=None)
@@ -140,8 +134,11 @@ def _cifar(name, folder):
         state = "damaged (wrong MD5)" if bad.exists() else "missing"
         raise DataError(f"{name}: {bad} is {state}; remove {home} to download it anew, or {ANOTHER_COPY}") from None
     # torchvision's array is a transposed view of the files' (n, C, H, W)
-    train, test = (Split(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in sets)
-    return train, test, len(sets[0].classes)
+    return tuple(Split(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in sets)
+
+
+READERS = {  # name: a function of the folder (absolute) -> (training, test) images, each a Split
+    "digits": lambda folder: _digits(), **{name: functools.partial(_cifar, name) for name in CIFAR}}
 
 
 def _fetch(name, kind, folder):

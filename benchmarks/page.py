@@ -10,9 +10,9 @@ from string import Template
 
 import pandas as pd
 
+from benchmarks.datasets import DATASETS
 from benchmarks.tables import COLUMNS, best_of, cells, legend, power, shown
 
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
          "secondary": "quoted"}
@@ -55,7 +55,7 @@ def published_rows(suite):
     if suite not in DATASETS or not PUBLISHED.exists():
         return pd.DataFrame({"task": [], "sparsity": pd.Series(dtype=float)})
     rows = pd.read_csv(PUBLISHED)
-    rows = rows[rows.dataset == DATASETS[suite]]
+    rows = rows[rows.dataset == DATASETS[suite].title]
     names = {(data, model): task for task, (data, model, *_) in TASKS.items()}
     task = [names.get(pair, pair[1]) for pair in zip(rows.dataset, rows.model)]
     rows = rows.assign(task=task, sparsity=rows.achieved_sparsity.fillna(rows.target_sparsity).fillna(0.0))

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.suites import CHANCE, accuracies
+from benchmarks.datasets import DATASETS
+from benchmarks.suites import accuracies
 
 LEVEL = 0.05  # of all tests of one task and sparsity together
-TEST_IMAGES = {"digits": 300, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 TESTED = "difference difference_half p rank_low rank_high".split()  # columns that only ranked methods have
 OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
 
@@ -17,15 +17,16 @@ OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few laye
 def outcomes(rows):
     """The rows of runs.csv with what counts of each: columns `accuracy` (`suites.accuracies`) and `outcome`.
 
-    outcome: "ok"; "collapsed", an accuracy of at most twice chance; "diverged", the loss was no longer a number; "failed", which is
-    counted and named, not averaged. Raises ValueError for a data set whose chance is not known.
+    outcome: "ok"; "collapsed", an accuracy as good as chance (`Dataset.collapsed`); "diverged", the loss was no longer a number;
+    "failed", which is counted and named, not averaged. Raises ValueError for an unknown data set.
     """
     rows = rows.copy()
-    unknown = set(rows.dataset) - set(CHANCE)
+    unknown = set(rows.dataset) - set(DATASETS)
     if unknown:
-        raise ValueError(f"benchmarks/stats.py does not know the classes of {', '.join(sorted(unknown))}")
+        raise ValueError(f"benchmarks/datasets.py lacks {', '.join(sorted(unknown))}")
     rows["accuracy"] = accuracies(rows)
-    rows["outcome"] = rows.status.mask((rows.status == "ok") & (rows.accuracy <= 2 * rows.dataset.map(CHANCE)), "collapsed")
+    limits = {name: dataset.collapsed for name, dataset in DATASETS.items()}
+    rows["outcome"] = rows.status.mask((rows.status == "ok") & (rows.accuracy <= rows.dataset.map(limits)), "collapsed")
     return rows
 
 
@@ -66,6 +67,11 @@ def paired(accuracy, resolution=0.0):
     adjusted[upper] = holm(np.where(n > 1, p, np.nan)[upper])
     adjusted.T[upper] = adjusted[upper]
     return mean, half, adjusted
+
+
+def resolution(dataset):
+    """What rounding to whole test images alone spreads a difference of two accuracies by, in points."""
+    return 100 / DATASETS[dataset].test_images / np.sqrt(6)
 
 
 def front(accuracy, cost):
@@ -122,9 +128,7 @@ def rank(cell, rows):
         task, sparsity = cell.task.iloc[0], cell.sparsity.iloc[0]
         runs = rows[(rows.task == task) & (rows.sparsity == sparsity)]
         accuracy = runs.pivot_table(index="label", columns="seed", values="accuracy").reindex(ranked.label).to_numpy()
-        # an accuracy is rounded to whole images, which alone spreads a difference by this much
-        resolution = 100 / TEST_IMAGES[runs.dataset.iloc[0]] / np.sqrt(6)
-        mean, half, p = paired(accuracy, resolution)
+        mean, half, p = paired(accuracy, resolution(runs.dataset.iloc[0]))
         found = p < LEVEL
         ranked = ranked.assign(
             difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], separable=found[:, 0],

@@ -2,6 +2,7 @@
 import importlib
 from pathlib import Path
 
+from benchmarks.datasets import DATASETS
 from benchmarks.grid import Grid, union
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
@@ -10,7 +11,7 @@ SEEDS = (0, 1, 2)
 TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
-CHANCE = {"digits": 10.0, "cifar10": 10.0, "cifar100": 1.0, "imagenet": 0.1}  # accuracy of a constant answer, in percent, by data set
+CHANCE = {name: dataset.chance for name, dataset in DATASETS.items()}  # accuracy of a constant answer, in percent
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
 SIZES = {

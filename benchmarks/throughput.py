@@ -29,7 +29,7 @@ from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, recorder
-from benchmarks.data import NORMALISATION
+from benchmarks.datasets import DATASETS
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
@@ -51,7 +51,7 @@ class Plain:
 
     def __init__(self, spec, folder, device, workers):
         task, _ = settle(spec)
-        mean, std = NORMALISATION[task.normalisation, task.dataset]
+        mean, std = DATASETS[task.dataset].normalisation[task.normalisation]
         padding = "edge" if task.augmentation == "st3" else "constant"
         change = transforms.Compose([transforms.RandomCrop(32, 4, padding_mode=padding), transforms.RandomHorizontalFlip(),
                                      transforms.ToTensor(), transforms.Normalize(mean, std)])

@@ -7,9 +7,11 @@ import io
 import re
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # a bare clone: the project need not be installed
 
 from benchmarks import markup  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
@@ -36,8 +38,11 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, error, args):
         """One line for an error of `BAD_INPUT`, exit status 2."""
-        damaged = isinstance(error, (KeyError, AttributeError))
-        self.error(f"a table in {args.results} is not as its program wrote it ({type(error).__name__}: {error})" if damaged else str(error))
+        if isinstance(error, (KeyError, AttributeError)):
+            ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
+            where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
+            self.error(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: {error})")
+        self.error(str(error))
 
     def standard(self):
         """Adds the options that all drawing commands take."""

@@ -117,13 +117,12 @@ class Evidence:
         """The `Difference` of two {seed: accuracy} over the seeds that both have; None without any."""
         import numpy as np
 
-        from benchmarks.stats import TEST_IMAGES, paired
+        from benchmarks.stats import paired, resolution
         common = sorted(first.keys() & second.keys())
         if not common:
             return None
         values = np.array([[one[seed] for seed in common] for one in (first, second)])
-        resolution = 100 / TEST_IMAGES[self.task.partition("-")[0]] / np.sqrt(6)
-        mean, half, _ = paired(values, resolution)
+        mean, half, _ = paired(values, resolution(TASKS[self.task].dataset))
         return Difference(mean[0, 1], half[0, 1], len(common))
 
     def part(self, what, found, **limits):

@@ -31,7 +31,7 @@ def grid(suite, profile):
         return union(one, many, replace(one, methods=("lrr_aug_reset",)))
     most = one.sparsities[-1]
     many = replace(many, sparsities=tuple(s for s in (round(1 - 0.8**c, 6) for c in range(5, 30)) if s < most) + (most,))
-    if suite == "cifar100":
+    if suite != "cifar10":
         return union(one, many)
     reset = replace(many, methods=("lrr_aug_reset",))
     if profile == "quick":

@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -41,7 +42,7 @@ def cifar(request, tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "train_list", lists["train_list"])
     monkeypatch.setattr(kind, "test_list", lists["test_list"])
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5})
-    monkeypatch.setitem(D.HELD_OUT, name, 5)
+    monkeypatch.setitem(D.DATASETS, name, replace(D.DATASETS[name], held_out=5))
     monkeypatch.setattr(D, "download_and_extract_archive", offline)
     yield name, home, np.concatenate(images), labels
     D._cifar.cache_clear()

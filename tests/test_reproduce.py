@@ -295,3 +295,4 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_pa
     (tmp_path / "performance/sparse_speed.csv").write_text("a,b\n1,2\n")
     done = run("reproduce/sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not as its program wrote it" in done.stderr
+    assert "sparse_figure1.py, line" in done.stderr

@@ -1,0 +1,52 @@
+"""A data set, a task and a suite of one's own, as README says that they are added: an entry in each table."""
+import pytest
+import torch
+
+from benchmarks import data, run, suites, tasks
+from benchmarks.__main__ import main
+from benchmarks.datasets import DATASETS, Dataset
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+from benchmarks.tasks import DIGITS, Task
+
+
+@pytest.fixture
+def parity(monkeypatch):
+    """Digits, even or odd, with the statistics of their own pixels."""
+    def read(folder):
+        return tuple(data.Split(split.images, split.labels % 2) for split in data.READERS["digits"](folder))
+    monkeypatch.setitem(DATASETS, "parity", Dataset("parity", 2, 300, 300))
+    monkeypatch.setitem(data.READERS, "parity", read)
+    monkeypatch.setitem(tasks.TASKS, "parity-mlp", Task("parity", "mlp_digits", **DIGITS))
+    monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, "parity"))
+    monkeypatch.setitem(suites.TASKS, "parity", "parity-mlp")
+    for profile in suites.PROFILES:
+        monkeypatch.setitem(suites.SIZES, ("parity", profile), ((0.9,), 2))
+    monkeypatch.setitem(suites.CHANCE, "parity", DATASETS["parity"].chance)
+
+
+def test_what_counts_as_collapsed():
+    assert {name: round(dataset.collapsed, 6) for name, dataset in DATASETS.items()} == {
+        "digits": 20, "cifar10": 20, "cifar100": 2, "imagenet": 0.2}
+    assert DATASETS["cifar10"].collapsed == 20.0 and Dataset("", 2, 1).collapsed == pytest.approx(55.56, abs=0.01)
+
+
+@pytest.mark.parametrize("profile", suites.PROFILES)
+def test_a_suite_plans_its_own_task_alone(parity, profile):
+    specs = suites.grid("parity", profile)
+    assert {spec.task for spec in specs} == {"parity-mlp"} and {spec.method for spec in specs} >= {"dense", "st3", "lrr", "gse_uniform"}
+
+
+def test_runs_become_a_leaderboard(parity, tmp_path, capsys):
+    loaded = data.load("parity", None)
+    assert loaded.classes == 2 and len(loaded.val) == 300 and loaded.mean == data.load("digits", None).mean
+    assert set(loaded.train.labels.tolist()) == {0, 1} and torch.equal(loaded.train.images, data.load("digits", None).train.images)
+    store = Store(tmp_path)
+    for method in ("st3", "gmp"):
+        for seed in (0, 1):
+            run.run(Spec("parity-mlp", method, 0.9, seed, epochs=2), store)
+    store.collect("parity")
+    for form in ("text", "html"):
+        assert main(["leaderboard", "parity", "--format", form, "--results", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert "st3" in said and "gmp" in said and "parity-mlp" in said and "collapsed" not in said
