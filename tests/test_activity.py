@@ -36,6 +36,7 @@ def test_grabo():
     (g, f), = run.model.method.explore(run, run.batches())[0]
     assert f / f.sum() == near([[0.3529412, 0.1764706, 0.4705882]], 6) and g / g.sum() == near([0.4, 0.6], 6)
     assert torch.outer(g, f[0]).tolist() == [[6, 3, 8], [9, 4.5, 12]]
+    assert not any(module._forward_hooks for module in run.model.net.modules())  # what was listened to is as it was
 
 
 def test_an_input_may_be_given_by_its_name():

@@ -58,6 +58,14 @@ def test_shares_and_counts_have_bounds(name, option):
             SparseModel(nn.Linear(40, 30), name, 0.5, **{option: value})
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", float("nan"), float("inf"), "", "many", None, True])
+@pytest.mark.parametrize("name, option", [(name, option) for name in ("rigl", "str", "gmp") for option, declared in
+                                          methods.get(name).options().items() if type(declared.default) in (int, float)])
+def test_what_is_no_number_is_refused(name, option, value):
+    with pytest.raises(ValueError, match=f"^option {option} takes "):
+        methods.get(name).options()[option].parse(value)
+
+
 def test_grasp_divides_by_no_zero():
     with pytest.raises(ValueError, match="^option temperature takes a number of at least 0.001, not 0$"):
         SparseModel(nn.Linear(40, 30), "grasp", 0.5, temperature=0)
