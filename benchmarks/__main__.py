@@ -10,6 +10,7 @@ from dataclasses import replace
 from benchmarks import cluster, leaderboard, suites
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.progress import name_bad
 from benchmarks.results import Store
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -212,13 +213,9 @@ def launch_missing(args, store, todo, done):
         from benchmarks.launch import launch
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
     print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
-    bad += [row for row in done if row["status"] == "failed"]
-    for row in bad:
-        print(f"{row['status']}: {row['task']} {row['method']} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
-              f"(log: {store.log(row['key'])})", file=sys.stderr)
-    failed = [row for row in bad if row["status"] == "failed"]
+    failed = name_bad(bad + [row for row in done if row["status"] == "failed"], store)
     if failed:
-        print(f"{len(failed)} runs failed; `--retry-failed` makes them again", file=sys.stderr)
+        print(f"{failed} runs failed; `--retry-failed` makes them again", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.progress import name_bad
 from benchmarks.results import moment
 from benchmarks.suites import suite_grid
 
@@ -121,7 +122,4 @@ def fill(specs, args, store, folder):
             store.checkpoint(spec.key).unlink(missing_ok=True)
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)
-    for row in bad:
-        print(f"{row['status']}: {row['task']} {row['method']} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
-              f"(log: {store.log(row['key'])})", file=sys.stderr)
-    return sum(row["status"] == "failed" for row in bad)
+    return name_bad(bad, store)

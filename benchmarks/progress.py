@@ -17,6 +17,14 @@ def duration(seconds):
     return str(timedelta(seconds=round(seconds)))
 
 
+def name_bad(rows, store):
+    """Says on stderr which of the rows did not end well, and why; returns how many of them failed."""
+    for row in rows:
+        print(f"{row['status']}: {row['task']} {row['method']} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
+              f"(log: {store.log(row['key'])})", file=sys.stderr)
+    return sum(row["status"] == "failed" for row in rows)
+
+
 class Bar:
     """Progress of runs with an estimate of the end: a bar on a terminal, else `report(line)` for every run and every 5 minutes.
 
