@@ -186,7 +186,18 @@ def test_lrr_st3_levels(form):
     assert counts == [n for n in expected for _ in range(8)]
     for start in seen:
         assert start["lr"] == 0.1 and start["theta"].all()  # the dense weights survive
+        assert start["optimizer"] == 0  # the momentum does not
     assert torch.equal(seen[2]["theta"], seen[2]["snapshots"]["best"]["theta"])
+
+
+@pytest.mark.parametrize("name", ["lrr", "lrr_st3"])
+def test_the_best_weights_are_not_the_last(name):
+    """With a learning rate that destroys what was learned."""
+    seen = watched(trainer(name, 0.36, epochs=4, task={"lr": 1.0, "milestones": ()}))
+    best = [start["snapshots"]["best"]["theta"] for start in seen[1:]]
+    for start, each in zip(seen[1:], best):
+        assert torch.equal(start["theta"], each * start["mask"] if name == "lrr" else each)
+    assert any(not torch.equal(start["trained"], each) for start, each in zip(seen[1:], best))
 
 
 def test_st3s_second_schedule_goes_on_from_the_best_weights():
