@@ -17,7 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
 
 from benchmarks import team
-from benchmarks.datasets import DATASETS
+from benchmarks.tasks import DATASETS
 from methods.seeds import stable_seed
 
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}

@@ -10,8 +10,8 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.datasets import DATASETS
 from benchmarks.tables import COLUMNS, best_of, cells, legend, power, shown
+from benchmarks.tasks import DATASETS
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",

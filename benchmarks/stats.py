@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.datasets import DATASETS
 from benchmarks.suites import accuracies
+from benchmarks.tasks import DATASETS
 
 LEVEL = 0.05  # of all tests of one task and sparsity together
 TESTED = "difference difference_half p rank_low rank_high".split()  # columns that only ranked methods have
@@ -23,7 +23,7 @@ def outcomes(rows):
     rows = rows.copy()
     unknown = set(rows.dataset) - set(DATASETS)
     if unknown:
-        raise ValueError(f"benchmarks/datasets.py lacks {', '.join(sorted(unknown))}")
+        raise ValueError(f"benchmarks/tasks.py lacks {', '.join(sorted(unknown))}")
     rows["accuracy"] = accuracies(rows)
     limits = {name: dataset.collapsed for name, dataset in DATASETS.items()}
     rows["outcome"] = rows.status.mask((rows.status == "ok") & (rows.accuracy <= rows.dataset.map(limits)), "collapsed")

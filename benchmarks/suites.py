@@ -2,8 +2,8 @@
 import importlib
 from pathlib import Path
 
-from benchmarks.datasets import DATASETS
 from benchmarks.grid import Grid, union
+from benchmarks.tasks import DATASETS
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")

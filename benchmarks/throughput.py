@@ -29,13 +29,12 @@ from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, recorder
-from benchmarks.datasets import DATASETS
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
 from benchmarks.results import moment
-from benchmarks.tasks import settle
+from benchmarks.tasks import DATASETS, settle
 from benchmarks.train import Trainer
 from methods.layout import Layout
 

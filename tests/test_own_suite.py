@@ -4,10 +4,9 @@ import torch
 
 from benchmarks import data, run, suites, tasks
 from benchmarks.__main__ import main
-from benchmarks.datasets import DATASETS, Dataset
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.tasks import DIGITS, Task
+from benchmarks.tasks import DATASETS, DIGITS, Dataset, Task
 
 
 @pytest.fixture
