@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from benchmarks.stats import compare, front, holm, outcomes, paired
+from benchmarks.stats import compare, front, holm, interval, outcomes, paired, resolution
 
 
 def rows_of(accuracy, sparsity=0.9, dataset="cifar10", task="cifar10-resnet20", **changes):
@@ -134,6 +134,14 @@ def test_lost_seeds_count():
     assert lines["a"]["mean"] == 90.5 and lines["a"]["seeds"] == 2 and lines["a"]["failed"] == "2"
     assert lines["c"]["collapsed"] == "1" and lines["c"]["mean"] == pytest.approx((90 + 10.2 + 95) / 3)
     assert lines["b"]["train_flops"] == 0.5 and lines["b"]["seconds"] == 10  # of whole runs
+    assert lines["a"]["macs"] == pytest.approx(0.1)  # of dense
+
+
+def test_interval_and_resolution():
+    assert interval([90, 92]) == pytest.approx(12.7062, abs=1e-4) and np.isnan(interval([90]))
+    assert interval([90, 91, 92]) == pytest.approx(4.302653 / 3 ** 0.5)
+    # an accuracy of 300 images is rounded by up to a sixth of a point: uniform, so 1/3 / sqrt(12), and a difference sqrt(2) times that
+    assert resolution("digits") == pytest.approx(100 / 300 / 12 ** 0.5 * 2 ** 0.5)
 
 
 def test_last_epoch_without_validation_and_an_unknown_data_set():
