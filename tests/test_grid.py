@@ -29,7 +29,7 @@ def test_key_ignores_defaults_and_the_order_of_options():
 
 
 def test_dense_has_no_sparsity():
-    assert Spec("digits", "dense", 0.9, 0).key == Spec("digits", "dense", 0, 0).key
+    assert Spec("digits", "dense", 0.9, 0).key == Spec("digits", "dense", 0, 0).key and Spec("digits", "dense", 0.9, 0).sparsity == 0
     assert len(list(Grid(("digits",), ("dense", "st3"), (0.8, 0.9), (0, 1, 2)))) == 3 + 6
 
 
@@ -37,7 +37,9 @@ def test_dense_has_no_sparsity():
     ({"sparsity": 1}, "sparsity"), ({"sparsity": -0.1}, "sparsity"), ({"sparsity": "0.9"}, "sparsity"),
     ({"sparsity": float("nan")}, "sparsity"), ({"seed": -1}, "seed"), ({"seed": 0.5}, "seed"), ({"epochs": 0}, "epochs"),
     ({"task": ""}, "task"), ({"method": " "}, "method"), ({"precision": ""}, "precision"),
-    ({"options": (("a", 1), ("a", 2))}, "options"), ({"options": "ab"}, "options"),
+    ({"options": (("a", 1), ("a", 2))}, "options"), ({"options": "ab"}, "options"), ({"options": {" ": 1}}, "options"),
+    ({"options": {"a=b": 1}}, "options"), ({"options": {2: 1}}, "options"), ({"seed": True}, "seed"), ({"epochs": True}, "epochs"),
+    ({"sparsity": True}, "sparsity"), ({"sparsity": False}, "sparsity"),
 ])
 def test_bad_spec_is_one_line(change, word):
     with pytest.raises(ValueError, match=f"^{word} must [^\n]*$"):
