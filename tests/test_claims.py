@@ -1,9 +1,12 @@
 """What decides each claim, by worked numbers on both sides of its limit. Rows here are made up, in tmp_path only."""
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 from test_report import CLAIMS, report, scales, write
 
 from benchmarks.results import RUN_COLUMNS
+from benchmarks.stats import interval
 
 
 def store(folder, task, runs, precision="bf16"):
@@ -241,3 +244,23 @@ def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_p
     assert report.verdict(parts).startswith("incomplete (1 of ")
     store(tmp_path, "imagenet-resnet50", {("st3", 0.95, 100): (74.4, 74.5, 74.6), ("dense", 0.0, 100): (77.1, 77.2, 77.3)})
     assert [mine for _, mine, _ in report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)] == [False]
+
+
+def test_a_difference_is_a_t_test():
+    from evidence import Difference
+    values = [0.4, 1.1, 0.9]
+    found = Difference(np.mean(values), interval(values), 3)
+    for limit in (-1.0, 0.0, 1.0):
+        assert found.p(limit) == pytest.approx(ttest_1samp(values, limit).pvalue)
+    assert np.isnan(Difference(0.4, np.nan, 1).p(0))
+
+
+@pytest.mark.parametrize("mean, half, limits, holds", [
+    (2, 1, {}, True), (2, 3, {}, None), (-2, 1, {}, False), (-2, 3, {}, None), (0.2, 0.5, dict(low=-1, high=1), True),
+    (0.2, 1.5, dict(low=-1, high=1), None), (3, 1, dict(low=-1, high=1), False), (-3, 1, dict(low=-1, high=1), False)])
+def test_what_the_whole_interval_says(mean, half, limits, holds):
+    from evidence import Difference
+    part = Difference(mean, half, 3).part("a above b", **limits)
+    assert part.holds is holds and f"{mean:+.2f} ± {half:.2f} points, 3 seeds" in part.text
+    inside = limits and limits["low"] < mean < limits["high"]
+    assert (part.p == 1) == bool(inside) and (inside or part.p < 0.05 or holds is None)
