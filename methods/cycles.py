@@ -1,5 +1,6 @@
 """Methods of several training cycles: learning-rate rewinding and lottery tickets."""
 import math
+from itertools import pairwise
 
 from methods.allocation import count
 from methods.base import Cycle, Sparsifier, option
@@ -15,12 +16,15 @@ class Iterative(Sparsifier):
     @classmethod
     def levels(cls, sparsity, options):
         text = options.get("level_list", cls.level_list.default)
-        try:
-            listed = [float(word) for word in text.split(",")] if text else [1 - 0.8**c for c in range(100)]
-            if listed != sorted(listed) or not (0 <= listed[0] and listed[-1] <= 1):
-                raise ValueError
-        except ValueError:
-            raise ValueError(f"option level_list takes rising sparsities with commas between, not {text!r}") from None
+        listed = [1 - 0.8**c for c in range(100)]
+        if text:
+            try:
+                listed = [float(word) for word in text.split(",")]
+                rising = all(b - a > 1e-6 for a, b in pairwise(listed))  # two cycles of one level would be one row
+            except ValueError:
+                rising = False
+            if not rising or not all(0 <= level <= 1 for level in listed):
+                raise ValueError(f"option level_list takes rising sparsities with commas between, not {text!r}")
         same = [level for level in listed if abs(level - sparsity) < 1e-6]
         return [level for level in listed if level < sparsity - 1e-6] + (same or [sparsity])
 

@@ -30,7 +30,7 @@ def test_levels(name):
     assert get(name).levels(0.67232, {}) == pytest.approx(levels[:6])
     assert get(name).levels(0.9, {}) == [*levels[:11], 0.9]  # a sparsity between two levels is a last one
     assert get(name).levels(0.95, {"level_list": "0,0.5,0.75,0.9,0.95,0.98"}) == [0, 0.5, 0.75, 0.9, 0.95]
-    for nonsense in ("0,half", "0.9,0.5", "0,1.1", "-0.1,0.9"):
+    for nonsense in ("0,half", "0.9,0.5", "0,1.1", "-0.1,0.9", "0,nan", "0,nan,0.9", "0,0.9,0.9", "0,0.9,"):
         with pytest.raises(ValueError, match=f"^option level_list takes rising sparsities with commas between, not '{nonsense}'$"):
             get(name).levels(0.9, {"level_list": nonsense})
 
