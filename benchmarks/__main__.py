@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from benchmarks import cluster, leaderboard, suites
-from benchmarks.command import Parser, command, data_folder
+from benchmarks.command import Parser, chosen_options, command, data_folder
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.progress import name_bad
 from benchmarks.results import Store
@@ -27,20 +27,19 @@ def parser():
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
         return sub.common("results", "data")
 
-    run = add("run", "one run, stored as one row", suite=False).common("device")
+    run = add("run", "one run, stored as one row", suite=False).common("device", "set")
     run.add_argument("--task", required=True)
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
-    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
     options = add("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
     options.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
-        sub = add(name, summary)
+        sub = add(name, summary).common("set")
         sub.add_argument("--methods", nargs="+", metavar="M")
         sub.add_argument("--sparsities", nargs="+", type=float, metavar="S")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", type=float, help=argparse.SUPPRESS)
@@ -60,17 +59,19 @@ def parser():
 
 
 def chosen(args):
-    """The Specs that the arguments of plan and launch name, without those that their method skips."""
+    """The Specs that the arguments of plan, launch and status name, without those that their method skips."""
     from methods import get
-    specs = suites.grid(args.suite, args.profile)
-    if any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
+    options = chosen_options(args)
+    specs = [] if options else suites.grid(args.suite, args.profile)  # a figure's runs have options of their own
+    if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
         from benchmarks.tasks import canonical
         if args.seeds is not None and args.seeds < 1:
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
         base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
         seeds = range(args.seeds) if args.seeds else base.seeds
-        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs)
+        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
+                     options=options)
         asked = [canonical(spec) for spec in asked]
         names = {spec.method for spec in asked}
         specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)
@@ -87,10 +88,7 @@ def missing(specs, store, suite, retry_failed=False):
 
 
 def command_run(args):
-    options = [tuple(text.split("=", 1)) for text in args.set]
-    if any(len(pair) != 2 for pair in options):
-        raise ValueError("--set takes NAME=VALUE")
-    spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, options)
+    spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
     store, folder = Store(args.results), data_folder(args)

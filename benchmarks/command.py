@@ -9,6 +9,7 @@ OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
     "device": dict(help="cpu, cuda, cuda:1 (default: cuda where there is one)"),
+    "set": dict(action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task; can be given again"),
 }
 
 
@@ -39,6 +40,14 @@ def data_folder(args):
     if named and not folder.is_dir():
         raise Usage(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
     return folder
+
+
+def chosen_options(args):
+    """What `--set` says, as pairs (name, value) of text."""
+    pairs = [tuple(text.split("=", 1)) for text in args.set]
+    if any(len(pair) != 2 for pair in pairs):
+        raise Usage("--set takes NAME=VALUE")
+    return pairs
 
 
 def at_least_one(args, *names):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 
+from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.progress import name_bad
 from benchmarks.results import moment
@@ -15,7 +16,7 @@ from benchmarks.suites import suite_grid
 def add_arguments(sub):
     """The command's own options, besides SUITE, --profile, --results and --data."""
     sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
-    sub.add_argument("--options", nargs="+", default=[], metavar="NAME=VALUE", help="options of that method")
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
     sub.add_argument("--against", nargs="+", metavar="M", help="compare with these methods only, chosen before their results are seen")
     sub.add_argument("--sparsity", type=float, nargs="+", metavar="S", help="only these sparsities")
@@ -39,8 +40,8 @@ def run(args, store, folder):
     for name in ("jobs", "seeds", "epochs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
-    if not args.method and (args.options or args.again or args.seeds):
-        raise ValueError("--options, --again and --seeds belong to --method")
+    if not args.method and (args.set or args.again or args.seeds):
+        raise ValueError("--set, --again and --seeds belong to --method")
     failed, variant, against = 0, None, names(args, base)
     if args.method:
         specs = cells(args)
@@ -81,9 +82,7 @@ def cells(args):
     from methods import get
     name = args.method
     method = get(name)
-    pairs = [tuple(text.split("=", 1)) for text in args.options]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("--options takes NAME=VALUE")
+    pairs = chosen_options(args)
     for option, _ in pairs:
         if option not in method.options():
             from methods.base import nearest

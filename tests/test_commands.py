@@ -14,7 +14,7 @@ from benchmarks.__main__ import chosen as specs_of
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.tasks import canonical
+from benchmarks.tasks import TASKS, canonical
 from methods import get
 
 METHODS = '''
@@ -121,6 +121,12 @@ def refused(capsys, words, *parts):
     (["launch", "digits", "--seeds", "0"], ("--seeds", "0")),
     (["launch", "digits", "--methods", "rgil"], ("rgil", "rigl")),
     (["launch", "digits", "--sparsities", "1.2"], ("sparsity", "1.2")),
+    (["launch", "digits", "--methods", "st3", "--set", "rescale"], ("--set", "NAME=VALUE")),
+    (["launch", "digits", "--methods", "st3", "static", "--set", "rescale=off"], ("rescale", "static")),
+    (["launch", "digits", "--set", "rescale=off"], ("rescale",)),
+    (["plan", "digits", "--methods", "st3", "--set", "rescale=perhaps"], ("rescale", "perhaps")),
+    (["status", "digits", "--methods", "st3", "--set", "rescal=off"], ("rescal", "rescale")),
+    (["launch", "digits", "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
     (["launch"], ("SUITE",)),
     ([], ("COMMAND",)),
     (["fly"], ("fly", "launch")),
@@ -240,6 +246,27 @@ def test_launch_status_and_collect(tmp_path, capsys):
     assert "1 runs done, 0 to do" in capsys.readouterr().out
     assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 rows")
     assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out
+
+
+def test_options_of_a_launch(tmp_path, capsys):
+    """Its runs are those of `run` with the same options, and no others: what a figure needs besides has options of its own."""
+    def chosen(*words):
+        return specs_of(parser().parse_args(["launch", "digits", "--methods", *words]))
+    assert {spec.options for spec in chosen("st3")} > {(), (("straight_through", "False"),)}
+    both = ["--set", "ramp_power=1", "--set", "rescale=off"]
+    assert [(spec.method, spec.sparsity, spec.seed, spec.options) for spec in chosen("st3", *both, "--sparsities", "0.9", "--seeds", "2")] == [
+        ("st3", 0.9, seed, (("ramp_power", "1.0"), ("rescale", "off"))) for seed in (0, 1)]
+    assert {spec.options for spec in chosen("dense", "gmp", "--set", "lr=0.05")} == {(("lr", "0.05"),)}  # the task's, which all have
+    assert {spec.options for spec in chosen("static", "--set", f"lr={TASKS['digits'].lr}")} == {()}
+
+    words = ["digits", "--results", str(tmp_path), "--methods", "st3", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", *both]
+    assert main(["launch", *words, "--jobs", "1"]) == 0
+    row, = table(Store(tmp_path), "runs")
+    assert (row["method"], row["options"], row["status"]) == ("st3", "ramp_power=1.0 rescale=off", "ok")
+    capsys.readouterr()
+    run = ["run", "--task", "digits", "--method", "st3", "--sparsity", "0.9", "--epochs", "1", "--results", str(tmp_path), *both]
+    assert main(run) == 0 and capsys.readouterr().out.startswith(f"{row['key']} is done already")
+    assert main(["status", *words]) == 0 and "1 runs: 1 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"], ["cancel", "digits"], ["options", "lrr"]])

@@ -61,10 +61,10 @@ def in_process(monkeypatch):
 
 
 @pytest.mark.parametrize("words, part", [
-    (["--options", "amount=2"], "--method"), (["--method", "mine.py:Good", "--options", "amount"], "NAME=VALUE"),
-    (["--method", "mine.py:Good", "--options", "amont=2"], "amount"),
-    (["--method", "mine.py:Good", "--options", "amount=x"], "amount"),
-    (["--method", "mine.py:Good", "--options", "lr=2"], "lr"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
+    (["--set", "amount=2"], "--method"), (["--method", "mine.py:Good", "--set", "amount"], "NAME=VALUE"),
+    (["--method", "mine.py:Good", "--set", "amont=2"], "amount"),
+    (["--method", "mine.py:Good", "--set", "amount=x"], "amount"),
+    (["--method", "mine.py:Good", "--set", "lr=2"], "lr"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
     (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
     (["--format", "word"], "word"),
 ])
@@ -99,7 +99,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
     assert board("--epochs", "1", "--format", "html") == 0 and "<h2>Published</h2>" in capsys.readouterr().out
-    assert board(*words, "--seeds", "1", "--options", "amount=0.5") == 0 and len(in_process) == 3
+    assert board(*words, "--seeds", "1", "--set", "amount=0.5") == 0 and len(in_process) == 3
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 4
     assert len(Store("results").rows("digits")) == 3
