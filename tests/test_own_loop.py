@@ -145,6 +145,27 @@ def test_a_step_out_of_order_is_refused():
         training.update()
 
 
+@pytest.mark.parametrize("epochs, steps", [(0, 6), (1, 0)])
+def test_a_training_of_no_step_is_refused(epochs, steps):
+    model = SparseModel(Net(), "rigl", 0.5)
+    with pytest.raises(ValueError, match="at least one epoch of one step"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), epochs, steps)
+
+
+def test_an_optimiser_of_other_parameters_is_refused():
+    net = Net()
+    other = torch.optim.SGD(net.parameters(), 0.05)  # as it is before SparseModel has made theta of them
+    with pytest.raises(ValueError, match=r"build it over model.parameters\(\)"):
+        Training(SparseModel(net, "rigl", 0.5), other, 1, 6)
+
+
+def test_a_method_that_scores_batches_asks_for_them():
+    model = SparseModel(Net(), "snip", 0.5)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    with pytest.raises(ValueError, match=r"snip scores connections on training batches: give Training batches=function\(n\)"):
+        training.start()
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_step_besides_those_of_update_is_refused(storage):
     model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5, interval=1, storage=storage), batches()
