@@ -138,8 +138,8 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
 
     A method with options is named by both: "set allocation=uniform". One line with error bars (standard deviation) per method, set
-    2 % apart along x so that none hides another; `dense` is a dashed orange line at its mean. hollow: published points
-    (`published.hollow`), drawn without a line.
+    2 % apart along x so that none hides another, a single point in front of the lines; `dense` is a dashed orange line at its mean.
+    hollow: published points (`published.hollow`), drawn without a line.
     """
     import pandas as pd
     import seaborn as sns
@@ -157,7 +157,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
         for index, method in enumerate(sparse):
             points = part[series == method].sort_values("sparsity")
             if len(points) and method in present:
-                style = dict(label=methods[method], linestyle=LINES[index % len(LINES)])
+                style = dict(label=methods[method], linestyle=LINES[index % len(LINES)], zorder=2 if len(points) > 1 else 4)
                 if part is hollow:
                     style = dict(label=None if method in own else methods[method], linestyle="", mfc="white", mew=0.7, zorder=5)
                 apart = 1.02 ** ((len(present) - 1) / 2 - present.index(method)) * (1 if part is table else 0.97)

@@ -2,6 +2,8 @@
 
 Paper: ResNet-20 on CIFAR-10, 3 seeds; hard thresholding fails at 99 %. Suite digits: the same runs in miniature.
 """
+from dataclasses import replace
+
 from drawing import accuracy_lines, main, suite_grid
 
 METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft"}
@@ -9,7 +11,10 @@ METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft"}
 
 def grid(suite, profile):
     """The runs that the figure needs; none in a suite that it does not belong to."""
-    return suite_grid(suite, profile, METHODS) if suite in ("cifar10", "digits") else ()
+    if suite not in ("cifar10", "digits"):
+        return ()
+    usual = suite_grid(suite, profile, METHODS)
+    return usual if suite == "digits" else replace(usual, sparsities=tuple(sorted({*usual.sparsities, 0.99})))
 
 
 def draw(runs, figure):

@@ -15,11 +15,12 @@ from rows import runs_of, summary
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
              "rigl": "RigL"}
 CYCLES = {"lrr_st3": "LRR + ST-3", "lrr": "LRR"}
-METHODS = {"dense": "Dense", "st3": "ST-3", **CYCLES, **ONE_CYCLE, "st3 epochs=640": "ST-3, 4× the epochs",
+LONGER = {"paper": "st3 epochs=640", "quick": "st3 epochs=24"}
+METHODS = {"dense": "Dense", "st3": "ST-3", **CYCLES, **ONE_CYCLE, **dict.fromkeys(LONGER.values(), "ST-3, 4× the epochs"),
            "lrr_aug_reset": "LRR, augmentation reset"}
 CODED = {"st3": "ST-3, VGG-11 of its code", "gmp": "GMP, VGG-11 of its code"}
 CODE = "model=vgg11_st3code"
-AUGMENTATION = ("dense", "lrr", "lrr_aug_reset", "st3", "st3 epochs=640")
+AUGMENTATION = ("dense", "lrr", "lrr_aug_reset", "st3", *LONGER.values())
 
 
 def grid(suite, profile):
@@ -34,11 +35,11 @@ def grid(suite, profile):
     if suite != "cifar10":
         return union(one, many)
     reset = replace(many, methods=("lrr_aug_reset",))
+    longer = replace(one, methods=("st3",), sparsities=many.sparsities[:1], epochs=int(LONGER[profile].partition("=")[2]))
     if profile == "quick":
-        return union(one, many, reset)
+        return union(one, many, reset, longer)
     vgg = ("cifar10-vgg11",)
-    return union(one, many, reset, replace(one, methods=("st3",), sparsities=many.sparsities[:1], epochs=640),
-                 replace(one, tasks=vgg), replace(many, tasks=vgg), replace(one, methods=many.methods, tasks=vgg),
+    return union(one, many, reset, longer, replace(one, tasks=vgg), replace(many, tasks=vgg), replace(one, methods=many.methods, tasks=vgg),
                  replace(one, methods=tuple(CODED), tasks=vgg, options=[CODE.split("=")]))
 
 
@@ -66,6 +67,8 @@ def draw(runs, figure):
     import pandas as pd
 
     series = (runs.method + " " + runs.options).str.strip()
+    other = LONGER["paper" if LONGER["quick"] in set(series) else "quick"]
+    labels = {method: label for method, label in METHODS.items() if method != other}  # the same colours in both profiles
     usual = [*ONE_CYCLE, *CYCLES]
     tasks = tasks_of(runs, hollow(runs, usual).task)
     small = tasks[0].startswith(("digits", "cifar10-resnet20")) and bool(runs.accuracy[series.isin(AUGMENTATION[1:3])].notna().any())
@@ -74,7 +77,7 @@ def draw(runs, figure):
     grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []
     for axes, (task, methods) in zip(grid, shown):
         part = runs[(runs.task == task) & series.isin(methods)]
-        tables.append(accuracy_lines(axes, part, METHODS, hollow(part, methods)))
+        tables.append(accuracy_lines(axes, part, labels, hollow(part, methods)))
         coded = runs[(runs.task == task) & (runs.options == CODE)]
         tables += [as_coded(axes, coded)] if len(coded) else []
     for axes in grid[len(shown):]:
