@@ -111,7 +111,7 @@ def command_options(args):
 
 def run_one(spec, store, folder, device):
     from benchmarks.checkpoint import Stopped
-    from benchmarks.claims import Claim, Taken
+    from benchmarks.run_claims import Claim, Taken
     from benchmarks.progress import Bar
     from benchmarks.run import run
     asked = []

@@ -48,7 +48,7 @@ class Saver:
             raise Stopped
 
     def write(self, state):
-        # one process at a time has the run (claims.py), but one that was suspended may still write when another has it
+        # one process at a time has the run (run_claims.py), but one that was suspended may still write when another has it
         part = self.path.with_name(f".{self.path.stem}.{writer()}{self.path.suffix}.part")
         try:
             with open(part, "wb") as file:

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs
-from benchmarks.claims import locked
 from benchmarks.results import Store, StoreError, writer
+from benchmarks.run_claims import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001

@@ -11,12 +11,12 @@ import torch
 from benchmarks import capture, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
-from benchmarks.claims import Taken
 from benchmarks.cost import layer_macs
 from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError, moment
+from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import get_task, levels_of, settle, suite_of
 from benchmarks.train import Trainer

@@ -1,7 +1,7 @@
 """`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
 import sys
 
-from benchmarks import claims, jobs
+from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, title
 
 LINES = 3  # of a log
@@ -9,7 +9,7 @@ LINES = 3  # of a log
 
 def show(store, suite, specs, rows):
     """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
-    at_work = claims.held(store)
+    at_work = run_claims.held(store)
     try:
         queue = jobs.states(store, suite)
     except ValueError as error:

@@ -9,8 +9,8 @@ import sys
 import time
 from multiprocessing import resource_tracker
 
-from benchmarks.claims import Claim, Taken
 from benchmarks.results import StoreError
+from benchmarks.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 PRELOADED = ["torchvision.datasets"]  # and torch with it; nothing that asks for a GPU, which a fork could not do again

@@ -6,13 +6,13 @@ import pytest
 import torch
 from stored import timeless
 
-from benchmarks.claims import Claim
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.plan import estimate
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.run import steps
+from benchmarks.run_claims import Claim
 from benchmarks.suites import grid
 from benchmarks.tasks import branches, levels_of, uncovered
 from methods import available, get

@@ -12,13 +12,13 @@ import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import SPEC, WORDS, record, table
 
-from benchmarks import claims, results
+from benchmarks import results, run_claims
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import Stopped
-from benchmarks.claims import Claim, Taken, held
 from benchmarks.results import Store
+from benchmarks.run_claims import Claim, Taken, held
 
 HALFWAY = 24  # steps, of the 38 of SPEC
 
@@ -213,10 +213,10 @@ TAKEN = """
 import json
 from pathlib import Path
 
-from benchmarks import checkpoint, claims
+from benchmarks import checkpoint, run_claims
 from methods import get
 
-checkpoint.CHECKPOINT_SECONDS = claims.NOTE_SECONDS = 0
+checkpoint.CHECKPOINT_SECONDS = run_claims.NOTE_SECONDS = 0
 
 
 class Taken(get("static")):
@@ -234,7 +234,7 @@ class Taken(get("static")):
 @pytest.mark.parametrize("launched", [False, True])
 def test_a_run_that_was_taken_over_meanwhile_stores_nothing(folder, monkeypatch, capsys, launched, step, then):
     """As that of a process which was suspended for longer than a claim counts."""
-    monkeypatch.setattr(claims, "NOTE_SECONDS", 5)  # which the method's file changes
+    monkeypatch.setattr(run_claims, "NOTE_SECONDS", 5)  # which the method's file changes
     (folder / "taken.py").write_text(TAKEN % (step, then))
     spec, store, lines = replace(SPEC, method="taken.py:Taken"), Store("results"), []
     if launched:

@@ -17,9 +17,9 @@ from stored import table, timeless
 
 from benchmarks import run as runner
 from benchmarks.__main__ import main
-from benchmarks.claims import held
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.run_claims import held
 
 STEPS = 19  # in an epoch
 EPOCHS, LONG = 12, 31  # LONG takes longer than a minute, the least that SLURM takes for a time limit
