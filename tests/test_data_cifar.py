@@ -121,6 +121,7 @@ def test_interrupted_download_leaves_nothing(cifar, tmp_path, monkeypatch):
     folder, content = tmp_path / "new", packed(home)
 
     def download(url, root, filename, md5):
+        assert socket.getdefaulttimeout() == 30  # a connection that nobody answers fails
         Path(root, filename).write_bytes(content[:100])
         raise ConnectionResetError("connection reset")
     monkeypatch.setattr(D, "download_and_extract_archive", download)
