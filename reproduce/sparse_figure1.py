@@ -50,13 +50,12 @@ def draw(table, figure):
         panels[0, 0].plot([], [], label=f"width × {width:g}", **look[width])
     for column, task in zip(panels.T, tasks):
         for axes, measure in zip(column, ("ratio", "memory_ratio")):
+            axes.set(xscale="log", yscale="log", xlim=(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2))
             for (width, storage), lines in compared[compared.task == task].groupby(["width", "storage"]):
                 if storage == "sparse" or measure == "ratio":
                     points = lines.sort_values("sparsity")
                     axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], **look[width])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
-            axes.set(xscale="log", yscale="log")
-            axes.set_xlim(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2)
         column[0].set_title(TITLES.get(task, task))
         column[1].set_xlabel("Sparsity (%)")
         column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
