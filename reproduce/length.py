@@ -14,7 +14,7 @@ SPARSITY = 0.98
 # by suite and profile: epochs (the suite's first; None: the recipe's own), methods, number of seeds of the first, options
 LENGTHS = {("digits", "paper"): ((None, 120), tuple(METHODS), 3, {}),
            ("cifar10", "paper"): ((None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
-           ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp"), 1, {"bn_momentum": 0.99})}
+           ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, {"bn_momentum": 0.99})}
 
 
 def lengths(suite, profile, every=True):

@@ -31,6 +31,8 @@ def own(claim, folder):
 @pytest.mark.parametrize("mean, holds", [(90.8, True), (90.6, False)])  # 0.4 and 0.6 below the paper's
 def test_the_dense_baseline_may_miss_half_a_point(tmp_path, mean, holds):
     store(tmp_path, "cifar10-resnet20", {("dense", 0.0, 160): (mean - 0.02, mean, mean + 0.02)})
+    store(tmp_path, "digits", {("dense", 0.0, 30): (91.2,) * 3}, precision="fp32")  # another network, of which the paper says nothing
+    assert [scale for scale, _, parts in scales("A1", tmp_path) if parts] == ["ResNet-20, CIFAR-10"]
     assert own("A1", tmp_path) == [(f"`dense` - the paper's 91.2 (claimed: above -0.5): {mean - 91.2:+.2f} ± 0.05 points, 3 seeds", holds)]
 
 

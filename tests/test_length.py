@@ -24,7 +24,7 @@ def results(tmp_path):
 
 
 @pytest.mark.parametrize("suite, profile, epochs, methods, seeds, own", [
-    ("digits", "paper", {None, 120}, 6, 3, 3), ("cifar10", "paper", {10, 40, None}, 2, 3, 3), ("cifar10", "quick", {6, 24, 96}, 2, 3, 1),
+    ("digits", "paper", {None, 120}, 6, 3, 3), ("cifar10", "paper", {10, 40, None}, 2, 3, 3), ("cifar10", "quick", {6, 24, 96}, 4, 3, 1),
     ("digits", "quick", set(), 0, 0, 0), ("imagenet", "paper", set(), 0, 0, 0)])
 def test_each_length_has_every_method_and_seed(suite, profile, epochs, methods, seeds, own):
     specs = list(LENGTH.lengths(suite, profile))
@@ -60,7 +60,7 @@ def test_draws_what_is_stored_of_the_other_lengths(results, no_files, capsys):  
     said = capsys.readouterr().out
     assert "profile quick" in said and "Missing" not in said and "98 % sparsity. With bn_momentum=0.99." in said and "Reduced runs: 6 to 24 of 160 epochs." in said
     assert {(line["method"], line["epochs"], line["seeds"]) for line in drawn(results / "cifar10/length.csv")} == {
-        (method, *point) for method in ("st3", "gmp") for point in (("6", "1"), ("24", "3"))}
+        (method, *point) for method in ("st3", "gmp", "str", "rigl") for point in (("6", "1"), ("24", "3"))}
     fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if (spec.method, spec.epochs) != ("gmp", 6)])
     assert draw("length", "--results", results, "--out", results) == 0
-    assert "Missing: 1 of 16 runs" in capsys.readouterr().out  # of the suite's own length
+    assert "Missing: 1 of 34 runs" in capsys.readouterr().out  # of the suite's own length
