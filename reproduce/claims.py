@@ -146,7 +146,11 @@ def wider(e):
 
 
 def longer(e):
-    lengths = sorted({int(epochs) for epochs, series, s in e.points if series == "gse_uniform" and abs(s - 0.98) < 1e-6 and epochs >= e.epochs})
+    """Each length against the next, from the recipe's own on, else from the shortest: other lengths begin no list of their own."""
+    lengths = sorted({int(epochs) for epochs, series, s in e.points if series == "gse_uniform" and abs(s - 0.98) < 1e-6})
+    if e.epochs not in (TASKS[e.task].epochs, *lengths[:1]):
+        return []
+    lengths = [epochs for epochs in lengths if epochs >= e.epochs]
     return [part for a, b in zip(lengths, lengths[1:])
             for part in e.part(f"at 98 %, {b} - {a} epochs", e.between(*(e.seeds("gse_uniform", 0.98, epochs=n) for n in (b, a))))]
 

@@ -139,10 +139,12 @@ def test_the_widest_network_against_width_1(tmp_path, task, words, wide, differe
 
 def test_each_longer_training_against_the_next_shorter(tmp_path):
     runs = {("gse_uniform", 0.98, epochs): [accuracy, accuracy + 0.1 * (epochs // 100 % 2), accuracy] for epochs, accuracy in
-            ((100, 90), (200, 60), (300, 62), (400, 61))}
+            ((50, 95), (100, 90), (200, 60), (300, 62), (400, 61))}
     store(tmp_path, "cifar100-vgg16", runs | {("gse_uniform", 0.95, 500): (1, 1, 1), ("rigl", 0.98, 500): (1, 1, 1)})
     assert [(text.partition(" ±")[0], holds) for text, holds in own("B5", tmp_path)] == [
         ("at 98 %, 300 - 200 epochs: +2.03", True), ("at 98 %, 400 - 300 epochs: -1.03", False)]
+    assert [(mine, [part.text.partition(" epochs")[0][9:] for part in parts]) for _, mine, parts in scales("B5", tmp_path) if parts] == [
+        (True, ["300 - 200", "400 - 300"]), (False, ["100 - 50", "200 - 100", "300 - 200", "400 - 300"])]  # none of 100 epochs besides
 
 
 @pytest.mark.parametrize("gse, rigl, holds", [
