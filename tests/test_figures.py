@@ -65,6 +65,12 @@ def test_quick_profile_of_cifar10_trains_one_network():
     assert {(spec.method, spec.sparsity, spec.epochs) for spec in longer} == {("st3", 0.67232, 24)} and len(longer) == 3
 
 
+@pytest.mark.parametrize("profile", suites.PROFILES)
+def test_hard_thresholds_are_tried_where_the_paper_says_that_they_fail(profile):
+    specs = list(SCRIPTS["figure1"].grid("cifar10", profile))
+    assert {spec.method for spec in specs if spec.sparsity == 0.99} == {"ste_hard", "ste_soft"} and len(specs) == len(set(specs))
+
+
 def test_levels_of_figure_3_cost_no_run_of_their_own():
     from methods import available
     board = suites.suite_grid("cifar10", "paper", available())
