@@ -59,7 +59,7 @@ def at_least_one(args, *names):
 
 def command(main):
     """`main(words=None)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
-    on stderr and status 2, as is a file that may not be read; Ctrl-C is status 130; an output that nobody reads any more, 1."""
+    on stderr and status 2, as is a library that is not there or a file that may not be read; Ctrl-C is status 130; an output that nobody reads any more, 1."""
     @functools.wraps(main)
     def ended(words=None):
         try:
@@ -71,6 +71,10 @@ def command(main):
             return 1
         except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            print(f"error: {error} in {sys.executable}: `bash run_all.sh setup` makes .venv with all that is needed, and "
+                  "`.venv/bin/python -m benchmarks …` uses it", file=sys.stderr)
             return 2
         except PermissionError as error:
             print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)

@@ -18,7 +18,7 @@ class Entry:
     """
     names: tuple
     shape: tuple
-    groups: int = 0
+    groups: int
 
     @property
     def name(self):

@@ -9,13 +9,14 @@ from benchmarks.results import RUN_COLUMNS
 from benchmarks.stats import interval
 
 
-def store(folder, task, runs, precision="bf16"):
-    """Rows of {(series, sparsity, epochs): accuracy of each seed}."""
+def store(folder, task, runs, precision="bf16", nnz={}):
+    """Rows of {(series, sparsity, epochs): accuracy of each seed}; nnz: those of some of them."""
     suite = task.partition("-")[0]
     write(folder / suite / "runs.csv", [dict.fromkeys(RUN_COLUMNS, "") | dict(
         key=f"{series}{sparsity}{epochs}{seed}", suite=suite, task=task, dataset=suite, method=series.partition(" ")[0],
         options=series.partition(" ")[2], sparsity=sparsity, seed=seed, epochs=epochs, status="ok", precision=precision, top1=accuracy,
-        achieved_sparsity=sparsity) for (series, sparsity, epochs), own in runs.items() for seed, accuracy in enumerate(own)])
+        achieved_sparsity=sparsity, nnz=nnz.get((series, sparsity, epochs), ""))
+        for (series, sparsity, epochs), own in runs.items() for seed, accuracy in enumerate(own)])
 
 
 def table(folder, name, columns, *lines):
@@ -128,13 +129,23 @@ def test_subsets_of_other_sizes_and_pure_growth(tmp_path):
 @pytest.mark.parametrize("task, words", [("cifar100-resnet56", "gains"), ("cifar100-vit", "loses")])
 @pytest.mark.parametrize("wide, difference", [(65, "+5.00"), (55, "-5.00")])
 def test_the_widest_network_against_width_1(tmp_path, task, words, wide, difference):
-    """The number of connections is that of width 1 at 98 %; other lengths and width 1 at 95 % are no part of it."""
-    runs = {("gse_uniform", 0.98, 200): (60, 60, 60), ("gse_uniform", 0.95, 200): (70, 70, 70),
-            ("gse_uniform width=4.0", 0.9987, 200): (0, 0, 0), ("gse_uniform width=10.0", 0.9998, 200): (wide - 0.1, wide, wide + 0.1),
-            ("gse_uniform width=20.0", 0.99995, 100): (0, 0, 0)}
-    store(tmp_path, task, runs)
-    assert own("B4", tmp_path) == [(f"width 10 - width 1 (claimed: it {words}): {difference} ± 0.25 points, 3 seeds",
+    """With as many connections as it has at 98 %; other lengths and other numbers are no part of it."""
+    active = {("gse_uniform", 0.98, 200): 1000, ("gse_uniform", 0.95, 200): 2500, ("gse_uniform width=4.0", 0.9987, 200): 1004,
+              ("gse_uniform width=10.0", 0.9998, 200): 996, ("gse_uniform width=12.0", 0.99986, 200): 1011,
+              ("gse_uniform width=20.0", 0.99995, 100): 1000}
+    runs = dict(zip(active, [(60, 60, 60), (70, 70, 70), (0, 0, 0), (wide - 0.1, wide, wide + 0.1), (0, 0, 0), (0, 0, 0)]))
+    store(tmp_path, task, runs, nnz=active)
+    assert own("B4", tmp_path) == [(f"width 10 - width 1 at 98 % (claimed: it {words}): {difference} ± 0.25 points, 3 seeds",
                                     (words == "gains") == (wide == 65))]
+
+
+def test_a_wider_network_is_compared_wherever_it_has_as_many_connections(tmp_path):
+    """Widths are multiples of the model's: 0.5 is this task's own."""
+    active = {("gse_uniform", 0.98, 6): 1360, ("gse_uniform", 0.92, 6): 5430, ("gse_uniform", 0.9, 6): 6800,
+              ("gse_uniform width=1.0", 0.99498, 6): 1360, ("gse_uniform width=2.0", 0.99498, 6): 5429}
+    store(tmp_path, "cifar10-resnet20w8", {point: (50 + count / 1000,) * 3 for point, count in active.items()}, nnz=active)
+    (_, mine, parts), = scales("B4", tmp_path)
+    assert not mine and [part.text.partition(" (")[0] for part in parts] == ["width 2 - width 0.5 at 92 %", "width 1 - width 0.5 at 98 %"]
 
 
 def test_each_longer_training_against_the_next_shorter(tmp_path):

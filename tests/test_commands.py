@@ -226,6 +226,13 @@ def test_exit_status_of_the_process():
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
+@pytest.mark.parametrize("words", ["options st3", "plan digits", "launch digits", "run --task digits --method st3 --sparsity 0.9 --seed 0"])
+def test_a_python_without_the_libraries_is_told_of_the_one_that_has_them(words):
+    done = command(*words.split(), python=["-S", "-E"])
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "'torch'" in done.stderr and sys.executable in done.stderr and "run_all.sh setup" in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word():
     read, write = os.pipe()
     os.close(read)

@@ -11,7 +11,7 @@ from made_up import contents, full
 from benchmarks.results import RUN_COLUMNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reproduce"))
-report, evidence = map(importlib.import_module, ("report", "evidence"))
+report, evidence, gse = map(importlib.import_module, ("report", "evidence", "gse"))
 CLAIMS = {claim[0]: claim for claim in report.CLAIMS}
 
 
@@ -35,6 +35,12 @@ def store(folder, accuracies, epochs=160, task="cifar10-resnet20", sparsities=(0
     write(path, rows)
 
 
+def active(task, series, sparsity):
+    """Active weights of the network, in the width that the series names; of a million where no figure has several widths."""
+    width = int(float(series.partition("width=")[2] or 1))
+    return round((1 - sparsity) * gse.WEIGHTS.get(task, [10**6])[width - 1])
+
+
 def store_plan(folder, accuracy, keep=lambda *point: True, seeds=3):
     """A row for every run that the papers' figures hold; accuracy and keep: functions of (task, epochs, series, sparsity)."""
     rows = {}
@@ -45,7 +51,8 @@ def store_plan(folder, accuracy, keep=lambda *point: True, seeds=3):
                 key=f"{point}{seed}", suite=task.partition("-")[0], task=task, dataset=task.partition("-")[0],
                 method=series.partition(" ")[0], options=series.partition(" ")[2], sparsity=sparsity, seed=seed, epochs=epochs, status="ok",
                 precision=evidence.TASKS[task].precision, macs=1e6 * (1 - sparsity) * (0.5 if "sigma" in series else 1),
-                top1=accuracy(*point) + (seed - 1) * (0.1 + 0.01 * (len(series) % 5)), achieved_sparsity=sparsity))
+                top1=accuracy(*point) + (seed - 1) * (0.1 + 0.01 * (len(series) % 5)), achieved_sparsity=sparsity,
+                nnz=active(task, series, sparsity)))
     for suite, lines in rows.items():
         write(folder / suite / "runs.csv", lines)
 
