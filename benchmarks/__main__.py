@@ -35,8 +35,8 @@ def parser():
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
-    options = add("options", "what a method can be told with --set: the values, the default first, and what they mean", suite=False)
-    options.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
+    options = add("options", "what --set can change of a method, or of a task: the values, the default first, and what they mean", suite=False)
+    options.add_argument("name", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set")
@@ -102,8 +102,10 @@ def command_run(args):
 
 
 def command_options(args):
+    from benchmarks.tasks import DATASETS, get_task, suite_of
     from methods import get
-    for name, option in get(args.method).options().items():
+    task = suite_of(args.name) in DATASETS
+    for name, option in (get_task(args.name).settings() if task else get(args.name).options()).items():
         values = "|".join(map(str, option.choices or (option.default,)))
         print(f"{name}={values}  {option.help}".rstrip())
     return 0

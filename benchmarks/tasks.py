@@ -1,7 +1,7 @@
 """Data sets, and tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
 import math
 import os
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 
 
@@ -37,38 +37,58 @@ DATASETS = {
 }
 
 WARM_SHARE = 0.05  # of the epochs, in which the schedule "cosine" warms up (ST-3: 5 of 100)
+PRECISIONS = ("bf16", "tf32", "fp32")
+
+
+def setting(default, help, *choices, least=0):
+    """A field that `--set` can change: to one of `choices`, to numbers from `least`, to true or false."""
+    return field(default=default, metadata=dict(help=help, choices=choices, least=least))
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that decides a run besides method, sparsity and seed. Each field is an option of `run --set name=value`."""
+    """Everything that decides a run besides method, sparsity and seed. Each `setting` is an option of `run --set name=value`."""
 
     dataset: str
-    model: str
-    width: float = 1.0              # width multiplier of the model (GSE, figure 3), 1 where a model has none
-    epochs: int = 160
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    decay_all: bool = False         # weight decay on normalisation and biases too (GSE)
-    recipe: str = "suite"           # suite: the same for all methods; original: with what the method's own paper changes of it
-    schedule: str = "steps"         # steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step
+    model: str = setting(MISSING, "network, by its name in benchmarks/models")
+    width: float = setting(1.0, "multiple of the model's own width (GSE, figure 3), 1 where it has none", least=1e-3)
+    epochs: int = setting(160, "of one training cycle", least=1)
+    batch_size: int = setting(128, "images of a step", least=1)
+    lr: float = setting(0.1, "learning rate at its highest", least=1e-12)
+    momentum: float = setting(0.9, "of SGD")
+    nesterov: bool = setting(False, "Nesterov's momentum")
+    weight_decay: float = setting(1e-4, "of all weights, not of biases and normalisation")
+    decay_all: bool = setting(False, "weight decay on normalisation and biases too (GSE)")
+    recipe: str = setting("suite", "suite: the same for all methods; original: with what the method's own paper changes of it",
+                          "suite", "original")
+    schedule: str = setting("steps", "steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step",
+                            "steps", "cosine", "cosine_step")
     milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
-    warmup: float = 0.0             # linear warm-up from 1e-4 of the learning rate, in epochs
-    label_smoothing: float = 0.0
-    clip: float = 3.0               # largest norm of all gradients together; 0 for none
-    validation: bool = True         # hold out validation images; without, the test accuracy of the last epoch alone counts
-    augmentation: str = "st3"       # st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip): data.py; imagenet.py
-    drop_last: bool = False
-    first_dense: bool = False       # the first prunable layer stays dense and is not counted in the sparsity
-    last_dense: bool = False        # and the last one, the classifier
-    bn_momentum: float = 0.01       # in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention
-    precision: str = "bf16"         # bf16 (autocast), tf32 (CUDA) or fp32
-    storage: str = "masked"         # masked; sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); auto
-    count_switches: bool = False    # count how often each weight switches between active and zero (ST-3, figure 6)
+    warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs")
+    label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
+    clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
+    validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
+    augmentation: str = setting("st3", "st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip); imagenet's is its own", "st3", "gse", "granet", "digits")
+    drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
+    first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
+    last_dense: bool = setting(False, "and the last one, the classifier")
+    bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention")
+    precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
+    storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); "
+                           "auto: layer by layer, what is faster", "masked", "sparse", "auto")
+    count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
+
+    def settings(self):
+        """{name: methods.base.Option} of what `--set` can change, the task's own value the default."""
+        from methods.base import Option  # which needs torch
+        found = {}
+        for f in fields(self):
+            if f.metadata:
+                own, choices = getattr(self, f.name), f.metadata["choices"]
+                found[f.name] = Option(own, *(c for c in choices if c != own), help=f.metadata["help"], least=f.metadata["least"])
+                found[f.name].name = f.name
+        return found
 
     @property
     def normalisation(self):
@@ -124,11 +144,7 @@ TASKS = {
        for data in ("cifar10", "cifar100")
        for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
 }
-PRECISIONS = ("bf16", "tf32", "fp32")
-CHOICES = {"precision": PRECISIONS, "augmentation": ("st3", "gse", "granet", "digits"), "storage": ("masked", "sparse", "auto"),
-           "schedule": ("steps", "cosine", "cosine_step"), "recipe": ("suite", "original")}
 REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half the paper's."}
-LEAST = {"batch_size": 1, "epochs": 1, "lr": 1e-12, "width": 1e-3}
 
 
 def suite_of(task):
@@ -162,27 +178,24 @@ def once(function, method):
 @cache
 def _settle(named, method, epochs, precision, chosen):
     from methods import get
-    from methods.base import Option, nearest
+    from methods.base import nearest
     task, known = get_task(named), get(method).options()
-    settable = {f.name: f for f in fields(Task) if f.name not in ("dataset", "milestones", "defaults")}
     # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
     suite = dict(chosen).get("recipe") != "original"
     own = {**task.defaults, **get(method).retained.get(kind(task), {})} if suite else original(method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
-    options = {name: value for name, value in own.items() if name in known}
+    options, settings = {name: value for name, value in own.items() if name in known}, task.settings()
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
     for name, text in chosen:
         if {"epochs": epochs, "precision": precision}.get(name) not in (None, text):
             raise ValueError(f"{name} is given twice: {changes[name]} and {text}")
         if name in known:
             options[name] = known[name].parse(text)
-        elif name in settable:
-            usual = getattr(task, name)
-            option = Option(usual, *(value for value in CHOICES.get(name, ()) if value != usual), least=LEAST.get(name, 0))
-            option.name = name
-            changes[name] = option.parse(text)
+        elif name in settings:
+            changes[name] = settings[name].parse(text)
         else:
-            raise ValueError(nearest(name, [*known, *settable], f"option of {method} and {named}"))
+            raise ValueError(nearest(name, [*known, *settings], f"option of {method} and {named}")
+                             + f" (`python -m benchmarks options` lists those of {method}, or of {named})")
     if changes["precision"] not in PRECISIONS:
         raise ValueError(f"precision takes {' or '.join(PRECISIONS)}, not {changes['precision']!r}")
     return replace(task, **changes), options

@@ -1,11 +1,8 @@
 """Runs that go wrong, the local launcher, and the command line, with its exit status and its one line for nonsense."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from stored import ROOT, WORDS, table, timeless
+from stored import WORDS, table, timeless
 
 from benchmarks import launch as launcher
 from benchmarks import run as runner
@@ -14,7 +11,7 @@ from benchmarks.__main__ import chosen as specs_of
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.tasks import TASKS, canonical
+from benchmarks.tasks import TASKS, canonical, settle
 from methods import get
 
 METHODS = '''
@@ -180,6 +177,17 @@ def test_options_of_a_method(capsys, methods_file):
     refused(capsys, ["options", "rgil"], "rgil", "rigl")
 
 
+def test_options_of_a_task(capsys):
+    """What is listed is what a run takes; the task's own values come first."""
+    assert main(["options", "imagenet-resnet50"]) == 0
+    listed = dict(line.partition("  ")[0].split("=") for line in capsys.readouterr().out.splitlines())
+    assert listed["lr"] == "0.2" and listed["schedule"] == "cosine|steps|cosine_step" and "dataset" not in listed
+    for name, values in listed.items():
+        settle(Spec("imagenet-resnet50", "dense", 0.0, 0, options={name: values.partition("|")[0]}))
+    refused(capsys, ["options", "cifar10-resnet2"], "cifar10-resnet2", "cifar10-resnet20")
+    refused(capsys, [*WORDS, "--set", "learning_rate=1"], "learning_rate", "options")
+
+
 def test_a_file_without_the_class(capsys, methods_file, tmp_path):
     refused(capsys, [*WORDS, "--method", f"{methods_file}:Nothing", "--results", str(tmp_path / "results")], "Nothing", "mine.py")
 
@@ -208,37 +216,6 @@ def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and "missing" in err
     assert not list((tmp_path / "results").rglob("*.json"))
-
-
-def command(*words, python=()):
-    return subprocess.run([sys.executable, *python, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
-
-
-def test_help_imports_no_torch():
-    done = command("--help", python=("-X", "importtime"))
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 0 and "launch" in done.stdout and "benchmarks.grid" in imported
-    assert not imported & {"torch", "torchvision", "numpy", "pandas", "matplotlib", "sklearn", "submitit"}
-
-
-def test_exit_status_of_the_process():
-    done = command("launch", "digit")
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-
-
-@pytest.mark.parametrize("words", ["options st3", "plan digits", "launch digits", "run --task digits --method st3 --sparsity 0.9 --seed 0"])
-def test_a_python_without_the_libraries_is_told_of_the_one_that_has_them(words):
-    done = command(*words.split(), python=["-S", "-E"])
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert "'torch'" in done.stderr and sys.executable in done.stderr and "run_all.sh setup" in done.stderr
-
-
-def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word():
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "options", "lrr"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_launch_status_and_collect(tmp_path, capsys):
