@@ -131,6 +131,12 @@ def test_tied_weights_are_pruned_once_and_stay_tied():
     assert net.twice.weight is net.twin.weight and net.decoder.weight is net.embedding.weight
 
 
+@pytest.mark.parametrize("skip", ["twice", "twin", "twin.weight"])
+def test_a_tied_weight_is_left_dense_by_any_of_its_names(skip):
+    layout = SparseModel(Odd(), "gmp", 0.5, skip=skip).layout
+    assert ("twice.weight", "skipped on request") in layout.dense and not any(len(entry.names) > 1 for entry in layout.entries)
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_attention_computes_with_the_sparse_projection(train):
     # in evaluation torch's fused kernel reads out_proj.weight itself
