@@ -80,6 +80,7 @@ class Task:
     count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
 
+    @cache
     def settings(self):
         """{name: methods.base.Option} of what `--set` can change, the task's own value the default."""
         from methods.base import Option  # which needs torch
