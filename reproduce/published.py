@@ -12,7 +12,8 @@ TASKS = {  # task: data set and model as published, epochs of the paper's recipe
 }
 TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in TASKS.items()},
           "cifar10-resnet20w8": "ResNet-20 of width 8, CIFAR-10",
-          "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits"}
+          "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits",
+          "digits-mlp": "MLP, digits"}
 METHODS = {"Dense": "dense", "ST-3": "st3", "ST-3-sigma": "st3_sigma", "GMP": "gmp", "STR": "str", "ProbMask": "probmask", "DNW": "dnw",
            "LRR": "lrr", "LTH": "imp", "SNIP": "snip", "GraSP": "grasp", "SynFlow": "synflow", "Static": "static", "SET": "set",
            "RigL": "rigl", "GraNet": "granet", "Top-KAST": "topkast", "GSE": "gse_uniform"}

@@ -1,4 +1,5 @@
-"""`python reproduce/readme.py`: writes the tables of README.md from the stored rows, between the marks `<!-- NAME -->` and `<!-- /NAME -->`.
+"""`python reproduce/readme.py`: writes the tables of README.md and of the pages that it leads to (`PAGES`) from the stored rows, between
+the marks `<!-- NAME -->` and `<!-- /NAME -->`.
 
 Needs pandas and scipy only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
 """
@@ -11,11 +12,13 @@ sys.path.insert(0, str(ROOT))  # a bare clone: the project need not be installed
 
 from beyond import METHODS  # noqa: E402
 from drawing import BAD_INPUT, Parser  # noqa: E402
+from published import title  # noqa: E402
 from rows import of_one_machine  # noqa: E402
 
 from benchmarks.results import write_whole  # noqa: E402
 from benchmarks.suites import SIZES  # noqa: E402
 
+PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "methods/sparse/README.md")
 DENSE = "dense"
 
 
@@ -69,14 +72,37 @@ def sparse(results):
     """Sparse storage against masks: step time and memory of the stored measurements at 98 and 99 %, as multiples of the masked run."""
     import pandas as pd
 
-    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv"))
-    rows = rows[rows.sparsity.isin((0.98, 0.99))]
-    lines = [["Method", "Network", "Width", "Batch", "Sparsity", "Faster, sparse", "Faster, auto", "Smaller"]]
-    for (method, task, width, batch, sparsity), cell in rows.groupby(["method", "task", "width", "batch_size", "sparsity"]):
-        cell = cell.set_index("storage")
-        if "masked" in cell.index and "sparse" in cell.index:
-            ratios = [f"{cell.ratio[name]:.2f} ×" if name in cell.index else "" for name in ("sparse", "auto")]
-            lines.append([f"`{method}`", task, f"{width:g} ×", f"{batch}", f"{100 * sparsity:g} %", *ratios, f"{cell.state_mb['masked'] / cell.state_mb['sparse']:.0f} ×"])
+    rows, shown = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
+    rows = rows[rows.sparsity.isin(shown)].set_index(["sparsity", "storage"]).sort_index()
+    lines = [["Method", "Network", "Width", "Batch", *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
+    for (method, task, width, batch), own in rows.groupby(["method", "task", "width", "batch_size"]):
+        cells = []
+        for sparsity in shown:
+            ratio, size = ({name: own[column].get((sparsity, name)) for name in ("masked", "sparse", "auto")} for column in ("ratio", "state_mb"))
+            cells += ["" if ratio[name] is None else f"{ratio[name]:.2f} ×" for name in ("sparse", "auto")]
+            cells += ["" if None in (size["masked"], size["sparse"]) else f"{size['masked'] / size['sparse']:.0f} ×"]
+        if any(cells):
+            lines.append([f"`{method}`", task, f"{width:g} ×", f"{batch}", *cells])
+    return markdown(lines)
+
+
+def training(results):
+    """Whole trainings with sparse and with masked storage: accuracy of the last epoch over seeds, time and memory of the process."""
+    import pandas as pd
+
+    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_training.csv"))
+    cells = rows.groupby(["task", "width", "sparsity", "storage"])
+    points = cells.agg(mean=("top1", "mean"), std=("top1", "std"), seconds=("seconds", "mean"), memory=("peak_memory_mb", "first"),
+                       seeds=("seed", "nunique"), prunable=("prunable", "first"), nnz=("nnz", "first"))
+    lines = [["Network", "Weights, active", "Seeds", *(f"{what}: {storage}" for what in ("Accuracy", "Seconds", "Memory, MB")
+                                                         for storage in ("masked", "sparse"))]]
+    for (task, width, sparsity), own in points.groupby(["task", "width", "sparsity"]):
+        own = own.droplevel(["task", "width", "sparsity"])
+        if {"masked", "sparse"} <= set(own.index):
+            both = [own.loc[storage] for storage in ("masked", "sparse")]
+            first = both[0]
+            lines.append([title(task) + f", width × {width:g}" * (width != 1), f"{first.prunable:,.0f}, {100 * (1 - sparsity):.2g} %", f"{first.seeds:.0f}",
+                          *map(number, both), *(f"{one.seconds:.1f}" for one in both), *(f"{one.memory:.0f}" for one in both)])
     return markdown(lines)
 
 
@@ -92,10 +118,11 @@ def markdown(lines):
     return "\n".join([head, "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rest])
 
 
-TABLES = {"digits": lambda results: accuracy(results, "digits", "paper", step_times(results)),
+TABLES = {"digits": lambda results: accuracy(results, "digits", "paper"),
           "beyond": lambda results: accuracy(results, "digits", "paper", step_times(results), beyond=True),
           "sparse": sparse,
-          "cifar10": lambda results: accuracy(results, "cifar10", "quick")}
+          "training": training,
+          "cifar10": lambda results: accuracy(results, "cifar10", "quick", step_times(results))}
 
 
 def filled(text, results):
@@ -110,19 +137,22 @@ def filled(text, results):
 
 def main(argv=None):
     """Returns 0, or 1 where `--check` finds a difference."""
-    parser = Parser(prog="readme.py", description="Writes the tables of README.md from the stored rows.")
+    parser = Parser(prog="readme.py", description="Writes the tables of README.md and of the pages that it leads to from the stored rows.")
     parser.add_argument("--results", default=ROOT / "results", type=Path)
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")
-    args, path = parser.parse_args(argv), ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
+    args, old, new = parser.parse_args(argv), {}, {}
     try:
-        new = filled(text, args.results)
+        for page in PAGES:
+            old[page] = (ROOT / page).read_text(encoding="utf-8")
+            new[page] = filled(old[page], args.results)
     except BAD_INPUT as error:
         parser.refuse(error, args)
+    changed = [page for page in PAGES if new[page] != old[page]]
     if args.check:
-        print("README.md shows the stored rows" if new == text else "README.md differs from the stored rows: python reproduce/readme.py")
-        return int(new != text)
-    write_whole(path, new)
+        print(f"{', '.join(changed)} differs from the stored rows: python reproduce/readme.py" if changed else "all pages show the stored rows")
+        return int(bool(changed))
+    for page in changed:
+        write_whole(ROOT / page, new[page])
     return 0
 
 

@@ -1,5 +1,6 @@
-"""README.md shows what is stored, and its tables are made from rows."""
+"""README.md and the pages that it leads to show what is stored; their tables are made from rows."""
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -10,10 +11,24 @@ sys.path.insert(0, str(ROOT / "reproduce"))
 readme = importlib.import_module("readme")
 
 
-def test_readme_shows_the_stored_rows():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- digits -->" in text
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_the_pages_show_the_stored_rows(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert readme.filled(text, ROOT / "results") == text, "make them anew: python reproduce/readme.py"
+
+
+def test_each_table_is_on_a_page():
+    shown = [name for page in readme.PAGES for name in re.findall(r"<!-- (\w+) -->", (ROOT / page).read_text(encoding="utf-8"))]
+    assert sorted(shown) == sorted(readme.TABLES)
+
+
+def test_links_lead_somewhere():
+    for page in (*readme.PAGES, "results/README.md", "benchmarks/README.md"):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text(encoding="utf-8")):
+            file = (ROOT / page).parent / target if target else ROOT / page
+            assert file.exists(), (page, target)
+            heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M) if anchor else []
+            assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], (page, target, anchor)
 
 
 def test_a_table_is_made_from_its_rows(tmp_path):
@@ -26,6 +41,41 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
     assert "| `st3` |  | 92.00 ± 2.00 |" in text and "| `dense` | 92.00 ± 2.00 |  |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
     assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (of several: `lrr` 6)." in text
+
+
+def made(folder, name, columns, *lines):
+    """Rows of one machine in a table of `performance`."""
+    (folder / "performance").mkdir(exist_ok=True)
+    whole = [f"{columns},device,threads,torch_version,measured_at", *(f"{line},a core,1,2.12,2000" for line in lines)]
+    (folder / "performance" / name).write_text("\n".join(whole) + "\n")
+
+
+def test_storages_are_compared_with_the_masked_run(tmp_path):
+    made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,storage,ratio,state_mb", "set,mlp,1,128,0.98,masked,1,30",
+         "set,mlp,1,128,0.98,sparse,4,1.5", "set,mlp,1,128,0.99,masked,1,30", "set,mlp,1,128,0.99,auto,2.5,20", "set,mlp,1,128,0.9,sparse,9,1",
+         "set,vit,1,128,0.9,sparse,9,1")
+    assert readme.sparse(tmp_path).splitlines()[2:] == ["| `set` | mlp | 1 × | 128 | 4.00 × |  | 20 × |  | 2.50 × |  |"]
+
+
+def test_trainings_are_shown_where_both_storages_have_them(tmp_path):
+    made(tmp_path, "sparse_training.csv", "task,width,sparsity,storage,seed,top1,seconds,peak_memory_mb,prunable,nnz",
+         "digits-mlp,2.0,0.98,masked,0,90,10,900,5000,100", "digits-mlp,2.0,0.98,masked,1,92,12,950,5000,100",
+         "digits-mlp,2.0,0.98,sparse,0,91,2,800,5000,100", "digits-mlp,2.0,0.98,sparse,1,91,4,850,5000,100",
+         "digits-mlp,8.0,0.98,sparse,0,91,4,850,5000,100")
+    assert readme.training(tmp_path).splitlines()[2:] == [
+        "| MLP, digits, width × 2 | 5,000, 2 % | 2 | 91.00 ± 1.41 | 91.00 ± 0.00 | 11.0 | 3.0 | 900 | 800 |"]
+
+
+def test_check_changes_nothing_and_names_the_pages(tmp_path, monkeypatch, capsys):
+    for page in readme.PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_text((ROOT / page).read_text(encoding="utf-8"))
+    (tmp_path / "README.md").write_text("<!-- digits -->\nold\n<!-- /digits -->\n")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    words = ["--results", str(ROOT / "results")]
+    assert readme.main([*words, "--check"]) == 1 and capsys.readouterr().out.startswith("README.md differs")
+    assert "old" in (tmp_path / "README.md").read_text()
+    assert readme.main(words) == 0 and readme.main([*words, "--check"]) == 0 and "| `st3` |" in (tmp_path / "README.md").read_text()
 
 
 def test_times_are_those_of_the_machine_that_measured_most_and_of_two_such_the_last(tmp_path):
