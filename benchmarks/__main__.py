@@ -69,6 +69,7 @@ def chosen(args):
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
         base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
+        suites.refuse_unknown(options, base.tasks[0], base.methods)
         seeds = range(args.seeds) if args.seeds else base.seeds
         asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
                      options=options)

@@ -67,6 +67,23 @@ def usual(suite):
     return available()
 
 
+def refuse_unknown(options, task, methods):
+    """Raises ValueError for an option, of pairs (name, value), that is neither the task's nor that of all these methods; it names who has it."""
+    from benchmarks.tasks import get_task
+    from methods import get
+    from methods.base import nearest
+    settings, own = get_task(task).settings(), {method: get(method).options() for method in methods}
+    for name, _ in options:
+        having, lacking = ([method for method in methods if (name in own[method]) is has] for has in (True, False))
+        if name in settings or not lacking:
+            continue
+        if not having:
+            names = {*settings, *(known for options in own.values() for known in options)}
+            raise ValueError(nearest(name, names, "option") + f" (`python -m benchmarks options` lists those of a method, or of {task})")
+        others = f" and {len(lacking) - 2} others" * (len(lacking) > 2)
+        raise ValueError(f"no option {name} in {', '.join(lacking[:2])}{others}; methods that have it: --methods {' '.join(having)}")
+
+
 def grid(suite, profile="paper"):
     """Every run of a suite as a list of Specs, each once: those of its methods first, then what the figures need besides."""
     figures = scripts()
