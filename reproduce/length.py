@@ -1,29 +1,28 @@
-"""Not in the papers: test accuracy at 98 % against the length of training, which shows what shorter runs say of the full ones.
+"""Not in the papers: test accuracy against the length of training, which shows what shorter runs say of the full ones.
 
 Methods whose mask changes until the end lose more by short training than others. CIFAR-10 as in ST-3's released code, with the
 normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace
 
-from drawing import COLOURS, LINES, MARKERS, main, suite_grid, tasks_of, union
+from drawing import COLOURS, LINES, MARKERS, WIDTH, main, suite_grid, tasks_of, union
 from published import title
 from rows import runs_of, summary
 
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
-SPARSITY = 0.98
-# by suite and profile: epochs (the suite's first; None: the recipe's own), methods, number of seeds of the first, options
-LENGTHS = {("digits", "paper"): ((None, 120), tuple(METHODS), 3, {}),
-           ("cifar10", "paper"): ((None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
-           ("cifar10", "quick"): ((6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, {"bn_momentum": 0.99})}
+# by suite and profile: sparsities, epochs (the suite's first; None: the recipe's own), methods, number of seeds of the first, options
+LENGTHS = {("digits", "paper"): ((0.98,), (None, 120), tuple(METHODS), 3, {}),
+           ("cifar10", "paper"): ((0.98,), (None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
+           ("cifar10", "quick"): ((0.9, 0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, {"bn_momentum": 0.99})}
 
 
 def lengths(suite, profile, every=True):
     """The runs that are drawn where they are stored, or the suite's own; none in a suite that the figure does not belong to."""
     if (suite, profile) not in LENGTHS:
         return ()
-    epochs, methods, seeds, options = LENGTHS[suite, profile]
+    sparsities, epochs, methods, seeds, options = LENGTHS[suite, profile]
     usual = suite_grid(suite, profile, methods)
-    usual = replace(usual, sparsities=(SPARSITY,), seeds=usual.seeds if every else usual.seeds[:seeds], options=options)
+    usual = replace(usual, sparsities=sparsities, seeds=usual.seeds if every else usual.seeds[:seeds], options=options)
     return union(*(replace(usual, epochs=length) for length in (epochs if every else epochs[:1])))
 
 
@@ -43,9 +42,11 @@ def draw(runs, figure):
     import seaborn as sns
 
     table, palette = summary(runs), sns.color_palette("colorblind")
-    panels = figure.subplots(1, len(tasks_of(runs)), squeeze=False)[0]
-    for axes, task in zip(panels, tasks_of(runs)):
-        shown = table[table.task == task].astype({"epochs": float})
+    places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
+    panels = figure.subplots(1, len(places) or 1, squeeze=False, sharey=True)[0]
+    figure.set_figwidth(WIDTH * (1 if len(places) < 2 else 2))
+    for axes, (task, sparsity) in zip(panels, places):
+        shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})
         present = [method for method in METHODS if method in set(shown.method)]
         for index, method in enumerate(present):
             points = shown[shown.method == method].sort_values("epochs")
@@ -60,7 +61,8 @@ def draw(runs, figure):
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
         axes.minorticks_off()
-        axes.set(xlabel="Epochs", ylabel="Test accuracy (%)", title=f"{title(task)}, {100 * SPARSITY:g} %")
+        axes.set(xlabel="Epochs", title=f"{title(task)}, {100 * sparsity:g} %")
+    panels[0].set_ylabel("Test accuracy (%)")
     return table
 
 
