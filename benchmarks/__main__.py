@@ -35,8 +35,8 @@ def parser():
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
-    options = add("options", "what --set can change of a method, or of a task: the values, the default first, and what they mean", suite=False)
-    options.add_argument("name", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
+    options = add("options", "all methods and tasks; of one, what --set can change: the values, the default first, and what they mean", suite=False)
+    options.add_argument("name", nargs="?", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set")
@@ -103,8 +103,14 @@ def command_run(args):
 
 
 def command_options(args):
-    from benchmarks.tasks import DATASETS, get_task, suite_of
-    from methods import get
+    from benchmarks.tasks import DATASETS, TASKS, get_task, suite_of
+    from methods import available, get
+    if not args.name:
+        for name in available():
+            print(f"{name:17} {(get(name).__doc__ or '').partition(chr(10))[0]}".rstrip())
+        for name, task in TASKS.items():
+            print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}" + f" of width {task.width:g}" * (task.width != 1) + f", {task.epochs} epochs")
+        return 0
     task = suite_of(args.name) in DATASETS
     for name, option in (get_task(args.name).settings() if task else get(args.name).options()).items():
         values = "|".join(map(str, option.choices or (option.default,)))

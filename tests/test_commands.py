@@ -12,7 +12,7 @@ from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import TASKS, canonical, settle
-from methods import get
+from methods import available, get
 
 METHODS = '''
 import os
@@ -168,6 +168,13 @@ def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypat
     Path("cleared/digits/runs.csv").write_text("")
     refused(capsys, words, *parts)
     assert not list(tmp_path.rglob("*.json")) and not any(path.read_text() for path in tmp_path.rglob("*.csv"))
+
+
+def test_all_methods_and_tasks_are_listed(capsys):
+    assert main(["options"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*available(), *TASKS] and all(len(line.split()) > 2 for line in lines)
+    assert "cifar10-resnet20w8    CIFAR-10, resnet20 of width 0.5, 160 epochs" in lines
 
 
 def test_options_of_a_method(capsys, methods_file):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import methods
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
 readme = importlib.import_module("readme")
@@ -22,8 +24,14 @@ def test_each_table_is_on_a_page():
     assert sorted(shown) == sorted(readme.TABLES)
 
 
+def test_each_method_is_explained():
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("methods/README.md", "methods/beyond/README.md"))
+    named = set(re.findall(r"^\| (`.*?) \|", text, re.M))
+    assert set(methods.available()) <= {name for cell in named for name in re.findall(r"`(\w+)`", cell)}
+
+
 def test_links_lead_somewhere():
-    for page in (*readme.PAGES, "results/README.md", "benchmarks/README.md"):
+    for page in (*readme.PAGES, "methods/README.md", "results/README.md", "benchmarks/README.md"):
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text(encoding="utf-8")):
             file = (ROOT / page).parent / target if target else ROOT / page
             assert file.exists(), (page, target)

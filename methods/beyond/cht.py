@@ -89,7 +89,7 @@ class CHTs(DynamicSparse):
 
 
 class CHT(CHTs):
-    """The same without draws: drops the smallest weights, grows the pairs with the most paths.
+    """CHTs without draws: drops the smallest weights, grows the pairs with the most paths of length three between them.
 
     Of equal scores small ones are told apart at random, large ones by their index.
     """

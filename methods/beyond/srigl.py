@@ -7,8 +7,9 @@ from methods.ranking import keep
 
 
 class SRigL(DynamicSparse):
-    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated,
-    except in the classifier, which would lose classes.
+    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated.
+
+    Not in the classifier, which would lose classes.
 
     A whole number of inputs cannot meet every budget: at most the budget is active.
     """
