@@ -57,8 +57,8 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def penalise(self, run):
-        for where, scale in ((self.mask, 1.0), (self.trained & ~self.mask, self.density)):
-            part = run.theta * where
+        working = run.theta - self.lost if self.mode == "literal" else run.theta  # what has just entered counts as the zero it is
+        for part, scale in ((working * self.mask, 1.0), (run.theta * (self.trained & ~self.mask), self.density)):
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
             run.theta.grad += self.penalty * part / self.layout.spread(norms) / scale
         for name, weight in run.model.net.named_parameters():

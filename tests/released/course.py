@@ -25,6 +25,7 @@ ST3 = {
     "str": ("str", {}), "st3_sigma": ("st3_sigma", {}), "gmp": ("gmp", {"mask_form": "literal"}), "gmp_nonsticky": ("gmp", {"mask_form": "nonsticky"})}
 GROWN = ("rigl", "gse_uniform")
 SCORED = ("snip", "grasp", "synflow")
+EXPLORE, PENALTY = 4, 0.01  # Top-KAST: steps in which it renews its sets at each; factor of its norms
 
 
 def network(conv=nn.Conv2d, linear=nn.Linear):
@@ -60,6 +61,17 @@ def batch(number):
 
 def scoring(step):
     return [batch(number) for number in (50 + 2 * step, 51 + 2 * step)]
+
+
+def renewed(step):
+    """Whether Top-KAST renews its sets before this step."""
+    return 0 < step <= EXPLORE or (step > 0 and step % EVERY == 0)
+
+
+def largest(share):
+    """How many weights of each layer are among its largest `share`: those that are no smaller than the quantile."""
+    sizes = [int(np.prod(shape)) for shape in SHAPES]
+    return [size - int(np.ceil((size - 1) * (1 - share) - 1e-9)) for size in sizes]
 
 
 def updates(step):

@@ -117,6 +117,7 @@ def gse(folder):
 
         losses = course.trained(step_of)
         yield course.row(method, losses, [(weight * mask).detach() for mask, weight in pairs], [mask.bool() for mask, _ in pairs])
+    yield topkast(layers)
     for method in course.SCORED:
         net, pairs = masked(layers, 0.0)
         rounds = 100 if method == "synflow" else 1
@@ -125,6 +126,32 @@ def gse(folder):
             net.double()
             prune.apply_pruning(score, pairs, 1 - (1 - course.SPARSITY) ** (k / rounds), "global")
         yield course.row(method, (), [(weight * mask).detach() for mask, weight in pairs], [mask.bool() for mask, _ in pairs])
+
+
+def topkast(layers):
+    """The row of its topkast_training.py."""
+    stand_in("config", CommonOptions=object, new_result_directory=None), stand_in("disk", StateSaver=None, SparsityStatsSaver=None, MetricSaver=None)
+    stand_in("datasets", get_dataloader=None, num_classes_by_dataset=None, image_size_by_dataset=None)
+    program, net = importlib.import_module("topkast_training"), course.network()
+    program.sparsify(net, course.SPARSITY, 1.0, "uniform")
+    own = [module for module in net.double().modules() if isinstance(module, (layers.MaskedLinear, layers.MaskedConv2d))]
+    for layer, first in zip(own, course.weights()):
+        layer.weight.data.copy_(first), layer.all_weight.copy_(first)
+        program.update_active_param_set(layer)
+    optimizer = torch.optim.SGD(net.parameters(), course.LR, momentum=0.9)
+
+    def step_of(step, x, y, criterion):
+        if course.renewed(step):
+            program._update_sparse_layers(net)
+        loss = criterion(net(x), y)
+        optimizer.zero_grad()
+        (loss + course.PENALTY * program.weight_decay_loss(net)).backward()
+        optimizer.step()
+        program.reset_justbwd_weights(net)
+        return loss
+
+    losses = course.trained(step_of)
+    return course.row("topkast", losses, [(layer.weight * layer.mask_fwd).detach() for layer in own], [layer.mask_fwd for layer in own])
 
 
 def main():

@@ -43,7 +43,7 @@ def agrees(arm, model, losses):
 
 
 def test_all_that_was_recorded_is_compared():
-    assert set(course.recorded()) == {*course.ST3, *course.GROWN, *course.SCORED}
+    assert set(course.recorded()) == {*course.ST3, *course.GROWN, *course.SCORED, "topkast"}
 
 
 @pytest.mark.parametrize("arm", course.ST3)
@@ -102,3 +102,21 @@ def test_pruning_at_initialisation(arm):
                         batches=lambda n: course.scoring(0), scoring_batches=2)
     training.start()
     assert agrees(arm, model, ())
+
+
+def test_topkast():
+    model = model_of("topkast", mode="literal", allocation="uniform", interval=course.EVERY, every_step_until=course.EXPLORE / course.STEPS,
+                     penalty=course.PENALTY)
+    method = model.method
+    method.counts, method.wider = course.largest(1 - course.SPARSITY), course.largest(2 * (1 - course.SPARSITY))
+    method.density.fill_(1 - course.SPARSITY)
+    training = Training(model, torch.optim.SGD(model.parameters(), lr=course.LR, momentum=0.9), course.EPOCHS, course.PER_EPOCH)
+    training.start()
+
+    def step_of(step, x, y, criterion):
+        loss = criterion(model(x), y)
+        loss.backward()
+        training.update((x, y))
+        return loss
+
+    assert agrees("topkast", model, course.trained(step_of))
