@@ -130,7 +130,7 @@ class DropAndGrow(DynamicSparse):
         grown = keep_each(score.masked_fill(barred, -torch.inf), [m - k for m, k in zip(after, kept)], sizes)
         self.set_mask(survivors | grown)
         if self.regrow == "zeroed":
-            run.clear(old & ~survivors)
+            run.clear(old & ~survivors, state=False)  # what grows again at once keeps its momentum, as in varun's code
 
     def growth_score(self, run):
         """Score (N,) of the candidates; the largest grow."""

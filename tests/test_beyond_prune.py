@@ -103,6 +103,12 @@ def test_acdc_counts(count, kept):
     assert model.method.budget == 27_090 - (count == "literal")
 
 
+@pytest.mark.parametrize("size, sparsity, kept", [((25, 40), 0.95, 50), ((5, 2469), 0.5, 6172), ((8, 479), 0.9, 383)])
+def test_acdc_literal_counts_are_those_of_the_released_code(size, sparsity, kept):
+    """Run beside it: one fewer than the rest, rounded up."""
+    assert SparseModel(nn.Linear(*size), "acdc", sparsity, count="literal").method.budget == kept
+
+
 def test_acdc_sparse_step():
     assert step(training("acdc", 0.5, epochs=1)) == near([[0.399995, 0, 0], [0, 0.324997, -0.799996]])
 

@@ -71,6 +71,17 @@ def test_regrowth_of_what_was_just_dropped(regrow, mask, first):
     assert effective(run) == near([[0.5, first, 0], [0, 0.3, -0.4]])
 
 
+@pytest.mark.parametrize("regrow", ["keeps", "zeroed"])
+def test_what_grows_again_at_once_keeps_its_momentum(regrow):
+    """As in varun's code, whose buffers follow the final mask."""
+    run = with_four_active(training("rigl", 1 / 3, interval=2, drop_fraction=0.25, regrow=regrow, skip_step=True, **ONE_LAYER))
+    step(run, G)
+    momentum = run.optimizer.state[run.theta]["momentum_buffer"].clone()
+    step(run, REGROW)
+    assert run.model.method.mask.view(2, 3).tolist() == FOUR.view(2, 3).tolist() and momentum[1] != 0
+    assert torch.equal(run.optimizer.state[run.theta]["momentum_buffer"], momentum)
+
+
 def test_drop_noise_is_small_and_only_on_the_drop_score():
     run = with_four_active(training("set", 1 / 3, noise=1e-5, update_end=0.75))
     assert type(run.model.method).options()["noise"].default == 1e-5

@@ -1,4 +1,6 @@
 """AC/DC: alternating compressed and decompressed training (Peste et al., NeurIPS 2021)."""
+import math
+
 import torch
 
 from methods.base import Sparsifier, option
@@ -20,7 +22,7 @@ class ACDC(Sparsifier):
     count = option("exact", "literal", help="literal: the weights above the K-th largest, one fewer")
 
     def final_budget(self):
-        return super().final_budget() - (self.count == "literal")
+        return super().final_budget() if self.count == "exact" else math.ceil(self.layout.size * (1 - self.sparsity)) - 1
 
     def switches(self, epochs):
         """The first epochs of the phases, sparse and dense in turn; a training too short for them ends with a sparse epoch."""

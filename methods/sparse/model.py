@@ -154,20 +154,19 @@ class AlwaysSparse(SparseModel):
 
     @torch.no_grad()
     def rewire(self, optimizer, keys, survivors):
-        """New connections: `keys`, sorted. `survivors` (nnz,) bool: those that carry their weight and optimiser state along where
-        they stay; all others start at zero. The gradient at hand stays that of the connections that it was computed for."""
+        """New connections: `keys`, sorted. What stays of the old ones keeps its optimiser state and, of `survivors` (nnz,) bool, its
+        weight; all else starts at zero. The gradient at hand stays that of the connections that it was computed for."""
         old = self.method.keys
         source = places(keys, old)
         known = old[source] == keys
-        carried = known & survivors[source]
 
-        def moved(values, where=carried):
+        def moved(values, where=known):
             return torch.where(where, values[source], 0)
 
         state = optimizer.state.get(self.theta, {})
         state.update({name: moved(v) for name, v in state.items() if torch.is_tensor(v) and v.shape == self.theta.shape})
-        gradient = None if self.theta.grad is None else moved(self.theta.grad, known)
-        self.replace(moved(self.theta))
+        gradient = None if self.theta.grad is None else moved(self.theta.grad)
+        self.replace(moved(self.theta, known & survivors[source]))
         self.theta.grad = gradient
         self.connect(keys)
 
