@@ -36,7 +36,8 @@ class ProbMask(Sparsifier):
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.exact = self.sampling == "exact"
-        self.p = nn.Parameter(torch.ones(layout.size))
+        # at 1 no gradient reaches p; the original's search for v stops at 2⁻²¹, which it takes from every p after the first step
+        self.p = nn.Parameter(torch.full((layout.size,), 1.0 if self.form == "st3code" else 1 - 2.0 ** -21))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
         self.register_buffer("temperature", torch.ones(()))
 
@@ -76,9 +77,10 @@ class ProbMask(Sparsifier):
     def after_step(self, run):
         if run.cycle:
             return
-        share = (run.epoch + run.epoch_ends) / run.epochs  # of the next step's epoch
-        epochs = (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
-        kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if self.ramp_granularity == "epoch" else epochs)
+        share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # of the next step's epoch; of this one's
+        whole = self.ramp_granularity == "epoch"  # the budget of the epoch that this step belongs to
+        epochs = run.epoch if whole else (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
+        kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)
         self.repeated(self.spend, self.p, kept * self.layout.size)
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
         if run.epoch_ends:

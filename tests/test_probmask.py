@@ -78,18 +78,30 @@ def test_relaxed_mask_hardens_with_temperature():
     assert not torch.equal(soft, effective(run, soft))  # another mask at each pass
 
 
+def test_probabilities_train_before_the_budget_falls():
+    """As in the released code, whose first projection takes 2⁻²¹ from each: at 1 itself no gradient would reach them."""
+    run = training("probmask", 0.5, epochs=10, steps_per_epoch=4, weight=torch.ones(10, 10, dtype=torch.float64), ramp_start=0.5)
+    first = run.model.method.p.detach().clone()
+    assert torch.equal(first, torch.full_like(first, 1 - 2 ** -21))
+    for _ in range(4):
+        step(run, torch.ones(10, 10, dtype=torch.float64))
+    assert (run.model.method.p < first - 1e-3).all()
+    assert bool((SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code").method.p == 1).all())
+
+
 # ---- schedules: with no gradient, all p are κ
 
 def schedule(epochs, **options):
-    """{epoch: (κ, T)} at the start of each epoch of one step."""
+    """{epoch: (κ before its step, T, κ after it)} of each epoch of one step."""
     run = training("probmask", 0.9, epochs=epochs, weight=torch.ones(10, 10, dtype=torch.float64), mask_lr=0.0, trials=1, **options)
     run._batches = lambda n: [(torch.ones(1, 10, dtype=torch.float64), torch.zeros(1, dtype=torch.long))]
     seen = {}
     for epoch in range(epochs):
         p = run.model.method.p.detach()
         assert float(p.max() - p.min()) < 1e-6
-        seen[epoch] = float(p.mean()), float(run.model.method.temperature)
+        before = float(p.mean()), float(run.model.method.temperature)
         step(run, torch.zeros(10, 10, dtype=torch.float64))
+        seen[epoch] = *before, float(run.model.method.p.detach().mean())
     return seen
 
 
@@ -98,11 +110,12 @@ def cubic(epoch, start, end, final=0.1):
 
 
 def test_schedules_of_300_epochs():
+    """Each step ends with the budget of its own epoch and the temperature of the next step's, as in the released code."""
     seen = schedule(300)
-    assert all(seen[e][0] == 1 for e in range(49))
-    assert seen[114][0] == pytest.approx(0.2125, abs=1e-6)
+    assert all(seen[e][2] == 1 - 2 ** -21 for e in range(49))
+    assert seen[114][2] == pytest.approx(0.2125, abs=1e-6)
     expected = [cubic(49, 48, 180), cubic(179, 48, 180), 0.1, 0.1]
-    assert [seen[e][0] for e in (49, 179, 180, 299)] == pytest.approx(expected, abs=1e-6)
+    assert [seen[e][2] for e in (49, 179, 180, 299)] == pytest.approx(expected, abs=1e-6)
     assert seen[150][1] == near(1 / 0.515)
 
 
@@ -110,12 +123,13 @@ def test_schedules_of_160_epochs():
     # whole epochs: ts = ⌊.16 · 160⌋ = 25, te = ⌊.6 · 160⌋ = 96
     seen = schedule(160)
     assert [seen[e][1] for e in (0, 80, 159)] == [near(1.0), near(1.9417476), near(27.7296360)]
-    assert [seen[e][0] for e in (25, 26, 60, 96)] == pytest.approx([1, cubic(26, 25, 96), cubic(60, 25, 96), 0.1], abs=1e-6)
+    assert [seen[e][2] for e in (25, 26, 60, 96)] == pytest.approx([1, cubic(26, 25, 96), cubic(60, 25, 96), 0.1], abs=1e-6)
 
 
 def test_st3code_is_st3_s_ramp_and_one_bernoulli_mask():
     seen = schedule(160, form="st3code")
     assert [seen[e][0] for e in (5, 6, 40, 80, 159)] == pytest.approx([1, cubic(6, 5, 80), cubic(40, 5, 80), 0.1, 0.1], abs=1e-6)
+    assert seen[5][0] == 1 and [seen[e][1] for e in (0, 81)] == [near(1.0), near(1.9417476)]  # the temperature of the step before
     method = SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code", finetune_lr=0.5).method
     assert (method.trials, method.sampling, method.exact) == (1, "bernoulli", False)
     assert method.cycles(160) == [Cycle(160), Cycle(10, lr=0.5)]
