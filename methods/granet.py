@@ -69,7 +69,7 @@ class GraNet(RigL):
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)
                 size = self.layout.size
                 self.prune(run, count(size, sparsity) if self.exact_k else int(size * (1 - sparsity)) - 1)
-            if self.regenerate:
+            if self.regenerate and update >= first:  # nothing moves before
                 before = self.mask.clone()
                 self.update(run, self.fraction(run))
                 run.clear(before ^ self.mask)

@@ -31,6 +31,11 @@ def test_schedule(monkeypatch):
     assert alphas[28] == near(0.254709, 6)
 
 
+def test_nothing_moves_before_the_pruning_starts(monkeypatch):
+    sparsities, alphas = prunings(monkeypatch, prune_start=20 / 160)  # ini = ⌊20 · 352 / 1000⌋ = 7
+    assert list(sparsities) == list(range(7, 29)) and list(alphas) == list(range(7, 57))
+
+
 def test_literal_schedule_stops_before_the_target(monkeypatch):
     sparsities, _ = prunings(monkeypatch, exact_k=False)
     assert list(sparsities) == list(range(1, 28))

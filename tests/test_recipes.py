@@ -47,8 +47,8 @@ STATED = {
     ("rigl", "imagenet-resnet50"): dict(
         batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, label_smoothing=0.1, schedule="steps",
         milestones=(30 / 102, 70 / 102, 90 / 102), epochs=102, update_end=0.78125, **PLAIN),
-    ("probmask", "cifar"): dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, schedule="cosine_step", clip=3.0,
-                                bn_momentum=0.1, validation=False, augmentation="gse"),
+    ("probmask", "cifar"): dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_step",
+                                clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse"),
     **{(name, "imagenet-resnet50"): dict(
         gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
         schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0, label_smoothing=0.1, bn_momentum=0.1,
