@@ -77,7 +77,7 @@ class ProbMask(Sparsifier):
     def after_step(self, run):
         if run.cycle:
             return
-        share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # of the next step's epoch; of this one's
+        share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # the next step's, in ST-3's form this one's
         whole = self.ramp_granularity == "epoch"  # the budget of the epoch that this step belongs to
         epochs = run.epoch if whole else (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
         kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)

@@ -32,6 +32,16 @@ def fill(model, vector, tensors):
         view.copy_(tensor)
 
 
+def step_of(model, training):
+    """A step as course.py's training takes it."""
+    def step(number, x, y, criterion):
+        loss = criterion(model(x), y)
+        loss.backward()
+        training.update((x, y))
+        return loss
+    return step
+
+
 def agrees(arm, model, losses):
     """Whether all that is noted of a training of `model` is what the released program gave; sums and losses to nine digits."""
     masks, kept = (model.layout.views(vector) for vector in (model.method.mask, model.method(model.theta).detach()))
@@ -53,14 +63,7 @@ def test_st3_and_what_its_program_has_beside_it(arm):
     groups = [{"params": [model.theta], "weight_decay": 1e-4}, {"params": list(model.net.parameters())}]
     training = Training(model, torch.optim.SGD(groups, lr=course.LR, momentum=0.9), course.EPOCHS, course.PER_EPOCH, clip=course.CLIP)
     training.start()
-
-    def step_of(step, x, y, criterion):
-        loss = criterion(model(x), y)
-        loss.backward()
-        training.update((x, y))
-        return loss
-
-    assert agrees(arm, model, course.trained(step_of))
+    assert agrees(arm, model, course.trained(step_of(model, training)))
 
 
 @pytest.mark.parametrize("arm", course.GROWN)
@@ -81,18 +84,15 @@ def test_what_drops_and_grows(arm, monkeypatch):
     fill(model, model.method.mask, course.first_masks())
     training.clear(~model.method.mask)
 
-    def step_of(step, x, y, criterion):
+    def mask_first(step, *batch):
         # the released program has a step's mask before its forward pass; ours, which may score on the step's own batch, after it
         if course.updates(step):
             assert model.method.before_step(training) is True
         with monkeypatch.context() as changed:
             changed.setattr(type(model.method), "before_step", lambda *_: True)
-            loss = criterion(model(x), y)
-            loss.backward()
-            training.update((x, y))
-        return loss
+            return step_of(model, training)(step, *batch)
 
-    assert agrees(arm, model, course.trained(step_of))
+    assert agrees(arm, model, course.trained(mask_first))
 
 
 @pytest.mark.parametrize("arm", course.SCORED)
@@ -112,11 +112,4 @@ def test_topkast():
     method.density.fill_(1 - course.SPARSITY)
     training = Training(model, torch.optim.SGD(model.parameters(), lr=course.LR, momentum=0.9), course.EPOCHS, course.PER_EPOCH)
     training.start()
-
-    def step_of(step, x, y, criterion):
-        loss = criterion(model(x), y)
-        loss.backward()
-        training.update((x, y))
-        return loss
-
-    assert agrees("topkast", model, course.trained(step_of))
+    assert agrees("topkast", model, course.trained(step_of(model, training)))
