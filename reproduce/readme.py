@@ -93,7 +93,7 @@ def training(results):
     rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_training.csv"))
     cells = rows.groupby(["task", "width", "sparsity", "storage"])
     points = cells.agg(mean=("top1", "mean"), std=("top1", "std"), seconds=("seconds", "mean"), memory=("peak_memory_mb", "first"),
-                       seeds=("seed", "nunique"), prunable=("prunable", "first"), nnz=("nnz", "first"))
+                       seeds=("seed", "nunique"), prunable=("prunable", "first"))
     lines = [["Network", "Weights, active", "Seeds", *(f"{what}: {storage}" for what in ("Accuracy", "Seconds", "Memory, MB")
                                                          for storage in ("masked", "sparse"))]]
     for (task, width, sparsity), own in points.groupby(["task", "width", "sparsity"]):
