@@ -83,10 +83,10 @@ class ProbMask(Sparsifier):
         kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)
         self.repeated(self.spend, self.p, kept * self.layout.size)
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
-        if run.epoch_ends:
+        if run.epoch_ends or run.step % run.steps_per_epoch == 0:  # for evaluation; and for the cost, as the budget has fallen
             self.set_mask(self.p > run.random("evaluation"))
-            if run.step + 1 == run.total_steps:
-                self.harden(run)
+        if run.step + 1 == run.total_steps:
+            self.harden(run)
 
     @torch.no_grad()
     def spend(self, p, total):

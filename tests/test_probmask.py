@@ -334,13 +334,17 @@ def test_trials_are_judged_as_the_network_evaluates():
     assert seen == [[False] * 4] * 10 and not net[1].num_batches_tracked and run.model.training
 
 
-def test_the_mask_that_is_counted_changes_at_the_end_of_an_epoch():
-    run, counts = training("probmask", 0.9, epochs=10, steps_per_epoch=4, weight=torch.ones(10, 10, dtype=torch.float64), ramp_start=0.0), []
+def test_the_mask_that_is_counted_follows_the_budget_of_its_epoch():
+    """It is drawn after an epoch's first step, in which the budget falls, and after its last, for evaluation."""
+    weight = torch.ones(100, 50, dtype=torch.float64)
+    run, counts = training("probmask", 0.9, epochs=10, steps_per_epoch=4, weight=weight, ramp_start=0.0), []
     for _ in range(24):
-        step(run, torch.zeros(10, 10, dtype=torch.float64))
+        step(run, torch.zeros_like(weight))
         counts.append(int(run.method.mask.sum()))
-    epochs = [set(counts[first:first + 4]) for first in range(3, 23, 4)]  # from the last step of one to the last but one of the next
-    assert all(len(epoch) == 1 for epoch in epochs) and len(set.union(*epochs)) == 5
+    for epoch in range(6):
+        within, budget = counts[4 * epoch:4 * epoch + 4], 5000 * (0.1 + 0.9 * (1 - epoch / 6) ** 3)
+        assert within[0] == within[1] == within[2] and within[3] != within[0] or epoch == 0
+        assert within == pytest.approx([budget] * 4, abs=140)  # four standard deviations at most
 
 
 def test_hard_mask_stays_in_fine_tuning():
