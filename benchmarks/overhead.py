@@ -193,7 +193,7 @@ def row(entrant, seconds, dense, parts):
         step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), ratio=round(float(ratio), 4),
         ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
         **{f"{part}_ms": round(1e3 * float(np.median([p[part] for p in parts])), 3) for part in PARTS},
-        passes=entrant.trainer.model.method.passes, rounds=len(seconds),
+        passes=entrant.trainer.training.passes, rounds=len(seconds),
         measured_at=moment())
 
 

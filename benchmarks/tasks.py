@@ -146,7 +146,7 @@ TASKS = {
        for data in ("cifar10", "cifar100")
        for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
 }
-REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half the paper's."}
+REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half ST-3's."}
 
 
 def suite_of(task):

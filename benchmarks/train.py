@@ -42,7 +42,8 @@ class Progress:
     seconds: float = 0.0
     step_seconds: float = 0.0
     steps: int = 0
-    samples: int = 0
+    samples: int = 0                # steps of which the layers' weights were counted, and their passes
+    passes: int = 0
 
 
 class Trainer:
@@ -143,7 +144,7 @@ class Trainer:
 
     def passes(self, x, y):
         """The gradients of one batch, its loss and hits added up; returns the gradient at the effective weights (N,)."""
-        passes, smoothing = self.model.method.passes, self.task.label_smoothing
+        passes, smoothing = self.training.passes, self.task.label_smoothing
         alone = team.size() == 1
         images = len(y) if alone else self.joined / team.size()  # the mean over the processes is that over the whole batch
         for _ in range(passes):
@@ -180,8 +181,8 @@ class Trainer:
         began = time.monotonic()
         for index, (x, y) in enumerate(batches, progress.index):
             if index % every == 0:
-                self.nnz_sum += self.model.layer_nnz()
-                progress.samples += 1
+                self.nnz_sum += training.passes * self.model.layer_nnz()
+                progress.samples, progress.passes = progress.samples + 1, progress.passes + training.passes
             self.joined = min(task.batch_size, len(self.data.train) - index * task.batch_size)
             self.step(x, y)
             progress.index, progress.steps = index + 1, progress.steps + 1
@@ -266,11 +267,12 @@ class Trainer:
 
     def training_cost(self, macs):
         """Training FLOPs so far as a multiple of one dense training by the recipe; `macs` dense MACs per layer."""
-        density = self.nnz_sum.cpu() / max(self.progress.samples, 1) / torch.tensor(self.model.layout.sizes)
+        samples, passes = self.progress.samples, self.progress.passes
+        density = self.nnz_sum.cpu() / max(passes, 1) / torch.tensor(self.model.layout.sizes)
         trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
-        cost = method.training_cost(sparse, 1.0)
+        cost = method.training_cost(sparse, 1.0) * passes / max(samples, 1)
         if type(method).training_cost is Sparsifier.training_cost:  # which knows neither of dense gradients read nor of batches scored
             cost += self.training.dense_steps * (method.gradient == "masked") / max(steps, 1) * (1.0 - sparse)
             cost *= 1 + self.training.scored / max(steps, 1)

@@ -58,11 +58,15 @@ def nearest(name, names, what):
 
 
 class Cycle(NamedTuple):
-    """One training schedule: `epochs` long, begun at epoch `first`; `lr` replaces the recipe's schedule by a constant share of its rate."""
+    """One training schedule: `epochs` long, begun at epoch `first`; `lr` replaces the recipe's schedule by a constant share of its rate.
+
+    passes: forward and backward passes of each step, the losses averaged (ProbMask: 2).
+    """
 
     epochs: int
     first: int = 0
     lr: float = 0.0
+    passes: int = 1
 
 
 class Sparsifier(nn.Module):
@@ -76,7 +80,6 @@ class Sparsifier(nn.Module):
 
     name = None             # how commands call it; a class without a name is a building block
     aliases = ()
-    passes = 1              # forward and backward passes per step, the losses averaged (ProbMask: 2)
     keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)

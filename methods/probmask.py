@@ -16,7 +16,6 @@ class ProbMask(Sparsifier):
     """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning."""
 
     name = "probmask"
-    passes = 2
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_step",
                               clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
@@ -43,7 +42,11 @@ class ProbMask(Sparsifier):
 
     def cycles(self, epochs):
         share = max(round(self.finetune * epochs), 1)  # normalisation has the statistics of all masks until then
-        return [Cycle(epochs)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
+        return [Cycle(epochs, passes=2)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
+
+    def start(self, run, cycle):
+        if cycle and self.form == "original":
+            run.optimizer.state.clear()  # fine-tuning has an optimiser of its own
 
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask
@@ -108,9 +111,6 @@ class ProbMask(Sparsifier):
         self.p.copy_(chosen)
         run.model.train()
 
-    def training_cost(self, sparse, dense):
-        return self.passes * 3 * sparse
-
     def get_extra_state(self):
         return self.adam.state_dict()
 
@@ -129,6 +129,8 @@ def noise(p, generator=None):
 @torch.no_grad()
 def project(p, total):
     """The nearest point to p (N,) with entries in [0, 1] and sum ≤ total: clip(p − v, 0, 1) with v ≥ 0 found by bisection."""
+    if total >= len(p):
+        return p.clamp(0, 1)
     low, high = torch.zeros_like(p[0]), p.max().clamp_min(0)
     for _ in range(25):
         middle = (low + high) / 2

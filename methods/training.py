@@ -124,6 +124,11 @@ class Training:
         return sum(cycle.epochs - cycle.first for cycle in self.cycles)
 
     @property
+    def passes(self):
+        """Forward and backward passes that a step of the cycle in progress takes, each of its loss divided by their number."""
+        return self.cycles[self.cycle].passes
+
+    @property
     def total_steps(self):
         """Steps of the cycle in progress."""
         return self.epochs * self.steps_per_epoch

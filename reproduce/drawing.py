@@ -241,8 +241,11 @@ def files(stem, table):
 
 
 def suites_of(grid, source):
-    """The suites that a figure belongs to, those of the papers first."""
-    return [source.suite] if hasattr(source, "suite") else [s for s in SUITES[1:] + SUITES[:1] if list(grid(s, PROFILES[0]))]
+    """The suites that a figure belongs to: those of the papers, those where it is a miniature in profile quick alone, digits."""
+    if hasattr(source, "suite"):
+        return [source.suite]
+    own = {profile: [suite for suite in SUITES if list(grid(suite, profile))] for profile in PROFILES}
+    return sorted({*own["paper"], *own["quick"]}, key=lambda suite: (suite == "digits", suite not in own["paper"], SUITES.index(suite)))
 
 
 def main(name, grid, draw, argv=None, source=runs_of):

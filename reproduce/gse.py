@@ -1,35 +1,62 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
 from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, suite_grid
 from published import title
+from rows import value_of
 
 MODELS = ("resnet56", "vgg16", "vit")
 SPARSITIES = (0.9, 0.95, 0.98)
-WIDTHS = {"digits": (2, 4)}  # besides 1; elsewhere 2, 3 and 4
-# prunable weights at widths 1, 2, 3 and 4 (the models' own; tests/test_gse_figures.py compares)
+# prunable weights at widths 1, 2, 3 and 4, as multiples of the task's own (tests/test_gse_figures.py compares with the models)
 WEIGHTS = {"cifar100-resnet56": (854704, 3405152, 7651344, 13593280), "cifar100-vgg16": (1298608, 5091168, 11377680, 20158144),
-           "cifar100-vit": (4270080, 16928768, 37976064, 67411968), "digits": (19408, 76704, 171888, 304960)}
+           "cifar100-vit": (4270080, 16928768, 37976064, 67411968), "digits": (19408, 76704, 171888, 304960),
+           "cifar10-resnet20w8": (67992, 270896, 608712, 1081440)}
 
 
 def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "cifar100"), models=MODELS, extra=False, stretch=1,
              options=()):
-    """A grid on GSE's tasks, in the suites `data`, in profile paper only: they would take days on CPUs. Suite digits: the miniature.
+    """A grid on GSE's tasks, in the suites `data`, in profile paper only: they would take days on CPUs. A miniature has its own task.
 
-    extra: runs that no other figure needs, for which the miniature has one seed. stretch: epochs, as a multiple of the recipe's.
+    extra: runs that no other figure needs, for which a miniature has one seed. stretch: epochs, as a multiple of the recipe's.
     """
-    if suite == "digits":
-        tasks, epochs = ("digits",), suite_grid(suite, profile, ()).epochs
+    small = miniature(suite, profile)
+    if small:
+        own = suite_grid(suite, profile, ())
+        tasks, epochs = own.tasks, own.epochs
     elif suite in data and profile == "paper":
         tasks, epochs = tuple(f"{suite}-{model}" for model in models), None
     else:
         return ()
     if stretch != 1:
         epochs = round(stretch * (epochs or TASKS[tasks[0]].epochs))
-    return Grid(tasks, tuple(methods), tuple(sparsities), SEEDS[:1] if extra and suite == "digits" else SEEDS, epochs, None, options)
+    return Grid(tasks, tuple(methods), tuple(sparsities), SEEDS[:1] if extra and small else SEEDS, epochs, None, options)
+
+
+def miniature(suite, profile):
+    """Whether GSE's figures are of the suite's small task there: digits, and profile quick of cifar10."""
+    return suite == "digits" or (suite, profile) == ("cifar10", "quick")
+
+
+def widths(suite, profile):
+    """The widths that are compared with the task's own, as multiples of it."""
+    return {"digits": (2, 4), "cifar10": (2,)}[suite] if miniature(suite, profile) else (2, 3, 4)
+
+
+def wider(suite, profile, method, task, width, sparsity, data=("cifar100",)):
+    """The grid of a method on a network `width` times as wide as the task's."""
+    options = {"width": TASKS[task].width * width}
+    return gse_grid(suite, profile, (method,), (sparsity,), data, (task.partition("-")[2],), extra=True, options=options)
+
+
+def width_of(task, options):
+    """The width that options (text) give a network, as a multiple of its task's."""
+    return value_of(options, "width", TASKS[task].width) / TASKS[task].width
 
 
 def same_active(task, width, sparsity):
-    """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`."""
-    return 1 - (1 - sparsity) * WEIGHTS[task][0] / WEIGHTS[task][width - 1]
+    """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`, in as few
+    decimals as say so."""
+    narrow, wide = WEIGHTS[task][0], WEIGHTS[task][width - 1]
+    rounded = (round(1 - (1 - sparsity) * narrow / wide, decimals) for decimals in range(17))
+    return next(s for s in rounded if round(wide - wide * s) == round(narrow - narrow * sparsity))
 
 
 def panels(figure, runs):

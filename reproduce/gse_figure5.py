@@ -1,6 +1,7 @@
 """GSE, supplement, Figure 5: SET and RigL with uniform and Erdos-Renyi densities beside GSE (uniform sampling, Erdos-Renyi).
 
-CIFAR-10 and CIFAR-100, three networks, 90, 95 and 98 %. The published bars are drawn as hollow points. Suite digits: in miniature.
+CIFAR-10 and CIFAR-100, three networks, 90, 95 and 98 %. The published bars are drawn as hollow points.
+Suite digits, and cifar10 in profile quick: in miniature.
 """
 from drawing import accuracy_lines, main, union
 from gse import gse_grid, panels

@@ -1,12 +1,13 @@
 """GSE, supplement, Figure 7: training and test accuracy at every epoch for widths 1 to 4, with as many active connections at each.
 
-CIFAR-100; the runs of Figure 3. Suite digits: the same in miniature, with the validation accuracy.
+CIFAR-100; the runs of Figure 3. Suite digits, and cifar10 in profile quick: the same in miniature, with the validation
+accuracy.
 """
 from drawing import main
-from gse import epoch_lines, style
+from gse import epoch_lines, style, width_of
 from gse_figure3 import grid
 from published import title
-from rows import lines_of, value_of
+from rows import lines_of
 
 
 def draw(runs, figure):
@@ -20,7 +21,7 @@ def draw(runs, figure):
         tested = "test_top1" if here.test_top1.notna().all() else "val_top1"
         for axes, column in zip(column_of_axes, ("train_top1", tested)):
             for options in sorted(here.options.unique()):
-                width = int(value_of(options, "width", 1))
+                width = int(width_of(task, options))
                 part = here[here.options == options]
                 mean = epoch_lines(axes, part, column, label=f"width {width}×", **style(width - 1, marker=False))
                 tables.append(mean.rename("mean").reset_index().assign(task=task, width=width, column=column))

@@ -1,10 +1,11 @@
 """GSE, supplement, Figure 9: how strongly each layer is compressed, by method and sparsity (weights per active weight, log axis).
 
-Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits: in
-miniature.
+Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits,
+and cifar10 in profile quick: in miniature.
 """
 from drawing import main, union
 from gse import MODELS, SPARSITIES, gse_grid
+from published import title
 from rows import lines_of
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
@@ -30,7 +31,8 @@ def draw(runs, figure):
     lines["series"] = (lines.method + " " + lines.options).str.strip()
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
-    models = [model for model in (*MODELS, "digits") if model in set(table.model)]
+    names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}
+    models = sorted(table.model.unique(), key=lambda model: MODELS.index(model) if model in MODELS else len(MODELS))
     figure.set_size_inches(2.2 * len(models) + 0.6 if len(models) > 1 else 3.4, 0.75 * len(METHODS) + 1)
     axes = figure.subplots(len(METHODS), len(models), squeeze=False, sharex="col", sharey=True)
     for row, (series, label) in zip(axes, METHODS.items()):
@@ -44,7 +46,7 @@ def draw(runs, figure):
     for panel, top, model in zip(axes[-1], axes[0], models):
         panel.set_xlabel("layer")
         panel.xaxis.get_major_locator().set_params(integer=True)
-        top.set_title(model, pad=12)
+        top.set_title(names[model], pad=12)
     figure.supylabel("weights per active weight", fontsize=7)
     return table
 

@@ -1,6 +1,7 @@
 """GSE, supplement, Table 3: longer training (200, 300 and 400 epochs) at 98 %.
 
-CIFAR-100, three networks; milestones and mask updates stretch with the epochs. Suite digits: 1, 1.5 and 2 times its epochs.
+CIFAR-100, three networks; milestones and mask updates stretch with the epochs. Suite digits, and cifar10 in profile
+quick: 1, 1.5 and 2 times its epochs.
 """
 from drawing import main, union
 from gse import gse_grid, text_table

@@ -1,18 +1,19 @@
 """GSE, supplement, Table 4: dense networks of width 1 to 4.
 
-The paper: the ViT on CIFAR-100, which does not gain from width even when it is dense. Suite digits: its own network.
+The paper: the ViT on CIFAR-100, which does not gain from width even when it is dense. Suite digits, and cifar10 in
+profile quick: its own network.
 """
 from drawing import main, union
-from gse import WIDTHS, gse_grid, text_table
+from gse import gse_grid, text_table, wider, width_of, widths
 from published import published, title
-from rows import summary, value_of
+from rows import summary
 
 
 def grid(suite, profile):
     """The runs that the table needs."""
-    which = (suite, profile, ("dense",), (0.0,), ("cifar100",), ("vit",))
-    wide = (gse_grid(*which, extra=True, options={"width": float(width)}) for width in WIDTHS.get(suite, (2, 3, 4)))
-    return union(gse_grid(*which), *wide)
+    narrow = gse_grid(suite, profile, ("dense",), (0.0,), ("cifar100",), ("vit",))
+    return union(narrow, *(wider(suite, profile, "dense", task, width, 0.0)
+                           for task in (narrow.tasks if narrow else ()) for width in widths(suite, profile)))
 
 
 def draw(runs, figure):
@@ -21,7 +22,7 @@ def draw(runs, figure):
 
     other = published()
     table = pd.concat([summary(runs), other[other.task.isin(runs.task) & (other.method == "dense")]], ignore_index=True)
-    rows = {f"dense {options}".strip(): f"width {value_of(options, 'width', 1):.0f}×" for options in runs.options.unique()}
+    rows = {f"dense {options}".strip(): f"width {width_of(task, options):.0f}×" for task, options in zip(runs.task, runs.options)}
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
     return text_table(figure, table, rows, [columns], "Dense test accuracy (%): measured [published]")
 

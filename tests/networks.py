@@ -112,8 +112,8 @@ class Loop:
 
     def step(self):
         torch.manual_seed(self.training.step)  # dropout, and ProbMask's noise
-        for _ in range(self.model.method.passes):
-            loss = cross_entropy(self.model(self.x), self.y) / self.model.method.passes
+        for _ in range(self.training.passes):
+            loss = cross_entropy(self.model(self.x), self.y) / self.training.passes
             loss.backward()
         self.training.update((self.x, self.y))
         return loss.item()

@@ -138,3 +138,16 @@ def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
     quiet, reads = (trainer[name].training_cost(macs) for name in trainer)
     steps = 2 * trainer["Reads"].training.steps_per_epoch
     assert reads - quiet == pytest.approx((steps // 2) / steps * (1 - quiet) / 3) and 0.1 < quiet < 0.2
+
+
+def test_every_pass_of_a_step_is_counted(monkeypatch):
+    """ProbMask takes two in training and one in fine-tuning."""
+    task, options = settle(Spec("digits", "probmask", 0.9, 0, epochs=2))
+    trainer = Trainer(task, "probmask", 0.9, 0, options, load(task.dataset, "data", task.validation))
+    passes, made = [], trainer.network.forward
+    monkeypatch.setattr(trainer.network, "forward", lambda x: passes.append(trainer.model.training) or made(x))
+    trainer.model.layer_nnz = lambda: torch.tensor(trainer.model.layout.sizes)  # all weights, and so the cost of dense passes
+    trainer.run()
+    macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
+    steps = trainer.training.steps_per_epoch
+    assert sum(passes) == steps * (2 * 2 + 1) and trainer.training_cost(macs) == pytest.approx((2 * 2 + 1) / 2)

@@ -79,7 +79,10 @@ def test_what_is_true_or_false_may_be_either():
 
 
 def test_passes_of_a_step():
-    assert {name: methods.get(name).passes for name in methods.available() if methods.get(name).passes != 1} == {"probmask": 2}
+    torch.manual_seed(0)
+    cycles = {name: SparseModel(nn.Linear(40, 30), name, 0.5).method.cycles(30) for name in methods.available()}
+    passes = {name: [cycle.passes for cycle in each] for name, each in cycles.items()}
+    assert {name: each for name, each in passes.items() if set(each) != {1}} == {"probmask": [2, 1]}
 
 
 def test_where_the_sparsity_is_learned():

@@ -4,7 +4,7 @@ import csv
 import pytest
 import torch
 from made_up import accuracy, fill
-from test_figures import SCRIPTS, draw, no_files  # noqa: F401
+from test_figures import NEEDS_NO_RUNS, SCRIPTS, draw, no_files  # noqa: F401
 
 from benchmarks.models import build
 from benchmarks.tasks import TASKS
@@ -12,18 +12,34 @@ from methods.allocation import count
 from reproduce.published import title
 
 
-@pytest.mark.parametrize("task", ("cifar100-resnet56", "cifar100-vgg16", "cifar100-vit", "digits"))
-def test_widths_hold_the_number_of_active_connections(task):
-    from gse import WEIGHTS, same_active
+@pytest.mark.parametrize("task, profile, widths", [
+    ("cifar100-resnet56", "paper", {1, 2, 3, 4}), ("cifar100-vgg16", "paper", {1, 2, 3, 4}), ("cifar100-vit", "paper", {1, 2, 3, 4}),
+    ("digits", "paper", {1, 2, 4}), ("cifar10-resnet20w8", "quick", {1, 2})])
+def test_widths_hold_the_number_of_active_connections(task, profile, widths):
+    from gse import WEIGHTS, same_active, width_of
+    from rows import words
 
     for width in (1, 2, 3, 4):
         with torch.device("meta"):
-            net = build(TASKS[task].model, 100 if "100" in task else 10, width=width)
+            net = build(TASKS[task].model, 100 if "100" in task else 10, width=TASKS[task].width * width)
         size = sum(m.weight.numel() for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)))
         assert size == WEIGHTS[task][width - 1]
         assert count(size, same_active(task, width, 0.98)) == count(WEIGHTS[task][0], 0.98)
-    specs = [spec for spec in SCRIPTS["gse_figure3"].grid(task.partition("-")[0], "paper") if spec.task == task and spec.seed == 0]
-    assert {float(dict(spec.options).get("width", 1)) for spec in specs} == ({1, 2, 4} if task == "digits" else {1, 2, 3, 4})
+    specs = [spec for spec in SCRIPTS["gse_figure3"].grid(task.partition("-")[0], profile) if spec.task == task and spec.seed == 0]
+    assert {width_of(task, words(spec, profile)): spec.sparsity for spec in specs} == {
+        width: same_active(task, width, 0.98) for width in widths}
+    assert same_active("cifar10-resnet20w8", 2, 0.98) == 0.99498  # no more decimals than it takes
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("gse_") and not NEEDS_NO_RUNS & {name} and name != "gse_table2"])
+def test_what_gse_shows_of_cifar_is_drawn_in_small_too(name, tmp_path, no_files):  # noqa: F811
+    """Profile quick of suite cifar10: on its own network, whatever the data of the paper."""
+    grid = SCRIPTS[name].grid
+    fill(tmp_path, "cifar10", grid("cifar10", "quick"))
+    draw(name, "--results", tmp_path, "--out", tmp_path)
+    with open(tmp_path / f"cifar10/{name}.csv") as file:
+        assert "published" not in {line.get("source") for line in csv.DictReader(file)}
+    assert not list(grid("cifar100", "quick"))
 
 
 def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):  # noqa: F811

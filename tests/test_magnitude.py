@@ -134,7 +134,7 @@ def test_mean_cost_follows_the_mask():
     ("set", {}, 0.3),
     ("topkast", {"gamma": 0.5}, 0.35),                 # the backward pass of the weights has 1 + γ times as many
     ("topkast", {"gamma": 20.0}, 1.2),                 # but no more than all
-    ("probmask", {}, 0.6),                             # two passes
+    ("probmask", {}, 0.3),                             # of each of its passes
 ])
 def test_mean_cost_of_methods_with_a_formula_of_their_own(name, options, expected):
     """Of §5's example: the sparse forward pass costs .1 of the dense one."""

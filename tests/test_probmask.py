@@ -132,7 +132,7 @@ def test_st3code_is_st3_s_ramp_and_one_bernoulli_mask():
     assert seen[5][0] == 1 and [seen[e][1] for e in (0, 81)] == [near(1.0), near(1.9417476)]  # the temperature of the step before
     method = SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code", finetune_lr=0.5).method
     assert (method.trials, method.sampling, method.exact) == (1, "bernoulli", False)
-    assert method.cycles(160) == [Cycle(160), Cycle(10, lr=0.5)]
+    assert method.cycles(160) == [Cycle(160, passes=2), Cycle(10, lr=0.5)]
     assert SparseModel(nn.Linear(30, 20), "probmask", 0.5, form="st3code", trials=3).method.trials == 3
 
 
@@ -196,9 +196,19 @@ def test_an_overflow_leaves_probabilities_finite():
 
 def test_fine_tuning_cycle():
     method = SparseModel(nn.Linear(30, 20), "probmask", 0.5).method
-    assert method.cycles(300) == [Cycle(300), Cycle(20, lr=0.01)]  # a constant .001 where the recipe has .1
-    assert method.cycles(6) == [Cycle(6), Cycle(1, lr=0.01)]  # of so few epochs a fifteenth is none, but an epoch it is
-    assert SparseModel(nn.Linear(30, 20), "probmask", 0.5, finetune=0).method.cycles(300) == [Cycle(300)]
+    assert method.cycles(300) == [Cycle(300, passes=2), Cycle(20, lr=0.01)]  # a constant .001 where the recipe has .1
+    assert method.cycles(6) == [Cycle(6, passes=2), Cycle(1, lr=0.01)]  # of so few epochs a fifteenth is none, but an epoch it is
+    assert SparseModel(nn.Linear(30, 20), "probmask", 0.5, finetune=0).method.cycles(300) == [Cycle(300, passes=2)]
+
+
+@pytest.mark.parametrize("form", ["original", "st3code"])
+def test_fine_tuning_has_an_optimiser_of_its_own(form):
+    run = training("probmask", 0.5, epochs=2, form=form, trial_batches=1)
+    run._batches = lambda n: [(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.long))]
+    step(run), step(run)
+    assert run.optimizer.state[run.theta]["momentum_buffer"].any()
+    run.start(1)
+    assert bool(run.optimizer.state) == (form == "st3code")  # ST-3's code goes on with the one it has
 
 
 def test_masks_are_settled_in_fine_tuning_alone():
@@ -211,6 +221,11 @@ def test_masks_are_settled_in_fine_tuning_alone():
 
 
 # ---- steps
+
+def test_within_the_budget_nothing_is_projected():
+    p = torch.tensor([1.25, 0.5, -0.25])
+    assert project(p, 3).tolist() == [1, 0.5, 0] == project(p, 1.5).tolist()
+
 
 def test_clipping_is_joint_and_sgd_leaves_p_alone():
     run = training("probmask", 0.5, epochs=100)
