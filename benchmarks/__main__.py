@@ -207,7 +207,7 @@ def load_data(specs, folder):
     from benchmarks import data
     from benchmarks.tasks import settle
     for task in {settle(spec)[0] for spec in specs}:
-        data.load(task.dataset, folder, task.validation)
+        data.load_for(task, folder)
     return folder
 
 

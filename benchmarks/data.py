@@ -96,6 +96,11 @@ def load(name, folder, validation=True, recipe="st3"):
     return Data(train, val, test, mean, std, known.classes, (channels, height, width))
 
 
+def load_for(task, folder):
+    """`load` for a task (tasks.Task): with its validation and its normalisation. Raises as `load` does."""
+    return load(task.dataset, folder, task.validation, task.normalisation)
+
+
 def _statistics(images):
     """(mean, std) per channel of images (n, H, W, C), in [0, 1] units."""
     channels = [channel.double() / 255 for channel in images.unbind(-1)]

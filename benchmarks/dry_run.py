@@ -34,7 +34,7 @@ def dry_run(spec, folder):
     """
     one_core()
     task, options = settle(spec)
-    data = datasets.load(task.dataset, folder, task.validation, task.normalisation)
+    data = datasets.load_for(task, folder)
     device = torch.device(default_device())
     processes = team.wanted(task, device)
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch

@@ -160,7 +160,7 @@ def measure(specs, folder, device, rounds, steps, runs=1):
     """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
     one_core()
     task, _ = settle(specs[0])
-    data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
+    data = datasets.load_for(task, folder).to(device)
     record = recorder(task, device)
     entrants = [Entrant(spec, data, device, steps, record, runs) for spec in specs]
     profiled_ones = [Entrant(spec, data, device, steps) for spec in specs] if record else entrants  # a recorded step has no parts

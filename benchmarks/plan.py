@@ -51,7 +51,7 @@ def seconds_of(spec, folder, device, pack=1):
     """Seconds of one run, from its start, a few of its steps and an evaluation."""
     task, options = settle(spec)
     numerics(task.precision, device)
-    data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
+    data = datasets.load_for(task, folder).to(device)
     record = recorder(task, device)
     trainers = []
 

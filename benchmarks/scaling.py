@@ -41,7 +41,7 @@ IDENTITY = "part method x device threads".split()
 def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder, **options):
     spec = Spec(task, method, 0.95, 0, options=options)
     task, _ = settle(spec)
-    return Entrant(spec, datasets.load(task.dataset, folder, task.validation).to(device), device, steps, record(task, device))
+    return Entrant(spec, datasets.load_for(task, folder).to(device), device, steps, record(task, device))
 
 
 def in_turns(rounds, folder, device, **options):

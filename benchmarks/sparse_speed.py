@@ -140,7 +140,7 @@ def compare(task, width, sparsity, data, args, device):
 
 def load(task, args, device):
     task, _ = settle(Spec(task, "static", 0.5, 0))
-    return datasets.load(task.dataset, data_folder(args), task.validation, task.normalisation).to(device)
+    return datasets.load_for(task, data_folder(args)).to(device)
 
 
 def standard(name, description, rounds=None):

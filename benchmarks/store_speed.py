@@ -41,7 +41,7 @@ MODEL = Spec("digits", "st3", 0.9, 0)
 def checkpoint(spec, folder):
     """What a checkpoint of this run costs: median of ten."""
     task, options = settle(spec)
-    data = datasets.load(task.dataset, folder, task.validation)
+    data = datasets.load_for(task, folder)
     trainer = Trainer(task, spec.method, spec.sparsity, 0, options, data)
     trainer.training.start()
     trainer.step(*next(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation])))

@@ -64,7 +64,7 @@ class Task:
     schedule: str = setting("steps", "steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step",
                             "steps", "cosine", "cosine_step")
     milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
-    warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs")
+    warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs; at most a tenth of training")
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
     clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
     validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
@@ -112,7 +112,7 @@ class Task:
         done = step / (epochs * steps_per_epoch)
         cosine = self.schedule == "cosine_step"
         rate = self.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.milestones))
-        warm = self.warmup * steps_per_epoch
+        warm = min(self.warmup, epochs / 10) * steps_per_epoch  # so that a short run reaches the rate
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
 
 

@@ -91,7 +91,7 @@ class Suite:
 
     def __init__(self, spec, folder, device, runs=1):
         task, options = settle(spec)
-        data = datasets.load(task.dataset, folder, task.validation, task.normalisation).to(device)
+        data = datasets.load_for(task, folder).to(device)
         record = recorder(task, device)
 
         def steps(seed):  # made in the lane's own turn, on its stream

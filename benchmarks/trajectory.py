@@ -25,7 +25,7 @@ def follow(spec, folder):
     task, options = settle(spec)
     device = torch.device(default_device())
     numerics(task.precision, device)
-    data = datasets.load(task.dataset, folder, task.validation).to(device)
+    data = datasets.load_for(task, folder).to(device)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device)
     stored, forward, thresholds, step = [], [], [], trainer.step
 

@@ -51,6 +51,13 @@ def width_of(task, options):
     return value_of(options, "width", TASKS[task].width) / TASKS[task].width
 
 
+def own_settings(runs):
+    """Has the figure's note say whose settings RigL and SET have where the tasks are none of GSE's, which give them GSE's."""
+    if not any(task.endswith(MODELS) for task in runs.task):
+        runs.attrs["out"] = (" RigL and SET as in their own papers (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, over "
+                             "all layers); ER is ERK.")
+
+
 def same_active(task, width, sparsity):
     """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`, in as few
     decimals as say so."""

@@ -3,7 +3,7 @@
 98 % sparsity (assumed; the paper's text was not available), 3 runs. Suite digits, and cifar10 in profile quick: the same in miniature.
 """
 from drawing import main, union
-from gse import gse_grid, miniature, panels, style
+from gse import gse_grid, miniature, own_settings, panels, style
 from rows import summary, value_of
 
 METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
@@ -19,6 +19,7 @@ def grid(suite, profile):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
+    own_settings(runs)
     table = summary(runs)
     table["gamma"] = table.options.map(lambda options: value_of(options, "gamma", 1))
     for task, axes in panels(figure, runs).items():

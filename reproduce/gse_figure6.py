@@ -4,7 +4,7 @@ CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
 from drawing import main
-from gse import epoch_lines, gse_grid, panels, style
+from gse import epoch_lines, gse_grid, own_settings, panels, style
 from published import hollow
 from rows import lines_of
 
@@ -22,6 +22,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
+    own_settings(runs)
     lines, tables = lines_of(runs, "curves"), []
     for task, axes in panels(figure, runs).items():
         here = lines[lines.task == task]

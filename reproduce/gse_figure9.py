@@ -4,7 +4,7 @@ Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights
 and cifar10 in profile quick: in miniature.
 """
 from drawing import main, union
-from gse import MODELS, SPARSITIES, gse_grid
+from gse import MODELS, SPARSITIES, gse_grid, own_settings
 from published import title
 from rows import lines_of
 
@@ -24,6 +24,7 @@ def draw(runs, figure):
     import numpy as np
     import seaborn as sns
 
+    own_settings(runs)
     lines, palette = lines_of(runs, "layers"), sns.color_palette("colorblind")
     lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
     lines["index"] = lines.groupby("key").cumcount() + 1

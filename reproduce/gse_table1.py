@@ -4,7 +4,7 @@ CIFAR-10 and CIFAR-100, three networks, 200 epochs. Published, where the supplem
 digits, and cifar10 in profile quick: the same in miniature.
 """
 from drawing import main
-from gse import SPARSITIES, gse_grid, text_table
+from gse import SPARSITIES, gse_grid, own_settings, text_table
 from published import hollow, title
 from rows import summary
 
@@ -21,6 +21,7 @@ def draw(runs, figure):
     """Draws the table into the empty figure and returns it."""
     import pandas as pd
 
+    own_settings(runs)
     table = pd.concat([summary(runs), hollow(runs, METHODS)], ignore_index=True)
     blocks, tasks, head = {}, runs.task.unique(), "Test accuracy (%): measured [published]"
     for task in tasks:

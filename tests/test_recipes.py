@@ -185,3 +185,12 @@ def test_learning_rates():
     spe = trainer.training.steps_per_epoch
     rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}
     assert all(after == pytest.approx(before / 10) for before, after in rates.values())
+
+
+@pytest.mark.parametrize("method, task, epochs, warm", [
+    ("gse_uniform", "imagenet-resnet50", 100, 5), ("gse_uniform", "imagenet-resnet50", 5, 0.5), ("granet", "imagenet-resnet50", 10, 1)])
+def test_a_short_training_by_the_original_recipe_reaches_its_rate(method, task, epochs, warm):
+    task, _ = settle(Spec(task, method, 0.9, 0, epochs=epochs, options={"recipe": "original"}))
+    rates = [task.learning_rate(step, epochs, 100) for step in range(100 * epochs)]
+    assert max(rates) == rates[int(100 * warm)] == 0.1 and rates[0] == pytest.approx(1e-5)
+    assert rates[int(50 * warm)] == pytest.approx(0.05, abs=1e-5)
