@@ -5,11 +5,12 @@ import signal
 import sys
 import threading
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 from benchmarks import cluster, leaderboard, suites
+from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, chosen_options, command, data_folder
-from benchmarks.grid import Grid, Spec, union
+from benchmarks.grid import Spec
+from benchmarks.own_methods import forget, own, rehearse, tell_older
 from benchmarks.progress import name_bad
 from benchmarks.results import Store
 
@@ -27,7 +28,7 @@ def parser():
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
         return sub.common("results", "data")
 
-    run = add("run", "one run, stored as one row", suite=False).common("device", "set")
+    run = add("run", "one run, stored as one row", suite=False).common("device", "set", "keep-models")
     run.add_argument("--task", required=True)
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
@@ -40,9 +41,9 @@ def parser():
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set")
-        sub.add_argument("--methods", nargs="+", metavar="M")
-        sub.add_argument("--sparsities", nargs="+", type=float, metavar="S")
-        sub.add_argument("--sparsity", dest="sparsities", nargs="+", type=float, help=argparse.SUPPRESS)
+        sub.add_argument("--methods", nargs="+", action="extend", metavar="M")
+        sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S")
+        sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
         sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
         if name == "status":
@@ -51,52 +52,25 @@ def parser():
         sub.add_argument("--launcher", default="local", choices=("local", "slurm"))
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
-            cluster.add_arguments(sub)
+            sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method's file")
+            cluster.add_arguments(sub.common("keep-models"))
     add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
     add("collect", "rows to CSV")
     leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
     return top
 
 
-def chosen(args):
-    """The Specs that the arguments of plan, launch and status name, without those that their method skips."""
-    from methods import get
-    options = chosen_options(args)
-    specs = [] if options else suites.grid(args.suite, args.profile)  # a figure's runs have options of their own
-    if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
-        from benchmarks.tasks import canonical
-        if args.seeds is not None and args.seeds < 1:
-            raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
-        epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
-        base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
-        suites.refuse_unknown(options, base.tasks[0], base.methods)
-        seeds = range(args.seeds) if args.seeds else base.seeds
-        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
-                     options=options)
-        asked = [canonical(spec) for spec in asked]
-        names = {spec.method for spec in asked}
-        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)
-                 and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
-        specs = union(asked, (canonical(spec) for spec in specs))
-    return [spec for spec in specs if not get(spec.method).skip(spec.task)]
-
-
-def missing(specs, store, suite, retry_failed=False):
-    """(Specs without a row, rows of the others)."""
-    rows = store.rows(suite)
-    have = {key: row for key, row in rows.items() if not (retry_failed and row["status"] == "failed")}
-    return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]
-
-
 def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
-    store, folder = Store(args.results), data_folder(args)
+    store, folder = Store(args.results, keep_models=args.keep_models), data_folder(args)
     row = store.rows(suite_of(spec.task)).get(spec.key)
     if row and row["status"] != "failed":
         print(f"{spec.key} is done already: {summary(row)}")
+        tell_older([row])
     else:
+        rehearse(own([spec]), folder)
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
     return 0 if row["status"] == "ok" else 1
@@ -188,14 +162,26 @@ def prepare(args):
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
     specs = chosen(args)
-    store = Store(args.results, write=args.command != "plan")
-    return store, *missing(specs, store, args.suite, args.retry_failed)
+    store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
+    todo, done = missing(specs, store, args.suite, args.retry_failed)
+    if getattr(args, "again", False):
+        return store, specs, []
+    tell_older(done)
+    return store, todo, done
 
 
 def command_launch(args):
     if args.launcher != "slurm":
         cluster.refuse(args)
+    if args.again and not args.methods:
+        raise ValueError("--again needs --methods: it makes all their runs again")
     store, todo, done = prepare(args)
+    without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
+    if without:
+        print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
+    if own(todo):
+        rehearse(own(todo), load_data(todo, data_folder(args)))
+    forget(todo if args.again else (), store)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
         return cluster.submit(args, store, todo, load_data(todo, data_folder(args)))
@@ -234,6 +220,7 @@ def command_status(args):
     with ProcessPoolExecutor(1) as aside:  # while the methods and torch are imported here
         reading = aside.submit(store.rows, args.suite)
         specs, rows = chosen(args), reading.result()
+    tell_older([rows[spec.key] for spec in specs if spec.key in rows])
     print(f"{args.suite}, profile {args.profile}: ", end="")
     show(store, args.suite, specs, rows)
     return 0
@@ -254,7 +241,8 @@ def command_collect(args):
 
 
 def command_leaderboard(args):
-    return leaderboard.run(args, Store(args.results, write=bool(args.method)), data_folder(args))
+    # stored rows need no data
+    return leaderboard.run(args, Store(args.results, write=bool(args.method)), data_folder(args) if args.method else None)
 
 
 @command

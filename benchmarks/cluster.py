@@ -57,13 +57,14 @@ class Job:
     """What a task of an array does: makes its runs, `at_a_time` on each of its GPUs. Called by submitit, which calls `checkpoint` when
     time is up or on preemption."""
 
-    def __init__(self, specs, seen, results, data, at_a_time, delay):
+    def __init__(self, specs, seen, results, data, at_a_time, delay, keep_models):
         self.specs, self.seen, self.results, self.data, self.at_a_time, self.delay = specs, seen, results, data, at_a_time, delay
+        self.keep_models = keep_models
 
     def __call__(self):
         from benchmarks import launch
         signal.signal(signal.SIGTERM, lambda *_: launch.ask_to_stop())  # scancel, requeue, or preemption before its own signal
-        store = Store(self.results)
+        store = Store(self.results, keep_models=self.keep_models)
         store.seen = self.seen
         try:
             launch.launch(self.specs, store, self.data, self.at_a_time, wait=False, grace=TERM_SECONDS)
@@ -118,7 +119,8 @@ def send_missing(args, store, todo, folder):
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
-        calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay)
+        calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
+                     store.keep_models)
                  for pack in part]
         ids = send(args, results / "runs" / "submitted", code, calls)
         array = ids[0].split("_")[0]

@@ -9,6 +9,7 @@ OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
     "device": dict(help="cpu, cuda, cuda:1 (default: cuda where there is one)"),
+    "keep-models": dict(action="store_true", help="keep each run's trained network, as models/KEY.pt in the results (benchmarks/kept.py)"),
     "set": dict(action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task; can be given again"),
 }
 
@@ -47,6 +48,10 @@ def chosen_options(args):
     pairs = [tuple(text.split("=", 1)) for text in args.set]
     if any(len(pair) != 2 for pair in pairs):
         raise Usage("--set takes NAME=VALUE")
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise Usage(f"--set {name} is given twice")
     return pairs
 
 

@@ -13,6 +13,7 @@ from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.machine import default_device, one_core
 from benchmarks.pack import Lane
+from benchmarks.run import OUTSIDE
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -30,7 +31,8 @@ def dry_run(spec, folder):
     folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
     says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
-    resumed training that differs from one that was not stopped.
+    resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set and that no
+    checkpoint holds: two steps do not tell whether later ones need them.
     """
     one_core()
     task, options = settle(spec)
@@ -43,7 +45,7 @@ def dry_run(spec, folder):
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
     ways = [(record, False), (ANEW, False), (ANEW, False), (ANEW, True)] if record else [(None, False), (None, True)]
-    trained = []
+    trained, found = [], set()
     try:
         for recording, stopped in ways:
             with Lane(None, device).alone():
@@ -53,6 +55,7 @@ def dry_run(spec, folder):
                     return Trainer(*arguments, data, device, recording)
                 trainer = make()
                 trainer.training.start()
+                watch(trainer.model.method, found)
                 start = trainer.model.theta.detach().clone()
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
                 trained.append(trainer.model.theta.detach())
@@ -69,6 +72,19 @@ def dry_run(spec, folder):
             torch.cuda.empty_cache()  # the runs are other processes'
     if mistake:
         raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
+    return sorted(found)
+
+
+def watch(method, found):
+    """From now on the names of attributes that are set on `method` go into the set `found`, but those that its state_dict holds."""
+    own = type(method)
+
+    def note(self, name, value):
+        own.__setattr__(self, name, value)
+        if name != "training" and name in vars(self):
+            found.add(name)
+
+    method.__class__ = type(own.__name__, (own,), {"__setattr__": note, "__module__": own.__module__})
 
 
 def differs(start, one, anew, again):
@@ -121,11 +137,9 @@ def some_steps(trainer, stop=None, make=None):
             return trainer, f"the loss or the weights are NaN or infinity after step {step}"
         trainer = gone_on(trainer, make) if step == stop else trainer
     method = trainer.model.method
-    weights = method.eval()(trainer.model.theta)
-    active, budget = int(method.mask.sum()), method.budget_at(0)
-    outside = int(((weights != 0) & ~method.mask).sum())
+    active, budget, outside = int(method.mask.sum()), method.budget_at(0), trainer.model.outside()
     if outside:
-        return trainer, f"{outside} weights that the mask says are zero are not: forward must leave them out"
+        return trainer, OUTSIDE.format(outside)
     if method.exact and active != budget:
         return trainer, f"{active} weights are active when training ends, the budget is {budget}"
     return trainer, None

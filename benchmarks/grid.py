@@ -34,6 +34,10 @@ class Spec:
         for name in ("task", "method") + (("precision",) if self.precision is not None else ()):
             if not isinstance(getattr(self, name), str) or not getattr(self, name).strip():
                 raise ValueError(f"{name} must be a non-empty name, not {getattr(self, name)!r}")
+            try:
+                getattr(self, name).encode()
+            except UnicodeEncodeError:  # a path that this Python, in an ASCII locale, has no letters for: no table could hold it
+                raise ValueError(f"{name} {getattr(self, name)!r} is no text here: rename it, or set LC_ALL=C.UTF-8") from None
         put("sparsity", 0.0 if self.method == "dense" else _sparsity(self.sparsity))
         put("seed", _whole("seed", self.seed, 0))
         if self.epochs is not None:

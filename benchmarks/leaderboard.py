@@ -2,14 +2,12 @@
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
-import contextlib
-import os
 import sys
 
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.own_methods import forget, rehearse, tell_older
 from benchmarks.progress import name_bad
-from benchmarks.results import moment
 from benchmarks.suites import suite_grid
 
 
@@ -18,8 +16,8 @@ def add_arguments(sub):
     sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
-    sub.add_argument("--against", nargs="+", metavar="M", help="compare with these methods only, chosen before their results are seen")
-    sub.add_argument("--sparsity", type=float, nargs="+", metavar="S", help="only these sparsities")
+    sub.add_argument("--against", nargs="+", action="extend", metavar="M", help="compare with these methods only, chosen before their results are seen")
+    sub.add_argument("--sparsity", type=float, nargs="+", action="extend", metavar="S", help="only these sparsities")
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
@@ -78,7 +76,7 @@ def names(args, base):
 
 def cells(args):
     """The Specs of the method on the suite, without the tasks that it skips, which are named."""
-    from benchmarks.tasks import canonical
+    from benchmarks.tasks import ask, canonical, get_task
     from methods import get
     name = args.method
     method = get(name)
@@ -86,10 +84,13 @@ def cells(args):
     for option, _ in pairs:
         if option not in method.options():
             from methods.base import nearest
+            if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
+                raise ValueError(f"{option} is a setting of the task, and the same for all that are compared; options of {name} alone are taken "
+                                 "here, `launch` takes both")
             raise ValueError(nearest(option, method.options(), f"option of {name}"))
     base, tasks = suite_grid(args.suite, args.profile, [name]), []
     for task in base.tasks:
-        reason = method.skip(task)
+        reason = ask(name, method.skip, task)
         if reason:
             print(f"{name} skips {task}: {reason}", file=sys.stderr)
         else:
@@ -101,24 +102,17 @@ def cells(args):
 
 def fill(specs, args, store, folder):
     """Makes the rows that are missing, after a few steps of each of their cells. Returns the number of failed runs."""
-    from benchmarks.__main__ import missing
+    from benchmarks.chosen import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
         todo, done = specs, []
     print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
-    file = args.method.rpartition(":")[0]
-    older = sum(row["finished_at"] < moment(os.path.getmtime(file)) for row in done) if file else 0
-    if older:
-        print(f"{older} of them are from before {file} was last changed; `--again` makes this method's runs again", file=sys.stderr)
+    tell_older(done)
     bad = []
     if todo:
-        from benchmarks.dry_run import dry_run
         from benchmarks.launch import launch
-        for spec in {(spec.task, spec.sparsity): spec for spec in todo}.values():
-            with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
-                dry_run(spec, folder)
-        for spec in specs if args.again else ():  # a method with a mistake has cost nothing
-            store.checkpoint(spec.key).unlink(missing_ok=True)
+        rehearse(todo, folder)
+        forget(specs if args.again else (), store)  # a method with a mistake has cost nothing
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)
     return name_bad(bad, store)

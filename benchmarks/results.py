@@ -27,6 +27,8 @@ TABLES = {
 STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at".split())
 NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row has
+LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1", "top1_best_val", "val_top1"), 100.001),
+          **dict.fromkeys("seed epochs nnz prunable macs dense_macs train_flops_fraction seconds".split(), math.inf)}  # at least 0, and less
 CHECKSUM = ', "checksum": "'
 
 
@@ -70,16 +72,25 @@ def write_whole(path, content):
 
 
 class Store:
-    """The rows under one results folder (default `results`). Raises StoreError if it is to be written and cannot be."""
+    """The rows under one results folder (default `results`). Raises StoreError if it is to be written and cannot be.
 
-    def __init__(self, folder="results", write=True):
+    keep_models: what trains for it keeps the trained network of each run, too (kept.py).
+    """
+
+    def __init__(self, folder="results", write=True, keep_models=False):
+        if not str(folder).strip():
+            raise StoreError("the results folder has no name: --results takes a folder")
         self.folder = Path(folder).expanduser()
         self.runs = self.folder / "runs"
+        self.keep_models = keep_models
         self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read
         if not write:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise StoreError(f"{self.folder} is no folder; name another with --results")
             return
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
+            for folder in (self.runs, *[self.folder / "models"] * keep_models):
+                folder.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".probe-{writer()}"
             probe.touch()
             probe.unlink(missing_ok=True)
@@ -88,6 +99,9 @@ class Store:
 
     def checkpoint(self, key):
         return self.runs / f"{key}.pt"
+
+    def model(self, key):
+        return self.folder / "models" / f"{key}.pt"
 
     def log(self, key):
         return self.runs / f"{key}.log"
@@ -252,6 +266,6 @@ def _problem(row):
                 number = (int if whole else float)(text)
             except ValueError:
                 return f"{name} is {text!r}, not a {'whole ' * whole}number"
-            if name in ("sparsity", "seed", "top1", "top1_best_val") and not 0 <= number < {"sparsity": 1, "seed": math.inf}.get(name, 100.001):
+            if name in LIMITS and not 0 <= number < LIMITS[name]:
                 return f"{name} is {text}, which it cannot be"
     return ""

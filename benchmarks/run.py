@@ -12,6 +12,7 @@ from benchmarks import capture, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
+from benchmarks.kept import keep
 from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
@@ -20,6 +21,8 @@ from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import get_task, levels_of, settle, suite_of
 from benchmarks.train import Trainer
+
+OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
@@ -71,6 +74,11 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         method, cycle = trainer.model.method, trainer.progress.cycle
         if status == "ok" and method.exact and int(method.mask.sum()) != method.budget_at(cycle):
             raise RuntimeError(f"{int(method.mask.sum())} weights are active, the budget is {method.budget_at(cycle)}")
+        outside = trainer.model.outside() if status == "ok" else 0
+        if outside:
+            raise RuntimeError(OUTSIDE.format(outside))
+        if status == "ok" and store.keep_models:
+            keep(store.model(level.key), level, trainer)
         row, layers = describe(level, task, trainer, status, error, alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
         store.write(row, curves, layers, switches)

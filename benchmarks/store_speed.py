@@ -21,7 +21,8 @@ import torch
 
 from benchmarks import jobs
 from benchmarks import data as datasets
-from benchmarks.__main__ import chosen, parser
+from benchmarks.__main__ import parser
+from benchmarks.chosen import chosen
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.data import AUGMENTATION, epoch_batches

@@ -255,7 +255,16 @@ def levels_of(spec):
     """The Specs that one run of `spec` gives rows for, itself the last: more than one for methods that pass levels of sparsity."""
     from methods import get
     _, options = settle(spec)
-    return [replace(spec, sparsity=round(level, 6)) for level in get(spec.method).levels(spec.sparsity, options)[:-1]] + [spec]
+    levels = ask(spec.method, get(spec.method).levels, spec.sparsity, options)
+    return [replace(spec, sparsity=round(level, 6)) for level in levels[:-1]] + [spec]
+
+
+def ask(method, function, *arguments):
+    """What a class method of a method says; what it raises becomes a ValueError that names both."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise ValueError(f"{method}: {function.__name__} fails ({type(error).__name__}: {error})") from error
 
 
 def uncovered(specs):

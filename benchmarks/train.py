@@ -62,6 +62,7 @@ class Trainer:
             # sparse storage needs no more than the shapes of a network whose weights all start by its graph, which it draws here
             by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
             shapes = task.storage != "masked" and by_graph
+            self.network_options = wanted
             with torch.device("meta" if shapes else "cpu"):
                 net = models.build(task.model, data.classes, **wanted)
             net = team.join_norms(net if shapes else net.to(self.device))

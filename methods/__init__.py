@@ -59,4 +59,7 @@ def get(method):
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier")
+    for name in ("skip", "levels"):
+        if not isinstance(inspect.getattr_static(cls, name), (classmethod, staticmethod)):
+            raise ValueError(f"{method}: {name} must be a @classmethod, which is asked before there is a network")
     return cls

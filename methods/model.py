@@ -125,13 +125,30 @@ class SparseModel(nn.Module):
         """Active weights of each layer, as a tensor."""
         return self.layout.layer_sums(self.method.mask)
 
+    def masks(self):
+        """{weight's name in the network: bool tensor of its shape, True where a connection is active}."""
+        return {name: view.clone() for name, view in self.layout.named_views(self.method.mask).items()}
+
+    @torch.no_grad()
+    def outside(self):
+        """How many of the network's weights in evaluation are not zero although the mask says so: 0, or the network is not as sparse
+        as its mask."""
+        training = self.method.training
+        weights = self.method.eval()(self.theta)
+        self.method.train(training)
+        return int(((weights != 0) & ~self.method.mask).sum())
+
     def export(self):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
         not reached."""
-        active = int(self.method.mask.sum())
-        if self.method.exact and active > self.method.budget:
-            warnings.warn(f"the exported network has {active} weights, not the {self.method.budget} that were asked for: its training "
-                          "has not come to the end of its schedule", stacklevel=2)
+        active, budget = int(self.method.mask.sum()), self.method.budget
+        if self.method.exact and active != budget:
+            why = "its training has not come to the end of its schedule" if active > budget else "its mask is that of another sparsity"
+            warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {why}", stacklevel=2)
+        outside = self.outside()
+        if outside:
+            warnings.warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
+                          "them out", stacklevel=2)
         return self.plain()
 
     @torch.no_grad()

@@ -84,7 +84,10 @@ class ProbMask(Sparsifier):
         whole = self.ramp_granularity == "epoch"  # the budget of the epoch that this step belongs to
         epochs = run.epoch if whole else (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
         kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)
-        self.repeated(self.spend, self.p, kept * self.layout.size)
+        if kept < 1:
+            self.repeated(self.spend, self.p, kept * self.layout.size)
+        else:
+            self.p.clamp_(0, 1)
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
         if run.epoch_ends or run.step % run.steps_per_epoch == 0:  # for evaluation; and for the cost, as the budget has fallen
             self.set_mask(self.p > run.random("evaluation"))
@@ -129,8 +132,6 @@ def noise(p, generator=None):
 @torch.no_grad()
 def project(p, total):
     """The nearest point to p (N,) with entries in [0, 1] and sum ≤ total: clip(p − v, 0, 1) with v ≥ 0 found by bisection."""
-    if total >= len(p):
-        return p.clamp(0, 1)
     low, high = torch.zeros_like(p[0]), p.max().clamp_min(0)
     for _ in range(25):
         middle = (low + high) / 2

@@ -27,7 +27,7 @@ STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7,
 MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 COLOURS = (0, 2, 4, 9, 7, 3, 5, 8, 6)  # of seaborn's colour-blind palette; 1, orange, is dense; 3 is close to it and comes late
 
-BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError)  # no rows, a damaged table, a folder that cannot be written
+BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,10 +38,11 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, error, args):
         """One line for an error of `BAD_INPUT`, exit status 2."""
-        if isinstance(error, (KeyError, AttributeError)):
+        if isinstance(error, (KeyError, AttributeError, TypeError)):
             ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
             where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
-            self.error(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: {error})")
+            self.error(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: "
+                       f"{' '.join(str(error).split())})")
         self.error(str(error))
 
     def standard(self):

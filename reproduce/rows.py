@@ -152,13 +152,14 @@ def make(grid, suite, args, source):
             status = importlib.import_module(source.module).main(["--results", args.results])
         else:
             from benchmarks import __main__ as commands
+            from benchmarks.chosen import missing
             status = 0
             for each in SHOWN.get(suite, (suite,)):
                 profile = args.profile or PROFILES[0]
                 options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
                 launch = commands.parser().parse_args(["launch", each, *options])
                 store = commands.Store(args.results)
-                todo, done = commands.missing(union(grid(each, profile)), store, each)
+                todo, done = missing(union(grid(each, profile)), store, each)
                 status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
     except ModuleNotFoundError as error:
         raise ValueError(f"--run needs the project's environment ({error}): bash run_all.sh setup, then .venv/bin/python") from None

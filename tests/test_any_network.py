@@ -190,3 +190,36 @@ def test_what_cannot_be_pruned_is_left_dense_and_said(net, dense):
     Training(model, torch.optim.SGD(model.parameters()), 1, 1, batches=lambda n: [(x, None)]).start()
     torch.testing.assert_close(model.export()(x), model(x))
     assert not torch.allclose(model(x), expected)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_masks_are_those_of_the_weights(storage):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 6))
+    model = SparseModel(net, "static", 0.75, storage=storage)
+    model(torch.randn(2, 4, 4, 4))
+    masks, weights = model.masks(), dict(model.export().named_parameters())
+    assert set(masks) == {"0.weight", "3.weight"} and model.outside() == 0
+    assert all(mask.shape == weights[name].shape and mask.equal(weights[name] != 0) for name, mask in masks.items())
+    assert [int(mask.sum()) for mask in masks.values()] == model.layer_nnz().tolist()
+
+
+class Leaks(methods.get("static")):
+    def forward(self, theta):
+        return theta * self.mask + 0.1 * theta * ~self.mask
+
+
+def test_what_is_not_as_sparse_as_its_mask_is_no_result():
+    model = SparseModel(nn.Linear(20, 10), Leaks, 0.9)
+    model.method.set_mask(torch.arange(200) < 20)
+    assert model.outside() == 180
+    with pytest.warns(UserWarning, match="180 weights besides the 20 of its mask"):
+        model.export()
+
+
+def test_a_mask_of_another_sparsity_is_named():
+    dense, sparse = (SparseModel(nn.Linear(20, 10), "static", sparsity) for sparsity in (0.5, 0.95))
+    sparse.method.set_mask(torch.arange(200) < 10)
+    dense.load_state_dict(sparse.state_dict())
+    with pytest.warns(UserWarning, match="has 10 weights, not the 100 that were asked for: its mask is that of another sparsity"):
+        dense.export()

@@ -2,13 +2,13 @@
 from pathlib import Path
 
 import pytest
-from stored import WORDS, table, timeless
+from stored import ROOT, WORDS, table, timeless
 
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks import suites
-from benchmarks.__main__ import chosen as specs_of
 from benchmarks.__main__ import main, parser
+from benchmarks.chosen import chosen as specs_of
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import TASKS, canonical, settle
@@ -283,3 +283,25 @@ def test_on_imagenet_a_suite_is_what_the_papers_train_there():
     assert [(spec.method, spec.seed) for spec in chosen("--methods", "gmp", "--sparsities", "0.9")] == [("gmp", seed) for seed in range(3)]
     assert len(chosen("--methods", "gmp", "feather")) == 2 * 3 * 6
     assert {spec.options for spec in chosen("--methods", "gse")} == {(), (("recipe", "original"),)}
+
+
+def test_a_list_that_is_given_twice_goes_on():
+    words = "launch digits --methods gmp --methods rigl st3 --sparsities 0.9 --sparsity 0.8".split()
+    args = parser().parse_args(words)
+    assert args.methods == ["gmp", "rigl", "st3"] and args.sparsities == [0.9, 0.8]
+    args = parser().parse_args("leaderboard digits --against st3 --against gmp --sparsity 0.9 --sparsity 0.98".split())
+    assert args.against == ["st3", "gmp"] and args.sparsity == [0.9, 0.98]
+
+
+@pytest.mark.parametrize("words, part", [
+    (["launch", "digits", "--set", "lr=1", "--set", "lr=2"], "--set lr is given twice"), (["status", "digits", "--results", ""], "has no name"),
+    (["status", "digits", "--results", __file__], "is no folder"),
+    (["run", "--task", "digits", "--method", "m\udcff.py:Mine"], "is no text here")])
+def test_what_would_be_lost_or_land_elsewhere_is_refused(words, part, capsys):
+    assert main(words) == 2 and part in capsys.readouterr().err
+
+
+def test_stored_rows_are_compared_without_data(monkeypatch, capsys):
+    monkeypatch.setenv("DATA_DIR", "/nowhere")
+    assert main(["leaderboard", "digits", "--against", "st3", "gmp", "--results", str(ROOT / "results")]) == 0
+    assert "st3" in capsys.readouterr().out

@@ -221,6 +221,8 @@ checkpoint.CHECKPOINT_SECONDS = run_claims.NOTE_SECONDS = 0
 
 class Taken(get("static")):
     def before_step(self, run):
+        if run.epochs == 1:  # the dry run
+            return
         claim, = Path("results/runs").glob("*.claim")
         if run.step == %d:
             claim.write_text(json.dumps(json.loads(claim.read_text()) | {"host": "another"}))

@@ -116,3 +116,18 @@ def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):
     row = next(key[0] for key, text in cells.items() if text == "GSE (uniform)")
     own = next(spec for spec in specs if spec.method == "gse_uniform")
     assert cells[row, 0] == f"{accuracy(own) + 1 + 1 / 3:.1f} ± 1.5" and "assumed" in pages[0].get_supxlabel()
+
+
+def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):
+    fill(tmp_path, "digits", SCRIPTS["gse_figure6"].grid("digits", "paper"))
+    curves = tmp_path / "digits/curves.csv"
+    with open(curves, newline="") as file:
+        lines = list(csv.DictReader(file))
+    lines[3]["val_top1"] = lines[3]["test_top1"] = "much"
+    with open(curves, "w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader(), writer.writerows(lines)
+    with pytest.raises(SystemExit) as end:
+        draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and said.count("\n") == 1 and "is not as its program wrote it" in said

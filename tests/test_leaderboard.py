@@ -95,7 +95,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert unchanged.out == out and "last changed" not in unchanged.err
     os.utime("mine.py", (time.time() + 60,) * 2)
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
-    assert "2 of them are from before ./mine.py was last changed; `--again` makes" in capsys.readouterr().err
+    assert "2 of them are from before mine.py was last changed; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
     assert board("--epochs", "1", "--format", "html") == 0 and "<h2>Published</h2>" in capsys.readouterr().out

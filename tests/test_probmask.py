@@ -222,9 +222,14 @@ def test_masks_are_settled_in_fine_tuning_alone():
 
 # ---- steps
 
-def test_within_the_budget_nothing_is_projected():
-    p = torch.tensor([1.25, 0.5, -0.25])
-    assert project(p, 3).tolist() == [1, 0.5, 0] == project(p, 1.5).tolist()
+def test_before_the_budget_falls_nothing_is_searched(monkeypatch):
+    run, searched = training("probmask", 0.5, epochs=10, steps_per_epoch=2), []
+    original = probmask.project
+    monkeypatch.setattr(probmask, "project", lambda p, total: searched.append(run.epoch) or original(p, total))
+    for _ in range(10):
+        step(run, -1e3 * torch.ones_like(W))  # Adam moves each p by its rate, some above 1
+        assert 0 <= run.model.method.p.min() and run.model.method.p.max() <= 1
+    assert set(searched) == {2, 3, 4}  # of the ramp from 1 to 6 epochs, which has nothing to take in its first
 
 
 def test_clipping_is_joint_and_sgd_leaves_p_alone():

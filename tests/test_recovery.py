@@ -152,7 +152,9 @@ def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, said", [({"sparsity": "nan"}, "sparsity is nan"), ({"sparsity": 1.5}, "sparsity is 1.5"),
-                                           ({"seed": -1}, "seed is -1"), ({"top1": "inf"}, "top1 is inf")])
+                                           ({"seed": -1}, "seed is -1"), ({"top1": "inf"}, "top1 is inf"),
+                                           ({"macs": -5}, "macs is -5"), ({"train_flops_fraction": "inf"}, "train_flops_fraction is inf"),
+                                           ({"achieved_sparsity": 7}, "achieved_sparsity is 7")])
 def test_numbers_that_no_row_has_are_refused(tmp_path, changes, said):
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED | changes])
     with pytest.raises(StoreError, match=f"row 2: {said}, which it cannot be$"):

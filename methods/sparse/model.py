@@ -206,6 +206,16 @@ class AlwaysSparse(SparseModel):
         """Active weights of each layer, as a tensor."""
         return torch.tensor(self.counts, device=self.theta.device)
 
+    def masks(self):
+        """{weight's name in the network: bool tensor of its shape, True where a connection is active}; dense, as the network's weights."""
+        flat = torch.zeros(self.layout.size, dtype=torch.bool, device=self.theta.device)
+        flat[self.method.keys] = True
+        return self.layout.named_views(flat)
+
+    def outside(self):
+        """0: other weights than those of the connections do not exist."""
+        return 0
+
     @torch.no_grad()
     def plain(self):
         """A plain copy of the network, dense, with the weights of the moment."""

@@ -1,0 +1,36 @@
+"""Which runs the arguments of a command name, and which of them have no row. Torch is imported only where it is needed."""
+from dataclasses import replace
+
+from benchmarks import suites
+from benchmarks.command import chosen_options
+from benchmarks.grid import Grid, Spec, union
+
+
+def chosen(args):
+    """The Specs that the arguments of plan, launch and status name, without those that their method skips."""
+    from benchmarks.tasks import ask, canonical
+    from methods import get
+    options = chosen_options(args)
+    specs = [] if options else suites.grid(args.suite, args.profile)  # a figure's runs have options of their own
+    if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
+        if args.seeds is not None and args.seeds < 1:
+            raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
+        epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
+        base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
+        suites.refuse_unknown(options, base.tasks[0], base.methods)
+        seeds = range(args.seeds) if args.seeds else base.seeds
+        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
+                     options=options)
+        asked = [canonical(spec) for spec in asked]
+        names = {spec.method for spec in asked}
+        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)
+                 and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
+        specs = union(asked, (canonical(spec) for spec in specs))
+    return [spec for spec in specs if not ask(spec.method, get(spec.method).skip, spec.task)]
+
+
+def missing(specs, store, suite, retry_failed=False):
+    """(Specs without a row, rows of the others)."""
+    rows = store.rows(suite)
+    have = {key: row for key, row in rows.items() if not (retry_failed and row["status"] == "failed")}
+    return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]

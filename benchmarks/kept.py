@@ -1,0 +1,32 @@
+"""`--keep-models`: the trained network of a run as `results/models/KEY.pt`, to go on with: `net = kept.load(path)`.
+
+The network at the end of training, which the row's `top1` is of; without it a run leaves its numbers alone.
+"""
+import io
+
+import torch
+
+from benchmarks import models
+from benchmarks.results import write_whole
+
+
+def keep(path, spec, trainer):
+    """Writes the network of a Trainer that has trained `spec`, whole or not at all. Raises StoreError."""
+    model = trainer.model
+    content = {"command": spec.command(), "network": {"name": trainer.task.model, "classes": trainer.data.classes, **trainer.network_options},
+               "state_dict": model.plain().cpu().state_dict(), "masks": {name: mask.cpu() for name, mask in model.masks().items()}}
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_whole(path, file.getvalue())
+
+
+def load(path):
+    """The plain network of such a file, in evaluation mode, on the CPU, zeros where the mask has none.
+
+    `torch.load(path, weights_only=True)` has besides its `state_dict` the `masks`, {weight's name: bool tensor of its shape}, the
+    `command` that makes the run, and what `network` it is: the arguments of `models.build`.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    net = models.build(**content["network"])
+    net.load_state_dict(content["state_dict"])
+    return net.eval()

@@ -1,0 +1,88 @@
+"""Methods of somebody's own file: what `launch`, `run` and `status` say of them before they cost anything, and runs made again."""
+import os
+import time
+
+import pytest
+from test_dry_run import METHODS
+
+from benchmarks import launch as launcher
+from benchmarks import run as runner
+from benchmarks.__main__ import main
+from benchmarks.dry_run import dry_run
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+
+MORE = METHODS + '''
+class Warms(Good):
+    beta = 1.0
+    def after_step(self, run):
+        super().after_step(run)
+        if run.epoch_ends:
+            self.beta = 1.0 + run.epoch
+
+class Object(Good):
+    def skip(self, task):
+        return None
+
+class Asks(Good):
+    @classmethod
+    def skip(cls, task):
+        raise KeyError(task)
+
+class Levels(Good):
+    @classmethod
+    def levels(cls, sparsity, options):
+        return 1 / 0
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MORE)
+    return tmp_path
+
+
+def launched(method, *words):
+    return main(["launch", "digits", "--methods", method, "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", *words])
+
+
+@pytest.mark.parametrize("words", [
+    ["launch", "digits", "--methods", "gmp", "mine.py:Leaks"], ["run", "--task", "digits", "--method", "mine.py:Leaks", "--sparsity", "0.9"]])
+def test_a_mistake_costs_no_run(mine, words, capsys, monkeypatch):
+    for place in (launcher, runner):
+        monkeypatch.setattr(place, place.__name__.rpartition(".")[2], lambda *a, **k: pytest.fail("was run"))
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert "mine.py:Leaks on digits at sparsity 0.9: " in err and "mask says are zero" in err and err.count("\n") == 1
+    assert not list(mine.rglob("*.json"))
+
+
+@pytest.mark.parametrize("method, part", [
+    ("Object", "skip must be a @classmethod"), ("Asks", "skip fails (KeyError: 'digits')"), ("Levels", "levels fails (ZeroDivisionError: ")])
+@pytest.mark.parametrize("words", [["launch", "digits", "--methods"], ["plan", "digits", "--methods"], ["leaderboard", "digits", "--method"]])
+def test_what_is_asked_before_there_is_a_network(mine, method, part, words, capsys):
+    assert main([*words, f"mine.py:{method}"]) == 2
+    err = capsys.readouterr().err
+    assert f"error: mine.py:{method}: {part}" in err and "Traceback" not in err
+
+
+def test_what_no_checkpoint_holds_is_said(mine, capsys):
+    assert dry_run(Spec("digits", "mine.py:Warms", 0.9, 0), "data") == ["beta"]
+    assert dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data") == []
+    assert main(["run", "--task", "digits", "--method", "mine.py:Warms", "--sparsity", "0.9", "--epochs", "1"]) == 0
+    assert "mine.py:Warms: its steps set self.beta, which no checkpoint holds" in capsys.readouterr().err
+
+
+def test_rows_of_an_older_file_are_made_again(mine, capsys):
+    assert launched("mine.py:Good") == 0
+    before, = Store("results").rows("digits").values()
+    assert launched("mine.py:Good") == 0 and "last changed" not in capsys.readouterr().err
+    os.utime("mine.py", (time.time() + 60,) * 2)
+    assert launched("mine.py:Good") == 0
+    words = "1 of them are from before mine.py was last changed; `launch` or `leaderboard` with --again makes them again"
+    assert words in capsys.readouterr().err and Store("results").row(before["key"]) == before
+    assert main(["status", "digits", "--methods", "mine.py:Good", "--epochs", "1"]) == 0 and words in capsys.readouterr().err
+    stamp = Store("results").stamp(before["key"])
+    assert launched("mine.py:Good", "--again") == 0 and Store("results").stamp(before["key"]) != stamp
+    assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
