@@ -117,6 +117,7 @@ def text_table(figure, table, rows, blocks, head):
         return "\n".join(text) or "–"
 
     series = (table.method + " " + table.options).str.strip()
+    head += ": measured [published]" if (table.source != "measured").any() else ""
     table.attrs.update(head=head, blocks=[])
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)
     for axes, columns in zip(figure.subplots(len(blocks), 1, squeeze=False)[:, 0], blocks):

@@ -23,7 +23,7 @@ def draw(runs, figure):
 
     own_settings(runs)
     table = pd.concat([summary(runs), hollow(runs, METHODS)], ignore_index=True)
-    blocks, tasks, head = {}, runs.task.unique(), "Test accuracy (%): measured [published]"
+    blocks, tasks, head = {}, runs.task.unique(), "Test accuracy (%)"
     for task in tasks:
         name = title(task).replace(", ", "\n") + "\n" if len(tasks) > 1 else ""
         blocks.setdefault(task.partition("-")[0], []).extend(

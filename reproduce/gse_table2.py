@@ -50,7 +50,7 @@ def draw(runs, figure):
 
     table = pd.concat([part for part in (summary(runs), literature()) if len(part)], ignore_index=True)
     columns = [(f"{100 * s:g} %", lambda t, s=s: (t.sparsity == s) | (t.method == "dense")) for s in SPARSITIES]
-    return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%): measured [published]")
+    return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%)")
 
 
 draw.lead = ("Mean ± s.d. over seeds; test accuracy at the last epoch. Dense by the suite's recipe, GSE by an assumed one: of its own "

@@ -28,7 +28,7 @@ def draw(runs, figure):
     usual = runs[runs.options == ""].epochs.min()
     rows = {name: f"{value_of(name.partition(' ')[2], 'epochs', usual):.0f} epochs" for name in series.unique()}
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
-    return text_table(figure, table, rows, [columns], "Test accuracy (%): measured [published]")
+    return text_table(figure, table, rows, [columns], "Test accuracy (%)")
 
 
 if __name__ == "__main__":

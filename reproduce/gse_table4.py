@@ -24,7 +24,7 @@ def draw(runs, figure):
     table = pd.concat([summary(runs), other[other.task.isin(runs.task) & (other.method == "dense")]], ignore_index=True)
     rows = {f"dense {options}".strip(): f"width {width_of(task, options):.0f}×" for task, options in zip(runs.task, runs.options)}
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
-    return text_table(figure, table, rows, [columns], "Dense test accuracy (%): measured [published]")
+    return text_table(figure, table, rows, [columns], "Dense test accuracy (%)")
 
 
 if __name__ == "__main__":

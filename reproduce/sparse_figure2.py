@@ -24,11 +24,11 @@ def grid(suite, profile):
 
 
 def slope(points, measure):
-    """Slope of log measure against log width over the LAST largest widths."""
+    """Slope of log measure against log width over the LAST largest widths, in as many digits as all machines agree on."""
     import numpy as np
 
     points = points.sort_values("width")[-LAST:]
-    return np.polyfit(np.log(points.width), np.log(points[measure]), 1)[0] if len(points) > 1 else float("nan")
+    return round(np.polyfit(np.log(points.width), np.log(points[measure]), 1)[0], 6) if len(points) > 1 else float("nan")
 
 
 def draw(table, figure):
