@@ -15,7 +15,8 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   and replayed, as in a run (`benchmarks.capture`).
 - The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the
   method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
-- Not in a step: what a method does once a cycle (`start`) or once an epoch (ProbMask).
+- Not in a step: what a method does once a cycle (`start`), once in some epochs (ProbMask; fisher_diag, snfs, mest) or in steps
+  that no `interval` counts (dpf).
 """
 import random
 import sys
