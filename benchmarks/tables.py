@@ -8,7 +8,7 @@ from scipy import stats
 from benchmarks import markup
 from benchmarks.stats import LEVEL, compare
 from benchmarks.suites import SIZES
-from benchmarks.tasks import REDUCED, TASKS, Task, suite_of
+from benchmarks.tasks import REDUCED, TASKS, Task, path_of, suite_of
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
@@ -29,6 +29,7 @@ def select(rows, suite, profile, epochs=None, variant=None):
     rows = rows.copy()
     rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
     rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
+    rows = rows.drop(renamed(rows))
     epochs = epochs or SIZES[suite, profile][1]
 
     def counts(row):
@@ -42,6 +43,16 @@ def select(rows, suite, profile, epochs=None, variant=None):
     same = [name for name in short.values() if list(short.values()).count(name) > 1]  # of two files
     label = rows.method.map(lambda name: name if short[name] in same else short[name])
     return rows.assign(label=(label + " " + rows.options).str.strip())
+
+
+def renamed(rows):
+    """Gives each method's own file one name, whichever folder its runs were launched from; returns the labels of rows that are then there
+    twice, all but the last."""
+    files = rows.method.str.contains(":")
+    rows.loc[files, "method"] = rows.method[files].map(path_of)
+    names = ["task", "method", "options", "sparsity", "seed", "epochs", "precision"]
+    older = rows[files].sort_values("finished_at", kind="stable").duplicated(names, keep="last")
+    return older.index[older]
 
 
 def board(rows, sparsities, sort="accuracy"):

@@ -279,3 +279,16 @@ def test_what_the_readme_walks_through(tmp_path):
 def test_methods_of_two_files_with_one_name_stay_apart():
     rows = stored({"v1/mine.py:Mine": [90.0, 91.0], "v2/mine.py:Mine": [50.0, 51.0], "other/a.py:A": [70.0]})
     assert set(tables.select(rows, "digits", "paper").label) == {"v1/mine.py:Mine", "v2/mine.py:Mine", "a.py:A"}
+
+
+def test_a_file_has_one_name_wherever_it_was_launched_from(mine):
+    rows = pd.DataFrame([{**row, "finished_at": f"2026-01-0{day}T00:00:00+00:00"} for day, name in enumerate(
+        ("mine.py:Good", f"{mine}/mine.py:Good", "/elsewhere/mine.py:Good"), 1) for row in made_up(name, day)])
+    found = tables.select(rows, "digits", "paper")
+    assert sorted(zip(found.method, found.top1)) == [("/elsewhere/mine.py:Good", 93.0), ("mine.py:Good", 92.0)]
+
+
+def made_up(name, day):
+    return [{**dict.fromkeys(RUN_COLUMNS, ""), "suite": "digits", "task": "digits", "dataset": "digits", "method": name, "sparsity": 0.9,
+             "seed": 0, "epochs": 30, "precision": "fp32", "status": "ok", "top1": 90.0 + day, **dict.fromkeys(
+                 "top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split(), 1.0)}]
