@@ -45,8 +45,10 @@ class ProbMask(Sparsifier):
         return [Cycle(epochs, passes=2)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
 
     def start(self, run, cycle):
-        if cycle and self.form == "original":
-            run.optimizer.state.clear()  # fine-tuning has an optimiser of its own
+        if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
+            for state in run.optimizer.state.values():
+                for value in filter(torch.is_tensor, state.values()):
+                    value.zero_()  # in place: what a GPU has recorded goes on
 
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask

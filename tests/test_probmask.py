@@ -208,7 +208,7 @@ def test_fine_tuning_has_an_optimiser_of_its_own(form):
     step(run), step(run)
     assert run.optimizer.state[run.theta]["momentum_buffer"].any()
     run.start(1)
-    assert bool(run.optimizer.state) == (form == "st3code")  # ST-3's code goes on with the one it has
+    assert bool(run.optimizer.state[run.theta]["momentum_buffer"].any()) == (form == "st3code")  # ST-3's code goes on with the one it has
 
 
 def test_masks_are_settled_in_fine_tuning_alone():

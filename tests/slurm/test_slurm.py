@@ -28,7 +28,7 @@ import os
 import time
 from pathlib import Path
 
-from methods import Sparsifier, get
+from methods import get
 
 
 class Slow(get("static")):
@@ -43,9 +43,10 @@ class Slow(get("static")):
                 time.sleep(0.1 * (len(set(file)) == 1))
 
 
-class Bad(Sparsifier):
+class Bad(get("static")):
     def after_step(self, run):
-        raise RuntimeError("broken on purpose")
+        if run.step == 5:  # after all steps of the dry run
+            raise RuntimeError("broken on purpose")
 '''
 GRID = ["digits", "--methods", "static", "snip", "mine.py:Bad", "--sparsity", "0.9", "--seeds", "1", "--epochs", "2"]
 SLOW = ["digits", "--methods", "mine.py:Slow", "--sparsity", "0.9", "--seeds"]
