@@ -41,8 +41,8 @@ def test_links_lead_somewhere():
 
 def test_a_table_is_made_from_its_rows(tmp_path):
     (tmp_path / "digits").mkdir()
-    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds"
-    runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,{cycles},fp32,ok,{top1},,{got},1,1,1,1"
+    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
+    runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,{cycles},fp32,ok,{top1},,{got},1,1,1,1,2026-01-01"
             for method, sparsity, got, cycles in (("dense", 0.0, 0.0, 1), ("st3", 0.9, 0.9, 1), ("str_original", 0.9, 0.8, 1), ("lrr", 0.9, 0.9, 6))
             for seed, top1 in enumerate((90, 92, 94))]
     (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
