@@ -103,9 +103,9 @@ class ProbMask(Sparsifier):
 
     @torch.no_grad()
     def harden(self, run):
-        """Of `trials` hard masks keep the one with the least loss on training batches."""
-        generator, best, batches = run.generator("trials"), math.inf, run.batches(self.trial_batches)
-        run.model.eval()
+        """Of `trials` hard masks keep the one with the least loss on training batches. As in the original, they are passed as in training:
+        the running statistics, until then those of relaxed masks, begin to follow hard ones."""
+        generator, best, batches = run.generator("trials"), math.inf, run.batches(self.trial_batches) if self.trials > 1 else ()
         for _ in range(self.trials):
             score = self.logits(noise(self.p, generator))
             mask = keep(score, self.budget) if self.sampling == "exact" else score > 0
@@ -114,7 +114,6 @@ class ProbMask(Sparsifier):
                 best, chosen = loss, mask
         self.set_mask(chosen)
         self.p.copy_(chosen)
-        run.model.train()
 
     def get_extra_state(self):
         return self.adam.state_dict()

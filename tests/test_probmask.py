@@ -345,13 +345,20 @@ def test_the_best_of_the_trials_is_kept():
     assert run.model.training
 
 
-def test_trials_are_judged_as_the_network_evaluates():
+def test_trials_are_judged_as_the_network_trains():
+    """Its running statistics, those of relaxed masks until then, say nothing of a hard one."""
     torch.manual_seed(0)
     net, seen = nn.Sequential(nn.Linear(40, 25, bias=False), nn.BatchNorm1d(25), nn.Dropout(0.5)), []
     run = started(net, "probmask", 0.7, [(torch.randn(8, 40), torch.ones(8, 25))], linear_in_the_output)
     net.register_forward_hook(lambda *_: seen.append([module.training for module in net.modules()]))
     run.method.harden(run)
-    assert seen == [[False] * 4] * 10 and not net[1].num_batches_tracked and run.model.training
+    assert seen == [[True] * 4] * 10 and net[1].num_batches_tracked == 10 and run.model.training
+
+
+def test_a_single_trial_needs_no_judge():
+    run = started(nn.Linear(40, 25, bias=False), "probmask", 0.7, None, linear_in_the_output, trials=1)
+    run.method.harden(run)
+    assert int(run.method.mask.sum()) == 300
 
 
 def test_the_mask_that_is_counted_follows_the_budget_of_its_epoch():
