@@ -260,9 +260,11 @@ def levels_of(spec):
 
 
 def ask(method, function, *arguments):
-    """What a class method of a method says; what it raises becomes a ValueError that names both."""
+    """What a class method of a method says. A ValueError is its refusal; what else it raises becomes one that names both."""
     try:
         return function(*arguments)
+    except ValueError:
+        raise
     except Exception as error:
         raise ValueError(f"{method}: {function.__name__} fails ({type(error).__name__}: {error})") from error
 
