@@ -3,7 +3,7 @@ import torch
 
 from methods.ranking import keep
 
-ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "uniform_plus", "lamp", "global", "global_l2")
+ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", "lamp", "global", "global_l2")
 
 
 def count(total, sparsity):
@@ -40,6 +40,7 @@ RAW_DENSITY = {
     "erk": lambda shape: sum(shape) / _product(shape),                                       # Evci et al. 2020
     "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),                        # channels only
     "er_gse": lambda shape: (shape[0] + _product(shape[1:])) / _product(shape),               # convolutions as matrices (GSE)
+    "balanced": lambda shape: 1 / _product(shape),                                           # as many in each (Gadhikar et al. 2024)
 }
 
 

@@ -12,7 +12,7 @@ class Static(Sparsifier):
     """A random mask that never changes."""
 
     name = "static"
-    allocation = option("erk", "er", "er_gse", "uniform", "uniform_plus", help="weights per layer")
+    allocation = option("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", help="weights per layer")
     redistribute = option(False, help="er_gse: what a full layer cannot take goes to the others")
     sampler = option("exact", "bernoulli", help="mask with exactly the layer's count, or each weight on its own")
     init = option("network", "sparse", help="the network's own, or uniform by the active inputs of each neuron (GSE)")

@@ -74,6 +74,12 @@ def test_uniform_plus_counts():
         allocate(two, "uniform_plus", 0.5)
 
 
+def test_balanced_counts():
+    """By hand: a third of 536; of 2,680 the first and the last are full, the rest is the second's."""
+    assert allocate(three_layers(), "balanced", 0.9) == [179, 178, 179]
+    assert allocate(three_layers(), "balanced", 0.5) == [432, 1928, 320]
+
+
 def test_er_gse_clips_without_redistribution():
     raw = [RAW_DENSITY["er_gse"](shape) for shape in SHAPES]
     epsilon = 2680 / sum(r * n for r, n in zip(raw, SIZES))

@@ -27,7 +27,7 @@ def started(net, method, sparsity, epochs=1, steps_per_epoch=1, seed=0, **option
 
 # ---- Static
 
-@pytest.mark.parametrize("allocation", ["erk", "er", "er_gse", "uniform", "uniform_plus"])
+@pytest.mark.parametrize("allocation", ["erk", "er", "er_gse", "uniform", "uniform_plus", "balanced"])
 def test_static_exact_counts_per_layer(allocation):
     run = started(build("resnet20", 10), "static", 0.9, allocation=allocation)
     assert run.model.layer_nnz().tolist() == run.model.method.counts

@@ -2,6 +2,7 @@
 import pytest
 import torch
 from canonical import G, W, backward, effective, mask_of, near, step, training, two_layers
+from test_every_method import make
 from torch import nn
 
 from methods import SparseModel
@@ -43,7 +44,15 @@ def test_movement_after_a_dense_training():
         assert run.method.mask.all() and not run.method.scores.any() and not run.optimizer.state
         for _ in range(10):
             step(run, 0.1 * G)
-        assert int(run.method.mask.sum()) == kept == run.method.budget_at(cycle) and run.method.scores.any()
+        assert int(run.method.mask.sum()) == kept == run.method.budget_at(cycle) and run.method.scores.any() == cycle
+
+
+def test_the_dense_training_before_movement_is_dense_s():
+    """The scores' gradients have no part in clipping."""
+    dense, weights = make("dense", clip=0.1).run(), []
+    for _ in make("movement pretrain=true", clip=0.1).steps(cycle_done=lambda run: weights.append(run.model.theta.detach().clone())):
+        pass
+    assert torch.equal(dense.model.theta, weights[0]) and not torch.equal(*weights)
 
 
 def soft_movement(weight=W, **options):

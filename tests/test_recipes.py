@@ -22,19 +22,23 @@ GRANET = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, w
 ORIGINAL = {"recipe": "original"}
 STATED = {
     ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
-                               augmentation="gse", clip=3.0, validation=False),
-    ("acdc", "cifar"): dict(PLAIN, epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, milestones=(0.375, 0.575, 0.775)),
-    ("acdc", "imagenet"): dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, schedule="cosine", epochs=100,
+                               augmentation="gse", clip=3.0, validation=False, bn_momentum=0.1),
+    ("acdc", "cifar"): dict(PLAIN, epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, decay_all=True,
+                            milestones=(0.375, 0.575, 0.775)),
+    ("acdc", "imagenet"): dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, label_smoothing=0.0,
+                               schedule="cosine", epochs=100,
                                table="imagenet"),
     ("spartan", "imagenet"): dict(PLAIN, batch_size=4096, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False, epochs=100, schedule="cosine",
                                   label_smoothing=0.1),
-    ("snfs", "cifar"): dict(PLAIN, batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(0.5,), weight_decay=5e-4, epochs=100),
-    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="cosine_step", epochs=160)
+    ("snfs", "cifar"): dict(PLAIN, batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(5 / 9,), weight_decay=5e-4, decay_all=True,
+                            epochs=100, augmentation="granet"),
+    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_step",
+                                   epochs=160)
        for name in ("mest", "mest_s")},
-    ("srigl", "cifar"): dict(PLAIN, epochs=250, batch_size=128, lr=0.1, schedule="cosine_step", weight_decay=5e-4, gamma=0.3, interval=100,
-                             init="sparse"),
-    ("dst_mask", "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, epochs=160, milestones=(0.5, 0.75),
-                                sparsity_penalty=5e-6),
+    ("srigl", "cifar"): dict(PLAIN, epochs=250, batch_size=128, lr=0.1, nesterov=True, schedule="cosine_step", weight_decay=5e-4,
+                             decay_all=True, gamma=0.3, interval=100, init="sparse"),
+    ("dst_mask", "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, epochs=160,
+                                milestones=(0.5, 0.75), sparsity_penalty=5e-6),
     ("str_original", "imagenet"): dict(STR, decay=2.251757813e-5),
     ("str_original", "imagenet-mobilenetv1"): dict(STR, decay=3.751757813e-5, a0=-12800.0),
     ("granet", "cifar10"): dict(GRANET, augmentation="granet"),
@@ -53,7 +57,8 @@ STATED = {
         gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
         schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0, label_smoothing=0.1, bn_momentum=0.1,
         epochs=100, model="resnet50_torchvision") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
-    ("dpf", "cifar"): dict(PLAIN, epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, milestones=(0.5, 0.75)),
+    ("dpf", "cifar"): dict(PLAIN, epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, decay_all=True,
+                           milestones=(0.5, 0.75)),
 }
 
 

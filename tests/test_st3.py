@@ -209,7 +209,7 @@ def test_threshold_primitives_at_a_third(threshold, kept):
     assert run.model.method.budget == int(run.model.method.mask.sum()) == (effective(run) != 0).sum() == kept
 
 
-@pytest.mark.parametrize("method", ["st3", "st3_sigma", "ste_hard", "gmp"])
+@pytest.mark.parametrize("method", ["st3", "st3_sigma", "ste_hard", "gmp", "feather"])
 def test_nnz_of_resnet20(method):
     for sparsity, nnz in ((0.8, 54_179), (0.9, 27_090), (0.95, 13_545), (0.98, 5_418), (0.99, 2_709)):
         model = SparseModel(build("resnet20", 10), method, sparsity, **AT_ONCE)

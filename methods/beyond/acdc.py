@@ -14,10 +14,10 @@ class ACDC(Sparsifier):
     """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse."""
 
     name = "acdc"
-    original = {"cifar": dict(epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, milestones=(75 / 200, 115 / 200, 155 / 200),
-                              clip=0.0, bn_momentum=0.1),
-                "imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.05e-5, schedule="cosine",
-                                 clip=0.0, bn_momentum=0.1, table="imagenet")}
+    original = {"cifar": dict(epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, decay_all=True,
+                              milestones=(75 / 200, 115 / 200, 155 / 200), clip=0.0, bn_momentum=0.1),
+                "imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, schedule="cosine",
+                                 label_smoothing=0.0, clip=0.0, bn_momentum=0.1, table="imagenet")}
     table = option("scaled", "imagenet", help="where phases begin: as for CIFAR or for ImageNet, scaled to the length of training")
     count = option("exact", "literal", help="literal: the weights above the K-th largest, one fewer")
 

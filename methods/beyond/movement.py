@@ -37,8 +37,12 @@ class Movement(AfterDense):
 
     @torch.no_grad()
     def start(self, run, cycle):
-        self.scores.zero_()  # a dense training has given them gradients
+        self.scores.zero_()
         super().start(run, cycle)
+
+    def before_step(self, run):
+        if run.cycle < self.pretrain:  # else they would have a part in the norm by which gradients are clipped
+            self.scores.grad = None
 
     def groups(self):
         return [dict(params=[self.scores], lr_scale=self.score_lr, weight_decay=0.0, momentum=0.0, nesterov=False)]

@@ -12,7 +12,8 @@ class Powerprop(Sparsifier):
     """
 
     alpha = option(2.0, least=1, help="the power; 1 is the other method alone")
-    decay_of = option("theta", "q", help="weight decay on the stored weights (for α = 2 an L1 penalty on the effective ones), or on these")
+    decay_of = option("theta", "q", help="weight decay on the stored weights (for α = 2 an L1 penalty on the effective ones), or on "
+                      "these, where it is a part of the loss and of the gradients that are clipped")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
