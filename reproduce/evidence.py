@@ -106,7 +106,7 @@ class Evidence:
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
         r = self.runs
         chosen = (r.task == self.task) & (r.epochs == (epochs or self.epochs)) & (r.series == series) & ((r.sparsity - sparsity).abs() < 1e-6)
-        return dict(zip(r.seed[chosen], r.loc[chosen, column].astype(float)))
+        return dict(zip(r.seed[chosen], r.loc[chosen, column]))
 
     def sparsities(self, *series):
         """The sparsities at which all of these have rows or should have, of the ones that some single-cycle method was given."""
@@ -132,7 +132,13 @@ class Evidence:
     def compare(self, a, words, b, sparsities=None, **limits):
         """A Part for each sparsity that both series have (or these) on a - b."""
         return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
-                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %", self.between(self.seeds(a, s), self.seeds(b, s)), **limits)]
+                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.apart(a, b, s)}",
+                                      self.between(self.seeds(a, s), self.seeds(b, s)), **limits)]
+
+    def apart(self, a, b, sparsity):
+        """A remark where a seed's two runs are of different machines, which differ in rounding."""
+        one, other = (self.seeds(series, sparsity, "device") for series in (a, b))
+        return " (of two kinds of machine)" * any(str(one[seed]) != str(other[seed]) for seed in one.keys() & other.keys())
 
     def above(self, a, b, sparsities=None):
         return self.compare(a, "above", b, sparsities)
