@@ -6,6 +6,7 @@ A training step, a step with an update of the connections, and memory, into RESU
   order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up, and so does the first
   step of a turn: another storage has just filled the caches, which in a training none does. A row has the median over the rounds and
   the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
+- On a GPU masked steps are recorded and replayed, as those of runs are (`capture`), but for the measurement of memory; sparse ones are not.
 - state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
   allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator). On a
   CPU an update ranks and searches with numpy, with either storage, and what numpy allocates for that is not in the record.
@@ -20,6 +21,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import data as datasets
+from benchmarks.capture import recorder
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
@@ -38,10 +40,12 @@ IDENTITY = "task width batch_size method sparsity storage device threads".split(
 MB = 2 ** 20
 
 
-def entrant(task, method, sparsity, data, device, steps=3, **options):
-    """An `overhead.Entrant` in fp32, in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`."""
+def entrant(task, method, sparsity, data, device, steps=3, recorded=False, **options):
+    """An `overhead.Entrant` in fp32, in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`.
+    recorded: as runs are."""
     given = {name: str(value) for name, value in options.items() if value is not None}
-    made = Entrant(Spec(task, method, sparsity, 0, precision="fp32", options=given), data, device, steps)
+    spec = Spec(task, method, sparsity, 0, precision="fp32", options=given)
+    made = Entrant(spec, data, device, steps, recorder(settle(spec)[0], device) if recorded else None)
     made.before, (first, number, _) = made.groups[0][0], made.groups[-1]
     made.single, made.ordinary = [(first, 1, 1.0)], [(first, number, 1 / number)]
     made.update = [(made.before, 1, 1.0)]
@@ -109,11 +113,14 @@ def measure(args, device):
 
 def compare(task, width, sparsity, data, args, device):
     """Rows of one network at one sparsity, one for each storage."""
-    entrants = {storage: entrant(task, args.method, sparsity, data, device, args.steps, width=width, storage=storage,
-                                 batch_size=args.batch_size) for storage in args.storages}
+    def make(storage, recorded):
+        return entrant(task, args.method, sparsity, data, device, args.steps, recorded, width=width, storage=storage, batch_size=args.batch_size)
+
+    entrants = {storage: make(storage, True) for storage in args.storages}
     times = in_turns(entrants, "ordinary", args.rounds)
     updates = in_turns(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
     for storage, made in entrants.items():
+        made = make(storage, False) if made.trainer.record else made  # the memory of what is recorded is reserved, not allocated
         trainer = made.trainer
         seconds(made, made.single)  # the first after an update finds the places of a convolution's new connections, and keeps them
         gradients, state = state_bytes(trainer)

@@ -61,8 +61,8 @@ class Task:
     decay_all: bool = setting(False, "weight decay on normalisation and biases too (GSE)")
     recipe: str = setting("suite", "suite: the same for all methods; original: with what the method's own paper changes of it",
                           "suite", "original")
-    schedule: str = setting("steps", "steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step",
-                            "steps", "cosine", "cosine_step")
+    schedule: str = setting("steps", "steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step; "
+                            "cosine_epoch: once an epoch", "steps", "cosine", "cosine_step", "cosine_epoch")
     milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
     warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs; at most a tenth of training")
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
@@ -109,8 +109,8 @@ class Task:
             epoch, warm = step // steps_per_epoch, round(WARM_SHARE * epochs)
             falling = (epoch - warm) / (epochs - warm)
             return self.lr * ((epoch + 1) / warm if epoch < warm else (1 + math.cos(math.pi * falling)) / 2)
-        done = step / (epochs * steps_per_epoch)
-        cosine = self.schedule == "cosine_step"
+        done = (step // steps_per_epoch / epochs) if self.schedule == "cosine_epoch" else step / (epochs * steps_per_epoch)
+        cosine = self.schedule.startswith("cosine_")
         rate = self.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.milestones))
         warm = min(self.warmup, epochs / 10) * steps_per_epoch  # so that a short run reaches the rate
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate

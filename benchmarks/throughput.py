@@ -4,12 +4,15 @@ The plain one is what public implementations are made of: torchvision's data set
 in fp32, and a mask for each layer that is multiplied into the weights after the step. The same network, batch, optimiser and sparsity.
 
 - Measured in turns in one process: in every round each loop makes some steps, in a shuffled order; its ratio is to the plain steps of the
-  same round. A row has the rounds' median and quartiles. The first round only warms up. On a GPU the plain loop has what PyTorch has by
-  itself, TF32 and cuDNN's fastest algorithms; the suite's has what its runs have (`machine.numerics`): the same bits every time.
-- On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What they prepare while
-  another loop is measured (at most two batches) favours the plain loop.
+  same round. A row has the rounds' median and quartiles. The first round only warms up. On a GPU the plain loop has TF32, in convolutions as
+  PyTorch has by itself and in products, and any of cuDNN's algorithms; the suite's has what its runs have (`machine.numerics`): the same
+  bits every time.
+- Where the suite's method raises its sparsity along a ramp, it is at its end from the first step on: else nothing would be ranked yet.
+- On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What the workers prepare while
+  another loop is measured (two batches each) favours the plain loop; with the 8 of a GPU --steps 40 leaves it the smaller part.
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
-  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data and its recorded steps.
+  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data and its recorded steps, and the workspaces
+  of cuBLAS of its streams, which the first loop on a stream pays for (of torch's 32; `CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small).
 """
 import os
 import random
@@ -36,6 +39,7 @@ from benchmarks.machine import code_version, default_device, device_name, numeri
 from benchmarks.results import moment
 from benchmarks.tasks import DATASETS, settle
 from benchmarks.train import Trainer
+from methods import get
 from methods.layout import Layout
 
 COLUMNS = ("task loop method sparsity precision workers runs device threads images_per_second ratio ratio_low ratio_high peak_memory_mb rounds "
@@ -168,7 +172,8 @@ def main(words=None):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
     datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
-    specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p) for p in args.precisions}
+    at_once = {"ramp_power": "0"} if "ramp_power" in get(args.method).options() else {}
+    specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p, options=at_once) for p in args.precisions}
     loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
     for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
         for precision, spec in specs.items():

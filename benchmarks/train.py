@@ -5,6 +5,7 @@ import time
 import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -87,7 +88,7 @@ class Trainer:
         scoring = math.ceil(10 * data.classes / task.batch_size)
         own = weakref.proxy(self)  # no circle: a run that has ended gives back its memory at once, with its recordings on a GPU
         self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, scoring_batches=scoring,
-                                 batches=lambda n: own.batches(n))
+                                 batches=lambda n: own.batches(n), criterion=partial(cross_entropy, label_smoothing=task.label_smoothing))
         self.progress = Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network = team.parallel(self.model)

@@ -16,7 +16,7 @@ class ProbMask(Sparsifier):
     """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning."""
 
     name = "probmask"
-    original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_step",
+    original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
                               clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
     presets = {"form": {"st3code": ST3_CODE}}

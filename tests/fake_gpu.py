@@ -43,12 +43,13 @@ def item(mode, function, tensor):
 
 
 class Transfers(TorchDispatchMode):
-    """Notes copies from the CPU's memory to the device's, each of which waits, too."""
+    """Notes copies between the CPU's memory and the device's, each of which waits, too."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         results = function(*args, **(kwargs or {}))
-        if function in (aten._to_copy.default, aten.copy_.default) and any(t.device.type == "cpu" for t in args if torch.is_tensor(t)):
-            waits.extend(f"a copy to the device: {function}" for t in tree_leaves(results) if t.device.type == "cuda")
+        if function in (aten._to_copy.default, aten.copy_.default):
+            places = {t.device.type for t in tree_leaves((args, results)) if torch.is_tensor(t)}
+            waits.extend([f"a copy between devices: {function}"] * (len(places) > 1))
         return results
 
 

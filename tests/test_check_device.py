@@ -19,8 +19,8 @@ def test_the_cpu_is_as_it_should_be(capfd):
 
 def test_a_network(monkeypatch):
     name = "cifar10-resnet20 rigl fp32"
-    monkeypatch.setattr(check_device, "STEPS", 7)
-    monkeypatch.setattr(check_device, "RESUMED", 6)
+    monkeypatch.setattr(check_device, "STEPS", 9)
+    monkeypatch.setattr(check_device, "RESUMED", 8)
     assert name in check_device.PARTS["networks"][0] and check_device.check_network(name, torch.device("cpu")) == {}
 
 
@@ -38,6 +38,9 @@ def test_what_differs_is_found(monkeypatch):
         patch.setattr(check_device, "STEPS", 2)
         patch.setattr(check_device, "RESUMED", 1)
         assert check_device.check_method("static", cpu)["wrong"] == {"recorded": "not recorded"}
+    with monkeypatch.context() as patch:
+        patch.setattr(check_device, "NEAR", 0)
+        assert check_device.check_sparse("set", cpu)["wrong"] == "losses"
     with monkeypatch.context() as patch:
         patch.setattr(check_device, "keep", lambda score, k, calls=[]: calls.append(0) or torch.arange(len(score)) < k + len(calls))
         assert check_device.check_ranking("int64", cpu)["wrong"]

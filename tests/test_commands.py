@@ -190,7 +190,7 @@ def test_options_of_a_task(capsys):
     """What is listed is what a run takes; the task's own values come first."""
     assert main(["options", "imagenet-resnet50"]) == 0
     listed = dict(line.partition("  ")[0].split("=") for line in capsys.readouterr().out.splitlines())
-    assert listed["lr"] == "0.2" and listed["schedule"] == "cosine|steps|cosine_step" and "dataset" not in listed
+    assert listed["lr"] == "0.2" and listed["schedule"] == "cosine|steps|cosine_step|cosine_epoch" and "dataset" not in listed
     for name, values in listed.items():
         settle(Spec("imagenet-resnet50", "dense", 0.0, 0, options={name: values.partition("|")[0]}))
     refused(capsys, ["options", "cifar10-resnet2"], "cifar10-resnet2", "cifar10-resnet20")

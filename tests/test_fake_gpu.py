@@ -34,6 +34,11 @@ class Copies(get("st3")):
         run.theta.grad.mul_(torch.tensor([0.5], device=run.theta.device))
 
 
+class Fetches(get("st3")):
+    def before_step(self, run):
+        run.theta.grad[:3].cpu()
+
+
 class Recorded(get("st3")):
     def rank(self, theta, kept, share):
         super().rank(theta, int(kept), share)
@@ -72,6 +77,7 @@ def test_what_waits_and_what_mixes_devices_is_found(tmp_path):
     (tmp_path / "mine.py").write_text(WAITS)
     names = {f"{tmp_path}/mine.py:{name}": text for name, text in {
         "Looks": "an ordinary step waits for the device", "Copies": "an ordinary step waits for the device: ['a copy",
+        "Fetches": "an ordinary step waits for the device: ['a copy",
         "Recorded": "a recorded part waits for the device: ['capture.py", "Elsewhere": "cpu"}.items()}
     for name, text in problems(*names).items():
         assert names[name] in text, name

@@ -32,7 +32,7 @@ STATED = {
                                   label_smoothing=0.1),
     ("snfs", "cifar"): dict(PLAIN, batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(5 / 9,), weight_decay=5e-4, decay_all=True,
                             epochs=100, augmentation="granet"),
-    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_step",
+    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_epoch",
                                    epochs=160)
        for name in ("mest", "mest_s")},
     ("srigl", "cifar"): dict(PLAIN, epochs=250, batch_size=128, lr=0.1, nesterov=True, schedule="cosine_step", weight_decay=5e-4,
@@ -51,7 +51,7 @@ STATED = {
     ("rigl", "imagenet-resnet50"): dict(
         batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, label_smoothing=0.1, schedule="steps",
         milestones=(30 / 102, 70 / 102, 90 / 102), epochs=102, update_end=0.78125, **PLAIN),
-    ("probmask", "cifar"): dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_step",
+    ("probmask", "cifar"): dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
                                 clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse"),
     **{(name, "imagenet-resnet50"): dict(
         gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
@@ -185,6 +185,9 @@ def test_learning_rates():
     assert [trainer.learning_rate(t) for t in (0, total // 4, total // 2, total)] == pytest.approx(
         [0.1, 0.05 * (1 + math.cos(math.pi / 4)), 0.05, 0])
     assert trainer.learning_rate(1) < trainer.learning_rate(0)
+    trainer, spe = make("static", schedule="cosine_epoch", lr=0.1, epochs=100), total // 100
+    assert [trainer.learning_rate(t) for t in (spe - 1, spe, 25 * spe + spe - 1, total - 1)] == pytest.approx(
+        [0.1 * (1 + math.cos(math.pi * e / 100)) / 2 for e in (0, 1, 25, 99)])
     milestones = STATED["acdc", "cifar"]["milestones"]
     trainer = make("static", lr=0.08, epochs=200, milestones=milestones)
     spe = trainer.training.steps_per_epoch

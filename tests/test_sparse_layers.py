@@ -71,6 +71,15 @@ def test_convolutions(kind, groups, run, layout, monkeypatch):
     check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
 
 
+def test_products_of_what_begins_where_a_gpu_wants_it(monkeypatch):
+    """As where the parts of an index and of the values are copies, each with memory of its own."""
+    only_products(monkeypatch)
+    monkeypatch.setattr(pattern, "aligned", torch.clone)
+    torch.manual_seed(0)
+    module = nn.Conv2d(4, 8, 3, padding=1, groups=2, dtype=torch.float64)
+    check(module, torch.randn(5, 4, 9, 10, dtype=torch.float64), lambda x, weight: module._conv_forward(x, weight, module.bias))
+
+
 @pytest.mark.parametrize("kind, lines", [
     (dict(kernel_size=3), [9, 10]), (dict(kernel_size=3, padding=1), [10, 11]), (dict(kernel_size=5, padding=2), [11, 12]),
     (dict(kernel_size=3, padding=1, stride=2), [6, 6])])  # a phase of 11 x 12

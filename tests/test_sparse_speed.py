@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import sparse_growth, sparse_speed, sparse_training
+from benchmarks.capture import ANEW
 from benchmarks.results import write_table
 from methods import SparseModel
 from methods.sparse.conv import SparseConv2d
@@ -46,6 +47,18 @@ def test_steps(tmp_path):
     write_table(tmp_path / "performance" / "sparse_speed.csv", sparse_speed.COLUMNS, rows)
     again = measured(tmp_path, sparse_speed, *words, "--sparsities", "0.95")
     assert len(again) == 6 and [row["step_ms"] for row in again].count("-1") == 1
+
+
+def test_masked_steps_are_recorded_as_those_of_runs_but_for_their_memory(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(sparse_speed, "recorder", lambda task, device: ANEW if task.storage == "masked" else None)
+    monkeypatch.setattr(sparse_speed, "state_bytes", lambda trainer, real=sparse_speed.state_bytes: kept.append(trainer.record) or real(trainer))
+    times = sparse_speed.in_turns
+    monkeypatch.setattr(sparse_speed, "in_turns", lambda entrants, *rest: (
+        kept.append({name: made.trainer.record for name, made in entrants.items()}), times(entrants, *rest))[1])
+    measured(tmp_path, sparse_speed, "--tasks", "digits-mlp", "--steps", "1", "--update-rounds", "0", "--sparsities", "0.9", "--storages", "masked",
+             "sparse")
+    assert kept == [{"masked": ANEW, "sparse": None}, None, None]
 
 
 def test_state_holds_what_a_convolution_keeps():

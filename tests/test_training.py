@@ -2,6 +2,7 @@
 import pytest
 import torch
 from canonical import DENSE_STEP, G, W, linear, near, step, training
+from test_every_method import make
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -47,6 +48,16 @@ def test_the_dense_gradient_is_of_one_step(name):
         (run.model(torch.eye(3, dtype=torch.float64)).T * scale * G).sum().backward()
         assert torch.equal(run.dense_gradient.view(2, 3), scale * G)
         run.update()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_connections_are_scored_by_the_loss_that_trains(smoothing):
+    trainer = make("static", label_smoothing=smoothing)
+    trainer.training.start()
+    batch, = trainer.batches(1)
+    plain = trainer.model.method(trainer.model.theta)
+    scored = trainer.training.gradient(plain, [batch])
+    assert torch.allclose(scored, trainer.passes(*batch), rtol=0, atol=1e-6) and scored.abs().max() > 1e-2
 
 
 def test_losses_that_score_are_of_32_bits():

@@ -13,7 +13,7 @@ class MEST(Static):
 
     name = "mest"
     original = {"cifar": dict(epochs=160, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
-                              schedule="cosine_step", clip=0.0, bn_momentum=0.1)}
+                              schedule="cosine_epoch", clip=0.0, bn_momentum=0.1)}
     allocation = option("uniform", "erk", "er", "er_gse")
     every = option(5, least=1, help="epochs between two updates")
     lam = option(0.0, help="factor on |gradient| in the score |w| + λ|g| by which connections are dropped")

@@ -110,11 +110,11 @@ class Convolution(torch.autograd.Function):
 
 def sampled_on_grid(pattern, grid, x, spread):
     """Weight gradient (nnz,) at the connections of `pattern`, x (samples, inputs, ...) and the output's gradient on the grid."""
-    values, gradients = pattern.gradients(spread)
+    gradients = pattern.gradients(spread)
     shifted = grid.shifted(x, gradients)
     for k, gradient in gradients:
         add_sampled(gradient, spread, grid.view(shifted, k, x.shape[1]))
-    return pattern.in_order(values)
+    return pattern.in_order(gradients, spread)
 
 
 class SparseConv2d(SparseLayer):

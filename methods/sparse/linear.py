@@ -40,7 +40,7 @@ class LoopMatmul(torch.autograd.Function):
         ctx.save_for_backward(x, values)
         ctx.pattern, loops = pattern, compiled("loops")
         y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
-        loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns, y,
+        loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns[0], y,
                                           *buffers(x, x.shape[1], loops.PART))))
         return y
 
@@ -62,16 +62,16 @@ def gradients(x, delta, values, pattern, input=True, bias=False):
     loops = compiled("loops")
     loops.linear_backward(*map(numpy, (
         x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t,
-        pattern.starts_t[0], pattern.columns_t, back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
+        pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
     return back if input else None, gradient, sums if bias else None
 
 
 def sampled_csr(pattern, x, columns):
     """columns (outputs, rows) @ x (rows, inputs) at the connections of `pattern`, (nnz,) in the order of its keys."""
-    values, matrices = pattern.gradients(columns)
+    matrices = pattern.gradients(columns)
     for _, matrix in matrices:
         add_sampled(matrix, columns, x.t().contiguous())
-    return values
+    return pattern.in_order(matrices, columns)
 
 
 def sampled(pattern, x, delta):

@@ -28,9 +28,9 @@ class Pattern:
         # one matrix has its weights in the order of the keys already
         self.order = torch.argsort(position, stable=True).int() if self.positions > 1 else None
         self.order_t = order((position * self.size[1] + column) * rows + row).int()
-        self.bounds = [0, *torch.bincount(position, minlength=self.positions).cumsum(0).tolist()]
-        self.starts, self.columns = _index(position * rows + row, column, self.order, self.positions, rows)
-        self.starts_t, self.columns_t = _index(position * self.size[1] + column, row, self.order_t, self.positions, self.size[1])
+        self.numbers = torch.bincount(position, minlength=self.positions).tolist()  # of connections at each position
+        self.starts, self.columns = self._index(position * rows + row, column, self.order, rows)
+        self.starts_t, self.columns_t = self._index(position * self.size[1] + column, row, self.order_t, self.size[1])
 
     def matrices(self, values):
         """[(position, (outputs, inputs) CSR matrix)] of the positions that have weights, values (nnz,) in the order of the keys."""
@@ -42,30 +42,36 @@ class Pattern:
 
     def product(self, values, x):
         """(outputs, L) of x (inputs, L), contiguous; one matrix alone."""
-        return _product(self.starts[0], self.columns, values, x, self.size)
+        return _product(self.starts[0], self.columns[0], values, x, self.size)
 
     def transposed_product(self, values, x):
         """(inputs, L) of x (outputs, L), contiguous; one matrix alone. values (nnz,) in the order of the transpose."""
-        return _product(self.starts_t[0], self.columns_t, values, x, self.size[::-1])
+        return _product(self.starts_t[0], self.columns_t[0], values, x, self.size[::-1])
 
     def gradients(self, like):
-        """(values, matrices on their memory): zeros to which `add_sampled` adds; `in_order` brings them into the order of the keys."""
-        values = like.new_zeros(self.nnz)
-        return values, self._matrices(values, self.starts, self.columns, self.size)
+        """Matrices as `matrices`, of zeros to which `add_sampled` adds; `in_order` takes the values back."""
+        return self._matrices(like.new_zeros(self.nnz), self.starts, self.columns, self.size)
 
-    def in_order(self, values):
+    def in_order(self, matrices, like):
+        """The values (nnz,) of `gradients(like)` in the order of the keys."""
+        values = torch.cat([like.new_zeros(0), *(matrix.values() for _, matrix in matrices)])
         return values if self.order is None else torch.zeros_like(values).index_add_(0, self.order, values)
 
     def _matrices(self, values, starts, columns, size):
-        return [(k, torch.sparse_csr_tensor(starts[k], columns[a:b], values[a:b], size=size, check_invariants=False))
-                for k, (a, b) in enumerate(zip(self.bounds, self.bounds[1:])) if b > a]
+        return [(k, torch.sparse_csr_tensor(starts[k], columns[k], aligned(part), size=size, check_invariants=False))
+                for k, part in enumerate(values.split(self.numbers)) if len(part)]
+
+    def _index(self, lines, entries, order, length):
+        """CSR starts (length + 1,) and columns, int32, of each position, of entries that lie on `lines` (position · length + line)."""
+        starts = torch.zeros(self.positions, length + 1, dtype=torch.int32, device=lines.device)
+        starts[:, 1:] = torch.bincount(lines, minlength=self.positions * length).view(self.positions, length).cumsum(1)
+        columns = (entries if order is None else entries[order]).int()
+        return ([*map(aligned, starts)], [*map(aligned, columns.split(self.numbers))])
 
 
-def _index(lines, entries, order, positions, length):
-    """CSR starts (positions, length + 1) and columns (nnz,), int32, of entries that lie on `lines` (position · length + line)."""
-    starts = torch.zeros(positions, length + 1, dtype=torch.int64, device=lines.device)
-    starts[:, 1:] = torch.bincount(lines, minlength=positions * length).view(positions, length).cumsum(1)
-    return starts.int(), (entries if order is None else entries[order]).int()
+def aligned(tensor):
+    """A tensor whose memory begins as cuSPARSE may want it, which reads 16 bytes at a time; on a CPU the tensor itself."""
+    return tensor.clone() if tensor.is_cuda and tensor.data_ptr() % 16 else tensor
 
 
 def _product(starts, columns, values, x, size):
