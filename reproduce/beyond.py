@@ -66,14 +66,22 @@ def source(grid, suite, results, profile=None):
     return without_runs(f"; {BELOW}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
-def lines(axes, tables, styles, measure):
-    """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow."""
+def lines(axes, tables, styles, measure, group):
+    """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; those of a group at one
+    sparsity side by side."""
     for rows, fill in zip(tables, ({}, HOLLOW)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
         for method, style in styles.items():
             points = rows[rows.method == method].dropna(subset=[measure])
+            apart = 1.02 ** (len(group) // 2 - [*group].index(method)) if method in group and measure == "density" else 1
             if len(points):
-                axes.plot(points[measure], points["mean"], **{"ms": 3, "lw": 0.7, **style, **fill})
+                axes.plot(apart * points[measure], points["mean"], **{"ms": 3, "lw": 0.7, **style, **fill})
+
+
+def hidden(points, group, low):
+    """The methods of a group all of whose points lie below the axes, with their best."""
+    best = points[points.method.isin(group)].groupby("method", sort=False)["mean"].max()
+    return ", ".join(f"{group[method]} {value:.1f}" for method, value in best.items() if value < low)
 
 
 def draw(runs, figure):
@@ -103,12 +111,14 @@ def draw(runs, figure):
             styles = {**background, **{method: dict(color=palette[COLOURS[i]], marker=MARKERS[i], linestyle=LINES[i % len(LINES)], zorder=3)
                                        for i, method in enumerate(group)}}
             for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
-                lines(axes, tables[-2:], styles, measure)
+                lines(axes, tables[-2:], styles, measure, group)
                 for mean in tables[-2][tables[-2].method == "dense"]["mean"]:
                     axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
                 if len(shown):  # a few that fail entirely would hide what the others differ by
                     low, high = shown["mean"].quantile(0.15), shown["mean"].max()
-                    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)
+                    axes.set_ylim(bottom := low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)
+                    if best := hidden(shown, group, bottom):
+                        axes.text(0.02, 0.02, f"↓ {best}", transform=axes.transAxes, fontsize=5.5)
                 axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",
                          xlabel="Sparsity (%)" if measure == "density" else "Training FLOPs / dense")
                 axes.minorticks_off()
@@ -125,7 +135,7 @@ def draw(runs, figure):
     return pd.concat(tables).drop(columns=["variant"], errors="ignore")
 
 
-draw.lead = f"Mean test accuracy over seeds at the best validation epoch; {BELOW}"
+draw.lead = f"Mean test accuracy over seeds at the best validation epoch, those of one sparsity side by side; {BELOW}"
 
 
 if __name__ == "__main__":

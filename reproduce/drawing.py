@@ -153,6 +153,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     present = [method for method in sparse if method in planned & drawn]
     sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
+    axes.figure.side_by_side = True
     for part in parts:
         series = (part.method + " " + part.options).str.strip()
         for index, method in enumerate(sparse):
@@ -203,7 +204,8 @@ def save(name, draw, runs, suite, profile, out):
             entries["published (hollow)"] = Line2D([], [], color="0.4", marker="o", mfc="none", mew=0.7, linestyle="")
         if entries:
             figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(width / 1.4)), frameon=False)
-        text = note(runs, suite, profile, getattr(draw, "lead", None)) + citation(others)
+        text = note(runs, suite, profile, getattr(draw, "lead", None))
+        text += " Points of one sparsity are drawn side by side." * hasattr(figure, "side_by_side") + citation(others)
         figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
         stem = Path(out) / suite / name
         stem.parent.mkdir(parents=True, exist_ok=True)

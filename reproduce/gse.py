@@ -53,9 +53,11 @@ def width_of(task, options):
 
 def own_settings(runs):
     """Has the figure's note say whose settings RigL and SET have where the tasks are none of GSE's, which give them GSE's."""
-    if not any(task.endswith(MODELS) for task in runs.task):
-        runs.attrs["out"] = (" RigL and SET as in their own papers (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, over "
-                             "all layers); ER is ERK.")
+    names = [label for method, label in (("rigl", "RigL"), ("set", "SET")) if method in set(runs.method)]
+    if names and not any(task.endswith(MODELS) for task in runs.task):
+        papers = "their own papers" if len(names) > 1 else "its own paper"
+        runs.attrs["out"] = (f" {' and '.join(names)} as in {papers} (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, "
+                             "over all layers)" + "; ER is ERK" * bool(runs.options.str.contains("allocation=uniform").any()) + ".")
 
 
 def same_active(task, width, sparsity):
