@@ -102,9 +102,10 @@ def html_table(name, columns, rows):
     body = []
     for task, sparsity, kind, line in rows:
         line = [html_cell(*cell) for cell in line]
+        line[0] = line[0].replace("<td", '<td role="rowheader"', 1)
         body.append(f'<tr class="{kind}" data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{"".join(line)}</tr>')
     body = "\n".join(body)
-    return f'<div class="scroll"><table id="{name}"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="scroll"><table id="{name}" aria-labelledby="{name}-title"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def html_cell(text, value, notes=""):
@@ -152,12 +153,12 @@ tr.unranked td { opacity: .65 } tr.unranked td:first-child { opacity: 1 }
 <p class="note">Profile $profile. A click on a column's name sorts by it. A mark at the left: on the Pareto front.</p>
 <form><label>Task <select id="task"><option value="">all</option>$tasks</select></label>
 <label>Sparsity <select id="sparsity"><option value="">all</option>$sparsities</select></label></form>
-<h2>Measured here</h2>
+<h2 id="measured-title">Measured here</h2>
 $measured
 <p class="note">$legend</p>
 <ul class="note">$powers</ul>
 $picture
-<h2>Published</h2>
+<h2 id="published-title">Published</h2>
 <p class="note">As printed by the sources named, with their own recipes: not comparable line by line with what was measured
 here, and in no mean of it. Training and Inference: FLOPs as multiples of dense.</p>
 $published

@@ -13,8 +13,8 @@ from benchmarks.tasks import REDUCED, TASKS, Task, path_of, suite_of
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
-          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where not "
-          "separable. p: paired t-tests of all pairs, Holm "
+          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where tests "
+          "do not separate them (one seed: no test). p: paired t-tests of all pairs, Holm "
           f"(level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no other method is as accurate "
           "and as cheap to train. Time: of a run, on the machine that made it.")
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
@@ -109,7 +109,7 @@ def shown(line, best=True):
     accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
     if pd.notna(line.difference):
         spread = "" if pd.isna(line.difference_half) else f" ± {line.difference_half:.2f}"
-        apart = f"{line.difference:+.2f}{spread}" + ("" if line.separable else " =")
+        apart = f"{line.difference:+.2f}{spread}" + (" =" if pd.notna(line.p) and not line.separable else "")
     else:
         apart = "" if not ranked else "best" if best else "no common seed"
     p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
