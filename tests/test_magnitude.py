@@ -121,6 +121,13 @@ def test_masks_are_nested_only_if_sticky(form, nested):
     assert int(run.model.method.mask.sum()) == 400 - int(399 * 0.9) - 1
 
 
+def test_the_ramp_of_str_s_repository():
+    """By layer and by epoch, from 20 to 80 of 100."""
+    run = training("gmp", 0.9, epochs=100, steps_per_epoch=10, weight=torch.ones(10, 12), mask_form="nonsticky", scope="layer",
+                   ramp_granularity="epoch", ramp_start=0.2, ramp_end=0.8)
+    assert [run.method.scheduled(run, 10 * e + 5) for e in (19, 20, 50, 79, 99)] == near([0, 0, 0.7875, 0.899996, 0.9], 6)
+
+
 def test_mean_cost_follows_the_mask():
     assert training("dense").model.method.training_cost(1.0, 1.0) == 3
     assert training("gmp", 0.5).model.method.training_cost(0.1, 1.0) == pytest.approx(0.3)  # §5: masked gradients

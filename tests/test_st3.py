@@ -1,12 +1,17 @@
 """ST-3, ST-3σ and the straight-through arms, with worked numbers."""
+import numpy as np
 import pytest
 import torch
 from canonical import DENSE_STEP, G, W, backward, effective, linear, momentum, near, step, training
+from scipy.optimize import brentq
+from scipy.stats import norm as normal
 from torch import nn
 
+from benchmarks.cost import layer_macs
 from benchmarks.models import build
 from methods import SparseModel, Training
 from methods.base import Cycle, ramp
+from methods.layout import Layout
 
 AT_ONCE = {"ramp_power": 0}  # the final sparsity from the first step on
 MASK = [[1, 0, 0], [0, 1, 1]]
@@ -219,6 +224,20 @@ def test_nnz_of_resnet20(method):
 
 
 # ---- ST-3σ
+
+@pytest.mark.parametrize("norm, macs", [("fan_in", (818, 409, 204, 82, 41)), ("shape_sum", (785, 398, 204, 84, 43)), ("numel", (397, 173, 78, 28, 14)),
+                                        (None, (1416, 888, 555, 304, 196))])
+def test_predicted_macs_of_resnet50(norm, macs):
+    """From the distributions of Kaiming's weights alone, each layer's scaled as the ranking sees it; None: ST-3's, unscaled."""
+    with torch.device("meta"):
+        net = build("resnet50", 1000)
+    entries, cost = Layout(net).entries, layer_macs(net, (3, 224, 224))
+    measure = {"fan_in": lambda e: e.fan_in, "shape_sum": lambda e: sum(e.shape), "numel": lambda e: e.size, None: lambda e: 1}[norm]
+    spread = np.array([(2 * measure(e) / e.fan_in) ** 0.5 for e in entries])
+    sizes, costs = np.array([e.size for e in entries]), np.array([cost[e.name.removesuffix(".weight")] for e in entries])
+    for sparsity, millions in zip((0.8, 0.9, 0.95, 0.98, 0.99), macs):
+        threshold = brentq(lambda t: (sizes * 2 * normal.sf(t / spread)).sum() / sizes.sum() - (1 - sparsity), 0, 10 * spread.max())
+        assert round((costs * 2 * normal.sf(threshold / spread)).sum() / 1e6) == pytest.approx(millions, abs=1)
 
 def two_layers(method, sparsity, **options):
     model = SparseModel(nn.Sequential(linear(W), linear(B)), method, sparsity, **options, **AT_ONCE)
