@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 from benchmarks import cluster, leaderboard, suites
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import Parser, chosen_options, command, data_folder
+from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.own_methods import forget, own, rehearse, tell_older
 from benchmarks.progress import name_bad
@@ -100,8 +100,8 @@ def run_one(spec, store, folder, device):
     asked = []
     try:
         with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):
-            if store.stamp(spec.key) != store.seen.get(spec.key) and store.row(spec.key):
-                return store.row(spec.key)  # another process has made it since
+            if row := store.since(spec.key, store.seen.get(spec.key)):  # another process has made it
+                return row
 
             def tick(share):
                 claim.note(share)
@@ -159,8 +159,7 @@ def command_plan(args):
 
 
 def prepare(args):
-    if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
+    at_least_one(args, "jobs")
     specs = chosen(args)
     store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
     todo, done = missing(specs, store, args.suite, args.retry_failed)

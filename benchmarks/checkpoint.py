@@ -1,7 +1,6 @@
 """Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
 import contextlib
 import hashlib
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
-from benchmarks.results import writer
+from benchmarks.results import replacing
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -48,20 +47,12 @@ class Saver:
             raise Stopped
 
     def write(self, state):
-        # one process at a time has the run (run_claims.py), but one that was suspended may still write when another has it
-        part = self.path.with_name(f".{self.path.stem}.{writer()}{self.path.suffix}.part")
-        try:
-            with open(part, "wb") as file:
+        try:  # one process at a time has the run (run_claims.py), but one that was suspended may still write when another has it
+            with replacing(self.path) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write fails
             with contextlib.suppress(OSError):  # the log may be on that disk
                 print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def restored(make, path):

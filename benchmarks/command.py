@@ -56,9 +56,9 @@ def chosen_options(args):
 
 
 def at_least_one(args, *names):
-    """Raises Usage where one of these arguments is less."""
+    """Raises Usage where one of these arguments is given and less."""
     for name in names:
-        if getattr(args, name) < 1:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise Usage(f"--{name} must be at least 1, not {getattr(args, name)}")
 
 

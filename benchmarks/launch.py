@@ -148,8 +148,7 @@ class Launch:
         """Another process for a worker whose own is gone, and another attempt for its runs."""
         WORKERS[WORKERS.index(worker)] = Worker(self.store, self.folder, worker.gpu, worker.room)
         for spec, attempt in worker.jobs.items():
-            row = self.store.row(spec.key) if self.store.stamp(spec.key) != self.store.seen.get(spec.key) else None
-            if row:  # written before the process ended
+            if row := self.store.since(spec.key, self.store.seen.get(spec.key)):  # written before the process ended
                 self.finish(spec, row)
             elif attempt < ATTEMPTS:
                 self.queue.append((spec, attempt + 1))

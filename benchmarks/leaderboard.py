@@ -4,7 +4,7 @@ Imports pandas, scipy and torch only when it is run: the command line's help mus
 """
 import sys
 
-from benchmarks.command import chosen_options
+from benchmarks.command import at_least_one, chosen_options
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.own_methods import forget, rehearse, tell_older
 from benchmarks.progress import name_bad
@@ -35,9 +35,7 @@ def run(args, store, folder):
     from benchmarks import tables
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsity or base.sparsities]  # refuses 98
-    for name in ("jobs", "seeds", "epochs"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    at_least_one(args, "jobs", "seeds", "epochs")
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
     failed, variant, against = 0, None, names(args, base)

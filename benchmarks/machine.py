@@ -4,22 +4,26 @@ import os
 import platform
 import resource
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from benchmarks.results import moment
+
 # what is the device's fault, as far as torch tells (before 2.8 only lack of memory)
 DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 
 
 def default_device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def usable_device(name):
-    """The torch.device of this name. Raises ValueError in one line if there is none here."""
+def usable_device(name=None):
+    """The torch.device of this name, by default the GPU where there is one. Raises ValueError in one line if there is none here."""
+    name = name or default_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -64,6 +68,26 @@ def code_version():
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "0.1.0"
+
+
+def measured_on(device):
+    """What the row of a measurement says of where and when it was made."""
+    return dict(device=device_name(device), threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(),
+                measured_at=moment())
+
+
+def now(device):
+    """Seconds, when the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def keep_memory():
+    """What is freed stays with the process (glibc): else each large tensor waits for the kernel's pages, which is what would be timed."""
+    if libc := _glibc():
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, -1)
 
 
 def one_core():

@@ -20,7 +20,6 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
 """
 import random
 import sys
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from itertools import cycle, islice
@@ -36,8 +35,7 @@ from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
-from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
-from benchmarks.results import moment
+from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
@@ -104,9 +102,7 @@ class Entrant:
 
     def now(self):
         """Seconds, when the device has done all that it was asked for."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return now(self.device)
 
     def step_seconds(self):
         """Seconds of an average step."""
@@ -188,14 +184,11 @@ def row(entrant, seconds, dense, parts):
     low, ratio, high = np.percentile(seconds / dense, (25, 50, 75))
     step = float(np.median(seconds))
     return dict(
-        task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, runs=len(entrant.pack),
-        device=device_name(entrant.device),
-        threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(), batch_size=task.batch_size,
+        task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, runs=len(entrant.pack), batch_size=task.batch_size,
         step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), ratio=round(float(ratio), 4),
         ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
         **{f"{part}_ms": round(1e3 * float(np.median([p[part] for p in parts])), 3) for part in PARTS},
-        passes=entrant.trainer.training.passes, rounds=len(seconds),
-        measured_at=moment())
+        passes=entrant.trainer.training.passes, rounds=len(seconds), **measured_on(entrant.device))
 
 
 def report(rows):
@@ -232,7 +225,7 @@ def main(words=None):
     specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
              for method in ("dense", *(args.methods or available()))]
     path = table(args.results, "overhead.csv", COLUMNS)
-    device = usable_device(args.device or default_device())
+    device = usable_device(args.device)
     rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps, args.runs)
     store(rows, path, COLUMNS, IDENTITY)
     report(rows)

@@ -8,7 +8,7 @@ import torch
 from benchmarks import data as datasets
 from benchmarks.capture import WARM, recorder
 from benchmarks.dry_run import told
-from benchmarks.machine import default_device, numerics, one_core
+from benchmarks.machine import default_device, now, numerics, one_core
 from benchmarks.pack import Lane
 from benchmarks.tasks import branches, levels_of, settle, uncovered
 from benchmarks.train import Trainer
@@ -61,13 +61,11 @@ def seconds_of(spec, folder, device, pack=1):
 
     def turns(number):
         """Seconds of so many turns of all."""
-        began = time.monotonic()
+        began = time.perf_counter()
         for _ in range(number):
             for lane in lanes:
                 lane.turn()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.monotonic() - began
+        return now(device) - began
 
     lanes = [Lane(steps(seed), device) for seed in range(pack)]
     start = turns(1)

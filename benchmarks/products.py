@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.command import Parser, command
 from benchmarks.measurements import store, table
-from benchmarks.machine import default_device, device_name, usable_device
+from benchmarks.machine import device_name, now, usable_device
 
 COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
 IDENTITY = "device threads units batch format sparsity".split()
@@ -28,9 +28,7 @@ def seconds(product, repeats, device):
     for _ in range(repeats + 1):
         began = time.perf_counter()
         product()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
+        times.append(now(device) - began)
     return times[1:]
 
 
@@ -75,7 +73,7 @@ def main(words=None):
     path = table(args.results, "products.csv", COLUMNS)
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-    device = usable_device(args.device or default_device())
+    device = usable_device(args.device)
     lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device, report=print)]
     store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {len(lines)} lines to {path}")

@@ -54,21 +54,29 @@ def writer():
     return f"{socket.gethostname()}-{space()}-{os.getpid()}"
 
 
-def write_whole(path, content):
-    """Write `content`, text or bytes: at every moment the file holds all of the old or all of the new. Raises StoreError, the old stays."""
+@contextlib.contextmanager
+def replacing(path):
+    """A binary file to write what is to stand at `path`, which at every moment holds all of the old or, at the end, all of the new."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{writer()}.part")
     try:
         with open(part, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_whole(path, content):
+    """Write `content`, text or bytes, by `replacing`. Raises StoreError, the old stays."""
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
 
 
 class Store:
@@ -112,7 +120,7 @@ class Store:
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        for path in () if keep else (self.checkpoint(key), *self.runs.glob(f".{key}.*pt.part")):  # of whoever died while writing it
+        for path in () if keep else (self.checkpoint(key), *self.runs.glob(f".{key}.*pt*.part")):  # of whoever died while writing it
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -123,6 +131,10 @@ class Store:
             return [stat.st_ino, stat.st_mtime_ns, stat.st_size]
         except OSError:
             return None
+
+    def since(self, key, stamp):
+        """The row in `runs/` of one run if it was written since it had this `stamp`, else None."""
+        return self.row(key) if self.stamp(key) != stamp else None
 
     def row(self, key):
         """The row in `runs/` of one run, or None."""

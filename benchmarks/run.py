@@ -13,7 +13,7 @@ from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
 from benchmarks.kept import keep
-from benchmarks.machine import (DEVICE_ERRORS, code_version, default_device, device_name, numerics, one_core, peak_memory,
+from benchmarks.machine import (DEVICE_ERRORS, code_version, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
 from benchmarks.results import StoreError, moment
@@ -33,7 +33,7 @@ def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=l
     traceback goes to stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be
     written: its checkpoint stays. Where `stop` raises Taken, so does the run, and stores nothing more.
     """
-    device = usable_device(device or default_device())
+    device = usable_device(device)
     lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), -math.inf
     while not lane.ended:
         share = lane.turn()

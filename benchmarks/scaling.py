@@ -26,8 +26,7 @@ from benchmarks.grid import Spec
 from benchmarks.launch import cores
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
-from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
-from benchmarks.results import moment
+from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
 from benchmarks.worker import Worker
 from methods.ranking import keep
@@ -143,18 +142,17 @@ def main(words=None):
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds")
-    device, folder = usable_device(args.device or default_device()), data_folder(args)
+    device, folder = usable_device(args.device), data_folder(args)
     path = table(args.results, "scaling.csv", COLUMNS)
     one_core()
     parts = args.parts or [part for part in PARTS if device.type == "cpu" or part not in ON_CPUS]
     for part in ON_CPUS:
         if device.type != "cpu" and part in parts:
             raise ValueError(f"part {part} is measured on the CPU: --device cpu, or --parts width selection")
-    same = dict(rounds=args.rounds, device=device_name(device), threads=1, torch_version=torch.__version__, code_version=code_version())
     for part in parts:
         lines = []
         for method, x, value, unit in tqdm(PARTS[part](folder, device, args.rounds), part, disable=not sys.stderr.isatty()):
-            lines.append(dict(same, part=part, method=method, x=x, value=round(value, 4), unit=unit, measured_at=moment()))
+            lines.append(dict(part=part, method=method, x=x, value=round(value, 4), unit=unit, rounds=args.rounds, **measured_on(device)))
             print(f"{part} {method} {x:g}: {value:.4g} {unit}")
         store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")

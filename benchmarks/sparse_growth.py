@@ -7,25 +7,16 @@ the memory it has; memory is the most that torch has allocated in an update at a
 and search: for GSE a few numbers for each weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
 width, method and machine.
 """
-import contextlib
-import ctypes
 import sys
 
 from benchmarks.command import command
+from benchmarks.machine import keep_memory
 from benchmarks.sparse_speed import MACHINE, MB, entrant, load, machine, peak_bytes, run_and_store, seconds, standard
 
 WIDTHS = tuple(2 ** n for n in range(10))
 METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
 COLUMNS = "method width batch_size nnz prunable update_ms peak_mb rounds".split() + MACHINE
 IDENTITY = "method width batch_size nnz device threads".split()
-
-
-def keep_memory():
-    """What is freed stays with the process (glibc): else each large tensor waits for the kernel's pages, which is what would be timed."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)            # M_MMAP_MAX
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: none
 
 
 def measure(args, device):

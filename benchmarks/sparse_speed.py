@@ -26,8 +26,7 @@ from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
-from benchmarks.machine import code_version, default_device, device_name, one_core, usable_device
-from benchmarks.results import moment
+from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -87,8 +86,8 @@ def peak_bytes(call, device):
 
 
 def machine(device):
-    return dict(device=device_name(device).replace(" (1 thread)", ""), threads=torch.get_num_threads(), torch_version=torch.__version__,
-                code_version=code_version(), measured_at=moment())
+    found = measured_on(device)
+    return found | {"device": found["device"].replace(" (1 thread)", "")}
 
 
 def in_turns(entrants, group, rounds):
@@ -170,7 +169,7 @@ def run_and_store(parser, words, measure, name, columns, identity):
     path = table(args.results, name, columns)
     one_core()
     random.seed(0)
-    for line in measure(args, usable_device(args.device or default_device())):
+    for line in measure(args, usable_device(args.device)):
         store([line], path, columns, identity)
     print(f"wrote {path}")
 

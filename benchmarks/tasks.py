@@ -47,7 +47,11 @@ def setting(default, help, *choices, least=0):
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that decides a run besides method, sparsity and seed. Each `setting` is an option of `run --set name=value`."""
+    """Everything that decides a run besides method, sparsity and seed. Each `setting` is an option of `run --set name=value`.
+
+    The defaults are ST-3's recipe (§4 and its code). The paper trains in fp32; bf16 autocast (fp32 weights and sums) is half again as fast and
+    named in each row.
+    """
 
     dataset: str
     model: str = setting(MISSING, "network, by its name in benchmarks/models")
@@ -116,8 +120,6 @@ class Task:
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
 
 
-# ST-3, §4 and its code. The paper trains in fp32; bf16 autocast (fp32 weights and sums) is half again as fast and named in each row.
-ST3 = {}
 # GSE, §4, its supplement and its code
 GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validation=False, augmentation="gse", drop_last=True,
            bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
@@ -135,11 +137,11 @@ IMAGENET = dict(epochs=100, batch_size=512, lr=0.2, momentum=0.875, weight_decay
 TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
-    "cifar10-resnet20": Task("cifar10", "resnet20", **ST3),
+    "cifar10-resnet20": Task("cifar10", "resnet20"),
     # 8, 16 and 32 channels: what CPUs can compare, not the paper's; few epochs, in which 1000 steps are half of training
-    "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, **ST3, defaults=dict(interval=100)),
-    "cifar10-vgg11": Task("cifar10", "vgg11", **ST3),
-    "cifar100-wrn34x2": Task("cifar100", "wrn34x2", **ST3),
+    "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, defaults=dict(interval=100)),
+    "cifar10-vgg11": Task("cifar10", "vgg11"),
+    "cifar100-wrn34x2": Task("cifar100", "wrn34x2"),
     "imagenet-resnet50": Task("imagenet", "resnet50", **IMAGENET),
     "imagenet-mobilenetv1": Task("imagenet", "mobilenetv1", **IMAGENET),
     **{f"{data}-{short}": Task(data, model, lr=0.01 if short in ("vit", "mlp") else 0.1, **GSE)

@@ -17,7 +17,6 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
 import os
 import random
 import sys
-import time
 from collections import defaultdict
 from functools import partial
 from itertools import count, islice
@@ -35,8 +34,7 @@ from benchmarks.capture import WARM, recorder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
-from benchmarks.machine import code_version, default_device, device_name, numerics, one_core, usable_device
-from benchmarks.results import moment
+from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.tasks import DATASETS, settle
 from benchmarks.train import Trainer
 from methods import get
@@ -113,13 +111,9 @@ def train(loop, device, steps):
     """Seconds of so many steps of a loop, with the arithmetic of its precision."""
     numerics(loop.precision, device)
     torch.backends.cudnn.deterministic = loop.repeatable
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began = now(device)
     loop.train(steps)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return now(device) - began
 
 
 def ready(make, device):
@@ -164,7 +158,7 @@ def main(words=None):
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps")
-    device, folder = usable_device(args.device or default_device()), data_folder(args)
+    device, folder = usable_device(args.device), data_folder(args)
     path = table(args.results, "throughput.csv", COLUMNS)
     if not args.task.startswith("cifar"):
         raise ValueError("the plain loop is one for the tasks of CIFAR")
@@ -184,10 +178,9 @@ def main(words=None):
         low, ratio, high = np.percentile(rate / plain, (25, 50, 75))
         lines.append(dict(
             task=args.task, loop=loop, method=method, sparsity=args.sparsity, precision=precision, workers=workers, runs=runs,
-            device=device_name(device), threads=1, images_per_second=round(float(np.median(rate)), 1), ratio=round(float(ratio), 3),
+            images_per_second=round(float(np.median(rate)), 1), ratio=round(float(ratio), 3),
             ratio_low=round(float(low), 3), ratio_high=round(float(high), 3), peak_memory_mb=round(peaks[loop, method, precision, workers, runs]),
-            rounds=args.rounds, torch_version=torch.__version__, code_version=code_version(),
-            measured_at=moment()))
+            rounds=args.rounds, **measured_on(device)))
         print("{loop:>6} {method:>7} {precision}, {workers} workers, {runs:2} at a time: {images_per_second:8.1f} images/s, {ratio:.2f} × plain "
               "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))
     store(lines, path, COLUMNS, IDENTITY)

@@ -133,17 +133,17 @@ class Job:
         import torch
 
         from benchmarks.pack import Lane
-        from benchmarks.machine import default_device, usable_device
+        from benchmarks.machine import usable_device
         from benchmarks.run import steps, store_failure
         spec, store, told = self.spec, self.store, -math.inf
         try:
             with Claim(store, spec.key) as claim:
-                if store.stamp(spec.key) != before and store.row(spec.key):
-                    return store.row(spec.key)  # another process has made it since
+                if row := store.since(spec.key, before):  # another process has made it
+                    return row
                 with open(store.log(spec.key), "w") as self.log:
                     yield None  # what is printed goes there from the next turn on
                     try:
-                        device = usable_device(default_device())
+                        device = usable_device()
                         run = steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun, branches)
                         lane = Lane(run, device)
                         while not lane.ended:

@@ -21,7 +21,7 @@ class Activity:
         self.sums = {}
         hooks = []
         for entry in self.layout.entries:
-            module = run.model.net.get_submodule(entry.name.rpartition(".")[0])
+            module = entry.modules(run.model.net)[0]
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
@@ -61,17 +61,24 @@ class Activity:
             values = joined(values).abs().cpu()
             # a row of zeros could not be sampled from
             return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
-        uniform = {e.name: (torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries}
-        return [tuple(map(usable, self.sums.get(name, value))) for name, value in uniform.items()]
+        return [tuple(map(usable, self.sums.get(entry.name, value))) for entry, value in zip(self.layout.entries, uniform(self.layout))]
+
+
+def uniform(layout):
+    """`Activity.weights` where all pairs of an output and an input are equally probable."""
+    return [(torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in layout.entries]
 
 
 def rows_of_input(module, x):
     """Inputs of each output position, (groups, samples · positions, fan_in), in the layout's order (kernel, channel)."""
     if isinstance(module, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
-    padding = module._reversed_padding_repeated_twice
-    x = F.pad(x, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
-    patches = F.unfold(x, module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)
+    patches = F.unfold(padded(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)
     kernel = module.kernel_size[0] * module.kernel_size[1]
     patches = patches.unflatten(1, (module.groups, -1, kernel))  # (B, groups, channels of a group, kernel, positions)
     return patches.permute(1, 0, 4, 3, 2).reshape(module.groups, -1, kernel * x.shape[1] // module.groups)
+
+
+def padded(module, x):
+    """The input of a convolution with its padding."""
+    return F.pad(x, module._reversed_padding_repeated_twice, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)

@@ -25,8 +25,9 @@ class Static(Sparsifier):
         self.counts = self.allocate(self.sparsity)
         return sum(self.counts)
 
-    def allocate(self, sparsity):
-        return allocate(self.layout, self.allocation, sparsity, redistribute=self.redistribute)
+    def allocate(self, sparsity, redistribute=False):
+        """Weights of each layer at a sparsity."""
+        return allocate(self.layout, self.allocation, sparsity, redistribute=self.redistribute or redistribute)
 
     @torch.no_grad()
     def start(self, run, cycle):
@@ -52,7 +53,7 @@ class Static(Sparsifier):
         run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
         generator = run.generator("bias")
         for bound, entry in zip(bounds.split([e.shape[0] for e in self.layout.entries]), self.layout.entries):
-            bias = getattr(run.model.net.get_submodule(entry.name.rpartition(".")[0]), "bias", None)
+            bias = getattr(entry.modules(run.model.net)[0], "bias", None)
             if bias is not None and bias.shape == bound.shape:
                 bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1).to(bound) * bound)
 
@@ -74,8 +75,13 @@ class DynamicSparse(Static):
     def start(self, run, cycle):
         if self.scope == "global" and self.update_end * run.total_steps < self.interval:
             # no update will fill what er_gse's first mask lacks of the budget
-            self.counts = allocate(self.layout, self.allocation, self.sparsity, redistribute=True)
+            self.counts = self.allocate(self.sparsity, redistribute=True)
         super().start(run, cycle)
+
+    @property
+    def pieces(self):
+        """Sizes of what is ranked by itself: of the layers or, with scope=global, of all together."""
+        return self.layout.sizes if self.scope == "layer" else [self.layout.size]
 
     def fraction(self, run):
         """α_t: share replaced at this step."""
@@ -111,19 +117,11 @@ class DropAndGrow(DynamicSparse):
 
         Clears what was dropped where it may grow again at zero alone; who calls it clears what enters and leaves.
         """
-        score = self.growth_score(run)
-        rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
-        if self.scope == "layer":
-            sizes, active = self.layout.sizes, [int(piece.sum()) for piece in self.mask.split(self.layout.sizes)]
-            after, kept = active, [k - rounded(fraction * k) for k in active]
-        else:
-            sizes, active, after = [self.layout.size], [int(self.mask.sum())], [self.budget]
-            kept = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)]
+        score, sizes = self.growth_score(run), self.pieces
+        kept, after = self.dropped_and_grown([int(piece.sum()) for piece in self.mask.split(sizes)], fraction)
         size = run.theta.abs()
         if self.noise:
             size += self.noise * run.random("drop", normal=True)
-        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
-            kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, sizes)]
         old = self.mask.clone()
         survivors = keep_each(size.masked_fill(~old, -torch.inf), kept, sizes)
         barred = old if self.regrow == "no" else survivors
@@ -131,6 +129,17 @@ class DropAndGrow(DynamicSparse):
         self.set_mask(survivors | grown)
         if self.regrow == "zeroed":
             run.clear(old & ~survivors, state=False)  # what grows again at once keeps its momentum, as in varun's code
+
+    def dropped_and_grown(self, active, fraction):
+        """(weights after the drop, and after growth) of each of the `pieces`, which have so many active ones."""
+        rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
+        if self.scope == "layer":
+            kept, after = [k - rounded(fraction * k) for k in active], active
+        else:
+            kept, after = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)], [self.budget]
+        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
+            kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, self.pieces)]
+        return kept, after
 
     def growth_score(self, run):
         """Score (N,) of the candidates; the largest grow."""

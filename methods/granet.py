@@ -1,7 +1,7 @@
 """GraNet: gradual pruning with zero-cost neuroregeneration (Liu et al. 2021)."""
 import math
 
-from methods.allocation import allocate, count
+from methods.allocation import count
 from methods.base import option, ramp
 from methods.dynamic import RigL
 from methods.ranking import keep_each
@@ -39,7 +39,7 @@ class GraNet(RigL):
         budget, first = count(self.layout.size, self.sparsity), min(self.initial_sparsity, self.sparsity)
         self.counts = self.allocate(first)
         if sum(self.counts) < budget:  # er_gse falls short of its density, and what is missing would never be grown
-            self.counts = allocate(self.layout, self.allocation, first, redistribute=True)
+            self.counts = self.allocate(first, redistribute=True)
         return budget
 
     def first_mask(self, score):

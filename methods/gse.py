@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from methods.activity import Activity
+from methods.activity import Activity, uniform
 from methods.base import option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep_each
@@ -35,23 +35,21 @@ class GSE(DynamicSparse):
         batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
         weights, gradient = self.explore(run, batches)
         candidates, score = self.sample(run, weights), gradient.abs()
-        if self.scope == "layer":
-            sizes = self.layout.sizes
-            active, new = ([int(n) for n in self.layout.layer_sums(m)] for m in (self.mask, candidates))
-            after, grown = active, [a + min(math.ceil(fraction * a), c) for a, c in zip(active, new)]
-        else:
-            sizes, after = [self.layout.size], [self.budget]
-            active, new = int(self.mask.sum()), int(candidates.sum())
-            grown = [min(self.target(fraction, active), active + new)]
-        old = self.mask.clone()
+        sizes, old = self.pieces, self.mask.clone()
+        active, new = ([int(piece.sum()) for piece in mask.split(sizes)] for mask in (old, candidates))
+        grown, after = self.grown_and_pruned(active, new, fraction)
         score.masked_fill_(~candidates, -torch.inf).masked_fill_(old, torch.inf)
-        after = [min(a, g) for a, g in zip(after, grown)]  # too few candidates for the budget
         grown = keep_each(score, grown, sizes)
         self.set_mask(keep_each(run.theta.abs().masked_fill(~grown, -torch.inf).masked_fill(grown & ~old, torch.inf), after, sizes))
 
-    def target(self, fraction, active):
-        """Weights after growth over all layers, before the pruning to the budget."""
-        return max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, active)
+    def grown_and_pruned(self, active, new, fraction):
+        """(weights after growth, and after the pruning) of each of the `pieces`, which have so many active ones and new candidates."""
+        if self.scope == "layer":
+            most, after = [a + math.ceil(fraction * a) for a in active], active
+        else:
+            most, after = [max(math.floor(self.layout.size * (1 - self.sparsity) * (1 + fraction) + 1e-9), self.budget, *active)], [self.budget]
+        grown = [min(m, a + c) for m, a, c in zip(most, active, new)]
+        return grown, [min(m, g) for m, g in zip(after, grown)]  # there may be too few candidates for the budget
 
     def sample(self, run, weights):
         """Candidates (N,): γ·nnz pairs (output, input) of each layer, drawn with replacement; those not active already."""
@@ -74,8 +72,7 @@ class GSE(DynamicSparse):
 
     def explore(self, run, batches):
         """(per layer (g (outputs,), f (groups, fan_in)) on the CPU, dense gradient (N,)); pairs are drawn in proportion to g ⊗ f."""
-        uniform = [(torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries]
-        return uniform, run.gradient(run.theta * self.mask, batches)
+        return uniform(self.layout), run.gradient(run.theta * self.mask, batches)
 
     def training_cost(self, sparse, dense):
         # Evci's counting with the gradients of the sampled subset in place of the dense gradient

@@ -32,6 +32,10 @@ class Entry:
     def fan_in(self):
         return prod(self.shape[1:])
 
+    def modules(self, net):
+        """The layers of `net` whose `weight` it is: several if tied."""
+        return [net.get_submodule(name.rpartition(".")[0]) for name in self.names]
+
     def turn(self, weight):
         """The network's tensor with its outputs first, and back."""
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1) if self.groups else weight

@@ -98,16 +98,16 @@ class SparseModel(nn.Module):
     def lend(self, views):
         """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
         def place(weights):
-            for (module, attribute), weight in zip(self.places, weights):
-                module._parameters[attribute] = weight
+            for module, weight in zip(self.places, weights):
+                module._parameters["weight"] = weight
 
         place(views.values())
         return lambda: place([None] * len(views))
 
     @cached_property
     def places(self):
-        """The (module, attribute) of each name of the weights; to look them up again in every step would take longer than to use them."""
-        return [(self.net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for e in self.layout.entries for name in e.names]
+        """The module of each name of the weights; to look them up again in every step would take longer than to use them."""
+        return [module for entry in self.layout.entries for module in entry.modules(self.net)]
 
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights
@@ -133,10 +133,14 @@ class SparseModel(nn.Module):
     def outside(self):
         """How many of the network's weights in evaluation are not zero although the mask says so: 0, or the network is not as sparse
         as its mask."""
+        return int(((self.evaluated() != 0) & ~self.method.mask).sum())
+
+    def evaluated(self):
+        """The effective weights (N,) of an evaluation, whatever the mode."""
         training = self.method.training
         weights = self.method.eval()(self.theta)
         self.method.train(training)
-        return int(((weights != 0) & ~self.method.mask).sum())
+        return weights
 
     def export(self):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
@@ -155,10 +159,7 @@ class SparseModel(nn.Module):
     def plain(self):
         """A plain copy of the network with the weights of the moment."""
         net = copy.deepcopy(self.net, detached(self.net))
-        training = self.method.training
-        weights = self.method.eval()(self.theta)
-        self.method.train(training)
-        for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(weights))):
+        for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(self.evaluated()))):
             put(net, entry, nn.Parameter(view.clone(memory_format=torch.contiguous_format)))
         return net
 
@@ -183,6 +184,5 @@ def detached(net):
 
 def put(net, entry, weight):
     """`weight` in all the places of an entry; None keeps them free for the sparse weights."""
-    for name in entry.names:
-        module, _, attribute = name.rpartition(".")
-        setattr(net.get_submodule(module), attribute, weight)
+    for module in entry.modules(net):
+        module.weight = weight

@@ -19,7 +19,7 @@ from benchmarks.results import write_whole  # noqa: E402
 from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
 from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
 from published import citation, compare, title  # noqa: E402
-from rows import NoRows, make, runs_of, summary  # noqa: E402
+from rows import NoRows, make, runs_of, series_of, summary  # noqa: E402
 
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
@@ -149,13 +149,13 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     sparse = [method for method in methods if method != "dense"]
     parts = [table] if hollow is None or hollow.empty else [table, hollow]
     shown = pd.concat([part[part.method != "dense"] for part in parts])
-    planned, drawn, own = (set((rows.method + " " + rows.options).str.strip()) for rows in (runs, shown, table))
+    planned, drawn, own = (set(series_of(rows)) for rows in (runs, shown, table))
     present = [method for method in sparse if method in planned & drawn]
     sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
     axes.figure.side_by_side = True
     for part in parts:
-        series = (part.method + " " + part.options).str.strip()
+        series = series_of(part)
         for index, method in enumerate(sparse):
             points = part[series == method].sort_values("sparsity")
             if len(points) and method in present:

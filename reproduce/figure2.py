@@ -4,7 +4,7 @@ Top: the methods' own forward pass on evenly spaced weights, in units of the thr
 below. Bottom: its stored and its forward value. The paper has a schematic here; `--run` trains the two runs anew.
 """
 from drawing import main
-from rows import stored
+from rows import no_runs as grid, stored
 
 LABELS = {"ste_hard": "hard threshold", "ste_soft": "soft threshold"}
 
@@ -16,11 +16,6 @@ def text(table):
 
 
 source = stored("digits/trajectory.csv", "benchmarks.trajectory", text)
-
-
-def grid(suite, profile):
-    """Two runs of its own, of which only one weight is kept: none of a suite's."""
-    return ()
 
 
 def draw(table, figure):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from drawing import COLOURS, MARKERS, accuracy_lines, main, suite_grid, tasks_of, union
 from published import hollow
-from rows import runs_of, summary
+from rows import runs_of, series_of, summary
 
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
              "rigl": "RigL"}
@@ -66,7 +66,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    series = (runs.method + " " + runs.options).str.strip()
+    series = series_of(runs)
     other = LONGER["paper" if LONGER["quick"] in set(series) else "quick"]
     labels = {method: label for method, label in METHODS.items() if method != other}  # the same colours in both profiles
     usual = [*ONE_CYCLE, *CYCLES]

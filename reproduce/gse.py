@@ -1,7 +1,7 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
 from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, suite_grid
 from published import title
-from rows import value_of
+from rows import series_of, value_of
 
 MODELS = ("resnet56", "vgg16", "vit")
 SPARSITIES = (0.9, 0.95, 0.98)
@@ -118,7 +118,7 @@ def text_table(figure, table, rows, blocks, head):
         text += [f"[{plus_minus(p.mean_, p.std)}]" for p in other.rename(columns={"mean": "mean_"}).itertuples()][:1]
         return "\n".join(text) or "–"
 
-    series = (table.method + " " + table.options).str.strip()
+    series = series_of(table)
     head += ": measured [published]" if (table.source != "measured").any() else ""
     table.attrs.update(head=head, blocks=[])
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)

@@ -3,7 +3,7 @@
 Computed from layer costs and Erdos-Renyi-kernel densities, without any run (benchmarks/training_flops.py); `--run` computes it anew.
 """
 from drawing import main
-from rows import stored
+from rows import no_runs as grid, stored
 
 METHODS = {"rigl": ("RigL", 2, "o"), "gse": ("GSE", 0, "s")}
 
@@ -15,11 +15,6 @@ def text(table):
 
 
 source = stored("performance/training_flops.csv", "benchmarks.training_flops", text)
-
-
-def grid(suite, profile):
-    """No runs."""
-    return ()
 
 
 def draw(table, figure):

@@ -3,7 +3,7 @@
 Measured on this machine (benchmarks/products.py; `--run` measures anew); the paper has an Intel Xeon 6148 and a V100.
 """
 from drawing import LINES, main
-from rows import stored
+from rows import no_runs as grid, stored
 
 FORMATS = ("dense", "coo", "csr")
 
@@ -15,11 +15,6 @@ def text(table):
 
 
 source = stored("performance/products.csv", "benchmarks.products", text)
-
-
-def grid(suite, profile):
-    """No runs."""
-    return ()
 
 
 def draw(table, figure):

@@ -6,7 +6,7 @@ and cifar10 in profile quick: in miniature.
 from drawing import main, union
 from gse import MODELS, SPARSITIES, gse_grid, own_settings
 from published import title
-from rows import lines_of
+from rows import lines_of, series_of
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
            "set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
@@ -29,7 +29,7 @@ def draw(runs, figure):
     lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
     lines["index"] = lines.groupby("key").cumcount() + 1
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
-    lines["series"] = (lines.method + " " + lines.options).str.strip()
+    lines["series"] = series_of(lines)
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
     names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}

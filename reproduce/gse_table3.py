@@ -6,7 +6,7 @@ quick: 1, 1.5 and 2 times its epochs.
 from drawing import main, union
 from gse import gse_grid, text_table
 from published import hollow, title
-from rows import summary, value_of
+from rows import series_of, summary, value_of
 
 METHODS = {"gse_uniform": "GSE (uniform)"}
 STRETCH = (1, 1.5, 2)
@@ -22,7 +22,7 @@ def draw(runs, figure):
     """Draws the table into the empty figure and returns it."""
     import pandas as pd
 
-    series = (runs.method + " " + runs.options).str.strip()
+    series = series_of(runs)
     table = pd.concat([summary(runs), hollow(runs, set(series))], ignore_index=True)
     table = table[(table.source == "measured") | (table["where"] == "Table 3")] if "where" in table else table
     usual = runs[runs.options == ""].epochs.min()

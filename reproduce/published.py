@@ -2,6 +2,8 @@
 from functools import cache
 from pathlib import Path
 
+from rows import series_of
+
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 TASKS = {  # task: data set and model as published, epochs of the paper's recipe
     "cifar10-resnet20": ("CIFAR-10", "ResNet-20", 160),
@@ -78,7 +80,7 @@ def settings(rows, chosen):
 def hollow(runs, methods):
     """The published points of a panel: of its tasks and of these series (method and options), within its range of sparsities."""
     rows = published()
-    series = (rows.method + " " + rows.options).str.strip()
+    series = series_of(rows)
     low, high = runs.sparsity[runs.method != "dense"].min(), runs.sparsity.max()
     inside = rows.sparsity.between(low - 1e-3, high + 1e-3) | (rows.method == "dense")
     return rows[rows.task.isin(runs.task) & series.isin(list(methods)) & inside].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])

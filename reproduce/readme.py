@@ -4,20 +4,17 @@ the marks `<!-- NAME -->` and `<!-- /NAME -->`.
 Needs pandas and scipy only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
 """
 import re
-import sys
 from pathlib import Path
 
+from beyond import METHODS
+from drawing import BAD_INPUT, Parser
+from published import title
+from rows import of_one_machine
+
+from benchmarks.results import write_whole
+from benchmarks.suites import SIZES
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # a bare clone: the project need not be installed
-
-from beyond import METHODS  # noqa: E402
-from drawing import BAD_INPUT, Parser  # noqa: E402
-from published import title  # noqa: E402
-from rows import of_one_machine  # noqa: E402
-
-from benchmarks.results import write_whole  # noqa: E402
-from benchmarks.suites import SIZES  # noqa: E402
-
 PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "methods/sparse/README.md")
 DENSE = "dense"
 

@@ -88,6 +88,11 @@ def words(spec, profile):
     return " ".join(pairs + [f"epochs={spec.epochs}"] * (spec.epochs != usual))
 
 
+def series_of(rows):
+    """The line that each row belongs to: its method, with its options "set allocation=uniform"."""
+    return (rows.method + " " + rows.options).str.strip()
+
+
 def value_of(options, name, default):
     """The number that an option has in such a text."""
     return float(dict(pair.split("=", 1) for pair in options.split()).get(name, default))
@@ -107,6 +112,11 @@ def lines_of(runs, table):
     if not len(lines):
         raise NoRows(f"{' and '.join(map(str, paths))} lack the lines of the finished runs; `python -m benchmarks collect` writes them")
     return lines
+
+
+def no_runs(suite, profile):
+    """The grid of a figure that needs no run of a suite's."""
+    return ()
 
 
 def stored(path, module, text):

@@ -3,7 +3,7 @@
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
 from drawing import COLOURS, LINES, MARKERS, main, number_decades
-from rows import stored
+from rows import no_runs as grid, stored
 
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
 
@@ -24,11 +24,6 @@ def text(table):
 
 
 source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
-
-
-def grid(suite, profile):
-    """No runs."""
-    return ()
 
 
 def draw(table, figure):

@@ -3,7 +3,7 @@
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
 from drawing import COLOURS, MARKERS, main
-from rows import stored
+from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
 LAST = 3  # widths of a fit: the largest, where what does not depend on the width counts least
@@ -16,11 +16,6 @@ def text(table):
 
 
 source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
-
-
-def grid(suite, profile):
-    """No runs."""
-    return ()
 
 
 def slope(points, measure):

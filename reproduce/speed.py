@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from drawing import main
-from rows import of_one_machine, stored
+from rows import no_runs as grid, of_one_machine, stored
 
 TABLES = ("overhead", "throughput", "scaling")
 DRAWN = ("cores", "width", "selection")  # parts of scaling
@@ -38,11 +38,6 @@ def source(grid, suite, results, profile=None):
 
 
 source.module, source.suite = overhead.module, overhead.suite
-
-
-def grid(suite, profile):
-    """No runs."""
-    return ()
 
 
 def draw(rows, figure):

@@ -1,12 +1,14 @@
 """Sparse layers: outputs and gradients against torch's dense layers; keys of connections as edges."""
 import copy
+import hashlib
+from pathlib import Path
 
 import pytest
 import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from methods.sparse import conv, pattern, planes
+from methods.sparse import conv, pattern, planes, registers
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import contains, distinct, none, pairs
 from methods.sparse.linear import SparseLinear
@@ -144,6 +146,13 @@ def test_an_output_is_changed_in_place(module, shape, products, monkeypatch):
     assert all(map(torch.equal, *found))
 
 
+def test_the_cache_of_compiled_loops_knows_a_change_of_what_they_are_made_of():
+    loops = pattern.compiled("loops")
+    sparse(nn.Linear(64, 32))[0](torch.randn(64, 64))
+    stamp = hashlib.sha256(Path(loops.__file__).with_name("registers.py").read_bytes()).hexdigest()[:8]
+    assert list(Path(loops.linear_forward.stats.cache_path).glob(f"loops.linear_forward_{stamp}*.nbi"))
+
+
 @pytest.mark.parametrize("kind, rows, used", [(torch.float32, 32, True), (torch.float32, 31, False), (torch.float64, 16, True),
                                               (torch.float64, 15, False), (torch.float16, 1000, False)])
 def test_loops_are_for_half_a_block_of_rows(kind, rows, used):
@@ -187,8 +196,8 @@ def test_linear(shape, products, monkeypatch):
 def test_linear_larger_than_the_cache(inputs, outputs):
     """In parts, and written past the cache where the lines of y, or of x's gradient, begin as those of the cache do."""
     loops, rows = pattern.compiled("loops"), 1100
-    assert inputs > loops.PART and rows * outputs * 8 > loops.CACHE
-    assert loops.leaves.py_func(torch.empty(rows, outputs, dtype=torch.float64).numpy()) is (outputs == 1040)
+    assert inputs > loops.PART and rows * outputs * 8 > registers.CACHE
+    assert registers.leaves.py_func(torch.empty(rows, outputs, dtype=torch.float64).numpy()) is (outputs == 1040)
     module = nn.Linear(inputs, outputs, dtype=torch.float64)
     check(module, torch.randn(rows, inputs, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias), 0.02)
 

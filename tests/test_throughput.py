@@ -90,7 +90,7 @@ def test_parts_that_were_measured_stay_when_another_fails(tmp_path, monkeypatch,
         raise ValueError("no such width")
     parts = {"cores": lambda *_: [("dense", 1, 3.0, "images/s")], "selection": lambda *_: [("", 10, 1.0, "ms")], "width": fails}
     monkeypatch.setattr(scaling, "PARTS", parts)
-    monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
+    monkeypatch.setattr(scaling, "measured_on", lambda device: dict(dict.fromkeys(scaling.COLUMNS[6:]), device=device.type))
     for device, expected in (("cpu", ["cores", "selection"]), ("cuda", ["selection"])):  # the default
         monkeypatch.setattr(scaling, "usable_device", torch.device)
         assert scaling.main(["--results", str(tmp_path), "--device", device]) == 2
@@ -102,7 +102,7 @@ def test_parts_that_were_measured_stay_when_another_fails(tmp_path, monkeypatch,
 @pytest.mark.parametrize("part", ["cores", "start", "host"])
 def test_what_is_not_a_gpus(part, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "usable_device", torch.device)
-    monkeypatch.setattr(scaling, "device_name", lambda device: device.type)
+    monkeypatch.setattr(scaling, "measured_on", lambda device: dict(dict.fromkeys(scaling.COLUMNS[6:]), device=device.type))
     assert scaling.main(["--results", str(tmp_path), "--device", "cuda", "--parts", "selection", part]) == 2
     assert capsys.readouterr().err == f"error: part {part} is measured on the CPU: --device cpu, or --parts width selection\n"
     assert not list(tmp_path.rglob("*.csv"))

@@ -1,9 +1,10 @@
 """The networks of the suite: plain torch modules, without masks or hooks."""
 
 import inspect
-from difflib import get_close_matches
 
 from torch import nn
+
+from methods.base import nearest
 
 from .mlp import mlp, mlp_digits
 from .mobilenet import mobilenetv1
@@ -24,16 +25,12 @@ def build(name: str, classes: int, **options) -> nn.Module:
     `options` are the other arguments of its factory: `width`, `bn_momentum`, `fc_bias`.
     Raises ValueError for an unknown model or option (with the nearest names) and for a bad value.
     """
-    _check("model", name, MODELS)
+    if name not in MODELS:
+        raise ValueError(nearest(name, MODELS, "model"))
     if not isinstance(classes, int) or classes < 1:
         raise ValueError(f"classes must be a whole number >= 1, got {classes!r}")
     allowed = [option for option in inspect.signature(MODELS[name]).parameters if option != "classes"]
     for option in options:
-        _check(f"option of {name}", option, allowed)
+        if option not in allowed:
+            raise ValueError(nearest(option, allowed, f"option of {name}"))
     return MODELS[name](classes=classes, **options)
-
-
-def _check(what: str, name: str, allowed) -> None:
-    if name not in allowed:
-        nearest = get_close_matches(str(name), allowed, n=3, cutoff=0.5) or allowed
-        raise ValueError(f"unknown {what}: {name!r}; nearest: {', '.join(nearest)}")

@@ -102,7 +102,7 @@ class CHT(CHTs):
 def chained(model):
     """[(i, j)]: the prunable linear layer i feeds the linear layer j, neuron by neuron, and nothing else. Found in each nn.Sequential."""
     uses = Counter(module for _, module in model.net.named_modules(remove_duplicate=False))
-    modules = [model.net.get_submodule(entry.name.rpartition(".")[0]) for entry in model.layout.entries]
+    modules = [entry.modules(model.net)[0] for entry in model.layout.entries]
     index = {m: i for i, (m, entry) in enumerate(zip(modules, model.layout.entries)) if uses[m] == len(entry.names) == 1}
     found = []
     for sequence in model.net.modules():

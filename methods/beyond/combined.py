@@ -25,5 +25,5 @@ class GraNetGSE(GraNet):
     name = "granet_gse"
     scope, regrow, noise, drop_rounding, regenerate = "layer", "keeps", 0.0, "floor", True
     gamma = GSE.gamma
-    update, sample, explore = GSE.update, GSE.sample, GSE.explore
+    update, grown_and_pruned, sample, explore = GSE.update, GSE.grown_and_pruned, GSE.sample, GSE.explore
     training_cost = GSE.training_cost

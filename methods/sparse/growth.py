@@ -1,13 +1,12 @@
 """The always-sparse forms of `static`, `set`, `rigl`, `srigl` and `gse_*`: the same decisions as the masked ones, on keys of connections."""
-import math
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from methods import dynamic, gse
-from methods.allocation import allocate
+from methods.activity import padded, uniform
 from methods.beyond.srigl import SRigL
 from methods.ranking import keep_each
 from methods.seeds import stable_seed
@@ -59,7 +58,7 @@ class Dynamic(Stored):
             # no update will fill what er_gse's first graph lacks of the budget
             if self.init != "sparse":
                 raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
-            self.counts = allocate(self.layout, self.allocation, self.sparsity, redistribute=True)
+            self.counts = self.allocate(self.sparsity, redistribute=True)
             run.model.redraw(stable_seed(run.seed, "graph"))
 
     def before_step(self, run):
@@ -68,7 +67,12 @@ class Dynamic(Stored):
         self.update(run, self.fraction(run))
         return not self.skip_step
 
+    def active(self, model):
+        """Connections of each of the `pieces`."""
+        return model.counts if self.scope == "layer" else [len(self.keys)]
+
     def magnitude(self, run):
+        """|w| of the connections, (nnz,)."""
         return run.theta.detach().abs()
 
 
@@ -77,22 +81,14 @@ class DropAndGrow(Dynamic):
 
     @torch.no_grad()
     def update(self, run, fraction):
-        model, keys = run.model, self.keys
-        rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
-        if self.scope == "layer":
-            sizes, active, bounds = self.layout.sizes, model.counts, model.bounds
-            after, kept = active, [k - rounded(fraction * k) for k in active]
-        else:
-            sizes, active, bounds, after = [self.layout.size], [len(keys)], [0, self.layout.size], [self.budget]
-            kept = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)]
+        model, keys, active = run.model, self.keys, self.active(run.model)
+        kept, after = self.dropped_and_grown(active, fraction)
         size = self.magnitude(run)
         if self.noise:
             size += self.noise * run.random("drop", normal=True)
-        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
-            kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, sizes)]
         survivors = keep_each(size, kept, active)
         barred = keys if self.regrow == "no" else keys[survivors]
-        grown = self.grow(run, bounds, [m - k for m, k in zip(after, kept)], barred)
+        grown = self.grow(run, [0, *accumulate(self.pieces)], [m - k for m, k in zip(after, kept)], barred)
         # what was dropped and grows again keeps its weight unless it is to be zeroed
         model.rewire(run.optimizer, merged(keys[survivors], grown), survivors if self.regrow == "zeroed" else torch.ones_like(survivors))
 
@@ -152,15 +148,11 @@ class Explore(Dynamic):
         torch.set_rng_state(random)  # on a CPU dropout in the second pass is that of the first
         with same_buffers(model.net, explored is not None):
             score = self.scores(run, candidates, batches).abs()
-        new = [len(c) for c in candidates]
-        if self.scope == "layer":
-            sizes, active, grown = new, model.counts, [min(math.ceil(fraction * a), c) for a, c in zip(model.counts, new)]
-            after = active
-        else:
-            sizes, active = [sum(new)], [len(keys)]
-            grown = [min(self.target(fraction, len(keys)) - len(keys), sum(new))]
-            after = [min(self.budget, len(keys) + grown[0])]
-        chosen = keep_each(score, grown, sizes)
+        new, active = [len(c) for c in candidates], self.active(model)
+        new = new if self.scope == "layer" else [sum(new)]
+        most, after = self.grown_and_pruned(active, new, fraction)
+        grown = [m - a for m, a in zip(most, active)]
+        chosen = keep_each(score, grown, new)
         if sum(grown) > sum(after):  # more than the budget has room for: the first of them, as in the masked form
             chosen[chosen.nonzero().flatten()[sum(after):]] = False
         survivors = keep_each(self.magnitude(run), [max(m - g, 0) for m, g in zip(after, grown)], active)
@@ -192,7 +184,7 @@ class Explore(Dynamic):
 
 class SparseGSE(Explore, gse.GSE):
     def explore(self, run, batches):
-        return [(torch.ones(e.shape[0]), torch.ones(1, e.fan_in)) for e in self.layout.entries], None
+        return uniform(self.layout), None
 
 
 class SparseGraBo(Explore, gse.GraBo):
@@ -263,6 +255,5 @@ def dense_gradient(layer, x, delta):
     module = layer.module
     if isinstance(module, nn.Linear):
         return (delta.flatten(0, -2).T @ x.flatten(0, -2)).flatten()
-    x = F.pad(x, module._reversed_padding_repeated_twice, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
-    gradient = nn.grad.conv2d_weight(x, layer.shape, delta, module.stride, 0, module.dilation, module.groups)
+    gradient = nn.grad.conv2d_weight(padded(module, x), layer.shape, delta, module.stride, 0, module.dilation, module.groups)
     return gradient.movedim(1, -1).flatten()

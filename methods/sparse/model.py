@@ -43,7 +43,7 @@ class AlwaysSparse(SparseModel):
         if not isinstance(net, nn.Module):
             raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
         self.layout = Layout(net, skip)
-        self.users = [[net.get_submodule(name.rpartition(".")[0]) for name in entry.names] for entry in self.layout.entries]
+        self.users = [entry.modules(net) for entry in self.layout.entries]
         for entry, users in zip(self.layout.entries, self.users):
             if not all(type(module) in LAYERS for module in users):
                 raise ValueError(f"sparse storage holds Linear and Conv2d layers, not the {type(users[0]).__name__} {entry.name}; "
@@ -222,8 +222,8 @@ class AlwaysSparse(SparseModel):
         # each forward is left out of the copy
         net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers} | detached(self.net))
         for entry, keys, values in zip(self.layout.entries, self.local(self.method.keys), self.theta.split(self.counts)):
-            for name in entry.names:
-                del net.get_submodule(name.rpartition(".")[0]).forward
+            for module in entry.modules(net):
+                del module.forward
             flat = values.new_zeros(entry.size).index_put_((keys,), values)
             weight = flat.view(entry.shape[0], *entry.shape[2:], entry.shape[1]).movedim(-1, 1)
             put(net, entry, nn.Parameter(weight.contiguous()))

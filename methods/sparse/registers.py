@@ -1,0 +1,233 @@
+"""What the loops of sparse layers (loops.py) are made of: blocks of numbers in registers, in LLVM's instructions.
+
+A connection is the multiplication of a block with a number: of a block of rows (samples, tokens) in a linear layer, of pixels in a
+convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
+activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache. A block is VECTORS
+registers' numbers, 64 in float32 and 32 in float64; `combine` and `combine_and_correlate`, made of LLVM's instructions, keep its sums
+in registers. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache
+begins: a register that lies on two lines takes twice as long.
+"""
+import hashlib
+from pathlib import Path
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+if numba.config.DISABLE_JIT:
+    raise ImportError("the loops are made of instructions: they need numba's compiler")
+
+REGISTER = 64  # bytes
+VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
+PART = 1024  # features that are brought into order at a time, where one comes after the other
+CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
+SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
+FLAGS = sorted(SUMS)
+
+
+class Code:
+    """Instructions on arrays of one kind of number."""
+
+    def __init__(self, context, builder, kind, part=1):
+        self.context, self.builder, self.number = context, builder, context.get_data_type(kind.dtype)
+        self.size = context.get_abi_sizeof(self.number)
+        self.n = REGISTER // part // self.size
+        self.vector, self.index = ir.VectorType(self.number, self.n), ir.IntType(32)
+
+    def array(self, kind, value):
+        return self.context.make_array(kind)(self.context, self.builder, value)
+
+    def item(self, array, place):
+        """The number at a place of a flat array; an index as the processor wants it."""
+        number = self.builder.load(self.builder.gep(array.data, [place]))
+        return self.builder.sext(number, place.type) if isinstance(number.type, ir.IntType) else number
+
+    def block(self, array, place):
+        """Where the registers of the block lie that begins there."""
+        first = self.builder.bitcast(self.builder.gep(array.data, [place]), self.vector.as_pointer())
+        return [self.builder.gep(first, [place.type(k)]) for k in range(VECTORS)]
+
+    def load(self, addresses):
+        return [self.builder.load(address, align=self.size) for address in addresses]
+
+    def store(self, vectors, addresses, past=False):
+        for vector, address in zip(vectors, addresses):
+            instruction = self.builder.store(vector, address, align=REGISTER if past else self.size)
+            if past:
+                instruction.set_metadata("nontemporal", self.builder.module.add_metadata([self.index(1)]))
+
+    def shuffled(self, a, b, places):
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, len(places)), places))
+
+    def spread(self, number):
+        """A register full of it."""
+        empty = ir.Constant(self.vector, ir.Undefined)
+        return self.shuffled(self.builder.insert_element(empty, number, self.index(0)), empty, [0] * self.n)
+
+    def plus_product(self, total, a, b):
+        return self.builder.fadd(total, self.builder.fmul(a, b, flags=FLAGS), flags=FLAGS)
+
+    def total(self, vector):
+        """The sum of a register's numbers, half with half."""
+        for n in (self.n >> k for k in range(1, self.n.bit_length())):
+            low, high = (self.shuffled(vector, vector, [*range(first, first + n)]) for first in (0, n))
+            vector = self.builder.fadd(low, high, flags=FLAGS)
+        return self.builder.extract_element(vector, self.index(0))
+
+    def variables(self, value):
+        """A block of sums, each `value` at first."""
+        sums = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
+        for address in sums:
+            self.builder.store(value, address)
+        return sums
+
+
+def tiles(part, past=False):
+    """`tile` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
+    @intrinsic
+    def tile(context, x, i, j, out, p, q):
+        """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
+        def code(context, builder, signature, arguments):
+            c = Code(context, builder, x, part)
+
+            def lines(kind, array, row, column):
+                array = c.array(kind, array)
+                step = builder.extract_value(array.strides, 0)
+                at = builder.add(builder.mul(row, step), builder.mul(column, step.type(c.size)))
+                at = builder.add(builder.ptrtoint(array.data, step.type), at)
+                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), c.vector.as_pointer()) for k in range(c.n)]
+            source, i, j, target, p, q = arguments
+            tile = c.load(lines(x, source, i, j))
+            for w in (c.n // 2 >> k for k in range(c.n.bit_length() - 1)):
+                for k in (k for k in range(c.n) if not k & w):
+                    a, b = tile[k], tile[k + w]
+                    tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
+                    tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
+            c.store(tile, lines(out, target, p, q), past)
+            return context.get_dummy_value()
+        return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
+
+    @numba.njit
+    def cover(x, i, n, j, m, out, p, q, done):
+        """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
+        step = REGISTER // part // x.itemsize
+        if m < step:
+            return done
+        last, whole = done + (n - done) // step * step, m // step * step
+        if whole > last - done:  # in the order of the longer lines, which lie in memory
+            for k in range(done, last, step):
+                for e in range(0, whole, step):
+                    tile(x, i + k, j + e, out, p + e, q + k)
+        else:
+            for e in range(0, whole, step):
+                for k in range(done, last, step):
+                    tile(x, i + k, j + e, out, p + e, q + k)
+        for e in range(whole, m):
+            for k in range(done, last):
+                out[p + e, q + k] = x[i + k, j + e]
+        return last
+    return cover
+
+
+_whole, _halves, _quarters = map(tiles, (1, 2, 4))
+_past = tiles(1, past=True)
+
+
+@numba.njit
+def leaves(out):
+    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it."""
+    return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
+
+
+@numba.njit
+def transpose(x, i, n, j, m, out, p, q, past=False):
+    """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
+    done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
+    done = _halves(x, i, n, j, m, out, p, q, done)
+    done = _quarters(x, i, n, j, m, out, p, q, done)
+    for k in range(done, n):
+        for e in range(m):
+            out[p + e, q + k] = x[i + k, j + e]
+
+
+@register_jitable
+def block_of(x):
+    """Numbers of a block."""
+    return VECTORS * REGISTER // x.itemsize
+
+
+@intrinsic
+def combine(context, values, places, scale, shift, first, last, x, start, out, at):
+    """The block of out that begins at `at` = start + Σ values[e] · that of x at places[e] · scale + shift, over e from first to last."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        values_, places_, scale, shift, first, last, x_, start, out_, at = arguments
+        numbers, lines, source, target = (c.array(kind, value) for kind, value in
+                                          zip((values, places, x, out), (values_, places_, x_, out_)))
+        sums = c.variables(c.spread(start))
+        with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
+            value = c.spread(c.item(numbers, e))
+            runs = c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))
+            for total, run in zip(sums, runs):
+                builder.store(c.plus_product(builder.load(total), value, run), total)
+        c.store(c.load(sums), c.block(target, at))
+        return context.get_dummy_value()
+    return numba.void(values, places, *4 * (numba.intp,), x, x.dtype, out, numba.intp), code
+
+
+@intrinsic
+def combine_and_correlate(context, values, places, scale, shift, first, last, delta, x, out, at, gradient):
+    """As `combine` of delta, from 0; and gradient[e] += the block of delta · that of x at `at`."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        values_, places_, scale, shift, first, last, delta_, x_, out_, at, gradient_ = arguments
+        kinds = (values, places, delta, x, out, gradient)
+        numbers, lines, source, inputs, target, products = (c.array(kind, value) for kind, value in zip(
+            kinds, (values_, places_, delta_, x_, out_, gradient_)))
+        zero = ir.Constant(c.vector, [0.0] * c.n)
+        sums, own = c.variables(zero), c.load(c.block(inputs, at))
+        with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
+            value, product = c.spread(c.item(numbers, e)), zero
+            for total, mine, run in zip(sums, own, c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))):
+                builder.store(c.plus_product(builder.load(total), value, run), total)
+                product = c.plus_product(product, mine, run)
+            address = builder.gep(products.data, [e])
+            builder.store(builder.fadd(builder.load(address), c.total(product), flags=FLAGS), address)
+        c.store(c.load(sums), c.block(target, at))
+        return context.get_dummy_value()
+    return numba.void(values, places, *4 * (numba.intp,), delta, x, out, numba.intp, gradient), code
+
+
+@intrinsic
+def prefetch(context, x, place, size):
+    """Asks for `size` numbers of the flat contiguous array x from `place` on, which may lie behind its end."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        array, place, size = arguments
+        byte = ir.IntType(8).as_pointer()
+        ask = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, *[c.index] * 3]), "llvm.prefetch.p0i8")
+        data = c.array(x, array).data
+        with cgutils.for_range_slice(builder, place, builder.add(place, size), place.type(c.n), place.type) as (e, _):
+            address = builder.bitcast(builder.gep(data, [e]), byte)
+            builder.call(ask, [address, c.index(0), c.index(2), c.index(1)])  # to read, second level, data
+        return context.get_dummy_value()
+    return numba.void(x, numba.intp, numba.intp), code
+
+
+@intrinsic
+def written(context):
+    """What was written past the cache comes before what is written from here on, on every core."""
+    def code(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+    return numba.void(), code
+
+
+STAMP = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+
+
+def kernel(function):
+    """`function` compiled, once for all processes: numba's cache sees a change of the function's own file, and by this name one of this file."""
+    function.__qualname__ += f"_{STAMP}"
+    return numba.njit(cache=True, fastmath=SUMS)(function)
