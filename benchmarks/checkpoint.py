@@ -20,7 +20,7 @@ class Stopped(BaseException):
 
 
 class Saver:
-    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and than what keeps writing within CHECKPOINT_SHARE of the time,
+    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and old enough that writing takes CHECKPOINT_SHARE of the time at most,
     or if `stop()` is true (then it raises Stopped). A full disk ends no run: the last checkpoint stays."""
 
     def __init__(self, path, seconds=None, stop=lambda: False):

@@ -9,7 +9,7 @@ from benchmarks.tasks import levels_of, settle
 
 def rehearse(specs, folder):
     """A dry run of each of the Specs that differs from the others in more than its seed and length. Raises ValueError with the first
-    mistake; says what no checkpoint holds. Where ImageNet's networks are no matter of seconds, on a CPU, it leaves them out."""
+    mistake; says what no checkpoint holds. On a CPU it leaves out ImageNet's networks, a few steps of which take too long."""
     from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs}

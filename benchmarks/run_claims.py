@@ -132,9 +132,10 @@ def read(path):
 
 
 def void(path, content, same_job=True):
-    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so one of an earlier start of its own SLURM job is.
+    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so that a claim of an earlier start of its own SLURM job
+    (before a requeue) is void; one of the same start belongs to another node of the job.
 
-    One of the same start is another node's. Claims of older code have neither `space` nor `restart`.
+    Claims of older code have neither `space` nor `restart`.
     """
     if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
         return born(content["pid"]) is None or born(content["pid"]) != content["born"]

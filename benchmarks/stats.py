@@ -70,7 +70,7 @@ def paired(accuracy, resolution=0.0):
 
 
 def resolution(dataset):
-    """What rounding to whole test images alone spreads a difference of two accuracies by, in points."""
+    """The standard deviation, in points, of a difference of two accuracies that rounding to whole test images gives by itself."""
     return 100 / DATASETS[dataset].test_images / np.sqrt(6)
 
 

@@ -58,7 +58,7 @@ def gathered(tensor):
 
 
 def own(values):
-    """What `gathered` took from this process; if there were more or fewer, the first has the sum."""
+    """What `gathered` took from this process; if the number of processes is another one now, the first gets the sum, the others zeros."""
     return values[rank()] if len(values) == size() else values.sum(0) * (rank() == 0)
 
 

@@ -181,9 +181,9 @@ class Sparsifier(nn.Module):
         self.mask.copy_(mask)
 
     def repeated(self, function, fixed, *numbers):
-        """Every step: function(fixed, *numbers), a method of this one whose work is the same at every call, on `fixed`, always the same
-        object (theta, run). A run on a GPU records it, as it does `forward`, and hands it numbers as 0-dim tensors, so that there can be no
-        `if` with them. What it does it leaves in buffers.
+        """Calls function(fixed, *numbers), a bound method that does the same work at every step, on `fixed`, always the same object (theta,
+        run), and leaves what it does in buffers. A run on a GPU records it once, as it does `forward`, and replays it; the numbers then arrive
+        as 0-dim tensors, so that it must not branch on them.
         """
         function(fixed, *numbers)
 
@@ -204,9 +204,9 @@ class Sparsifier(nn.Module):
         return run.theta.abs()
 
     def training_cost(self, sparse, dense):
-        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. What a method without
-        a formula of its own does besides is added: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked", and the
-        batches of `run.gradient` after the first step."""
+        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. For a method that does not
+        override this the trainer adds what it does besides: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked",
+        and the batches of `run.gradient` after the first step."""
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 

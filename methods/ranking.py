@@ -8,7 +8,7 @@ DIGIT = 16  # bits, half of a float32: few passes over the scores, and few of th
 def keep(score, k):
     """Mask with exactly k ones at the largest scores, ties to the lowest index. score (n,) → bool (n,).
 
-    k: a number, or a 0-dim tensor of one from 0 to n, on the device of the scores, which is not looked at: so this can be recorded.
+    k: a number, or a 0-dim tensor of one from 0 to n, on the device of the scores, whose value is never read on the host: so this can be recorded.
     NaN counts as the largest, so that it is not pruned unseen. Raises ValueError unless 0 ≤ k ≤ n.
     """
     if not torch.is_tensor(k):

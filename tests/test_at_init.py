@@ -174,6 +174,7 @@ def test_synflow_conserves_flow_through_what_it_replaces(asked):
     net = nn.Sequential(layer(6, 12), nn.LayerNorm(12), layer(12, 9), nn.GELU(), layer(9, 8), nn.Softmax(-1), nn.Dropout(0.5),
                         layer(8, 4))
     run = started(net, "synflow", 0.5, [(torch.ones(1, 6), None)], None, rounds=3)
+    assert len(asked) == 3
     for score, _, _ in asked:
         assert run.model.layout.layer_sums(score.clamp_min(0)) == near([1.0] * 4)
 

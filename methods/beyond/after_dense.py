@@ -3,7 +3,7 @@ from methods.base import Cycle, Ramped, option
 
 
 class AfterDense(Ramped):
-    """A ramp in the second of two cycles, the first of which is dense, or from scratch."""
+    """A pruning ramp, from scratch or, with `pretrain`, in a second cycle after a dense one."""
 
     pretrain = option(False, help="a dense training first, from whose weights the method goes on")
 
