@@ -61,7 +61,9 @@ class SparseModel(nn.Module):
 
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
-        if weights.requires_grad:
+        if weights.requires_grad and isinstance(self.theta, nn.Parameter):  # torch.func computes with another tensor in its place
+            if self.theta.grad is None:  # the gradients of the passes before were thrown away, or used
+                self.dense_gradient = None
             # a hook on theta itself would stay there; one on a view goes with the pass
             weights = weights.view_as(weights) if weights is self.theta else weights
             weights.register_hook(self._collect)
