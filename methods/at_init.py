@@ -51,9 +51,12 @@ class AtInit(Sparsifier):
         raise NotImplementedError
 
     def check(self, score):
-        """Raises ValueError unless all scores (N,) are finite."""
+        """Raises ValueError unless all scores (N,) are finite, and one at least is not 0."""
         if not torch.isfinite(score).all():
             raise ValueError(f"{self.name} cannot score this network: a score is not finite")
+        if not score.any():
+            raise ValueError(f"{self.name} cannot score this network: all scores are 0: does criterion= of Training fit its output, "
+                             "or does a layer start at 0?")
 
 
 class SNIP(AtInit):
@@ -116,10 +119,13 @@ class SynFlow(AtInit):
             weights = (size * mask).requires_grad_()
             with Homogeneous():
                 output = functional_call(net, self.layout.named_views(weights), args, kwargs, tie_weights=False)
-            flow = sum(value.sum() for value in tree_leaves(output) if torch.is_tensor(value))
+            flows = [value.sum() for value in tree_leaves(output) if torch.is_tensor(value)]
+            if not flows:
+                raise ValueError(f"{self.name} cannot score this network: it finds no tensor in its output of type {type(output).__name__}")
+            flow = sum(flows)
             # divided by itself against overflow, which changes no ranking (GSE)
             score, = torch.autograd.grad(flow / flow.detach(), weights)
-            self.check(score)
+            self.check(flow.detach()), self.check(score)
             left = self.kept(1 - (1 - self.sparsity) ** (k / self.rounds))
             mask = keep((score * weights).detach().masked_fill(~mask, -1), left if k < self.rounds else self.budget)
         return mask
@@ -131,11 +137,13 @@ class SynFlow(AtInit):
 
 
 class Homogeneous(TorchFunctionMode):
-    """Normalisation over features, GELU, softmax and dropout become the identity, so that flow is conserved (GSE's code for ViT)."""
+    """Normalisation over features, GELU, softmax and dropout become the identity, bounded ReLUs unbounded, so that flow is conserved (GSE's code for ViT)."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (F.layer_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax, F.dropout):
             return args[0]
+        if func in (F.hardtanh, F.relu6):  # they bound the flow, which grows with every layer
+            return F.relu(args[0])
         if func is F.scaled_dot_product_attention:
             # without any softmax, as in GSE's code, attention is cubic in its input and four layers overflow float64;
             # ours: rows that sum to one, as softmax's do, with the sum a constant

@@ -174,6 +174,8 @@ class Training:
         dictionary of named ones."""
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)
+        if self.criterion is cross_entropy and torch.is_tensor(output) and output.shape[1:2] == (1,):
+            raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
         output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
         return self.criterion(output, y)
 

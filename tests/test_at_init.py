@@ -153,6 +153,22 @@ def test_a_flow_that_is_no_number_is_refused():
         started(large, "synflow", 0.5, [(EYE, None)], None)
 
 
+@pytest.mark.parametrize("name", ["snip", "grasp", "synflow"])
+def test_scores_that_are_all_0_are_refused(name):
+    """They would be ranked by index, which empties layers."""
+    net = nn.Sequential(linear(W), linear(torch.zeros(1, 2, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=rf"\A{name} cannot score this network: all scores are 0: [^\n]*criterion=[^\n]*\Z"):
+        started(net, name, 0.5, [(EYE, torch.zeros(3, 1))], halved_square)
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "gse_uniform"])
+def test_cross_entropy_of_a_single_output_is_refused(name):
+    net = nn.Sequential(linear(W), linear(torch.ones(1, 2, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"\Across-entropy of a single output is always 0: give Training criterion=\Z"):
+        run = started(net, name, 0.3, [(EYE, torch.zeros(3, dtype=torch.int64))], F.cross_entropy)
+        run.method.update(run, 0.5)
+
+
 # ---- SynFlow
 
 def positive(*sizes):
@@ -177,6 +193,21 @@ def test_synflow_conserves_flow_through_what_it_replaces(asked):
     assert len(asked) == 3
     for score, _, _ in asked:
         assert run.model.layout.layer_sums(score.clamp_min(0)) == near([1.0] * 4)
+
+
+@pytest.mark.parametrize("bounded", [nn.ReLU6, nn.Hardtanh, lambda: F.relu6])
+def test_synflow_is_not_bounded(asked, bounded):
+    class Large(nn.Module):
+        """Its flow is far beyond what the activation lets pass."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = linear(100 * W), linear(torch.ones(1, 2, dtype=torch.float64)), bounded()
+
+        def forward(self, x):
+            return self.second(self.act(self.first(x)))
+    run = started(Large(), "synflow", 0.5, [(EYE, None)], None, rounds=1)
+    assert run.model.layout.layer_sums(asked[0][0]) == near([1, 1])
 
 
 def test_synflow_of_vit_has_no_normalisation_and_gelu_and_attention_of_constant_sum(asked, monkeypatch):
@@ -254,6 +285,18 @@ def test_synflow_restores_the_network(synflow_resnet):
     assert all(torch.equal(state[name], before[name]) for name in before if name.startswith("net."))
     assert run.model.training and run.theta.dtype == torch.float32
     assert all(value.requires_grad for value in run.model.net.parameters())
+
+
+class Answer:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def test_an_output_in_which_synflow_finds_no_tensor_is_refused():
+    net = linear(W)
+    net.register_forward_hook(lambda module, args, output: Answer(output))
+    with pytest.raises(ValueError, match=r"\Asynflow cannot score this network: it finds no tensor in its output of type Answer\Z"):
+        started(net, "synflow", 0.5, [(EYE, None)], None)
 
 
 # ---- all three
