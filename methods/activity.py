@@ -13,16 +13,16 @@ class Activity:
 
     `signs(n)` draws ±1 for n samples and positions, giving Σrh and Σrδ (GraEst), or is None for Σ|h| and Σ|δ| (GraBo). With
     `literal`, convolutions take δ at the first sample and position alone, times the sum of the signs (a slip in GSE's code).
-    Linear layers and 2-D convolutions are followed; other layers are sampled uniformly.
+    Linear layers and 2-D convolutions are followed; other layers, and those with a forward of their own (which may pad), are sampled
+    uniformly. Raises ValueError where none that is followed can be seen.
     """
 
     def __init__(self, run, batches, signs, literal=False):
         self.layout, self.signs, self.literal = run.model.layout, signs, literal
-        self.sums = {}
-        hooks = []
+        self.sums, self.seen, hooks = {}, False, []
         for entry in self.layout.entries:
             module = entry.modules(run.model.net)[0]
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if type(module).forward in (nn.Linear.forward, nn.Conv2d.forward):
                 hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
             # the gradient of the same passes, so that growth costs no second ones
@@ -30,9 +30,12 @@ class Activity:
         finally:
             for hook in hooks:
                 hook.remove()
+        if hooks and not self.seen:
+            raise ValueError(f"{run.method.name} sees no layer at work: compile the SparseModel (torch.compile(model)), not the network in it")
 
     def _hook(self, entry):
         def forward(module, args, named, output):
+            self.seen = True
             if not output.requires_grad:  # computed under no_grad
                 return
             h = rows_of_input(module, (args[0] if args else named["input"]).detach().float())

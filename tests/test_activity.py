@@ -113,6 +113,37 @@ def test_layers_that_are_not_followed_are_sampled_uniformly():
     assert g.tolist() == [1] * 6 and f.tolist() == [[1] * 6]
 
 
+class Padding(nn.Conv2d):
+    """What it pads it pads itself, and its module says nothing of it."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (1, 1, 1, 1)))
+
+
+def test_a_forward_of_its_own_is_not_followed():
+    run = prepared(Padding(2, 3, 3), "gse_grabo", 0.0, [(torch.ones(2, 2, 4, 4), torch.ones(2, 3, 4, 4))], linear_in_the_output)
+    (g, f), = run.model.method.explore(run, run.batches())[0]
+    assert g.tolist() == [1] * 3 and f.tolist() == [[1] * 18]
+
+
+@pytest.mark.parametrize("method", ["gse_grabo", "gse_graest"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_compiled_network_is_refused(method, after):
+    """In it no hook is called. A compiled SparseModel scores with the network as it is."""
+    def compiled(module):
+        return torch.compile(module, backend="eager")
+    run = two_samples(method)
+    compiled(run.model)(H.T)
+    assert run.model.method.explore(run, run.batches())
+    net = nn.Sequential(linear(W.float()))
+    run = started(net if after else compiled(net), method, 0.0, [(H.T, DELTA.T)], linear_in_the_output)
+    if after:
+        run.model.net = compiled(run.model.net)
+    run.model(H.T)
+    with pytest.raises(ValueError, match=rf"\A{method} sees no layer at work: compile the SparseModel .*\Z"):
+        run.model.method.explore(run, run.batches())
+
+
 def test_small_sums_count():
     """Late in training output gradients are far below one."""
     run = started(linear(W.float()), "gse_grabo", 0.0, [(1e-4 * H.T, 1e-4 * DELTA.T)], linear_in_the_output)
