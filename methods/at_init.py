@@ -137,7 +137,8 @@ class SynFlow(AtInit):
 
 
 class Homogeneous(TorchFunctionMode):
-    """Normalisation over features, GELU, softmax and dropout become the identity, bounded ReLUs unbounded, so that flow is conserved (GSE's code for ViT)."""
+    """Normalisation over features, GELU, softmax and dropout become the identity, bounded ReLUs ReLU, so that flow is conserved (GSE's
+    code for ViT)."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (F.layer_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax, F.dropout):

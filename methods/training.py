@@ -1,6 +1,7 @@
 """`Training`: the training around a `SparseModel`, as its method sees it."""
 import warnings
 import weakref
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ class Training:
     for methods that score connections on them; scoring_batches: how many they take. criterion: (output, y) → loss.
     Call `start()` once, then `update()` after each `loss.backward()`. With a GradScaler:
     `training.take_step = lambda: scaler.step(optimizer)` once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each
-    `update()`.
+    `update()`. With an optimiser that asks for the loss (LBFGS): `training.take_step = lambda: optimizer.step(closure)`.
     """
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
@@ -28,7 +29,6 @@ class Training:
         self.model, self.optimizer, self.method = model, optimizer, model.method
         self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
         self._batches, self.scoring_batches = batches, scoring_batches
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if not any(p is model.theta for p in self.parameters):
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         self.cycles = self.method.cycles(epochs)
@@ -38,8 +38,8 @@ class Training:
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
         self.snapshots = {}
         self.updating = False
-        if isinstance(optimizer, torch.optim.Optimizer):
-            own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
+        own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
+        with suppress(AttributeError):  # a wrapper (accelerate's) has no hooks
             optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
 
     def start(self, cycle=0):
@@ -107,6 +107,11 @@ class Training:
     def clip_gradients(self):
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+
+    @property
+    def parameters(self):
+        """All that the optimiser trains, with the groups that were added to it later."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
     def theta(self):
@@ -182,6 +187,8 @@ class Training:
     @torch.enable_grad()
     def gradient(self, weights, batches):
         """Sum over the batches of the gradient (N,) at these effective weights."""
+        if any(batch is None for batch in batches):
+            raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y))")
         self.scored += len(batches) * (self.step + self.cycle > 0)
         weights = weights.detach().requires_grad_()
         return joined(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))

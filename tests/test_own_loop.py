@@ -4,7 +4,6 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy, relu
 from torch.utils.checkpoint import checkpoint
 
@@ -126,61 +125,6 @@ def test_a_scaled_loss_is_clipped():
     training.update((x, y))
     moved = torch.cat([(p.detach() - old).flatten() for p, old in zip(model.parameters(), before)]).norm()
     assert 0.99e-3 < moved < 1.01e-3
-
-
-def skipped(model, optimizer, x, y):
-    (cross_entropy(model(x), y) * float("nan")).backward()
-    optimizer.zero_grad()
-
-
-def attacked(model, optimizer, x, y):
-    cross_entropy(model(x.clone().requires_grad_()), y).backward()
-    model.zero_grad()
-
-
-def asked(model, optimizer, x, y):
-    torch.autograd.grad(cross_entropy(model(x), y), model.theta)
-
-
-def by_torch_func(model, optimizer, x, y):
-    def loss(parameters, x, y):
-        return cross_entropy(functional_call(model, parameters, (x[None],)), y[None])
-    vmap(grad(loss), (None, 0, 0))({name: p.detach() for name, p in model.named_parameters()}, x, y)
-    assert model.dense_gradient is None
-
-
-@pytest.mark.parametrize("thrown", [skipped, attacked, asked, by_torch_func])
-@pytest.mark.parametrize("storage", STORAGES)
-def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
-    def after(between):
-        torch.manual_seed(0)
-        model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
-        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-        training = Training(model, optimizer, 1, 6)
-        training.start()
-        for x, y in batches():
-            if storage == "masked" or thrown is not by_torch_func:
-                between(model, optimizer, -x, y)
-            for part, target in zip(x.chunk(2), y.chunk(2)):
-                cross_entropy(model(part), target).backward()
-            training.update((x, y))
-        return model.theta
-    assert torch.equal(after(lambda *_: None), after(thrown))
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_gradients_of_several_passes_add_up(together):
-    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5), batches()
-    cross_entropy(model(x), y).backward()
-    whole, model.theta.grad = model.dense_gradient, None
-    losses = []
-    for part, target in zip(x.chunk(2), y.chunk(2)):
-        losses.append(cross_entropy(model(part), target) / 2)
-        if not together:
-            losses.pop().backward()
-    if together:
-        sum(losses).backward()
-    torch.testing.assert_close(model.dense_gradient, whole)
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -1,0 +1,133 @@
+"""What a loop of one's own may do with gradients and optimisers."""
+import pytest
+import torch
+from test_own_loop import STORAGES, Net, batches
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+
+from methods import SparseModel, Training
+
+
+def skipped(model, optimizer, x, y):
+    (cross_entropy(model(x), y) * float("nan")).backward()
+    optimizer.zero_grad()
+
+
+def attacked(model, optimizer, x, y):
+    cross_entropy(model(x.clone().requires_grad_()), y).backward()
+    model.zero_grad()
+
+
+def asked(model, optimizer, x, y):
+    torch.autograd.grad(cross_entropy(model(x), y), model.theta)
+
+
+def by_torch_func(model, optimizer, x, y):
+    def loss(parameters, x, y):
+        return cross_entropy(functional_call(model, parameters, (x[None],)), y[None])
+    vmap(grad(loss), (None, 0, 0))({name: p.detach() for name, p in model.named_parameters()}, x, y)
+    assert model.dense_gradient is None
+
+
+@pytest.mark.parametrize("thrown", [skipped, attacked, asked, by_torch_func])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
+    def after(between):
+        torch.manual_seed(0)
+        model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        training = Training(model, optimizer, 1, 6)
+        training.start()
+        for x, y in batches():
+            if storage == "masked" or thrown is not by_torch_func:
+                between(model, optimizer, -x, y)
+            for part, target in zip(x.chunk(2), y.chunk(2)):
+                cross_entropy(model(part), target).backward()
+            training.update((x, y))
+        return model.theta
+    assert torch.equal(after(lambda *_: None), after(thrown))
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_gradients_of_several_passes_add_up(together):
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5), batches()
+    cross_entropy(model(x), y).backward()
+    whole, model.theta.grad = model.dense_gradient, None
+    losses = []
+    for part, target in zip(x.chunk(2), y.chunk(2)):
+        losses.append(cross_entropy(model(part), target) / 2)
+        if not together:
+            losses.pop().backward()
+    if together:
+        sum(losses).backward()
+    torch.testing.assert_close(model.dense_gradient, whole)
+
+
+def test_groups_added_later_are_clipped_and_watched_too():
+    model, late = SparseModel(Net(), "st3", 0.5), nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    training = Training(model, optimizer, 2, 1, clip=1.0)
+    optimizer.add_param_group({"params": [late]})
+    training.start()
+    late.grad = torch.full_like(late, 100.0)
+    training.update()
+    assert 0.99 < late.norm() < 1.01
+    late.grad = torch.full_like(late, torch.inf)
+    with pytest.raises(FloatingPointError, match="diverged in epoch 1"):
+        training.update()
+
+
+class Wrapped(torch.optim.Optimizer):
+    """As accelerate's: of the class, and with nothing that its __init__ makes."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    param_groups = property(lambda self: self.optimizer.param_groups)
+    state = property(lambda self: self.optimizer.state)
+
+    def step(self):
+        self.optimizer.step()
+
+
+def test_an_optimiser_in_a_wrapper_without_hooks_trains():
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5, interval=1), batches()
+    training = Training(model, Wrapped(torch.optim.SGD(model.parameters(), 0.05)), 1, 6)
+    training.start()
+    before = model.theta.detach().clone()
+    cross_entropy(model(x), y).backward()
+    training.update()
+    assert not torch.equal(model.theta, before)
+
+
+def test_an_optimiser_that_asks_for_the_loss_trains():
+    model, losses = SparseModel(Net(), "rigl", 0.5, interval=2), []
+    optimizer = torch.optim.LBFGS(model.parameters(), 0.1, max_iter=3)
+    training = Training(model, optimizer, 1, 6)
+    x, y = batches()[0]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        losses.append(loss.item())
+        return loss
+    training.take_step = lambda: optimizer.step(closure)
+    training.start()
+    for _ in range(6):
+        closure()
+        training.update()
+    assert losses[-1] < losses[0] and model.outside() == 0 and int(model.method.mask.sum()) == model.method.budget
+
+
+@pytest.mark.parametrize("name, storage", [("gse_uniform", "masked"), ("gse_grabo", "masked"), ("gse_uniform", "sparse"), ("rigl", "sparse")])
+def test_a_method_that_passes_the_training_batch_again_asks_for_it(name, storage):
+    options = {"score_batches": "train_batch"} if name != "rigl" else {}
+    model, ((x, y), *_) = SparseModel(Net(), name, 0.5, interval=1, storage=storage, **options), batches()
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    with pytest.raises(ValueError, match=rf"\A{name} passes the training batch once more: call update\(\(x, y\)\)\Z"):
+        for _ in range(3):
+            cross_entropy(model(x), y).backward()
+            training.update()
