@@ -64,6 +64,8 @@ class Layout:
         if missing := set(skip) - {s for _, s in skipped}:
             raise ValueError(f"skip: the network has no parameter or module {min(missing)!r}")
         for prefix, module in net.named_modules():
+            if isinstance(module, PRUNABLE) and module._parameters.get("weight", prefix) is None:
+                raise ValueError(f"{prefix}.weight already belongs to another SparseModel: export() it first".lstrip("."))
             for tensors in (module.named_parameters, module.named_buffers):
                 for name, tensor in tensors(prefix, recurse=False, remove_duplicate=False):
                     places.setdefault(_memory(tensor), []).append((name, tensor, module))
@@ -91,7 +93,8 @@ class Layout:
                 self.entries.append(Entry(names, shape, groups))
                 weights.append(weight)
         if not weights:
-            raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can)")
+            left = ", ".join(f"{name} ({reason})" for name, reason in self.dense[:2]) + ", …" * (len(self.dense) > 2)
+            raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can)" + f": {left}" * bool(left))
         if len({(w.dtype, w.device) for w in weights}) > 1:
             raise ValueError("the prunable weights must share one dtype and one device")
         self.sizes = [e.size for e in self.entries]

@@ -28,6 +28,7 @@ class SparseModel(nn.Module):
     Raises ValueError for nonsense, in one line.
     """
 
+    rounded_to = None  # what the network computes with, where theta is finer
     lent = None  # during a backward pass: what takes the weights away from the network
 
     def __new__(cls, *args, storage="masked", **options):
@@ -44,11 +45,14 @@ class SparseModel(nn.Module):
             raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
         self.layout = Layout(net, skip)
         for name, parameter in net.named_parameters():
+            if parameter.is_meta:
+                raise ValueError(f"{name} is on the meta device: give the network memory (to_empty) and weights, or take storage='sparse'")
             if not torch.isfinite(parameter).all():
                 raise ValueError(f"the network's weights contain NaN or infinity: {name}")
         theta = self.layout.flatten([net.get_parameter(e.name).detach() for e in self.layout.entries])
         # 16 bits are too few to rank and to add small steps to: such a network computes with rounded float32 weights
-        self.rounded_to = theta.dtype if theta.element_size() < 4 else None
+        if theta.element_size() < 4:
+            self.rounded_to = theta.dtype
         self.theta = nn.Parameter(theta.float() if self.rounded_to else theta)
         self.net = net
         made = get(method)(self.layout, sparsity, **options)
@@ -75,7 +79,7 @@ class SparseModel(nn.Module):
         views = self.layout.named_views(self.rounded(weights))
         try:
             output = functional_call(self.net, views, args, kwargs, tie_weights=False)
-        except RuntimeError as error:
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise explained(error)
         return self.backward_with(lambda: self.lend(views), output)
 
@@ -110,6 +114,11 @@ class SparseModel(nn.Module):
     def places(self):
         """The module of each name of the weights; to look them up again in every step would take longer than to use them."""
         return [module for entry in self.layout.entries for module in entry.modules(self.net)]
+
+    def _apply(self, fn, *args, **options):
+        if self.rounded_to:
+            self.rounded_to = fn(torch.zeros((), dtype=self.rounded_to)).dtype
+        return super()._apply(fn, *args, **options)
 
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights
@@ -171,10 +180,13 @@ class SparseModel(nn.Module):
 
 
 def explained(error):
-    """`error`, or what to do where it is that of a view of what a convolution gave."""
+    """`error`, or what to do where it is that of a view of what a convolution gave, or of a weight that is not there."""
     if "view size is not compatible" in str(error):
         return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
                             "x.flatten(1) or x.reshape(...) instead")
+    if "NoneType" in str(error):
+        return type(error)(f"{error} (the weights of a SparseModel are there in its own forward alone: skip=[its name] leaves one dense that "
+                           "another module reads, and export() gives a network for all else)")
     return error
 
 

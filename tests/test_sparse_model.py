@@ -83,6 +83,14 @@ def test_half_precision(name, dtype):
     assert not model.method.exact or int(model.method.mask.sum()) == model.method.budget_at(0)
 
 
+def test_a_network_of_16_bits_may_become_one_of_32():
+    torch.manual_seed(0)
+    model, x = SparseModel(nn.Linear(3, 4).bfloat16(), "dense"), torch.randn(2, 3)
+    assert model.to("cpu")(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(model.float()(x), nn.functional.linear(x, model.theta.view(4, 3), model.net.bias))
+    assert model.export().weight.dtype == torch.float32
+
+
 def test_hooks_do_not_pile_up():
     # the dense method hands theta itself to the network
     model = SparseModel(nn.Linear(3, 2), "dense")
@@ -104,7 +112,7 @@ def refused(action, *words):
 @every_method
 def test_nothing_to_prune(name):
     refused(lambda: SparseModel(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), name, 0.5), "no weight that can be pruned")
-    refused(lambda: SparseModel(nn.LSTM(3, 4), name, 0.5), "no weight that can be pruned")
+    refused(lambda: SparseModel(nn.LSTM(3, 4), name, 0.5), "no weight that can be pruned", "weight_ih_l0 (not only the weight of linear")
 
 
 def test_a_budget_below_one_weight_per_layer():
@@ -131,6 +139,36 @@ def test_networks_that_are_none():
     refused(lambda: SparseModel(nn.Sequential(nn.LazyLinear(3)), "gmp", 0.5), "0.weight", "lazy")
     refused(lambda: SparseModel(nn.Sequential(*x), "gmp", 0.5), "dtype")
     refused(lambda: SparseModel(x[0], "gmp", 0.5, skip=("wieght",)), "wieght")
-    refused(lambda: SparseModel(x[0], "gmp", 0.5, skip="weight"), "no weight that can be pruned")
+    refused(lambda: SparseModel(x[0], "gmp", 0.5, skip="weight"), "no weight that can be pruned", "weight (skipped on request)")
+    refused(lambda: SparseModel(nn.Linear(3, 2, device="meta"), "gmp", 0.5), "weight is on the meta device", "storage='sparse'")
     nn.init.constant_(x[0].bias, torch.inf)
     refused(lambda: SparseModel(x[0], "gmp", 0.5), "infinity", "bias")
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_a_network_has_one_sparse_model(storage):
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    SparseModel(net, "static", 0.5, storage=storage)
+    for other in ("masked", "sparse"):
+        refused(lambda: SparseModel(nn.Sequential(net, nn.Linear(6, 2)), "static", 0.5, storage=other), "0.0.weight already belongs")
+        refused(lambda: SparseModel(net[0], "static", 0.5, storage=other), "weight already belongs to another SparseModel", "export()")
+
+
+class Peeks(nn.Module):
+    """Its forward uses a layer of another network, as it is."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.head, self.other = nn.Linear(6, 6), [other]
+
+    def forward(self, x):
+        return self.head(self.other[0](x))
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_a_weight_that_is_not_there_is_explained(storage):
+    body = nn.Linear(6, 6)
+    model = SparseModel(Peeks(body), "static", 0.5, storage=storage)
+    SparseModel(body, "static", 0.5)
+    with pytest.raises(TypeError, match=r"NoneType.*forward alone: skip=\[its name\] .* export\(\)"):
+        model(torch.ones(2, 6))

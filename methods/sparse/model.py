@@ -96,7 +96,7 @@ class AlwaysSparse(SparseModel):
         take_back = self.lend(pieces)
         try:
             output = self.net(*args, **kwargs)
-        except RuntimeError as error:
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise explained(error)
         finally:
             take_back()
