@@ -5,6 +5,7 @@ from test_own_loop import STORAGES, Net, batches
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods import SparseModel, Training
 
@@ -131,3 +132,21 @@ def test_a_method_that_passes_the_training_batch_again_asks_for_it(name, storage
         for _ in range(3):
             cross_entropy(model(x), y).backward()
             training.update()
+
+
+@pytest.mark.parametrize("name", ["rigl", "st3", "gmp", "probmask", "str", "topkast", "movement"])
+def test_averaged_weights_are_as_sparse(name):
+    model = SparseModel(Net(), name, 0.5)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 3, 2, batches=lambda n: batches()[:n])
+    training.start()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for x, y in batches():
+        for _ in range(training.passes):
+            cross_entropy(model(x), y).backward()
+        training.update((x, y))
+        averaged.update_parameters(model)
+    average = averaged.module
+    assert torch.equal(average.method.mask, model.method.mask) and not torch.equal(average.theta, model.theta)
+    assert average.outside() == 0 and int(average.method.mask.sum()) == model.method.budget
+    weights = average.layout.flatten([average.export().get_parameter(entry.name) for entry in average.layout.entries])
+    assert not weights[~model.method.mask].any()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import methods
 
@@ -37,6 +38,32 @@ def test_links_lead_somewhere():
             assert file.exists(), (page, target)
             heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M) if anchor else []
             assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], (page, target, anchor)
+
+
+@pytest.mark.parametrize("name, options, rates, best", [
+    ("lrr", {}, [0.1, 0.05] * 5, [0, 2, 4, 6]),
+    ("probmask", {"trials": 2, "trial_batches": 1}, [0.1, 0.05, 0.001], []),
+    ("st3", {"ft_epochs": 2, "rewind_finetune": True, "ramp_end": 0.5}, [0.1, 0.05, 0.001, 0.001, 0.1, 0.05], [2]),
+    ("rigl", {}, [0.1, 0.05], [])])
+def test_the_loop_of_several_cycles(name, options, rates, best):
+    code, = re.findall(r"```python\n(for cycle, .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    torch.manual_seed(0)
+    loader = [(torch.randn(8, 12), torch.arange(8) % 4) for _ in range(3)]
+    model, passes, seen, rewound = methods.SparseModel(torch.nn.Linear(12, 4), name, 0.5, **options), [], [], []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=7.0)
+    training = methods.Training(model, optimizer, epochs=2, steps_per_epoch=3, batches=lambda n: loader[:n])
+    rewind = training.rewind
+    training.rewind = lambda name: rewound.append(training.snapshots[name]["theta"]) or rewind(name)
+
+    def validate(model):
+        seen.append((optimizer.param_groups[0]["lr"], training.theta.detach().clone()))
+        return 1 / len(seen)  # the first epoch of each cycle is the best
+    exec(code, {"torch": torch, "model": model, "training": training, "optimizer": optimizer, "loader": loader, "validate": validate,
+                "schedule": lambda share: 1 - share})
+    assert [rate for rate, _ in seen] == pytest.approx(rates) and len(passes) == 3 * (len(rates) + 2 * (name == "probmask"))
+    assert len(rewound) == len(best) and all(torch.equal(theta, seen[epoch][1]) for theta, epoch in zip(rewound, best))
+    assert int(model.method.mask.sum()) == model.method.budget and training.step == training.total_steps
 
 
 def test_a_table_is_made_from_its_rows(tmp_path):
