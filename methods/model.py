@@ -184,9 +184,9 @@ def explained(error):
     if "view size is not compatible" in str(error):
         return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
                             "x.flatten(1) or x.reshape(...) instead")
-    if "NoneType" in str(error):
-        return type(error)(f"{error} (the weights of a SparseModel are there in its own forward alone: skip=[its name] leaves one dense that "
-                           "another module reads, and export() gives a network for all else)")
+    if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):
+        return type(error)(f"{error} (if it is a weight: those of a SparseModel are there in its own forward alone; skip=[its name] leaves one "
+                           "dense that another module reads, and export() gives a network for all else)")
     return error
 
 

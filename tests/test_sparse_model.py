@@ -170,5 +170,5 @@ def test_a_weight_that_is_not_there_is_explained(storage):
     body = nn.Linear(6, 6)
     model = SparseModel(Peeks(body), "static", 0.5, storage=storage)
     SparseModel(body, "static", 0.5)
-    with pytest.raises(TypeError, match=r"NoneType.*forward alone: skip=\[its name\] .* export\(\)"):
+    with pytest.raises(TypeError, match=r"NoneType.*forward alone; skip=\[its name\] .* export\(\)"):
         model(torch.ones(2, 6))
