@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
@@ -27,7 +27,7 @@ def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
         counts = (_count_with_fvcore if small else _count_with_torch)(probe, image)
     except ModuleNotFoundError:
         counts = _count_with_torch(probe, image)
-    return {name: int(counts[name]) for name, module in probe.named_modules() if isinstance(module, PRUNABLE)}
+    return {name: int(counts[name]) for name, module in probe.named_modules() if isinstance(module, COUNTED)}
 
 
 def _count_with_fvcore(net: nn.Module, image: torch.Tensor) -> dict[str, int]:

@@ -24,7 +24,7 @@ class Part:
     missing: bool = False  # there are no runs for it
 
 
-def runs_of(results):
+def all_runs(results):
     """All finished and diverged runs of every suite in their task's own precision, with `accuracy` (percent) and `series`,
     "METHOD OPTIONS"; None without any."""
     import pandas as pd

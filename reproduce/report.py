@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
-from evidence import NEAR, Evidence, corrected, runs_of, verdict
+from evidence import NEAR, Evidence, all_runs, corrected, verdict
 
 from benchmarks.results import write_whole
 
@@ -51,7 +51,7 @@ def lines_of(parts):
 
 def report(results):
     """The text of REPORT.md."""
-    runs = runs_of(results)
+    runs = all_runs(results)
     lines, details = ["| | Claim | Verdict | Tried besides |", "|---|---|---|---|"], []
     for claim in CLAIMS:
         name, text, source, figure, _, _ = claim

@@ -74,7 +74,7 @@ def test_distances_are_of_cifar10_alone(tmp_path):
 def test_what_repeated_cycles_reach_is_expected_at_the_sparsities_of_the_leaderboard(tmp_path):
     """Not only where figure 3 has LRR's levels: `run_all.sh` gives it the sparsities of all methods."""
     store(tmp_path, "cifar10-resnet20", {("lrr", 0.99, 160): (90.0, 90.1), ("st3", 0.99, 160): (89.0, 89.1)})
-    (_, _, parts), *_ = report.judged(CLAIMS["A5"], report.runs_of(tmp_path), tmp_path)
+    (_, _, parts), *_ = report.judged(CLAIMS["A5"], report.all_runs(tmp_path), tmp_path)
     assert {f"`lrr` above `st3` at {s:g} %" for s in (80, 90, 95, 98)} <= {part.text for part in parts if part.missing}
 
 
@@ -222,7 +222,7 @@ def test_two_seeds_can_decide_and_a_claim_needs_the_whole_interval(tmp_path):
 
 def test_a_row_of_a_task_that_is_not_the_suites_decides_nothing(tmp_path):
     store(tmp_path, "cifar10-mine", {("st3", 0.9, 160): (91, 92, 93), ("gmp", 0.9, 160): (90, 91, 92)})
-    assert len(report.runs_of(tmp_path)) == 0 and own("A3", tmp_path) == []
+    assert len(report.all_runs(tmp_path)) == 0 and own("A3", tmp_path) == []
 
 
 def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
@@ -239,7 +239,7 @@ def test_st3_sigma_is_about_imagenet_and_tried_besides(tmp_path):
     accuracy = {"st3": (76.0, 76.1, 76.2), "st3_sigma": (75.9, 76.0, 76.1)}
     for task, epochs in (("cifar10-resnet20", 160), ("cifar100-wrn34x2", 160), ("imagenet-resnet50", 100)):
         store(tmp_path, task, {(method, 0.9, epochs): own for method, own in accuracy.items()})
-    found = report.judged(CLAIMS["A9"], report.runs_of(tmp_path), tmp_path)
+    found = report.judged(CLAIMS["A9"], report.all_runs(tmp_path), tmp_path)
     assert [(scale, mine) for scale, mine, _ in found] == [
         ("ResNet-50, ImageNet", True), ("MobileNetV1, ImageNet", True), ("ResNet-20, CIFAR-10", False), ("WRN-34x2, CIFAR-100", False)]
     assert [[part.missing for part in parts].count(False) for _, _, parts in found] == [1, 0, 1, 1]
@@ -253,17 +253,17 @@ def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_p
     store(tmp_path, "imagenet-resnet50", {
         ("st3", 0.95, 100): (74.4, 74.5, 74.6), ("gmp", 0.95, 100): (71.0, 71.1, 71.3), ("rigl", 0.95, 100): (74.9, 75.0, 75.1),
         ("str", 0.95, 90): (90.0,) * 3, ("st3_sigma", 0.95, 100): (80.0,) * 3})
-    (scale, mine, parts), (others, published, _) = report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)
+    (scale, mine, parts), (others, published, _) = report.judged(CLAIMS["A13"], report.all_runs(tmp_path), tmp_path)
     assert (scale, mine, published) == ("ResNet-50, ImageNet", True, False) and others.startswith("published numbers")
     assert [(part.text.partition(":")[0], part.holds) for part in parts if not part.missing] == [
         ("`st3` above `gmp` at 95 %", True), ("`st3` above `rigl` at 95 %", False)]
     missing = {part.text for part in parts if part.missing}
     assert {"`st3` above `gmp` at 80 %", "`st3` above `str` at 95 %", "`st3` above `dnw` at 90 %"} <= missing
     store(tmp_path, "imagenet-resnet50", {("st3", 0.95, 100): (74.4, 74.5, 74.6), ("gmp", 0.95, 100): (71.0, 71.1, 71.3)})
-    *_, parts = report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)[0]
+    *_, parts = report.judged(CLAIMS["A13"], report.all_runs(tmp_path), tmp_path)[0]
     assert report.verdict(parts).startswith("incomplete (1 of ")
     store(tmp_path, "imagenet-resnet50", {("st3", 0.95, 100): (74.4, 74.5, 74.6), ("dense", 0.0, 100): (77.1, 77.2, 77.3)})
-    assert [mine for _, mine, _ in report.judged(CLAIMS["A13"], report.runs_of(tmp_path), tmp_path)] == [False]
+    assert [mine for _, mine, _ in report.judged(CLAIMS["A13"], report.all_runs(tmp_path), tmp_path)] == [False]
 
 
 def test_a_difference_is_a_t_test():

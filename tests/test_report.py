@@ -71,7 +71,7 @@ def as_claimed(task, epochs, series, sparsity):
 def scales(name, folder):
     """What `judged` finds, without what has no runs."""
     found = [(scale, own, [part for part in parts if not part.missing])
-             for scale, own, parts in report.judged(CLAIMS[name], report.runs_of(folder), folder)]
+             for scale, own, parts in report.judged(CLAIMS[name], report.all_runs(folder), folder)]
     return [(scale, own, parts) for scale, own, parts in found if parts]
 
 

@@ -126,8 +126,8 @@ class SparseConv2d(SparseLayer):
         self.grids = {}
 
     def pattern_of(self, keys, first=0):
-        loops = compiled("planes") if keys.device.type == "cpu" else None
-        return loops.Connections(keys, self.shape, self.groups, first) if loops else super().pattern_of(keys, first)
+        planes = compiled("planes") if keys.device.type == "cpu" else None
+        return planes.Connections(keys, self.shape, self.groups, first) if planes else super().pattern_of(keys, first)
 
     def apply(self, x, values, bias):
         inputs = self.shape[1] * self.groups
