@@ -3,12 +3,14 @@ import gc
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import launch as launcher
 from benchmarks import plan
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
+from methods.st3 import ST3
 
 
 def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
@@ -34,6 +36,16 @@ def test_all_epochs_of_all_cycles_are_counted(monkeypatch):
     monkeypatch.setattr(plan.time, "monotonic", lambda: float(next(ticks)))
     short, long = (plan.seconds_of(Spec("digits", "static", 0.9, 0, epochs=epochs), "data", torch.device("cpu")) for epochs in (2, 4))
     assert long - short > 0 and abs(long / short - 2) < 0.2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("epochs", [1, 2, 30])
+def test_steps_that_are_timed_rank(epochs, monkeypatch):
+    """Those of the first epochs do not, where the ramp has not begun."""
+    ranked, rank = [], ST3.rank
+    monkeypatch.setattr(ST3, "rank", lambda method, *rest: ranked.append(method) or rank(method, *rest))
+    plan.seconds_of(Spec("digits", "st3", 0.9, 0, epochs=epochs, options={"ramp_start": 0.3}), "data", torch.device("cpu"))
+    assert len(ranked) > plan.LEAST
 
 
 METHOD = '''
