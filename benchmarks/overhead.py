@@ -22,7 +22,7 @@ import random
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 
 import numpy as np
 import torch
@@ -63,6 +63,12 @@ def groups(interval, middle, steps):
     return around + [(update + 1, ordinary, (interval - 2) / interval / ordinary)] if ordinary else around
 
 
+def middle_of(cycles):
+    """The number of the cycle in which half of all epochs are trained."""
+    ends = [*accumulate(cycle.epochs - cycle.first for cycle in cycles)]
+    return next(number for number, end in enumerate(ends) if 2 * end > ends[-1])
+
+
 class Entrant:
     """One method in the middle of its training, ready to make a few steps at a time of each of its `runs`, whose seeds differ. Those of one
     process share a precision."""
@@ -80,7 +86,7 @@ class Entrant:
             lane = Lane(None, device)
             with lane.alone():
                 trainer = Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record)
-                for number in range(len(trainer.training.cycles) // 2 + 1):
+                for number in range(middle_of(trainer.training.cycles) + 1):
                     trainer.training.start(number)
                 trainer.model.train()
             self.pack.append((lane, trainer))

@@ -62,7 +62,7 @@ def step_times(results):
         return {}
     rows = pd.read_csv(path)
     rows = of_one_machine(rows[(rows.task == "cifar10-resnet20") & (rows.runs == 1)])
-    return {row.method: f"{row.ratio:.3f}" for row in rows.itertuples()}
+    return {row.method: f"{row.ratio:.2f}" for row in rows.itertuples()}
 
 
 def sparse(results):

@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 import torch
 
+import methods
 from benchmarks import overhead
 from benchmarks.data import load
 from benchmarks.grid import Spec
 from methods.dynamic import RigL
+from methods.layout import Layout
 
 
-def measured(folder, *words, methods=("st3", "rigl"), sparsity="0.9"):
+def measured(folder, *words, named=("st3", "rigl"), sparsity="0.9"):
     """Rows of the file after a measurement of one round, as dicts of text."""
-    assert overhead.main(["--task", "digits", "--methods", *methods, "--sparsity", sparsity, "--rounds", "1", "--steps", "2",
+    assert overhead.main(["--task", "digits", "--methods", *named, "--sparsity", sparsity, "--rounds", "1", "--steps", "2",
                           "--device", "cpu", "--results", str(folder), *words]) == 0
     with open(folder / "performance" / "overhead.csv", newline="") as file:
         reader = csv.DictReader(file)
@@ -23,7 +25,7 @@ def measured(folder, *words, methods=("st3", "rigl"), sparsity="0.9"):
 
 
 def test_rows_are_complete_and_a_new_measurement_replaces_them(tmp_path, capsys):
-    rows = measured(tmp_path, methods=("st3", "ste_soft_rescale", "rigl"))  # the second is another name of the first
+    rows = measured(tmp_path, named=("st3", "ste_soft_rescale", "rigl"))  # the second is another name of the first
     assert [(row["method"], row["sparsity"]) for row in rows] == [("dense", "0.0"), ("rigl", "0.9"), ("st3", "0.9")]
     printed = capsys.readouterr().out
     for row in rows:
@@ -37,9 +39,9 @@ def test_rows_are_complete_and_a_new_measurement_replaces_them(tmp_path, capsys)
     path = tmp_path / "performance" / "overhead.csv"
     for row in rows:  # a second may have begun between two of them
         path.write_text(path.read_text().replace(row["measured_at"], "long ago"))
-    measured(tmp_path, methods=("st3",))
-    measured(tmp_path, methods=("st3",), sparsity="0.8")
-    rows = measured(tmp_path, "--precision", "bf16", methods=("st3",))
+    measured(tmp_path, named=("st3",))
+    measured(tmp_path, named=("st3",), sparsity="0.8")
+    rows = measured(tmp_path, "--precision", "bf16", named=("st3",))
     assert [(row["precision"], row["method"], row["sparsity"], row["measured_at"] == "long ago") for row in rows] == [
         ("bf16", "dense", "0.0", False), ("bf16", "st3", "0.9", False),
         ("fp32", "dense", "0.0", False), ("fp32", "st3", "0.8", False), ("fp32", "rigl", "0.9", True),
@@ -63,7 +65,7 @@ def test_ratios_are_to_the_dense_steps_of_the_same_round(monkeypatch):
     assert (dense["step_ms"], st3["step_ms"], st3["rounds"]) == (25.0, 37.5, 4)
 
 
-@pytest.mark.parametrize("method, parts", [("dense", 2), ("st3", 3), ("rigl", 2), ("probmask", 2)])
+@pytest.mark.parametrize("method, parts", [("dense", 2), ("st3", 3), ("rigl", 2), ("probmask", 3)])
 def test_steps_are_recorded_before_the_first_round(method, parts):
     recorded = []
 
@@ -92,7 +94,7 @@ def test_runs_in_turns_are_those_alone(tmp_path):
     clock = iter([10.0, 16.0])
     pack.now = lambda: next(clock)
     assert pack.step_seconds() == pytest.approx(6 / 3 / 3)
-    rows = measured(tmp_path, "--runs", "2") + measured(tmp_path, methods=("st3",))
+    rows = measured(tmp_path, "--runs", "2") + measured(tmp_path, named=("st3",))
     assert [(row["method"], row["runs"]) for row in rows] == [
         ("dense", "2"), ("rigl", "2"), ("st3", "2"), ("dense", "1"), ("dense", "2"), ("st3", "1"), ("rigl", "2"), ("st3", "2")]
 
@@ -109,6 +111,12 @@ def test_updates_weigh_as_often_as_they_happen(interval, expected):
     found = overhead.groups(interval, middle=250, steps=3)
     assert np.allclose(found, expected)
     assert sum(number * weight for _, number, weight in found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method, middle", [("dense", 0), ("probmask", 0), ("lamp_oneshot", 1), ("lrr", 6)])
+def test_the_middle_of_training(method, middle):
+    """Not ProbMask's fine-tuning, an epoch after twenty; LRR's seventh cycle of twelve."""
+    assert overhead.middle_of(methods.get(method)(Layout(torch.nn.Linear(100, 100)), 0.9).cycles(20)) == middle
 
 
 def test_each_turn_has_one_update_of_the_mask(monkeypatch):
