@@ -22,18 +22,20 @@ overhead = stored("performance/overhead.csv", "benchmarks.overhead", text)
 
 
 def source(grid, suite, results, profile=None):
-    """The rows of all three tables in one, `table` says of which."""
+    """The rows of all three tables in one, `table` says of which: of the machine of the first, where it has measured them, too."""
     import pandas as pd
 
     rows, profile = overhead(grid, suite, results, profile)
+    device = rows.device.iloc[0]
     paths = {name: Path(results) / "performance" / f"{name}.csv" for name in TABLES}
     tables = {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
     if "scaling" in tables:  # whose other parts are not drawn, and do not choose the machine
         tables["scaling"] = tables["scaling"].query("part in @DRAWN")
-    parts = [of_one_machine(table).assign(table=name) for name, table in tables.items() if len(table)]
+    parts = [(own if len(own := table[table.device == device]) else of_one_machine(table)).assign(table=name)
+             for name, table in tables.items() if len(table)]
     both = pd.concat(parts, ignore_index=True)
     both = both.reindex(columns=[*both.columns, *({"loop", "images_per_second", "part", "x", "value"} - set(both.columns))])
-    both.attrs["note"] = rows.attrs["note"]
+    both.attrs["note"] = text(both)
     return both, profile
 
 
