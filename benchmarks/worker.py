@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 
 from benchmarks.results import StoreError
 from benchmarks.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 PRELOADED = ["torchvision.datasets"]  # and torch with it; nothing that asks for a GPU, which a fork could not do again
+LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
 
@@ -29,6 +31,16 @@ def undisturbed():
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
+def place_for_sockets():
+    """Where the folder for temporary files has too long a name for that of a socket in it, this process has its own below /tmp (as it has
+    with Python 3.14)."""
+    usual = tempfile.gettempdir()
+    if len(usual) > LONGEST and os.path.isdir("/tmp"):
+        tempfile.tempdir = "/tmp"
+        util.get_temp_dir()  # asks once
+        tempfile.tempdir = usual
+
+
 class Worker:
     """A process that makes up to `room` runs at a time, on one GPU. Signals are for the launcher alone, which stops its workers itself.
 
@@ -40,6 +52,7 @@ class Worker:
     def __init__(self, store, folder, gpu=None, room=1):
         context = multiprocessing.get_context(self.method)
         context.set_forkserver_preload(PRELOADED)
+        place_for_sockets()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store, folder, gpu), daemon=True)
         with undisturbed():
