@@ -158,7 +158,7 @@ def test_cht_knows_which_layer_feeds_which_in_a_sequential_alone():
     assert pairs(line(), nn.ReLU(), line(), around=Residual) == []
     twice = line()
     assert pairs(twice, nn.ReLU(), twice, line(), line()) == [(1, 2)]
-    tied = line()
+    tied, twice = line(), line()
     tied.weight = twice.weight
     assert pairs(tied, twice, line()) == []
     assert pairs(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), line()) == []
