@@ -66,7 +66,7 @@ def draw(runs, figure):
     return table
 
 
-draw.lead = "Mean ± s.d. over seeds; test accuracy at the best validation epoch."
+draw.lead = "Mean ± s.d. over seeds; test accuracy at the best validation epoch; points of one length are drawn side by side."
 
 if __name__ == "__main__":
     raise SystemExit(main("length", grid, draw, source=source))
