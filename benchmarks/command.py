@@ -63,13 +63,13 @@ def at_least_one(args, *names):
 
 
 def command(main):
-    """`main(words=None)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
+    """`main(…)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
     on stderr and status 2, as is a library that is not there or a file that may not be read; Ctrl-C is status 130; an output that nobody
     reads any more, 1."""
     @functools.wraps(main)
-    def ended(words=None):
+    def ended(*words, **options):
         try:
-            status = main(words) or 0
+            status = main(*words, **options) or 0
             sys.stdout.flush()
             return status
         except BrokenPipeError:  # who reads, `head` for example, has seen enough; nor is the rest written when Python ends

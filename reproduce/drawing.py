@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # a bare clone: the project need not be installed
 
 from benchmarks import markup  # noqa: E402
+from benchmarks.command import command  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
 from benchmarks.results import write_whole  # noqa: E402
 from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
@@ -251,6 +252,7 @@ def suites_of(grid, source):
     return sorted({*own["paper"], *own["quick"]}, key=lambda suite: (suite == "digits", suite not in own["paper"], SUITES.index(suite)))
 
 
+@command
 def main(name, grid, draw, argv=None, source=runs_of):
     """The command line of a figure script; returns 0. Bad arguments or nothing to draw: one line on stderr, exit status 2."""
     suites = suites_of(grid, source)

@@ -12,6 +12,7 @@ from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH,
 from published import title
 from rows import make
 
+from benchmarks.command import command
 from benchmarks.results import write_whole
 from benchmarks.suites import SIZES, usual
 
@@ -171,6 +172,7 @@ def write(suite, results, profile, out):
     return stem, profile, table
 
 
+@command
 def main(argv=None):
     """The command line; returns 0. Bad arguments or nothing to compare: one line on stderr, exit status 2."""
     parser = Parser(prog="leaderboard.py", description="The leaderboard of a suite from stored rows.")

@@ -11,6 +11,7 @@ from drawing import BAD_INPUT, Parser
 from published import title
 from rows import of_one_machine
 
+from benchmarks.command import command
 from benchmarks.results import write_whole
 from benchmarks.suites import SIZES
 
@@ -132,6 +133,7 @@ def filled(text, results):
     return text
 
 
+@command
 def main(argv=None):
     """Returns 0, or 1 where `--check` finds a difference."""
     parser = Parser(prog="readme.py", description="Writes the tables of README.md and of the pages that it leads to from the stored rows.")

@@ -8,6 +8,7 @@ from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, all_runs, corrected, verdict
 
+from benchmarks.command import command
 from benchmarks.results import write_whole
 
 HEAD = f"""# The papers' claims, judged by the stored rows
@@ -67,6 +68,7 @@ def report(results):
     return HEAD + "\n" + "\n".join(lines) + "\n" + "\n".join(details) + "\n"
 
 
+@command
 def main(argv=None):
     """Writes RESULTS/REPORT.md and prints the table; returns 0."""
     parser = Parser(prog="report.py", description="The papers' claims, judged by the stored rows.")

@@ -254,6 +254,15 @@ def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
     assert set(of_one_machine(measured).device) == {"b"} and set(of_one_machine(measured[:3]).device) == {"a"}
 
 
+def test_a_reader_that_has_seen_enough_ends_a_figure_without_a_word(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "reproduce/length.py", "--suite", "digits", "--out", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "") and (tmp_path / "digits/length.png").exists()
+
+
 def test_all_figures_of_a_suite_in_one_process(tmp_path):
     specs = figure("figure1").grid("digits", "paper")
     store(tmp_path, "digits", [row(spec) for spec in specs])
