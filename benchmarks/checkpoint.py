@@ -10,6 +10,7 @@ import torch
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.results import replacing
+from benchmarks.tasks import file_of
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -79,7 +80,7 @@ def restored(make, path):
 
 def digest(method):
     """What tells the content of a method's own file ("file.py:Class") from another; empty for the suite's methods."""
-    path = method.rpartition(":")[0] if isinstance(method, str) else ""
+    path = file_of(method) if isinstance(method, str) else ""
     return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import jobs
 from benchmarks.results import Store, StoreError, writer
 from benchmarks.run_claims import locked
+from benchmarks.tasks import file_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
@@ -161,7 +162,7 @@ def snapshot(store, methods):
     """
     from benchmarks.machine import code_version
     texts = {path.relative_to(ROOT).as_posix(): path.read_bytes() for name in ("benchmarks", "methods") for path in ROOT.glob(f"{name}/**/*.py")}
-    for path in {method.rpartition(":")[0] for method in methods} - {""}:
+    for path in {file_of(method) for method in methods} - {""}:
         if ".." in Path(path).parts:
             raise ValueError(f"{path} is above the working folder; name it by its whole path")
         if not Path(path).is_absolute():  # one named by its whole path is used where it is

@@ -14,7 +14,7 @@ from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.machine import default_device, one_core
 from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE
-from benchmarks.tasks import settle
+from benchmarks.tasks import file_of, settle
 from benchmarks.train import Trainer
 
 REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
@@ -173,7 +173,7 @@ def told(error, method):
 
 def place(error, method=None):
     """" in start (mine.py, line 12)": the last line that an error went through of the method's own file, without one of methods/."""
-    path = METHODS if method is None else Path(method.rpartition(":")[0] or ".").resolve()
+    path = METHODS if method is None else Path(file_of(method) or ".").resolve()
     files = [(frame, Path(frame.filename).resolve()) for frame in traceback.extract_tb(error.__traceback__)]
     own = [f" in {frame.name} ({file.name}, line {frame.lineno})" for frame, file in files if path in (file, *file.parents)]
     return own[-1] if own else ""

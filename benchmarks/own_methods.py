@@ -4,7 +4,7 @@ import os
 import sys
 
 from benchmarks.results import moment
-from benchmarks.tasks import levels_of, settle
+from benchmarks.tasks import file_of, levels_of, settle
 
 
 def rehearse(specs, folder):
@@ -33,12 +33,12 @@ def own(specs):
 
 def tell_older(rows):
     """Says which rows (dicts) are from before their method's own file was last changed."""
-    for file in sorted({row["method"].rpartition(":")[0] for row in rows} - {""}):
+    for file in sorted({file_of(row["method"]) for row in rows} - {""}):
         try:
             changed = moment(os.path.getmtime(file))
         except OSError:  # the rows are of another folder
             continue
-        older = sum(row["method"].rpartition(":")[0] == file and row["finished_at"] < changed for row in rows)
+        older = sum(file_of(row["method"]) == file and row["finished_at"] < changed for row in rows)
         if older:
             print(f"{older} of them are from before {file} was last changed; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)
 

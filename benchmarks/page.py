@@ -51,12 +51,12 @@ def page(table, suite, profile, picture=None):
 
 def published_rows(suite):
     """The rows of results/published.csv on the suite's data set, with `task` (the network's name where it is no task of ours)."""
-    from reproduce.published import TASKS
+    from reproduce.published import PUBLISHED_AS
     if suite not in DATASETS or not PUBLISHED.exists():
         return pd.DataFrame({"task": [], "sparsity": pd.Series(dtype=float)})
     rows = pd.read_csv(PUBLISHED)
     rows = rows[rows.dataset == DATASETS[suite].title]
-    names = {(data, model): task for task, (data, model, *_) in TASKS.items()}
+    names = {(data, model): task for task, (data, model, *_) in PUBLISHED_AS.items()}
     task = [names.get(pair, pair[1]) for pair in zip(rows.dataset, rows.model)]
     rows = rows.assign(task=task, sparsity=rows.achieved_sparsity.fillna(rows.target_sparsity).fillna(0.0))
     known = set(names.values())

@@ -8,7 +8,7 @@ from benchmarks.tasks import DATASETS
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
 SEEDS = (0, 1, 2)
-TASKS = {  # by suite, or by suite and profile
+SUITE_TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
 CHANCE = {name: dataset.chance for name, dataset in DATASETS.items()}  # accuracy of a constant answer, in percent
@@ -36,7 +36,7 @@ def suite_grid(suite, profile, methods):
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
     sparsities, epochs = SIZES[suite, profile]
-    task = TASKS.get((suite, profile), TASKS[suite])
+    task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
 
 

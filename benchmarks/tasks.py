@@ -246,6 +246,11 @@ def _canonical(task, method, epochs, precision, chosen):
                 precision=None if task.precision == own.precision else task.precision)
 
 
+def file_of(method):
+    """The path in "file.py:Class"; "" for a method of the suite."""
+    return method.rpartition(":")[0]
+
+
 def path_of(method):
     """The one name of a method's file, "file.py:Class": relative where it lies below the working folder."""
     path, _, attribute = method.rpartition(":")

@@ -5,14 +5,14 @@ from pathlib import Path
 from rows import series_of
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
-TASKS = {  # task: data set and model as published, epochs of the paper's recipe
+PUBLISHED_AS = {  # task: data set and model as published, epochs of the paper's recipe
     "cifar10-resnet20": ("CIFAR-10", "ResNet-20", 160),
     "imagenet-resnet50": ("ImageNet", "ResNet-50", 100),
     "imagenet-mobilenetv1": ("ImageNet", "MobileNetV1", 100),
     **{f"{data.lower().replace('-', '')}-{short}": (data, model, 200) for data in ("CIFAR-10", "CIFAR-100")
        for short, model in (("resnet56", "ResNet-56"), ("vgg16", "VGG-16"), ("vit", "ViT (GSE CIFAR config)"))},
 }
-TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in TASKS.items()},
+TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in PUBLISHED_AS.items()},
           "cifar10-resnet20w8": "ResNet-20 of width 8, CIFAR-10",
           "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits",
           "digits-mlp": "MLP, digits"}
@@ -47,7 +47,7 @@ def published(beyond=False):
         return pd.DataFrame(columns=columns)
     files = [PUBLISHED, *([PUBLISHED.with_name("published_beyond.csv")] if beyond else [])]
     rows, methods = pd.concat([pd.read_csv(file) for file in files if file.exists()]), {**METHODS, **(BEYOND if beyond else {})}
-    tasks = {(data, model): (task, epochs) for task, (data, model, epochs) in TASKS.items()}
+    tasks = {(data, model): (task, epochs) for task, (data, model, epochs) in PUBLISHED_AS.items()}
     found = []
     for row in rows[rows.method.isin(methods)].itertuples():
         if (row.dataset, row.model) in tasks:

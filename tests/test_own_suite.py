@@ -18,7 +18,7 @@ def parity(monkeypatch):
     monkeypatch.setitem(data.READERS, "parity", read)
     monkeypatch.setitem(tasks.TASKS, "parity-mlp", Task("parity", "mlp_digits", **DIGITS))
     monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, "parity"))
-    monkeypatch.setitem(suites.TASKS, "parity", "parity-mlp")
+    monkeypatch.setitem(suites.SUITE_TASKS, "parity", "parity-mlp")
     for profile in suites.PROFILES:
         monkeypatch.setitem(suites.SIZES, ("parity", profile), ((0.9,), 2))
     monkeypatch.setitem(suites.CHANCE, "parity", DATASETS["parity"].chance)
