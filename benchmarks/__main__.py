@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from benchmarks import cluster, leaderboard, suites
 from benchmarks.chosen import chosen, missing
@@ -85,11 +86,23 @@ def command_options(args):
         for name, task in TASKS.items():
             print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}" + f" of width {task.width:g}" * (task.width != 1) + f", {task.epochs} epochs")
         return 0
-    task = suite_of(args.name) in DATASETS
-    for name, option in (get_task(args.name).settings() if task else get(args.name).options()).items():
+    settings = get_task(args.name).settings() if suite_of(args.name) in DATASETS else options_of(args.name)
+    for name, option in settings.items():
         values = "|".join(map(str, option.choices or (option.default,)))
         print(f"{name}={values}  {option.help}".rstrip())
     return 0
+
+
+def options_of(method):
+    from benchmarks.tasks import TASKS, file_of
+    from methods import available, get
+    from methods.base import nearest
+    try:
+        return get(method).options()
+    except ValueError:
+        if file_of(method) or method.endswith(".py"):
+            raise
+        raise ValueError(nearest(method, [*available(), *TASKS], "method or task")) from None
 
 
 def run_one(spec, store, folder, device):
@@ -232,7 +245,7 @@ def command_cancel(args):
 
 def command_collect(args):
     suites.suite_grid(args.suite, args.profile, ())
-    store = Store(args.results)
+    store = Store(args.results, write=Path(args.results).expanduser().exists())
     total = store.collect(args.suite)
     print(f"{total} rows in {store.folder / args.suite / 'runs.csv'}" if total else
           f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}` makes them")

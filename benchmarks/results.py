@@ -220,6 +220,8 @@ class Store:
     def collect(self, suite):
         """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
         from benchmarks.run_claims import locked
+        if not self.folder.exists():  # nothing is made for a mistyped name
+            return 0
         with locked(self.runs / ".collect.lock"):  # another one, which has not seen the last row, would take it out again
             return self._collect(suite)
 

@@ -57,15 +57,15 @@ class Trainer:
         self.task, self.seed, self.data, self.device = task, seed, data, torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "network"))
-            wanted = {"bn_momentum": task.bn_momentum, **({"width": task.width} if task.width != 1 else {})}
+            self.network_options = wanted = {"bn_momentum": task.bn_momentum, **({"width": task.width} if task.width != 1 else {})}
             if "bn_momentum" not in inspect.signature(models.MODELS.get(task.model, Trainer)).parameters:
                 del wanted["bn_momentum"]  # a model without batch normalisation
             # sparse storage needs no more than the shapes of a network whose weights all start by its graph, which it draws here
             by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
             shapes = task.storage != "masked" and by_graph
-            self.network_options = wanted
             with torch.device("meta" if shapes else "cpu"):
                 net = models.build(task.model, data.classes, **wanted)
+            models.check_images(net, data.shape)
             net = team.join_norms(net if shapes else net.to(self.device))
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense

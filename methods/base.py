@@ -82,6 +82,7 @@ class Sparsifier(nn.Module):
     aliases = ()
     keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
+    needs_batches = False   # calls `run.batches`: a training that was given none is refused at its start
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
     # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):
     # {field of benchmarks.tasks.Task or option: value}}
@@ -100,6 +101,10 @@ class Sparsifier(nn.Module):
             if name not in known:
                 raise ValueError(nearest(name, known, f"option of {self.name or type(self).__name__}"))
         self.chosen = {name: known[name].parse(value) for name, value in {**self.preset(options), **options}.items()}
+        for name in known:
+            end = name.removesuffix("_start") + "_end"
+            if name.endswith("_start") and end in known and getattr(self, name) > getattr(self, end):
+                raise ValueError(f"{name} ({getattr(self, name):g}) is after {end} ({getattr(self, end):g})")
         self.layout, self.sparsity = layout, sparsity
         self.register_buffer("mask", torch.ones(layout.size, dtype=torch.bool))
         self.budget = self.final_budget()

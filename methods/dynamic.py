@@ -1,5 +1,6 @@
 """Static random masks and dynamic sparse training: SET and RigL."""
 import math
+import warnings
 
 import torch
 
@@ -73,10 +74,17 @@ class DynamicSparse(Static):
         return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
 
     def start(self, run, cycle):
-        if self.scope == "global" and self.update_end * run.total_steps < self.interval:
-            # no update will fill what er_gse's first mask lacks of the budget
-            self.counts = self.allocate(self.sparsity, redistribute=True)
+        if self.interval - 1 >= self.update_end * run.total_steps:
+            warnings.warn(f"{self.name or type(self).__name__} never changes its mask here: its first update would be at step {self.interval}, and "
+                          f"after {self.update_end * run.total_steps:.0f} of these {run.total_steps} steps there are none; choose a smaller "
+                          "interval", stacklevel=3)
+            if self.scope == "global":  # no update will fill what er_gse's first mask lacks of the budget
+                self.counts = self.allocate(self.sparsity, redistribute=True)
         super().start(run, cycle)
+
+    @property
+    def needs_batches(self):
+        return self.score_batches == "ceil10"
 
     @property
     def pieces(self):

@@ -34,7 +34,7 @@ class ProbMask(Sparsifier):
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
-        self.exact = self.sampling == "exact"
+        self.exact, self.needs_batches = self.sampling == "exact", self.trials > 1
         # at 1 no gradient reaches p; the original's search for v stops at 2⁻²¹, which it takes from every p after the first step
         self.p = nn.Parameter(torch.full((layout.size,), 1.0 if self.form == "st3code" else 1 - 2.0 ** -21))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)

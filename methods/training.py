@@ -25,7 +25,7 @@ class Training:
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
                  criterion=cross_entropy):
         if min(epochs, steps_per_epoch) < 1:
-            raise ValueError("training needs at least one epoch of one step")
+            raise ValueError("training needs at least one epoch of one step; with drop_last, a batch must not be larger than the data")
         self.model, self.optimizer, self.method = model, optimizer, model.method
         self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
         self._batches, self.scoring_batches = batches, scoring_batches
@@ -46,6 +46,8 @@ class Training:
         """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
         if self.loaded and cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
+        if self.method.needs_batches:
+            self.check_batches()
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.method.start(self, cycle)
         self.started = True
@@ -167,10 +169,13 @@ class Training:
             raise ValueError(f"{self.method.name} reads the optimiser's momentum: give it an optimiser that has one")
         return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
 
-    def batches(self, n=None):
-        """`n` training batches (x, y), by default as many as scoring takes. Raises ValueError if the training was given none."""
+    def check_batches(self):
         if self._batches is None:
             raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
+
+    def batches(self, n=None):
+        """`n` training batches (x, y), by default as many as scoring takes. Raises ValueError if the training was given none."""
+        self.check_batches()
         return self._batches(n or self.scoring_batches)
 
     @torch.enable_grad()

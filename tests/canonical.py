@@ -22,10 +22,12 @@ def linear(weight):
 
 
 def training(method, sparsity=0.0, epochs=10, steps_per_epoch=1, weight=W, **options):
-    """A started Training of the one-layer network `weight`: SGD lr .1, weight decay 1e-4, momentum .9."""
+    """A started Training of the one-layer network `weight`: SGD lr .1, weight decay 1e-4, momentum .9. Scoring batches are its columns."""
     model = SparseModel(linear(weight), method, sparsity, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4, momentum=0.9)
-    run = Training(model, optimizer, epochs, steps_per_epoch)
+    n = weight.shape[1]
+    run = Training(model, optimizer, epochs, steps_per_epoch,
+                   batches=lambda count: [(torch.eye(n, dtype=weight.dtype), torch.zeros(n, dtype=torch.long))] * count)
     run.start()
     return run
 

@@ -20,7 +20,7 @@ REGROW = torch.tensor([[1, -5, 3], [0.5, -0.25, 4]], dtype=torch.float64)  # G, 
 def started(net, method, sparsity, epochs=1, steps_per_epoch=1, seed=0, **options):
     model = SparseModel(net, method, sparsity, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    run = Training(model, optimizer, epochs, steps_per_epoch, seed=seed)
+    run = Training(model, optimizer, epochs, steps_per_epoch, seed=seed, batches=lambda n: [])
     run.start()
     return run
 

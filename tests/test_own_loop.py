@@ -159,11 +159,29 @@ def test_an_optimiser_of_other_parameters_is_refused():
         Training(SparseModel(net, "rigl", 0.5), other, 1, 6)
 
 
-def test_a_method_that_scores_batches_asks_for_them():
-    model = SparseModel(Net(), "snip", 0.5)
-    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
-    with pytest.raises(ValueError, match=r"snip scores connections on training batches: give Training batches=function\(n\)"):
+@pytest.mark.parametrize("storage, method, options", [
+    ("masked", "snip", {}), ("masked", "gse_graest", {"interval": 2}), ("sparse", "gse_uniform", {"interval": 2}), ("masked", "fisher_diag", {}),
+    ("masked", "probmask", {}), ("masked", "rigl", {"interval": 2, "score_batches": "ceil10"})])
+def test_a_method_that_scores_batches_asks_for_them_before_the_first_step(storage, method, options):
+    model = SparseModel(Net(), method, 0.5, storage=storage, **options)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6)
+    with pytest.raises(ValueError, match=rf"{method} scores connections on training batches: give Training batches=function\(n\)"):
         training.start()
+
+
+@pytest.mark.parametrize("method, options", [
+    ("gse_uniform", {"score_batches": "train_batch", "interval": 2}), ("rigl", {"interval": 2}), ("set", {"interval": 2}), ("probmask", {"trials": 1})])
+def test_one_that_scores_none_does_not(method, options):
+    model = SparseModel(Net(), method, 0.5, **options)
+    Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6).start()
+
+
+def test_a_mask_that_would_never_change_is_said(recwarn):
+    model = SparseModel(Net(), "rigl", 0.5, interval=10, update_end=0.75)
+    for epochs, said in ((2, 1), (3, 0)):
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), epochs, 6).start()
+        assert sum("never changes its mask here" in str(w.message) for w in recwarn) == said
+        recwarn.clear()
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -119,6 +119,10 @@ def test_what_writes_nothing_makes_no_folder(tmp_path, capsys):
     assert "make them with: bash run_all.sh digits --profile quick --epochs 3\n" in capsys.readouterr().err and not folder.exists()
 
 
+def test_collecting_makes_no_folder(tmp_path):
+    assert main(["collect", "digits", "--results", str(tmp_path / "mistyped")]) == 0 and not list(tmp_path.iterdir())
+
+
 def test_collecting_waits_for_another_one(tmp_path):
     store = Store(tmp_path)
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED])

@@ -8,7 +8,7 @@ from methods.beyond.after_dense import AfterDense
 class FisherDiag(AfterDense):
     """Gradual pruning, once an epoch, of the weights that the loss needs least: of the smallest w² (F + λ)."""
 
-    name = "fisher_diag"
+    name, needs_batches = "fisher_diag", True
     threshold = option("topk_exact", "quantile_lerp", "kth_value", help="how many weights a sparsity keeps")
     ramp_granularity = "step"  # of the few steps at which it prunes
     every = option(1, least=1, help="epochs between two prunings")
