@@ -74,10 +74,9 @@ class DynamicSparse(Static):
         return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
 
     def start(self, run, cycle):
-        if self.interval - 1 >= self.update_end * run.total_steps:
-            warnings.warn(f"{self.name or type(self).__name__} never changes its mask here: its first update would be at step {self.interval}, and "
-                          f"after {self.update_end * run.total_steps:.0f} of these {run.total_steps} steps there are none; choose a smaller "
-                          "interval", stacklevel=3)
+        if self.idle(run):
+            warnings.warn(f"{self.name or type(self).__name__} cannot change its mask in time: of {run.total_steps} steps, its first update at step "
+                          f"{self.interval} comes too late; choose a smaller interval", stacklevel=3)
             if self.scope == "global":  # no update will fill what er_gse's first mask lacks of the budget
                 self.counts = self.allocate(self.sparsity, redistribute=True)
         super().start(run, cycle)
@@ -94,6 +93,10 @@ class DynamicSparse(Static):
     def fraction(self, run):
         """α_t: share replaced at this step."""
         return self.drop_fraction / 2 * (1 + math.cos(math.pi * run.step / (self.update_end * run.total_steps)))
+
+    def idle(self, run):
+        """Whether this training ends, or fixes the mask, before the first update."""
+        return self.interval - 1 >= self.update_end * run.total_steps
 
     def due(self, run):
         """Whether this step updates the mask."""

@@ -52,6 +52,9 @@ class GraNet(RigL):
         """α_t of the regeneration, from .5 to .005 over the whole of training (released code)."""
         return 0.005 + (0.5 - 0.005) * (1 + math.cos(math.pi * (run.step + 1) / run.total_steps)) / 2
 
+    def idle(self, run):
+        return int(self.prune_end * run.total_steps) < self.interval
+
     def prune(self, run, kept):
         super().prune(run, min(kept, int(self.mask.sum())))  # er_gse's first mask may have fewer
 
