@@ -8,10 +8,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from benchmarks import cluster, leaderboard, suites
+from benchmarks.again import left, renew
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
-from benchmarks.own_methods import forget, own, rehearse, tell_older
+from benchmarks.own_methods import own, rehearse, tell_older
 from benchmarks.progress import name_bad
 from benchmarks.results import Store
 
@@ -177,7 +178,7 @@ def prepare(args):
     store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
     todo, done = missing(specs, store, args.suite, args.retry_failed)
     if getattr(args, "again", False):
-        return store, specs, []
+        return store, left(specs, store), []
     tell_older(done)
     return store, todo, done
 
@@ -193,7 +194,7 @@ def command_launch(args):
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
     if own(todo):
         rehearse(own(todo), load_data(todo, data_folder(args)))
-    forget(todo if args.again else (), store)
+    renew(todo if args.again else (), store, args.suite)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
         return cluster.submit(args, store, todo, load_data(todo, data_folder(args)))
@@ -276,7 +277,7 @@ def interrupt(*_):
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
-    sys.stdout.reconfigure(line_buffering=True)  # a log shows how far the runs are
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a log shows how far the runs are, whatever it can write
     for number in ENDINGS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
-from benchmarks.results import replacing
+from benchmarks.files import replacing
 from benchmarks.tasks import file_of
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most

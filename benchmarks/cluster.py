@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs
-from benchmarks.results import Store, StoreError, writer
+from benchmarks.files import StoreError, writer
+from benchmarks.results import Store
 from benchmarks.run_claims import locked
 from benchmarks.tasks import file_of
 

@@ -1,6 +1,8 @@
 """A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
 import io
+import math
 import traceback
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +56,9 @@ def dry_run(spec, folder):
                 def make():
                     return Trainer(*arguments, data, device, recording)
                 trainer = make()
-                trainer.training.start()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of these few steps
+                    trainer.training.start()
                 watch(trainer.model.method, found)
                 start = trainer.model.theta.detach().clone()
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
@@ -142,6 +146,9 @@ def some_steps(trainer, stop=None, make=None):
         return trainer, OUTSIDE.format(outside)
     if method.exact and active != budget:
         return trainer, f"{active} weights are active when training ends, the budget is {budget}"
+    cost = method.training_cost(active / method.layout.size, 1.0)
+    if not 0 <= cost < math.inf:
+        return trainer, f"training_cost is {cost}, in dense forward passes"
     return trainer, None
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 
-from benchmarks.results import StoreError, write_whole
+from benchmarks.files import StoreError, write_whole
 
 ENDING = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 

@@ -7,7 +7,7 @@ import io
 import torch
 
 from benchmarks import models
-from benchmarks.results import write_whole
+from benchmarks.files import write_whole
 
 
 def keep(path, spec, trainer):

@@ -79,7 +79,8 @@ def usable(specs, store):
             levels_of(spec)
             good.append(spec)
         except ValueError as problem:
-            bad.append(store_failure(spec, problem, store))
+            row = store.since(spec.key, store.seen.get(spec.key)) or store_failure(spec, problem, store, keep=True)  # made before, perhaps
+            bad += [row] if row["status"] != "ok" else []
     return good, bad
 
 
@@ -116,7 +117,7 @@ class Launch:
             if not free:
                 return
             spec, attempt = self.queue.popleft()
-            parting = [branch for branch, trunk in self.trunks.items() if trunk == spec]
+            parting = [branch for branch in self.waiting if self.trunks[branch] == spec]  # those that parted before have been made
             min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, self.store.seen.get(spec.key), parting)
 
     def hear(self, worker):

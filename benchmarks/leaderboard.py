@@ -4,9 +4,10 @@ Imports pandas, scipy and torch only when it is run: the command line's help mus
 """
 import sys
 
+from benchmarks.again import left, renew
 from benchmarks.command import at_least_one, chosen_options
 from benchmarks.grid import Grid, Spec, union
-from benchmarks.own_methods import forget, rehearse, tell_older
+from benchmarks.own_methods import rehearse, tell_older
 from benchmarks.progress import name_bad
 from benchmarks.suites import suite_grid
 
@@ -103,14 +104,14 @@ def fill(specs, args, store, folder):
     from benchmarks.chosen import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
-        todo, done = specs, []
+        todo, done = left(specs, store), []
     print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
     tell_older(done)
     bad = []
     if todo:
         from benchmarks.launch import launch
         rehearse(todo, folder)
-        forget(specs if args.again else (), store)  # a method with a mistake has cost nothing
+        renew(todo if args.again else (), store, args.suite)  # a method with a mistake has cost nothing
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)
     return name_bad(bad, store)

@@ -1,7 +1,9 @@
 """The tables of `results/performance/`: a new measurement replaces the rows of the same identity and leaves the others."""
 import csv
 
-from benchmarks.results import Store, StoreError, write_table
+from benchmarks.files import StoreError
+from benchmarks.results import Store, write_table
+from benchmarks.run_claims import locked
 
 
 def table(results, name, columns):
@@ -28,8 +30,10 @@ def store(lines, path, columns, identity):
         return tuple("" if line[name] is None else str(line[name]) for name in identity)
 
     fresh = {same(line) for line in lines}
-    kept = [line for line in stored(path, columns) if same(line) not in fresh]
-    write_table(path, columns, sorted(kept + lines, key=lambda line: list(map(_ordered, same(line)))))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")):  # what another measurement stores meanwhile stays
+        kept = [line for line in stored(path, columns) if same(line) not in fresh]
+        write_table(path, columns, sorted(kept + lines, key=lambda line: list(map(_ordered, same(line)))))
 
 
 def _ordered(text):

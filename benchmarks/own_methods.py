@@ -41,9 +41,3 @@ def tell_older(rows):
         older = sum(file_of(row["method"]) == file and row["finished_at"] < changed for row in rows)
         if older:
             print(f"{older} of them are from before {file} was last changed; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)
-
-
-def forget(specs, store):
-    """Removes the checkpoints of Specs that are made again."""
-    for spec in specs:
-        store.checkpoint(spec.key).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """The results store: one file a run as it ends (`results/runs/KEY.json`), collected into `results/SUITE/*.csv`.
 
-A row is written whole or not at all: to another name, flushed to disk, then renamed; a checksum tells what became of it later.
+A row is written whole or not at all (files.py); a checksum tells what became of it later.
 Standard library only.
 """
 import contextlib
@@ -10,10 +10,11 @@ import io
 import json
 import math
 import os
-import socket
 import sys
 import time
 from pathlib import Path
+
+from benchmarks.files import StoreError, write_whole, writer
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
                "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
@@ -32,51 +33,9 @@ LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1",
 CHECKSUM = ', "checksum": "'
 
 
-class StoreError(ValueError):
-    """The results folder cannot be used; the message is one line."""
-
-
 def moment(seconds=None):
     """A time (seconds since 1970, default: now) as rows have it: UTC, to the second, so that their texts are ordered as they are."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
-
-
-def space():
-    """What process ids count in: containers may share a host's name, but have processes of their own. None where there is no such thing."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return None
-
-
-def writer():
-    """This process's part of a file's name, unlike that of any other which shares the folder."""
-    return f"{socket.gethostname()}-{space()}-{os.getpid()}"
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A binary file to write what is to stand at `path`, which at every moment holds all of the old or, at the end, all of the new."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{writer()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def write_whole(path, content):
-    """Write `content`, text or bytes, by `replacing`. Raises StoreError, the old stays."""
-    try:
-        with replacing(path) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
 
 
 class Store:
@@ -114,13 +73,21 @@ class Store:
     def log(self, key):
         return self.runs / f"{key}.log"
 
+    def again(self, key):
+        """The note that a run is made again, which stays until its row is written (`again.renew`)."""
+        return self.runs / f"{key}.again"
+
     def write(self, row, curves=(), layers=(), switches=(), keep=False):
         """Store one finished run: `row` has all of RUN_COLUMNS. Its checkpoint goes, unless it is to be kept."""
         key = row["key"]
+        with contextlib.suppress(OSError, ValueError):  # a row that is made again is the later one, though a clock may have been wrong
+            row = {**row, "finished_at": max(row["finished_at"], json.loads(self.again(key).read_text())["finished_at"])}
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        for path in () if keep else (self.checkpoint(key), *self.runs.glob(f".{key}.*pt*.part")):  # of whoever died while writing it
+        self.again(key).unlink(missing_ok=True)
+        parts = *self.runs.glob(f".{key}.*pt*.part"), *self.folder.glob(f"models/.{key}.*.part")  # of whoever died while writing them
+        for path in () if keep else (self.checkpoint(key), *parts):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -209,11 +176,11 @@ class Store:
 
     def _newer(self, suite, rows, only_row=False):
         """The records of a suite in `runs/` but those older than the collected `rows`, {key: row}, which were made elsewhere since, say.
-        No clock makes one that is ok older than one that failed."""
+        No clock makes one older than one that failed."""
         for record in self._records(only_row):
             row, = record["runs"]
             other = rows.get(row["key"], row)
-            mended = (row["status"], other["status"]) == ("ok", "failed")
+            mended = row["status"] != "failed" and other["status"] == "failed"
             if row["suite"] == suite and (mended or str(row["finished_at"]) >= str(other["finished_at"])):
                 yield record
 
@@ -254,7 +221,12 @@ def write_table(path, columns, rows):
     text = io.StringIO()
     cells = ([None if row[name] != row[name] else row[name] for name in columns] for row in rows)  # NaN, too, is an empty cell
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
-    write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def unreadable(row):
+    """What is wrong with a row (dict) that would be refused when it is read, in words; empty if nothing is."""
+    return _problem({name: "" if value is None or value != value else str(value) for name, value in row.items()})
 
 
 def sealed(record):

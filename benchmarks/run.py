@@ -16,7 +16,8 @@ from benchmarks.kept import keep
 from benchmarks.machine import (DEVICE_ERRORS, code_version, device_name, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
-from benchmarks.results import StoreError, moment
+from benchmarks.files import StoreError
+from benchmarks.results import moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import get_task, levels_of, settle, suite_of
@@ -67,7 +68,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
     task, options = settle(spec)
     numerics(task.precision, device)
     record = capture.recorder(task, device)
-    levels = levels_of(spec)
+    levels, before = levels_of(spec), {other.key: store.stamp(other.key) for other in (spec, *branches)}
 
     def finish(level, curves, status="ok", error=""):
         stop()  # which may raise Taken
@@ -81,6 +82,8 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             keep(store.model(level.key), level, trainer)
         row, layers = describe(level, task, trainer, status, error, alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
+        if status == "ok" and (problem := unreadable(row)):
+            raise RuntimeError(f"the row would say that {problem}")
         store.write(row, curves, layers, switches)
         return row
 
@@ -92,7 +95,8 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             traceback.print_exception(problem)
             os._exit(1)
         stop()
-        row = store_failure(spec, problem, store, keep=gone or of_the_machine(problem))
+        # a longer run may have made the row, as that of one of its levels; what one process of several fails at, the others do not
+        row = store.since(spec.key, before[spec.key]) or store_failure(spec, problem, store, keep=gone or of_the_machine(problem) or team.size() > 1)
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
@@ -108,7 +112,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             finish(levels[cycle], curves_of(cycles[cycle]))
             for other in branches if team.size() == 1 else ():  # several processes would have to agree on what is there
                 path = store.checkpoint(other.key)
-                if len(levels_of(other)) == cycle + 2 and not path.exists():
+                if len(levels_of(other)) == cycle + 2 and not path.exists() and not store.since(other.key, before[other.key]):
                     state = trainer.state_dict()
                     Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
 
@@ -171,13 +175,14 @@ def store_failure(spec, problem, store, keep=False):
     if isinstance(problem, Exception):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
+    text = " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()  # the name of a file may be no UTF-8
     try:
         task, levels = settle(spec)[0], levels_of(spec)
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
     for level in (*unmade(levels, store), spec):
-        row = {**_identity(level, task), "status": "failed", "error": " ".join(str(problem).split())[:300]}
+        row = {**_identity(level, task), "status": "failed", "error": text[:300]}
         store.write(row, keep=keep)
     return row
 

@@ -1,7 +1,7 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
-A claim is void when its process is gone: on the same host by process id and start time, in the same SLURM job when that was requeued,
-elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A process that was only suspended
+A claim is void when its process is gone: on the same host by process id and start time, or because the host was started since; in the same
+SLURM job when that was requeued, elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A process that was only suspended
 finds the claim another's, and ends the run without storing. Standard library only.
 """
 import contextlib
@@ -11,7 +11,7 @@ import socket
 import time
 from pathlib import Path
 
-from benchmarks.results import StoreError, space, writer
+from benchmarks.files import StoreError, boot, space, writer
 
 try:
     import fcntl
@@ -20,8 +20,9 @@ except ImportError:  # no POSIX system: two processes that find the same void cl
 
 NOTE_SECONDS = 5
 VOID_SECONDS = 900      # without a sign of life from another host; an evaluation in between can take minutes
+RESTARTED_SECONDS = 60  # from a host of this one's name, but of another start: this one before it, or another machine
 UNREADABLE_SECONDS = 5  # for one whose process died while writing it
-WHO = ("host", "space", "pid", "born")  # what tells a process from all others
+WHO = ("host", "boot", "space", "pid", "born")  # what tells a process from all others
 
 
 class Taken(Exception):
@@ -36,7 +37,7 @@ class Claim:
         self.lock = store.runs / ".claims.lock"
         self.began = self.noted = self.checked = time.monotonic()
         self.first = None
-        self.content = {"host": socket.gethostname(), "space": space(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(),
+        self.content = {"host": socket.gethostname(), "boot": boot(), "space": space(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(),
                         "restart": restart(), "epochs": None, "share": 0.0, "left": None}
 
     def __enter__(self):
@@ -135,10 +136,13 @@ def void(path, content, same_job=True):
     """Whether a claim's process is gone. `same_job`: the caller is to make the run, so that a claim of an earlier start of its own SLURM job
     (before a requeue) is void; one of the same start belongs to another node of the job.
 
-    Claims of older code have neither `space` nor `restart`.
+    Claims of older code have not all of `boot`, `space` and `restart`.
     """
     if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
-        return born(content["pid"]) is None or born(content["pid"]) != content["born"]
+        if content.get("boot", boot()) == boot():
+            return born(content["pid"]) is None or born(content["pid"]) != content["born"]
+        # not rewritten since this machine was started: its process has gone with the start before
+        return abs(age(path)) > min(max(time.clock_gettime(time.CLOCK_BOOTTIME), RESTARTED_SECONDS), VOID_SECONDS)
     if content and same_job and content["job"] and content["job"] == own_job() and content.get("restart") != restart():
         return True
     return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # negative: the clock went backwards

@@ -10,7 +10,7 @@ import tempfile
 import time
 from multiprocessing import resource_tracker, util
 
-from benchmarks.results import StoreError
+from benchmarks.files import StoreError
 from benchmarks.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -172,9 +172,9 @@ class Job:
                     except torch.OutOfMemoryError as error:
                         if not alone:
                             return CROWDED
-                        row = store_failure(spec, error, store, keep=True)  # there is nothing more to wait for
+                        row = store.since(spec.key, before) or store_failure(spec, error, store, keep=True)  # there is nothing more to wait for
                     except ValueError as error:  # cannot be started at all, or its device cannot be opened
-                        row = store_failure(spec, error, store, keep=True)
+                        row = store.since(spec.key, before) or store_failure(spec, error, store, keep=True)
                 if row["status"] == "ok":
                     store.log(spec.key).unlink(missing_ok=True)
                 return row

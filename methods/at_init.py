@@ -109,6 +109,7 @@ class SynFlow(AtInit):
     n_batches = restore_bn = None  # it sees no data, and a copy of the network
     rounds = option(100, least=1)
 
+    @torch.enable_grad()
     def choose(self, run):
         net = run.model.plain().double().eval()
         for value in [*net.parameters(), *net.buffers()]:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent))  # a bare clone: the project need not be in
 from benchmarks import markup  # noqa: E402
 from benchmarks.command import command  # noqa: E402
 from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
-from benchmarks.results import write_whole  # noqa: E402
+from benchmarks.files import write_whole  # noqa: E402
 from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
 from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
 from published import citation, compare, title  # noqa: E402

@@ -13,7 +13,7 @@ from published import title
 from rows import make
 
 from benchmarks.command import command
-from benchmarks.results import write_whole
+from benchmarks.files import write_whole
 from benchmarks.suites import SIZES, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")

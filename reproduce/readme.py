@@ -12,7 +12,7 @@ from published import title
 from rows import of_one_machine
 
 from benchmarks.command import command
-from benchmarks.results import write_whole
+from benchmarks.files import write_whole
 from benchmarks.suites import SIZES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, all_runs, corrected, verdict
 
 from benchmarks.command import command
-from benchmarks.results import write_whole
+from benchmarks.files import write_whole
 
 HEAD = f"""# The papers' claims, judged by the stored rows
 

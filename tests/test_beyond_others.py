@@ -196,6 +196,12 @@ def test_cycles_of_one_mask(name, options, kept):
     assert not (masks[-1] & ~masks[0]).any()
 
 
+@pytest.mark.parametrize("name", ["sculpt", "cyclic_static"])
+def test_a_cycle_may_begin_with_the_graph_of_synflow(name):
+    run = training(name, 0.5, weight=torch.ones(10, 20, dtype=torch.float64), graph="synflow")
+    assert int(run.method.mask.sum()) == 100
+
+
 @pytest.mark.parametrize("drawn", [97, 103])
 def test_sculpt_keeps_what_chance_left(drawn):
     run = training("sculpt", 0.5, weight=torch.ones(10, 20, dtype=torch.float64), sampler="bernoulli", repeats=2)

@@ -15,6 +15,7 @@ from benchmarks.run import steps
 from benchmarks.run_claims import Claim
 from benchmarks.suites import grid
 from benchmarks.tasks import branches, levels_of, uncovered
+from benchmarks.worker import Worker
 from methods import available, get
 
 CPU = torch.device("cpu")
@@ -68,6 +69,38 @@ def test_a_checkpoint_of_its_own_is_not_overwritten_by_the_run_that_it_parts_fro
     list(steps(trunk, store, "data", CPU, branches=[branch]))
     assert store.checkpoint(branch.key).read_text() == "its own"
 
+
+def test_a_branch_that_has_ended_gets_no_checkpoint_when_its_trunk_is_tried_again(tmp_path, monkeypatch):
+    """Its trunk, killed after they parted, would leave one that nothing removes."""
+    given, give = [], Worker.give
+    monkeypatch.setattr(Worker, "give", lambda self, spec, attempt, before, parting: (
+        given.append((spec, attempt, parting)), give(self, spec, attempt, before, parting))[1])
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(KILLED_ONCE)
+    trunk, branch = ladder(0.97, "mine.py:KilledOnce"), ladder(0.6, "mine.py:KilledOnce")
+    assert not launch([trunk, branch], Store("results"), "data", 1, lambda line: None)
+    assert [(spec, attempt) for spec, attempt, _ in given if spec == trunk] == [(trunk, 1), (trunk, 2)]
+    assert [parting for spec, _, parting in given if spec == trunk] == [[branch], []] and not list(Path("results/runs").glob("*.pt"))
+
+
+KILLED_ONCE = """
+import os
+import time
+from pathlib import Path
+
+from benchmarks import checkpoint
+from methods import get
+
+checkpoint.CHECKPOINT_SECONDS = 0
+
+
+class KilledOnce(get("lrr")):
+    def before_step(self, run):
+        if run.cycle == 2 and self.sparsity == 0.97 and not Path("killed").exists() and any(Path("results/runs").glob("*.pt")):
+            Path("killed").touch()
+            time.sleep(4)  # until the launcher has seen that they have parted
+            os._exit(1)
+"""
 
 COUNTS = """
 from pathlib import Path

@@ -12,7 +12,7 @@ import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import SPEC, WORDS, record, table
 
-from benchmarks import results, run_claims
+from benchmarks import files, run_claims
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
@@ -198,6 +198,17 @@ def test_claim_of_a_container_that_shares_the_name_of_its_host(folder):
           (json.dumps(older), 60, True), (json.dumps(older | {"born": "1"}), 60, False))
 
 
+def test_claim_of_another_start_of_the_machine_or_of_another_machine_of_its_name(folder, monkeypatch):
+    """Only what has not been rewritten since this machine was started can be of its own start before."""
+    store = Store("results")
+    mine = Claim(store, SPEC.key).content
+    other, older = mine | {"boot": "another"}, {name: value for name, value in mine.items() if name != "boot"}
+    for up, ages in ((10, ((50, True), (70, False))), (300, ((290, True), (310, False))), (10**6, ((890, True), (910, False)))):
+        monkeypatch.setattr(time, "clock_gettime", lambda clock, up=up: up)
+        stand(store, *((json.dumps(other), *case) for case in ages))
+    stand(store, (json.dumps(older), 0, True), (json.dumps(older | {"born": "1"}), 0, False))
+
+
 def test_claim_of_the_same_slurm_job(folder, monkeypatch):
     """Of another of its nodes, or of an earlier start of it, which older code does not tell apart."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -264,18 +275,22 @@ def test_a_claim_that_was_taken_over_is_left_alone(folder):
 
 def test_two_writers_of_one_file_do_not_share_its_part(monkeypatch):
     """Processes of two hosts or containers may have one number."""
-    names = {results.writer()}
+    names = {files.writer()}
     monkeypatch.setattr(os, "getpid", lambda: 7)
-    names.add(results.writer())
-    for module, name in ((results, "space"), (socket, "gethostname")):
+    names.add(files.writer())
+    for module, name in ((files, "space"), (files, "boot"), (socket, "gethostname")):
         monkeypatch.setattr(module, name, lambda: "another")
-        names.add(results.writer())
-    assert len(names) == 4
+        names.add(files.writer())
+    assert len(names) == 5
 
 
 def test_parts_of_checkpoints_that_were_not_finished_go_with_the_row(halfway):
     store = Store("results")
     for name in (f".{SPEC.key}.pt.part", f".{SPEC.key}.host-1-2.pt.part", ".other.host-1-2.pt.part"):
         (store.runs / name).touch()
+    model = store.folder / "models" / f".{SPEC.key}.pt.host-1-2.part"
+    model.parent.mkdir()
+    model.touch()
     store.write(json.loads(halfway[1])["runs"][0])
+    assert not model.exists()
     assert [path.name for path in store.runs.glob("*.part")] == [".other.host-1-2.pt.part"]

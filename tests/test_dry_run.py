@@ -55,6 +55,10 @@ class Costlier(Good):
 class NoSuchCost(Good):
     gradient = "sparse"
 
+class Pays(Good):
+    def training_cost(self, sparse, dense):
+        return -3.0
+
 class FloatMask(Good):
     def after_step(self, run):
         self.mask = self.mask.float()
@@ -121,6 +125,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
+    ("mine.py:Pays", ("training_cost is -3.0",)),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),

@@ -15,8 +15,9 @@ from stored import ROOT, SPEC, WORDS
 from benchmarks import checkpoint
 from benchmarks import run as runner
 from benchmarks.__main__ import main
+from benchmarks.files import StoreError
 from benchmarks.grid import Spec
-from benchmarks.results import Store, StoreError
+from benchmarks.results import Store
 from benchmarks.run_claims import held
 
 

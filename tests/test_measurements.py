@@ -1,10 +1,12 @@
 """The tables that figures without runs are drawn from: training FLOPs, products, a weight's trajectory."""
 import csv
+import threading
+import time
 
 import pytest
 import torch
 
-from benchmarks import data, machine, plan, products, run, training_flops, trajectory
+from benchmarks import data, machine, measurements, plan, products, run, training_flops, trajectory
 from benchmarks.grid import Spec
 from benchmarks.machine import code_version, numerics
 from benchmarks.measurements import store
@@ -15,6 +17,23 @@ from benchmarks.results import Store
 def rows_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_measurements_that_end_at_once_are_both_kept(tmp_path, monkeypatch):
+    stored = measurements.stored
+
+    def slow(path, columns):
+        rows = stored(path, columns)
+        time.sleep(0.2)
+        return rows
+    monkeypatch.setattr(measurements, "stored", slow)
+    path = tmp_path / "performance" / "some.csv"
+    threads = [threading.Thread(target=store, args=([{"who": who, "value": 1}], path, ["who", "value"], ["who"])) for who in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row["who"] for row in rows_of(path)] == ["a", "b"]
 
 
 def test_training_flops_are_those_of_the_specification():

@@ -13,12 +13,14 @@ import torch
 from stored import ROOT, SPEC, WORDS, table, timeless
 from test_runs import interrupted
 
-from benchmarks import checkpoint, cluster, results
+from benchmarks import again, checkpoint, cluster, results
+from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
+from benchmarks.files import StoreError
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
-from benchmarks.results import RUN_COLUMNS, Store, StoreError, write_table
+from benchmarks.results import RUN_COLUMNS, Store, write_table
 from benchmarks.run_claims import locked
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
@@ -143,6 +145,100 @@ def test_a_launch_whose_method_cannot_be_loaded_makes_the_others(tmp_path, monke
     store, good = Store(tmp_path / "results"), Spec("digits", "static", 0.9, 0, epochs=1)
     bad, = launch([Spec("digits", "mine.py:Mine", 0.9, 0, epochs=1), good], store, "data", report=lambda line: None)
     assert bad["status"] == "failed" and "No module named 'beside'" in bad["error"] and store.row(good.key)["status"] == "ok"
+
+
+def test_what_a_job_made_before_its_method_went_away_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    made, begun = (Spec("digits", "mine.py:Mine", 0.9, seed, epochs=1) for seed in (0, 1))
+    store = Store(tmp_path / "results")
+    row = runner.run(made, store)
+    store.checkpoint(begun.key).write_text("what it has done")
+    (tmp_path / "mine.py").unlink()
+    bad, = launch([made, begun], Store(tmp_path / "results"), "data", report=lambda line: None)
+    assert bad["key"] == begun.key and store.row(made.key) == row and store.checkpoint(begun.key).exists()
+
+
+def test_a_row_that_a_longer_run_made_meanwhile_is_not_lost_by_a_failure(tmp_path, monkeypatch):
+    short, long = (Spec("digits", "lrr", sparsity, 0, epochs=1, options={"level_list": "0,0.5,0.9"}) for sparsity in (0.5, 0.9))
+    step, store, made = runner.Trainer.step, Store(tmp_path), []
+
+    def fails(self, x, y):
+        made.append(1)
+        if len(made) == 25:
+            monkeypatch.setattr(runner.Trainer, "step", step)
+            assert runner.run(long, Store(tmp_path))["status"] == "ok"
+            raise MemoryError
+        return step(self, x, y)
+    monkeypatch.setattr(runner.Trainer, "step", fails)
+    assert runner.run(short, store) == store.row(short.key) and store.row(short.key)["status"] == "ok"
+
+
+def test_a_row_that_is_made_again_is_the_later_one_whatever_the_clock_says(tmp_path):
+    spec = Spec("digits", "static", 0.9, 0, epochs=1, options={"allocation": "uniform"})
+    row = runner.run(spec, Store(tmp_path / "results"))
+    write_table(tmp_path / "results" / "digits" / "runs.csv", RUN_COLUMNS, [row | {"top1": 1.0, "finished_at": FAILED["finished_at"]}])
+    assert launched(tmp_path / "results") == 0 and table(Store(tmp_path / "results"), "runs")[0]["top1"] == "1.0"
+    assert launched(tmp_path / "results", "--again") == 0
+    assert table(Store(tmp_path / "results"), "runs")[0]["top1"] == str(row["top1"])
+
+
+def launched(results, *words, seeds=1):
+    return main(["launch", "digits", "--methods", "static", "--set", "allocation=uniform", "--sparsities", "0.9", "--seeds", str(seeds), "--epochs",
+                 "1", "--jobs", "1", "--results", str(results), *words])
+
+
+def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
+    launched(tmp_path, seeds=3)
+    store, launch = Store(tmp_path), launcher.launch
+    first = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
+
+    def interrupted(specs, *rest):
+        launch(specs[:1], *rest)
+        store.checkpoint(specs[1].key).write_text("what it has done")
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "launch", interrupted)
+        assert launched(tmp_path, "--again", seeds=3) == 130
+    second = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
+    assert [second[seed] == first[seed] for seed in range(3)] == [False, True, True] and len(list(store.runs.glob("*.pt"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "launch", lambda specs, *rest: [] if store.checkpoint(specs[0].key).exists() else pytest.fail("it is gone"))
+        launched(tmp_path, "--again", seeds=3)
+    capsys.readouterr()
+    assert launched(tmp_path, "--again", seeds=3) == 0 and "1 of 3 runs have been made again" in capsys.readouterr().err
+    third = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
+    assert [third[seed] == second[seed] for seed in range(3)] == [True, False, False] and not list(store.runs.glob("*.again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "launch", interrupted)
+        launched(tmp_path, "--again", seeds=3)
+    monkeypatch.setattr(again, "_code", lambda: "changed since")
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "launch", lambda specs, *rest: [] if len(specs) == 3 else pytest.fail("some are of the code before"))
+        launched(tmp_path, "--again", seeds=3)
+    assert not list(store.runs.glob("*.pt"))
+
+
+CANNOT_BE_WRITTEN = """
+from methods import get
+
+
+class Fails(get("static")):
+    def after_step(self, run):
+        super().after_step(run)
+        if run.epochs > 1:
+            raise RuntimeError("cannot read caf\\udce9.jpg, \u2192")
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii"])
+def test_an_error_that_cannot_be_written_ends_no_other_run(tmp_path, encoding):
+    (tmp_path / "mine.py").write_text(CANNOT_BE_WRITTEN)
+    words = "-m benchmarks launch digits --methods mine.py:Fails static --sparsities 0.9 --seeds 1 --epochs 2 --jobs 1".split()
+    run = subprocess.run([sys.executable, *words], cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)},
+                         capture_output=True)
+    rows = {row["method"]: row for row in table(Store(tmp_path / "results"), "runs")}
+    assert run.returncode == 1 and rows["static"]["status"] == "ok" and "caf\\udce9.jpg, \u2192" in rows["mine.py:Fails"]["error"]
 
 
 def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from jpegs import make_folder, of_images
 from stored import timeless
 from test_every_method import difference, lasting, make, read, saved
 
+from benchmarks import checkpoint, team
 from benchmarks import run as runner
-from benchmarks import team
 from benchmarks.checkpoint import Stopped
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -122,6 +122,19 @@ def test_failure_in_another_process_ends_the_run(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(team, "wanted", lambda task, device: 2)
     row = runner.run(Spec("digits", "mine.py:Failing", 0.0, 0, epochs=1), Store("results"))
     assert row["status"] == "failed" and "broken in the second process" in capfd.readouterr().err
+
+
+def test_a_process_that_is_killed_costs_no_checkpoint(tmp_path, monkeypatch):
+    spec, store, begun, popen = Spec("digits", "static", 0.9, 0, epochs=2), Store(tmp_path), [], subprocess.Popen
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
+    monkeypatch.setattr(team.subprocess, "Popen", lambda *words, **options: begun.append(popen(*words, **options)) or begun[-1])
+
+    def stop():
+        if begun and store.checkpoint(spec.key).exists():
+            begun[0].kill()
+        return False
+    assert runner.run(spec, store, stop=stop)["status"] == "failed" and store.checkpoint(spec.key).exists()
 
 
 STUCK = '''

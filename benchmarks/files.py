@@ -1,0 +1,60 @@
+"""How a file of the results is written: to another name, flushed to disk, then renamed, so that it is there whole or not at all.
+
+Standard library only.
+"""
+import contextlib
+import functools
+import os
+import socket
+from pathlib import Path
+
+
+class StoreError(ValueError):
+    """The results folder cannot be used; the message is one line."""
+
+
+def space():
+    """What process ids count in: containers may share a host's name, but have processes of their own. None where there is no such thing."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+@functools.cache
+def boot():
+    """What tells this start of the machine from its others, and from those of other machines: they may share a name. None where unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def writer():
+    """This process's part of a file's name, unlike that of any other which shares the folder."""
+    return f"{socket.gethostname()}-{str(boot())[:8]}-{space()}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A binary file to write what is to stand at `path`, which at every moment holds all of the old or, at the end, all of the new."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{writer()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_whole(path, content):
+    """Write `content`, text or bytes, by `replacing`. Raises StoreError, the old stays."""
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
