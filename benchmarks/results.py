@@ -85,9 +85,8 @@ class Store:
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        self.again(key).unlink(missing_ok=True)
         parts = *self.runs.glob(f".{key}.*pt*.part"), *self.folder.glob(f"models/.{key}.*.part")  # of whoever died while writing them
-        for path in () if keep else (self.checkpoint(key), *parts):
+        for path in (self.again(key), *(() if keep else (self.checkpoint(key), *parts))):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

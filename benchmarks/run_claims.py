@@ -1,8 +1,8 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
 A claim is void when its process is gone: on the same host by process id and start time, or because the host was started since; in the same
-SLURM job when that was requeued, elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A process that was only suspended
-finds the claim another's, and ends the run without storing. Standard library only.
+SLURM job when that was requeued, elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A
+process that was only suspended finds the claim another's, and ends the run without storing. Standard library only.
 """
 import contextlib
 import json
@@ -37,8 +37,8 @@ class Claim:
         self.lock = store.runs / ".claims.lock"
         self.began = self.noted = self.checked = time.monotonic()
         self.first = None
-        self.content = {"host": socket.gethostname(), "boot": boot(), "space": space(), "pid": os.getpid(), "born": born(os.getpid()), "job": own_job(),
-                        "restart": restart(), "epochs": None, "share": 0.0, "left": None}
+        self.content = {"host": socket.gethostname(), "boot": boot(), "space": space(), "pid": os.getpid(), "born": born(os.getpid()),
+                        "job": own_job(), "restart": restart(), "epochs": None, "share": 0.0, "left": None}
 
     def __enter__(self):
         try:
