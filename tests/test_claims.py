@@ -55,6 +55,13 @@ def test_lower_sparsities_than_a_single_cycle_is_given_are_no_comparison(tmp_pat
     assert [text.partition(":")[0] for text, _ in own("A5", tmp_path)] == [f"`lrr` above `st3` at {s} %" for s in ("67.232", "90")]
 
 
+def test_lrr_with_st3_is_compared_with_lrr(tmp_path):
+    store(tmp_path, "cifar10-resnet20", {(method, 0.9, 160): [accuracy + d for d in (-0.02, 0, 0.02)]
+                                         for method, accuracy in (("lrr", 92), ("st3", 90), ("lrr_st3", 91))})
+    assert [(text.partition(":")[0], holds) for text, holds in own("A5", tmp_path) if holds is not None] == [
+        ("`lrr` above `st3` at 90 %", True), ("`lrr_st3` above `lrr` at 90 %", False)]
+
+
 @pytest.mark.parametrize("lrr, difference, holds", [(92.2, "+0.20", True), (92.6, "-0.20", False)])
 def test_st3_of_four_times_the_epochs_against_six_trainings(tmp_path, lrr, difference, holds):
     """At LRR's fifth pruning, 1 - 0.8⁵; ST-3's runs of the usual length are no part of it."""

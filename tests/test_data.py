@@ -64,6 +64,10 @@ def test_digits_are_standardised_by_their_own_constants():
     assert x.mean().abs() < 1e-5 and (x.std(correction=0) - 1).abs() < 1e-5
 
 
+def test_statistics_are_those_of_all_pixels():
+    assert D._statistics(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)) == ((0.5,), (0.5,))
+
+
 def test_without_validation_all_but_test_is_trained_on():
     data, whole = D.load("digits", None), D.load("digits", None, validation=False)
     assert whole.val is None
@@ -117,6 +121,12 @@ def test_places_and_flips_are_uniform():
     for drawn, choices in ((centre // 10 - 2, 5), (centre % 10 - 2, 5), (mirrored.long(), 2)):
         count = torch.bincount(drawn, minlength=choices)
         assert len(count) == choices and (count / 20_000 * choices - 1).abs().max() < 0.06
+
+
+@pytest.mark.parametrize("name, padding, pad, flip", [("st3", "edge", 4, True), ("gse", "zero", 4, True), ("granet", "reflect", 4, True),
+                                                      ("digits", "edge", 1, False)])
+def test_augmentation_of_each_recipe(name, padding, pad, flip):
+    assert D.AUGMENTATION[name] == dict(padding=padding, pad=pad, flip=flip)
 
 
 def test_zero_padding_is_black_before_normalisation():

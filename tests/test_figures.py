@@ -280,6 +280,15 @@ def test_figure_6_leaves_out_weights_that_switch_less_than_twice(tmp_path, no_fi
     assert "python -m benchmarks collect" in capsys.readouterr().err
 
 
+def test_figure_6_is_a_mean_over_seeds(tmp_path, no_files):
+    specs = list(SCRIPTS["figure6"].grid("cifar10", "paper"))
+    fill(tmp_path, "cifar10", specs)
+    draw("figure6", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    lines = [line for line in drawn(tmp_path / "cifar10/figure6.csv") if (line["schedule"], line["group"], line["final_state"]) == ("cubic", "1", "zero")]
+    weights = [float(line["weights"]) for line in lines if line["switches"] == "4"]
+    assert len(weights) == len({spec.seed for spec in specs}) == 3 and sum(weights) == pytest.approx(100 // 5)
+
+
 def test_the_speed_of_growth_is_that_of_the_machine_whose_steps_are_drawn(tmp_path, no_files):
     """Another has measured more of it."""
     from benchmarks import overhead, scaling

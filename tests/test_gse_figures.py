@@ -59,6 +59,23 @@ def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):
         ("", "40.7"), ("epochs=300", "45.3"), ("epochs=400", "47.8")}
 
 
+def test_curves_begin_with_the_first_epoch(tmp_path, no_files):  # noqa: F811
+    fill(tmp_path, "digits", SCRIPTS["gse_figure6"].grid("digits", "paper"))
+    draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    with open(tmp_path / "digits/gse_figure6.csv") as file:
+        assert {(float(line["epoch"]), float(line["mean"])) for line in csv.DictReader(file)} == {(1, 40), (2, 41), (3, 42)}
+
+
+def test_bars_of_figure_2_hold_95_percent_of_the_seeds(tmp_path, no_files):  # noqa: F811
+    fill(tmp_path, "digits", SCRIPTS["gse_figure2"].grid("digits", "paper"))
+    draw("gse_figure2", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    with open(tmp_path / "digits/gse_figure2.csv") as file:
+        line, = (line for line in csv.DictReader(file) if (line["method"], float(line["gamma"])) == ("gse_uniform", 1))
+    # seeds at -1, 0 and 2 about a mean of 1 / 3
+    assert float(line["low"]) - float(line["mean"]) == pytest.approx(-0.95 - 1 / 3, abs=1e-3)
+    assert float(line["high"]) - float(line["mean"]) == pytest.approx(1.9 - 1 / 3, abs=1e-3)
+
+
 def test_cells_keep_measured_and_published_apart(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 

@@ -142,6 +142,7 @@ def test_mean_cost_follows_the_mask():
     ("topkast", {"gamma": 0.5}, 0.35),                 # the backward pass of the weights has 1 + γ times as many
     ("topkast", {"gamma": 20.0}, 1.2),                 # but no more than all
     ("probmask", {}, 0.3),                             # of each of its passes
+    ("dst_mask", {}, 1.2), ("spartan", {}, 1.2),       # all weights have gradients
 ])
 def test_mean_cost_of_methods_with_a_formula_of_their_own(name, options, expected):
     """Of §5's example: the sparse forward pass costs .1 of the dense one."""

@@ -202,3 +202,17 @@ def test_a_short_training_by_the_original_recipe_reaches_its_rate(method, task, 
     rates = [task.learning_rate(step, epochs, 100) for step in range(100 * epochs)]
     assert max(rates) == rates[int(100 * warm)] == 0.1 and rates[0] == pytest.approx(1e-5)
     assert rates[int(50 * warm)] == pytest.approx(0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("model, lr", [("resnet56", 0.1), ("vgg16", 0.1), ("vit", 0.01)])
+def test_gse_s_recipe(data, model, lr):
+    stated = dict(PLAIN, lr=lr, epochs=200, batch_size=128, momentum=0.9, nesterov=False, weight_decay=1e-4, decay_all=True, schedule="steps",
+                  milestones=(0.4, 0.6), warmup=0.0, label_smoothing=0.0, validation=False, augmentation="gse", drop_last=True)
+    assert {field: vars(TASKS[f"{data}-{model}"])[field] for field in stated} == stated
+
+
+def test_the_miniature_s_recipe():
+    task, options = settle(Spec("digits", "probmask", 0.9, 0))
+    assert (task.epochs, task.batch_size, task.bn_momentum, task.precision, options) == (30, 64, 0.1, "fp32", {"mask_lr": 0.2})
+    assert settle(Spec("digits", "rigl", 0.9, 0))[1] == {"interval": 10}

@@ -94,6 +94,16 @@ def test_a_checkpoint_that_may_not_be_read_stays(tmp_path, monkeypatch, capsys):
     assert store.checkpoint(SPEC.key).read_bytes() == before
 
 
+def test_no_checkpoint_is_written_before_its_time_nor_for_more_than_its_share(tmp_path):
+    saver = checkpoint.Saver(tmp_path / "run.pt")
+    saver(None)  # which has no state to write
+    saver.last, saver.took = saver.last - 2 * checkpoint.CHECKPOINT_SECONDS, 3.0  # a hundredth of the time: every 300 seconds
+    saver(None)
+    saver.last -= 200
+    with pytest.raises(AttributeError):
+        saver(None)
+
+
 def test_a_row_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, capsys):
     store = Store(tmp_path)
     runner.run(SPEC, store)

@@ -78,6 +78,24 @@ def test_figure_has_the_right_numbers_and_the_same_bytes_again(tmp_path):
     assert point["seeds"] == "3" and point["epochs"] == "160"
 
 
+def test_lines_have_their_means_and_deviations_and_dense_is_a_line_across(tmp_path):
+    script = figure("figure1")
+    from drawing import accuracy_lines, runs_of
+    from matplotlib.figure import Figure
+
+    store(tmp_path, "digits", [row(spec, epochs=30) for spec in script.grid("digits", "paper")])
+    runs, _ = runs_of(script.grid, "digits", tmp_path)
+    axes = Figure().subplots()
+    accuracy_lines(axes, runs, script.METHODS)
+    deviation = statistics.stdev(SHIFT.values())
+    assert len(axes.containers) == 2
+    for line, _, (bars,) in (container.lines for container in axes.containers):
+        assert list(line.get_ydata()) == pytest.approx([90 - 10 * s + 1 / 3 for s in (0.9, 0.95, 0.98)], abs=1e-3)
+        assert [high - low for (_, low), (_, high) in bars.get_segments()] == pytest.approx([2 * deviation] * 3, abs=1e-3)
+    dense, = (line for line in axes.lines if line.get_label() == "Dense")
+    assert list(dense.get_ydata()) == pytest.approx([90 + 1 / 3] * 2, abs=1e-3)
+
+
 def test_last_epoch_where_there_was_no_validation(tmp_path):
     store(tmp_path, "digits", [row(spec, top1_best_val="") for spec in suites.grid("digits", "paper")])
     text, _ = note_of("figure1", "digits", tmp_path)

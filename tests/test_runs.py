@@ -20,7 +20,7 @@ from benchmarks.cost import layer_macs
 from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.models import build
-from benchmarks.results import RUN_COLUMNS, TABLES, Store
+from benchmarks.results import RUN_COLUMNS, TABLES, Store, write_table
 from benchmarks.tasks import get_task
 
 
@@ -110,6 +110,25 @@ def test_best_epoch_is_the_best_on_validation_after_the_final_sparsity(tmp_path,
     assert (row["val_top1"], row["top1_best_val"], row["top1"]) == (85, 44, 55)
     row = runner.run(replace(SPEC, method="dense", epochs=5), Store(tmp_path))
     assert (row["val_top1"], row["top1_best_val"], row["top1"]) == (95, 11, 55)
+
+
+@pytest.mark.parametrize("val", [(95, 90, 85, 85, 70), (95, 90, 80, 70, 85)])
+def test_of_equally_good_epochs_the_first_counts(tmp_path, monkeypatch, val):
+    test = (11, 22, 33, 44, 55)
+    monkeypatch.setattr(runner.Trainer, "evaluate", lambda trainer, split: float(
+        (val if split is trainer.data.val else test)[trainer.progress.epoch]))
+    row = runner.run(replace(SPEC, epochs=5), Store(tmp_path))
+    assert (row["val_top1"], row["top1_best_val"]) == (85, test[val.index(85)])
+
+
+def test_the_best_epoch_of_a_level_is_one_of_its_own_cycle(tmp_path, monkeypatch):
+    val, test = (90, 80, 70), (11, 22, 33)  # of each cycle
+    monkeypatch.setattr(runner.Trainer, "evaluate", lambda trainer, split: float(
+        (val if split is trainer.data.val else test)[trainer.progress.cycle]))
+    store = Store(tmp_path)
+    runner.run(Spec("digits", "lrr", 0.5, 0, epochs=2, options={"level_list": "0,0.25,0.5"}), store)
+    found = {row["sparsity"]: (row["val_top1"], row["top1_best_val"]) for row in store.rows("digits").values()}
+    assert found == {0: (90, 11), 0.25: (80, 22), 0.5: (70, 33)}
 
 
 def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch):
@@ -216,6 +235,11 @@ def test_a_damaged_row_is_made_again(copied, capsys):
     assert main([*WORDS, "--results", str(copied.folder)]) == 0
     assert "damaged" in capsys.readouterr().err
     assert timeless(record(copied)["runs"][0]) == timeless(whole["runs"][0])
+
+
+def test_what_is_no_number_is_an_empty_cell(tmp_path):
+    write_table(tmp_path / "table.csv", ["a", "b"], [{"a": math.nan, "b": 1}])
+    assert (tmp_path / "table.csv").read_text() == "a,b\n,1\n"
 
 
 def test_collect_joins_and_is_idempotent(copied):

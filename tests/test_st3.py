@@ -151,6 +151,14 @@ def test_fine_tuning_masks_gradients():
     assert momentum(run).flatten()[~run.model.method.mask].tolist() == [0, 0, 0]
 
 
+def test_the_second_schedule_masks_gradients_too():
+    run = training("st3", 0.5, epochs=2, ft_epochs=1, rewind_finetune=True, **AT_ONCE)
+    for cycle in (1, 2):
+        run.start(cycle)
+        theta, outside = step(run).flatten(), ~run.model.method.mask
+        assert not theta[outside].any() and not momentum(run).flatten()[outside].any()
+
+
 # ---- schedule
 
 def at(run, epoch, batch):

@@ -6,7 +6,7 @@ from test_every_method import make
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods import SparseModel, Training
+from methods import SparseModel, Training, get
 
 
 @pytest.mark.parametrize("clip, factor", [(3.0, 3 / G.norm()), (6.0, 1), (0.0, 1)])
@@ -84,3 +84,53 @@ def test_random_numbers_follow_from_seed_purpose_cycle_and_step(dtype):
         others.append(run.random("mask"))
         setattr(run, name, 0)
     assert not any(torch.equal(first, other) for other in others) and torch.equal(first, run.random("mask"))
+
+
+def test_the_task_s_clipping_is_that_of_its_runs():
+    trainer = make("dense", clip=1e-3, lr=1.0, momentum=0.0, weight_decay=0.0)
+    before = [parameter.detach().clone() for parameter in trainer.training.parameters]
+    trainer.training.start()
+    trainer.step(*trainer.batches(1)[0])
+    moved = torch.stack([(old - p.detach()).norm() for old, p in zip(before, trainer.training.parameters)]).norm()
+    assert moved.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_task_s_optimiser_is_that_of_its_runs():
+    groups = make("static", momentum=0.8, nesterov=True).optimizer.param_groups
+    assert {(group["momentum"], group["nesterov"]) for group in groups} == {(0.8, True)}
+
+
+def test_a_step_has_the_learning_rate_of_its_own_epoch():
+    trainer, rates = make("static", milestones=(0.5,)), []
+    take_step = trainer.training.take_step
+    trainer.training.take_step = lambda: rates.append(trainer.optimizer.param_groups[0]["lr"]) or take_step()
+    half = trainer.run().training.total_steps // 2
+    assert rates == pytest.approx([0.1] * half + [0.01] * half)
+
+
+def test_scoring_batches_are_others_at_every_step():
+    trainer = make("gse_uniform")
+    first, again = (trainer.batches(1)[0][0] for _ in range(2))
+    trainer.training.step = 1
+    assert torch.equal(first, again) and not torch.equal(first, trainer.batches(1)[0][0])
+
+
+def test_all_methods_share_the_first_weights_of_a_seed():
+    first, *others = (make(name).model.theta.detach() for name in ("dense", "st3", "rigl", "snip"))
+    assert all(torch.equal(first, other) for other in others) and not torch.equal(first, make("dense", seed=1).model.theta.detach())
+
+
+def test_a_skipped_step_has_its_end_too():
+    ended = []
+
+    class Skips(get("static")):
+        def before_step(self, run):
+            return False
+
+        def after_step(self, run):
+            ended.append(run.step)
+    run = training(Skips, 0.5)
+    before = run.theta.detach().clone()
+    step(run)
+    step(run)
+    assert ended == [0, 1] and torch.equal(run.theta.detach(), before)
