@@ -118,6 +118,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
 
     try:
         data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
+        macs_of(task, data)
         reset_peak_memory(device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
                            store.checkpoint(spec.key))
@@ -190,7 +191,7 @@ def store_failure(spec, problem, store, keep=False):
 def describe(spec, task, trainer, status, error, alone=True):
     """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else its memory is not known."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
-    macs = macs_of(task, trainer)
+    macs = macs_of(task, trainer.data)
     nnz = [int(n) for n in model.layer_nnz()]
     layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
               for e, n in zip(layout.entries, nnz)]
@@ -214,12 +215,15 @@ def _macs(model, classes, width, shape):
     from benchmarks import models
     with torch.device("meta"):
         net = models.build(model, classes, **({"width": width} if width != 1 else {}))
-    return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+    try:
+        return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+    except RuntimeError as error:
+        raise ValueError(f"{model} takes no images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}") from None
 
 
-def macs_of(task, trainer):
-    """Dense multiply-accumulates for one image, {weight name: count}."""
-    return _macs(task.model, trainer.data.classes, task.width, trainer.data.shape)
+def macs_of(task, data):
+    """Dense multiply-accumulates for one image, {weight name: count}. Raises ValueError for a network that takes no such images."""
+    return _macs(task.model, data.classes, task.width, data.shape)
 
 
 def _identity(spec, task):

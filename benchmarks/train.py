@@ -65,7 +65,6 @@ class Trainer:
             shapes = task.storage != "masked" and by_graph
             with torch.device("meta" if shapes else "cpu"):
                 net = models.build(task.model, data.classes, **wanted)
-            models.check_images(net, data.shape)
             net = team.join_norms(net if shapes else net.to(self.device))
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.cost import layer_macs
-from benchmarks.models import MODELS, build, check_images
+from benchmarks.models import MODELS, build
 from benchmarks.models.pooling import global_average
 
 CIFAR, IMAGENET, DIGITS = (3, 32, 32), (3, 224, 224), (1, 8, 8)
@@ -228,17 +228,6 @@ def test_bad_input_is_one_clear_line(name, classes, options, words):
         build(name, classes, **options)
     message = str(error.value)
     assert "\n" not in message and all(word in message for word in words)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_images_that_fit_are_told_from_others(name):
-    fits = (1, 8, 8) if "digits" in name else (3, 224, 224) if "resnet50" in name or name == "mobilenetv1" else (3, 32, 32)
-    net = build(name, 10)
-    state = {key: value.clone() for key, value in net.state_dict().items()}
-    check_images(net, fits)
-    with pytest.raises(ValueError, match=r"takes no images of 2×8×8: [^\n]+$"):
-        check_images(net, (2, 8, 8))
-    assert net.training and all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
 
 
 def test_import_needs_torch_alone():

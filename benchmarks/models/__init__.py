@@ -1,9 +1,7 @@
 """The networks of the suite: plain torch modules, without masks or hooks."""
 
-import copy
 import inspect
 
-import torch
 from torch import nn
 
 from methods.base import nearest
@@ -36,12 +34,3 @@ def build(name: str, classes: int, **options) -> nn.Module:
         if option not in allowed:
             raise ValueError(nearest(option, allowed, f"option of {name}"))
     return MODELS[name](classes=classes, **options)
-
-
-def check_images(net, shape):
-    """Raises ValueError, in one line, where `net` cannot take images of `shape` (C, H, W): its layers' shapes do not fit. Computes nothing."""
-    try:
-        with torch.no_grad():
-            copy.deepcopy(net).to("meta").eval()(torch.empty(1, *shape, device="meta"))
-    except RuntimeError as error:
-        raise ValueError(f"this network takes no images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}") from None
