@@ -3,7 +3,6 @@ import functools
 import hashlib
 import json
 import sys
-from pathlib import Path
 
 from benchmarks.files import write_whole
 
@@ -41,5 +40,5 @@ def _version(spec):
 
 @functools.cache
 def _code():
-    root = Path(__file__).parent.parent
-    return hashlib.sha256(b"".join(path.read_bytes() for name in ("benchmarks", "methods") for path in sorted(root.glob(f"{name}/**/*.py")))).hexdigest()
+    from benchmarks.machine import sources
+    return hashlib.sha256(repr(sources()).encode()).hexdigest()

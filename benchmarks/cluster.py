@@ -22,7 +22,6 @@ from benchmarks.results import Store
 from benchmarks.run_claims import locked
 from benchmarks.tasks import file_of
 
-ROOT = Path(__file__).resolve().parent.parent
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 TIMEOUTS = 100    # how often a job that runs out of time is queued again
 TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
@@ -161,8 +160,8 @@ def snapshot(store, methods):
 
     Raises ValueError for a method's file that is above the working folder: where jobs work, its name would name nothing.
     """
-    from benchmarks.machine import code_version
-    texts = {path.relative_to(ROOT).as_posix(): path.read_bytes() for name in ("benchmarks", "methods") for path in ROOT.glob(f"{name}/**/*.py")}
+    from benchmarks.machine import code_version, sources
+    texts = sources()
     for path in {file_of(method) for method in methods} - {""}:
         if ".." in Path(path).parts:
             raise ValueError(f"{path} is above the working folder; name it by its whole path")

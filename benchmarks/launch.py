@@ -79,7 +79,7 @@ def usable(specs, store):
             levels_of(spec)
             good.append(spec)
         except ValueError as problem:
-            row = store.since(spec.key, store.seen.get(spec.key)) or store_failure(spec, problem, store, keep=True)  # made before, perhaps
+            row = store_failure(spec, problem, store, store.seen.get(spec.key), keep=True)
             bad += [row] if row["status"] != "ok" else []
     return good, bad
 
@@ -149,14 +149,15 @@ class Launch:
         """Another process for a worker whose own is gone, and another attempt for its runs."""
         WORKERS[WORKERS.index(worker)] = Worker(self.store, self.folder, worker.gpu, worker.room)
         for spec, attempt in worker.jobs.items():
-            if row := self.store.since(spec.key, self.store.seen.get(spec.key)):  # written before the process ended
+            before = self.store.seen.get(spec.key)
+            if row := self.store.since(spec.key, before):  # written before the process ended
                 self.finish(spec, row)
             elif attempt < ATTEMPTS:
                 self.queue.append((spec, attempt + 1))
                 self.report(f"the process of {title(spec)} died ({worker.end()}); it will be tried again")
             else:
                 from benchmarks.run import store_failure
-                self.finish(spec, store_failure(spec, f"its process died ({worker.end()})", self.store, keep=True))
+                self.finish(spec, store_failure(spec, f"its process died ({worker.end()})", self.store, before, keep=True))
 
     def part(self, ready):
         """Queue the branches that need to wait no longer."""

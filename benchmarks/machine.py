@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.results import moment
 
+ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 # what is the device's fault, as far as torch tells (before 2.8 only lack of memory)
 DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of glibc's mallopt
@@ -52,18 +53,23 @@ def device_name(device):
     return f"{model} (1 thread)"
 
 
+def sources():
+    """The code that makes runs: {path below the project's folder: bytes}."""
+    files = [path for name in ("benchmarks", "methods") for path in sorted(ROOT.glob(f"{name}/**/*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
+
+
 @cache
 def code_version():
     """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code without git has it in
     $CODE_VERSION, or in a file."""
-    root = Path(__file__).parent.parent
     if named := os.environ.get("CODE_VERSION", "").strip():
         return named
-    if (root / "code_version").exists():
-        return (root / "code_version").read_text().strip()
+    if (ROOT / "code_version").exists():
+        return (ROOT / "code_version").read_text().strip()
     try:
         def git(*words):
-            return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
         changed = git("status", "--porcelain", "--", "methods", "benchmarks")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
@@ -74,6 +80,13 @@ def measured_on(device):
     """What the row of a measurement says of where and when it was made."""
     return dict(device=device_name(device), threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(),
                 measured_at=moment())
+
+
+def note_origin(origins, device):
+    """Add this device, torch and code to those of `origins`, {column of a row: values}: a run may go on elsewhere than where it began."""
+    for column, value in dict(device=device_name(device), torch_version=str(torch.__version__), code_version=code_version()).items():
+        if value not in origins.setdefault(column, []):
+            origins[column].append(value)
 
 
 def now(device):

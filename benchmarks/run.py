@@ -13,7 +13,7 @@ from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
 from benchmarks.kept import keep
-from benchmarks.machine import (DEVICE_ERRORS, code_version, device_name, numerics, one_core, peak_memory,
+from benchmarks.machine import (DEVICE_ERRORS, code_version, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
@@ -95,8 +95,8 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             traceback.print_exception(problem)
             os._exit(1)
         stop()
-        # a longer run may have made the row, as that of one of its levels; what one process of several fails at, the others do not
-        row = store.since(spec.key, before[spec.key]) or store_failure(spec, problem, store, keep=gone or of_the_machine(problem) or team.size() > 1)
+        # what one process of several fails at, the others do not
+        row = store_failure(spec, problem, store, before[spec.key], keep=gone or of_the_machine(problem) or team.size() > 1)
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
@@ -168,11 +168,14 @@ def unmade(levels, store):
     return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
-def store_failure(spec, problem, store, keep=False):
+def store_failure(spec, problem, store, before, keep=False):
     """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
-    So do its lower levels that are `unmade`. keep: a checkpoint stays for `--retry-failed`.
+    So do its lower levels that are `unmade`. before: the stamp that its row had; where it has been written since, by another process or
+    as a level of a longer run, that one stays and is returned. keep: a checkpoint stays for `--retry-failed`.
     """
+    if row := store.since(spec.key, before):
+        return row
     if isinstance(problem, Exception):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
@@ -206,7 +209,7 @@ def describe(spec, task, trainer, status, error, alone=True):
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
         peak_memory_mb=round(peak_memory(trainer.device)) if alone or trainer.device.type != "cuda" else None,
-        device=device_name(trainer.device))
+        **{column: "; ".join(values) for column, values in progress.origins.items()})
     return row, layers
 
 

@@ -4,6 +4,7 @@ The run is that of one process with the whole batch, to rounding: gradients and 
 whole batch. The first process alone stores, and decides when a checkpoint is due. Alone, every function here does nothing.
 """
 import contextlib
+import inspect
 import os
 import pickle
 import subprocess
@@ -19,6 +20,8 @@ from torch import nn
 
 from methods.training import processes as size
 
+BUFFERS = "broadcast_buffers", "forward_sync_buffers"  # the old and (torch 2.14) the new name of the option
+SYNCED_EACH_STEP = BUFFERS[BUFFERS[1] in inspect.signature(nn.parallel.DistributedDataParallel).parameters]
 GRACE = 30  # seconds in which a run may end by itself, after one of its other processes has
 
 
@@ -66,7 +69,7 @@ def parallel(model):
     """The model as it is to be called: its gradients are the mean over the processes."""
     if size() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(model, **{SYNCED_EACH_STEP: False})  # buffers are the same in all of them
 
 
 def join_norms(net):

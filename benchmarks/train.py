@@ -15,6 +15,7 @@ from benchmarks.capture import Captured, Repeated
 from benchmarks.checkpoint import digest, random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
+from benchmarks.machine import note_origin
 from benchmarks.switches import Switches
 from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
@@ -22,10 +23,6 @@ from methods.seeds import stable_seed
 
 EVALUATED = 500  # images at a time
 SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
-
-
-class Diverged(FloatingPointError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -45,6 +42,7 @@ class Progress:
     steps: int = 0
     samples: int = 0                # steps of which the layers' weights were counted, and their passes
     passes: int = 0
+    origins: dict = field(default_factory=dict)  # what it was made on and with (machine.note_origin)
 
 
 class Trainer:
@@ -195,7 +193,7 @@ class Trainer:
         loss, hits = team.total(self.loss_sum).item() / seen, team.total(self.hits).item()
         self._clock(began)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} in epoch {progress.epoch}" + (f" of cycle {progress.cycle}" * (progress.cycle > 0)))
+            raise FloatingPointError(f"the loss is {loss} in epoch {progress.epoch}" + (f" of cycle {progress.cycle}" * (progress.cycle > 0)))
         return loss, 100 * hits / seen
 
     def _clock(self, began):
@@ -238,7 +236,7 @@ class Trainer:
         return (self.progress.done + self.progress.index / self.training.steps_per_epoch) / self.training.all_epochs
 
     def run(self, save=lambda trainer: None):
-        """Train to the end, from the start or from where `load_state_dict` left it; `save`: see `steps`. Raises Diverged."""
+        """Train to the end, from the start or from where `load_state_dict` left it; `save` and errors: see `steps`."""
         for _ in self.steps(save):
             pass
         return self
@@ -247,9 +245,10 @@ class Trainer:
         """The training as a generator, so that several runs can take turns: yields the share of the run done after each step and epoch.
 
         `save(self)` is called after each epoch, `within(self)` after each step of it, where a run can be saved too, `cycle_done(self)`
-        after each cycle. Raises Diverged.
+        after each cycle. Raises FloatingPointError where training diverges.
         """
         progress, training = self.progress, self.training
+        note_origin(progress.origins, self.device)
         while progress.cycle < len(training.cycles):
             if not progress.started:
                 torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes

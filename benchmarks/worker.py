@@ -172,9 +172,9 @@ class Job:
                     except torch.OutOfMemoryError as error:
                         if not alone:
                             return CROWDED
-                        row = store.since(spec.key, before) or store_failure(spec, error, store, keep=True)  # there is nothing more to wait for
+                        row = store_failure(spec, error, store, before, keep=True)  # there is nothing more to wait for
                     except ValueError as error:  # cannot be started at all, or its device cannot be opened
-                        row = store.since(spec.key, before) or store_failure(spec, error, store, keep=True)
+                        row = store_failure(spec, error, store, before, keep=True)
                 if row["status"] == "ok":
                     store.log(spec.key).unlink(missing_ok=True)
                 return row

@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_map_only
 
 from methods.seeds import stable_seed
 
+NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
+
 
 class Training:
     """Counts the steps, takes them in the right order, and is what the hooks of a method may use.
@@ -79,6 +81,8 @@ class Training:
             added.backward()
         if self.method.before_step(self) is not False:
             self.apply()
+        if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # not before: some optimisers ask for the passes in their step
+            raise ValueError(NO_GRADIENTS)
         self.method.after_step(self)
         for group in self.optimizer.param_groups:  # as its zero_grad does, in a quarter of the time
             for p in group["params"]:
@@ -153,7 +157,7 @@ class Training:
     def dense_gradient(self):
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
         if self.model.dense_gradient is None:
-            raise ValueError("there are no gradients: call loss.backward() before update()")
+            raise ValueError(NO_GRADIENTS)
         self.reads = True
         return joined(self.model.dense_gradient)
 

@@ -199,12 +199,12 @@ def test_levels_that_failed_in_an_earlier_try_end_as_this_one_does(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(FALLS.format(error="FloatingPointError"))
     spec, store = Spec("digits", "mine.py:Falls", 0.95, 0, epochs=1), Store("results")
-    store_failure(spec, "its process died", store)
+    store_failure(spec, "its process died", store, store.stamp(spec.key))
     levels = levels_of(spec)
     assert [store.row(level.key)["status"] for level in levels] == ["failed"] * 5
     make_row(spec, store)
     assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 4
-    store_failure(spec, "its process died", store)
+    store_failure(spec, "its process died", store, store.stamp(spec.key))
     assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 3 + ["failed"]
 
 

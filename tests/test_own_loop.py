@@ -133,8 +133,9 @@ def test_densify_is_export(storage):
     torch.testing.assert_close(model.densify()(x), model(x))
 
 
-def test_a_step_out_of_order_is_refused():
-    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5, interval=1), batches()
+@pytest.mark.parametrize("method, options", [("rigl", {"interval": 1}), ("st3", {})])  # one that reads the gradient, one that does not
+def test_a_step_out_of_order_is_refused(method, options):
+    model, ((x, y), *_) = SparseModel(Net(), method, 0.5, **options), batches()
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
     cross_entropy(model(x), y).backward()
     with pytest.raises(ValueError, match=r"training.start\(\)"):

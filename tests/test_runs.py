@@ -292,6 +292,18 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_row(finished, tmp_path, m
     assert not list(store.runs.glob("*.p*t*"))  # no checkpoint, no part of one
 
 
+def test_a_run_that_goes_on_elsewhere_names_both_places(tmp_path):
+    store = Store(tmp_path)
+    interrupted(store, SPEC, 12)
+    state = torch.load(store.checkpoint(SPEC.key), weights_only=True)
+    here = {column: values[:] for column, values in state["progress"]["origins"].items()}
+    state["progress"]["origins"].update(device=["another machine"], code_version=["1234567890"])
+    torch.save(state, store.checkpoint(SPEC.key))
+    row = runner.run(SPEC, store)
+    assert [row["torch_version"]] == here["torch_version"]
+    assert row["device"] == "another machine; " + here["device"][0] and row["code_version"] == "1234567890; " + here["code_version"][0]
+
+
 def test_a_run_that_is_asked_to_stop_while_it_is_set_up_makes_no_step(tmp_path, monkeypatch):
     store, asked, steps = Store(tmp_path), [], []
     step = runner.Trainer.step
