@@ -66,7 +66,7 @@ def restored(make, path):
                 if parts.testzip():
                     raise ValueError("checksum")
             state = torch.load(path, map_location=trainer.device, weights_only=True)
-            if state.get("method", trainer.file) != trainer.file:  # a state of older code has none
+            if state.get("method", trainer.method_digest) != trainer.method_digest:  # a state of older code has none
                 print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)

@@ -21,7 +21,7 @@ from benchmarks.tasks import DATASETS
 from methods.seeds import stable_seed
 
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
-RECIPES = ("st3", "gse")
+NORMALISATIONS = ("st3", "gse")
 # What `epoch_batches` does to an image, by the name in a task's `augmentation`.
 AUGMENTATION = {
     "st3": {"padding": "edge", "pad": 4, "flip": True},
@@ -30,8 +30,9 @@ AUGMENTATION = {
     "digits": {"padding": "edge", "pad": 1, "flip": False},
     "imagenet": {},
 }
-AHEAD = 32  # on a GPU launching an operation costs more than its work on one batch
-PADDINGS = ("edge", "zero", "reflect", "none")
+# batches that are made in one go: on a CPU one stays in the cache, on a GPU launching an operation costs more than its work on one batch
+AHEAD = {"cpu": 1, "cuda": 32}
+PADDINGS = ("edge", "zero", "reflect")
 ANOTHER_COPY = "name a folder that has it with --data DIR or DATA_DIR"
 
 
@@ -72,17 +73,17 @@ class Data:
         return replace(self, train=self.train.to(device), val=self.val and self.val.to(device), test=self.test.to(device))
 
 
-def load(name, folder, validation=True, recipe="st3"):
+def load(name, folder, validation=True, normalisation="st3"):
     """A data set as `Data` on the CPU. Its tensors are read once per process and shared by all callers: do not change them.
 
     `name`: one of DATASETS. `folder`: where the files are, CIFAR's also where they are downloaded to; digits needs none.
     `validation`: hold out the last training images (5,000 of CIFAR, 300 of digits); without it `val` is None and `train`
-    has everything but the official test images. `recipe`: "st3" or "gse", whose normalisation it takes,
-    from the released code of ST-3 and of GSE; digits has its own, from the images trained on.
+    has everything but the official test images. `normalisation`: "st3" or "gse", that of their released code; digits has its own,
+    from the images trained on.
     Raises DataError if the data are missing or damaged, ValueError for an unknown name.
     """
-    if name not in DATASETS or recipe not in RECIPES:
-        raise ValueError(f"no data {name!r} with recipe {recipe!r}: choose of {', '.join(DATASETS)} and {', '.join(RECIPES)}")
+    if name not in DATASETS or normalisation not in NORMALISATIONS:
+        raise ValueError(f"no data {name!r} with normalisation {normalisation!r}: choose of {', '.join(DATASETS)} and {', '.join(NORMALISATIONS)}")
     if name == "imagenet":
         from benchmarks import imagenet
         return imagenet.load(folder, validation)
@@ -91,7 +92,7 @@ def load(name, folder, validation=True, recipe="st3"):
     if validation:
         cut = len(train) - known.held_out
         train, val = Split(train.images[:cut], train.labels[:cut]), Split(train.images[cut:], train.labels[cut:])
-    mean, std = known.normalisation.get(recipe) or _statistics(train.images)
+    mean, std = known.normalisation.get(normalisation) or _statistics(train.images)
     height, width, channels = train.images.shape[1:]
     return Data(train, val, test, mean, std, known.classes, (channels, height, width))
 
@@ -185,16 +186,15 @@ def steps_per_epoch(split, batch_size, drop_last=False):
     return len(split) // batch_size if drop_last else -(-len(split) // batch_size)
 
 
-def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, flip=True, drop_last=False,
-                  dtype=torch.float32, start=0, crops=None, ahead=None, whole=False):
+def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, flip=True, drop_last=False, start=0,
+                  crops=None, whole=False):
     """Yields the training batches (x, y) of an epoch: shuffled, cropped, flipped and normalised, on the device of `split`.
 
-    x: `dtype` (B, C, H, W), channels_last, normalised with the `mean` and `std` of `data`; y: int64 (B,).
-    Each image is padded by `pad` pixels ("edge", "zero": black before normalisation, "reflect"; "none": no crop), cut back
+    x: float32 (B, C, H, W), channels_last, normalised with the `mean` and `std` of `data`; y: int64 (B,).
+    Each image is padded by `pad` pixels ("edge", "zero": black before normalisation, "reflect"), cut back
     to its size at a place of its own, and mirrored with probability one half (`flip`).
     All of it follows from (seed, epoch) alone, on every device, so an epoch can be resumed at batch `start`.
     Several processes that make a run together (team.py) get their part of each batch each, or with `whole` all of it.
-    `ahead`: batches that are made in one go; by default one on a CPU, where it stays in the cache, else AHEAD.
     `**AUGMENTATION[task.augmentation]` is the policy of a task. Raises ValueError for an unknown padding.
     """
     if not isinstance(split, Split):  # a folder of images
@@ -203,7 +203,6 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
     if padding not in PADDINGS:
         raise ValueError(f"no padding {padding!r}: choose one of {', '.join(PADDINGS)}")
     (n, height, width, channels), device = split.images.shape, split.images.device
-    pad = 0 if padding == "none" else pad
     generator = torch.Generator().manual_seed(stable_seed(seed, "data", epoch))
     # Drawn on the CPU, because a GPU's generator gives other numbers; one copy to the device per epoch.
     order = torch.randperm(n, generator=generator)
@@ -224,9 +223,9 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
     columns = _inside(columns, width, padding)
     labels = split.labels[order.squeeze(-1)]
     pixels = split.images.view(-1, channels)
-    normalise = _normaliser(split, data, dtype)
+    normalise = _normaliser(split, data)
 
-    ahead, steps = ahead or (1 if device.type == "cpu" else AHEAD), steps_per_epoch(split, batch_size, drop_last)
+    ahead, steps = AHEAD.get(device.type, AHEAD["cuda"]), steps_per_epoch(split, batch_size, drop_last)
     for step in range(start, steps, ahead):
         some = slice(step * batch_size, min(step + ahead, steps) * batch_size)
         index = rows[some, :, None] * width + columns[some, None, :]  # (B, H, W) into all pixels
@@ -238,12 +237,12 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
             yield x[own], y[own]
 
 
-def eval_batches(split, data, batch_size, dtype=torch.float32):
+def eval_batches(split, data, batch_size):
     """Yields (x, y) as `epoch_batches` does, in file order, all of them and without augmentation."""
     if not isinstance(split, Split):
         yield from split.eval_batches(data, batch_size)
         return
-    normalise = _normaliser(split, data, dtype)
+    normalise = _normaliser(split, data)
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size)):
         own = team.part(len(labels))
         yield normalise(images[own]), labels[own]
@@ -254,7 +253,7 @@ def _inside(index, size, padding):
     return size - 1 - (size - 1 - index.abs()).abs() if padding == "reflect" else index.clamp(0, size - 1)
 
 
-def _normaliser(split, data, dtype):
+def _normaliser(split, data):
     """images (B, H, W, C) -> (pixel / 255 - mean) / std as (B, C, H, W) in channels_last."""
     width, device = split.images.shape[2], split.images.device
     mean, std = torch.tensor([data.mean, data.std], dtype=torch.float64)
@@ -264,5 +263,5 @@ def _normaliser(split, data, dtype):
     def normalise(images):
         # Two operations, not one fused: so that CPU and GPU round alike.
         x = images.flatten(2).float().mul_(scale).add_(shift)
-        return x.view(images.shape).to(dtype).permute(0, 3, 1, 2)
+        return x.view(images.shape).permute(0, 3, 1, 2)
     return normalise

@@ -13,7 +13,7 @@ from benchmarks import data as datasets
 from benchmarks import team
 from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.data import AUGMENTATION, epoch_batches
-from benchmarks.machine import default_device, one_core
+from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE
 from benchmarks.tasks import file_of, settle
@@ -39,7 +39,7 @@ def dry_run(spec, folder):
     one_core()
     task, options = settle(spec)
     data = datasets.load_for(task, folder)
-    device = torch.device(default_device())
+    device = usable_device()
     processes = team.wanted(task, device)
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
     record = recorder(task, device) if processes == 1 else None

@@ -50,6 +50,11 @@ class Spec:
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
 
+    @property
+    def option_text(self):
+        """The options as rows have them: "gamma=0.5 width=2.0"."""
+        return " ".join(f"{name}={value}" for name, value in self.options)
+
     def command(self):
         """The shell command that makes this run's row."""
         words = ["python", "-m", "benchmarks", "run", "--task", self.task, "--method", self.method]

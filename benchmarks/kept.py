@@ -10,7 +10,7 @@ from benchmarks import models
 from benchmarks.files import write_whole
 
 
-def keep(path, spec, trainer):
+def save(path, spec, trainer):
     """Writes the network of a Trainer that has trained `spec`, whole or not at all. Raises StoreError."""
     model = trainer.model
     content = {"command": spec.command(), "network": {"name": trainer.task.model, "classes": trainer.data.classes, **trainer.network_options},

@@ -103,7 +103,7 @@ class Launch:
         while self.queue or any(worker.jobs for worker in WORKERS) or (self.elsewhere and self.wait):
             if time.monotonic() > self.look:
                 # its row may be there, or its process gone
-                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in {s for s, _ in self.queue} and not _made(spec))
+                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in {s for s, _ in self.queue} and not _at_work(spec))
                 self.part(lambda branch: self.store.checkpoint(branch.key).exists())
                 self.look = time.monotonic() + 2
             self.hand_out()
@@ -177,7 +177,7 @@ class Ended(SystemExit):
     """The launch was asked to stop and its runs have written checkpoints."""
 
 
-def _made(spec):
+def _at_work(spec):
     """Whether a worker of this launch is at the run."""
     return any(spec in worker.jobs for worker in WORKERS)
 

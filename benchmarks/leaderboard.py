@@ -43,7 +43,7 @@ def run(args, store, folder):
     if args.method:
         specs = cells(args)
         failed = fill(specs, args, store, folder)
-        variant = next(((spec.method, " ".join("=".join(pair) for pair in spec.options)) for spec in specs), None)
+        variant = next(((spec.method, spec.option_text) for spec in specs), None)
     rows = pd.DataFrame(store.rows(args.suite).values())
     if len(rows):
         rows = tables.select(rows, args.suite, args.profile, args.epochs, variant)

@@ -5,7 +5,6 @@ Imports no torch.
 import base64
 import textwrap
 from html import escape
-from pathlib import Path
 from string import Template
 
 import pandas as pd
@@ -13,7 +12,6 @@ import pandas as pd
 from benchmarks.tables import COLUMNS, best_of, cells, legend, power, shown
 from benchmarks.tasks import DATASETS
 
-PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
          "secondary": "quoted"}
 # what a column of the measured table is sorted by
@@ -51,7 +49,7 @@ def page(table, suite, profile, picture=None):
 
 def published_rows(suite):
     """The rows of results/published.csv on the suite's data set, with `task` (the network's name where it is no task of ours)."""
-    from reproduce.published import PUBLISHED_AS
+    from reproduce.published import PUBLISHED, PUBLISHED_AS
     if suite not in DATASETS or not PUBLISHED.exists():
         return pd.DataFrame({"task": [], "sparsity": pd.Series(dtype=float)})
     rows = pd.read_csv(PUBLISHED)
@@ -92,7 +90,7 @@ def published_row(row):
             ("" if pd.isna(row.variant) else row.variant, ""), (accuracy, row.top1_mean), number(row.seeds), number(row.epochs),
             number(row.train_flops_fraction), number(row.flops_fraction, "{:.3g}"),
             (KINDS.get(row.source_kind, row.source_kind), ""),
-             (row.source, "", row.source + ("" if pd.isna(row.notes) else f". {row.notes}"))]
+            (row.source, "", row.source + ("" if pd.isna(row.notes) else f". {row.notes}"))]
     return row.task, row.sparsity, "", line
 
 

@@ -3,15 +3,13 @@ import gc
 import time
 from dataclasses import replace
 
-import torch
-
 from benchmarks import data as datasets
 from benchmarks.capture import WARM, recorder
 from benchmarks.dry_run import told
-from benchmarks.machine import default_device, now, numerics, one_core
+from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.tasks import branches, levels_of, settle, uncovered
-from benchmarks.train import Trainer
+from benchmarks.train import EVALUATED, Trainer
 
 LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these
 
@@ -33,7 +31,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         longest = max(alike, key=lambda spec: spec.sparsity)
         options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
         try:
-            seconds = seconds_of(longest, folder, torch.device(default_device()), pack)
+            seconds = seconds_of(longest, folder, usable_device(), pack)
         except datasets.DataError:
             raise
         except Exception as error:  # whatever a method of somebody else raises
@@ -77,10 +75,10 @@ def seconds_of(spec, folder, device, pack=1):
     while sum(times) < SECONDS and len(times) < MOST and not any(lane.ended for lane in lanes):
         times.append(turns(1))
     trainer, step = trainers[0], sorted(times)[len(times) // 2]
-    began = time.monotonic()
-    trainer.evaluate(data.test.first(500))
+    some, began = data.test.first(EVALUATED), time.monotonic()
+    trainer.evaluate(some)
     images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set where validation has improved
-    evaluation = (time.monotonic() - began) * images / min(500, len(data.test))
+    evaluation = (time.monotonic() - began) * images / len(some)
     training = trainer.training
     epochs = training.all_epochs
     return (len(training.cycles) * (start - step) + epochs * training.steps_per_epoch * step) / pack + epochs * evaluation

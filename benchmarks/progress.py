@@ -8,7 +8,7 @@ EVERY = 300  # seconds between the lines
 
 def title(spec):
     """A run in a few words."""
-    options = "".join(f" {name}={value}" for name, value in spec.options)
+    options = f" {spec.option_text}" * bool(spec.options)
     return f"{spec.task} {spec.method}{options} sparsity {spec.sparsity:g} seed {spec.seed}"
 
 

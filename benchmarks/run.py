@@ -8,11 +8,10 @@ from functools import cache
 
 import torch
 
-from benchmarks import capture, team
+from benchmarks import capture, kept, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
-from benchmarks.kept import keep
 from benchmarks.machine import (DEVICE_ERRORS, code_version, numerics, one_core, peak_memory,
                                 reset_peak_memory, usable_device)
 from benchmarks.pack import Lane
@@ -45,9 +44,9 @@ def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=l
 
 
 @cache
-def resident(dataset, folder, validation, recipe, device):
+def resident(dataset, folder, validation, normalisation, device):
     """A data set on a device, one copy for all runs of this process there."""
-    data = datasets.load(dataset, folder, validation, recipe).to(device)
+    data = datasets.load(dataset, folder, validation, normalisation).to(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # other streams will read it
     return data
@@ -79,7 +78,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         if outside:
             raise RuntimeError(OUTSIDE.format(outside))
         if status == "ok" and store.keep_models:
-            keep(store.model(level.key), level, trainer)
+            kept.save(store.model(level.key), level, trainer)
         row, layers = describe(level, task, trainer, status, error, alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
         if status == "ok" and (problem := unreadable(row)):
@@ -231,10 +230,9 @@ def macs_of(task, data):
 
 def _identity(spec, task):
     """The columns that say what was run, where and when; the measured ones empty."""
-    options = " ".join(f"{name}={value}" for name, value in spec.options)
     return dict.fromkeys(("top1", "top1_best_val", "val_top1", "loss", "nnz", "prunable", "achieved_sparsity", "macs", "dense_macs",
                           "train_flops_fraction", "seconds", "step_ms", "peak_memory_mb", "device", "cycles")) | dict(
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
-        options=options, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
+        options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
         torch_version=torch.__version__, code_version=code_version(),
         finished_at=moment())

@@ -28,10 +28,10 @@ from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
+from methods.model import STORAGES
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 WIDTHS = {"cifar10-mlp": (1, 2, 4, 8, 16, 32), "cifar10-vit": (1, 2, 3, 4), "cifar10-vgg16": (1, 2, 4), "cifar10-resnet56": (1,)}
-STORAGES = ("masked", "sparse", "auto")
 MACHINE = "device threads torch_version code_version measured_at".split()
 COLUMNS = ("task width batch_size method sparsity storage nnz prunable step_ms ratio ratio_low ratio_high update_ms update_ratio state_mb "
            "peak_mb update_peak_mb dense_layers rounds").split() + MACHINE

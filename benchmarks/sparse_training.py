@@ -14,8 +14,9 @@ from benchmarks.command import command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.run import run
-from benchmarks.sparse_speed import MACHINE, STORAGES, machine, run_and_store, standard
+from benchmarks.sparse_speed import MACHINE, machine, run_and_store, standard
 from benchmarks.tasks import canonical
+from methods.model import STORAGES
 
 COLUMNS = "task width method sparsity storage seed epochs top1 seconds step_ms peak_memory_mb nnz prunable".split() + MACHINE
 IDENTITY = "task width method sparsity storage seed epochs device threads".split()

@@ -5,6 +5,7 @@ from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, title
 
 LINES = 3  # of a log
+STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
 
 
 def show(store, suite, specs, rows):
@@ -15,15 +16,13 @@ def show(store, suite, specs, rows):
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}
-    counts, lines = dict.fromkeys(("ok", "diverged", "failed", "running", "queued", "lost", "started", "not started"), 0), []
+    counts, lines = dict.fromkeys(STATES, 0), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         counts[state] += 1
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
-    counts["done"] = counts.pop("ok")
-    shown = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
-    print(f"{len(specs)} runs: " + ", ".join(f"{counts[name]} {name}" for name in shown))
+    print(f"{len(specs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for line in lines:
         print(line)
     if counts["lost"]:
@@ -31,10 +30,10 @@ def show(store, suite, specs, rows):
 
 
 def stand(key, row, claim, job, store):
-    """(state of a run, what there is to say about it or "")."""
+    """(one of STATES, what there is to say about the run or "")."""
     if row:
         if row["status"] == "ok":
-            return "ok", ""
+            return "done", ""
         tail = last_lines(store.log(key))
         return row["status"], f"{row['error']} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
     if claim:

@@ -68,8 +68,7 @@ def fill(store):
     while len(specs := chosen(parser().parse_args(["status", "digits", "--seeds", str(seeds)]))) < ROWS:
         seeds = max(seeds + 1, seeds * ROWS // len(specs))
     for spec in specs[:ROWS]:
-        options = " ".join(f"{name}={value}" for name, value in spec.options)
-        record["runs"][0].update(key=spec.key, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, options=options)
+        record["runs"][0].update(key=spec.key, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, options=spec.option_text)
         for table in ("curves", "layers"):
             record[table] = [{**line, "key": spec.key} for line in record[table]]
         (store.runs / f"{spec.key}.json").write_text(sealed(record))

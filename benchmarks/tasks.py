@@ -13,7 +13,7 @@ class Dataset:
     classes: int
     test_images: int
     held_out: int = 0       # training images held out for validation, the last ones in file order
-    # {recipe of `data.load`: (mean, std) per channel in [0, 1] units}; where there is none, those of the images trained on
+    # {normalisation of `data.load`: (mean, std) per channel in [0, 1] units}; where there is none, those of the images trained on
     normalisation: dict = field(default_factory=dict)
 
     @property

@@ -67,7 +67,7 @@ class Trainer:
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
             self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
-        self.file = digest(method)
+        self.method_digest = digest(method)
         if task.count_switches and task.storage != "masked":
             raise ValueError("count_switches counts those of all weights: it needs storage=masked")
         self.loss_sum = torch.zeros((), device=self.device)
@@ -89,7 +89,7 @@ class Trainer:
         self.progress = Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network = team.parallel(self.model)
-        self.joined = task.batch_size  # images of a whole batch, of which this process may have a part
+        self.batch_images = task.batch_size  # images of a whole batch, of which this process may have a part
         self.record = record if team.size() == 1 else None
         if self.record:
             self._capture()
@@ -145,7 +145,7 @@ class Trainer:
         """The gradients of one batch, its loss and hits added up; returns the gradient at the effective weights (N,)."""
         passes, smoothing = self.training.passes, self.task.label_smoothing
         alone = team.size() == 1
-        images = len(y) if alone else self.joined / team.size()  # the mean over the processes is that over the whole batch
+        images = len(y) if alone else self.batch_images / team.size()  # the mean over the processes is that over the whole batch
         for _ in range(passes):
             with self.autocast():
                 logits = self.network(x).float()
@@ -182,7 +182,7 @@ class Trainer:
             if index % every == 0:
                 self.nnz_sum += training.passes * self.model.layer_nnz()
                 progress.samples, progress.passes = progress.samples + 1, progress.passes + training.passes
-            self.joined = min(task.batch_size, len(self.data.train) - index * task.batch_size)
+            self.batch_images = min(task.batch_size, len(self.data.train) - index * task.batch_size)
             self.step(x, y)
             progress.index, progress.steps = index + 1, progress.steps + 1
             self._clock(began)  # the time of other runs that take turns with this one is theirs
@@ -282,7 +282,7 @@ class Trainer:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),
                 "nnz_sum": self.nnz_sum, "progress": vars(self.progress), "switches": self.switches and self.switches.counts,
                 "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
-                "random": random_state(self.device) if self.progress.index else None, "method": self.file}
+                "random": random_state(self.device) if self.progress.index else None, "method": self.method_digest}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])

@@ -3,6 +3,7 @@
 Needs no run: layer costs (`benchmarks.cost`) times Erdos-Renyi-kernel densities, whose sum follows the sparsity exactly. Our reading
 of the paper: an update of the mask every 100 steps, γ = 1. Writes RESULTS/performance/training_flops.csv.
 """
+import math
 import sys
 
 import torch
@@ -25,7 +26,7 @@ def lines(densities=DENSITIES, interval=100, gamma=1.0, allocation="erk"):
         net = models.build("resnet50", 1000)
     macs = layer_macs(net, (3, 224, 224))
     shapes = {name: tuple(net.get_submodule(name).weight.shape) for name in macs}
-    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+    sizes = [math.prod(shape) for shape in shapes.values()]
     raw, found = [RAW_DENSITY[allocation](shape) for shape in shapes.values()], []
     dense, layout = sum(macs.values()), Layout(torch.nn.Linear(1, 1))  # what a step costs does not depend on the method's own layout
     rigl, gse = get("rigl")(layout, interval=interval), get("gse_uniform")(layout, interval=interval, gamma=gamma)

@@ -11,7 +11,7 @@ import torch
 from benchmarks import data as datasets
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.results import Store, write_table
-from benchmarks.machine import code_version, default_device, numerics, one_core
+from benchmarks.machine import code_version, numerics, one_core, usable_device
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec
 from benchmarks.train import Trainer
@@ -23,7 +23,7 @@ METHODS = ("ste_hard", "ste_soft")
 def follow(spec, folder):
     """One run: stored and forward values (steps, N), thresholds (steps,), and the operator as (stored (N,), forward (N,), threshold)."""
     task, options = settle(spec)
-    device = torch.device(default_device())
+    device = usable_device()
     numerics(task.precision, device)
     data = datasets.load_for(task, folder).to(device)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.training import joined
+from methods.training import mean_of_processes
 
 
 class Activity:
@@ -61,7 +61,7 @@ class Activity:
     def weights(self):
         """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, constant where there is nothing to go by."""
         def usable(values):
-            values = joined(values).abs().cpu()
+            values = mean_of_processes(values).abs().cpu()
             # a row of zeros could not be sampled from
             return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
         return [tuple(map(usable, self.sums.get(entry.name, value))) for entry, value in zip(self.layout.entries, uniform(self.layout))]

@@ -1,4 +1,6 @@
 """How many weights each layer keeps. All counts are integers that sum to the budget."""
+import math
+
 import torch
 
 from methods.ranking import keep
@@ -9,6 +11,11 @@ ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", "la
 def count(total, sparsity):
     """Weights that remain of `total`: round(total · (1 − sparsity)), free of binary truncation (int(1000·(1−.9)) is 99)."""
     return round(total - total * sparsity)
+
+
+def count_above(total, sparsity):
+    """Weights of `total` above the quantile of this sparsity as torch.quantile interpolates it (ST-3's code)."""
+    return total - math.floor((total - 1) * sparsity) - 1 if sparsity > 0 else total
 
 
 def allocate(layout, name, sparsity, theta=None, redistribute=False):
@@ -37,15 +44,11 @@ def allocate(layout, name, sparsity, theta=None, redistribute=False):
 
 
 RAW_DENSITY = {
-    "erk": lambda shape: sum(shape) / _product(shape),                                       # Evci et al. 2020
-    "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),                        # channels only
-    "er_gse": lambda shape: (shape[0] + _product(shape[1:])) / _product(shape),               # convolutions as matrices (GSE)
-    "balanced": lambda shape: 1 / _product(shape),                                           # as many in each (Gadhikar et al. 2024)
+    "erk": lambda shape: sum(shape) / math.prod(shape),                             # Evci et al. 2020
+    "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),               # channels only
+    "er_gse": lambda shape: (shape[0] + math.prod(shape[1:])) / math.prod(shape),   # convolutions as matrices (GSE)
+    "balanced": lambda shape: 1 / math.prod(shape),                                 # as many in each (Gadhikar et al. 2024)
 }
-
-
-def _product(shape):
-    return int(torch.Size(shape).numel())
 
 
 def scale_densities(raw, sizes, budget, redistribute=True):

@@ -115,9 +115,9 @@ class SynFlow(AtInit):
         for value in [*net.parameters(), *net.buffers()]:
             value.requires_grad_(False).copy_(value.abs() if value.is_floating_point() else value)
         args, kwargs = tree_map_only(torch.Tensor, self.ones, arguments(run.batches(1)[0][0]))
-        size, mask = run.theta.detach().double().abs(), torch.ones_like(self.mask)
+        magnitude, mask = run.theta.detach().double().abs(), torch.ones_like(self.mask)
         for k in range(1, self.rounds + 1):
-            weights = (size * mask).requires_grad_()
+            weights = (magnitude * mask).requires_grad_()
             with Homogeneous():
                 output = functional_call(net, self.layout.named_views(weights), args, kwargs, tie_weights=False)
             flows = [value.sum() for value in tree_leaves(output) if torch.is_tensor(value)]

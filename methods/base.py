@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from methods.allocation import count
+from methods.allocation import count, count_above
 from methods.ranking import keep
 
 
@@ -180,9 +180,10 @@ class Sparsifier(nn.Module):
         """Weights have changed: next threshold, mask, schedule."""
 
     def evaluating(self, net, now):
-        """The network has been set to evaluation (or, `now` false, to training): what of it evaluates otherwise."""
+        """Called after the network was set to evaluation (`now`) or training: changes what the method wants to differ from that mode."""
 
     def set_mask(self, mask):
+        """`mask` (N,) bool becomes the method's, in place, so that a recorded step reads it."""
         self.mask.copy_(mask)
 
     def repeated(self, function, fixed, *numbers):
@@ -234,14 +235,14 @@ class Ramped(Sparsifier):
     def refresh(self, theta, sparsity):
         """New mask (and what depends on it) from the weights theta (N,) at this sparsity."""
         kept, share = self.kept(sparsity)
-        self.repeated(self.rank, theta, kept, share) if kept < self.layout.size else self.open()
+        self.repeated(self.rank, theta, kept, share) if kept < self.layout.size else self.keep_all()
 
     @torch.no_grad()
     def rank(self, theta, kept, share):
         """`refresh` to a number of weights kept, fewer than all, and where between two weights the threshold lies (`kept`)."""
         self.set_mask(keep(theta.abs(), kept))
 
-    def open(self):
+    def keep_all(self):
         """`refresh` where nothing is pruned."""
         self.set_mask(torch.ones_like(self.mask))
 
@@ -262,8 +263,7 @@ class Ramped(Sparsifier):
         if sparsity <= 0:
             return n, 0.0
         if self.threshold == "quantile_lerp":
-            position = (n - 1) * sparsity
-            return n - math.floor(position) - 1, position - math.floor(position)
+            return count_above(n, sparsity), (n - 1) * sparsity % 1
         return (count(n, sparsity) if self.threshold == "topk_exact" else n - int(n * sparsity)), 0.0
 
     def final_budget(self):

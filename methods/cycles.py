@@ -2,7 +2,7 @@
 import math
 from itertools import pairwise
 
-from methods.allocation import count
+from methods.allocation import count, count_above
 from methods.base import Cycle, Sparsifier, option
 from methods.st3 import ST3
 
@@ -57,8 +57,8 @@ class LRR(Iterative):
         return self.source == "best"
 
     def budget_at(self, cycle):
-        lerp = self.threshold == "quantile_lerp" and self.level(cycle) > 0
-        return self.layout.size - math.floor((self.layout.size - 1) * self.level(cycle)) - 1 if lerp else super().budget_at(cycle)
+        lerp = self.threshold == "quantile_lerp"
+        return count_above(self.layout.size, self.level(cycle)) if lerp else super().budget_at(cycle)
 
     def start(self, run, cycle):
         if cycle:

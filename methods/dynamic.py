@@ -41,15 +41,15 @@ class Static(Sparsifier):
         """The mask before training, by a random score (N,) that is uniform in [0, 1)."""
         if self.sampler == "exact":
             return keep_each(score, self.counts, self.layout.sizes)
-        density = [k / n for k, n in zip(self.counts, self.layout.sizes)]
-        return score < self.layout.spread_layers(density, like=score)
+        density = score.new_tensor([k / n for k, n in zip(self.counts, self.layout.sizes)])
+        return score < self.layout.spread_layers(density)
 
     @torch.no_grad()
     def initialise(self, run):
         """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""
-        self.draw(run, (3 / self.layout.filters(self.mask.to(run.theta.dtype), "sum").clamp_min(1)).sqrt())
+        self.draw_weights(run, (3 / self.layout.filter_sums(self.mask.to(run.theta.dtype)).clamp_min(1)).sqrt())
 
-    def draw(self, run, bounds):
+    def draw_weights(self, run, bounds):
         """Weights and biases uniform within the bound of their neuron."""
         run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
         generator = run.generator("bias")
@@ -74,11 +74,8 @@ class DynamicSparse(Static):
         return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
 
     def start(self, run, cycle):
-        if self.idle(run):
-            warnings.warn(f"{self.name or type(self).__name__} cannot change its mask in time: of {run.total_steps} steps, its first update at step "
-                          f"{self.interval} comes too late; choose a smaller interval", stacklevel=3)
-            if self.scope == "global":  # no update will fill what er_gse's first mask lacks of the budget
-                self.counts = self.allocate(self.sparsity, redistribute=True)
+        if self.warn_if_idle(run) and self.scope == "global":  # no update will fill what er_gse's first mask lacks of the budget
+            self.counts = self.allocate(self.sparsity, redistribute=True)
         super().start(run, cycle)
 
     @property
@@ -97,6 +94,14 @@ class DynamicSparse(Static):
     def idle(self, run):
         """Whether this training ends, or fixes the mask, before the first update."""
         return self.interval - 1 >= self.update_end * run.total_steps
+
+    def warn_if_idle(self, run):
+        """`idle`, with a warning where it is so."""
+        idle = self.idle(run)
+        if idle:
+            warnings.warn(f"{self.name or type(self).__name__} cannot change its mask in time: of {run.total_steps} steps, its first update at step "
+                          f"{self.interval} comes too late; choose a smaller interval", stacklevel=4)
+        return idle
 
     def due(self, run):
         """Whether this step updates the mask."""
@@ -130,11 +135,11 @@ class DropAndGrow(DynamicSparse):
         """
         score, sizes = self.growth_score(run), self.pieces
         kept, after = self.dropped_and_grown([int(piece.sum()) for piece in self.mask.split(sizes)], fraction)
-        size = run.theta.abs()
+        magnitude = run.theta.abs()
         if self.noise:
-            size += self.noise * run.random("drop", normal=True)
+            magnitude += self.noise * run.random("drop", normal=True)
         old = self.mask.clone()
-        survivors = keep_each(size.masked_fill(~old, -torch.inf), kept, sizes)
+        survivors = keep_each(magnitude.masked_fill(~old, -torch.inf), kept, sizes)
         barred = old if self.regrow == "no" else survivors
         grown = keep_each(score.masked_fill(barred, -torch.inf), [m - k for m, k in zip(after, kept)], sizes)
         self.set_mask(survivors | grown)

@@ -40,6 +40,14 @@ class Entry:
         """The network's tensor with its outputs first, and back."""
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1) if self.groups else weight
 
+    def flatten(self, weight):
+        """The network's tensor as a vector (size,) in the layout's order: output, kernel, input."""
+        return self.turn(weight).movedim(1, -1).reshape(-1)
+
+    def view(self, flat):
+        """Such a vector as the network's tensor, on the same memory but for transposed convolutions with groups."""
+        return self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
+
 
 class Layout:
     """The prunable weights of `net` as one flat vector of N entries, layer after layer.
@@ -106,12 +114,11 @@ class Layout:
 
     def flatten(self, tensors):
         """Per-layer tensors, in the order of `entries` and the network's shapes, as one vector (N,)."""
-        return torch.cat([e.turn(t).movedim(1, -1).reshape(-1) for t, e in zip(tensors, self.entries)])
+        return torch.cat([e.flatten(t) for t, e in zip(tensors, self.entries)])
 
     def views(self, flat):
         """The vector (N,) as a list of per-layer views in the network's shapes."""
-        return [e.turn(piece.view(e.shape[0], *e.shape[2:], e.shape[1]).movedim(-1, 1))
-                for piece, e in zip(flat.split(self.sizes), self.entries)]
+        return [e.view(piece) for piece, e in zip(flat.split(self.sizes), self.entries)]
 
     def named_views(self, flat):
         """{name in the network: view}, tied names sharing one view."""
@@ -125,21 +132,17 @@ class Layout:
             self._filters = lengths, index
         return self._filters
 
-    def filters(self, flat, reduce):
-        """"sum" or "mean" over each filter (output row): vector (N,) → (number of filters,)."""
+    def filter_means(self, flat):
+        """Mean over each filter (output row): vector (N,) → (number of filters,)."""
         # unsafe: the lengths are known to be right; looking would wait for the device
-        return torch.segment_reduce(flat, reduce, lengths=self._filter_index(flat.device)[0], unsafe=True)
+        return torch.segment_reduce(flat, "mean", lengths=self._filter_index(flat.device)[0], unsafe=True)
 
     def spread_filters(self, values):
-        """One value per filter → one per weight, (N,)."""
+        """One value per filter, a tensor (number of filters,) → one per weight (N,), differentiable."""
         index = self._filter_index(values.device)[1]
         return _spread(values, lambda values: values.index_select(0, index), self.filter_sums)
 
-    def spread_layers(self, values, like):
-        """One number per layer → one per weight, (N,), dtype and device of `like`."""
-        return torch.cat([like.new_full((size,), value) for size, value in zip(self.sizes, values)])
-
-    def spread(self, values):
+    def spread_layers(self, values):
         """One value per layer, a tensor (number of layers,) → one per weight (N,), differentiable."""
         if self._lengths is None or self._lengths.device != values.device:
             with torch.inference_mode(False):

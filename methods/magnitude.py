@@ -45,7 +45,7 @@ class GMP(Ramped):
             return
         kept, _ = self.kept(sparsity)
         counts = [kept] if self.scope == "global" else share_counts(self.layout.sizes, kept)
-        self.repeated(self.cut, run, *counts) if kept < self.layout.size else self.open()
+        self.repeated(self.cut, run, *counts) if kept < self.layout.size else self.keep_all()
 
     @torch.no_grad()
     def cut(self, run, *kept):

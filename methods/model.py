@@ -41,14 +41,10 @@ class SparseModel(nn.Module):
     def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="masked", **options):
         super().__init__()
         from methods import get
-        if not isinstance(net, nn.Module):
-            raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
-        self.layout = Layout(net, skip)
+        self.layout = layout_of(net, skip)
         for name, parameter in net.named_parameters():
             if parameter.is_meta:
                 raise ValueError(f"{name} is on the meta device: give the network memory (to_empty) and weights, or take storage='sparse'")
-            if not torch.isfinite(parameter).all():
-                raise ValueError(f"the network's weights contain NaN or infinity: {name}")
         theta = self.layout.flatten([net.get_parameter(e.name).detach() for e in self.layout.entries])
         # 16 bits are too few to rank and to add small steps to: such a network computes with rounded float32 weights
         if theta.element_size() < 4:
@@ -177,6 +173,17 @@ class SparseModel(nn.Module):
     def densify(self):
         """The same as `export()`."""
         return self.export()
+
+
+def layout_of(net, skip):
+    """The Layout of a network. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
+    layout = Layout(net, skip)
+    for name, parameter in net.named_parameters():
+        if not (parameter.is_meta or torch.isfinite(parameter).all()):
+            raise ValueError(f"the network's weights contain NaN or infinity: {name}")
+    return layout
 
 
 def explained(error):

@@ -35,6 +35,7 @@ def keep_each(score, counts, sizes):
 
 
 def check(k, n):
+    """Raises ValueError unless 0 ≤ k ≤ n."""
     if not 0 <= k <= n:
         raise ValueError(f"cannot keep {k} of {n} weights")
 

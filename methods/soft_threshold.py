@@ -44,7 +44,7 @@ class STROriginal(Sparsifier):
 
     def thresholds(self):
         """sigmoid(a) of each weight's layer, (N,)."""
-        return self.layout.spread(self.a.sigmoid())
+        return self.layout.spread_layers(self.a.sigmoid())
 
     def forward(self, theta):
         return theta.sign() * torch.relu(theta.abs() - self.thresholds())

@@ -54,24 +54,24 @@ class ST3(Ramped):
     @torch.no_grad()
     def rank(self, theta, kept, share):
         """New mask, threshold (`shift`) and filter scales (`gain`) from the weights theta (N,)."""
-        size = theta.abs()
-        score = size * self.importance()
+        magnitude = theta.abs()
+        score = magnitude * self.importance()
         mask = keep(score, kept)
         self.set_mask(mask)
         self.shift.copy_(between(score, mask, share) / self.importance())
-        self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(size, mask)))
+        self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(magnitude, mask)))
 
-    def open(self):
-        super().open()
+    def keep_all(self):
+        super().keep_all()
         self.shift.zero_(), self.gain.fill_(1)
 
     def importance(self):
         """Factor on |w| in the ranking, a number or (N,)."""
         return 1.0
 
-    def filter_scale(self, size, mask):
+    def filter_scale(self, magnitude, mask):
         """Scale of each filter from |w| (N,) before the threshold (ST-3, eq. 6, and the smoothed form of its code)."""
-        kept, whole = self.layout.filters(size * mask, "mean"), self.layout.filters(size, "mean")
+        kept, whole = self.layout.filter_means(magnitude * mask), self.layout.filter_means(magnitude)
         if self.rescale == "smoothed":
             return 1.01 / ((kept + 1e-6) / (whole + 1e-6) + 0.01)
         return (whole / kept).masked_fill(~(kept > 0), 1.0)
@@ -86,7 +86,7 @@ class ST3Sigma(ST3):
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         measure = {"shape_sum": lambda e: sum(e.shape), "fan_in": lambda e: e.fan_in, "numel": lambda e: e.size}[self.norm]
-        factors = layout.spread_layers([measure(e) ** 0.5 for e in layout.entries], like=self.gain)
+        factors = layout.spread_layers(torch.tensor([measure(e) ** 0.5 for e in layout.entries]))
         self.register_buffer("factors", factors, persistent=False)
         self.shift = torch.zeros(layout.size)
 

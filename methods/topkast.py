@@ -23,7 +23,7 @@ class TopKAST(Static):
         super().__init__(layout, sparsity, **options)
         self.register_buffer("trained", torch.ones_like(self.mask))
         self.register_buffer("lost", torch.zeros(layout.size))
-        density = layout.spread_layers([k / n for k, n in zip(self.counts, layout.sizes)], like=self.lost)
+        density = layout.spread_layers(torch.tensor([k / n for k, n in zip(self.counts, layout.sizes)]))
         self.register_buffer("density", density, persistent=False)
         self.register_buffer("before", torch.zeros(layout.size), persistent=False)  # the weights before a step
         self.wider = [min(round(k * (1 + self.gamma)), n) for k, n in zip(self.counts, layout.sizes)]
@@ -34,7 +34,7 @@ class TopKAST(Static):
     @torch.no_grad()
     def start(self, run, cycle):
         if self.start_weights == "pytorch":
-            self.draw(run, self.layout.filters(torch.ones_like(run.theta), "sum").rsqrt())
+            self.draw_weights(run, self.layout.filter_sums(torch.ones_like(run.theta)).rsqrt())
         for group in run.optimizer.param_groups:
             group["weight_decay"] = 0.0
         self.renew(run.theta)
@@ -60,7 +60,7 @@ class TopKAST(Static):
         working = run.theta - self.lost if self.mode == "literal" else run.theta  # what has just entered counts as the zero it is
         for part, scale in ((working * self.mask, 1.0), (run.theta * (self.trained & ~self.mask), self.density)):
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
-            run.theta.grad += self.penalty * part / self.layout.spread(norms) / scale
+            run.theta.grad += self.penalty * part / self.layout.spread_layers(norms) / scale
         for name, weight in run.model.net.named_parameters():
             if name.endswith("weight") and weight.grad is not None:
                 weight.grad += self.penalty * weight / weight.norm().clamp_min(1e-12)

@@ -35,8 +35,8 @@ class Training:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
-        # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.loaded = False
+        # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
         self.snapshots = {}
         self.updating = False
@@ -111,6 +111,7 @@ class Training:
         self.optimizer.step()
 
     def clip_gradients(self):
+        """Scales all gradients together to a norm of `clip` at most."""
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
 
@@ -146,6 +147,7 @@ class Training:
 
     @property
     def epoch(self):
+        """Epoch of the step in progress, from 0, within its cycle."""
         return self.step // self.steps_per_epoch
 
     @property
@@ -159,13 +161,13 @@ class Training:
         if self.model.dense_gradient is None:
             raise ValueError(NO_GRADIENTS)
         self.reads = True
-        return joined(self.model.dense_gradient)
+        return mean_of_processes(self.model.dense_gradient)
 
     @property
     def momentum(self):
-        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam what it divides this by is in it.
+        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam divided by the root of its second moment.
 
-        Raises ValueError if it keeps none.
+        Raises ValueError for an optimiser that keeps none.
         """
         state = self.optimizer.state.get(self.theta, {})
         found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
@@ -174,6 +176,7 @@ class Training:
         return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
 
     def check_batches(self):
+        """Raises ValueError if the training was given no batches."""
         if self._batches is None:
             raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
 
@@ -200,7 +203,7 @@ class Training:
             raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y))")
         self.scored += len(batches) * (self.step + self.cycle > 0)
         weights = weights.detach().requires_grad_()
-        return joined(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
+        return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
 
     @torch.no_grad()
     def clear(self, where, state=True):
@@ -252,7 +255,7 @@ def processes():
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def joined(tensor):
+def mean_of_processes(tensor):
     """The mean over the processes that train together, the same in each to the bit; alone the tensor itself."""
     if processes() == 1 or tensor is None:
         return tensor

@@ -5,23 +5,21 @@ Needs pandas and seaborn only, and imports them only when something is drawn: a 
 import argparse
 import io
 import re
-import sys
 import textwrap
 import traceback
 from pathlib import Path
 
+from published import citation, compare, title
+from rows import NoRows, make, runs_of, series_of, summary  # before the project's: it says where these are
+
+from benchmarks import markup
+from benchmarks.command import command
+from benchmarks.files import write_whole
+from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
+from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: F401
+from benchmarks.tasks import REDUCED, TASKS  # noqa: F401
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # a bare clone: the project need not be installed
-
-from benchmarks import markup  # noqa: E402
-from benchmarks.command import command  # noqa: E402
-from benchmarks.grid import Grid, union  # noqa: E402, F401 (for the scripts, as is suite_grid)
-from benchmarks.files import write_whole  # noqa: E402
-from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: E402, F401
-from benchmarks.tasks import REDUCED, TASKS  # noqa: E402, F401
-from published import citation, compare, title  # noqa: E402
-from rows import NoRows, make, runs_of, series_of, summary  # noqa: E402
-
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "lines.linewidth": 1, "lines.markersize": 4}

@@ -45,8 +45,7 @@ def plan():
     """{(task, epochs, series, sparsity)} of the runs that the papers' figures need at full length."""
     scripts = [importlib.import_module(name) for name in PLANS]
     specs = union(*(script.grid(suite, PROFILES[0]) for script in scripts for suite in SUITES))
-    return {(spec.task, spec.epochs or TASKS[spec.task].epochs, " ".join([spec.method, *("=".join(pair) for pair in spec.options)]), spec.sparsity)
-            for spec in specs}
+    return {(spec.task, spec.epochs or TASKS[spec.task].epochs, f"{spec.method} {spec.option_text}".strip(), spec.sparsity) for spec in specs}
 
 
 @dataclass(frozen=True)
@@ -146,8 +145,8 @@ class Evidence:
     def not_below(self, a, b, sparsities=None):
         return self.compare(a, "at least", b, sparsities, low=-NEAR)
 
-    def near(self, a, b, sparsities=None):
-        return self.compare(a, "near", b, sparsities, low=-NEAR, high=NEAR)
+    def near(self, a, b):
+        return self.compare(a, "near", b, low=-NEAR, high=NEAR)
 
 
 def corrected(parts):

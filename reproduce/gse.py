@@ -40,10 +40,10 @@ def widths(suite, profile):
     return {"digits": (2, 4), "cifar10": (2,)}[suite] if miniature(suite, profile) else (2, 3, 4)
 
 
-def wider(suite, profile, method, task, width, sparsity, data=("cifar100",)):
+def wider(suite, profile, method, task, width, sparsity):
     """The grid of a method on a network `width` times as wide as the task's."""
     options = {"width": TASKS[task].width * width}
-    return gse_grid(suite, profile, (method,), (sparsity,), data, (task.partition("-")[2],), extra=True, options=options)
+    return gse_grid(suite, profile, (method,), (sparsity,), ("cifar100",), (task.partition("-")[2],), extra=True, options=options)
 
 
 def width_of(task, options):

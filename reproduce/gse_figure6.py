@@ -3,7 +3,7 @@
 CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, hollow. Suite digits, and cifar10 in profile
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
-from drawing import main
+from drawing import TASKS, main
 from gse import epoch_lines, gse_grid, own_settings, panels, style
 from published import hollow
 from rows import lines_of
@@ -37,9 +37,9 @@ def draw(runs, figure):
             mean = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
                                **style(index), **front)
             tables.append(mean.rename("mean").reset_index().assign(task=task, method=method, column=column, source="measured"))
-            axes.plot([200] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
+            axes.plot([TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
                       **style(index) | {"linestyle": ""})
-        tables.append(end[["task", "method", "mean", "source"]].assign(epoch=200, column="test_top1"))
+        tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1"))
         axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
     return pd.concat(tables, ignore_index=True)
 

@@ -83,9 +83,8 @@ def without_runs(note, *columns):
 
 def words(spec, profile):
     """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"."""
-    pairs = [f"{name}={value}" for name, value in spec.options]
     usual = suite_grid(spec.task.partition("-")[0], profile, ()).epochs
-    return " ".join(pairs + [f"epochs={spec.epochs}"] * (spec.epochs != usual))
+    return f"{spec.option_text} epochs={spec.epochs}".lstrip() if spec.epochs != usual else spec.option_text
 
 
 def series_of(rows):

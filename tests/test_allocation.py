@@ -246,7 +246,7 @@ def test_flat_layout_and_back():
     assert [e.fan_in for e in layout.entries] == [36, 6, 6]  # true fan-in, of the depthwise layer too
     assert all(torch.equal(view, weight) for view, weight in zip(layout.views(flat), weights))
     assert layout.views(flat)[0].is_contiguous(memory_format=torch.channels_last)
-    assert layout.filters(flat, "sum") == near(torch.cat([w.flatten(1).sum(1) for w in weights]), digits=5)
+    assert layout.filter_sums(flat) == near(torch.cat([w.flatten(1).sum(1) for w in weights]), digits=5)
     assert torch.equal(layout.views(layout.spread_filters(torch.arange(17.0)))[1][:, 0, 0, 0], torch.arange(6.0, 12))
     assert layout.layer_sums(flat) == near([w.sum().item() for w in weights], digits=5)
 
@@ -255,7 +255,7 @@ def test_flat_layout_and_back():
 def test_gradients_of_what_is_spread_are_summed_as_autograd_does(per):
     """The form that a GPU takes, so that it adds up in one order."""
     layout = three_layers()
-    spread, sums, n = (layout.spread_filters, layout.filter_sums, 58) if per == "filter" else (layout.spread, layout.layer_sums, 3)
+    spread, sums, n = (layout.spread_filters, layout.filter_sums, 58) if per == "filter" else (layout.spread_layers, layout.layer_sums, 3)
     values, upstream = torch.randn(n, dtype=torch.float64, requires_grad=True), torch.randn(layout.size, dtype=torch.float64)
     expected, = torch.autograd.grad((spread(values) * upstream).sum(), values)
     spreaded = Spread.apply(values, spread, sums)

@@ -135,7 +135,7 @@ def test_thresholds_on_a_gpu_have_the_same_gradient():
     """Made here on the CPU: of the filters (DST) and of the layers (STR)."""
     layout = Layout(nn.Sequential(nn.Conv2d(3, 4, (3, 2)), nn.Conv2d(4, 6, 3, groups=2), nn.Linear(5, 3)).double())
     delta = torch.randn(layout.size, dtype=torch.float64)
-    for spread, sums, count in ((layout.spread_filters, layout.filter_sums, 13), (layout.spread, layout.layer_sums, 3)):
+    for spread, sums, count in ((layout.spread_filters, layout.filter_sums, 13), (layout.spread_layers, layout.layer_sums, 3)):
         values = torch.randn(count, dtype=torch.float64, requires_grad=True)
         found, expected = Spread.apply(values, spread, sums), spread(values)
         assert torch.equal(found, expected)

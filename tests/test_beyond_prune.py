@@ -118,7 +118,7 @@ def test_acdc_sparse_step():
     ("scaled", 160, 88, [8, 24, 40, 56, 72, 88, 104, 120, 136])])
 def test_acdc_phases(table, epochs, sparse, begins):
     run = training("acdc", 0.5, epochs=epochs, table=table)
-    assert run.method.switches(epochs) == [*begins]
+    assert run.method.phase_starts(epochs) == [*begins]
     density = []
     for _ in range(epochs):
         density.append(run.method.mask.double().mean().item())
@@ -131,7 +131,7 @@ def test_acdc_phases(table, epochs, sparse, begins):
 @pytest.mark.parametrize("epochs, last", [(1, 0), (2, 1), (5, 4), (6, 5), (7, 6), (13, 12), (20, 17)])
 def test_acdc_ends_sparse_however_short_it_is(epochs, last):
     run = training("acdc", 0.5, epochs=epochs)
-    assert run.method.switches(epochs)[-1] == last and run.method.is_sparse(run, epochs - 1)
+    assert run.method.phase_starts(epochs)[-1] == last and run.method.is_sparse(run, epochs - 1)
 
 
 def test_acdc_returning_weights_start_at_zero_without_momentum():

@@ -60,7 +60,7 @@ def test_cifar_keeps_file_order(cifar):
     for split, where in ((data.train, slice(0, n - 5)), (data.val, slice(n - 5, n)), (data.test, slice(n, None))):
         assert torch.equal(split.images, images[where]) and split.labels.tolist() == labels[where]
         assert split.images.is_contiguous() and split.labels.dtype == torch.int64
-    whole = D.load(name, str(home.parent), validation=False, recipe="gse")
+    whole = D.load(name, str(home.parent), validation=False, normalisation="gse")
     assert torch.equal(whole.train.images, images[:n]) and whole.val is None
     assert whole.test.images.data_ptr() == data.test.images.data_ptr()  # read once
     assert data.classes == (10 if name == "cifar10" else 100) and data.shape == (3, 32, 32)
@@ -69,7 +69,7 @@ def test_cifar_keeps_file_order(cifar):
 
 def test_recipes_have_their_own_constants(cifar):
     name, home, _, _ = cifar
-    st3, gse = (D.load(name, home.parent, recipe=recipe) for recipe in ("st3", "gse"))
+    st3, gse = (D.load(name, home.parent, normalisation=recipe) for recipe in ("st3", "gse"))
     assert (st3.mean, st3.std) == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     assert (gse.mean, gse.std) == {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
                                    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}[name]
@@ -159,7 +159,7 @@ def test_the_real_cifar10():
     assert data.train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]  # the first is a frog
     assert data.test.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert torch.bincount(torch.cat([data.train.labels, data.val.labels])).tolist() == [5_000] * 10
-    whole = D.load("cifar10", folder, validation=False, recipe="gse")
+    whole = D.load("cifar10", folder, validation=False, normalisation="gse")
     pixels = whole.train.images.view(-1, 3).float() / 255
     assert torch.allclose(pixels.mean(0), torch.tensor(whole.mean), atol=2e-3)
     assert torch.allclose(pixels.std(0), torch.tensor(whole.std), atol=2e-3)

@@ -67,7 +67,7 @@ def test_sparse_init():
     run = started(nn.Sequential(nn.Linear(400, 200), nn.Conv2d(40, 50, 3)), "static", 0.9, init="sparse", allocation="uniform")
     layout, mask = run.model.layout, run.model.method.mask
     weights = run.theta.detach()
-    inputs = layout.filters(mask.float(), "sum")
+    inputs = layout.filter_sums(mask.float())
     assert inputs.min() >= 20 and len(set(inputs.tolist())) > 10  # rows differ, so the bound does
     bound = layout.spread_filters((3 / inputs).sqrt())
     unit = (weights / bound)[mask]
@@ -84,7 +84,7 @@ def test_sparse_init_bound_of_four_inputs():
 
 def test_sparse_init_draws_biases_from_the_same_range():
     run = started(nn.Linear(400, 2000), "static", 0.9, init="sparse", allocation="uniform")
-    inputs = run.model.layout.filters(run.model.method.mask.float(), "sum")
+    inputs = run.model.layout.filter_sums(run.model.method.mask.float())
     unit = run.model.net.bias.detach() * (inputs / 3).sqrt()
     assert unit.abs().max() <= 1
     assert unit.square().mean() == pytest.approx(1 / 3, abs=0.03)

@@ -138,7 +138,7 @@ def test_how_a_run_stands(store):
     claim = {"host": "node", "pid": 12, "born": "1", "job": None, "epochs": 30, "share": 0.5, "left": 3661.0}
     failed = {"status": "failed", "error": "no memory"}
     store.log("k").write_text("one\n\ntwo\nthree\nfour\n")
-    assert stand("k", {"status": "ok"}, claim, ("7_0", "RUNNING"), store) == ("ok", "")
+    assert stand("k", {"status": "ok"}, claim, ("7_0", "RUNNING"), store) == ("done", "")
     assert stand("k", failed, claim, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
     assert stand("k", failed | {"status": "diverged"}, None, None, store) == ("diverged", f"no memory (log: {store.log('k')})")
     assert stand("k", None, claim, ("7_0", "RUNNING"), store) == ("running", "epoch 16 of 30, 1:01:01 to go (process 12 on node)")

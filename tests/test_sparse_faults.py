@@ -228,3 +228,22 @@ def test_without_the_compiler_products_compute():
             "model = SparseModel(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 5)), 'static', 0.5, storage='sparse')\n"
             "x = torch.randn(70, 2, 6, 6); torch.testing.assert_close(model(x), model.export()(x))")
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, check=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_an_update_just_before_the_end_of_updates_fills_what_er_gse_lacks(storage):
+    """0.5 · 19 steps: the update at step 9 comes, with either storage, so that nothing is refused or drawn anew."""
+    net = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+    model = SparseModel(net, "set", 0.4, storage=storage, interval=10, update_end=0.5, scope="global", allocation="er_gse")
+    first = int(model.layer_nnz().sum())
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 19)
+    training.start()
+    assert int(model.layer_nnz().sum()) == (first if storage == "sparse" else sum(model.method.counts)) < model.method.budget
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+@pytest.mark.parametrize("method", ["set", "rigl", "gse_uniform", "srigl"])
+def test_an_update_that_comes_too_late_is_warned_of(method, storage):
+    model = SparseModel(nn.Linear(20, 30), method, 0.5, storage=storage, interval=100, **{"score_batches": "train_batch"} if "gse" in method else {})
+    with pytest.warns(UserWarning, match=f"^{method} cannot change its mask in time"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 10).start()

@@ -24,17 +24,17 @@ class ACDC(Sparsifier):
     def final_budget(self):
         return super().final_budget() if self.count == "exact" else math.ceil(self.layout.size * (1 - self.sparsity)) - 1
 
-    def switches(self, epochs):
+    def phase_starts(self, epochs):
         """The first epochs of the phases, sparse and dense in turn; a training too short for them ends with a sparse epoch."""
         begins, length = TABLES[self.table]
         found = [-(-b * epochs // length) for b in begins]
         return found if found[-1] < epochs else [epochs - 1]
 
     def is_sparse(self, run, epoch):
-        return sum(first <= epoch for first in self.switches(run.epochs)) % 2 == 1
+        return sum(first <= epoch for first in self.phase_starts(run.epochs)) % 2 == 1
 
     def settled(self, run):
-        return run.epoch > self.switches(run.epochs)[-1]
+        return run.epoch > self.phase_starts(run.epochs)[-1]
 
     def start(self, run, cycle):
         self.enter(run, self.is_sparse(run, 0))

@@ -45,11 +45,11 @@ class CHTs(DynamicSparse):
         vectors = (run.theta.abs(), self.mask, run.random("drop"), run.random("grow"))
         parts = [[part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
                  for vector in vectors]
-        sizes, masks, drops, grows = parts
+        magnitudes, masks, drops, grows = parts
         moving = [index for index in range(len(masks)) if not self.stopped[index]]
         active, survivors, new = [int(mask.sum()) for mask in masks], list(masks), list(masks)
         for i in moving:
-            survivors[i] = self.dropped_to(sizes[i], masks[i], active[i] - int(fraction * active[i]), power, drops[i])
+            survivors[i] = self.dropped_to(magnitudes[i], masks[i], active[i] - int(fraction * active[i]), power, drops[i])
         if self.chains:
             remove_chains(survivors, [pair for pair in chained(run.model) if set(pair) <= set(moving)])
         for i in moving:
@@ -58,12 +58,12 @@ class CHTs(DynamicSparse):
             self.stopped[i] = int((new[i] & masks[i] & ~survivors[i]).sum()) > self.early_stop * count
         self.set_mask(torch.cat([mask.flatten() for mask in new]))
 
-    def dropped_to(self, size, mask, kept, power, draw):
+    def dropped_to(self, magnitude, mask, kept, power, draw):
         """Mask of the `kept` connections that stay. All (outputs, inputs)."""
         if self.importance == "relative":
-            size = size * mask
-            size = size / size.sum(0).clamp_min(1e-20) + size / size.sum(1, keepdim=True).clamp_min(1e-20)
-        score = power * size.clamp_min(1e-20).log() + gumbel(draw) if self.soft else size
+            magnitude = magnitude * mask
+            magnitude = magnitude / magnitude.sum(0).clamp_min(1e-20) + magnitude / magnitude.sum(1, keepdim=True).clamp_min(1e-20)
+        score = power * magnitude.clamp_min(1e-20).log() + gumbel(draw) if self.soft else magnitude
         return keep(score.masked_fill(~mask, -torch.inf).flatten(), kept).view_as(mask)
 
     def grown(self, mask, count, draw):

@@ -25,18 +25,18 @@ class Feather(Ramped):
         self.gradient = "dense" if self.damping == 1 else "shaped"
 
     def forward(self, theta):
-        size = theta.abs()
-        share = torch.relu(size - self.shift) / size.clamp_min(1e-30)
+        magnitude = theta.abs()
+        share = torch.relu(magnitude - self.shift) / magnitude.clamp_min(1e-30)
         # 1 − (1 − x)³ as x (3 − x (3 − x)): no power underflows, and nothing cancels at the threshold
         weights = theta * (share if self.p == 1 else (share * (3 - share * (3 - share))) ** (1 / 3)) * self.mask
         return through(weights, theta if self.damping == 1 else torch.where(self.mask, theta, self.damping * theta))
 
     @torch.no_grad()
     def rank(self, theta, kept, share):
-        size = theta.abs()
-        self.set_mask(keep(size, kept))
-        self.shift.copy_(between(size, self.mask, share))
+        magnitude = theta.abs()
+        self.set_mask(keep(magnitude, kept))
+        self.shift.copy_(between(magnitude, self.mask, share))
 
-    def open(self):
-        super().open()
+    def keep_all(self):
+        super().keep_all()
         self.shift.zero_()

@@ -1,7 +1,7 @@
 """Optimal brain damage with the diagonal Fisher matrix, the simple form of WoodFisher (Singh & Alistarh, NeurIPS 2020)."""
 import torch
 
-from methods.base import option, ramp
+from methods.base import option
 from methods.beyond.after_dense import AfterDense
 
 
@@ -17,11 +17,10 @@ class FisherDiag(AfterDense):
     damping = option(1e-5, help="λ")
 
     def scheduled(self, run, done):
-        begin, end = self.ramp_start * run.total_steps, self.ramp_end * run.total_steps
-        if run.cycle < self.pretrain or done < begin:
+        if run.cycle < self.pretrain or done < self.ramp_start * run.total_steps:
             return 0.0
         first = min(self.first, self.sparsity)
-        return first + (self.sparsity - first) * ramp(done, begin, end, self.ramp_power)
+        return first + (self.sparsity - first) * self.ramped(run, done)
 
     def refresh(self, theta, sparsity):
         """Nothing is pruned before the first gradients."""

@@ -70,10 +70,10 @@ class Spartan(Sparsifier):
     @torch.no_grad()
     def rank(self, theta, kept, beta):
         """`refresh` to a number of weights kept, fewer than all."""
-        size = theta.abs()
-        self.set_mask(keep(size, kept))
-        self.mu.copy_(offset(beta * size, kept, self.mu))
-        self.soft.copy_(torch.sigmoid(beta * size + self.mu))
+        magnitude = theta.abs()
+        self.set_mask(keep(magnitude, kept))
+        self.mu.copy_(offset(beta * magnitude, kept, self.mu))
+        self.soft.copy_(torch.sigmoid(beta * magnitude + self.mu))
         self.slope.fill_(beta)
 
 

@@ -31,12 +31,15 @@ class SRigL(DynamicSparse):
     def settled(self, run):
         return True
 
-    @torch.no_grad()
-    def start(self, run, cycle):
-        self.set_mask(torch.cat(self.first(run.random("mask").split(self.layout.sizes))))
-        if self.init == "sparse":
-            self.initialise(run)
-        run.clear(~self.mask)
+    def first_mask(self, score):
+        pieces = score.split(self.layout.sizes)
+        return torch.cat([self.first_layer_mask(*layer) for layer in zip(pieces, self.counts, self.layout.entries)])
+
+    def first_layer_mask(self, score, count, entry):
+        """The mask (size,) of a layer before training, with at most `count` ones, by a random score (size,)."""
+        score, rows = score.view(entry.shape[0], -1), min(entry.shape[0], count)
+        chosen = keep(score.mean(1), rows)  # a count below one input a neuron leaves some without any
+        return (largest(score, count // rows) & chosen[:, None]).flatten()
 
     @torch.no_grad()
     def update(self, run, fraction):
@@ -44,26 +47,17 @@ class SRigL(DynamicSparse):
         parts = [vector.split(self.layout.sizes) for vector in (run.theta.abs(), run.dense_gradient.abs(), self.mask)]
         self.set_mask(torch.cat([self.following(index, layer, fraction) for index, layer in enumerate(zip(*parts))]))
 
-    def first(self, scores):
-        """The masks before training, by a random score for each weight of each layer."""
-        masks = []
-        for score, count, entry in zip(scores, self.counts, self.layout.entries):
-            score, rows = score.view(entry.shape[0], -1), min(entry.shape[0], count)
-            chosen = keep(score.mean(1), rows)  # a count below one input a neuron leaves some without any
-            masks.append((largest(score, count // rows) & chosen[:, None]).flatten())
-        return masks
-
     def following(self, index, parts, fraction):
         """The next mask of a layer, from its (|w|, |gradient|, mask), all (size,)."""
         parts = (part.view(self.layout.entries[index].shape[0], -1) for part in parts)
         return self.renewed(*parts, self.counts[index], fraction, self.ablation and index != self.layout.classifier).flatten()
 
-    def renewed(self, size, gradient, mask, count, fraction, ablate):
-        """The next mask of a layer; size, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: most active weights."""
+    def renewed(self, magnitude, gradient, mask, count, fraction, ablate):
+        """The next mask of a layer; magnitude, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: most active weights."""
         fan_in = mask.shape[1]
         active = int(mask.sum())
         pruned = int(fraction * active)
-        score = size.masked_fill(~mask, -1)
+        score = magnitude.masked_fill(~mask, -1)
         kept = keep(score.flatten(), active - pruned).view_as(mask)
         salient = (kept | keep(gradient.flatten(), pruned).view_as(mask)).sum(1)
         least = max(1, int(self.gamma * (count // mask.shape[0])))
@@ -72,7 +66,7 @@ class SRigL(DynamicSparse):
         alive = keep(salient, count) if int(alive.sum()) > count else alive
         k = min(count // int(alive.sum()), fan_in)
         kept = keep(score.masked_fill(~alive[:, None], -1).flatten(), min(active - pruned, int(mask[alive].sum()))).view_as(mask)
-        order = size if self.cut == "magnitude" else -torch.arange(fan_in, device=size.device).expand_as(size).to(size)
+        order = magnitude if self.cut == "magnitude" else -torch.arange(fan_in, device=magnitude.device).expand_as(magnitude).to(magnitude)
         kept &= largest(order.masked_fill(~kept, -torch.inf), k)
         return largest(gradient.masked_fill(kept, torch.inf), k) & alive[:, None]
 

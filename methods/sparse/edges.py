@@ -34,8 +34,7 @@ def places(keys, among):
 
 def once(keys):
     """`keys`, sorted, each of them once."""
-    keys = in_order(keys)
-    return torch.cat([keys[:1], keys[1:][keys[1:] != keys[:-1]]])
+    return torch.unique_consecutive(in_order(keys))
 
 
 def contains(keys, among):

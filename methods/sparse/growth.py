@@ -30,7 +30,7 @@ class Stored:
         self.register_buffer("mask", torch.ones((), dtype=torch.bool), persistent=False)
         self.register_buffer("keys", none())
 
-    def draw(self, bounds):
+    def draw_graph(self, bounds):
         """The first connections, by torch's global generator: an Erdős–Rényi graph drawn as edges. bounds: where layers begin."""
         counts = self.counts
         if self.sampler == "bernoulli":
@@ -49,12 +49,12 @@ class SparseStatic(Stored, dynamic.Static):
     pass
 
 
-class Dynamic(Stored):
+class StoredDynamic(Stored):
     """Connections that change every `interval` steps."""
 
     def start(self, run, cycle):
         super().start(run, cycle)
-        if self.scope == "global" and sum(self.counts) < self.budget and self.update_end * run.total_steps < self.interval:
+        if self.warn_if_idle(run) and self.scope == "global" and sum(self.counts) < self.budget:
             # no update will fill what er_gse's first graph lacks of the budget
             if self.init != "sparse":
                 raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
@@ -76,17 +76,17 @@ class Dynamic(Stored):
         return run.theta.detach().abs()
 
 
-class DropAndGrow(Dynamic):
+class StoredDropAndGrow(StoredDynamic):
     """Drop the smallest active weights, then grow as many."""
 
     @torch.no_grad()
     def update(self, run, fraction):
         model, keys, active = run.model, self.keys, self.active(run.model)
         kept, after = self.dropped_and_grown(active, fraction)
-        size = self.magnitude(run)
+        magnitude = self.magnitude(run)
         if self.noise:
-            size += self.noise * run.random("drop", normal=True)
-        survivors = keep_each(size, kept, active)
+            magnitude += self.noise * run.random("drop", normal=True)
+        survivors = keep_each(magnitude, kept, active)
         barred = keys if self.regrow == "no" else keys[survivors]
         grown = self.grow(run, [0, *accumulate(self.pieces)], [m - k for m, k in zip(after, kept)], barred)
         # what was dropped and grows again keeps its weight unless it is to be zeroed
@@ -97,7 +97,7 @@ class DropAndGrow(Dynamic):
         raise NotImplementedError
 
 
-class SparseSET(DropAndGrow, dynamic.SET):
+class SparseSET(StoredDropAndGrow, dynamic.SET):
     """Growth at random: O(nnz)."""
 
     def grow(self, run, bounds, counts, barred):
@@ -106,7 +106,7 @@ class SparseSET(DropAndGrow, dynamic.SET):
                           for low, high, k in zip(bounds, bounds[1:], counts)]).to(barred.device)
 
 
-class SparseRigL(DropAndGrow, dynamic.RigL):
+class SparseRigL(StoredDropAndGrow, dynamic.RigL):
     """Growth by the dense gradient, which is computed and ranked at every update: O(all connections)."""
 
     def grow(self, run, bounds, counts, barred):
@@ -118,24 +118,24 @@ class SparseRigL(DropAndGrow, dynamic.RigL):
         return keep_each(score, counts, sizes).nonzero().flatten()
 
 
-class SparseSRigL(Dynamic, SRigL):
+class SparseSRigL(StoredDynamic, SRigL):
     """Constant fan-in; as RigL, O(all connections) at an update."""
 
-    def draw(self, bounds):
-        masks = self.first(torch.rand(size) for size in self.layout.sizes)
+    def draw_graph(self, bounds):
+        masks = (self.first_layer_mask(torch.rand(entry.size), count, entry) for count, entry in zip(self.counts, self.layout.entries))
         return torch.cat([low + mask.nonzero().flatten() for low, mask in zip(bounds, masks)])
 
     @torch.no_grad()
     def update(self, run, fraction):
         model, gradients, found = run.model, dense_gradients(run), []
         for i, (keys, values, gradient) in enumerate(zip(model.local(self.keys), run.theta.split(model.counts), gradients)):
-            size, mask = torch.zeros_like(gradient).index_copy(0, keys, values.abs()), torch.zeros_like(gradient, dtype=torch.bool)
+            magnitude, mask = torch.zeros_like(gradient).index_copy(0, keys, values.abs()), torch.zeros_like(gradient, dtype=torch.bool)
             mask[keys] = True
-            found.append(model.bounds[i] + self.following(i, (size, gradient.abs(), mask), fraction).nonzero().flatten())
+            found.append(model.bounds[i] + self.following(i, (magnitude, gradient.abs(), mask), fraction).nonzero().flatten())
         model.rewire(run.optimizer, torch.cat(found), torch.ones_like(self.keys, dtype=torch.bool))
 
 
-class Explore(Dynamic):
+class StoredGSE(StoredDynamic):
     """GSE: the gradients of sampled connections alone, O(neurons + nnz) besides the passes of the scoring batches."""
 
     @torch.no_grad()
@@ -182,16 +182,16 @@ class Explore(Dynamic):
         return torch.cat(found)
 
 
-class SparseGSE(Explore, gse.GSE):
+class SparseGSE(StoredGSE, gse.GSE):
     def explore(self, run, batches):
         return uniform(self.layout), None
 
 
-class SparseGraBo(Explore, gse.GraBo):
+class SparseGraBo(StoredGSE, gse.GraBo):
     pass
 
 
-class SparseGraEst(Explore, gse.GraEst):
+class SparseGraEst(StoredGSE, gse.GraEst):
     pass
 
 

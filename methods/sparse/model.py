@@ -7,8 +7,7 @@ from threading import get_ident
 import torch
 from torch import nn
 
-from methods.layout import Layout
-from methods.model import SparseModel, detached, explained, put
+from methods.model import SparseModel, detached, explained, layout_of, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
@@ -40,9 +39,7 @@ class AlwaysSparse(SparseModel):
         from methods import get
         from methods.sparse.growth import of, refuse_processes
         refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
-        if not isinstance(net, nn.Module):
-            raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
-        self.layout = Layout(net, skip)
+        self.layout = layout_of(net, skip)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         for entry, users in zip(self.layout.entries, self.users):
             if not all(type(module) in LAYERS for module in users):
@@ -53,16 +50,13 @@ class AlwaysSparse(SparseModel):
                                  "skip=[its name] leaves it dense")
         weights = [net.get_parameter(entry.name).detach() for entry in self.layout.entries]
         refuse_half(weights[0])
-        for name, parameter in net.named_parameters():
-            if not (parameter.is_meta or torch.isfinite(parameter).all()):
-                raise ValueError(f"the network's weights contain NaN or infinity: {name}")
         shapes = weights[0].is_meta
         device = torch.device("cpu") if shapes else weights[0].device
         self.method = of(get(method))(self.layout, sparsity, **options).to(device)
         self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
         # a checkpoint's theta and keys say nothing of the network that they are for
         self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
-        keys = self.method.draw(self.bounds).to(device)
+        keys = self.method.draw_graph(self.bounds).to(device)
         self.dense_gradient = None
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
         self.net = net
@@ -74,8 +68,7 @@ class AlwaysSparse(SparseModel):
             self.register_buffer("chosen", torch.full((self.undecided,), -1, dtype=torch.int8, device=device))
         self.connect(keys)
         if not shapes:
-            self.theta.data = torch.cat([e.turn(w).movedim(1, -1).reshape(-1)[k] for e, w, k
-                                         in zip(self.layout.entries, weights, self.local(keys))])
+            self.theta.data = torch.cat([e.flatten(w)[k] for e, w, k in zip(self.layout.entries, weights, self.local(keys))])
         for entry, users, layers in zip(self.layout.entries, self.users, self.layers):
             put(net, entry, None)
             for module, layer in zip(users, layers):
@@ -177,7 +170,7 @@ class AlwaysSparse(SparseModel):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave the generators of other devices changed
             for device in devices:
                 torch.cuda.default_generators[device.index].manual_seed(seed)
-            keys = self.method.draw(self.bounds).to(self.theta.device)
+            keys = self.method.draw_graph(self.bounds).to(self.theta.device)
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.connect(keys)
             self.initialise()
@@ -225,8 +218,7 @@ class AlwaysSparse(SparseModel):
             for module in entry.modules(net):
                 del module.forward
             flat = values.new_zeros(entry.size).index_put_((keys,), values)
-            weight = flat.view(entry.shape[0], *entry.shape[2:], entry.shape[1]).movedim(-1, 1)
-            put(net, entry, nn.Parameter(weight.contiguous()))
+            put(net, entry, nn.Parameter(entry.view(flat).contiguous()))
         return net
 
     def __setstate__(self, state):

@@ -2,6 +2,7 @@
 import importlib
 import warnings
 from functools import cache
+from math import prod
 
 import torch
 
@@ -21,7 +22,7 @@ class Pattern:
 
     def __init__(self, keys, shape, groups=1):
         rows, width, *kernel = shape
-        self.positions, self.nnz = int(torch.Size(kernel).numel()), len(keys)
+        self.positions, self.nnz = prod(kernel), len(keys)
         self.size = rows, width * groups
         row, rest = keys // (width * self.positions), keys % (width * self.positions)
         position, column = rest // width, rest % width + row * groups // rows * width
