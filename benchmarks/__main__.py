@@ -164,7 +164,8 @@ def command_plan(args):
     if todo:
         from benchmarks.plan import estimate
         from benchmarks.launch import gpus, places
-        devices, workers = gpus(), places(todo, gpus(), args.jobs)
+        devices = gpus()
+        workers = places(todo, devices, args.jobs)
         seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
         number = len(devices) or len(workers)

@@ -31,15 +31,15 @@ def gpus():
     return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
 
 
-def places(specs, gpus, jobs=None):
-    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each GPU, or without one a worker for each.
+def places(specs, devices, jobs=None):
+    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each of the GPUs `devices`, or without one a worker for each.
 
     Where a run takes all GPUs (team.py), they are one place for one run.
     """
-    if gpus and any(settle(spec)[0].on_all_gpus for spec in specs):
-        return [(",".join(gpus), 1)]
-    if gpus:
-        return [(gpu, jobs or PACK) for gpu in gpus[:len(specs)]]
+    if devices and any(settle(spec)[0].on_all_gpus for spec in specs):
+        return [(",".join(devices), 1)]
+    if devices:
+        return [(gpu, jobs or PACK) for gpu in devices[:len(specs)]]
     return [(None, 1)] * min(jobs or cores(), len(specs))
 
 

@@ -1,4 +1,5 @@
 """The machine that a run is made on, and the code: what its row says of them."""
+import contextlib
 import ctypes
 import os
 import platform
@@ -6,6 +7,7 @@ import resource
 import subprocess
 import time
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -42,15 +44,20 @@ def numerics(precision, device):
     torch.backends.cudnn.deterministic = True
 
 
-def device_name(device):
+def hardware(device):
+    """What a torch.device is called."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
         with open("/proc/cpuinfo") as file:
-            model = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model} (1 thread)"
+        return platform.processor() or platform.machine()
+
+
+def device_name(device):
+    """A device as the rows of runs name it, which all have one thread."""
+    return hardware(device) + " (1 thread)" * (device.type != "cuda")
 
 
 def sources():
@@ -61,7 +68,7 @@ def sources():
 
 @cache
 def code_version():
-    """The commit of the code, with + where it was changed since; else the version of the package. A copy of the code without git has it in
+    """The commit of the code, with + where it was changed since; else the version of the installed package. A copy of the code without git has it in
     $CODE_VERSION, or in a file."""
     if named := os.environ.get("CODE_VERSION", "").strip():
         return named
@@ -73,7 +80,9 @@ def code_version():
         changed = git("status", "--porcelain", "--", "methods", "benchmarks")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "0.1.0"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version("sparse-training-suite")
+        return "unknown"
 
 
 def measured_on(device):

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.command import Parser, command
 from benchmarks.measurements import store, table
-from benchmarks.machine import device_name, now, usable_device
+from benchmarks.machine import hardware, now, usable_device
 
 COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
 IDENTITY = "device threads units batch format sparsity".split()
@@ -37,7 +37,7 @@ def measure(units, densities, repeats, device, report=lambda line: None):
     generator = torch.Generator(device).manual_seed(units)
     weights = torch.randn(units, units, generator=generator, device=device)
     inputs = torch.randn(units, BATCH, generator=generator, device=device)
-    same = dict(device=name_of(device), threads=torch.get_num_threads(), torch_version=torch.__version__, units=units, batch=BATCH,
+    same = dict(device=hardware(device), threads=torch.get_num_threads(), torch_version=torch.__version__, units=units, batch=BATCH,
                 repeats=repeats)
     lines = []
 
@@ -54,10 +54,6 @@ def measure(units, densities, repeats, device, report=lambda line: None):
         add("coo", round(1 - density, 6), sparse)
         add("csr", round(1 - density, 6), sparse.to_sparse_csr())
     return lines
-
-
-def name_of(device):
-    return device_name(device).replace(" (1 thread)", "")
 
 
 @command

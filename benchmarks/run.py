@@ -12,8 +12,7 @@ from benchmarks import capture, kept, team
 from benchmarks import data as datasets
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
-from benchmarks.machine import (DEVICE_ERRORS, code_version, numerics, one_core, peak_memory,
-                                reset_peak_memory, usable_device)
+from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
 from benchmarks.results import moment, unreadable
@@ -121,6 +120,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         reset_peak_memory(device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
                            store.checkpoint(spec.key))
+        note_origin(trainer.progress.origins, device)
     except ValueError:  # nonsense is refused, not stored
         raise
     except Exception as problem:
@@ -216,7 +216,7 @@ def describe(spec, task, trainer, status, error, alone=True):
 def _macs(model, classes, width, shape):
     from benchmarks import models
     with torch.device("meta"):
-        net = models.build(model, classes, **({"width": width} if width != 1 else {}))
+        net = models.build(model, classes, **models.options_of(model, width))
     try:
         return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
     except RuntimeError as error:

@@ -26,7 +26,7 @@ from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
-from benchmarks.machine import measured_on, one_core, usable_device
+from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.tasks import settle
 from methods.model import STORAGES
 
@@ -86,8 +86,7 @@ def peak_bytes(call, device):
 
 
 def machine(device):
-    found = measured_on(device)
-    return found | {"device": found["device"].replace(" (1 thread)", "")}
+    return measured_on(device) | {"device": hardware(device)}
 
 
 def in_turns(entrants, group, rounds):

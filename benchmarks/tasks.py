@@ -28,11 +28,11 @@ class Dataset:
         return min(2 * self.chance, self.chance + (100 - self.chance) / 9)
 
 
-ST3_CODE = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, and for CIFAR-100 too
+ST3_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, and for CIFAR-100 too
 DATASETS = {
     "digits": Dataset("digits", 10, 300, 300),
-    "cifar10": Dataset("CIFAR-10", 10, 10_000, 5_000, {"st3": ST3_CODE, "gse": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}),
-    "cifar100": Dataset("CIFAR-100", 100, 10_000, 5_000, {"st3": ST3_CODE, "gse": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}),
+    "cifar10": Dataset("CIFAR-10", 10, 10_000, 5_000, {"st3": ST3_NORMALISATION, "gse": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}),
+    "cifar100": Dataset("CIFAR-100", 100, 10_000, 5_000, {"st3": ST3_NORMALISATION, "gse": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}),
     "imagenet": Dataset("ImageNet", 1000, 50_000),  # the rest: imagenet.py
 }
 

@@ -1,5 +1,4 @@
 """The only training loop: every method, every task, every device."""
-import inspect
 import math
 import time
 import weakref
@@ -15,7 +14,6 @@ from benchmarks.capture import Captured, Repeated
 from benchmarks.checkpoint import digest, random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
-from benchmarks.machine import note_origin
 from benchmarks.switches import Switches
 from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
@@ -55,14 +53,12 @@ class Trainer:
         self.task, self.seed, self.data, self.device = task, seed, data, torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "network"))
-            self.network_options = wanted = {"bn_momentum": task.bn_momentum, **({"width": task.width} if task.width != 1 else {})}
-            if "bn_momentum" not in inspect.signature(models.MODELS.get(task.model, Trainer)).parameters:
-                del wanted["bn_momentum"]  # a model without batch normalisation
+            self.network_options = models.options_of(task.model, task.width, bn_momentum=task.bn_momentum)
             # sparse storage needs no more than the shapes of a network whose weights all start by its graph, which it draws here
             by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
             shapes = task.storage != "masked" and by_graph
             with torch.device("meta" if shapes else "cpu"):
-                net = models.build(task.model, data.classes, **wanted)
+                net = models.build(task.model, data.classes, **self.network_options)
             net = team.join_norms(net if shapes else net.to(self.device))
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
@@ -248,7 +244,6 @@ class Trainer:
         after each cycle. Raises FloatingPointError where training diverges.
         """
         progress, training = self.progress, self.training
-        note_origin(progress.origins, self.device)
         while progress.cycle < len(training.cycles):
             if not progress.started:
                 torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes

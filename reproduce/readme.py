@@ -20,10 +20,11 @@ PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "method
 DENSE = "dense"
 
 
-def accuracy(results, suite, profile, times=None, beyond=False):
-    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the suite's sparsities.
+def accuracy(results, suite, profile, beyond=False, cost=None):
+    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the suite's sparsities that have rows.
 
-    times: {method: text} of a last column. beyond: the methods beyond the two papers, instead of the papers' own.
+    beyond: the methods beyond the two papers, instead of the papers' own. cost: of a last column, "step" for `step_times`, or a
+    sparsity, at which it has the training FLOPs.
     """
     import pandas as pd
 
@@ -35,18 +36,26 @@ def accuracy(results, suite, profile, times=None, beyond=False):
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
-    sparsities, epochs = SIZES[suite, profile][0], rows.epochs.iloc[0]
+    last, costs = [], {}
+    if cost == "step":
+        last, costs = ["Step time / dense"], step_times(results)
+    elif cost:
+        last = [f"Training FLOPs / dense, {100 * cost:g} %"]
+        costs = {label: f"{mean:.2f}" for label, mean in rows[rows.sparsity == cost].groupby("label").train_flops_fraction.mean().items()}
+    sparsities = [sparsity for sparsity in SIZES[suite, profile][0] if sparsity in set(rows.sparsity)]
+    epochs = rows.epochs.iloc[0]
     seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
     points = rows.groupby(["label", "sparsity"]).accuracy.agg(["mean", "std"])
     shown = [*(0.0,) * (DENSE in set(rows.label)), *sparsities]
-    lines = [["Method", *(f"{100 * s:g} %" for s in shown), *(["Step time / dense"] if times else [])]]
+    lines = [["Method", *(f"{100 * s:g} %" for s in shown), *last]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
         own = points.loc[label]
         missed = (rows[rows.label == label].achieved_sparsity - rows[rows.label == label].sparsity).abs().max() > 1e-3
         cells = [number(own.loc[s] if s in own.index else None) for s in shown]
-        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *([times.get(label, "")] if times else [])])
+        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *[costs.get(label, "")] * len(last)])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
+    spread += " (one where no deviation is given)" if seeds.min() == 1 < seeds.max() else ""
     text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {epochs:g} epochs"
     cycles = rows.groupby("label").cycles.max()
     many = [f"`{label}` {count:g}" for label, count in cycles[cycles > 1].items()]
@@ -117,10 +126,11 @@ def markdown(lines):
 
 
 TABLES = {"digits": lambda results: accuracy(results, "digits", "paper"),
-          "beyond": lambda results: accuracy(results, "digits", "paper", step_times(results), beyond=True),
+          "beyond": lambda results: accuracy(results, "digits", "paper", beyond=True, cost="step"),
+          "beyond_cifar10": lambda results: accuracy(results, "cifar10", "quick", beyond=True, cost=0.95),
           "sparse": sparse,
           "training": training,
-          "cifar10": lambda results: accuracy(results, "cifar10", "quick", step_times(results))}
+          "cifar10": lambda results: accuracy(results, "cifar10", "quick", cost="step")}
 
 
 def filled(text, results):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from stored import timeless
 
+from benchmarks import checkpoint
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.plan import estimate
@@ -76,6 +77,7 @@ def test_a_branch_that_has_ended_gets_no_checkpoint_when_its_trunk_is_tried_agai
     monkeypatch.setattr(Worker, "give", lambda self, spec, attempt, before, parting: (
         given.append((spec, attempt, parting)), give(self, spec, attempt, before, parting))[1])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method's file changes
     Path("mine.py").write_text(KILLED_ONCE)
     trunk, branch = ladder(0.97, "mine.py:KilledOnce"), ladder(0.6, "mine.py:KilledOnce")
     assert not launch([trunk, branch], Store("results"), "data", 1, lambda line: None)

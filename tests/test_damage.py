@@ -12,7 +12,7 @@ import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import SPEC, WORDS, record, table
 
-from benchmarks import files, run_claims
+from benchmarks import checkpoint, files, run_claims
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
@@ -247,7 +247,8 @@ class Taken(get("static")):
 @pytest.mark.parametrize("launched", [False, True])
 def test_a_run_that_was_taken_over_meanwhile_stores_nothing(folder, monkeypatch, capsys, launched, step, then):
     """As that of a process which was suspended for longer than a claim counts."""
-    monkeypatch.setattr(run_claims, "NOTE_SECONDS", 5)  # which the method's file changes
+    for module, name in ((run_claims, "NOTE_SECONDS"), (checkpoint, "CHECKPOINT_SECONDS")):  # which the method's file changes
+        monkeypatch.setattr(module, name, getattr(module, name))
     (folder / "taken.py").write_text(TAKEN % (step, then))
     spec, store, lines = replace(SPEC, method="taken.py:Taken"), Store("results"), []
     if launched:

@@ -118,8 +118,7 @@ def test_arithmetic_of_a_precision(arithmetic):
 
 def test_a_copy_of_the_code_names_its_version(tmp_path, monkeypatch):
     """Of a folder without git: by the environment, else by its file, else by the package's number."""
-    (tmp_path / "benchmarks").mkdir()
-    monkeypatch.setattr(machine, "__file__", str(tmp_path / "benchmarks" / "machine.py"))
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setenv("CODE_VERSION", " ")
     version = code_version.__wrapped__  # not the one that is remembered

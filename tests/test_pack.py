@@ -275,7 +275,6 @@ def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
 @pytest.mark.parametrize("device, alone, expected", [("cpu", False, "7"), ("cuda", True, "7"), ("cuda", False, "")])
 def test_the_memory_of_a_gpu_is_not_a_runs_where_others_share_it(device, alone, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "peak_memory", lambda device: 7.4)
-    monkeypatch.setattr(runner, "device_name", lambda device: device.type)
     spec, store = Spec("digits", "static", 0.9, 0, 1), Store(tmp_path)
     task, options = settle(spec)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, load("digits", "data")).run()

@@ -19,6 +19,13 @@ MODELS = {factory.__name__: factory for factory in (
     mlp, mlp_digits)}
 
 
+def options_of(name: str, width: float = 1, **options) -> dict:
+    """The options for `build` that a task's settings stand for: the width where it is not the network's own, and those of the others that
+    its factory takes (a network without batch normalisation has no `bn_momentum`)."""
+    taken = inspect.signature(MODELS[name]).parameters if name in MODELS else ()
+    return {**{option: value for option, value in options.items() if option in taken}, **({"width": width} if width != 1 else {})}
+
+
 def build(name: str, classes: int, **options) -> nn.Module:
     """The network `name` of `MODELS` with `classes` outputs, its weights drawn from the global torch generator.
 

@@ -18,8 +18,8 @@ class SRigL(DynamicSparse):
     original = {"cifar": dict(epochs=250, batch_size=128, lr=0.1, nesterov=True, weight_decay=5e-4, decay_all=True,
                               schedule="cosine_step", gamma=0.3, interval=100, init="sparse", clip=0.0, bn_momentum=0.1)}
     scope, score_batches, sampler = "layer", "train_batch", "exact"
-    gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in is ablated, that without ablation "
-                   "(released code)")
+    gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in (without ablation: released code) "
+                   "is ablated")
     ablation = option(True, help="false: constant fan-in alone")
     cut = option("magnitude", "literal", help="which of too many kept inputs stay: the largest, or the first (released code)")
     training_cost = RigL.training_cost
