@@ -116,7 +116,7 @@ def summary(task, sparsity, label, runs):
                 on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
                 macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),
-                seconds=whole.seconds.astype(float).mean())
+                cycles=whole.cycles.astype(float).max(), seconds=whole.seconds.astype(float).mean())
 
 
 def rank(cell, rows):

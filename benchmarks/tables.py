@@ -13,10 +13,10 @@ from benchmarks.tasks import REDUCED, TASKS, Task, path_of, suite_of
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
-          "(Student t). Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where tests "
+          "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: paired by seed, ± half its 95 % interval; = where tests "
           "do not separate them (one seed: no test). p: paired t-tests of all pairs, Holm "
           f"(level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no other method is as accurate "
-          "and as cheap to train. Time: of a run, on the machine that made it.")
+          "and as cheap to train. Time: of a run, on the machine that made it, which other work may have shared.")
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
@@ -89,6 +89,8 @@ def cells(table):
 def remarks(line):
     """What a reader must know of a line besides its numbers."""
     text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
+    if line.cycles > 1:
+        text.insert(0, f"{line.cycles:.0f} trainings")
     if line.method == "dense":
         text.insert(0, "reference")
     elif not line.on_target:

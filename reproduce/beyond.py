@@ -4,7 +4,7 @@ In grey the papers' own methods. Points with more than twice the weights asked f
 the same training whatever sparsity was asked for is one point. Published points, each in its authors' setting, are hollow; where no run
 of ours is stored they are drawn alone.
 """
-from drawing import COLOURS, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
+from drawing import COLOURS, DENSE, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
 from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
@@ -87,7 +87,6 @@ def hidden(points, group, low):
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
-    import seaborn as sns
     from matplotlib.lines import Line2D
 
     measured = runs.astype({"achieved_sparsity": float, "train_flops_fraction": float}).groupby(POINT, sort=False)
@@ -96,7 +95,7 @@ def draw(runs, figure):
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
-    palette, tables = sns.color_palette("colorblind"), []
+    tables = []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
     background.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
                        for (method, label), line, marker in zip(NAMED.items(), LINES, "phx")})
@@ -108,12 +107,12 @@ def draw(runs, figure):
         tables += [own[own.task == task], hollow[hollow.task == task]]
         shown = pd.concat(tables[-2:]).query("method != 'dense'").astype({"mean": float, "sparsity": float})
         for column, (name, group) in enumerate(groups.items()):
-            styles = {**background, **{method: dict(color=palette[COLOURS[i]], marker=MARKERS[i], linestyle=LINES[i % len(LINES)], zorder=3)
+            styles = {**background, **{method: dict(color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i % len(LINES)], zorder=3)
                                        for i, method in enumerate(group)}}
             for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
                 lines(axes, tables[-2:], styles, measure, group)
                 for mean in tables[-2][tables[-2].method == "dense"]["mean"]:
-                    axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0)
+                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0)
                 if len(shown):  # a few that fail entirely would hide what the others differ by
                     low, high = shown["mean"].quantile(0.15), shown["mean"].max()
                     axes.set_ylim(bottom := low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)

@@ -22,9 +22,12 @@ from benchmarks.tasks import REDUCED, TASKS  # noqa: F401
 HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
-         "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "lines.linewidth": 1, "lines.markersize": 4}
+         "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 2.8, "lines.linewidth": 1, "lines.markersize": 4}
 MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
-COLOURS = (0, 2, 4, 9, 7, 3, 5, 8, 6)  # of seaborn's colour-blind palette; 1, orange, is dense; 3 is close to it and comes late
+# seaborn's colour-blind palette, in an order of our own: orange is dense, and what is close to it comes late; its yellow and its pink,
+# which vanish in print, are darker
+DENSE = "#de8f05"
+COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #857f00 #8b1a6b".split()
 
 BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
@@ -106,6 +109,9 @@ def note(runs, suite, profile, lead=None):
         text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
     elif profile == "quick":
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
+    several = done[done.cycles > 1]
+    if len(several) and (done.cycles == 1).any():
+        text += f" In each of up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
     return text + runs.attrs.get("out", "")
 
 
@@ -142,9 +148,8 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     hollow: published points (`published.hollow`), drawn without a line.
     """
     import pandas as pd
-    import seaborn as sns
 
-    table, palette = summary(runs), sns.color_palette("colorblind")
+    table = summary(runs)
     sparse = [method for method in methods if method != "dense"]
     parts = [table] if hollow is None or hollow.empty else [table, hollow]
     shown = pd.concat([part[part.method != "dense"] for part in parts])
@@ -163,12 +168,12 @@ def accuracy_lines(axes, runs, methods, hollow=None):
                     style = dict(label=None if method in own else methods[method], linestyle="", mfc="white", mew=0.7, zorder=5)
                 apart = 1.02 ** ((len(present) - 1) / 2 - present.index(method)) * (1 if part is table else 0.97)
                 axes.errorbar(apart * (1 - points.sparsity), points["mean"], points["std"], marker=MARKERS[index % len(MARKERS)],
-                              color=palette[COLOURS[index % len(COLOURS)]], capsize=1.5, capthick=0.8, elinewidth=0.8, **style)
+                              color=COLOURS[index % len(COLOURS)], capsize=1.5, capthick=0.8, elinewidth=0.8, **style)
         for mean in part[series == "dense"]["mean"]:
             if part is table:
-                axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
+                axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
             else:
-                axes.plot([left], [mean], color=palette[1], marker="o", mfc="none", mew=0.7, clip_on=False, zorder=5)
+                axes.plot([left], [mean], color=DENSE, marker="o", mfc="none", mew=0.7, clip_on=False, zorder=5)
     axes.set_xscale("log")
     ticks = [s for s in sparsities if s == round(s, 3)]
     ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points

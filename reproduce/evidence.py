@@ -153,7 +153,7 @@ def corrected(parts):
     """The parts of a claim; one that speaks against it only does so if it still would among so many comparisons (Holm, level 0.05)."""
     from benchmarks.stats import LEVEL, holm
     ps, tested = holm([part.p for part in parts]), sum(not part.missing for part in parts)
-    return [replace(part, holds=None, text=f"{part.text} (not against it among {tested} comparisons: p = {p:.2f})")
+    return [replace(part, holds=None, text=f"{part.text} (not against it among {tested} comparisons: p = {p:.3f})")
             if part.holds is False and p >= LEVEL else part for part, p in zip(parts, ps)]
 
 

@@ -51,13 +51,11 @@ def source(grid, suite, results, profile=None):
 
 def as_coded(axes, runs):
     """Draws the runs on the code's VGG-11, in the colours of their methods, and returns the table that was drawn."""
-    import seaborn as sns
-
     table, sparse = summary(runs), [method for method in METHODS if method != "dense"]
     for method, label in CODED.items():
         points, index = table[table.method == method].sort_values("sparsity"), sparse.index(method)
         if len(points):
-            axes.errorbar(1 - points.sparsity, points["mean"], points["std"], color=sns.color_palette("colorblind")[COLOURS[index]],
+            axes.errorbar(1 - points.sparsity, points["mean"], points["std"], color=COLOURS[index],
                           marker=MARKERS[index], mfc="white", mew=0.5, lw=0.5, elinewidth=0.5, capsize=1, capthick=0.5, label=label)
     return table
 

@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import COLOURS, MARKERS, main, number_decades, suite_grid, tasks_of, union
+from drawing import COLOURS, DENSE, MARKERS, main, number_decades, suite_grid, tasks_of, union
 from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
@@ -50,11 +50,10 @@ def literature(task):
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
-    import seaborn as sns
 
     own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
     tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
-    palette, tables = sns.color_palette("colorblind"), []
+    tables = []
     figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))
     for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
         tables += [own[own.task == task], literature(task)]
@@ -62,10 +61,10 @@ def draw(runs, figure):
             for rows, fill in ((tables[-2], {}), (tables[-1], dict(mfc="none", mew=0.6))):
                 rows = rows.assign(density=1 - rows.sparsity, macs=rows.macs / 1e6).sort_values("sparsity")
                 for mean in rows[rows.method == "dense"]["mean"]:
-                    axes.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=0.6 if fill else 1)
+                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=0.6 if fill else 1)
                 for index, (method, label) in enumerate(METHODS.items()):
                     for _, points in rows[rows.method == method].groupby("options"):
-                        axes.errorbar(points[column], points["mean"], points.get("std"), color=palette[COLOURS[index]], ms=3, lw=0.7,
+                        axes.errorbar(points[column], points["mean"], points.get("std"), color=COLOURS[index], ms=3, lw=0.7,
                                       marker=MARKERS[index], capsize=1, capthick=0.5, elinewidth=0.5, label=label, **fill)
             axes.set_xscale("log")
         if task in LEAST:

@@ -85,9 +85,7 @@ def panels(figure, runs):
 
 def style(index, marker=True):
     """Colour, line and, if wanted, marker of the index-th series."""
-    import seaborn as sns
-
-    look = dict(color=sns.color_palette("colorblind")[COLOURS[index % len(COLOURS)]], linestyle=LINES[index % len(LINES)])
+    look = dict(color=COLOURS[index % len(COLOURS)], linestyle=LINES[index % len(LINES)])
     return look | dict(marker=MARKERS[index % len(MARKERS)]) if marker else look
 
 

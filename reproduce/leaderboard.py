@@ -8,7 +8,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, COLOURS, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
+from drawing import BAD_INPUT, COLOURS, DENSE, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
 from published import title
 from rows import make
 
@@ -59,15 +59,14 @@ def pictured(table, suite, profile):
 
 def draw(table, figure):
     """Draws the ranked methods of lines of `board_of` into the empty figure: a panel and the names of its front for each cell."""
-    import seaborn as sns
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     from benchmarks.tables import cells
 
-    palette, panels = sns.color_palette("colorblind"), cells(table)
+    panels = cells(table)
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
     own = sorted(label for label in shown.label.unique() if ":" in label)  # methods from a file
-    style = {label: dict(color=palette[COLOURS[i % len(COLOURS)]], marker=MARKERS[i % len(MARKERS)], markersize=4.5, **EDGE)
+    style = {label: dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4.5, **EDGE)
              for i, label in enumerate((*NAMED, *own)) if label in set(shown.label)}
     other = dict(color="0.72", marker="o", markersize=2.5, markeredgewidth=0)
     figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
@@ -90,7 +89,7 @@ def draw(table, figure):
         axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
         dense = cell["mean"][cell.method == "dense"]
         for mean in dense:
-            axis.axhline(mean, color=palette[1], linestyle=(0, (4, 2)), zorder=0)
+            axis.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), zorder=0)
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator([digit * 10.0 ** power for power in range(-4, 3) for digit in (1, 3)]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -107,7 +106,7 @@ def draw(table, figure):
     handles = [first.plot([], [], label=label, linestyle="", **look)[0] for label, look in style.items()]
     handles += [first.plot([], [], linestyle="", label="other methods", **other)[0],
                 first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0],
-                first.plot([], [], color=palette[1], linestyle=(0, (4, 2)), label="dense")[0]]
+                first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0]]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=6)
 
 

@@ -5,7 +5,7 @@ normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace
 
-from drawing import COLOURS, LINES, MARKERS, WIDTH, main, suite_grid, tasks_of, union
+from drawing import COLOURS, DENSE, LINES, MARKERS, WIDTH, main, suite_grid, tasks_of, union
 from published import title
 from rows import runs_of, summary
 
@@ -39,9 +39,7 @@ def source(grid, suite, results, profile=None):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
-    import seaborn as sns
-
-    table, palette = summary(runs), sns.color_palette("colorblind")
+    table = summary(runs)
     places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
     panels = figure.subplots(1, len(places) or 1, squeeze=False, sharey=True)[0]
     figure.set_figwidth(WIDTH * (1 if len(places) < 2 else 2))
@@ -52,8 +50,8 @@ def draw(runs, figure):
             points = shown[shown.method == method].sort_values("epochs")
             place = list(METHODS).index(method) - 1
             dense = method == "dense"
-            style = dict(color=palette[1], linestyle=(0, (4, 2))) if dense else dict(
-                color=palette[COLOURS[place]], linestyle=LINES[place % len(LINES)], marker=MARKERS[place])
+            style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else dict(
+                color=COLOURS[place], linestyle=LINES[place % len(LINES)], marker=MARKERS[place])
             apart = 1.015 ** (index - len(present) / 2)  # so that none hides another
             axes.errorbar(apart * points.epochs, points["mean"], None if dense else points["std"], label=METHODS[method], capsize=1.5,
                           capthick=0.8, elinewidth=0.8, **style)

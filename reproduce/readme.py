@@ -59,7 +59,7 @@ def accuracy(results, suite, profile, beyond=False, cost=None):
     text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {epochs:g} epochs"
     cycles = rows.groupby("label").cycles.max()
     many = [f"`{label}` {count:g}" for label, count in cycles[cycles > 1].items()]
-    text += f" a cycle (of several: {', '.join(many)})" if many else ""
+    text += f" a cycle (cycles up to the highest sparsity: {', '.join(many)})" if many else ""
     return markdown(lines) + f"\n\n{text}." + (" ¹ ends at another sparsity than was asked for." if "¹" in str(lines) else "")
 
 

@@ -28,10 +28,8 @@ source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
 
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
-    import seaborn as sns
-
     table = table[table.method == shown(table)]
-    palette, key = sns.color_palette("colorblind"), ["task", "width", "batch_size", "sparsity", "device"]
+    key = ["task", "width", "batch_size", "sparsity", "device"]
     masked = table[table.storage == "masked"].set_index(key).state_mb.rename("masked_mb")
     table = table.join(masked, on=key)
     table["memory_ratio"] = table.masked_mb / table.state_mb
@@ -40,7 +38,7 @@ def draw(table, figure):
     sparsities = sorted(compared.sparsity.unique())
     figure.set_size_inches(1.8 * len(tasks) + 0.4, 3.8)
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey="row")
-    look = {width: dict(marker=MARKERS[i % len(MARKERS)], ms=2.5, color=palette[COLOURS[i % len(COLOURS)]]) for i, width in enumerate(widths)}
+    look = {width: dict(marker=MARKERS[i % len(MARKERS)], ms=2.5, color=COLOURS[i % len(COLOURS)]) for i, width in enumerate(widths)}
     for width in widths:
         panels[0, 0].plot([], [], label=f"width × {width:g}", **look[width])
     for column, task in zip(panels.T, tasks):

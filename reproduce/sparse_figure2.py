@@ -28,16 +28,14 @@ def slope(points, measure):
 
 def draw(table, figure):
     """Draws the table into the empty figure and returns it, with the fitted slopes."""
-    import seaborn as sns
-
-    palette, table = sns.color_palette("colorblind"), table.copy()
+    table = table.copy()
     figure.set_size_inches(5.6, 3)
     for axes, measure, label in zip(figure.subplots(1, 2), ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Its peak memory (MB)")):
         for index, (method, name) in enumerate(NAMES.items()):
             points = table[table.method == method].sort_values("width")
             if len(points):
                 table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
-                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=6 - 1.2 * index, mfc="none", color=palette[COLOURS[index]],
+                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=6 - 1.2 * index, mfc="none", color=COLOURS[index],
                           label=name if measure == "update_ms" else None)
                 axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
         axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)

@@ -155,6 +155,13 @@ def table():
     return tables.board(tables.select(rows, "digits", "paper"), [0.9])
 
 
+def test_how_many_trainings_a_method_took_is_said():
+    rows = stored({"dense": [99.0], "st3": [97.0], "lrr": [98.0]})
+    rows.loc[rows.method == "lrr", "cycles"] = 19
+    found = tables.board(tables.select(rows, "digits", "paper"), [0.9])
+    assert {line.label: tables.remarks(line) for _, line in found.iterrows()} == {"lrr": "19 trainings", "st3": "", "dense": "reference"}
+
+
 def test_rows_of_other_recipes_are_left_out():
     rows = pd.concat([stored({"st3": [90.0]}), stored({"quick": [90.0]}).assign(epochs=10),
                       stored({"bf16": [90.0]}).assign(precision="bf16"), stored({"rigl": [90.0]}).assign(options="interval=5"),
@@ -291,4 +298,4 @@ def test_a_file_has_one_name_wherever_it_was_launched_from(mine):
 def made_up(name, day):
     return [{**dict.fromkeys(RUN_COLUMNS, ""), "suite": "digits", "task": "digits", "dataset": "digits", "method": name, "sparsity": 0.9,
              "seed": 0, "epochs": 30, "precision": "fp32", "status": "ok", "top1": 90.0 + day, **dict.fromkeys(
-                 "top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split(), 1.0)}]
+                 "top1_best_val achieved_sparsity macs dense_macs train_flops_fraction cycles seconds".split(), 1.0)}]

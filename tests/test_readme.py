@@ -75,7 +75,7 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
     text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
     assert "| `st3` |  | 92.00 ± 2.00 |" in text and "| `dense` | 92.00 ± 2.00 |  |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
-    assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (of several: `lrr` 6)." in text
+    assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (cycles up to the highest sparsity: `lrr` 6)." in text
     lines = readme.accuracy(tmp_path, "digits", "paper", cost=0.9).splitlines()
     assert lines[0] == "| Method | 0 % | 90 % | Training FLOPs / dense, 90 % |" and "| `st3` |  | 92.00 ± 2.00 | 1.00 |" in lines
     assert "| `dense` | 92.00 ± 2.00 |  |  |" in lines
