@@ -90,7 +90,7 @@ def remarks(line):
     """What a reader must know of a line besides its numbers."""
     text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
     if line.cycles > 1:
-        text.insert(0, f"{line.cycles:.0f} trainings")
+        text.insert(0, f"{line.cycles:.0f} cycles")
     if line.method == "dense":
         text.insert(0, "reference")
     elif not line.on_target:

@@ -111,7 +111,7 @@ def note(runs, suite, profile, lead=None):
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
     several = done[done.cycles > 1]
     if len(several) and (done.cycles == 1).any():
-        text += f" In each of up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
+        text += f" In up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
     return text + runs.attrs.get("out", "")
 
 

@@ -155,11 +155,11 @@ def table():
     return tables.board(tables.select(rows, "digits", "paper"), [0.9])
 
 
-def test_how_many_trainings_a_method_took_is_said():
+def test_how_many_cycles_a_method_took_is_said():
     rows = stored({"dense": [99.0], "st3": [97.0], "lrr": [98.0]})
     rows.loc[rows.method == "lrr", "cycles"] = 19
     found = tables.board(tables.select(rows, "digits", "paper"), [0.9])
-    assert {line.label: tables.remarks(line) for _, line in found.iterrows()} == {"lrr": "19 trainings", "st3": "", "dense": "reference"}
+    assert {line.label: tables.remarks(line) for _, line in found.iterrows()} == {"lrr": "19 cycles", "st3": "", "dense": "reference"}
 
 
 def test_rows_of_other_recipes_are_left_out():
