@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+from claimed_costs import flops, overhead, slopes
 from drawing import TASKS
 from evidence import Difference, Evidence, Part
 from published import published
-from rows import of_one_machine, value_of
+from rows import value_of
 
 RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 RESNET50, MOBILENET = "imagenet-resnet50", "imagenet-mobilenetv1"
@@ -178,31 +179,6 @@ def longer(e):
             for part in e.part(f"at 98 %, {b} - {a} epochs", e.between(*(e.seeds("gse_uniform", 0.98, epochs=n) for n in (b, a))))]
 
 
-def overhead(results):
-    import pandas as pd
-
-    path = Path(results) / "performance" / "overhead.csv"
-    rows = pd.read_csv(path) if path.exists() else ()
-    rows = rows[(rows.method == "st3") & rows.task.isin(ST3)] if len(rows) else rows
-    return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
-                 + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device), row.ratio <= 1.05)
-            for row in (rows.itertuples() if len(rows) else ())]
-
-
-def wider_steps(results, device):
-    """In words: the same ratio at larger widths of the network, which are not the paper's and decide nothing."""
-    import pandas as pd
-
-    path = Path(results) / "performance" / "scaling.csv"
-    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["part", "device"])
-    rows = rows[(rows.part == "width") & (rows.device == device)]
-    if rows.empty:
-        return ""
-    times = rows.pivot_table("value", "x", "method")
-    ratios = (times.st3 / times.dense)[times.index > 1].dropna()
-    return f"; {', '.join(f'{width:g}' for width in ratios.index)} times as wide: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
-
-
 def own_imagenet(runs, results):
     """(scale, parts) of runs of our own, if somebody made them of ST-3 and another method with one cycle: ResNet-50, wherever ST-3 is."""
     e = Evidence(runs, RESNET50, TASKS[RESNET50].epochs, results)
@@ -245,44 +221,6 @@ def imagenet(results):
     return parts
 
 
-def flops(results):
-    import pandas as pd
-
-    path = Path(results) / "performance" / "training_flops.csv"
-    if not path.exists():
-        return []
-    rows = pd.read_csv(path)
-    rows["saved"] = 1 - rows.gse_flops / rows.rigl_flops
-    at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
-    most = (rows.rigl_flops / rows.gse_flops).max()
-    assumed = f"RigL's dense gradient once in {rows.interval.iloc[0]} steps, which the paper does not state"
-    return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
-                 f"a point), assuming {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
-            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
-
-
-def slopes(results):
-    """Of the time and memory of an update of the connections against the width, at a constant number of weights, on the machine that
-    figure 2 of sparse training shows."""
-    import pandas as pd
-
-    from sparse_figure2 import LAST, NAMES, slope
-
-    path = Path(results) / "performance" / "sparse_growth.csv"
-    if not path.exists():
-        return []
-    table, parts = of_one_machine(pd.read_csv(path)), []
-    for method, name in NAMES.items():
-        quadratic, points = method == "rigl", table[table.method == method]
-        for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
-            fitted = slope(points, measure)
-            claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
-            parts.append(Part(f"{name}: {what} of an update ∝ width^{fitted:.2f} (claimed: {claimed}; {LAST} largest of "
-                              f"{len(points)} widths up to {points.width.max():,}, {points.nnz.iloc[0]:,} weights)",
-                              bool(fitted >= 1.85 if quadratic else fitted <= 1.15)))
-    return parts
-
-
 # id, claim, source, figure, tasks (None: no accuracy decides, PUBLISHED: others' numbers are judged, too), function of an Evidence or of the folder
 ST3 = (RESNET20, VGG11, WRN)
 SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")
@@ -305,7 +243,8 @@ CLAIMS = (
      "ST-3, figure 5", "figure5", (RESNET20,), arms),
     ("A11", "The cubic schedule reduces switches against a fixed ratio, most in the second quarter of training", "ST-3, figure 6", "figure6",
      (RESNET20,), switches),
-    ("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None, overhead),
+    ("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None,
+     lambda results: overhead(results, ST3)),
     ("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4", "figure4",
      PUBLISHED, imagenet),
     ("B1", "GSE matches or exceeds RigL, Top-KAST, SET, static and prune-at-init", "GSE, table 1", "gse_table1", GSE,

@@ -1,0 +1,71 @@
+"""What was measured or computed of the costs that the papers claim: A12 of ST-3, B6 and B7 of GSE. Each function gives the Parts of a
+claim from the tables of a results folder's `performance/`; none where there is no table."""
+from pathlib import Path
+
+from evidence import Part
+from rows import of_one_machine
+
+
+def overhead(results, tasks):
+    """Of a step of ST-3 on these tasks, as a multiple of a dense one."""
+    import pandas as pd
+
+    path = Path(results) / "performance" / "overhead.csv"
+    rows = pd.read_csv(path) if path.exists() else ()
+    rows = rows[(rows.method == "st3") & rows.task.isin(tasks)] if len(rows) else rows
+    return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
+                 + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device), row.ratio <= 1.05)
+            for row in (rows.itertuples() if len(rows) else ())]
+
+
+def wider_steps(results, device):
+    """In words: the same ratio at larger widths of the network, which are not the paper's and decide nothing."""
+    import pandas as pd
+
+    path = Path(results) / "performance" / "scaling.csv"
+    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["part", "device"])
+    rows = rows[(rows.part == "width") & (rows.device == device)]
+    if rows.empty:
+        return ""
+    times = rows.pivot_table("value", "x", "method")
+    ratios = (times.st3 / times.dense)[times.index > 1].dropna()
+    return f"; {', '.join(f'{width:g}' for width in ratios.index)} times as wide: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
+
+
+def flops(results):
+    """Of training FLOPs of RigL and GSE, by the papers' formulas."""
+    import pandas as pd
+
+    path = Path(results) / "performance" / "training_flops.csv"
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path)
+    rows["saved"] = 1 - rows.gse_flops / rows.rigl_flops
+    at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
+    most = (rows.rigl_flops / rows.gse_flops).max()
+    assumed = f"RigL's dense gradient once in {rows.interval.iloc[0]} steps, which the paper does not state"
+    return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
+                 f"a point), assuming {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
+            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
+
+
+def slopes(results):
+    """Of the time and memory of an update of the connections against the width, at a constant number of weights, on the machine that
+    figure 2 of sparse training shows."""
+    import pandas as pd
+
+    from sparse_figure2 import LAST, NAMES, slope
+
+    path = Path(results) / "performance" / "sparse_growth.csv"
+    if not path.exists():
+        return []
+    table, parts = of_one_machine(pd.read_csv(path)), []
+    for method, name in NAMES.items():
+        quadratic, points = method == "rigl", table[table.method == method]
+        for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
+            fitted = slope(points, measure)
+            claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
+            parts.append(Part(f"{name}: {what} of an update ∝ width^{fitted:.2f} (claimed: {claimed}; {LAST} largest of "
+                              f"{len(points)} widths up to {points.width.max():,}, {points.nnz.iloc[0]:,} weights)",
+                              bool(fitted >= 1.85 if quadratic else fitted <= 1.15)))
+    return parts
