@@ -40,6 +40,14 @@ def all_runs(results):
     return runs[runs.accuracy.notna() & (runs.precision == own)]
 
 
+def sharing(runs, option):
+    """The runs of `all_runs` that have an option ("bn_momentum=0.99"), as if they had been made without it."""
+    words = runs.options.astype(object).fillna("").astype(str).str.split()
+    own = runs[words.map(lambda each: option in each).astype(bool)].copy()
+    own["series"] = [" ".join(word for word in series.split() if word != option) for series in own.series]
+    return own
+
+
 @functools.cache
 def plan():
     """{(task, epochs, series, sparsity)} of the runs that the papers' figures need at full length."""
@@ -75,12 +83,14 @@ class Difference:
 
 @dataclass
 class Evidence:
-    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it."""
+    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it. shared: an option that all of `runs`
+    were made with (`sharing`), which the papers' figures do not plan."""
 
     runs: object
     task: str
     epochs: int
     results: object
+    shared: str = ""
 
     @property
     def scale(self):
@@ -88,12 +98,12 @@ class Evidence:
         where = title(self.task)
         if self.task == "digits":
             return f"{where} (miniature)"
-        return where + (f", {self.epochs} of {own} epochs" if self.epochs < own else "")
+        return where + (f", {self.epochs} of {own} epochs" if self.epochs < own else "") + f", {self.shared}" * bool(self.shared)
 
     @property
     def full(self):
         """Whether these are runs as the papers made them: their task, their epochs. Then what the papers ran is expected to be there."""
-        return self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
+        return not self.shared and self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
 
     @functools.cached_property
     def points(self):

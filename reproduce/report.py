@@ -6,11 +6,12 @@ from pathlib import Path
 
 from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
-from evidence import NEAR, Evidence, all_runs, corrected, verdict
+from evidence import NEAR, Evidence, all_runs, corrected, sharing, verdict
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
 
+CODED = "bn_momentum=0.99"  # of ST-3's released code: runs that share it are compared with each other alone
 HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
@@ -31,11 +32,13 @@ def judged(claim, runs, results):
         scale, own = own_imagenet(runs, results) if tasks else ("", [])
         parts = function(results)
         return [(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
-    found = []
+    found, coded = [], None if runs is None else sharing(runs, CODED)
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if runs is not None else ():
         own = {TASKS[task].epochs} if task in tasks else set()
-        for epochs in sorted(own.union(n for n in runs.epochs[runs.task == task] if n <= TASKS[task].epochs), reverse=True):
-            e = Evidence(runs, task, int(epochs), results)
+        scales = [(epochs, "") for epochs in own.union(n for n in runs.epochs[runs.task == task] if n <= TASKS[task].epochs)]
+        scales += [(epochs, CODED) for epochs in set(coded.epochs[coded.task == task])]
+        for epochs, shared in sorted(scales, reverse=True):
+            e = Evidence(coded if shared else runs, task, int(epochs), results, shared)
             parts = function(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
