@@ -310,3 +310,13 @@ def test_runs_that_share_an_option_are_compared_with_each_other_alone(tmp_path):
     found = [(scale, mine, [part.text.partition(" points")[0] for part in parts if not part.missing]) for scale, mine, parts in scales("A3", tmp_path)]
     assert [each for each in found if each[2]] == [
         (f"ResNet-20, CIFAR-10{length}, bn_momentum=0.99", False, ["`st3` above `gmp` at 90 %: +1.02 ± 0.05"]) for length in ("", ", 24 of 160 epochs")]
+
+
+def test_many_short_cycles_are_shown_against_one_and_judged_at_full_length_alone(tmp_path):
+    for epochs in (24, 160):
+        store(tmp_path, "cifar10-resnet20", {(method, 0.9, epochs): [mean + 0.02 * seed * (method == "st3") for seed in range(3)]
+                                             for method, mean in (("lrr", 92), ("lrr_aug_reset", 91), ("st3", 85))})
+        *_, (text, holds) = own("A6", tmp_path) if epochs == 160 else [
+            (part.text, part.holds) for scale, _, parts in scales("A6", tmp_path) if "24 of 160" in scale for part in parts]
+        assert text.startswith("`lrr_aug_reset` near `st3` at 90 %: +5.98 ± 0.05") and text.endswith("not judged)") is (epochs == 24)
+        assert holds is (False if epochs == 160 else None)
