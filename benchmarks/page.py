@@ -9,7 +9,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.tables import COLUMNS, best_of, cells, legend, power, shown
+from benchmarks.tables import COLUMNS, cells, legend, power, shown
 from benchmarks.tasks import DATASETS
 
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
@@ -36,8 +36,7 @@ def page(table, suite, profile, picture=None):
         picture=f'<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, '
                 f'one panel for each sparsity" src="data:image/png;base64,{image}"></details>' if image else "",
         measured=html_table("measured", ["Method", "Task", "Sparsity", *(c for c in COLUMNS if c != "Method")],
-                            [measured_row(task, sparsity, line, place == best_of(cell))
-                             for task, sparsity, cell in measured for place, line in cell.iterrows()]),
+                            [measured_row(task, sparsity, line) for task, sparsity, cell in measured for _, line in cell.iterrows()]),
         powers="".join(f'<li data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{escape(task)}, {100 * sparsity:g} %: '
                        f'{power(cell)}</li>'
                        for task, sparsity, cell in measured if power(cell)),
@@ -71,8 +70,8 @@ def option(sparsity):
     return f'<option value="{filtered(sparsity)}">{100 * sparsity:g} %</option>'
 
 
-def measured_row(task, sparsity, line, best):
-    texts = dict(zip(COLUMNS, shown(line, best)))
+def measured_row(task, sparsity, line):
+    texts = dict(zip(COLUMNS, shown(line)))
     values = {column: line[name] if name else "" for column, name in zip(COLUMNS, SORTED_BY)}
     row = [(texts.pop("Method"), line.label), (task, task), (f"{100 * sparsity:g} %", sparsity)]
     row += [(text, values[column]) for column, text in texts.items()]

@@ -55,7 +55,8 @@ def distances(e):
     other, parts = Evidence(e.runs, WRN, e.epochs, e.results), []
     for sparsity in sorted(set(e.sparsities("lrr", "st3")) & set(other.sparsities("lrr", "st3"))):
         here, there = (one.between(one.seeds("lrr", sparsity), one.seeds("st3", sparsity)) for one in (e, other))
-        more = here and there and Difference(there.mean - here.mean, math.hypot(here.half, there.half), min(here.seeds, there.seeds))
+        more = here and there and Difference(there.mean - here.mean, math.hypot(here.half, there.half),
+                                            min(here.seeds, there.seeds), min(here.df, there.df))
         parts += e.part(f"`lrr` - `st3` at {100 * sparsity:g} %, on CIFAR-100 - on CIFAR-10", more)
     return parts
 

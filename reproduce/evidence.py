@@ -1,9 +1,10 @@
-"""What stored rows say for or against a claim: differences paired by seed, each with its 95 % interval (`benchmarks.stats`)."""
+"""What stored rows say for or against a claim: differences, each with its 95 % interval (`benchmarks.stats`)."""
 import functools
 import importlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
@@ -58,18 +59,19 @@ def plan():
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean over seeds, half its 95 % interval (NaN for one seed) and the number of seeds."""
+    """A mean over seeds, half its 95 % interval (NaN for one seed), the number of seeds, and the degrees of freedom of their spread."""
 
     mean: float
     half: float
     seeds: int
+    df: float
 
     def p(self, limit):
         """Of a true difference of `limit`, two-sided (Student t); NaN for one seed."""
         from scipy import stats
 
-        t = abs(self.mean - limit) / self.half * stats.t.ppf(0.975, self.seeds - 1)
-        return 2 * float(stats.t.sf(t, self.seeds - 1)) if self.seeds > 1 else math.nan
+        t = abs(self.mean - limit) / self.half * stats.t.ppf(0.975, self.df)
+        return 2 * float(stats.t.sf(t, self.df)) if self.seeds > 1 else math.nan
 
     def part(self, what, low=0.0, high=math.inf, unit="points"):
         """The Part that claims a difference between low and high: so where the whole interval lies there, against it where all of it
@@ -123,16 +125,28 @@ class Evidence:
         return sorted(s for s in set.intersection(*({s for n, name, s in points if (n, name) == (self.epochs, one)} for one in series)) if s >= 0.6)
 
     def between(self, first, second):
-        """The `Difference` of two {seed: accuracy} over the seeds that both have; None without any."""
+        """The `Difference` of two {seed: value}, paired, over the seeds that both have; None without any."""
+        from benchmarks.stats import interval, resolution
+
+        values = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+        if not values:
+            return None
+        return Difference(mean(values), interval(values, resolution(TASKS[self.task].dataset)), len(values), len(values) - 1)
+
+    def apart(self, a, b, sparsity):
+        """The `Difference` of two series at a sparsity, over the seeds that both have, by the test of the leaderboard, with the spread of
+        all series there (`benchmarks.stats.differences`); None without any."""
         import numpy as np
 
-        from benchmarks.stats import paired, resolution
-        common = sorted(first.keys() & second.keys())
-        if not common:
+        from benchmarks.stats import differences, resolution
+
+        r = self.runs
+        there = r[(r.task == self.task) & (r.epochs == self.epochs) & ((r.sparsity - sparsity).abs() < 1e-6)]
+        table = there.pivot_table(index="series", columns="seed", values="accuracy")
+        if not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
-        values = np.array([[one[seed] for seed in common] for one in (first, second)])
-        mean, half, _ = paired(values, resolution(TASKS[self.task].dataset))
-        return Difference(mean[0, 1], half[0, 1], len(common))
+        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), table.to_numpy())
+        return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
 
     def part(self, what, found, **limits):
         """[`Difference.part`]; where nothing was found a missing Part at the papers' scale, elsewhere none."""
@@ -141,10 +155,9 @@ class Evidence:
     def compare(self, a, words, b, sparsities=None, **limits):
         """A Part for each sparsity that both series have (or these) on a - b."""
         return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
-                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.apart(a, b, s)}",
-                                      self.between(self.seeds(a, s), self.seeds(b, s)), **limits)]
+                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines(a, b, s)}", self.apart(a, b, s), **limits)]
 
-    def apart(self, a, b, sparsity):
+    def machines(self, a, b, sparsity):
         """A remark where a seed's two runs are of different machines, which differ in rounding."""
         one, other = (self.seeds(series, sparsity, "device") for series in (a, b))
         return " (of two kinds of machine)" * any(str(one[seed]) != str(other[seed]) for seed in one.keys() & other.keys())

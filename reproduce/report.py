@@ -15,10 +15,12 @@ CODED = "bn_momentum=0.99"  # of ST-3's released code: runs that share it are co
 HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
-seeds, paired, with its 95 % interval. "Above" claims that it is more than 0, "at least" more than -{NEAR:g} point, "near" within {NEAR:g} point; other
-limits are named. It is as claimed where the whole interval lies there, and speaks against the claim where all of it lies outside and would
-still do so among all comparisons of the claim (Holm, level 0.05). One seed decides nothing. Runs of two kinds of machine differ by rounding
-besides; where such are compared it is said. A12, A13, B6 and B7 have no seeds: what was measured, published or computed is taken as it is.
+the seeds that both have, with its 95 % interval. Two methods at one sparsity are compared as in the leaderboard (moderated t-tests: the spread
+of all series there supports that of these two), runs of unlike sparsities, lengths or widths by the differences of each seed (Student t).
+"Above" claims that it is more than 0, "at least" more than -{NEAR:g} point, "near" within {NEAR:g} point; other limits are named. It is as claimed where
+the whole interval lies there, and speaks against the claim where all of it lies outside and would still do so among all comparisons of the
+claim (Holm, level 0.05). One seed decides nothing. Runs of two kinds of machine differ by rounding besides; where such are compared it is
+said. A12, A13, B6 and B7 have no seeds: what was measured, published or computed is taken as it is.
 
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the
 papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone.

@@ -229,11 +229,29 @@ def test_growth_is_that_of_one_machine(tmp_path):
 
 
 def test_two_seeds_can_decide_and_a_claim_needs_the_whole_interval(tmp_path):
-    """t(1) = 12.7: a difference of 0.9 and 1.1 has ± 1.27 and decides nothing, one of 0.99 and 1.01 has ± 0.13."""
-    accuracy = {"st3": (91.0, 91.0), "str": (90.1, 89.9), "gmp": (89.11, 88.89)}
-    store(tmp_path, "cifar10-resnet20", {(method, 0.9, 160): own for method, own in accuracy.items()})
-    assert own("A4", tmp_path) == [("`str` above `gmp` at 90 %: +1.00 ± 0.13 points, 2 seeds", True),
-                                   ("`st3` above `str` at 90 %: +1.00 ± 1.27 points, 2 seeds", None)]
+    """By the seeds' own differences t(1) = 12.7: 0.9 and 1.1 have ± 1.27 and decide nothing, 0.99 and 1.01 ± 0.13."""
+    accuracy = {24: (89.11, 88.89), 48: (90.1, 89.9), 96: (91.0, 91.0)}
+    store(tmp_path, "cifar100-vit", {("gse_uniform", 0.98, epochs): own for epochs, own in accuracy.items()})
+    assert [(part.text, part.holds) for _, _, parts in scales("B5", tmp_path) for part in parts if not part.missing] == [
+        ("at 98 %, 48 - 24 epochs: +1.00 ± 0.13 points, 2 seeds", True), ("at 98 %, 96 - 48 epochs: +1.00 ± 1.27 points, 2 seeds", None)]
+
+
+def test_methods_at_one_sparsity_are_compared_as_in_the_leaderboard(tmp_path):
+    """With the spread of all series there: rows of other sparsities and lengths change nothing, others of the same do."""
+    def found(**more):
+        accuracy = {"st3": (91.0, 91.2, 91.1), "str": (90.3, 90.0, 90.3), "gmp": (89.0, 89.4, 89.5), **more}
+        rows = {(method, 0.9, 160): own for method, own in accuracy.items()}
+        rows |= {("rigl", 0.95, 160): (10, 50, 90), ("rigl", 0.9, 80): (10, 50, 90)}
+        store(tmp_path, "cifar10-resnet20", rows)
+        from benchmarks.stats import differences, resolution
+        apart, half, p, _ = differences(np.array([*accuracy.values()], float), resolution("cifar10"))
+        for (one, other), part in zip(((1, 2), (0, 1)), [part for part in scales("A4", tmp_path)[0][2] if not part.missing], strict=True):
+            assert f": {apart[one, other]:+.2f} ± {half[one, other]:.2f} points, 3 seeds" in part.text
+            assert part.p == pytest.approx(p[one, other])
+        return half[0, 1]
+
+    alone = found()
+    assert found(rigl=(91.0, 91.1, 91.2), dnw=(89.0, 89.1, 89.2), set=(88.1, 88.1, 88.2)) < alone
 
 
 def test_a_row_of_a_task_that_is_not_the_suites_decides_nothing(tmp_path):
@@ -285,10 +303,10 @@ def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_p
 def test_a_difference_is_a_t_test():
     from evidence import Difference
     values = [0.4, 1.1, 0.9]
-    found = Difference(np.mean(values), interval(values), 3)
+    found = Difference(np.mean(values), interval(values), 3, 2)
     for limit in (-1.0, 0.0, 1.0):
         assert found.p(limit) == pytest.approx(ttest_1samp(values, limit).pvalue)
-    assert np.isnan(Difference(0.4, np.nan, 1).p(0))
+    assert np.isnan(Difference(0.4, np.nan, 1, 0).p(0))
 
 
 @pytest.mark.parametrize("mean, half, limits, holds", [
@@ -296,7 +314,7 @@ def test_a_difference_is_a_t_test():
     (0.2, 1.5, dict(low=-1, high=1), None), (3, 1, dict(low=-1, high=1), False), (-3, 1, dict(low=-1, high=1), False)])
 def test_what_the_whole_interval_says(mean, half, limits, holds):
     from evidence import Difference
-    part = Difference(mean, half, 3).part("a above b", **limits)
+    part = Difference(mean, half, 3, 2).part("a above b", **limits)
     assert part.holds is holds and f"{mean:+.2f} ± {half:.2f} points, 3 seeds" in part.text
     inside = limits and limits["low"] < mean < limits["high"]
     assert (part.p == 1) == bool(inside) and (inside or part.p < 0.05 or holds is None)
@@ -305,11 +323,11 @@ def test_what_the_whole_interval_says(mean, half, limits, holds):
 def test_runs_that_share_an_option_are_compared_with_each_other_alone(tmp_path):
     """ST-3's released code has another momentum of normalisation: such runs are a scale of their own and decide nothing for the paper's."""
     means = {"st3 bn_momentum=0.99": 92, "gmp bn_momentum=0.99": 91, "gmp": 95, "st3 straight_through=False bn_momentum=0.99": 90}
-    store(tmp_path, "cifar10-resnet20", {(series, 0.9, epochs): [mean + 0.02 * seed * (series != "gmp bn_momentum=0.99") for seed in range(3)]
+    store(tmp_path, "cifar10-resnet20", {(series, 0.9, epochs): [mean + 0.02 * seed for seed in range(3)]
                                          for series, mean in means.items() for epochs in (24, 160)})
     found = [(scale, mine, [part.text.partition(" points")[0] for part in parts if not part.missing]) for scale, mine, parts in scales("A3", tmp_path)]
     assert [each for each in found if each[2]] == [
-        (f"ResNet-20, CIFAR-10{length}, bn_momentum=0.99", False, ["`st3` above `gmp` at 90 %: +1.02 ± 0.05"]) for length in ("", ", 24 of 160 epochs")]
+        (f"ResNet-20, CIFAR-10{length}, bn_momentum=0.99", False, ["`st3` above `gmp` at 90 %: +1.00 ± 0.04"]) for length in ("", ", 24 of 160 epochs")]
 
 
 def test_many_short_cycles_are_shown_against_one_and_judged_at_full_length_alone(tmp_path):
@@ -318,5 +336,5 @@ def test_many_short_cycles_are_shown_against_one_and_judged_at_full_length_alone
                                              for method, mean in (("lrr", 92), ("lrr_aug_reset", 91), ("st3", 85))})
         *_, (text, holds) = own("A6", tmp_path) if epochs == 160 else [
             (part.text, part.holds) for scale, _, parts in scales("A6", tmp_path) if "24 of 160" in scale for part in parts]
-        assert text.startswith("`lrr_aug_reset` near `st3` at 90 %: +5.98 ± 0.05") and text.endswith("not judged)") is (epochs == 24)
+        assert text.startswith("`lrr_aug_reset` near `st3` at 90 %: +5.98 ± 0.03") and text.endswith("not judged)") is (epochs == 24)
         assert holds is (False if epochs == 160 else None)

@@ -100,10 +100,11 @@ def test_a_part_of_its_runs_does_not_reproduce_a_claim(tmp_path, claim, keep):
 
 
 def test_a_difference_above_its_interval_is_as_claimed(tmp_path):
-    store(tmp_path, {"dense": (91, 92, 93), "str": (88, 89, 90.1), "gmp": (85, 86, 87), "st3": (90, 91, 92.1)})
+    store(tmp_path, {"dense": (91, 92, 93), "str": (88.9, 89, 89.1), "gmp": (85.9, 86, 86.1), "st3": (90.9, 91, 91.1)})
     (_, own, parts), = scales("A4", tmp_path)
     assert own and len(parts) == 4 and all(part.holds for part in parts)
-    assert "`str` above `gmp` at 90 %: +3.03 ± 0.14 points, 3 seeds" in [part.text for part in parts]  # t(2) * 0.0577 / sqrt(3)
+    # three methods of one spread: t(2 + 4) * sqrt(2 / 3 * (4 * typical + 2 * 0.01) / 6), where typical is 0.01 * exp(-digamma(1) + digamma(2) - log(2))
+    assert "`str` above `gmp` at 90 %: +3.00 ± 0.22 points, 3 seeds" in [part.text for part in parts]
     assert verdicts(tmp_path)["A4"] == "incomplete (4 of 30 comparisons as claimed, 26 without runs)"  # 3 networks, 5 sparsities, 2 pairs
 
 
@@ -119,7 +120,7 @@ def test_what_the_rows_do_not_decide_stays_open(tmp_path, gmp):
 
 
 def test_shorter_runs_do_not_decide(tmp_path):
-    store(tmp_path, {"str": (88, 89, 90.1), "gmp": (85, 86, 87), "st3": (90, 91, 92.1)}, epochs=8)
+    store(tmp_path, {"str": (88.9, 89, 89.1), "gmp": (85.9, 86, 86.1), "st3": (90.9, 91, 91.1)}, epochs=8)
     (scale, own, parts), = scales("A4", tmp_path)
     assert not own and scale == "ResNet-20, CIFAR-10, 8 of 160 epochs" and report.verdict(parts) == "reproduced (4 of 4 comparisons)"
     line = next(line for line in report.report(tmp_path).splitlines() if line.startswith("| A4 |"))
@@ -167,10 +168,10 @@ def test_switches_are_compared_by_seed(tmp_path, cubic, holds):
 
 
 def test_near_needs_the_whole_interval(tmp_path):
-    store(tmp_path, {"lrr": (92, 93, 94.1), "lrr_aug_reset": (90, 91, 92), "st3": (90.2, 91.1, 92.1)}, sparsities=(0.9,))
+    store(tmp_path, {"lrr": (92.9, 93, 93.1), "lrr_aug_reset": (90.9, 91, 91.1), "st3": (91, 91.1, 91.2)}, sparsities=(0.9,))
     parts = scales("A6", tmp_path)[0][2]
     assert [part.holds for part in parts] == [True, True]
-    store(tmp_path, {"lrr": (92, 93, 94.1), "lrr_aug_reset": (90, 91, 92), "st3": (88, 89.1, 90)}, sparsities=(0.9,))
+    store(tmp_path, {"lrr": (92.9, 93, 93.1), "lrr_aug_reset": (90.9, 91, 91.1), "st3": (89, 89.1, 89.2)}, sparsities=(0.9,))
     assert scales("A6", tmp_path)[0][2][1].holds is False
 
 
