@@ -2,6 +2,7 @@
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
+import argparse
 import sys
 
 from benchmarks.again import left, renew
@@ -18,7 +19,8 @@ def add_arguments(sub):
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
     sub.add_argument("--against", nargs="+", action="extend", metavar="M", help="compare with these methods only, chosen before their results are seen")
-    sub.add_argument("--sparsity", type=float, nargs="+", action="extend", metavar="S", help="only these sparsities")
+    sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
+    sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
@@ -35,7 +37,7 @@ def run(args, store, folder):
 
     from benchmarks import tables
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
-    sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsity or base.sparsities]  # refuses 98
+    sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
     at_least_one(args, "jobs", "seeds", "epochs")
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
@@ -95,7 +97,7 @@ def cells(args):
         else:
             tasks.append(task)
     seeds = range(args.seeds) if args.seeds else base.seeds
-    return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsity or base.sparsities), tuple(seeds),
+    return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsities or base.sparsities), tuple(seeds),
                                                   args.epochs or base.epochs, None, pairs))
 
 

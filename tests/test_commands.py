@@ -160,7 +160,7 @@ def refused(capsys, words, *parts):
     (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
     (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
     (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv lacks the columns",)),
-    (["leaderboard", "digits", "--sparsity", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),
+    (["leaderboard", "digits", "--sparsities", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),
     ([*WORDS, "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
     ([*WORDS, "--precision", "bf16", "--set", "precision=fp32"], ("precision is given twice: bf16 and fp32",)),
 ])
@@ -295,7 +295,7 @@ def test_a_list_that_is_given_twice_goes_on():
     args = parser().parse_args(words)
     assert args.methods == ["gmp", "rigl", "st3"] and args.sparsities == [0.9, 0.8]
     args = parser().parse_args("leaderboard digits --against st3 --against gmp --sparsity 0.9 --sparsity 0.98".split())
-    assert args.against == ["st3", "gmp"] and args.sparsity == [0.9, 0.98]
+    assert args.against == ["st3", "gmp"] and args.sparsities == [0.9, 0.98]
 
 
 @pytest.mark.parametrize("words, part", [

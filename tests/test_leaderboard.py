@@ -130,7 +130,7 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
 
 
 def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):
-    words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsity", "0.9", "--seeds", "2"]
+    words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsities", "0.9", "--seeds", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(runner.Trainer, "evaluate", lambda self, split: 1 / 0 if self.seed else 50.0)
         assert board(*words) == 1
