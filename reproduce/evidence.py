@@ -145,7 +145,8 @@ class Evidence:
         table = there.pivot_table(index="series", columns="seed", values="accuracy")
         if not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
-        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), table.to_numpy())
+        others = table.drop_duplicates().to_numpy()  # without pruning dense and LRR are the same training
+        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
 
     def part(self, what, found, **limits):
