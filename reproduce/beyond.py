@@ -4,7 +4,7 @@ In grey the papers' own methods. Points with more than twice the weights asked f
 the same training whatever sparsity was asked for is one point. Published points, each in its authors' setting, are hollow; where no run
 of ours is stored they are drawn alone.
 """
-from drawing import COLOURS, DENSE, LINES, MARKERS, main, number_decades, suite_grid, tasks_of
+from drawing import COLOURS, DENSE, LINES, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
@@ -22,7 +22,7 @@ GROUPS = {
 METHODS = {name: label for group in GROUPS.values() for name, label in group.items()}
 NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
 OTHERS = ("gmp", "gradual", "str", "probmask", "dnw", "lrr", "imp", "snip", "grasp", "synflow", "static", "set", "granet", "topkast")
-HOLLOW = dict(mfc="white", mew=0.6, linestyle="")
+HOLLOW = PUBLISHED | dict(linestyle="")
 BELOW = "the lowest 15 % of the points lie below."
 # (paper, method): the start of the variant that is drawn
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
@@ -69,13 +69,16 @@ def source(grid, suite, results, profile=None):
 def lines(axes, tables, styles, measure, group):
     """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; those of a group at one
     sparsity side by side."""
-    for rows, fill in zip(tables, ({}, HOLLOW)):
+    for rows, own in zip(tables, (True, False)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
         for method, style in styles.items():
             points = rows[rows.method == method].dropna(subset=[measure])
-            apart = 1.02 ** (len(group) // 2 - [*group].index(method)) if method in group and measure == "density" else 1
-            if len(points):
-                axes.plot(apart * points[measure], points["mean"], **{"ms": 3, "lw": 0.7, **style, **fill})
+            x = points[measure] * (apart([*group].index(method), len(group)) if method in group and measure == "density" else 1)
+            style = {"ms": 3, "lw": 0.7, **style}
+            if len(points) and own:
+                mean_line(axes, x, points, None, **style)
+            elif len(points):
+                axes.plot(x, points["mean"], **style | HOLLOW)
 
 
 def hidden(points, group, low):
@@ -115,7 +118,10 @@ def draw(runs, figure):
                     axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0)
                 if len(shown):  # a few that fail entirely would hide what the others differ by
                     low, high = shown["mean"].quantile(0.15), shown["mean"].max()
-                    axes.set_ylim(bottom := low - 0.05 * (high - low), high + 0.05 * (high - low) + 0.5)
+                    bottom = low - 0.05 * (high - low)
+                    while ((shown["mean"] - bottom).abs() < 0.025 * (high - low)).any():  # no point is cut
+                        bottom -= 0.01 * (high - low)
+                    axes.set_ylim(bottom, high + 0.05 * (high - low) + 0.5)
                     if best := hidden(shown, group, bottom):
                         axes.text(0.02, 0.02, f"↓ {best}", transform=axes.transAxes, fontsize=5.5)
                 axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",
@@ -134,7 +140,7 @@ def draw(runs, figure):
     return pd.concat(tables).drop(columns=["variant"], errors="ignore")
 
 
-draw.lead = f"Mean test accuracy over seeds at the best validation epoch, those of one sparsity side by side; {BELOW}"
+draw.lead = f"Mean test accuracy over {{seeds}} at the best validation epoch, those of one sparsity side by side; {BELOW}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the figure scripts share: their command line, the rows of their runs, accuracy against sparsity, and saving.
+"""What the figure scripts share: their command line, the note of what the runs are, and saving. What points and lines look like: marks.py.
 
 Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
 """
@@ -9,8 +9,9 @@ import textwrap
 import traceback
 from pathlib import Path
 
+from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, mean_line, number_decades, remark  # noqa: F401
 from published import citation, compare, title
-from rows import NoRows, make, runs_of, series_of, summary  # before the project's: it says where these are
+from rows import NoRows, make, runs_of, summary  # before the project's: it says where these are
 
 from benchmarks import markup
 from benchmarks.command import command
@@ -23,11 +24,6 @@ HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 2.8, "lines.linewidth": 1, "lines.markersize": 4}
-MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
-# seaborn's colour-blind palette, in an order of our own: orange is dense, and what is close to it comes late; its yellow and its pink,
-# which vanish in print, are darker
-DENSE = "#de8f05"
-COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #857f00 #8b1a6b".split()
 
 BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
@@ -77,8 +73,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def note(runs, suite, profile, lead=None):
-    """What a reader must know of the runs: which accuracy (or `lead`), what they have in common, and what is missing, reduced, or has
-    too few seeds.
+    """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with their number in place of {seeds}), what
+    they have in common, and what is missing, reduced, or has too few seeds.
 
     `runs.attrs`: a `note` instead of all that, what was left `out`.
     """
@@ -86,7 +82,8 @@ def note(runs, suite, profile, lead=None):
         return runs.attrs["note"]
     done = runs[runs.accuracy.notna()]
     epoch = "last epoch" if done["last"].all() else "best validation epoch"
-    text = lead or f"Mean ± s.d. over seeds; test accuracy at the {epoch}."
+    seeds = summary(runs).seeds
+    text = (lead or f"Mean ± s.d. over {{seeds}}; test accuracy at the {epoch}.").format(seeds=number_of(seeds))
     if done["last"].any() and not done["last"].all() and not lead:
         text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
     text += in_common(runs) + "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
@@ -99,7 +96,6 @@ def note(runs, suite, profile, lead=None):
     text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
     diverged = (done.status == "diverged").sum()
     text += f" Diverged runs in the mean: {diverged}." if diverged else ""
-    seeds = summary(runs).seeds
     if (seeds < len(SEEDS)).any():
         text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
     whole = done.task.map(lambda task: TASKS[task].epochs)
@@ -113,6 +109,12 @@ def note(runs, suite, profile, lead=None):
     if len(several) and (done.cycles == 1).any():
         text += f" In up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
     return text + runs.attrs.get("out", "")
+
+
+def number_of(seeds):
+    """In words: how many seeds points have."""
+    least, most = seeds.min(), seeds.max()
+    return "one seed" if most == 1 else f"{most} seeds" if least == most else f"{least} to {most} seeds"
 
 
 def in_common(runs):
@@ -129,59 +131,6 @@ def tasks_of(runs, others=()):
     """The tasks that have something to show: finished runs, or points of others (published ones); all of them where none has."""
     shown = {*runs.task[runs.accuracy.notna()], *others}
     return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
-
-
-def number_decades(axis, *digits):
-    """Writes numbers, not powers, on a logarithmic axis: at `digits` times each power of ten."""
-    from matplotlib.ticker import LogLocator
-
-    axis.set_major_locator(LogLocator(subs=digits))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("")
-
-
-def accuracy_lines(axes, runs, methods, hollow=None):
-    """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
-
-    A method with options is named by both: "set allocation=uniform". One line with error bars (standard deviation) per method, set
-    2 % apart along x so that none hides another, a single point in front of the lines; `dense` is a dashed orange line at its mean.
-    hollow: published points (`published.hollow`), drawn without a line.
-    """
-    import pandas as pd
-
-    table = summary(runs)
-    sparse = [method for method in methods if method != "dense"]
-    parts = [table] if hollow is None or hollow.empty else [table, hollow]
-    shown = pd.concat([part[part.method != "dense"] for part in parts])
-    planned, drawn, own = (set(series_of(rows)) for rows in (runs, shown, table))
-    present = [method for method in sparse if method in planned & drawn]
-    sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
-    left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
-    axes.figure.side_by_side = True
-    for part in parts:
-        series = series_of(part)
-        for index, method in enumerate(sparse):
-            points = part[series == method].sort_values("sparsity")
-            if len(points) and method in present:
-                style = dict(label=methods[method], linestyle=LINES[index % len(LINES)], zorder=2 if len(points) > 1 else 4)
-                if part is hollow:
-                    style = dict(label=None if method in own else methods[method], linestyle="", mfc="white", mew=0.7, zorder=5)
-                apart = 1.02 ** ((len(present) - 1) / 2 - present.index(method)) * (1 if part is table else 0.97)
-                axes.errorbar(apart * (1 - points.sparsity), points["mean"], points["std"], marker=MARKERS[index % len(MARKERS)],
-                              color=COLOURS[index % len(COLOURS)], capsize=1.5, capthick=0.8, elinewidth=0.8, **style)
-        for mean in part[series == "dense"]["mean"]:
-            if part is table:
-                axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
-            else:
-                axes.plot([left], [mean], color=DENSE, marker="o", mfc="none", mew=0.7, clip_on=False, zorder=5)
-    axes.set_xscale("log")
-    ticks = [s for s in sparsities if s == round(s, 3)]
-    ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points
-    axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])
-    axes.minorticks_off()
-    axes.set_xlim(left, right)
-    axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))
-    return pd.concat(parts, ignore_index=True)
 
 
 def save(name, draw, runs, suite, profile, out):
@@ -205,11 +154,11 @@ def save(name, draw, runs, suite, profile, out):
         entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
         others = table.source[table.source != "measured"] if "source" in table else ()
         if entries and len(others):
-            entries["published (hollow)"] = Line2D([], [], color="0.4", marker="o", mfc="none", mew=0.7, linestyle="")
+            entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
             figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(width / 1.4)), frameon=False)
         text = note(runs, suite, profile, getattr(draw, "lead", None))
-        text += " Points of one sparsity are drawn side by side." * hasattr(figure, "side_by_side") + citation(others)
+        text += "".join(f" {remark}" for remark in getattr(figure, "remarks", ())) + citation(others)
         figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
         stem = Path(out) / suite / name
         stem.parent.mkdir(parents=True, exist_ok=True)

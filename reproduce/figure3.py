@@ -3,12 +3,12 @@ other networks (bottom).
 
 Paper: ResNet-20 and VGG-11 on CIFAR-10, WRN-34x2 on CIFAR-100, 3 seeds; top right with ST-3 trained for four times the epochs at
 67.23 %. LRR and its kin pass 1 - 0.8^c on their way, which gives their points. Which VGG-11 the paper has is not clear: the one it cites
-is drawn, and, thin and hollow where there are such runs, ST-3 and GMP on the smaller one that its code builds. Suite digits: the upper
+is drawn, and, thin and small where there are such runs, ST-3 and GMP on the smaller one that its code builds. Suite digits: the upper
 panels in miniature.
 """
 from dataclasses import replace
 
-from drawing import COLOURS, MARKERS, accuracy_lines, main, suite_grid, tasks_of, union
+from drawing import COLOURS, MARKERS, accuracy_lines, main, mean_line, suite_grid, tasks_of, union
 from published import hollow
 from rows import runs_of, series_of, summary
 
@@ -55,8 +55,7 @@ def as_coded(axes, runs):
     for method, label in CODED.items():
         points, index = table[table.method == method].sort_values("sparsity"), sparse.index(method)
         if len(points):
-            axes.errorbar(1 - points.sparsity, points["mean"], points["std"], color=COLOURS[index],
-                          marker=MARKERS[index], mfc="white", mew=0.5, lw=0.5, elinewidth=0.5, capsize=1, capthick=0.5, label=label)
+            mean_line(axes, 1 - points.sparsity, points, points["std"], color=COLOURS[index], marker=MARKERS[index], ms=2.5, lw=0.5, label=label)
     return table
 
 

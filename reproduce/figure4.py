@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import COLOURS, DENSE, MARKERS, main, number_decades, suite_grid, tasks_of, union
+from drawing import BARS, COLOURS, DENSE, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import published, settings, title
 from rows import POINT, NoRows, runs_of, summary, without_runs
 
@@ -58,19 +58,25 @@ def draw(runs, figure):
     for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
         tables += [own[own.task == task], literature(task)]
         for axes, column in zip(pair, ("density", "macs")):
-            for rows, fill in ((tables[-2], {}), (tables[-1], dict(mfc="none", mew=0.6))):
+            for rows, measured in ((tables[-2], True), (tables[-1], False)):
                 rows = rows.assign(density=1 - rows.sparsity, macs=rows.macs / 1e6).sort_values("sparsity")
                 for mean in rows[rows.method == "dense"]["mean"]:
-                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=0.6 if fill else 1)
+                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=1 if measured else 0.6)
                 for index, (method, label) in enumerate(METHODS.items()):
+                    style = dict(color=COLOURS[index], ms=3, lw=0.7, marker=MARKERS[index], label=label)
                     for _, points in rows[rows.method == method].groupby("options"):
-                        axes.errorbar(points[column], points["mean"], points.get("std"), color=COLOURS[index], ms=3, lw=0.7,
-                                      marker=MARKERS[index], capsize=1, capthick=0.5, elinewidth=0.5, label=label, **fill)
+                        x = points[column] * (apart(index, len(METHODS), 1.015) if column == "density" else 1)
+                        if measured:
+                            mean_line(axes, x, points, points["std"], **style)
+                        else:
+                            axes.errorbar(x, points["mean"], points["std"], **style, **PUBLISHED, **BARS)
             axes.set_xscale("log")
         if task in LEAST:
             pair[0].set_ylim(bottom=LEAST[task])
-        pair[0].set_xlim(0.32, 0.009)
-        pair[0].set_xticks(ticks := [0.2, 0.1, 0.05, 0.02, 0.01], [f"{100 - 100 * t:g}" for t in ticks])
+        remark(figure, "Points of one sparsity are drawn side by side.")
+        left = 1.25 * max((1 - s for s in pd.concat(tables[-2:]).sparsity if s), default=0.2)
+        pair[0].set_xlim(left, 0.008)
+        pair[0].set_xticks(ticks := [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if t < left], [f"{100 - 100 * t:g}" for t in ticks])
         pair[0].minorticks_off()
         pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
         low, high = pair[1].get_xlim()

@@ -48,7 +48,7 @@ def draw(runs, figure):
     return lines.drop(columns="key")
 
 
-draw.lead = "Counted at every step of training, mean over seeds; weights that switch less than twice in a quarter are left out."
+draw.lead = "Counted at every step of training, mean over {seeds}; weights that switch less than twice in a quarter are left out."
 
 if __name__ == "__main__":
     raise SystemExit(main("figure6", grid, draw))

@@ -1,5 +1,5 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
-from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, suite_grid
+from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, remark, suite_grid
 from published import title
 from rows import series_of, value_of
 
@@ -117,6 +117,8 @@ def text_table(figure, table, rows, blocks, head):
         return "\n".join(text) or "–"
 
     series = series_of(table)
+    if (table.seeds[table.source == "measured"] == 1).any():
+        remark(figure, "Without ±: one seed.")
     head += ": measured [published]" if (table.source != "measured").any() else ""
     table.attrs.update(head=head, blocks=[])
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)

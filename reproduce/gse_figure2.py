@@ -2,7 +2,7 @@
 
 98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Suite digits, and cifar10 in profile quick: the same in miniature.
 """
-from drawing import main, union
+from drawing import main, mean_line, union
 from gse import gse_grid, miniature, own_settings, panels, style
 from rows import POINT, summary, value_of
 
@@ -27,7 +27,7 @@ def draw(runs, figure):
         for index, (method, label) in enumerate(METHODS.items()):
             points = table[(table.task == task) & (table.method == method)].sort_values("gamma")
             bars = [points["mean"] - points.low, points.high - points["mean"]]
-            axes.errorbar(points.gamma, points["mean"], bars, label=label, capsize=1.5, **style(index))
+            mean_line(axes, points.gamma + 0.02 * (index - 1), points, bars, label=label, **style(index))
         for mean, low, high in table.loc[(table.task == task) & (table.method == "rigl"), ["mean", "low", "high"]].values:
             axes.axhline(mean, color="0.3", linestyle=(0, (4, 2)), label="RigL")
             axes.axhspan(low, high, color="0.3", alpha=0.1, lw=0)
@@ -36,7 +36,8 @@ def draw(runs, figure):
     return table
 
 
-draw.lead = "Mean; bars and the grey band: 2.5th to 97.5th percentile of the seeds (of 3 nearly their range)."
+draw.lead = ("Mean over {seeds}; bars and the grey band: 2.5th to 97.5th percentile of the seeds (of 3 nearly their range). Points of one γ are "
+             "drawn side by side.")
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure2", grid, draw))

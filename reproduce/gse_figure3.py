@@ -3,7 +3,7 @@
 CIFAR-100, widths 1 to 4; 98 % at width 1 (assumed from the supplement's figure 7; the paper's text was not available). Wider CNNs
 gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in miniature.
 """
-from drawing import main, union
+from drawing import main, mean_line, union
 from gse import gse_grid, same_active, style, wider, width_of, widths
 from published import title
 from rows import summary
@@ -27,7 +27,7 @@ def draw(runs, figure):
     axes = figure.subplots()
     for index, (task, points) in enumerate(table.groupby("task", sort=False)):
         points = points.sort_values("width")
-        axes.errorbar(points.width, points["mean"], points["std"], label=title(task), capsize=1.5, **style(index))
+        mean_line(axes, points.width, points, points["std"], label=title(task), **style(index))
     axes.set(xlabel="Width (active connections as at width 1)", ylabel="Test accuracy (%)", xticks=sorted(set(table.width)))
     return table
 

@@ -44,7 +44,7 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
-draw.lead = "Mean over seeds at every epoch; of GSE and RigL with their range."
+draw.lead = "Mean over {seeds} at every epoch; of GSE and RigL with their range."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure6", grid, draw))

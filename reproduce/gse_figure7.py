@@ -32,7 +32,7 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
-draw.lead = "Mean over seeds at every epoch, with their range."
+draw.lead = "Mean over {seeds} at every epoch, with their range."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure7", grid, draw))

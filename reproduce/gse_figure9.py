@@ -52,7 +52,7 @@ def draw(runs, figure):
     return table
 
 
-draw.lead = "All weights of a layer by its active ones, over all seeds (and data sets); no point where a layer has none."
+draw.lead = "All weights of a layer by its active ones, over {seeds} (and all data sets); no point where a layer has none."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure9", grid, draw))

@@ -53,7 +53,7 @@ def draw(runs, figure):
     return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%)")
 
 
-draw.lead = ("Mean ± s.d. over seeds; test accuracy at the last epoch. Dense by the suite's recipe, GSE by an assumed one: of its own "
+draw.lead = ("Mean ± s.d. over {seeds}; test accuracy at the last epoch. Dense by the suite's recipe, GSE by an assumed one: of its own "
              "γ = 2, 100 epochs, warm-up and label smoothing are known.")
 
 

@@ -5,7 +5,7 @@ normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace
 
-from drawing import COLOURS, DENSE, LINES, MARKERS, WIDTH, main, suite_grid, tasks_of, union
+from drawing import COLOURS, DENSE, LINES, MARKERS, WIDTH, apart, main, mean_line, suite_grid, tasks_of, union
 from published import title
 from rows import runs_of, summary
 
@@ -52,9 +52,8 @@ def draw(runs, figure):
             dense = method == "dense"
             style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else dict(
                 color=COLOURS[place], linestyle=LINES[place % len(LINES)], marker=MARKERS[place])
-            apart = 1.015 ** (index - len(present) / 2)  # so that none hides another
-            axes.errorbar(apart * points.epochs, points["mean"], None if dense else points["std"], label=METHODS[method], capsize=1.5,
-                          capthick=0.8, elinewidth=0.8, **style)
+            mean_line(axes, points.epochs / apart(index, len(present), 1.015), points, None if dense else points["std"],
+                      label=METHODS[method], **style)
         ticks = sorted(shown.epochs.unique())
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
@@ -64,7 +63,7 @@ def draw(runs, figure):
     return table
 
 
-draw.lead = "Mean ± s.d. over seeds; test accuracy at the best validation epoch; points of one length are drawn side by side."
+draw.lead = "Mean ± s.d. over {seeds}; test accuracy at the best validation epoch; points of one length are drawn side by side."
 
 if __name__ == "__main__":
     raise SystemExit(main("length", grid, draw, source=source))

@@ -135,7 +135,7 @@ def test_each_own_number_stands_beside_the_published_one(tmp_path, capsys, no_fi
 
 
 def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_path, monkeypatch):
-    """Hollow, in the same panel; and where it was not, nothing is other than without it."""
+    """Small, in the same panel; and where it was not, nothing is other than without it."""
     from matplotlib.figure import Figure
 
     script, pages, save = SCRIPTS["figure3"], [], Figure.savefig
@@ -149,7 +149,7 @@ def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_pa
     fill(tmp_path, "cifar10", specs)
     draw("figure3", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
     axes = next(axes for axes in pages[-1].axes if axes.get_title() == "VGG-11, CIFAR-10")
-    lines = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_marker() in tuple("osD^")]
+    lines = [line for line in axes.lines if line.get_markersize() == 2.5 and line.get_marker() in tuple("osD^")]
     assert [list(line.get_ydata()) for line in lines if line.get_linestyle() != "None"] == [
         [pytest.approx(accuracy(spec) + 4 / 3, abs=1e-3) for spec in coded if (spec.method, spec.seed) == (method, 0)]
         for method in ("st3", "gmp")]

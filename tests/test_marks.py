@@ -1,0 +1,44 @@
+"""What points and lines look like: one seed, and the number of seeds in words."""
+from dataclasses import replace
+
+import pytest
+from made_up import fill
+from matplotlib.figure import Figure
+from pandas import DataFrame
+from test_figures import SCRIPTS, draw
+
+
+def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
+    from marks import mean_line
+
+    figure = Figure()
+    axes = figure.subplots()
+    points = DataFrame({"mean": [90.0, 80.0, 70.0], "std": [1.0, float("nan"), 2.0], "seeds": [3, 1, 3]}).astype({"seeds": "Int64"})
+    mean_line(axes, DataFrame({"x": [1, 2, 3]}).x, points, points["std"], marker="o", color="b", label="a")
+    line, alone = (line for line in axes.lines if line.get_marker() == "o")
+    assert list(line.get_ydata()) == [90, 80, 70] and line.get_markerfacecolor() == "b"
+    assert alone.get_xydata().tolist() == [[2, 80]] and alone.get_markerfacecolor() == "white" and alone.get_linestyle() == "None"
+    assert alone.get_zorder() > line.get_zorder() and figure.remarks == ["Hollow: one seed."]
+    assert axes.get_legend_handles_labels()[1] == ["a"]
+    mean_line(axes, points.seeds, points, points["std"], marker="o", color="g")
+    assert figure.remarks == ["Hollow: one seed."]  # once
+
+
+@pytest.mark.parametrize("seeds, said, hollow", [((0, 1, 2), "over 3 seeds", False), ((0,), "over one seed", True)])
+@pytest.mark.parametrize("name", ["figure1", "figure4", "gse_figure2", "gse_figure3", "gse_figure5", "length", "beyond"])
+def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seeds, said, hollow, tmp_path, monkeypatch):
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    fill(tmp_path, "digits", [replace(spec, seed=seed) for spec in SCRIPTS[name].grid("digits", "paper") if spec.seed == 0 for seed in seeds],
+         achieved_sparsity=0.9, train_flops_fraction=0.4)
+    draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    note = pages[0].get_supxlabel().replace("\n", " ")
+    assert said in note and ("Hollow: one seed." in note) == hollow
+    faces = {line.get_markerfacecolor() for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vP")}
+    assert ("white" in faces) == hollow
+
+
+def test_seeds_in_words():
+    from drawing import number_of
+
+    assert [number_of(DataFrame({"seeds": seeds}).seeds) for seeds in ([1, 1], [3, 3], [1, 5])] == ["one seed", "3 seeds", "1 to 5 seeds"]
