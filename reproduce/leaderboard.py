@@ -1,7 +1,8 @@
 """The leaderboard: every method of a suite at every task and sparsity, as picture, tables and one HTML page.
 
 Picture: test accuracy against training FLOPs (multiples of dense), a panel for each sparsity of the suite's own task (the page and the
-tables have all tasks), the Pareto front joined and named; of the others only the papers' three and methods from a file have colours of their own.
+tables have all tasks), the Pareto front joined and named, in front of all; of the others only the papers' three and methods from a file
+have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
@@ -18,6 +19,8 @@ from benchmarks.suites import SIZES, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
+HOLLOW = dict(markerfacecolor="white", markeredgewidth=0.6)  # one seed
+BELOW = dict(marker="v", markersize=3.5)  # at the axis, below which it lies
 FILES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 
 
@@ -66,9 +69,10 @@ def draw(table, figure):
     panels = cells(table)
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
     own = sorted(label for label in shown.label.unique() if ":" in label)  # methods from a file
-    style = {label: dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4.5, **EDGE)
+    style = {label: dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4.5, zorder=3, **EDGE)
              for i, label in enumerate((*NAMED, *own)) if label in set(shown.label)}
     other = dict(color="0.72", marker="o", markersize=2.5, markeredgewidth=0)
+    front = other | dict(color="0.3", zorder=4, **EDGE)  # a named one, which is larger, would hide it
     figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
     for (axis, names), (task, sparsity, cell) in zip(pairs, panels):
@@ -80,11 +84,13 @@ def draw(table, figure):
             continue
         floor = lowest(points["mean"])
         for line in points.to_dict("records"):
-            axis.plot(line["train_flops"], max(line["mean"], floor), linestyle="", clip_on=False, zorder=2 + (line["label"] in style),
-                      **style.get(line["label"], {**other, "color": "0.3"} if line["front"] else other))
+            look = style.get(line["label"], front if line["front"] else other)
+            look = look | BELOW if line["mean"] < floor else look
+            look = look | HOLLOW | dict(markeredgecolor=look["color"]) if line["seeds"] == 1 else look
+            axis.plot(line["train_flops"], max(line["mean"], floor), linestyle="", **look)
         below = points[points["mean"] < floor]
         if len(below):
-            axis.text(0.98, 0.03, f"↓ {len(below)} below", transform=axis.transAxes, ha="right", fontsize=5)
+            names.text(-0.1, 0, f"▾ {len(below)} below", fontsize=5, transform=names.transAxes)
         best = points[points.front].sort_values("train_flops")
         axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
         dense = cell["mean"][cell.method == "dense"]
@@ -95,7 +101,8 @@ def draw(table, figure):
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
-        axis.set(ylim=(floor, floor + 1.16 * (max([points["mean"].max(), *dense]) - floor)),
+        height = max([points["mean"].max(), *dense]) - floor
+        axis.set(ylim=(floor - 0.05 * height, floor + 1.16 * height),
                  xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
         axis.set_ylabel("Test accuracy (%)")
         lines = [f"{place} {line.label}" for place, line in enumerate(best.itertuples(), 1)]
@@ -141,6 +148,8 @@ def note(table, profile):
     text = f"Profile {profile}. {several} Test accuracy at the best validation epoch, where there is validation."
     text += f" {table.attrs['note']}" * bool(table.attrs["note"])
     text += " Numbers: the Pareto front, by training cost."
+    alone = table.seeds[table.rank_low.notna()] == 1
+    text += " Hollow: one seed." * bool(alone.any() and not alone.all())
     left = table.label[(table.method != "dense") & ~table.on_target].unique()
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
 

@@ -94,11 +94,24 @@ def test_a_method_far_below_the_others_does_not_hide_them():
     assert leaderboard.lowest(pd.Series([97.0])) == pytest.approx(97 - 0.05)
     rows = stored({"st3": [97.0], "gmp": [96.0], "rigl": [95.8], "set": [12.0], "dnw": [40.0]})
     rows["train_flops_fraction"] = [0.1, 0.2, 0.3, 0.4, 0.5]
-    axes, _ = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
+    axes, names = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
     floor = 97 - 4 * 1.2 - 0.05 * 4.8
     assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97])
-    assert axes.get_ylim()[0] == pytest.approx(floor)
-    assert "↓ 2 below" in [text.get_text() for text in axes.texts]
+    assert axes.get_ylim()[0] < floor - 0.1  # where those that lie below are whole, too
+    assert sorted(line.get_marker() for line in axes.lines if list(line.get_ydata()) == [pytest.approx(floor)]) == ["v", "v"]
+    assert "▾ 2 below" in [text.get_text() for text in names.texts]
+
+
+def test_the_front_is_in_front_and_one_seed_is_hollow():
+    rows = stored({"rigl": [95.0, 96], "set": [95.2, 96.2], "gmp": [94.0], "st3": [93.0]})
+    rows["train_flops_fraction"] = rows.method.map({"rigl": 0.3, "set": 0.3, "gmp": 0.6, "st3": 0.7})
+    board = tables.board(tables.select(rows, "digits", "paper"), [0.9])
+    axes, _ = drawn(board)
+    looks = {line.get_ydata()[0]: line for line in axes.lines if line.get_linestyle() == "None" and len(line.get_xdata())}
+    assert [looks[height].get_zorder() for height in (94, 93, 95.5, 95.7)] == [2, 3, 3, 4]  # another, the papers' two, the front
+    hollow = {height for height, line in looks.items() if line.get_markerfacecolor() == "white"}
+    assert hollow == {94, 93} and {looks[height].get_markeredgecolor() for height in hollow} == {"0.72", leaderboard.COLOURS[0]}
+    assert "Mean over 1 to 2 seeds." in leaderboard.note(board, "paper") and "Hollow: one seed." in leaderboard.note(board, "paper")
 
 
 def test_files_that_cannot_be_written_leave_the_old_ones_whole(tmp_path, monkeypatch, capsys):
