@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from drawing import COLOURS, MARKERS, accuracy_lines, main, mean_line, suite_grid, tasks_of, union
 from published import hollow
-from rows import runs_of, series_of, summary
+from rows import series_of, summary, with_sparser
 
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
              "rigl": "RigL"}
@@ -44,8 +44,8 @@ def grid(suite, profile):
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`, without runs of the code's VGG-11 that nobody has made: they are no gap in the figure."""
-    runs, profile = runs_of(grid, suite, results, profile)
+    """As `with_sparser`, without runs of the code's VGG-11 that nobody has made: they are no gap in the figure."""
+    runs, profile = with_sparser(grid, suite, results, profile)
     return runs[(runs.options != CODE) | runs.accuracy.notna()], profile
 
 

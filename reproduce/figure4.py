@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from drawing import BARS, COLOURS, DENSE, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import published, settings, title
-from rows import POINT, NoRows, runs_of, summary, without_runs
+from rows import POINT, NoRows, summary, with_sparser, without_runs
 
 METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "str": "STR", "rigl": "RigL", "probmask": "ProbMask",
            "granet": "GraNet"}
@@ -25,9 +25,9 @@ def grid(suite, profile):
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`; the published points of ImageNet are drawn without runs of ours too."""
+    """As `with_sparser`; the published points of ImageNet are drawn without runs of ours too."""
     try:
-        return runs_of(grid, suite, results, profile)
+        return with_sparser(grid, suite, results, profile)
     except NoRows:
         if suite != "imagenet" or published().empty:
             raise

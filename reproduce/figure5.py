@@ -7,6 +7,7 @@ the straight-through gradient (no STE) only the weights that are kept learn. Sui
 from dataclasses import replace
 
 from drawing import accuracy_lines, main, suite_grid, union
+from rows import with_sparser
 
 METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft", "ste_hard_rescale": "STE-hard + rescale",
            "st3": "STE-soft + rescale (ST-3)"}
@@ -23,10 +24,13 @@ def grid(suite, profile):
     return union(base, replace(base, methods=base.methods[1:], seeds=seeds, options={"straight_through": False}))
 
 
+source = with_sparser
+
+
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     return accuracy_lines(figure.subplots(), runs, METHODS | NO_STE)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main("figure5", grid, draw))
+    raise SystemExit(main("figure5", grid, draw, source=source))

@@ -33,8 +33,7 @@ def grid(suite, profile):
 
 def source(grid, suite, results, profile=None):
     """As `runs_of`, with what is stored of the other lengths and seeds."""
-    runs, found = runs_of(lengths, suite, results, profile)
-    return runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in grid(suite, found)})], found
+    return runs_of(grid, suite, results, profile, lengths)
 
 
 def draw(runs, figure):

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 
 from benchmarks.grid import union  # noqa: E402
 from benchmarks.results import Store  # noqa: E402
-from benchmarks.suites import PROFILES, accuracies, suite_grid  # noqa: E402
+from benchmarks.suites import PROFILES, SIZES, accuracies, suite_grid  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -39,10 +39,11 @@ def read_rows(path):
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
 
 
-def runs_of(grid, suite, results, profile=None):
+def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: ()):
     """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
 
-    Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all.
+    Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all. So are those of
+    `besides`, a grid of what the figure shows where it is stored and no plan asks for.
     Without a profile: the one with more finished runs, paper if there is no difference; never both. `options` are those of the Spec,
     with `epochs=N` where they are not the profile's. Raises NoRows, and ValueError for an unreadable file.
     """
@@ -57,8 +58,9 @@ def runs_of(grid, suite, results, profile=None):
     for name in [profile] * (profile is not None) or PROFILES:
         own = union(*(grid(each, name) for each in shown))
         if own and rows:
-            more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in own]
-            specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed] for spec in union(own, more)]
+            drawn = union(own, *(besides(each, name) for each in shown))
+            more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in drawn]
+            specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
@@ -70,6 +72,19 @@ def runs_of(grid, suite, results, profile=None):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
     option = f" --profile {profile}" if profile else ""
     raise NoRows(f"no finished runs in {Path(results) / suite / 'runs.csv'}; make them with: bash run_all.sh {suite}{option}")
+
+
+def with_sparser(grid, suite, results, profile=None):
+    """As `runs_of`, with what is stored at the paper's sparsities above the profile's own: the runs of the highest of these, made sparser."""
+    def besides(suite, profile):
+        most, paper = SIZES[suite, profile][0][-1], SIZES[suite, PROFILES[0]][0]
+        return [replace(spec, sparsity=s) for spec in grid(suite, profile) if spec.sparsity == most for s in paper if s > most]
+
+    runs, profile = runs_of(grid, suite, results, profile, besides)
+    planned = {spec.sparsity for each in SHOWN.get(suite, (suite,)) for spec in grid(each, profile)}
+    more = [f"{100 * s:g}" for s in sorted({*runs.sparsity} - planned)]
+    runs.attrs["out"] = f" Of {', '.join(more)} % only what was run." if more else ""
+    return runs, profile
 
 
 def without_runs(note, *columns):

@@ -1,11 +1,11 @@
-"""What points and lines look like: one seed, and the number of seeds in words."""
+"""What points and lines look like: one seed, the number of seeds in words, and sparsities that are stored beyond a figure's grid."""
 from dataclasses import replace
 
 import pytest
 from made_up import fill
 from matplotlib.figure import Figure
 from pandas import DataFrame
-from test_figures import SCRIPTS, draw
+from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 
 def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
@@ -42,3 +42,20 @@ def test_seeds_in_words():
     from drawing import number_of
 
     assert [number_of(DataFrame({"seeds": seeds}).seeds) for seeds in ([1, 1], [3, 3], [1, 5])] == ["one seed", "3 seeds", "1 to 5 seeds"]
+
+
+@pytest.mark.parametrize("name, method", [("figure3", "gmp"), ("figure4", "gmp"), ("figure5", "st3")])
+def test_what_is_stored_at_the_papers_sparsities_is_drawn_and_not_planned(name, method, tmp_path, capsys, no_files):  # noqa: F811
+    """In profile quick, which plans fewer of them."""
+    specs = list(SCRIPTS[name].grid("cifar10", "quick"))
+    assert max(spec.sparsity for spec in specs) == 0.98
+    usual = next(spec for spec in specs if (spec.method, spec.options) == (method, ()))
+    fill(tmp_path, "cifar10", [*specs, *(replace(usual, sparsity=s) for s in (0.99, 0.995))])
+    draw(name, "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    said = capsys.readouterr().out
+    assert "Of 99 % only what was run." in said and "Missing" not in said
+    lines = [line for line in drawn(tmp_path / f"cifar10/{name}.csv") if float(line["sparsity"]) > 0.98]
+    assert [(line["method"], line["sparsity"], line["seeds"]) for line in lines] == [(method, "0.99", "1")]
+    fill(tmp_path, "cifar10", specs)
+    draw(name, "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
+    assert "Of 99" not in capsys.readouterr().out
