@@ -59,6 +59,22 @@ def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):
         ("", "40.7"), ("epochs=300", "45.3"), ("epochs=400", "47.8")}
 
 
+def test_what_is_stored_of_more_connections_and_of_longer_training_is_drawn_and_not_planned(tmp_path, capsys, no_files):  # noqa: F811
+    from dataclasses import replace
+
+    figure3, table3 = SCRIPTS["gse_figure3"], SCRIPTS["gse_table3"]
+    planned = [*figure3.grid("cifar10", "quick"), *table3.grid("cifar10", "quick")]
+    narrow = next(spec for spec in planned if not spec.options)
+    denser = [replace(narrow, sparsity=0.92015), replace(narrow, sparsity=0.99498, options={"width": 2.0})]  # of width 0.5
+    assert not {spec.key for spec in denser} & {spec.key for spec in planned}
+    fill(tmp_path, "cifar10", [*dict.fromkeys(planned), *denser, replace(narrow, epochs=24)])
+    for name, column, shown in (("gse_figure3", "at_width_1", ["0.98", "0.98", "0.92", "0.92"]), ("gse_table3", "epochs", ["6", "9", "12", "24"])):
+        assert draw(name, "--results", tmp_path, "--out", tmp_path) == 0
+        assert "Missing" not in capsys.readouterr().out
+        with open(tmp_path / f"cifar10/{name}.csv") as file:
+            assert [line[column] for line in csv.DictReader(file)] == shown
+
+
 def test_curves_begin_with_the_first_epoch(tmp_path, no_files):  # noqa: F811
     fill(tmp_path, "digits", SCRIPTS["gse_figure6"].grid("digits", "paper"))
     draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
