@@ -24,6 +24,7 @@ def draw(table, figure):
 
     blue, red = (sns.color_palette("colorblind")[i] for i in (0, 3))
     figure.set_size_inches(3.4, 3.3)
+    figure.get_layout_engine().set(hspace=0.08)  # the upper labels are no titles of the lower panels
     axes = figure.subplots(2, 2, sharey="row")
     for (method, label), upper, lower in zip(LABELS.items(), *axes):
         lines = table[table.method == method]
@@ -34,14 +35,14 @@ def draw(table, figure):
         x, y = (late[column] / late.threshold for column in ("stored", "forward"))
         upper.annotate("", (x[at], y[at]), (x[at - 1], y[at - 1]), arrowprops=dict(arrowstyle="->", color=red, lw=1))
         upper.plot(x[[at - 1, at]], y[[at - 1, at]], "o", ms=2.5, color=red)
-        upper.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xlabel="stored / threshold", title=label)
+        upper.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), xlabel="Stored / threshold", title=label)
         lower.plot(run.step, run.stored, color="0.6", lw=0.7, label="stored")
         lower.plot(run.step, run.forward, color=blue, lw=0.7, label="forward")
         for sign in (-1, 1):
             lower.plot(run.step, sign * run.threshold.clip(lower=0), ":", color="k", lw=0.6)
-        lower.set(xlabel="step")
-    axes[0, 0].set(ylabel="forward / threshold")
-    axes[1, 0].set(ylabel="weight")
+        lower.set(xlabel="Step")
+    axes[0, 0].set(ylabel="Forward / threshold")
+    axes[1, 0].set(ylabel="Weight")
     return table
 
 

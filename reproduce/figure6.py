@@ -8,7 +8,7 @@ from dataclasses import replace
 from drawing import main, suite_grid, union
 from rows import lines_of
 
-STATES = {"active": (0, "active at the end"), "zero": (3, "zero at the end")}
+STATES = {"active": (0, "-", "active at the end"), "zero": (3, "--", "zero at the end")}
 
 
 def grid(suite, profile):
@@ -32,19 +32,19 @@ def draw(runs, figure):
     grid = figure.subplots(4, 2, sharex=True, sharey=True)
     for column, schedule in enumerate(("fixed", "cubic")):
         for group, axes in enumerate(grid[:, column]):
-            for state, (colour, label) in STATES.items():
+            for state, (colour, line, label) in STATES.items():
                 part = lines[(lines.schedule == schedule) & (lines.group == group) & (lines.final_state == state)]
                 if len(part):
-                    axes.hist(part.switches, bins, weights=part.weights, histtype="step", color=palette[colour], label=label)
+                    axes.hist(part.switches, bins, weights=part.weights, histtype="step", color=palette[colour], linestyle=line, label=label)
             axes.set(xscale="log", yscale="log")
             axes.text(0.97, 0.95, f"quarter {group + 1}", transform=axes.transAxes, ha="right", va="top", fontsize=6)
         grid[0, column].set_title(f"{schedule} sparsity")
-        grid[3, column].set_xlabel("switches")
-    ticks = [n for n in (2, 10, 50, 200, 1000, 5000) if n < bins[-1]]
+        grid[3, column].set_xlabel("Switches in the quarter")
+    ticks = [n for n in (2, 5, 10, 20, 50, 200, 1000, 5000) if n < bins[-1]]
     grid[0, 0].set_xticks(ticks, map(str, ticks))
     grid[0, 0].xaxis.set_minor_formatter("")
     grid[0, 0].set_ylim(bottom=0.7)  # of all, when all is drawn
-    figure.supylabel("weights", fontsize=7)
+    figure.supylabel("Weights", fontsize=7)
     return lines.drop(columns="key")
 
 

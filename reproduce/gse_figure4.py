@@ -11,7 +11,7 @@ METHODS = {"rigl": ("RigL", 2, "o"), "gse": ("GSE", 0, "s")}
 def text(table):
     row = table.iloc[0]
     return (f"Computed, no runs: ResNet-50, ImageNet, {row.allocation.upper()} densities, a mask update every {row.interval} steps, "
-            f"γ = {row.gamma:g} (assumed). Numbers in grey: RigL / GSE.")
+            f"γ = {row.gamma:g} (assumed). In grey: RigL / GSE.")
 
 
 source = stored("performance/training_flops.csv", "benchmarks.training_flops", text)
@@ -34,12 +34,13 @@ def draw(table, figure):
     axes[0].set_xticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["50", "20", "10", "5", "2", "1"])
     axes[0].set(title="practical sparsities", xlabel="Density (%)", ylabel="GFLOPs per image and step")
     axes[0].minorticks_off()
+    for point in table[table.density.round(7).isin([1e-4, 1e-5])].itertuples():
+        between = (point.gse_flops * point.rigl_flops) ** 0.5 / 1e9
+        axes[1].plot([point.density] * 2, [point.gse_flops / 1e9, point.rigl_flops / 1e9], color="0.6", linewidth=0.6, zorder=0)
+        axes[1].text(point.density, between, f" {point.ratio:.3g}×", color="0.4", fontsize=6)
     axes[1].set_xticks([1e-2, 1e-4, 1e-6], ["1", "0.01", "0.0001"])
     axes[1].set(title="brain-like sparsities", xlabel="Density (%)")
     axes[1].xaxis.set_minor_locator(NullLocator())
-    for point in table[table.density.round(7).isin([1e-4, 1e-5])].itertuples():
-        between = (point.gse_flops * point.rigl_flops) ** 0.5 / 1e9
-        axes[1].text(point.density, between, f"{point.ratio:.3g}×", color="0.4", fontsize=6, ha="center")
     return table
 
 

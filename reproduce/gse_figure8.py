@@ -11,7 +11,9 @@ FORMATS = ("dense", "coo", "csr")
 def text(table):
     machines = table[["device", "threads"]].drop_duplicates().values
     named = "; ".join(f"{device}, {threads} thread{'s' * (threads > 1)}" for device, threads in machines)
-    return f"Measured: {named}; torch {', '.join(map(str, table.torch_version.unique()))}, float32, mean of {table.repeats.min()}."
+    return (f"Measured: {named}; torch {', '.join(map(str, table.torch_version.unique()))}, float32. Timed: the product alone of an n × n matrix, n "
+            f"units, with a dense n × {table.batch.min()} one, the mean of {table.repeats.min()} after one that is not counted; no conversion, no "
+            "gradient. The dense product does not depend on the density and is timed once for each n.")
 
 
 source = stored("performance/products.csv", "benchmarks.products", text)
@@ -20,6 +22,7 @@ source = stored("performance/products.csv", "benchmarks.products", text)
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     import seaborn as sns
+    from matplotlib.ticker import NullLocator
 
     devices = list(table.groupby(["device", "threads"], sort=False))
     palette = sns.color_palette("viridis", table.units.nunique())  # wider is lighter, also without colour vision
@@ -30,9 +33,14 @@ def draw(table, figure):
             for form, line in zip(FORMATS, LINES):
                 points = lines[(lines.units == units) & (lines.format == form)].sort_values("sparsity")
                 x, y = (1 - points.sparsity, points.seconds) if form != "dense" else ([high, low], list(points.seconds) * 2)
-                axes.plot(x, [1e3 * seconds for seconds in y], linestyle=line, color=palette[index],
-                          label=f"{units} units, {form if form == 'dense' else form.upper()}")
-        axes.set(xscale="log", yscale="log", xlabel="Density", ylabel="Milliseconds", title=short(device))
+                axes.plot(x, [1e3 * seconds for seconds in y], linestyle=line, color=palette[index])
+            axes.plot([], [], color=palette[index], label=f"{units} units")
+        for form, line in zip(FORMATS, LINES):
+            axes.plot([], [], color="0.3", linestyle=line, label=form if form == "dense" else form.upper())
+        axes.set(xscale="log", yscale="log", xlabel="Density (%)", ylabel="Milliseconds", title=short(device))
+        ticks = [t for t in (20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if 100 * low <= t * 1.01 and t <= 101 * high]
+        axes.set_xticks([t / 100 for t in ticks], [f"{t:g}" for t in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.invert_xaxis()
     return table
 

@@ -3,8 +3,8 @@
 Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits,
 and cifar10 in profile quick: in miniature.
 """
-from drawing import main, union
-from gse import MODELS, SPARSITIES, gse_grid, own_settings
+from drawing import WIDTH, main, union
+from gse import MODELS, SPARSITIES, gse_grid, own_settings, style
 from published import title
 from rows import lines_of, series_of
 
@@ -22,10 +22,9 @@ def grid(suite, profile):
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import numpy as np
-    import seaborn as sns
 
     own_settings(runs)
-    lines, palette = lines_of(runs, "layers"), sns.color_palette("colorblind")
+    lines = lines_of(runs, "layers")
     lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
     lines["index"] = lines.groupby("key").cumcount() + 1
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
@@ -34,21 +33,28 @@ def draw(runs, figure):
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
     names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}
     models = sorted(table.model.unique(), key=lambda model: MODELS.index(model) if model in MODELS else len(MODELS))
-    figure.set_size_inches(2.2 * len(models) + 0.6 if len(models) > 1 else 3.4, 0.75 * len(METHODS) + 1)
-    axes = figure.subplots(len(METHODS), len(models), squeeze=False, sharex="col", sharey=True)
-    for row, (series, label) in zip(axes, METHODS.items()):
-        for panel, model in zip(row, models):
-            for index, sparsity in enumerate(SPARSITIES):
-                points = table[(table.model == model) & (table.series == series) & (table.sparsity == sparsity)]
-                panel.plot(points["index"], points.compression, ".-", ms=2, lw=0.6, color=palette[index], label=f"{100 * sparsity:g} %")
-            panel.set(yscale="log")
-            panel.text(0.02, 1, label, transform=panel.transAxes, va="bottom", fontsize=6)
-            panel.yaxis.set_minor_formatter("")
-    for panel, top, model in zip(axes[-1], axes[0], models):
-        panel.set_xlabel("layer")
+    columns = max(2, len(models))  # of one model, two methods beside each other
+    cells = [(series, model) for series in METHODS for model in models]
+    figure.set_size_inches(2.2 * columns + 0.6 if len(models) > 1 else WIDTH, 0.75 * -(-len(cells) // columns) + 1)
+    axes = figure.subplots(-(-len(cells) // columns), columns, squeeze=False, sharex="col", sharey=True)
+    panels = axes.ravel()
+    for panel, (series, model) in zip(panels, cells):
+        for index, sparsity in enumerate(SPARSITIES):
+            points = table[(table.model == model) & (table.series == series) & (table.sparsity == sparsity)]
+            panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **style(index))
+        panel.set(yscale="log")
+        panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
+        panel.yaxis.set_minor_formatter("")
+    for panel in axes[-1]:
+        panel.set_xlabel("Layer")
+    for panel in panels[:len(cells)][-columns:]:  # the last of their columns
+        panel.tick_params(labelbottom=True)
         panel.xaxis.get_major_locator().set_params(integer=True)
+    for panel in panels[len(cells):]:
+        panel.set_axis_off()
+    for top, model in zip(axes[0], models * columns):
         top.set_title(names[model], pad=12)
-    figure.supylabel("weights per active weight", fontsize=7)
+    figure.supylabel("Weights per active weight", fontsize=7)
     return table
 
 

@@ -15,7 +15,7 @@ DRAWN = ("cores", "width", "selection")  # parts of scaling
 def text(table):
     devices = ", ".join(sorted(table.device.unique()))
     return (f"Measured: {devices}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Images per second: the suite trains "
-            "ST-3, the plain loop a fixed mask for each layer. Threshold: ST-3's.")
+            "ST-3, the plain loop a fixed mask for each layer. Over the width: steps in turns, medians of the rounds. Threshold: ST-3's.")
 
 
 overhead = stored("performance/overhead.csv", "benchmarks.overhead", text)
@@ -55,7 +55,7 @@ def draw(rows, figure):
     bars(loops, rows[rows.table == "throughput"], palette)
     scaling = rows[rows.table == "scaling"]
     line(cores, scaling[scaling.part == "cores"], palette, "Processes", "Images per second", "Cores")
-    line(width, scaling[scaling.part == "width"], palette, "Width", "Step (ms)", "Width of the network", log=True)
+    over_width(width, scaling[scaling.part == "width"], palette)
     line(selection, scaling[scaling.part == "selection"], palette, "Weights", "Selection (ms)", "Threshold", log=True)
     return rows.dropna(axis=1, how="all")
 
@@ -80,22 +80,28 @@ def bars(axes, rows, palette):
     axes.set(title="Against a plain loop", xlabel="Images per second")
 
 
+def over_width(axes, rows, palette):
+    """ST-3's step as a multiple of the dense one, whose times themselves, over orders of magnitude, would hide it."""
+    if {"dense", "st3"} <= set(rows.method):
+        times = rows.pivot_table("value", "x", "method")
+        ratios = times.st3 / times.dense
+        axes.plot(ratios.index, ratios, marker="o", color=palette[0])
+        axes.axhline(1, color=palette[1], linestyle=(0, (4, 2)), linewidth=0.8)
+        axes.set_xscale("log")
+        axes.set_xticks(ratios.index, [f"{width:g} ×" for width in ratios.index])
+        axes.minorticks_off()
+    axes.set(title="Width of the network", xlabel="Width", ylabel="ST-3's step / dense one")
+
+
 def line(axes, rows, palette, x, y, title, log=False):
-    drawn = {}
-    for index, (method, points) in enumerate(rows.fillna({"method": ""}).groupby("method")):
-        drawn[method], = axes.plot(points.x, points.value, marker="os"[index % 2], color=palette[(0, 3)[index % 2]], linestyle=("-", "--")[index % 2])
-    if len(drawn) > 1:
-        axes.legend(drawn.values(), drawn, frameon=False)
+    if len(rows):
+        axes.plot(rows.x, rows.value, marker="o", color=palette[0])
     if log:
         axes.set(xscale="log", yscale="log")
         if len(rows):
             axes.set_ylim(10.0 ** math.floor(math.log10(rows.value.min())))
     else:
         axes.set(ylim=(0, None), xticks=sorted(rows.x.unique()))
-    if title == "Width of the network":
-        ticks = sorted(rows.x.unique())
-        axes.set_xticks(ticks, [f"{tick:g} ×" for tick in ticks])
-        axes.minorticks_off()
     axes.set(title=title, xlabel=x, ylabel=y)
 
 

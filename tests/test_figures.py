@@ -318,6 +318,17 @@ def test_run_measures_what_has_no_runs(name, tmp_path, monkeypatch, no_files):
     assert drawn(tmp_path / "out" / SCRIPTS[name].source.suite / f"{name}.csv")
 
 
+def test_over_the_width_the_speed_of_st3_is_a_ratio_to_dense():
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    axes, times = Figure().subplots(), {("dense", 1): 100, ("st3", 1): 102, ("dense", 4): 1000, ("st3", 4): 1060}
+    SCRIPTS["speed"].over_width(axes, DataFrame([(*key, time) for key, time in times.items()], columns=["method", "x", "value"]), ["b", "k"])
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [1, 4] and list(y) == pytest.approx([1.02, 1.06])
+    SCRIPTS["speed"].over_width(axes, DataFrame(columns=["method", "x", "value"]), ["b", "k"])  # not measured
+
+
 def test_run_makes_the_missing_runs_alone(tmp_path, monkeypatch, no_files):
     from benchmarks import launch
     from benchmarks.results import Store
