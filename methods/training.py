@@ -2,6 +2,7 @@
 import warnings
 import weakref
 from contextlib import suppress
+from numbers import Integral
 
 import torch
 import torch.distributed as dist
@@ -26,10 +27,17 @@ class Training:
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
                  criterion=cross_entropy):
+        if not hasattr(model, "theta"):
+            raise ValueError(f"Training takes the SparseModel, not {type(model).__name__}: what wraps one computes, and Training has the one within")
+        for number in (epochs, steps_per_epoch):
+            if not isinstance(number, Integral):
+                raise ValueError(f"epochs and steps_per_epoch are whole numbers, not {number!r}")
         if min(epochs, steps_per_epoch) < 1:
             raise ValueError("training needs at least one epoch of one step; with drop_last, a batch must not be larger than the data")
         self.model, self.optimizer, self.method = model, optimizer, model.method
         self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
+        if not (batches is None or callable(batches)):
+            raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
         if not any(p is model.theta for p in self.parameters):
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
@@ -69,7 +77,7 @@ class Training:
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
         """
         if not self.started:
-            raise ValueError("call training.start() once before the first update(): without it nothing is pruned")
+            raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
         if self.step == self.total_steps:
             more = self.cycle + 1 < len(self.cycles)
             warnings.warn(f"the training goes on after the {self.step} steps that were planned: " + (
@@ -181,9 +189,12 @@ class Training:
             raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
 
     def batches(self, n=None):
-        """`n` training batches (x, y), by default as many as scoring takes. Raises ValueError if the training was given none."""
+        """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
         self.check_batches()
-        return self._batches(n or self.scoring_batches)
+        found = list(self._batches(n or self.scoring_batches))
+        if not found:
+            raise ValueError(f"{self.method.name} scores connections on training batches: batches= of Training gave none")
+        return found
 
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):

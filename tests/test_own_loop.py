@@ -1,5 +1,6 @@
 """A network and a training loop of one's own around `SparseModel`, in both storages: what may be done between its passes, and mistakes."""
 import copy
+from itertools import islice
 
 import pytest
 import torch
@@ -153,6 +154,20 @@ def test_a_training_of_no_step_is_refused(epochs, steps):
         Training(model, torch.optim.SGD(model.parameters(), 0.05), epochs, steps)
 
 
+@pytest.mark.parametrize("epochs, steps, said", [(2, 1000 / 128, "7.8125"), ("2", 6, "'2'")])
+def test_a_length_that_is_no_whole_number_is_refused(epochs, steps, said):
+    model = SparseModel(Net(), "rigl", 0.5)
+    with pytest.raises(ValueError, match=rf"\Aepochs and steps_per_epoch are whole numbers, not {said}\Z"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), epochs, steps)
+
+
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, lambda model: model.net])
+def test_what_is_no_sparse_model_is_refused(wrapped):
+    model = SparseModel(Net(), "rigl", 0.5)
+    with pytest.raises(ValueError, match=r"\ATraining takes the SparseModel, not [^\n]*\Z"):
+        Training(wrapped(model), torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+
+
 def test_an_optimiser_of_other_parameters_is_refused():
     net = Net()
     other = torch.optim.SGD(net.parameters(), 0.05)  # as it is before SparseModel has made theta of them
@@ -168,6 +183,19 @@ def test_a_method_that_scores_batches_asks_for_them_before_the_first_step(storag
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6)
     with pytest.raises(ValueError, match=rf"{method} scores connections on training batches: give Training batches=function\(n\)"):
         training.start()
+
+
+def test_batches_are_a_function_that_gives_some():
+    def masks(given):
+        torch.manual_seed(0)
+        model = SparseModel(Net(), "snip", 0.5)
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6, batches=given).start()
+        return model.method.mask
+    assert torch.equal(masks(lambda n: islice(batches(), n)), masks(lambda n: batches()[:n]))
+    with pytest.raises(ValueError, match=r"\Abatches= takes a function\(n\) that gives n batches \(x, y\), not list\Z"):
+        masks(batches())
+    with pytest.raises(ValueError, match=r"\Asnip scores connections on training batches: batches= of Training gave none\Z"):
+        masks(lambda n: [])
 
 
 @pytest.mark.parametrize("method, options", [
