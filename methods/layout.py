@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays dense that was to
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,14 @@ class Layout:
             if not matrices:
                 continue
             name, weight = matrices[0]
-            if any(not isinstance(m, PRUNABLE) or n.rpartition(".")[2] != "weight" for n, m in zip(names, modules)):
+            if any(weight is parameter for parameter, _ in skipped):
+                self.dense.append((name, SKIPPED))
+            elif not weight.requires_grad:
+                self.dense.append((name, FROZEN))
+            elif any(not isinstance(m, PRUNABLE) or n.rpartition(".")[2] != "weight" for n, m in zip(names, modules)):
                 self.dense.append((name, "not only the weight of linear or convolutional layers"))
             elif any(t is not weight for t in tensors):
                 self.dense.append((name, f"shares its memory with {names[1]}"))
-            elif not weight.requires_grad:
-                self.dense.append((name, "frozen"))
-            elif any(weight is parameter for parameter, _ in skipped):
-                self.dense.append((name, "skipped on request"))
             elif not weight.numel():
                 self.dense.append((name, "empty"))
             else:

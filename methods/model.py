@@ -9,9 +9,10 @@ from torch.autograd import Variable
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from methods.layout import Layout
+from methods.layout import ASKED, Layout
 
 STORAGES = ("masked", "sparse", "auto")
+UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
 
 
 class SparseModel(nn.Module):
@@ -176,10 +177,16 @@ class SparseModel(nn.Module):
 
 
 def layout_of(net, skip):
-    """The Layout of a network. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite."""
+    """The Layout of a network. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite; warns where
+    much stays dense that nobody asked to leave so."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
     layout = Layout(net, skip)
+    sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
+    left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
+    if count > layout.size * UNTOLD:
+        warnings.warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
+                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant)", stacklevel=3)
     for name, parameter in net.named_parameters():
         if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise ValueError(f"the network's weights contain NaN or infinity: {name}")

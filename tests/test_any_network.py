@@ -13,7 +13,7 @@ import methods
 from methods import SparseModel, Training
 
 SMALL = ("small_vit", "odd", "lstm")
-pytestmark = pytest.mark.filterwarnings("ignore:the exported network")  # after a few steps
+pytestmark = pytest.mark.filterwarnings("ignore:the exported network", r"ignore:\d+ weights stay dense")  # after a few steps; of odd networks
 PRUNABLE = "not only the weight of linear or convolutional layers"
 
 
@@ -190,6 +190,28 @@ def test_what_cannot_be_pruned_is_left_dense_and_said(net, dense):
     Training(model, torch.optim.SGD(model.parameters()), 1, 1, batches=lambda n: [(x, None)]).start()
     torch.testing.assert_close(model.export()(x), model(x))
     assert not torch.allclose(model(x), expected)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16), nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][-1])
+
+
+def test_much_that_stays_dense_unasked_is_said(recwarn):
+    for storage in ("masked", "sparse"):
+        with pytest.warns(UserWarning, match="1536 weights stay dense besides the 160 .* lstm.weight_hh_l0, lstm.weight_ih_l0 ") as told:
+            SparseModel(Recurrent(), "static", 0.5, storage=storage)
+        assert told[0].filename == __file__
+    recwarn.clear()
+    SparseModel(Recurrent(), "static", 0.5, skip="lstm")
+    net = Recurrent()
+    net.lstm.requires_grad_(False)
+    SparseModel(net, "static", 0.5)
+    assert not recwarn
 
 
 @pytest.mark.parametrize("storage", ["masked", "sparse"])
