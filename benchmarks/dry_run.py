@@ -21,6 +21,7 @@ from benchmarks.train import Trainer
 
 REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
+STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
 COSTS = ("masked", "superset", "dense", "shaped")
 METHODS = Path(methods.__file__).resolve().parent
 
@@ -47,7 +48,7 @@ def dry_run(spec, folder):
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
     ways = [(record, False), (ANEW, False), (ANEW, False), (ANEW, True)] if record else [(None, False), (None, True)]
-    trained, found = [], set()
+    trained, found, stopped = [], set(), False
     try:
         for recording, stopped in ways:
             with Lane(None, device).alone():
@@ -70,7 +71,7 @@ def dry_run(spec, folder):
             mistake = stale(start, *recorded, anew, again) if recorded else None
             mistake = mistake or forgotten(start, resumed, anew, again)
     except Exception as error:  # whatever a method of somebody else raises
-        mistake = told(error, spec.method)
+        mistake = STOPPED * stopped + told(error, spec.method)
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the runs are other processes'
@@ -121,8 +122,7 @@ def gone_on(trainer, make):
     try:
         other.load_state_dict(torch.load(file, map_location=trainer.device, weights_only=True))
     except Exception as error:
-        raise ValueError(f"a training that was stopped cannot go on from its state ({error}): the method's buffers must be made in __init__, "
-                         "and keep their shapes") from error
+        raise ValueError(f"its state cannot be loaded ({error}): buffers must keep their shapes") from error
     return other
 
 

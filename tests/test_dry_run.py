@@ -102,6 +102,14 @@ class LateBuffer(Good):
         super().start(run, cycle)
         self.register_buffer("rate", torch.ones(()))
 
+class LateTensor(Good):
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        self.mean = torch.zeros_like(run.theta)
+    def after_step(self, run):
+        self.mean.lerp_(run.theta.detach(), 0.1)
+        super().after_step(run)
+
 class NoSuper(Good):
     def __init__(self, layout, sparsity, **options):
         self.count = 0
@@ -128,6 +136,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Pays", ("training_cost is -3.0",)),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
+    ("mine.py:LateTensor", ("stopped cannot go on", "buffers, made in __init__", "after_step (mine.py", "no attribute 'mean'")),
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
