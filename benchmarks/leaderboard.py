@@ -41,7 +41,7 @@ def run(args, store, folder):
     at_least_one(args, "jobs", "seeds", "epochs")
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
-    failed, variant, against = 0, None, names(args, base)
+    failed, variant, against, same = 0, None, names(args, base), asked(args)
     if args.method:
         specs = cells(args)
         failed = fill(specs, args, store, folder)
@@ -52,14 +52,13 @@ def run(args, store, folder):
     if against:
         absent = sorted(set(against) - set(rows.method if len(rows) else ()))
         if absent:
-            raise ValueError(f"there are no rows of {' '.join(absent)}; make them with: python -m benchmarks launch {args.suite} "
-                             f"--profile {args.profile} --methods {' '.join(absent)}")
+            raise ValueError(f"there are no rows of {' '.join(absent)}; make them with: python -m benchmarks launch {args.suite}{same} "
+                             f"--methods {' '.join(absent)}")
         rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
     try:
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:
-        options = f" --profile {args.profile}" * (args.profile != "paper") + f" --epochs {args.epochs}" * bool(args.epochs)
-        make = f"; make them with: bash run_all.sh {args.suite}{options}" if rows.empty or not (rows.status == "ok").any() else ""
+        make = f"; make them with: bash run_all.sh {args.suite}{same}" if rows.empty or not (rows.status == "ok").any() else ""
         raise ValueError(f"{error}{make}") from None
     if args.format == "html":
         from benchmarks.page import page
@@ -67,6 +66,12 @@ def run(args, store, folder):
     else:
         print(tables.FORMATS[args.format](table))
     return 1 if failed else 0
+
+
+def asked(args):
+    """What makes a launch fill the rows that the leaderboard looks for."""
+    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("results", args.results, "results")]
+    return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
 def names(args, base):

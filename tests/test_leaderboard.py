@@ -126,7 +126,8 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert board(*words, "mine.py:Good", "--against", "static") == 0
     assert set(re.findall(r"^1\S* +(\S+)", capsys.readouterr().out, re.M)) == {"mine.py:Good", "static"}
     assert board("--epochs", "1", "--against", "static", "gse") == 2
-    assert capsys.readouterr().err.startswith("error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits")
+    said = "error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits --epochs 1 --methods gse_uniform\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):

@@ -128,7 +128,7 @@ def test_what_writes_nothing_makes_no_folder(tmp_path, capsys):
     folder = tmp_path / "none"
     assert main(["plan", "digits", "--methods", "static", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(folder)]) == 0
     assert main(["leaderboard", "digits", "--profile", "quick", "--epochs", "3", "--results", str(folder)]) == 2
-    assert "make them with: bash run_all.sh digits --profile quick --epochs 3\n" in capsys.readouterr().err and not folder.exists()
+    assert f"make them with: bash run_all.sh digits --profile quick --epochs 3 --results {folder}\n" in capsys.readouterr().err and not folder.exists()
 
 
 def test_collecting_makes_no_folder(tmp_path):
