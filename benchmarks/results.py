@@ -116,7 +116,7 @@ class Store:
             if record:
                 yield record
             elif (path := self.runs / f"{key}.json").exists():
-                print(f"{path} is damaged and left out; its run will be made again", file=sys.stderr)
+                print(f"{path} is damaged and left out; its run will be made again, unless its row was collected before", file=sys.stderr)
 
     def _record(self, key, only_row):
         """The record of a run (`only_row`: of it the row, where a checksum vouches for the rest); None if it is damaged."""
