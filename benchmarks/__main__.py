@@ -33,7 +33,7 @@ def parser():
     run = add("run", "one run, stored as one row", suite=False).common("device", "set", "keep-models")
     run.add_argument("--task", required=True)
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
-    run.add_argument("--sparsity", type=float, default=0.0, help="share of zeros, in [0, 1)")
+    run.add_argument("--sparsity", type=float, help="share of zeros, in [0, 1); dense needs none")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
@@ -63,9 +63,11 @@ def parser():
 
 
 def command_run(args):
-    spec = Spec(args.task, args.method, args.sparsity, args.seed, args.epochs, args.precision, chosen_options(args))
+    spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
+    if args.sparsity is None and spec.method != "dense":
+        raise ValueError("--sparsity is needed: the share of zeros, in [0, 1)")
     store, folder = Store(args.results, keep_models=args.keep_models), data_folder(args)
     row = store.rows(suite_of(spec.task)).get(spec.key)
     if row and row["status"] != "failed":

@@ -130,7 +130,7 @@ def refused(capsys, words, *parts):
     ([], ("COMMAND",)),
     (["fly"], ("fly", "launch")),
     (["launch", "digits", "--fly"], ("--fly",)),
-    (["run"], ("--task", "--method")),
+    (["run"], ("--task", "--method")), (["run", "--task", "digits", "--method", "st3"], ("--sparsity is needed",)),
     ([*WORDS, "--sparsity", "1.2"], ("sparsity", "1.2")),
     ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
     ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
@@ -225,7 +225,7 @@ def test_a_run_has_one_key_however_it_is_named(tmp_path, monkeypatch):
 def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # so that nothing is downloaded
     words = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
-    refused(capsys, ["run", "--task", "cifar10-resnet20", "--method", "st3", *words], "cifar10", "missing", "--data")
+    refused(capsys, ["run", "--task", "cifar10-resnet20", "--method", "st3", "--sparsity", "0.9", *words], "cifar10", "missing", "--data")
     assert main(["launch", "cifar10", *words]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and "missing" in err
