@@ -65,6 +65,8 @@ class SparseModel(nn.Module):
         if weights.requires_grad and isinstance(self.theta, nn.Parameter):  # torch.func computes with another tensor in its place
             if self.theta.grad is None:  # the gradients of the passes before were thrown away, or used
                 self.dense_gradient = None
+            elif self.dense_gradient is not None:  # or set to zero; a GPU is not waited for
+                self.dense_gradient = self.dense_gradient.where(self.theta.grad.any(), 0)
             # a hook on theta itself would stay there; one on a view goes with the pass
             weights = weights.view_as(weights) if weights is self.theta else weights
             weights.register_hook(self._collect)

@@ -15,6 +15,11 @@ def skipped(model, optimizer, x, y):
     optimizer.zero_grad()
 
 
+def zeroed(model, optimizer, x, y):
+    cross_entropy(model(x), y).backward()
+    optimizer.zero_grad(set_to_none=False)
+
+
 def attacked(model, optimizer, x, y):
     cross_entropy(model(x.clone().requires_grad_()), y).backward()
     model.zero_grad()
@@ -31,7 +36,7 @@ def by_torch_func(model, optimizer, x, y):
     assert model.dense_gradient is None
 
 
-@pytest.mark.parametrize("thrown", [skipped, attacked, asked, by_torch_func])
+@pytest.mark.parametrize("thrown", [skipped, zeroed, attacked, asked, by_torch_func])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
     def after(between):
