@@ -117,7 +117,11 @@ class SparseModel(nn.Module):
     def _apply(self, fn, *args, **options):
         if self.rounded_to:
             self.rounded_to = fn(torch.zeros((), dtype=self.rounded_to)).dtype
-        return super()._apply(fn, *args, **options)
+        super()._apply(fn, *args, **options)
+        if self.theta.element_size() < 4:
+            warnings.warn(f"weights are ranked and trained in {self.theta.dtype} now, too coarse for small steps: for training use autocast, or convert "
+                          "the network before SparseModel takes it, which then keeps float32 weights", stacklevel=3)
+        return self
 
     def rounded(self, weights):
         return weights.to(self.rounded_to) if self.rounded_to else weights

@@ -91,6 +91,15 @@ def test_a_network_of_16_bits_may_become_one_of_32():
     assert model.export().weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("net", [nn.Linear(3, 4), nn.Linear(3, 4).bfloat16()])
+def test_weights_that_become_16_bits_are_said(net, recwarn):
+    model = SparseModel(net, "dense").cpu()
+    assert not recwarn
+    with pytest.warns(UserWarning, match="trained in torch.bfloat16 now") as told:
+        model = model.bfloat16()
+    assert told[0].filename == __file__ and model.theta.dtype == torch.bfloat16
+
+
 def test_hooks_do_not_pile_up():
     # the dense method hands theta itself to the network
     model = SparseModel(nn.Linear(3, 2), "dense")
