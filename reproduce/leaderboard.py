@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drawing import BAD_INPUT, COLOURS, DENSE, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
 from published import title
-from rows import make
+from rows import make, to
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -51,7 +51,7 @@ def board_of(suite, results, profile=None):
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
     option = f" --profile {profile}" if profile else ""
-    raise NoRows(f"no finished runs in {path}; make them with: bash run_all.sh {suite}{option}")
+    raise NoRows(f"no finished runs of the suite's own epochs in {path}; make them with: bash run_all.sh {suite}{option}{to(results)}")
 
 
 def pictured(table, suite, profile):

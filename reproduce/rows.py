@@ -71,7 +71,13 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
     option = f" --profile {profile}" if profile else ""
-    raise NoRows(f"no finished runs in {Path(results) / suite / 'runs.csv'}; make them with: bash run_all.sh {suite}{option}")
+    raise NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
+                 f"with: bash run_all.sh {suite}{option}{to(results)}")
+
+
+def to(results):
+    """The words that make runs go to a folder of results other than the usual one."""
+    return f" --results {results}" * (str(results) != "results")
 
 
 def with_sparser(grid, suite, results, profile=None):

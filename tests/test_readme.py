@@ -2,6 +2,7 @@
 import importlib
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_links_lead_somewhere():
     ("st3", {"ft_epochs": 2, "rewind_finetune": True, "ramp_end": 0.5}, [0.1, 0.05, 0.001, 0.001, 0.1, 0.05], [2]),
     ("rigl", {}, [0.1, 0.05], [])])
 def test_the_loop_of_several_cycles(name, options, rates, best):
-    code, = re.findall(r"```python\n(for cycle, .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     torch.manual_seed(0)
     loader = [(torch.randn(8, 12), torch.arange(8) % 4) for _ in range(3)]
     model, passes, seen, rewound = methods.SparseModel(torch.nn.Linear(12, 4), name, 0.5, **options), [], [], []
@@ -64,6 +65,46 @@ def test_the_loop_of_several_cycles(name, options, rates, best):
     assert [rate for rate, _ in seen] == pytest.approx(rates) and len(passes) == 3 * (len(rates) + 2 * (name == "probmask"))
     assert len(rewound) == len(best) and all(torch.equal(theta, seen[epoch][1]) for theta, epoch in zip(rewound, best))
     assert int(model.method.mask.sum()) == model.method.budget and training.step == training.total_steps
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name, options", [("lrr", {}), ("st3", {"ft_epochs": 2, "rewind_finetune": True, "ramp_end": 0.5})])
+def test_the_loop_of_several_cycles_goes_on_where_it_was_stopped(name, options):
+    """Saved where it says so, after each epoch, and gone on in a new training: the same weights, bit for bit."""
+    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert code.count("# the place to save") == 1
+    code = code.replace("# the place to save", "save(best)  #")
+    loader = [(torch.randn(8, 12), torch.arange(8) % 4) for _ in range(3)]
+
+    def train(stop=None, state=None):
+        torch.manual_seed(0)
+        model = methods.SparseModel(torch.nn.Linear(12, 4), name, 0.5, **options)
+        optimizer = torch.optim.SGD(model.parameters(), lr=7.0, momentum=0.9)
+        training = methods.Training(model, optimizer, epochs=2, steps_per_epoch=3, batches=lambda n: loader[:n])
+        names = {"torch": torch, "model": model, "training": training, "optimizer": optimizer, "loader": loader,
+                 "validate": lambda model: float(model.theta.detach().sum()), "schedule": lambda share: 1 - share}
+        parts, saved = (model, optimizer, training), []
+        if state:
+            names["best"] = state[-1]
+            for part, own in zip(parts, state):
+                part.load_state_dict(own)
+
+        def save(best):
+            saved.append(best)
+            if len(saved) == stop:
+                raise Stopped(*deepcopy([part.state_dict() for part in parts]), best)
+        exec(code, {**names, "save": save})
+        return model.theta.detach(), len(saved)
+
+    expected, epochs = train()
+    for stop in range(1, epochs):
+        with pytest.raises(Stopped) as stopped:
+            train(stop)
+        found, rest = train(state=stopped.value.args)
+        assert torch.equal(found, expected) and stop + rest == epochs
 
 
 def test_a_table_is_made_from_its_rows(tmp_path):
