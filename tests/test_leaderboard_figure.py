@@ -52,7 +52,7 @@ def test_the_profile_with_more_rows_is_shown(tmp_path):
     assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
     with pytest.raises(leaderboard.NoRows, match=rf"bash run_all.sh digits --profile paper --results {tmp_path}$"):
         leaderboard.board_of("digits", tmp_path, "paper")
-    with pytest.raises(leaderboard.NoRows, match=r"bash run_all.sh cifar10$"):
+    with pytest.raises(leaderboard.NoRows, match=rf"bash run_all.sh cifar10 --results {tmp_path}$"):
         leaderboard.board_of("cifar10", tmp_path)
     (tmp_path / "digits" / "runs.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="is not a table of runs"):
