@@ -13,14 +13,12 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
 
 from benchmarks import team
 from benchmarks.tasks import DATASETS
 from methods.seeds import stable_seed
 
-CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes, which take as long to import as torch: digits does without
 NORMALISATIONS = ("st3", "gse")
 # What `epoch_batches` does to an image, by the name in a task's `augmentation`.
 AUGMENTATION = {
@@ -123,9 +121,16 @@ def _digits():
     return Split(images[train + val], labels[train + val]), Split(images[test], labels[test])
 
 
+def cifar(name):
+    """torchvision's class of this data set."""
+    from torchvision import datasets
+    return getattr(datasets, CIFAR[name])
+
+
 @functools.lru_cache(maxsize=None)
 def _cifar(name, folder):
-    kind = CIFAR[name]
+    from torchvision.datasets.utils import check_integrity
+    kind = cifar(name)
     folder = folder.parent if folder.name == kind.base_folder else folder  # the folder of the batches themselves is as good
     home = folder / kind.base_folder
     try:
@@ -149,6 +154,7 @@ READERS = {  # name: a function of the folder (absolute) -> (training, test) ima
 
 def _fetch(name, kind, folder):
     """Unpack the archive of CIFAR that is in `folder`, else download it. A folder of CIFAR appears whole or not at all."""
+    from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
     archive = folder / kind.filename
     if archive.exists() and not check_integrity(archive, kind.tgz_md5):
         raise DataError(f"{name}: {archive} is damaged (wrong MD5); remove it to download it anew, or {ANOTHER_COPY}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.progress import Bar, title
 from benchmarks.tasks import branches, levels_of, settle, uncovered
-from benchmarks.worker import CROWDED, Worker, undisturbed
+from benchmarks.worker import CROWDED, Worker, preload, undisturbed
 
 PACK = 8      # runs at a time on a GPU
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
@@ -60,6 +60,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     specs = uncovered(specs)
     runs = Launch(specs, store, folder, report, wait)
     runs.bad += unusable
+    preload({settle(spec)[0].dataset for spec in specs})
     with undisturbed():  # or a signal would find some of them
         WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
     try:

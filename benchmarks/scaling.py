@@ -28,7 +28,7 @@ from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
-from benchmarks.worker import Worker
+from benchmarks.worker import Worker, preload
 from methods.ranking import keep
 
 TASK, STARTED, WIDTHS, SIZES = "cifar10-resnet20", (1, 4), (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
@@ -83,6 +83,7 @@ def measure_cores(folder, device, rounds):
 def _start(method, count, seconds):
     """A process of `start`: what a launch does before its first run."""
     Worker.method, began = method, time.perf_counter()
+    preload(["cifar10"])
     workers = [Worker(None, None) for _ in range(count)]
     for worker in workers:
         worker.ask()

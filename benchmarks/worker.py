@@ -14,7 +14,10 @@ from benchmarks.files import StoreError
 from benchmarks.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-PRELOADED = ["torchvision.datasets"]  # and torch with it; nothing that asks for a GPU, which a fork could not do again
+# by data set, what takes longest to load for its runs (with torchvision comes what torch's optimizers load); nothing that asks for a GPU,
+# which a fork could not do again
+PRELOADED = {"digits": ["torchvision.datasets", "sklearn.datasets", "sklearn.model_selection"],
+             **dict.fromkeys(("cifar10", "cifar100", "imagenet"), ["torchvision.datasets"])}
 LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
@@ -41,6 +44,11 @@ def place_for_sockets():
         tempfile.tempdir = usual
 
 
+def preload(datasets):
+    """What workers for these data sets are forked from has loaded already; it counts where the first of them is started."""
+    multiprocessing.set_forkserver_preload(sorted({module for name in datasets for module in PRELOADED[name]}))
+
+
 class Worker:
     """A process that makes up to `room` runs at a time, on one GPU. Signals are for the launcher alone, which stops its workers itself.
 
@@ -51,7 +59,6 @@ class Worker:
 
     def __init__(self, store, folder, gpu=None, room=1):
         context = multiprocessing.get_context(self.method)
-        context.set_forkserver_preload(PRELOADED)
         place_for_sockets()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, store, folder, gpu), daemon=True)

@@ -12,6 +12,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import utils
 
 from benchmarks import data as D
 
@@ -20,7 +21,7 @@ from benchmarks import data as D
 def cifar(request, tmp_path, monkeypatch):
     """(name, folder with the small files, their images (n, 3, 32, 32), their labels); torchvision is told their MD5 sums."""
     name = request.param
-    kind, label = D.CIFAR[name], "labels" if name == "cifar10" else "fine_labels"
+    kind, label = D.cifar(name), "labels" if name == "cifar10" else "fine_labels"
     home = tmp_path / kind.base_folder
     home.mkdir()
     rng = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def cifar(request, tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "test_list", lists["test_list"])
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5})
     monkeypatch.setitem(D.DATASETS, name, replace(D.DATASETS[name], held_out=5))
-    monkeypatch.setattr(D, "download_and_extract_archive", offline)
+    monkeypatch.setattr(utils, "download_and_extract_archive", offline)
     yield name, home, np.concatenate(images), labels
     D._cifar.cache_clear()
 
@@ -82,7 +83,7 @@ def one_line(error, *parts):
 
 def test_damaged_file_is_named_and_kept(cifar):
     name, home, _, _ = cifar
-    file = home / D.CIFAR[name].test_list[0][0]
+    file = home / D.cifar(name).test_list[0][0]
     damaged = file.read_bytes()[:-7]
     file.write_bytes(damaged)
     with pytest.raises(D.DataError) as error:
@@ -92,7 +93,7 @@ def test_damaged_file_is_named_and_kept(cifar):
 
 def test_missing_file_is_named(cifar):
     name, home, _, _ = cifar
-    file = home / D.CIFAR[name].meta["filename"]
+    file = home / D.cifar(name).meta["filename"]
     file.unlink()
     with pytest.raises(D.DataError) as error:
         D.load(name, home.parent)
@@ -104,7 +105,7 @@ def test_no_data_and_no_network(cifar, tmp_path):
     for _ in range(2):  # nothing is left that changes the next start
         with pytest.raises(D.DataError) as error:
             D.load(cifar[0], folder)
-        assert one_line(error, str(folder), "Temporary failure in name resolution", D.CIFAR[cifar[0]].url)
+        assert one_line(error, str(folder), "Temporary failure in name resolution", D.cifar(cifar[0]).url)
         assert list(folder.iterdir()) == []
     assert socket.getdefaulttimeout() is None
 
@@ -124,15 +125,15 @@ def test_interrupted_download_leaves_nothing(cifar, tmp_path, monkeypatch):
         assert socket.getdefaulttimeout() == 30  # a connection that nobody answers fails
         Path(root, filename).write_bytes(content[:100])
         raise ConnectionResetError("connection reset")
-    monkeypatch.setattr(D, "download_and_extract_archive", download)
+    monkeypatch.setattr(utils, "download_and_extract_archive", download)
     with pytest.raises(D.DataError, match="connection reset"):
         D.load(name, folder)
     assert list(folder.iterdir()) == []
 
     def download(url, root, filename, md5):
         Path(root, filename).write_bytes(content)
-        D.extract_archive(str(Path(root, filename)), root)
-    monkeypatch.setattr(D, "download_and_extract_archive", download)
+        utils.extract_archive(str(Path(root, filename)), root)
+    monkeypatch.setattr(utils, "download_and_extract_archive", download)
     assert len(D.load(name, folder).test) == 20
     assert [path.name for path in folder.iterdir()] == [home.name]
 
@@ -141,18 +142,18 @@ def test_archive_in_the_folder_is_unpacked_or_called_damaged(cifar, tmp_path, mo
     name, home, _, _ = cifar
     folder = tmp_path / "new"
     folder.mkdir()
-    archive = folder / D.CIFAR[name].filename
+    archive = folder / D.cifar(name).filename
     archive.write_bytes(packed(home))
     with pytest.raises(D.DataError) as error:
         D.load(name, folder)
     assert one_line(error, str(archive), "damaged") and archive.exists()
-    monkeypatch.setattr(D.CIFAR[name], "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(D.cifar(name), "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     assert len(D.load(name, folder).test) == 20
 
 
 def test_the_real_cifar10():
     folder = os.environ.get("DATA_DIR")
-    if not folder or not Path(folder, D.CIFAR["cifar10"].base_folder).exists():
+    if not folder or not Path(folder, D.cifar("cifar10").base_folder).exists():
         pytest.skip("DATA_DIR names no folder with CIFAR-10")
     data = D.load("cifar10", folder)
     assert [len(split) for split in (data.train, data.val, data.test)] == [45_000, 5_000, 10_000]
