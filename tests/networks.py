@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torchvision.models import mobilenet_v3_small, resnet18, vit_b_16
+from torchvision.models import mobilenet_v3_small, resnet18
 from torchvision.models.vision_transformer import VisionTransformer
 
 import methods
@@ -87,9 +87,8 @@ def with_tokens(net, n=4, length=6):
 # {name: function → (network, x (B, ...), targets (B,))}
 NETWORKS = {
     "resnet18": lambda: with_images(resnet18(num_classes=CLASSES), 2),
-    "mobilenet_v3_small": lambda: with_images(mobilenet_v3_small(num_classes=CLASSES), 4),
+    "mobilenet_v3_small": lambda: with_images(mobilenet_v3_small(num_classes=CLASSES, width_mult=0.25), 4),
     "small_vit": lambda: with_images(small_vit(), 4),
-    "vit_b_16": lambda: with_images(vit_b_16(image_size=32, num_classes=CLASSES), 2),
     "odd": lambda: with_tokens(Odd()),
     "lstm": lambda: with_tokens(Recurrent()),
 }

@@ -30,10 +30,10 @@ def check_trained(loop):
     model.train()
 
 
-# some layers of the largest networks stay dense, so that ranking millions of weights 27 times does not take minutes
-SKIP = {"resnet18": ("layer3", "layer4"), "vit_b_16": tuple(f"encoder.layers.encoder_layer_{i}" for i in range(2, 12))}
-FIVE_STEPS = [*itertools.product(("resnet18",), methods.available(), [SKIP["resnet18"]]), ("resnet18", "st3", ()),
-              *itertools.product(("vit_b_16",), ("st3", "gse_graest"), [SKIP["vit_b_16"]]),
+# some layers stay dense; of the methods one for each way to choose weights, as ranking many of them 27 times takes long
+LARGE = ("st3", "probmask", "gse_graest", "granet", "srigl", "fisher_diag", "grasp", "synflow")
+FIVE_STEPS = [*itertools.product(("resnet18",), LARGE, [("layer3", "layer4")]),
+              *itertools.product(("small_vit",), ("st3", "gse_graest"), [("encoder.layers.encoder_layer_1",)]),
               *itertools.product(("mobilenet_v3_small", *SMALL), methods.available(), [()])]
 
 
