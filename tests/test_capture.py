@@ -3,6 +3,7 @@
 It notes every operation with the very tensors of the recording and makes them again: what a method replaces instead of writing into
 it, and numbers of Python that change from step to step, would be stale, as they are on a GPU.
 """
+import functools
 import gc
 import weakref
 
@@ -118,6 +119,7 @@ class Launches(TorchDispatchMode):
         return results
 
 
+@functools.cache
 def launches(name):
     """Operations of the least of five late steps, besides those recorded, which are not replayed here."""
     trainer, made = make(name, record=lambda function: (function(), int)), []

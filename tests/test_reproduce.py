@@ -1,13 +1,17 @@
 """The figures drawn from the rows of their grids. Rows here are made up, in tmp_path only."""
+import contextlib
 import csv
+import io
 import os
 import re
+import runpy
 import signal
 import statistics
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -46,6 +50,18 @@ def run(*words, hash_seed="0"):
     """Runs a drawing command as a user does, in the repository root."""
     env = {**os.environ, "PYTHONHASHSEED": hash_seed}
     return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def run_here(script, *words):
+    """The same of a script of reproduce/ in this process, which has the libraries already."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        patch.chdir(ROOT)
+        patch.syspath_prepend(ROOT / "reproduce")
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "reproduce" / script), run_name="__main__")
+    return SimpleNamespace(returncode=end.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def drawn(path):
@@ -100,7 +116,7 @@ def test_last_epoch_where_there_was_no_validation(tmp_path):
     store(tmp_path, "digits", [row(spec, top1_best_val="") for spec in suites.grid("digits", "paper")])
     text, _ = note_of("figure1", "digits", tmp_path)
     assert "at the last epoch" in text
-    assert run("reproduce/figure1.py", "--results", tmp_path, "--out", tmp_path).returncode == 0  # digits, as cifar10 has no rows
+    assert run_here("figure1.py", "--results", tmp_path, "--out", tmp_path).returncode == 0  # digits, as cifar10 has no rows
     assert float(drawn(tmp_path / "digits/figure1.csv")["ste_soft", 0.9]["mean"]) == pytest.approx(90 - 9 + 1 / 3 - 5, abs=1e-4)
 
 
@@ -136,7 +152,7 @@ def test_figures_refuse_what_the_commands_refuse(tmp_path):
     for text, said in ((twice, "is in row"), (merged, "row 2: it has more or fewer cells"), (whole.replace(",digits,", ",digits", 1), "row 2")):
         path.write_text(text)
         for script in ("figure1.py", "report.py"):
-            done = run(f"reproduce/{script}", "--results", tmp_path)
+            done = run_here(script, "--results", tmp_path)
             assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, row" in done.stderr and said in done.stderr, done.stderr
     assert not (tmp_path / "REPORT.md").exists() and not (tmp_path / "figures").exists()
 
@@ -144,7 +160,7 @@ def test_figures_refuse_what_the_commands_refuse(tmp_path):
 def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
     """They draw over none of the repository's."""
     store(tmp_path, "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
-    assert run("reproduce/figure1.py", "--results", tmp_path).returncode == 0
+    assert run_here("figure1.py", "--results", tmp_path).returncode == 0
     assert sorted(path.name for path in (tmp_path / "figures" / "digits").iterdir()) == ["figure1.csv", "figure1.pdf", "figure1.png"]
 
 
@@ -281,15 +297,17 @@ def test_a_reader_that_has_seen_enough_ends_a_figure_without_a_word(tmp_path):
     assert (done.returncode, done.stderr) == (1, "") and (tmp_path / "digits/length.png").exists()
 
 
-def test_all_figures_of_a_suite_in_one_process(tmp_path):
+def test_all_figures_of_a_suite_in_one_process(tmp_path, capsys):
+    import reproduce.__main__ as command
+
     specs = figure("figure1").grid("digits", "paper")
     store(tmp_path, "digits", [row(spec) for spec in specs])
     done = run("-m", "reproduce", "digits", "--results", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 0 and "figure1: wrote" in done.stdout, done.stderr
     assert (tmp_path / "out/digits/figure1.pdf").exists()
-    done = run("-m", "reproduce", "cifar10", "--results", tmp_path, "--out", tmp_path / "out")
-    skipped, = (line for line in done.stdout.splitlines() if ": skipped, no finished runs" in line)  # one line for all
-    assert done.returncode == 0 and {"figure1", "figure5", "leaderboard"} < set(skipped.partition(":")[0].split(", "))
+    assert command.main(["cifar10", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    skipped, = (line for line in capsys.readouterr().out.splitlines() if ": skipped, no finished runs" in line)  # one line for all
+    assert {"figure1", "figure5", "leaderboard"} < set(skipped.partition(":")[0].split(", "))
     assert not (tmp_path / "out/cifar10").exists()
 
 
@@ -298,6 +316,7 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
 
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
     monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: 1 / 0)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
     assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "figure1: failed, ZeroDivisionError" in said.err and "figure5: wrote" in said.out
@@ -317,10 +336,10 @@ def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsy
 def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_path):
     (tmp_path / "file").touch()
     for script in ("figure1.py", "leaderboard.py"):
-        done = run(f"reproduce/{script}", "--suite", "digits", "--out", tmp_path / "file")
+        done = run_here(script, "--suite", "digits", "--out", tmp_path / "file")
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and "file" in done.stderr
     (tmp_path / "performance").mkdir()
     (tmp_path / "performance/sparse_speed.csv").write_text("a,b\n1,2\n")
-    done = run("reproduce/sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
+    done = run_here("sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not as its program wrote it" in done.stderr
     assert "sparse_figure1.py, line" in done.stderr
