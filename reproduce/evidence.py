@@ -113,11 +113,17 @@ class Evidence:
         own = self.runs[self.runs.task == self.task]
         return {*zip(own.epochs, own.series, own.sparsity), *(point[1:] for point in plan() if self.full and point[0] == self.task)}
 
+    @functools.cached_property
+    def own(self):
+        """{(epochs, series): its rows of the task}, which are asked for thousands of times."""
+        found = {}
+        for run in self.runs[self.runs.task == self.task].itertuples():
+            found.setdefault((run.epochs, run.series), []).append(run)
+        return found
+
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
-        r = self.runs
-        chosen = (r.task == self.task) & (r.epochs == (epochs or self.epochs)) & (r.series == series) & ((r.sparsity - sparsity).abs() < 1e-6)
-        return dict(zip(r.seed[chosen], r.loc[chosen, column]))
+        return {run.seed: getattr(run, column) for run in self.own.get((epochs or self.epochs, series), ()) if abs(run.sparsity - sparsity) < 1e-6}
 
     def sparsities(self, *series):
         """The sparsities at which all of these have rows or should have, of the ones that some single-cycle method was given."""
