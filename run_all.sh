@@ -71,8 +71,8 @@ case ${1:-} in
         exit ;;
     test)
         set_up
-        # a file's tests share what they set up: they stay in one process
-        exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "${@:2}" ;;
+        # a file's tests share what they set up: they stay in one process; files in the order of tests/conftest.py
+        exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "${@:2}" ;;
     "" | -*)
         set -- digits "$@" ;;
 esac

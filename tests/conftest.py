@@ -10,6 +10,16 @@ import torch
 torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
+# files that take long, most of it waiting for other processes: last, one of them would keep a single core from its end
+LONG = ("test_slurm", "test_run_all", "test_team", "test_recovery", "test_pack", "test_faults", "test_branches", "test_figures",
+        "test_every_method", "test_fake_gpu", "test_sparse_layers")
+
+
+def pytest_collection_modifyitems(items):
+    """These come first (xdist keeps this order of files with --no-loadscope-reorder)."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture
 def arithmetic():
     """What `machine.numerics` sets, as (TF32 in products, TF32 in convolutions, deterministic); at first torch's own settings."""

@@ -15,7 +15,7 @@ from methods import available
 
 MORE = ("st3 rescale=paper", "st3 threshold=topk_exact rescale=off", "st3_sigma norm=fan_in", "str straight_through=true", "feather p=1",
         "gmp ramp_granularity=epoch", "movement scope=layer", "probmask form=st3code", "dnw count_switches=true", "rigl augmentation=gse")
-NAMES = [*available(), *VARIANTS, *MORE, *sorted({f"{task.model} {task.dataset}" for task in TASKS.values()})]
+NAMES = [*available(), *VARIANTS, *MORE, *{task.model: f"{task.model} {task.dataset}" for task in TASKS.values()}.values()]
 TESTS = Path(__file__).parent
 WAITS = '''
 import torch

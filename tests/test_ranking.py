@@ -38,9 +38,10 @@ def test_a_number_of_weights_that_is_not_looked_at(kind, dtype):
         counts = [numbers.randint(0, size) for size in sizes]
         score = KINDS[kind](torch.randn(sum(sizes), generator=draw)).to(dtype)
         tensors = [torch.tensor(k) for k in counts]
-        for piece, k, tensor in zip(score.split(sizes), counts, tensors):
-            assert torch.equal(keep(piece, tensor), by_sorting(piece, k)) and torch.equal(keep(piece, k), by_sorting(piece, k))
-        each = torch.cat([by_sorting(piece, k) for piece, k in zip(score.split(sizes), counts)])
+        masks = [by_sorting(piece, k) for piece, k in zip(score.split(sizes), counts)]
+        for piece, k, tensor, mask in zip(score.split(sizes), counts, tensors, masks):
+            assert torch.equal(keep(piece, tensor), mask) and torch.equal(keep(piece, k), mask)
+        each = torch.cat(masks)
         assert torch.equal(keep_each(score, tensors, sizes), each) and torch.equal(keep_each(score, counts, sizes), each)
 
 
