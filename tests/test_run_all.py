@@ -115,13 +115,13 @@ def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_pat
     (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Broken(get('static')):\n"
                                       "    def after_step(self, run):\n        if run.step == 5:  # after all steps of the dry run\n"
                                       "            raise RuntimeError('as planned')\n")
-    words = ["--methods", "dense", "mine.py:Broken", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1",
+    words = ["--methods", "static", "mine.py:Broken", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1",
              "--results", "rows", "--profile", "quick"]
     done = start(installed, *words, cwd=tmp_path)
     assert done.returncode == 1 and "mine.py:Broken" in done.stderr and "as planned" in done.stderr, done
     assert "figure1" in done.stdout and "Traceback" not in done.stderr
     rows = (tmp_path / "rows" / "digits" / "runs.csv").read_text()
-    assert "dense" in rows and not (installed / "results").exists() and not pip_calls(installed)
+    assert "static" in rows and not (installed / "results").exists() and not pip_calls(installed)
 
 
 @pytest.mark.parametrize("name, all_of_them", [("SIGINT", True), ("SIGTERM", False), ("SIGTERM", True)])
