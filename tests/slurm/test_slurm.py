@@ -187,7 +187,7 @@ def test_grid_with_a_failing_method(project, ended, alone):
 
 def test_time_limit(project, sent, alone):
     spec = long
-    project.wait_for(lambda: project.done([spec]), 90)
+    project.wait_for(lambda: project.done([spec]), 180)
     assert comparable(project.store, spec) == alone(spec, project.folder)
     assert len(set(project.trained(spec))) >= 2, "SLURM never stopped it"
     assert len(project.trained(spec)) == LONG * STEPS  # nothing was trained twice
