@@ -14,10 +14,10 @@ from benchmarks.files import StoreError
 from benchmarks.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-# by data set, what takes longest to load for its runs (with torchvision comes what torch's optimizers load); nothing that asks for a GPU,
-# which a fork could not do again
-PRELOADED = {"digits": ["torchvision.datasets", "sklearn.datasets", "sklearn.model_selection"],
-             **dict.fromkeys(("cifar10", "cifar100", "imagenet"), ["torchvision.datasets"])}
+# what takes longest to load, torch and with torchvision what its optimizers load, and what some data are read with; nothing that asks
+# for a GPU, which a fork could not do again
+PRELOADED = ["torchvision.datasets"]
+READERS = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
 LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
@@ -46,7 +46,7 @@ def place_for_sockets():
 
 def preload(datasets):
     """What workers for these data sets are forked from has loaded already; it counts where the first of them is started."""
-    multiprocessing.set_forkserver_preload(sorted({module for name in datasets for module in PRELOADED[name]}))
+    multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READERS.get(name, ()))])
 
 
 class Worker:

@@ -1,4 +1,5 @@
 """Several GPUs: which one a worker of the local launcher sees. (No GPU is needed: the runs are made on the CPU.)"""
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmarks import launch as launcher
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.worker import PRELOADED
+from benchmarks.worker import PRELOADED, READERS, preload
 
 METHOD = '''
 import os
@@ -44,8 +45,17 @@ print(asked)
 
 def test_what_workers_are_forked_from_has_asked_for_no_gpu():
     """Its forks could not open one any more."""
-    done = subprocess.run([sys.executable, "-c", LOADING, *{module for modules in PRELOADED.values() for module in modules}], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LOADING, *PRELOADED, *itertools.chain(*READERS.values())], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[]", "['is_available']"], done
+
+
+@pytest.mark.parametrize("datasets, expected", [
+    (["cifar10"], PRELOADED), (["digits", "cifar10"], PRELOADED + READERS["digits"]), (["of ones own"], PRELOADED)])
+def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datasets, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", asked.extend)
+    preload(datasets)
+    assert asked == expected
 
 
 @pytest.mark.parametrize("runs, gpus, jobs, expected", [
