@@ -58,6 +58,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     present = [method for method in sparse if method in planned & drawn]
     sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
+    axes.set(xscale="log", xlim=(left, right))  # before anything is drawn: points of one sparsity have no limits of their own
     remark(axes.figure, "Points of one sparsity are drawn side by side.")
     for part in parts:
         series = series_of(part)
@@ -77,11 +78,9 @@ def accuracy_lines(axes, runs, methods, hollow=None):
                 axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
             else:
                 axes.plot([left], [mean], color=DENSE, marker="o", clip_on=False, zorder=5, **PUBLISHED)
-    axes.set_xscale("log")
     ticks = [s for s in sparsities if s == round(s, 3)]
     ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points
     axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])
     axes.minorticks_off()
-    axes.set_xlim(left, right)
     axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))
     return pd.concat(parts, ignore_index=True)

@@ -59,3 +59,13 @@ def test_what_is_stored_at_the_papers_sparsities_is_drawn_and_not_planned(name, 
     fill(tmp_path, "cifar10", specs)
     draw(name, "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
     assert "Of 99" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("name", ["figure1", "figure3", "figure4", "figure5", "gse_figure5"])
+def test_a_single_run_is_drawn_without_a_warning(name, tmp_path):
+    """As of somebody who tries one run first: one point has no limits of its own."""
+    sparse = [spec for spec in SCRIPTS[name].grid("digits", "paper") if spec.sparsity and spec.seed == 0 and not spec.options]
+    fill(tmp_path, "digits", sparse[:1])
+    assert draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
+    assert len(drawn(tmp_path / "digits" / f"{name}.csv")) == 1
