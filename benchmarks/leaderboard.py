@@ -19,6 +19,7 @@ def add_arguments(sub):
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
     sub.add_argument("--against", nargs="+", action="extend", metavar="M", help="compare with these methods only, chosen before their results are seen")
+    sub.add_argument("--one-cycle", action="store_true", help="only methods that train once, without LRR and the like")
     sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
     sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
@@ -55,6 +56,8 @@ def run(args, store, folder):
             raise ValueError(f"there are no rows of {' '.join(absent)}; make them with: python -m benchmarks launch {args.suite}{same} "
                              f"--methods {' '.join(absent)}")
         rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
+    if args.one_cycle and len(rows):
+        rows = rows[rows.cycles.astype(float) == 1]
     try:
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:

@@ -130,6 +130,15 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_only_methods_that_train_once(mine, in_process, capsys):
+    words = ["--epochs", "1", "--sparsities", "0.36", "--seeds", "1", "--method"]
+    assert board(*words, "lrr") == 0
+    capsys.readouterr()
+    for more, names in (([], {"lrr", "static"}), (["--one-cycle"], {"static"})):
+        assert board(*words, "static", *more) == 0
+        assert set(re.findall(r"^1\S* +(\S+)", capsys.readouterr().out, re.M)) == names
+
+
 def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):
     words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsities", "0.9", "--seeds", "2"]
     with monkeypatch.context() as patch:
