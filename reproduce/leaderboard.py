@@ -30,7 +30,7 @@ def grid(suite, profile):
 
 
 def board_of(suite, results, profile=None):
-    """(table of benchmarks.stats.compare at the suite's sparsities, profile).
+    """(table of benchmarks.stats.compare at the paper's sparsities that have rows, profile).
 
     No profile: the one with more rows, paper if there is no difference. Raises NoRows, and ValueError (one line) for a file that is
     not a table of runs.
@@ -47,7 +47,7 @@ def board_of(suite, results, profile=None):
             counts = {name: table.sparsity.isin(SIZES[suite, name][0]).sum() for name, table in chosen.items()}
             name = max(counts, key=counts.get)
             if counts[name]:
-                return tables.board(chosen[name], SIZES[suite, name][0]), name
+                return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
     option = f" --profile {profile}" if profile else ""

@@ -21,7 +21,7 @@ DENSE = "dense"
 
 
 def accuracy(results, suite, profile, beyond=False, cost=None):
-    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the suite's sparsities that have rows.
+    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
 
     beyond: the methods beyond the two papers, instead of the papers' own. cost: of a last column, "step" for `step_times`, or a
     sparsity, at which it has the training FLOPs.
@@ -42,7 +42,7 @@ def accuracy(results, suite, profile, beyond=False, cost=None):
     elif cost:
         last = [f"Training FLOPs / dense, {100 * cost:g} %"]
         costs = {label: f"{mean:.2f}" for label, mean in rows[rows.sparsity == cost].groupby("label").train_flops_fraction.mean().items()}
-    sparsities = [sparsity for sparsity in SIZES[suite, profile][0] if sparsity in set(rows.sparsity)]
+    sparsities = [sparsity for sparsity in SIZES[suite, "paper"][0] if sparsity in set(rows.sparsity)]
     epochs = rows.epochs.iloc[0]
     seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
     points = rows.groupby(["label", "sparsity"]).accuracy.agg(["mean", "std"])
