@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drawing import BAD_INPUT, COLOURS, DENSE, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
 from published import title
-from rows import make, to
+from rows import make, none_finished
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -50,8 +50,7 @@ def board_of(suite, results, profile=None):
                 return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
-    option = f" --profile {profile}" if profile else ""
-    raise NoRows(f"no finished runs of the suite's own epochs in {path}; make them with: bash run_all.sh {suite}{option}{to(results)}")
+    raise none_finished(suite, results, profile)
 
 
 def pictured(table, suite, profile):

@@ -70,14 +70,14 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
         return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
-    option = f" --profile {profile}" if profile else ""
-    raise NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
-                 f"with: bash run_all.sh {suite}{option}{to(results)}")
+    raise none_finished(suite, results, profile)
 
 
-def to(results):
-    """The words that make runs go to a folder of results other than the usual one."""
-    return f" --results {results}" * (str(results) != "results")
+def none_finished(suite, results, profile):
+    """The NoRows of a figure of whose runs there are none."""
+    options = f" --profile {profile}" * bool(profile) + f" --results {results}" * (str(results) != "results")
+    return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
+                  f"with: bash run_all.sh {suite}{options}")
 
 
 def with_sparser(grid, suite, results, profile=None):

@@ -244,9 +244,9 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words, said", [
-    (("--results", "{tmp}"), "bash run_all.sh digits\n"),
-    (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10\n"),
-    (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick\n"),
+    (("--results", "{tmp}"), "bash run_all.sh digits --results {tmp}\n"),
+    (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10 --results {tmp}\n"),
+    (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick --results {tmp}\n"),
     (("--results", "{tmp}/nowhere"), "no results folder"), (("--suite", "mnist"), "--suite"),
     (("--suite", "imagenet"), "--suite"),
     (("--results", "{tmp}/bad", "--suite", "digits"), "lacks the columns achieved_sparsity, "),
@@ -259,7 +259,7 @@ def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said)
     with pytest.raises(SystemExit) as stop:
         main("figure5", figure("figure5").grid, figure("figure5").draw, [word.format(tmp=tmp_path) for word in words])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and said in error and error.count("\n") == 1
+    assert stop.value.code == 2 and said.format(tmp=tmp_path) in error and error.count("\n") == 1
 
 
 def test_curves_of_a_run_are_whole_whatever_its_sparsity_was_then(tmp_path):
