@@ -141,7 +141,7 @@ class Evidence:
 
     def apart(self, a, b, sparsity):
         """The `Difference` of two series at a sparsity, over the seeds that both have, by the test of the leaderboard, with the spread of
-        all series there (`benchmarks.stats.differences`); None without any."""
+        all methods there as they are by themselves (`benchmarks.stats.differences`); None without any."""
         import numpy as np
 
         from benchmarks.stats import differences, resolution
@@ -151,7 +151,8 @@ class Evidence:
         table = there.pivot_table(index="series", columns="seed", values="accuracy")
         if not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
-        others = table.drop_duplicates().to_numpy()  # without pruning dense and LRR are the same training
+        lend = table[~table.index.str.contains(" ") | table.index.isin([a, b])]
+        others = lend.drop_duplicates().to_numpy()  # without pruning dense and LRR are the same training
         apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
 
