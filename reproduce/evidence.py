@@ -121,6 +121,12 @@ class Evidence:
             found.setdefault((run.epochs, run.series), []).append(run)
         return found
 
+    @functools.cached_property
+    def tables(self):
+        """{sparsity: DataFrame of the accuracy of every series (rows) with every seed (columns)} at this length."""
+        own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
+        return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy") for sparsity, rows in own.groupby(own.sparsity.round(6))}
+
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
         return {run.seed: getattr(run, column) for run in self.own.get((epochs or self.epochs, series), ()) if abs(run.sparsity - sparsity) < 1e-6}
@@ -146,10 +152,8 @@ class Evidence:
 
         from benchmarks.stats import differences, resolution
 
-        r = self.runs
-        there = r[(r.task == self.task) & (r.epochs == self.epochs) & ((r.sparsity - sparsity).abs() < 1e-6)]
-        table = there.pivot_table(index="series", columns="seed", values="accuracy")
-        if not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
+        table = self.tables.get(round(sparsity, 6))
+        if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
         lend = table[~table.index.str.contains(" ") | table.index.isin([a, b])]
         others = lend.drop_duplicates().to_numpy()  # without pruning dense and LRR are the same training
