@@ -42,7 +42,7 @@ def parser():
     options.add_argument("name", nargs="?", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
-        sub = add(name, summary).common("set")
+        sub = add(name, summary).common("set", "precision")
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
@@ -64,6 +64,7 @@ def parser():
 
 def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
+    from benchmarks.launch import tell_slow
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
     if args.sparsity is None and spec.method != "dense":
@@ -75,6 +76,7 @@ def command_run(args):
         tell_older([row])
     else:
         rehearse(own([spec]), folder)
+        tell_slow([spec], print, args.device)
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
     return 0 if row["status"] == "ok" else 1
@@ -165,7 +167,8 @@ def command_plan(args):
     print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
-        from benchmarks.launch import gpus, places
+        from benchmarks.launch import gpus, places, tell_slow
+        tell_slow(todo, print)
         devices = gpus()
         workers = places(todo, devices, args.jobs)
         seconds = estimate(todo, data_folder(args), workers[0][1], report=print)

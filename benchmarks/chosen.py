@@ -11,7 +11,8 @@ def chosen(args):
     from benchmarks.tasks import ask, canonical
     from methods import get
     options = chosen_options(args)
-    specs = [] if options else suites.grid(args.suite, args.profile)  # a figure's runs have options of their own
+    # a figure's runs have options of their own
+    specs = [] if options else suites.in_precision(suites.grid(args.suite, args.profile), args.precision)
     if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
         if args.seeds is not None and args.seeds < 1:
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
@@ -20,7 +21,7 @@ def chosen(args):
         suites.refuse_unknown(options, base.tasks[0], base.methods)
         seeds = range(args.seeds) if args.seeds else base.seeds
         asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
-                     options=options)
+                     args.precision, options)
         asked = [canonical(spec) for spec in asked]
         names = {spec.method for spec in asked}
         specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)

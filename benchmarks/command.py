@@ -5,9 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.tasks import PRECISIONS
+
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
+    "precision": dict(choices=PRECISIONS, help="of all runs, instead of the task's own"),
     "device": dict(help="cpu, cuda, cuda:1 (default: cuda where there is one)"),
     "keep-models": dict(action="store_true", help="keep each run's trained network, as models/KEY.pt in the results (benchmarks/kept.py)"),
     "set": dict(action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task; can be given again"),

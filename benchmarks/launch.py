@@ -43,6 +43,14 @@ def places(specs, devices, jobs=None):
     return [(None, 1)] * min(jobs or cores(), len(specs))
 
 
+def tell_slow(specs, report, device=None):
+    """Reports where these runs are in a precision that is a poor one for this machine."""
+    from benchmarks.machine import default_device, slow_bf16
+    on_cpu = (device or default_device()) == "cpu"
+    if on_cpu and any(settle(spec)[0].precision == "bf16" for spec in specs) and (said := slow_bf16()):
+        report(said)
+
+
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: one per core).
 
@@ -58,6 +66,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
         os.environ[name] = "1"
     specs, unusable = usable(specs, store)
     specs = uncovered(specs)
+    tell_slow(specs, report)
     runs = Launch(specs, store, folder, report, wait)
     runs.bad += unusable
     preload({settle(spec)[0].dataset for spec in specs})

@@ -26,6 +26,7 @@ def add_arguments(sub):
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
     sub.add_argument("--epochs", type=int, help="instead of the profile's")
+    sub.common("precision")
     sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores)")
 
 
@@ -49,7 +50,7 @@ def run(args, store, folder):
         variant = next(((spec.method, spec.option_text) for spec in specs), None)
     rows = pd.DataFrame(store.rows(args.suite).values())
     if len(rows):
-        rows = tables.select(rows, args.suite, args.profile, args.epochs, variant)
+        rows = tables.select(rows, args.suite, args.profile, args.epochs, variant, args.precision)
     if against:
         absent = sorted(set(against) - set(rows.method if len(rows) else ()))
         if absent:
@@ -73,7 +74,7 @@ def run(args, store, folder):
 
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
-    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("results", args.results, "results")]
+    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None), ("results", args.results, "results")]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
@@ -106,7 +107,7 @@ def cells(args):
             tasks.append(task)
     seeds = range(args.seeds) if args.seeds else base.seeds
     return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsities or base.sparsities), tuple(seeds),
-                                                  args.epochs or base.epochs, None, pairs))
+                                                  args.epochs or base.epochs, args.precision, pairs))
 
 
 def fill(specs, args, store, folder):

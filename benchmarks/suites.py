@@ -1,9 +1,10 @@
 """The suites: which runs `run_all.sh SUITE` needs. A suite is the union of the grids of the figures and of the leaderboard."""
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.grid import Grid, union
-from benchmarks.tasks import DATASETS
+from benchmarks.tasks import DATASETS, TASKS
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
@@ -38,6 +39,20 @@ def suite_grid(suite, profile, methods):
     sparsities, epochs = SIZES[suite, profile]
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
+
+
+def in_precision(specs, precision):
+    """The Specs as runs of this precision; None: of each task's own, as they are."""
+    if precision is None:
+        return specs
+    return [replace(spec, precision=None if precision == TASKS[spec.task].precision else precision) for spec in specs]
+
+
+def unusual(rows):
+    """["In fp32."] where these rows (DataFrame with `task`, `precision`) are not in their tasks' own precision."""
+    found = rows[["task", "precision"]].dropna().drop_duplicates()
+    other = {row.precision for row in found.itertuples() if row.precision != TASKS[row.task].precision}
+    return [f"In {', '.join(sorted(other))}."] * bool(other)
 
 
 def accuracies(rows):

@@ -6,7 +6,7 @@ import pandas as pd
 
 from benchmarks import markup
 from benchmarks.stats import LEVEL, compare
-from benchmarks.suites import SIZES
+from benchmarks.suites import SIZES, unusual
 from benchmarks.tasks import REDUCED, TASKS, Task, path_of, suite_of
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
@@ -19,11 +19,12 @@ LEGEND = ("Accuracy: on the test set at the best validation epoch where there is
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
-def select(rows, suite, profile, epochs=None, variant=None):
+def select(rows, suite, profile, epochs=None, variant=None, precision=None):
     """The rows of a table of runs that may be compared, with `label`: those trained by their task's own recipe in this profile.
 
-    rows: DataFrame with the columns of runs.csv. epochs: instead of the profile's. Methods of the suite count with their default
-    options, methods by path ("mine.py:Mine") with any of their own; variant: one (method, options as text) that counts besides.
+    rows: DataFrame with the columns of runs.csv. epochs, precision: instead of the profile's and the task's own. Methods of the suite count
+    with their default options, methods by path ("mine.py:Mine") with any of their own; variant: one (method, options as text) that counts
+    besides.
     """
     rows = rows.copy()
     rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
@@ -35,7 +36,7 @@ def select(rows, suite, profile, epochs=None, variant=None):
         task = TASKS.get(row.task)
         names = {pair.partition("=")[0] for pair in row.options.split()}
         own = not row.options or (":" in row.method and not names & RECIPE) or (row.method, row.options) == variant
-        return task and row.suite == suite and own and row.epochs == (epochs or task.epochs) and row.precision == task.precision
+        return task and row.suite == suite and own and row.epochs == (epochs or task.epochs) and row.precision == (precision or task.precision)
 
     rows = rows[[bool(counts(row)) for row in rows.itertuples()]]
     short = {name: Path(name).name if ":" in name else name for name in rows.method.unique()}
@@ -73,11 +74,13 @@ def board(rows, sparsities, sort="accuracy"):
 
 
 def reduced(rows):
-    """Where these rows are of another network or of fewer epochs than the papers': sentences, or nothing."""
+    """Where these rows are of another network, of fewer epochs than the papers' or of another precision than the task's: sentences, or
+    nothing."""
     runs = rows.groupby("task", sort=False).epochs.min()
     short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items()
              if suite_of(task) not in REDUCED and epochs < TASKS[task].epochs]
-    return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short))
+    return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short)
+                    + unusual(rows))
 
 
 def cells(table):

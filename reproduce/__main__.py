@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import leaderboard
-from drawing import NoRows, Parser, files, runs_of, save, suites_of
+from drawing import NoRows, Parser, files, runs_of, save, suites_of, trained_in
 
 from benchmarks.launch import cores
 from benchmarks.suites import SUITES, scripts
@@ -41,7 +41,7 @@ def draw(job):
     name, args = job
     try:
         if name == "leaderboard":
-            stem, profile, _ = leaderboard.write(args.suite, args.results, args.profile, args.out)
+            stem, profile, _ = leaderboard.write(args.suite, args.results, args.profile, args.out, args.precision)
             return name, "drawn", f"wrote {stem}.pdf .png .csv .md .tex .html (profile {profile})"
         script = scripts()[name]
         source = getattr(script, "source", runs_of)
@@ -49,7 +49,7 @@ def draw(job):
         if args.suite not in suites and suites != ["performance"]:
             return name, "skipped", f"not of suite {args.suite}"
         suite = args.suite if args.suite in suites else suites[0]
-        runs, profile = source(script.grid, suite, args.results, args.profile)
+        runs, profile = source(trained_in(script.grid, args.precision), suite, args.results, args.profile)
         stem, table = save(name, script.draw, runs, suite, profile, args.out)
         return name, "drawn", f"wrote {files(stem, table)} (profile {profile})"
     except NoRows as nothing:

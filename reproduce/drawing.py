@@ -11,14 +11,14 @@ from pathlib import Path
 
 from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, mean_line, number_decades, remark  # noqa: F401
 from published import citation, compare, title
-from rows import NoRows, make, runs_of, summary  # before the project's: it says where these are
+from rows import NoRows, make, runs_of, summary, trained_in  # before the project's: it says where these are
 
 from benchmarks import markup
 from benchmarks.command import command
 from benchmarks.files import write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
-from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: F401
-from benchmarks.tasks import REDUCED, TASKS  # noqa: F401
+from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid, unusual  # noqa: F401
+from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
 
 HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column
@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
         self.add_argument("--out", help="figures go to OUT/SUITE (default: figures; with --results DIR it is DIR/figures)")
         self.add_argument("--profile", choices=PROFILES, help="default: the one with more finished runs")
+        self.add_argument("--precision", choices=PRECISIONS, help="of the runs (default: the task's own)")
         return self
 
     def running(self):
@@ -105,6 +106,7 @@ def note(runs, suite, profile, lead=None):
         text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
     elif profile == "quick":
         text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
+    text += "".join(f" {words}" for words in unusual(done))
     several = done[done.cycles > 1]
     if len(several) and (done.cycles == 1).any():
         text += f" In up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
@@ -213,6 +215,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
                         help=f"default: the first with rows of {', '.join(suites)}; with --run the last of these")
     args = parser.standard().running().read(argv)
     chosen = suites if hasattr(source, "suite") or not args.suite else [args.suite]
+    grid = trained_in(grid, args.precision)
     try:
         if args.run:
             chosen = chosen[-1:]

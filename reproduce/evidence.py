@@ -26,8 +26,7 @@ class Part:
 
 
 def all_runs(results):
-    """All finished and diverged runs of every suite in their task's own precision, with `accuracy` (percent) and `series`,
-    "METHOD OPTIONS"; None without any."""
+    """All finished and diverged runs of every suite, with `accuracy` (percent) and `series`, "METHOD OPTIONS"; None without any."""
     import pandas as pd
 
     from benchmarks.stats import outcomes
@@ -37,8 +36,17 @@ def all_runs(results):
         return None
     runs = outcomes(pd.concat([read_rows(path) for path in paths], ignore_index=True))
     runs["series"] = (runs.method + " " + runs.options.astype(object).fillna("").astype(str)).str.strip()
-    own = runs.task.map(lambda task: TASKS[task].precision if task in TASKS else None)
-    return runs[runs.accuracy.notna() & (runs.precision == own)]
+    return runs[runs.accuracy.notna() & runs.task.isin(TASKS)]
+
+
+def alike(runs, *options):
+    """{what the runs of a group share besides what the papers' figures plan: those runs}: "" the tasks' own precision, one of the options in
+    it (`sharing`), another precision. Runs of different groups are not compared."""
+    if runs is None:
+        return {}
+    own = runs.precision == runs.task.map(lambda task: TASKS[task].precision)
+    groups = {"": runs[own], **{option: sharing(runs[own], option) for option in options}}
+    return groups | {precision: others for precision, others in runs[~own].groupby("precision")}
 
 
 def sharing(runs, option):
@@ -85,8 +93,8 @@ class Difference:
 
 @dataclass
 class Evidence:
-    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it. shared: an option that all of `runs`
-    were made with (`sharing`), which the papers' figures do not plan."""
+    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it. shared: what all of
+    `runs` were made with (`alike`) and the papers' figures do not plan."""
 
     runs: object
     task: str

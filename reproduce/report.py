@@ -6,7 +6,7 @@ from pathlib import Path
 
 from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
-from evidence import NEAR, Evidence, all_runs, corrected, sharing, verdict
+from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -31,16 +31,15 @@ def judged(claim, runs, results):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first."""
     _, _, _, _, tasks, function = claim
     if tasks in (None, PUBLISHED):
-        scale, own = own_imagenet(runs, results) if tasks else ("", [])
+        scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
         parts = function(results)
         return [(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
-    found, coded = [], None if runs is None else sharing(runs, CODED)
-    for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if runs is not None else ():
-        own = {TASKS[task].epochs} if task in tasks else set()
-        scales = [(epochs, "") for epochs in own.union(n for n in runs.epochs[runs.task == task] if n <= TASKS[task].epochs)]
-        scales += [(epochs, CODED) for epochs in set(coded.epochs[coded.task == task])]
+    found, groups = [], alike(runs, CODED)
+    for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
+        scales = {(TASKS[task].epochs, "")} if task in tasks else set()
+        scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared == CODED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, reverse=True):
-            e = Evidence(coded if shared else runs, task, int(epochs), results, shared)
+            e = Evidence(groups[shared], task, int(epochs), results, shared)
             parts = function(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 
 from benchmarks.grid import union  # noqa: E402
 from benchmarks.results import Store  # noqa: E402
-from benchmarks.suites import PROFILES, SIZES, accuracies, suite_grid  # noqa: E402
+from benchmarks.suites import PROFILES, SIZES, accuracies, in_precision, suite_grid  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -39,6 +39,11 @@ def read_rows(path):
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
 
 
+def trained_in(grid, precision):
+    """A figure's grid with its runs in this precision; None: in the tasks' own."""
+    return lambda suite, profile: in_precision(grid(suite, profile), precision)
+
+
 def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: ()):
     """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
 
@@ -54,11 +59,12 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     rows = [read_rows(folder / "runs.csv") for folder in folders]
     seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
     rows = [table.drop(columns=what, errors="ignore") for table in rows]
-    found = []
+    found, precision = [], None
     for name in [profile] * (profile is not None) or PROFILES:
         own = union(*(grid(each, name) for each in shown))
+        precision = own[0].precision if own else precision
         if own and rows:
-            drawn = union(own, *(besides(each, name) for each in shown))
+            drawn = union(own, *(in_precision(besides(each, name), precision) for each in shown))
             more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in drawn]
             specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
@@ -70,12 +76,12 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
         return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
-    raise none_finished(suite, results, profile)
+    raise none_finished(suite, results, profile, precision)
 
 
-def none_finished(suite, results, profile):
+def none_finished(suite, results, profile, precision=None):
     """The NoRows of a figure of whose runs there are none."""
-    options = f" --profile {profile}" * bool(profile) + f" --results {results}" * (str(results) != "results")
+    options = f" --profile {profile}" * bool(profile) + f" --precision {precision}" * bool(precision) + f" --results {results}" * (str(results) != "results")
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
                   f"with: bash run_all.sh {suite}{options}")
 

@@ -224,7 +224,9 @@ def test_one_seed_and_another_precision_decide_nothing(tmp_path):
     assert all(part.holds is None for part in scales("A3", tmp_path)[0][2])
     path = tmp_path / "cifar10" / "runs.csv"
     path.write_text(path.read_text().replace("bf16", "fp32"))
-    assert not scales("A3", tmp_path)
+    (scale, own, parts), = scales("A3", tmp_path)
+    assert scale.endswith("fp32") and not own and not any(part.missing for part in parts)  # shown for what they are
+    assert "not yet measured" in next(line for line in report.report(tmp_path).splitlines() if line.startswith("| A3 |"))
 
 
 def test_sigma_is_compared_at_equal_macs(tmp_path):

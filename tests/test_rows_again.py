@@ -14,9 +14,10 @@ import torch
 
 from benchmarks import data
 from benchmarks.grid import Spec
-from benchmarks.machine import device_name
+from benchmarks.machine import device_name, slow_bf16
 from benchmarks.results import Store
 from benchmarks.run import run
+from benchmarks.suites import in_precision
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -72,8 +73,11 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
     folder = os.environ.get("DATA_DIR")
     if not folder or not Path(folder, "cifar-10-batches-py").is_dir():
         pytest.skip("DATA_DIR names no folder with CIFAR-10")
-    row = random.SystemRandom().choice([row for row in rows_of("cifar10", "runs") if row["cycles"] == "1" and row["status"] == "ok"])
+    rows = [row for row in rows_of("cifar10", "runs") if row["cycles"] == "1" and row["status"] == "ok"]
+    slow = slow_bf16()  # then a small network in fp32, which differs no more than another processor does
+    row = random.SystemRandom().choice([row for row in rows if row["task"] == "cifar10-resnet20w8"] if slow else rows)
     stored, spec = curve_of("cifar10", row), spec_of(row)
+    spec, = in_precision([spec], "fp32" if slow else None)
     task, options = settle(spec)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data.load(task.dataset, folder, task.validation))
     for _ in trainer.steps():

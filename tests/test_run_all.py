@@ -116,7 +116,7 @@ def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_pat
                                       "    def after_step(self, run):\n        if run.step == 5:  # after all steps of the dry run\n"
                                       "            raise RuntimeError('as planned')\n")
     words = ["--methods", "static", "mine.py:Broken", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1",
-             "--results", "rows", "--profile", "quick"]
+             "--results", "rows", "--profile", "quick", "--precision", "fp32"]
     done = start(installed, *words, cwd=tmp_path)
     assert done.returncode == 1 and "mine.py:Broken" in done.stderr and "as planned" in done.stderr, done
     assert "figure1" in done.stdout and "Traceback" not in done.stderr

@@ -1,0 +1,97 @@
+"""Runs in another precision than their task's own: what commands name, what figures show of them, and when a user is told to choose one."""
+import time
+
+import pandas as pd
+import pytest
+import torch
+from test_reproduce import drawn, figure, row, run_here, store
+
+from benchmarks import launch, machine, suites, tables
+from benchmarks.__main__ import parser
+from benchmarks.chosen import chosen
+from benchmarks.grid import Spec
+from benchmarks.tasks import canonical
+
+QUICK = ["launch", "cifar10", "--profile", "quick"]
+
+
+def named(*words):
+    return chosen(parser().parse_args(words))
+
+
+@pytest.mark.parametrize("words", [[], ["--methods", "st3", "--seeds", "1"]])
+def test_a_launch_makes_all_its_runs_in_the_precision_that_is_named(words):
+    """Those of figures too."""
+    own, other = named(*QUICK, *words), named(*QUICK, *words, "--precision", "fp32")
+    assert len(own) == len(other) and any(spec.options for spec in other)
+    assert {spec.precision for spec in own} == {None} and {spec.precision for spec in other} == {"fp32"}
+    assert not {spec.key for spec in own} & {spec.key for spec in other}
+
+
+def test_the_task_s_own_precision_makes_the_same_runs():
+    assert named("plan", "digits", "--methods", "st3", "--precision", "fp32") == named("plan", "digits", "--methods", "st3")
+
+
+def test_run_and_launch_name_one_run_alike():
+    alone = canonical(Spec("cifar10-resnet20w8", "st3", 0.9, 0, 6, "fp32"))
+    assert alone in named(*QUICK, "--methods", "st3", "--precision", "fp32")
+
+
+@pytest.fixture
+def both(tmp_path):
+    """Rows of figure 3 in bf16, and in fp32, where all accuracies are 10 points higher."""
+    def rows(precision, more):
+        return [row(spec, suite="cifar10", precision=precision or "bf16", top1=50 + more, top1_best_val=55 + more, achieved_sparsity=spec.sparsity,
+                    train_flops_fraction=0.1, macs=1, dense_macs=10, cycles=1, seconds=1)
+                for spec in suites.in_precision(figure("figure3").grid("cifar10", "quick"), precision) if spec.task.startswith("cifar10")]
+
+    store(tmp_path, "cifar10", rows(None, 0) + rows("fp32", 10))
+    return tmp_path
+
+
+@pytest.mark.parametrize("words, mean", [([], 55), (["--precision", "fp32"], 65)])
+def test_a_figure_shows_runs_of_one_precision_and_says_of_another_which(both, words, mean):
+    done = run_here("figure3.py", "--suite", "cifar10", "--results", both, "--out", both / "out", *words)
+    assert not done.returncode and ("In fp32." in done.stdout) == bool(words), done.stderr
+    assert {float(line["mean"]) for line in drawn(both / "out" / "cifar10" / "figure3.csv").values() if line["source"] == "measured"} == {mean}
+
+
+def test_the_leaderboard_compares_runs_of_one_precision(both):
+    rows = pd.read_csv(both / "cifar10" / "runs.csv", dtype={"key": str})
+    for precision, mean, said in ((None, 55, False), ("fp32", 65, True)):
+        table = tables.board(tables.select(rows, "cifar10", "quick", precision=precision), [0.9])
+        assert set(table["mean"]) == {mean} and ("In fp32." in table.attrs["note"]) == said
+
+
+def test_a_figure_without_such_runs_names_the_command_that_makes_them(tmp_path):
+    store(tmp_path, "cifar10", [])
+    done = run_here("figure3.py", "--suite", "cifar10", "--results", tmp_path, "--precision", "fp32")
+    assert done.returncode == 2 and "bash run_all.sh cifar10 --precision fp32 --results" in done.stderr
+
+
+@pytest.mark.parametrize("times", [1, 30])
+def test_where_bf16_is_imitated_the_user_hears_of_fp32(times, monkeypatch):
+    def conv(x, w, padding):
+        time.sleep(0.002 * (times if x.dtype == torch.bfloat16 else 1))
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv)
+    said = machine.slow_bf16()
+    assert ("--precision fp32" in said and "times as long" in said) if times > 1 else said == ""
+
+
+@pytest.mark.parametrize("precision, told", [(None, ["slow here"]), ("fp32", [])])
+def test_only_who_launches_bf16_on_a_cpu_is_told(precision, told, monkeypatch):
+    monkeypatch.setattr(machine, "slow_bf16", lambda: "slow here")
+    said, spec = [], Spec("cifar10-resnet20w8", "st3", 0.9, 0, precision=precision)
+    launch.tell_slow([Spec("digits", "st3", 0.9, 0), spec], said.append, "cpu")
+    assert said == told
+    launch.tell_slow([spec], said.append, "cuda:0")
+    assert said == told
+
+
+def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch):
+    names = []
+    for vectors in ("AVX512", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda vectors=vectors: vectors)
+        names.append(machine.hardware(torch.device("cpu")))
+    assert names[1] == names[0] + ", AVX2"
