@@ -74,7 +74,7 @@ def hardware(device):
         name = platform.processor() or platform.machine()
     # one "AMD EPYC" adds in another order than the next: the widest instructions of x86 go without saying, others are named
     vectors = torch.backends.cpu.get_cpu_capability()
-    return name + f", {vectors}" * (vectors != "AVX512")
+    return name + f", {vectors}" * (vectors not in ("AVX512", "DEFAULT"))
 
 
 def device_name(device):
