@@ -13,7 +13,7 @@ from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.own_methods import own, rehearse, tell_older
-from benchmarks.progress import name_bad
+from benchmarks.progress import counted, name_bad
 from benchmarks.results import Store
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -164,7 +164,7 @@ def summary(row):
 
 def command_plan(args):
     store, todo, done = prepare(args)
-    print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} missing")
+    print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
         from benchmarks.launch import gpus, places, tell_slow
@@ -202,7 +202,7 @@ def command_launch(args):
         rehearse(own(todo), load_data(todo, data_folder(args)))
     renew(todo if args.again else (), store, args.suite)
     if args.launcher == "slurm":
-        print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
+        print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
         return cluster.submit(args, store, todo, load_data(todo, data_folder(args)))
     return launch_missing(args, store, todo, done)
 
@@ -219,7 +219,7 @@ def load_data(specs, folder):
 def launch_missing(args, store, todo, done):
     """Makes the Specs `todo`, collects, and names what failed in them or in the rows `done`. Returns the exit status."""
     folder = data_folder(args)
-    print(f"{args.suite}, profile {args.profile}: {len(done)} runs done, {len(todo)} to do")
+    print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
     bad = []
     if todo:
         from benchmarks.launch import launch

@@ -9,7 +9,7 @@ from benchmarks.again import left, renew
 from benchmarks.command import at_least_one, chosen_options
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.own_methods import rehearse, tell_older
-from benchmarks.progress import name_bad
+from benchmarks.progress import counted, name_bad
 from benchmarks.suites import suite_grid
 
 
@@ -116,7 +116,7 @@ def fill(specs, args, store, folder):
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
         todo, done = left(specs, store), []
-    print(f"{args.method}: {len(done)} runs done, {len(todo)} to do", file=sys.stderr)
+    print(f"{args.method}: {counted(done)}, {len(todo)} to do", file=sys.stderr)
     tell_older(done)
     bad = []
     if todo:

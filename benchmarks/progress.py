@@ -17,6 +17,12 @@ def duration(seconds):
     return str(timedelta(seconds=round(seconds)))
 
 
+def counted(done):
+    """How many runs are done, in words; a failed one, which has its row and is not made again by itself, is among them."""
+    failed = sum(row["status"] == "failed" for row in done)
+    return f"{len(done)} runs done" + f" ({failed} of them failed)" * bool(failed)
+
+
 def name_bad(rows, store):
     """Says on stderr which of the rows did not end well, and why; returns how many of them failed."""
     for row in rows:

@@ -1,7 +1,7 @@
 """`Sparsifier`: the one interface behind which every method stands."""
 import difflib
 import math
-
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -94,7 +94,7 @@ class Sparsifier(nn.Module):
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__()
-        if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+        if not (isinstance(sparsity, numbers.Real) and 0 <= sparsity < 1):  # NumPy's too
             raise ValueError(f"sparsity must lie in [0, 1), not {sparsity!r}")
         known = self.options()
         for name in options:
@@ -105,7 +105,7 @@ class Sparsifier(nn.Module):
             end = name.removesuffix("_start") + "_end"
             if name.endswith("_start") and end in known and getattr(self, name) > getattr(self, end):
                 raise ValueError(f"{name} ({getattr(self, name):g}) is after {end} ({getattr(self, end):g})")
-        self.layout, self.sparsity = layout, sparsity
+        self.layout, self.sparsity = layout, float(sparsity)
         self.register_buffer("mask", torch.ones(layout.size, dtype=torch.bool))
         self.budget = self.final_budget()
         if self.budget < len(layout.sizes):

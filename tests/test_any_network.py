@@ -2,6 +2,7 @@
 import copy
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from networks import NETWORKS, Loop, Odd
@@ -245,3 +246,8 @@ def test_a_mask_of_another_sparsity_is_named():
     dense.load_state_dict(sparse.state_dict())
     with pytest.warns(UserWarning, match="has 10 weights, not the 100 that were asked for: its mask is that of another sparsity"):
         dense.export()
+
+
+@pytest.mark.parametrize("number", [np.float64(0.9), np.float32(0.9)])
+def test_a_sparsity_of_numpy_is_one(number):
+    assert SparseModel(nn.Linear(100, 100), "rigl", sparsity=number).method.budget == 1000

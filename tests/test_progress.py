@@ -102,3 +102,8 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys, total, said):
     shown = capsys.readouterr()
     assert said in shown.err and f"{100 // total} %" in shown.err and lines == []
     assert "digits gmp sparsity 0.9 seed 0: failed: no memory" in shown.out + shown.err
+
+
+def test_failed_runs_are_done_and_named_as_failed():
+    assert progress.counted([ROW]) == "1 runs done"
+    assert progress.counted([ROW, {"status": "failed"}, {"status": "diverged"}]) == "3 runs done (1 of them failed)"
