@@ -76,6 +76,7 @@ def command_run(args):
         tell_older([row])
     else:
         rehearse(own([spec]), folder)
+        load_data([spec], folder)
         tell_slow([spec], print, args.device)
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
@@ -168,10 +169,11 @@ def command_plan(args):
     if todo:
         from benchmarks.plan import estimate
         from benchmarks.launch import gpus, places, tell_slow
+        folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)
         devices = gpus()
         workers = places(todo, devices, args.jobs)
-        seconds = estimate(todo, data_folder(args), workers[0][1], report=print)
+        seconds = estimate(todo, folder, workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
         number = len(devices) or len(workers)
         print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {number} {on} ({seconds / 3600:.2f} hours in all)")
@@ -222,7 +224,8 @@ def launch_missing(args, store, todo, done):
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
     bad = []
     if todo:
-        from benchmarks.launch import launch
+        from benchmarks.launch import launch, refuse_unsuited
+        refuse_unsuited(todo)
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
     print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
     failed = name_bad(bad + [row for row in done if row["status"] == "failed"], store)

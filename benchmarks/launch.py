@@ -51,6 +51,13 @@ def tell_slow(specs, report, device=None):
         report(said)
 
 
+def refuse_unsuited(specs):
+    """Raises ValueError in one line for runs that all would fail here, for their precision."""
+    from benchmarks.machine import default_device, refuse_precision
+    for precision in {settle(spec)[0].precision for spec in specs}:
+        refuse_precision(precision, default_device())
+
+
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: one per core).
 

@@ -120,7 +120,8 @@ def fill(specs, args, store, folder):
     tell_older(done)
     bad = []
     if todo:
-        from benchmarks.launch import launch
+        from benchmarks.launch import launch, refuse_unsuited
+        refuse_unsuited(todo)
         rehearse(todo, folder)
         renew(todo if args.again else (), store, args.suite)  # a method with a mistake has cost nothing
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))

@@ -35,11 +35,16 @@ def usable_device(name=None):
         raise ValueError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from None
 
 
+def refuse_precision(precision, device):
+    """Raises ValueError in one line for a precision that a device ("cpu", "cuda", "cuda:1") does not have."""
+    if precision == "tf32" and not str(device).startswith("cuda"):
+        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
+
+
 def numerics(precision, device):
     """The arithmetic of this process from now on, for whatever trains or is measured: TF32 only where `precision` is tf32, and algorithms
-    that give the same bits every time. Raises ValueError in one line for a precision that the device does not have."""
-    if precision == "tf32" and device.type != "cuda":
-        raise ValueError("precision tf32 needs a CUDA device; bf16 and fp32 run everywhere")
+    that give the same bits every time. Raises as `refuse_precision`."""
+    refuse_precision(precision, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.deterministic = True
 

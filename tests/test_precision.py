@@ -7,7 +7,7 @@ import torch
 from test_reproduce import drawn, figure, row, run_here, store
 
 from benchmarks import launch, machine, suites, tables
-from benchmarks.__main__ import parser
+from benchmarks.__main__ import main, parser
 from benchmarks.chosen import chosen
 from benchmarks.grid import Spec
 from benchmarks.tasks import canonical
@@ -87,6 +87,14 @@ def test_only_who_launches_bf16_on_a_cpu_is_told(precision, told, monkeypatch):
     assert said == told
     launch.tell_slow([spec], said.append, "cuda:0")
     assert said == told
+
+
+def test_a_precision_that_no_device_here_has_is_refused_before_any_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "default_device", lambda: "cpu")
+    words = ["digits", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(tmp_path), "--precision", "tf32"]
+    for command in (["launch", *words, "--methods", "static"], ["plan", *words, "--methods", "static"], ["leaderboard", *words, "--method", "static"]):
+        assert main(command) == 2 and "tf32 needs a CUDA device" in capsys.readouterr().err, command
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch):
