@@ -21,10 +21,11 @@ def recorder(task, device):
 def cuda_graph(function):
     """Records function() on the current stream, which must not be the default one; returns (what it returned, replay function).
 
-    Raises RuntimeError in one line where the function does what cannot be recorded.
+    Raises RuntimeError in one line where the function does what cannot be recorded, OutOfMemoryError where there is no room for the recording.
     """
     graph, raised = torch.cuda.CUDAGraph(), None
     gc.disable()  # a recording of another run that is taken apart meanwhile would end this one
+    forget_workspaces()  # what products work in is then made anew in the recording's own memory, and stays there as long as it does
     try:
         # the threads of a DataLoader, which pin memory, are no part of it
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
@@ -36,13 +37,22 @@ def cuda_graph(function):
     except Exception as error:
         if error is raised:
             raise  # the recording has ended in order: a mistake in Python, or no memory
+        if "out of memory" in str(error):  # so has this one, for what can be replayed is made after its end
+            raise torch.OutOfMemoryError(f"no memory for the recording of a step ({str(error).partition(chr(10))[0]})") from error
         UNENDED.append(str(error))
         first = raised or error
         raise RuntimeError("the step cannot be recorded as a CUDA graph, most likely because something in it waits for the device, such as "
                            f".item() or `if` with a tensor ({type(first).__name__}: {str(first).partition(chr(10))[0]})") from first
     finally:
+        forget_workspaces()
         gc.enable()
     return result, graph.replay
+
+
+def forget_workspaces():
+    """Each product after this has another workspace. Torch has one for all on a stream, and (2.12 to 2.14) takes it away where any recording
+    of that stream ends, with others at hand that were made with it and would write into what is another tensor's by then."""
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 class Captured:

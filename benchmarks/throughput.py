@@ -11,8 +11,8 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
 - On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What the workers prepare while
   another loop is measured (two batches each) favours the plain loop; with the 8 of a GPU --steps 40 leaves it the smaller part.
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
-  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data and its recorded steps, and the workspaces
-  of cuBLAS of its streams, which the first loop on a stream pays for (of torch's 32; `CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small).
+  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data, its recorded steps and the workspaces of
+  cuBLAS, of which each recording with products has its own (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small).
 """
 import os
 import random
@@ -30,7 +30,7 @@ from torchvision import transforms
 from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.capture import WARM, recorder
+from benchmarks.capture import WARM, forget_workspaces, recorder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
@@ -124,6 +124,7 @@ def ready(make, device):
     if device.type != "cuda":
         return make(), 0.0
     torch.cuda.synchronize(device)
+    forget_workspaces()  # those of the loops before, which a recording would take away
     torch.cuda.empty_cache()
     before, loop = torch.cuda.memory_reserved(device), make()
     train(loop, device, WARM + 2)

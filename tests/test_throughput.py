@@ -55,6 +55,7 @@ class Loop:
 def test_loops_of_a_gpu_are_made_one_after_the_other(monkeypatch, arithmetic):
     """Warmed up until their steps are recorded, with the memory of each and the arithmetic of its precision."""
     device = {"reserved": 1000}
+    monkeypatch.setattr(throughput, "forget_workspaces", lambda: None)
     for name, call in dict(synchronize=lambda _: None, empty_cache=lambda: None, memory_reserved=lambda _: device["reserved"]).items():
         monkeypatch.setattr(torch.cuda, name, call)
     made = {}

@@ -1,0 +1,57 @@
+"""The memory of recordings on a GPU, without one: what each has for itself, and what is said where there is none left."""
+import pytest
+import torch
+from test_capture import Graph, graphs  # noqa: F401
+
+from benchmarks import capture
+from benchmarks.run import lost
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_a_recording_has_the_workspaces_of_its_products_to_itself(graphs, monkeypatch, error):  # noqa: F811
+    """They are made anew within it, and are nobody's when it has ended: torch would take them away with another recording of the stream."""
+    done = []
+
+    class Noted(Graph):
+        def __enter__(self):
+            done.append("begin")
+
+        def __exit__(self, *error):
+            done.append("end")
+
+    def function():
+        done.append("products")
+        if error:
+            raise error
+    monkeypatch.setattr(torch.cuda, "graph", Noted)
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: done.append("forget"))
+    if error:
+        with pytest.raises(error):
+            capture.cuda_graph(function)
+    else:
+        capture.cuda_graph(function)
+    assert done == ["forget", "begin", "products", "end", "forget"]
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_no_memory_for_what_is_to_be_replayed_ends_no_process(graphs, monkeypatch, within):  # noqa: F811
+    """The recording itself has ended by then: other runs of the process go on, and this one is made alone."""
+    class Full(Graph):
+        def __exit__(self, *error):
+            raise RuntimeError("CUDA error: out of memory\nmore lines")
+
+    def function():
+        if within:
+            raise torch.OutOfMemoryError("no memory on purpose")
+    monkeypatch.setattr(torch.cuda, "graph", Full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"no memory for the recording of a step \(CUDA error: out of memory\)$"):
+        capture.cuda_graph(function)
+    assert not lost(GPU)
+
+
+def test_torch_has_what_makes_workspaces_anew():
+    """By a name of its own that its graphs (torch._inductor.cudagraph_trees) use for the same."""
+    if torch.backends.cuda.is_built():
+        capture.forget_workspaces()
