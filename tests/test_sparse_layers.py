@@ -74,7 +74,7 @@ def test_convolutions(kind, groups, run, layout, monkeypatch):
 
 
 def test_products_of_what_begins_where_a_gpu_wants_it(monkeypatch):
-    """As where the parts of an index and of the values are copies, each with memory of its own."""
+    """As where the parts of an index, of the values and the shifted images are copies, each with memory of its own."""
     only_products(monkeypatch)
     monkeypatch.setattr(pattern, "aligned", torch.clone)
     torch.manual_seed(0)

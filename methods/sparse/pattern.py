@@ -71,7 +71,7 @@ class Pattern:
 
 
 def aligned(tensor):
-    """A tensor whose memory begins as cuSPARSE may want it, which reads 16 bytes at a time; on a CPU the tensor itself."""
+    """A tensor whose memory begins as cuSPARSE may want it, which reads and writes 16 bytes at a time; on a CPU the tensor itself."""
     return tensor.clone() if tensor.is_cuda and tensor.data_ptr() % 16 else tensor
 
 
@@ -90,13 +90,16 @@ def csr_product(starts, columns, values, x, size):
 
 
 def add_product(out, matrix, x, fresh=False):
-    """out (rows, L) += matrix @ x (columns, L), in place; = if fresh."""
-    out.addmm_(matrix, x, beta=0 if fresh else 1)
+    """out (rows, L) += matrix @ x (columns, L), in place; = if fresh. Both may be images shifted by any number of pixels."""
+    place = aligned(out)
+    place.addmm_(matrix, aligned(x), beta=0 if fresh else 1)
+    if place is not out:
+        out.copy_(place)
 
 
 def add_sampled(gradient, delta, x):
     """gradient (CSR) += (delta (rows, L) @ x (columns, L)ᵀ) at its entries alone, in place."""
-    torch.sparse.sampled_addmm(gradient, delta, x.t(), out=gradient)
+    torch.sparse.sampled_addmm(gradient, aligned(delta), aligned(x).t(), out=gradient)
 
 
 def numpy(tensor):
