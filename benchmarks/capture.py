@@ -10,6 +10,8 @@ import torch
 
 WARM = 3  # calls of a kind that are made as they are, before one is recorded: libraries choose their kernels in them
 ANEW = "anew"  # in the place of a recorder: all is made ready to be recorded, and nothing is
+# from 2.12 on torch takes the workspaces of a stream's matrix products away where any recording of that stream is gone
+TAKES_WORKSPACES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 UNENDED = []  # the errors of recordings that could not be ended: for torch they are still under way, and this process can make no other
 
 
@@ -50,9 +52,10 @@ def cuda_graph(function):
 
 
 def forget_workspaces():
-    """Each product after this has another workspace. Torch has one for all on a stream, and (2.12 to 2.14) takes it away where any recording
-    of that stream ends, with others at hand that were made with it and would write into what is another tensor's by then."""
-    torch._C._cuda_clearCublasWorkspaces()
+    """Matrix products after this have other workspaces than those before, where torch takes them away: recordings that share one would write
+    into what is another tensor's by then. Where it does not, they share one for each stream, which takes less memory."""
+    if TAKES_WORKSPACES:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 class Captured:

@@ -12,7 +12,8 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
   another loop is measured (two batches each) favours the plain loop; with the 8 of a GPU --steps 40 leaves it the smaller part.
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
   what torch's allocator reserves for a loop while it is made and warmed up alone: with its data, its recorded steps and the workspaces of
-  cuBLAS, of which each recording with products has its own (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small).
+  cuBLAS (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small), one of each recording or, before torch 2.12, those of its streams, which
+  the first loop on a stream pays for (of torch's 32).
 """
 import os
 import random

@@ -9,9 +9,10 @@ from benchmarks.run import lost
 GPU = torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize("error", [None, ValueError])
-def test_a_recording_has_the_workspaces_of_its_products_to_itself(graphs, monkeypatch, error):  # noqa: F811
-    """They are made anew within it, and are nobody's when it has ended: torch would take them away with another recording of the stream."""
+@pytest.mark.parametrize("takes, error", [(True, None), (True, ValueError), (False, None)])
+def test_a_recording_has_the_workspaces_of_its_products_to_itself(graphs, monkeypatch, takes, error):  # noqa: F811
+    """They are made anew within it, and are nobody's when it has ended: torch would take them away with another recording of the stream.
+    Where it does not, nothing is taken from recordings that share them."""
     done = []
 
     class Noted(Graph):
@@ -26,13 +27,14 @@ def test_a_recording_has_the_workspaces_of_its_products_to_itself(graphs, monkey
         if error:
             raise error
     monkeypatch.setattr(torch.cuda, "graph", Noted)
+    monkeypatch.setattr(capture, "TAKES_WORKSPACES", takes)
     monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: done.append("forget"))
     if error:
         with pytest.raises(error):
             capture.cuda_graph(function)
     else:
         capture.cuda_graph(function)
-    assert done == ["forget", "begin", "products", "end", "forget"]
+    assert done == [*["forget"] * takes, "begin", "products", "end", *["forget"] * takes]
 
 
 @pytest.mark.parametrize("within", [False, True])
@@ -51,7 +53,8 @@ def test_no_memory_for_what_is_to_be_replayed_ends_no_process(graphs, monkeypatc
     assert not lost(GPU)
 
 
-def test_torch_has_what_makes_workspaces_anew():
-    """By a name of its own that its graphs (torch._inductor.cudagraph_trees) use for the same."""
-    if torch.backends.cuda.is_built():
-        capture.forget_workspaces()
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a torch for CPUs alone")
+def test_torch_has_what_makes_workspaces_anew(monkeypatch):
+    """By a name of its own, which torch._inductor.cudagraph_trees uses for the same."""
+    monkeypatch.setattr(capture, "TAKES_WORKSPACES", True)
+    capture.forget_workspaces()
