@@ -1,8 +1,11 @@
-"""One thread: with a CPU quota, more are many times slower. Set before torch starts its pool."""
+"""One thread: with a CPU quota, more are many times slower. And no GPU, which runs would be made on, several in one process: what the tests
+expect is a CPU's (check_device.py is for a GPU, and with TESTS_ON_GPU=1 the few tests here that need one). Set before torch looks."""
 import os
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
+if "TESTS_ON_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

@@ -114,11 +114,11 @@ class Full(get("static")):
 
 @pytest.fixture
 def packed(tmp_path, monkeypatch):
-    """Launches Specs on one "GPU", three at a time; returns (store, what the launcher said)."""
+    """Launches Specs on one "GPU", three at a time; returns (store, what the launcher said). No GPU has that number."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method file changes
     Path("mine.py").write_text(METHODS + f"\n\nfrom pathlib import Path\nSTORE = Path({str(tmp_path)!r}) / 'results' / 'runs'\n")
-    monkeypatch.setattr(launcher, "gpus", lambda: ["0"])
+    monkeypatch.setattr(launcher, "gpus", lambda: ["-1"])
 
     def launch(*specs, jobs=3):
         store, lines = Store("results"), []

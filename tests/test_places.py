@@ -1,5 +1,6 @@
 """Several GPUs: which one a worker of the local launcher sees. (No GPU is needed: the runs are made on the CPU.)"""
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchmarks import cluster, jobs
 from benchmarks import launch as launcher
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
+from benchmarks.machine import default_device
 from benchmarks.results import Store
 from benchmarks.worker import PRELOADED, READERS, preload
 
@@ -41,6 +43,12 @@ print(asked)
 torch.cuda.is_available()
 print(asked)
 """
+
+
+@pytest.mark.skipif("TESTS_ON_GPU" in os.environ, reason="a GPU was asked for")
+def test_the_tests_make_their_runs_on_the_cpu():
+    """And so do the processes that they start, where there is a GPU, too."""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and default_device() == "cpu" and launcher.gpus() == []
 
 
 def test_what_workers_are_forked_from_has_asked_for_no_gpu():
@@ -123,7 +131,7 @@ def test_gpus_are_those_that_are_visible(named, count, expected, monkeypatch):
 def test_each_worker_sees_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(METHOD)
-    monkeypatch.setattr(launcher, "gpus", lambda: ["4", "7"])
+    monkeypatch.setattr(launcher, "gpus", lambda: ["-4", "-7"])
     specs = [Spec("digits", "mine.py:Seeing", 0.0, seed, epochs=1) for seed in range(2)]
     assert launcher.launch(specs, Store("results"), "data", jobs=1, report=lambda line: None) == []
-    assert sorted(path.read_text() for path in Path().glob("seen-*")) == ["4", "7"]
+    assert sorted(path.read_text() for path in Path().glob("seen-*")) == ["-4", "-7"]
