@@ -86,8 +86,8 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         return row
 
     def failed(problem):
-        if isinstance(problem, torch.OutOfMemoryError) and not alone:
-            raise problem
+        if lacks_memory(problem) and not alone:
+            raise torch.OutOfMemoryError(str(problem)) from problem
         gone = lost(device)
         if gone and not alone:  # the launcher tries each of the process's runs again, alone
             traceback.print_exception(problem)
@@ -141,6 +141,12 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         return finish(spec, trainer.progress.curves, "diverged", str(problem))
     except Exception as problem:
         return failed(problem)
+
+
+def lacks_memory(problem):
+    """Whether an error says that the device has none left: by torch's allocator, or by CUDA and its libraries, which have some of their own."""
+    words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(problem, torch.OutOfMemoryError) or (isinstance(problem, RuntimeError) and any(word in str(problem) for word in words))
 
 
 def of_the_machine(problem):

@@ -50,6 +50,14 @@ class Large(get("static")):
             raise torch.OutOfMemoryError("no memory on purpose")
 
 
+class Crowded(get("static")):
+    """Finds none for what a library of CUDA keeps for itself."""
+
+    def before_step(self, run):
+        if run.step == 2 and len(list(STORE.glob("*.claim"))) > 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 class Witness(get("static")):
     """Looks for runs of Large."""
 
@@ -162,11 +170,12 @@ def test_a_file_saved_with_a_mistake_fails_its_own_runs_alone(packed, jobs):
     assert {(row["epochs"], row["precision"], row["dataset"]) for row in rows} == {(2, "fp32", "digits")}
 
 
-def test_a_run_without_memory_is_made_alone(packed):
-    specs = [spec("mine.py:Large"), spec("static", epochs=3), spec("static", 1, epochs=3)]
+@pytest.mark.parametrize("name", ["Large", "Crowded"])
+def test_a_run_without_memory_is_made_alone(packed, name):
+    specs = [spec(f"mine.py:{name}"), spec("static", epochs=3), spec("static", 1, epochs=3)]
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok"] * 3
-    assert "no memory for digits mine.py:Large" in said and "2 at a time from now on" in said
+    assert f"no memory for digits mine.py:{name}" in said and "2 at a time from now on" in said
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
