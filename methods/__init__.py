@@ -21,10 +21,26 @@ def _methods():
     found = {}
     beyond = pkgutil.iter_modules([f"{folder}/beyond" for folder in __path__], "methods.beyond.")
     for module in [*pkgutil.iter_modules(__path__, "methods."), *beyond]:
-        for cls in vars(importlib.import_module(module.name)).values():
+        try:
+            content = importlib.import_module(module.name)
+        except ModuleNotFoundError:  # which the commands explain
+            raise
+        except Exception as error:
+            raise ValueError(_broken(importlib.util.find_spec(module.name).origin, error)) from None
+        for cls in vars(content).values():
             if inspect.isclass(cls) and issubclass(cls, Sparsifier) and cls.__module__ == module.name and "name" in vars(cls) and cls.name:
-                found.update({name: cls for name in (cls.name, *vars(cls).get("aliases", ()))})
+                for name in (cls.name, *vars(cls).get("aliases", ())):
+                    if found.setdefault(name, cls) is not cls:  # whose rows would be taken for those of the other one
+                        raise ValueError(f"{name!r} is a method of {found[name].__module__} and of {module.name}: give one of them another name")
     return found
+
+
+def _broken(path, error):
+    """The line that says why a file cannot be loaded."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
+    line = f", line {lines[-1]}" if lines else ""
+    return f"{path} cannot be loaded: {type(error).__name__}{line}: {error}"
 
 
 def available():
@@ -52,10 +68,7 @@ def get(method):
         sys.modules[name] = module
         spec.loader.exec_module(module)
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
-        line = f", line {lines[-1]}" if lines else ""
-        raise ValueError(f"{path} cannot be loaded: {type(error).__name__}{line}: {error}") from None
+        raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier")

@@ -1,10 +1,12 @@
 """Methods of somebody's own file: what `launch`, `run` and `status` say of them before they cost anything, and runs made again."""
 import os
+import sys
 import time
 
 import pytest
 from test_dry_run import METHODS
 
+import methods
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
@@ -86,3 +88,36 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
     stamp = Store("results").stamp(before["key"])
     assert launched("mine.py:Good", "--again") == 0 and Store("results").stamp(before["key"]) != stamp
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
+
+
+@pytest.fixture
+def put(tmp_path, monkeypatch):
+    """A file beside those of `methods/`."""
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    methods._methods.cache_clear()
+    yield (tmp_path / "put_there.py").write_text
+    methods._methods.cache_clear()
+    sys.modules.pop("methods.put_there", None)
+
+
+NAMED = """from methods.base import Ramped
+class Put(Ramped):
+    name = {!r}
+"""
+
+
+def test_a_file_in_the_folder_is_found(put):
+    put(NAMED.format("put"))
+    assert "put" in methods.available() and methods.get("put").__module__ == "methods.put_there"
+
+
+@pytest.mark.parametrize("text, said", [
+    ("def broken(:", "put_there.py cannot be loaded: SyntaxError, line 1: "),
+    ("\n1 / 0", "put_there.py cannot be loaded: ZeroDivisionError, line 2: "),
+    (NAMED.format("rigl"), "'rigl' is a method of methods.dynamic and of methods.put_there: give one of them another name")])
+def test_a_file_in_the_folder_that_cannot_be_used_is_one_line(text, said, put, capsys):
+    """Above all one with the name of another method, whose rows would be taken for its own."""
+    put(text)
+    assert main(["options"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
