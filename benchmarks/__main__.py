@@ -92,7 +92,7 @@ def command_options(args):
         for name, task in TASKS.items():
             print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}" + f" of width {task.width:g}" * (task.width != 1) + f", {task.epochs} epochs")
         return 0
-    settings = get_task(args.name).settings() if suite_of(args.name) in DATASETS else options_of(args.name)
+    settings = get_task(args.name).settings() if suite_of(args.name) in map(suite_of, TASKS) else options_of(args.name)
     for name, option in settings.items():
         values = "|".join(map(str, option.choices or (option.default,)))
         print(f"{name}={values}  {option.help}".rstrip())

@@ -85,6 +85,8 @@ def load(name, folder, validation=True, normalisation="st3"):
     if name == "imagenet":
         from benchmarks import imagenet
         return imagenet.load(folder, validation)
+    if name not in READERS:
+        raise DataError(f"data {name!r} have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one")
     known, val = DATASETS[name], None
     train, test = READERS[name](Path(folder or "").expanduser().absolute())
     if validation:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.grid import Grid, union
-from benchmarks.tasks import DATASETS, TASKS
+from benchmarks.tasks import DATASETS, TASKS, suite_of
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
@@ -30,14 +30,17 @@ SIZES = {
 def suite_grid(suite, profile, methods):
     """The Grid of these methods on the suite's default task, at the sparsities, seeds and epochs of suite and profile.
 
-    Raises ValueError for an unknown suite or profile.
+    Raises ValueError for an unknown suite or profile, and for a suite whose entries do not fit together.
     """
     if suite not in SUITES:
         raise ValueError(f"unknown suite {suite!r}; suites: {' '.join(SUITES)}")
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
+    task = SUITE_TASKS.get((suite, profile), SUITE_TASKS.get(suite))
+    if (suite, profile) not in SIZES or task not in TASKS or suite_of(task) != suite:  # rows are stored by the names of their tasks
+        raise ValueError(f"suite {suite} needs sizes of profile {profile} in SIZES and in SUITE_TASKS a task of its own, named {suite} or "
+                         f"{suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
-    task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
 
 

@@ -49,3 +49,30 @@ def test_runs_become_a_leaderboard(parity, tmp_path, capsys):
         assert main(["leaderboard", "parity", "--format", form, "--results", str(tmp_path)]) == 0
         said = capsys.readouterr().out
         assert "st3" in said and "gmp" in said and "parity-mlp" in said and "collapsed" not in said
+
+
+def test_the_options_of_a_task_that_is_not_named_as_its_data(parity, monkeypatch, capsys):
+    monkeypatch.setitem(tasks.TASKS, "halves-mlp", tasks.TASKS["parity-mlp"])
+    assert main(["options", "halves-mlp"]) == 0
+    assert "model=mlp_digits " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("table, key, value, said", [
+    ("SUITE_TASKS", "parity", "digits-mlp", "a task of its own, named parity or parity-…, not digits-mlp"),  # whose rows would be of digits
+    ("SUITE_TASKS", "parity", None, "not None"), ("SIZES", ("parity", "quick"), None, "suite parity needs sizes of profile quick in SIZES")])
+def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity, table, key, value, said, monkeypatch, capsys, tmp_path):
+    if value is None:
+        monkeypatch.delitem(getattr(suites, table), key)
+    else:
+        monkeypatch.setitem(getattr(suites, table), key, value)
+    for words in (["plan"], ["launch", "--methods", "gmp"], ["collect"]):
+        assert main([words[0], "parity", "--profile", "quick", "--results", str(tmp_path), *words[1:]]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_path):
+    monkeypatch.delitem(data.READERS, "parity")
+    assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: data 'parity' have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one\n"
