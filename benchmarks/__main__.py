@@ -64,7 +64,7 @@ def parser():
 
 def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
-    from benchmarks.launch import tell_slow
+    from benchmarks.launch import refuse_unsuited, tell_slow
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
     if args.sparsity is None and spec.method != "dense":
@@ -75,8 +75,8 @@ def command_run(args):
         print(f"{spec.key} is done already: {summary(row)}")
         tell_older([row])
     else:
-        rehearse(own([spec]), folder)
-        load_data([spec], folder)
+        refuse_unsuited([spec], args.device)
+        rehearse(own([spec]), load_data([spec], folder))
         tell_slow([spec], print, args.device)
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
@@ -168,7 +168,8 @@ def command_plan(args):
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
-        from benchmarks.launch import gpus, places, tell_slow
+        from benchmarks.launch import gpus, places, refuse_unsuited, tell_slow
+        refuse_unsuited(todo)
         folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)
         devices = gpus()

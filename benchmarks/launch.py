@@ -51,11 +51,11 @@ def tell_slow(specs, report, device=None):
         report(said)
 
 
-def refuse_unsuited(specs):
-    """Raises ValueError in one line for runs that all would fail here, for their precision."""
+def refuse_unsuited(specs, device=None):
+    """Raises ValueError in one line for runs that would become failed rows here, one after the other, for their precision."""
     from benchmarks.machine import default_device, refuse_precision
     for precision in {settle(spec)[0].precision for spec in specs}:
-        refuse_precision(precision, default_device())
+        refuse_precision(precision, device or default_device())
 
 
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):

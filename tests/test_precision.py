@@ -89,12 +89,23 @@ def test_only_who_launches_bf16_on_a_cpu_is_told(precision, told, monkeypatch):
     assert said == told
 
 
-def test_a_precision_that_no_device_here_has_is_refused_before_any_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "default_device", lambda: "cpu")
-    words = ["digits", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(tmp_path), "--precision", "tf32"]
-    for command in (["launch", *words, "--methods", "static"], ["plan", *words, "--methods", "static"], ["leaderboard", *words, "--method", "static"]):
-        assert main(command) == 2 and "tf32 needs a CUDA device" in capsys.readouterr().err, command
-    assert not list(tmp_path.rglob("*.json"))
+@pytest.mark.parametrize("words", [
+    ["launch", "digits", "--methods", "st3", "--precision", "tf32"], ["plan", "digits", "--precision", "tf32"],
+    ["leaderboard", "digits", "--method", "st3", "--precision", "tf32"],
+    ["run", "--task", "digits", "--method", "st3", "--sparsity", "0.9", "--precision", "tf32"],
+    ["launch", "digits", "--methods", "st3", "--set", "precision=tf32"]])
+def test_tf32_without_a_gpu_is_one_line_and_no_failed_rows(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([*words, "--results", str(tmp_path)]) == 2
+    assert "error: precision tf32 needs a CUDA device; bf16 and fp32 run everywhere\n" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*.json"))
+
+
+def test_a_figure_makes_no_failed_rows_of_tf32_without_a_gpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        figure("figure5").main("figure5", figure("figure5").grid, None, ["--suite", "digits", "--results", str(tmp_path), "--run", "--precision", "tf32"])
+    assert ended.value.code == 2 and "precision tf32 needs a CUDA device" in capsys.readouterr().err and not list(tmp_path.glob("runs/*.json"))
 
 
 def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch):
