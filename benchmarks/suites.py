@@ -73,7 +73,16 @@ def scripts():
     """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
     folder = Path(__file__).resolve().parent.parent / "reproduce"
     names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "length.py", "speed.py") for path in folder.glob(pattern))
-    return {name: importlib.import_module(f"reproduce.{name}") for name in names}
+    return {name: _script(name) for name in names}
+
+
+def _script(name):
+    try:
+        return importlib.import_module(f"reproduce.{name}")
+    except ModuleNotFoundError:  # which the commands explain
+        raise
+    except Exception as error:
+        raise ValueError(f"reproduce/{name}.py cannot be loaded: {type(error).__name__}: {error}") from None
 
 
 def usual(suite):
@@ -107,4 +116,14 @@ def grid(suite, profile="paper"):
     figures = scripts()
     if suite == "imagenet":
         del figures["beyond"]  # it shows what has rows there
-    return union(suite_grid(suite, profile, usual(suite)), *(script.grid(suite, profile) for script in figures.values()))
+    return union(suite_grid(suite, profile, usual(suite)), *(_runs(name, script, suite, profile) for name, script in figures.items()))
+
+
+def _runs(name, script, suite, profile):
+    """The Specs of a figure's grid."""
+    try:
+        return list(script.grid(suite, profile))
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"reproduce/{name}.py: grid({suite!r}, {profile!r}) fails ({type(error).__name__}: {error})") from error

@@ -7,10 +7,12 @@ from concurrent.futures.process import BrokenProcessPool
 import leaderboard
 from drawing import NoRows, Parser, files, runs_of, save, suites_of, trained_in
 
+from benchmarks.command import command
 from benchmarks.launch import cores
 from benchmarks.suites import SUITES, scripts
 
 
+@command
 def main(argv=None):
     """Draws them all, a line for each, and one for all that are not drawn for the same reason. Returns 0 if every figure was drawn or had
     no rows, 1 if one raised (it is named)."""

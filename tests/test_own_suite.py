@@ -1,7 +1,10 @@
-"""A data set, a task and a suite of one's own, as README says that they are added: an entry in each table."""
+"""A data set, a task, a suite and a figure of one's own, as README says that they are added: an entry in each table, a script."""
+import sys
+
 import pytest
 import torch
 
+import reproduce
 from benchmarks import data, run, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
@@ -76,3 +79,20 @@ def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_pat
     monkeypatch.delitem(data.READERS, "parity")
     assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: data 'parity' have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one\n"
+
+
+BROKEN = {"def grid(:": "my_figure.py cannot be loaded: SyntaxError: ", "1 / 0": "my_figure.py cannot be loaded: ZeroDivisionError: ",
+          "def grid(suite, profile): pass": "my_figure.py: grid('digits', 'paper') fails (TypeError: ",
+          "def draw(runs, figure): pass": "my_figure.py: grid('digits', 'paper') fails (AttributeError: "}
+
+
+@pytest.mark.parametrize("text, said", BROKEN.items())
+def test_a_figure_script_with_a_mistake_is_one_line(text, said, tmp_path, monkeypatch, capsys):
+    """Every plan asks it for its runs."""
+    (tmp_path / "my_figure.py").write_text(text)
+    monkeypatch.setattr(suites, "scripts", lambda: {"my_figure": suites._script("my_figure")})
+    monkeypatch.setattr(reproduce, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "reproduce.my_figure", raising=False)
+    assert main(["plan", "digits", "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
