@@ -5,7 +5,7 @@ from methods.base import Ramped, option, through
 class MyMethod(Ramped):
     """Straight-through on a hard threshold: pruned weights get gradients too, here `leak` of them, and may come back."""
 
-    gradient = "dense"                                  # what a training step costs: the weight gradient is dense
+    gradient = "shaped"                                 # what a training step costs: a dense weight gradient, of a form of its own
     leak = option(0.1, help="share of the gradient that pruned weights get")
 
     @classmethod

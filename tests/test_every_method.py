@@ -2,6 +2,7 @@
 import functools
 import io
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +30,7 @@ VARIANTS = (
     "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",
     "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "movement pruning=sigmoid score_lr=300", "srigl ablation=false", "spartan budget_of=all", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
 )
+EXAMPLE = f"{Path(__file__).parent.parent / 'examples' / 'my_method.py'}:MyMethod"  # which somebody may put into methods/
 every_method = pytest.mark.parametrize("name", methods.available())
 every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS])
 
@@ -136,7 +138,7 @@ def test_inactive_weights_are_zero_at_every_epoch(name):
     assert len(outside) >= EPOCHS and not any(outside)
 
 
-@every_method
+@pytest.mark.parametrize("name", [*methods.available(), EXAMPLE])
 def test_gradient_class(name):
     model = trained(name).trainer.model
     generator = torch.Generator().manual_seed(0)
