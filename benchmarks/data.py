@@ -26,6 +26,7 @@ AUGMENTATION = {
     "gse": {"padding": "zero", "pad": 4, "flip": True},
     "granet": {"padding": "reflect", "pad": 4, "flip": True},
     "digits": {"padding": "edge", "pad": 1, "flip": False},
+    "none": {"pad": 0, "flip": False},
     "imagenet": {},
 }
 # batches that are made in one go: on a CPU one stays in the cache, on a GPU launching an operation costs more than its work on one batch

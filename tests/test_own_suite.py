@@ -1,5 +1,6 @@
 """A data set, a task, a suite and a figure of one's own, as README says that they are added: an entry in each table, a script."""
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,6 +74,15 @@ def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_data_that_are_no_images_can_do_without_augmentation(parity):
+    task = replace(tasks.TASKS["parity-mlp"], augmentation="none")
+    loaded = data.load_for(task, None)
+    batches = list(data.epoch_batches(loaded.train, loaded, 400, 0, 0, **data.AUGMENTATION[task.augmentation]))
+    whole = next(data.eval_batches(loaded.train, loaded, len(loaded.train)))[0]
+    order = torch.cat([x for x, _ in batches]).flatten(1)
+    assert not torch.equal(order, whole.flatten(1)) and sorted(order.tolist()) == sorted(whole.flatten(1).tolist())
 
 
 def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_path):
