@@ -49,8 +49,10 @@ def run(args, store, folder):
         failed = fill(specs, args, store, folder)
         variant = next(((spec.method, spec.option_text) for spec in specs), None)
     rows = pd.DataFrame(store.rows(args.suite).values())
-    if len(rows):
+    unlike = stored = len(rows)
+    if stored:
         rows = tables.select(rows, args.suite, args.profile, args.epochs, variant, args.precision)
+        unlike = stored * rows.empty
     if against:
         absent = sorted(set(against) - set(rows.method if len(rows) else ()))
         if absent:
@@ -63,6 +65,8 @@ def run(args, store, folder):
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:
         make = f"; make them with: bash run_all.sh {args.suite}{same}" if rows.empty or not (rows.status == "ok").any() else ""
+        if unlike:
+            make += f" (the {unlike} rows that are stored are of other epochs, another precision or options of their own)"
         raise ValueError(f"{error}{make}") from None
     if args.format == "html":
         from benchmarks.page import page

@@ -63,6 +63,13 @@ def test_the_leaderboard_compares_runs_of_one_precision(both):
         assert set(table["mean"]) == {mean} and ("In fp32." in table.attrs["note"]) == said
 
 
+def test_the_leaderboard_says_that_what_is_stored_is_of_another_kind(both, capsys):
+    assert main(["leaderboard", "cifar10", "--profile", "quick", "--epochs", "1", "--precision", "fp32", "--results", str(both)]) == 2
+    error = capsys.readouterr().err
+    assert "bash run_all.sh cifar10 --profile quick --epochs 1 --precision fp32 --results" in error
+    assert f"(the {len(pd.read_csv(both / 'cifar10' / 'runs.csv'))} rows that are stored are of other epochs, another precision or options" in error
+
+
 def test_a_figure_without_such_runs_names_the_command_that_makes_them(tmp_path):
     store(tmp_path, "cifar10", [])
     done = run_here("figure3.py", "--suite", "cifar10", "--results", tmp_path, "--precision", "fp32")
