@@ -201,6 +201,9 @@ def command_launch(args):
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
+    if args.launcher != "slurm":
+        from benchmarks.launch import refuse_unsuited
+        refuse_unsuited(todo)
     if own(todo):
         rehearse(own(todo), load_data(todo, data_folder(args)))
     renew(todo if args.again else (), store, args.suite)
@@ -225,8 +228,7 @@ def launch_missing(args, store, todo, done):
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
     bad = []
     if todo:
-        from benchmarks.launch import launch, refuse_unsuited
-        refuse_unsuited(todo)
+        from benchmarks.launch import launch
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
     print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
     failed = name_bad(bad + [row for row in done if row["status"] == "failed"], store)

@@ -64,8 +64,10 @@ def slow_bf16():
         return min(times)
 
     ratio = seconds(torch.bfloat16) / seconds(torch.float32)
-    return (f"a convolution in bf16 takes {ratio:.0f} times as long as in fp32 on this processor ({hardware(torch.device('cpu'))}): --precision fp32 makes "
-            "these runs in fp32, as rows of their own, and figures and leaderboard show them with the same words") if ratio > 2 else ""
+    if ratio < 2:
+        return ""
+    return (f"a convolution in bf16 takes {ratio:.0f} times as long as in fp32 on this processor ({hardware(torch.device('cpu'))}): "
+            "--precision fp32 makes these runs in fp32, as rows of their own, and figures and leaderboard show them with the same words")
 
 
 def hardware(device):

@@ -189,6 +189,7 @@ def make(grid, suite, args, source):
         else:
             from benchmarks import __main__ as commands
             from benchmarks.chosen import missing
+            from benchmarks.launch import refuse_unsuited
             status = 0
             for each in SHOWN.get(suite, (suite,)):
                 profile = args.profile or PROFILES[0]
@@ -196,6 +197,7 @@ def make(grid, suite, args, source):
                 launch = commands.parser().parse_args(["launch", each, *options])
                 store = commands.Store(args.results)
                 todo, done = missing(union(grid(each, profile)), store, each)
+                refuse_unsuited(todo)
                 status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
     except ModuleNotFoundError as error:
         raise ValueError(f"--run needs the project's environment ({error}): bash run_all.sh setup, then .venv/bin/python") from None

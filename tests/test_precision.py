@@ -10,6 +10,7 @@ from benchmarks import launch, machine, suites, tables
 from benchmarks.__main__ import main, parser
 from benchmarks.chosen import chosen
 from benchmarks.grid import Spec
+from benchmarks.results import Store
 from benchmarks.tasks import canonical
 
 QUICK = ["launch", "cifar10", "--profile", "quick"]
@@ -106,6 +107,16 @@ def test_tf32_without_a_gpu_is_one_line_and_no_failed_rows(words, tmp_path, caps
     assert main([*words, "--results", str(tmp_path)]) == 2
     assert "error: precision tf32 needs a CUDA device; bf16 and fp32 run everywhere\n" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*.json"))
+
+
+def test_rows_that_cannot_be_made_again_here_stay(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    spec = Spec("digits", "static", 0.9, 0, 1, "tf32")
+    store(tmp_path, "digits", [row(spec, suite="digits", precision="tf32")])
+    words = ["--methods", "static", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--precision", "tf32", "--again"]
+    assert main(["launch", "digits", *words, "--results", str(tmp_path)]) == 2
+    assert "tf32 needs a CUDA device" in capsys.readouterr().err
+    assert spec.key in Store(tmp_path).rows("digits") and not Store(tmp_path).again(spec.key).exists()
 
 
 def test_a_figure_makes_no_failed_rows_of_tf32_without_a_gpu(tmp_path, monkeypatch, capsys):
