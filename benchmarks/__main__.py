@@ -168,12 +168,13 @@ def command_plan(args):
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
-        from benchmarks.launch import gpus, places, refuse_unsuited, tell_slow
+        from benchmarks import places
+        from benchmarks.launch import refuse_unsuited, tell_slow
         refuse_unsuited(todo)
         folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)
-        devices = gpus()
-        workers = places(todo, devices, args.jobs)
+        devices = places.gpus()
+        workers = places.spread(todo, devices, args.jobs)
         seconds = estimate(todo, folder, workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
         number = len(devices) or len(workers)

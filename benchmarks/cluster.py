@@ -100,7 +100,7 @@ def submit(args, store, todo, folder):
 
 def send_missing(args, store, todo, folder):
     """`submit`, while no other one is at it."""
-    from benchmarks.launch import PACK
+    from benchmarks.places import PACK
     from benchmarks.tasks import branches, levels_of, settle, uncovered
     states = jobs.states(store, args.suite)
     jobs.queue()  # without SLURM nothing is copied

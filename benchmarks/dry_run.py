@@ -11,8 +11,8 @@ import torch
 import methods
 from benchmarks import data as datasets
 from benchmarks import team
+from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.capture import ANEW, WARM, recorder
-from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE

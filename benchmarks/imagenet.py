@@ -16,8 +16,8 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from benchmarks import team
-from benchmarks.data import Data, DataError, steps_per_epoch
-from benchmarks.launch import cores
+from benchmarks.batches import Data, DataError, steps_per_epoch
+from benchmarks.places import cores
 from methods.seeds import stable_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,7 +43,7 @@ class Folder:
         return replace(self, samples=self.samples[:count])
 
     def epoch_batches(self, data, batch_size, seed, epoch, drop_last=False, start=0, crops=None, whole=False):
-        """As `data.epoch_batches`: a random crop (8 to 100 % of the area), scaled to `size`, mirrored or not."""
+        """As `batches.epoch_batches`: a random crop (8 to 100 % of the area), scaled to `size`, mirrored or not."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(stable_seed(seed, "data", epoch))).tolist()
         transform = v2.Compose([v2.RandomResizedCrop(self.size, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
         images = Images(self.samples, transform, (seed, "image", epoch if crops is None else crops))
@@ -51,7 +51,7 @@ class Folder:
         return self.load(images, batches, data, whole)
 
     def eval_batches(self, data, batch_size):
-        """As `data.eval_batches`: the middle of an image scaled to 8/7 of `size`."""
+        """As `batches.eval_batches`: the middle of an image scaled to 8/7 of `size`."""
         transform = v2.Compose([v2.Resize(self.size * 8 // 7, antialias=True), v2.CenterCrop(self.size), v2.PILToTensor()])
         order = list(range(len(self)))
         batches = [order[place:place + batch_size] for place in range(0, len(self), batch_size)]
@@ -95,7 +95,7 @@ class Images(torch.utils.data.Dataset):
 
 
 def load(folder, validation=False):
-    """ImageNet as `data.Data`; its `test` is the official validation set. Raises DataError if it is not there.
+    """ImageNet as `batches.Data`; its `test` is the official validation set. Raises DataError if it is not there.
 
     `validation`: hold out one training image in HELD_OUT.
     """

@@ -1,46 +1,16 @@
 """The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
-import contextlib
 import os
 import time
 from collections import deque
 from multiprocessing import connection
-from pathlib import Path
 
+from benchmarks import places
 from benchmarks.progress import Bar, title
 from benchmarks.tasks import branches, levels_of, settle, uncovered
 from benchmarks.worker import CROWDED, Worker, preload, undisturbed
 
-PACK = 8      # runs at a time on a GPU
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
 WORKERS = []  # of the launch in progress: what a signal has to stop
-
-
-def cores(limit=Path("/sys/fs/cgroup/cpu.max")):
-    """Cores that this process may use: those of its affinity, and no more than a container's share of time (cgroup 2) keeps busy."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
-        quota, period = map(int, limit.read_text().split())
-        count = min(count, max(1, -(-quota // period)))
-    return count
-
-
-def gpus():
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
-
-
-def places(specs, devices, jobs=None):
-    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each of the GPUs `devices`, or without one a worker for each.
-
-    Where a run takes all GPUs (team.py), they are one place for one run.
-    """
-    if devices and any(settle(spec)[0].on_all_gpus for spec in specs):
-        return [(",".join(devices), 1)]
-    if devices:
-        return [(gpu, jobs or PACK) for gpu in devices[:len(specs)]]
-    return [(None, 1)] * min(jobs or cores(), len(specs))
 
 
 def tell_slow(specs, report, device=None):
@@ -78,7 +48,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     runs.bad += unusable
     preload({settle(spec)[0].dataset for spec in specs})
     with undisturbed():  # or a signal would find some of them
-        WORKERS[:] = [Worker(store, folder, *place) for place in places(specs, gpus(), jobs)]
+        WORKERS[:] = [Worker(store, folder, *place) for place in places.spread(specs, places.gpus(), jobs)]
     try:
         runs.make()
     finally:

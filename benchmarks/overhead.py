@@ -25,13 +25,12 @@ from contextlib import contextmanager
 from itertools import accumulate, cycle, islice
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from benchmarks import data as datasets
+from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, recorder
-from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane

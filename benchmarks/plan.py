@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import data as datasets
+from benchmarks.batches import DataError
 from benchmarks.capture import WARM, recorder
 from benchmarks.dry_run import told
 from benchmarks.machine import now, numerics, one_core, usable_device
@@ -32,7 +33,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
         try:
             seconds = seconds_of(longest, folder, usable_device(), pack)
-        except datasets.DataError:
+        except DataError:
             raise
         except Exception as error:  # whatever a method of somebody else raises
             raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import capture, kept, team
 from benchmarks import data as datasets
+from benchmarks.batches import DataError
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.cost import layer_macs
 from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
@@ -151,7 +152,7 @@ def lacks_memory(problem):
 
 def of_the_machine(problem):
     """Whether an error may pass: a device's, a file's, lack of memory; what was trained until then is worth keeping."""
-    passing = (*DEVICE_ERRORS, OSError, MemoryError, datasets.DataError)
+    passing = (*DEVICE_ERRORS, OSError, MemoryError, DataError)
     return isinstance(problem, passing) or "DataLoader worker" in str(problem)
 
 

@@ -23,7 +23,7 @@ from benchmarks import data as datasets
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import recorder
 from benchmarks.grid import Spec
-from benchmarks.launch import cores
+from benchmarks.places import cores
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import measured_on, one_core, usable_device

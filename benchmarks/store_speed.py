@@ -21,13 +21,13 @@ import torch
 
 from benchmarks import jobs
 from benchmarks import data as datasets
+from benchmarks.batches import AUGMENTATION, DataError, epoch_batches
 from benchmarks.__main__ import parser
 from benchmarks.chosen import chosen
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
-from benchmarks.data import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
-from benchmarks.launch import cores
+from benchmarks.places import cores
 from benchmarks.machine import device_name
 from benchmarks.results import Store, sealed, write_table
 from benchmarks.run import run
@@ -92,7 +92,7 @@ def timed(what, count, target, *words, rounds=ROUNDS):
 def measure(folder):
     """The lines of the table, one after the other."""
     for task in ("digits", "cifar10-resnet20", "cifar10-vgg11"):
-        with contextlib.suppress(datasets.DataError):
+        with contextlib.suppress(DataError):
             yield checkpoint(Spec(task, "st3", 0.9, 0), folder)
     with tempfile.TemporaryDirectory() as place:
         seeds = fill(Store(place))

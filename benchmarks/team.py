@@ -1,7 +1,8 @@
 """Several processes of one machine that make one run together: each has a GPU and its part of every batch (torch.distributed).
 
 The run is that of one process with the whole batch, to rounding: gradients and the statistics of batch normalisation are those of the
-whole batch. The first process alone stores, and decides when a checkpoint is due. Alone, every function here does nothing.
+whole batch. The first process alone stores, and decides when a checkpoint is due; the others are programs of their own (team_member.py).
+Alone, every function here does nothing.
 """
 import contextlib
 import inspect
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import torch
@@ -142,7 +142,7 @@ def assembled(spec, store, folder, task, device):
     with tempfile.TemporaryDirectory() as place:
         try:
             for number in range(1, count):
-                helper = subprocess.Popen([sys.executable, "-m", "benchmarks.team"], stdin=subprocess.PIPE,
+                helper = subprocess.Popen([sys.executable, "-m", "benchmarks.team_member"], stdin=subprocess.PIPE,
                                           env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                                           start_new_session=True)  # Ctrl-C is for the first process
                 helpers.append(helper)
@@ -174,36 +174,3 @@ def joined(number, count, place):
         yield
     finally:
         dist.destroy_process_group()
-
-
-def help_out():
-    """The main program of the other processes: what to do comes on stdin, whose end means that the first one is gone."""
-    from benchmarks.results import Store
-    from benchmarks.checkpoint import Stopped
-    from benchmarks.run import steps
-    number, count, place, kind, spec, results, folder = pickle.load(sys.stdin.buffer)
-
-    def watch():
-        sys.stdin.buffer.read()
-        time.sleep(5)  # for what ends in all processes at once
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
-    device = torch.device(kind, number) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-    store = Store(results, write=False)
-    store.write = lambda *record, keep=False: None
-    with joined(number, count, place), contextlib.suppress(Stopped):
-        run = steps(spec, store, folder, device)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                return int(end.value["status"] == "failed")
-    return 0
-
-
-if __name__ == "__main__":
-    status = help_out()
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(status)  # a thread reads stdin, which would be waited for

@@ -10,10 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks import models, team
+from benchmarks.batches import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.capture import Captured, Repeated
 from benchmarks.checkpoint import digest, random_state, set_random_state
 from benchmarks.cost import sparse_macs
-from benchmarks.data import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.switches import Switches
 from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
@@ -44,7 +44,7 @@ class Progress:
 
 
 class Trainer:
-    """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (data.Data, on `device`).
+    """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (batches.Data, on `device`).
 
     record: how the parts of a step are recorded (`capture.cuda_graph`), None to make each anew.
     """

@@ -8,7 +8,7 @@ import leaderboard
 from drawing import NoRows, Parser, files, runs_of, save, suites_of, trained_in
 
 from benchmarks.command import command
-from benchmarks.launch import cores
+from benchmarks.places import cores
 from benchmarks.suites import SUITES, scripts
 
 

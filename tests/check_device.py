@@ -27,7 +27,7 @@ from test_every_method import VARIANTS, make, small_digits
 import methods
 from benchmarks import capture
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.data import Data, Split
+from benchmarks.batches import Data, Split
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core
 from benchmarks.pack import Lane

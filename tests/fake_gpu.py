@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 import methods
 from benchmarks import capture, models
-from benchmarks.data import Split
+from benchmarks.batches import Split
 from methods import SparseModel, Training
 
 aten, GPU, OURS = torch.ops.aten, torch.device("cuda"), Path(__file__).parent.parent

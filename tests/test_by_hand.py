@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from benchmarks.data import AUGMENTATION, epoch_batches
+from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
 from benchmarks.models import build
 from benchmarks.tasks import settle

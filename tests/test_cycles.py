@@ -7,7 +7,8 @@ import pytest
 import torch
 from canonical import W, backward, effective, near, step, training
 
-from benchmarks.data import Split, load
+from benchmarks.batches import Split
+from benchmarks.data import load
 from benchmarks.tasks import get_task
 from benchmarks.train import Trainer
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import batches as B
 from benchmarks import data as D
 
 seeds_file = Path(D.__file__).parents[1] / "methods" / "seeds.py"
@@ -19,8 +20,8 @@ spec.loader.exec_module(seeds)
 def coloured(n=40, size=6, seed=0):
     """Random images, for the unit tests of the batches; the label is the position, so a batch says which images it has."""
     images = np.random.default_rng(seed).integers(0, 256, (n, size, size + 1, 3), dtype=np.uint8)  # not square: no axis mixed up
-    split = D.Split(torch.from_numpy(images), torch.arange(n))
-    return split, D.Data(split, None, split, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), n, (3, size, size + 1))
+    split = B.Split(torch.from_numpy(images), torch.arange(n))
+    return split, B.Data(split, None, split, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), n, (3, size, size + 1))
 
 
 # Seeds
@@ -59,7 +60,7 @@ def test_digits_are_the_original_images_with_their_labels():
 
 def test_digits_are_standardised_by_their_own_constants():
     data = D.load("digits", None)
-    x = torch.cat([x for x, _ in D.eval_batches(data.train, data, 256)])
+    x = torch.cat([x for x, _ in B.eval_batches(data.train, data, 256)])
     assert x.shape == (1197, 1, 8, 8)
     assert x.mean().abs() < 1e-5 and (x.std(correction=0) - 1).abs() < 1e-5
 
@@ -98,7 +99,7 @@ def slow(image, data, padding, pad, top, left, mirrored):
 def test_every_image_is_one_padded_crop_and_places_are_drawn_per_image(padding, pad):
     split, data = coloured()
     places = []
-    for x, y in D.epoch_batches(split, data, 16, seed=3, epoch=2, padding=padding, pad=pad):
+    for x, y in B.epoch_batches(split, data, 16, seed=3, epoch=2, padding=padding, pad=pad):
         for image, label in zip(x.numpy(), y.tolist()):
             original = split.images[label].numpy()
             fits = [(top, left, mirrored) for top in range(2 * pad + 1) for left in range(2 * pad + 1) for mirrored in (0, 1)
@@ -112,10 +113,10 @@ def test_every_image_is_one_padded_crop_and_places_are_drawn_per_image(padding, 
 
 def test_places_and_flips_are_uniform():
     ramp = torch.arange(100, dtype=torch.uint8).view(1, 10, 10, 1).expand(20_000, -1, -1, -1).contiguous()
-    split = D.Split(ramp, torch.zeros(20_000, dtype=torch.int64))
+    split = B.Split(ramp, torch.zeros(20_000, dtype=torch.int64))
     _, data = coloured()
     data = dataclasses.replace(data, mean=(0.0,), std=(1 / 255,))
-    x = torch.cat([x for x, _ in D.epoch_batches(split, data, 1000, 0, 0, padding="zero", pad=2)]).round().long()
+    x = torch.cat([x for x, _ in B.epoch_batches(split, data, 1000, 0, 0, padding="zero", pad=2)]).round().long()
     mirrored = x[:, 0, 5, 5] < x[:, 0, 5, 4]
     centre = torch.where(mirrored, x[:, 0, 4, 5], x[:, 0, 4, 4])  # pixel (4, 4) of the crop shows (2..6, 2..6) of the image
     for drawn, choices in ((centre // 10 - 2, 5), (centre % 10 - 2, 5), (mirrored.long(), 2)):
@@ -126,13 +127,13 @@ def test_places_and_flips_are_uniform():
 @pytest.mark.parametrize("name, padding, pad, flip", [("st3", "edge", 4, True), ("gse", "zero", 4, True), ("granet", "reflect", 4, True),
                                                       ("digits", "edge", 1, False)])
 def test_augmentation_of_each_recipe(name, padding, pad, flip):
-    assert D.AUGMENTATION[name] == dict(padding=padding, pad=pad, flip=flip)
+    assert B.AUGMENTATION[name] == dict(padding=padding, pad=pad, flip=flip)
 
 
 def test_zero_padding_is_black_before_normalisation():
     _, data = coloured()
-    white = D.Split(torch.full((64, 6, 6, 3), 255, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
-    x, _ = next(D.epoch_batches(white, data, 64, 0, 0, padding="zero", pad=4))
+    white = B.Split(torch.full((64, 6, 6, 3), 255, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
+    x, _ = next(B.epoch_batches(white, data, 64, 0, 0, padding="zero", pad=4))
     for channel, (mean, std) in enumerate(zip(data.mean, data.std)):
         black, full = torch.tensor(-mean / std), torch.tensor((1 - mean) / std)
         values = x[:, channel].unique()
@@ -143,7 +144,7 @@ def test_zero_padding_is_black_before_normalisation():
 def test_normalisation_is_that_of_torchvision():
     from torchvision.transforms import v2
     split, data = coloured()
-    x, _ = next(D.eval_batches(split, data, 40))
+    x, _ = next(B.eval_batches(split, data, 40))
     expected = v2.Normalize(data.mean, data.std)(v2.ToDtype(torch.float32, scale=True)(split.images.permute(0, 3, 1, 2)))
     torch.testing.assert_close(x, expected, atol=1e-6, rtol=1e-6)
 
@@ -152,7 +153,7 @@ def test_seed_and_epoch_alone_decide_the_batches():
     split, data = coloured()
 
     def first(seed, epoch):
-        return next(D.epoch_batches(split, data, 16, seed, epoch))
+        return next(B.epoch_batches(split, data, 16, seed, epoch))
     torch.manual_seed(1)
     x, y = first(0, 5)
     torch.manual_seed(2)
@@ -165,9 +166,9 @@ def test_seed_and_epoch_alone_decide_the_batches():
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_batches_made_ahead_are_the_same(drop_last, monkeypatch):
     data = D.load("digits", None)
-    one = list(D.epoch_batches(data.train, data, 100, 0, 0, drop_last=drop_last))
-    monkeypatch.setitem(D.AHEAD, "cpu", 5)
-    more = list(D.epoch_batches(data.train, data, 100, 0, 0, drop_last=drop_last))
+    one = list(B.epoch_batches(data.train, data, 100, 0, 0, drop_last=drop_last))
+    monkeypatch.setitem(B.AHEAD, "cpu", 5)
+    more = list(B.epoch_batches(data.train, data, 100, 0, 0, drop_last=drop_last))
     assert len(one) == len(more) == 11 + (not drop_last)
     assert all(torch.equal(x, other) and torch.equal(y, labels) and x.stride() == other.stride()
                for (x, y), (other, labels) in zip(one, more))
@@ -175,8 +176,8 @@ def test_batches_made_ahead_are_the_same(drop_last, monkeypatch):
 
 def test_an_epoch_can_be_resumed_in_the_middle():
     split, data = coloured()
-    whole = list(D.epoch_batches(split, data, 16, 0, 0))
-    rest = list(D.epoch_batches(split, data, 16, 0, 0, start=1))
+    whole = list(B.epoch_batches(split, data, 16, 0, 0))
+    rest = list(B.epoch_batches(split, data, 16, 0, 0, start=1))
     assert len(whole) == 3 and len(rest) == 2
     for (x, y), (x_rest, y_rest) in zip(whole[1:], rest):
         assert torch.equal(x, x_rest) and torch.equal(y, y_rest)
@@ -185,9 +186,9 @@ def test_an_epoch_can_be_resumed_in_the_middle():
 @pytest.mark.parametrize("n, drop_last, batches, last",
                          [(45_000, False, 352, 72), (50_000, True, 390, 128), (256, False, 2, 128)])
 def test_last_batch_is_kept_or_dropped(n, drop_last, batches, last):
-    split = D.Split(torch.zeros(n, 1, 1, 3, dtype=torch.uint8), torch.arange(n))
-    labels = [y for _, y in D.epoch_batches(split, coloured()[1], 128, 0, 0, pad=0, drop_last=drop_last)]
-    assert len(labels) == batches == D.steps_per_epoch(split, 128, drop_last)
+    split = B.Split(torch.zeros(n, 1, 1, 3, dtype=torch.uint8), torch.arange(n))
+    labels = [y for _, y in B.epoch_batches(split, coloured()[1], 128, 0, 0, pad=0, drop_last=drop_last)]
+    assert len(labels) == batches == B.steps_per_epoch(split, 128, drop_last)
     assert len(labels[-1]) == last
     seen = torch.cat(labels).unique()
     assert len(seen) == (batches * 128 if drop_last else n)  # no image twice
@@ -195,27 +196,27 @@ def test_last_batch_is_kept_or_dropped(n, drop_last, batches, last):
 
 def test_no_padding_and_no_flip_leave_the_images_alone():
     split, data = coloured()
-    plain, _ = next(D.eval_batches(split, data, 40))
-    x, y = next(D.epoch_batches(split, data, 40, 0, 0, pad=0, flip=False))
+    plain, _ = next(B.eval_batches(split, data, 40))
+    x, y = next(B.epoch_batches(split, data, 40, 0, 0, pad=0, flip=False))
     assert torch.equal(x, plain[y]) and not torch.equal(y, split.labels)
 
 
 def test_batches_are_channels_last():
     split, data = coloured()
-    for x, y in (next(D.epoch_batches(split, data, 16, 0, 0)), next(D.eval_batches(split, data, 16))):
+    for x, y in (next(B.epoch_batches(split, data, 16, 0, 0)), next(B.eval_batches(split, data, 16))):
         assert x.shape == (16, 3, 6, 7) and x.dtype == torch.float32 and y.dtype == torch.int64
         assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_evaluation_sees_every_image_in_order():
     split, data = coloured()
-    assert torch.equal(torch.cat([y for _, y in D.eval_batches(split, data, 16)]), split.labels)
+    assert torch.equal(torch.cat([y for _, y in B.eval_batches(split, data, 16)]), split.labels)
 
 
 def test_unknown_names_are_refused():
     split, data = coloured()
     with pytest.raises(ValueError, match="edge, zero, reflect"):
-        next(D.epoch_batches(split, data, 16, 0, 0, padding="mirror"))
+        next(B.epoch_batches(split, data, 16, 0, 0, padding="mirror"))
     with pytest.raises(ValueError, match="digits, cifar10, cifar100"):
         D.load("mnist", None)
     with pytest.raises(ValueError, match="st3, gse"):
@@ -225,9 +226,9 @@ def test_unknown_names_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_has_the_same_batches_and_never_waits():
     split, data = coloured()
-    for padding in D.PADDINGS:
-        expected = list(D.epoch_batches(split, data, 16, 0, 0, padding=padding))
-        batches = D.epoch_batches(split.to("cuda"), data, 16, 0, 0, padding=padding)
+    for padding in B.PADDINGS:
+        expected = list(B.epoch_batches(split, data, 16, 0, 0, padding=padding))
+        batches = B.epoch_batches(split.to("cuda"), data, 16, 0, 0, padding=padding)
         found = [next(batches)]  # the draws of the epoch are copied here
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torchvision.datasets import utils
 
+from benchmarks import batches as B
 from benchmarks import data as D
 
 
@@ -86,7 +87,7 @@ def test_damaged_file_is_named_and_kept(cifar):
     file = home / D.cifar(name).test_list[0][0]
     damaged = file.read_bytes()[:-7]
     file.write_bytes(damaged)
-    with pytest.raises(D.DataError) as error:
+    with pytest.raises(B.DataError) as error:
         D.load(name, home.parent)
     assert one_line(error, str(file), "damaged") and file.read_bytes() == damaged
 
@@ -95,7 +96,7 @@ def test_missing_file_is_named(cifar):
     name, home, _, _ = cifar
     file = home / D.cifar(name).meta["filename"]
     file.unlink()
-    with pytest.raises(D.DataError) as error:
+    with pytest.raises(B.DataError) as error:
         D.load(name, home.parent)
     assert one_line(error, str(file), "missing")
 
@@ -103,7 +104,7 @@ def test_missing_file_is_named(cifar):
 def test_no_data_and_no_network(cifar, tmp_path):
     folder = tmp_path / "new"
     for _ in range(2):  # nothing is left that changes the next start
-        with pytest.raises(D.DataError) as error:
+        with pytest.raises(B.DataError) as error:
             D.load(cifar[0], folder)
         assert one_line(error, str(folder), "Temporary failure in name resolution", D.cifar(cifar[0]).url)
         assert list(folder.iterdir()) == []
@@ -126,7 +127,7 @@ def test_interrupted_download_leaves_nothing(cifar, tmp_path, monkeypatch):
         Path(root, filename).write_bytes(content[:100])
         raise ConnectionResetError("connection reset")
     monkeypatch.setattr(utils, "download_and_extract_archive", download)
-    with pytest.raises(D.DataError, match="connection reset"):
+    with pytest.raises(B.DataError, match="connection reset"):
         D.load(name, folder)
     assert list(folder.iterdir()) == []
 
@@ -144,7 +145,7 @@ def test_archive_in_the_folder_is_unpacked_or_called_damaged(cifar, tmp_path, mo
     folder.mkdir()
     archive = folder / D.cifar(name).filename
     archive.write_bytes(packed(home))
-    with pytest.raises(D.DataError) as error:
+    with pytest.raises(B.DataError) as error:
         D.load(name, folder)
     assert one_line(error, str(archive), "damaged") and archive.exists()
     monkeypatch.setattr(D.cifar(name), "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
@@ -164,5 +165,5 @@ def test_the_real_cifar10():
     pixels = whole.train.images.view(-1, 3).float() / 255
     assert torch.allclose(pixels.mean(0), torch.tensor(whole.mean), atol=2e-3)
     assert torch.allclose(pixels.std(0), torch.tensor(whole.std), atol=2e-3)
-    x, y = next(D.epoch_batches(data.train, data, 128, 0, 0, **D.AUGMENTATION["st3"]))
+    x, y = next(B.epoch_batches(data.train, data, 128, 0, 0, **B.AUGMENTATION["st3"]))
     assert x.shape == (128, 3, 32, 32) and 0 <= y.min() and y.max() < 10

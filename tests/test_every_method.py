@@ -11,7 +11,8 @@ from torch import nn
 
 import methods
 from benchmarks import models
-from benchmarks.data import Split, load
+from benchmarks.batches import Split
+from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer

@@ -14,7 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks import imagenet, team
 from benchmarks.__main__ import main
-from benchmarks.data import DataError, epoch_batches, eval_batches, load
+from benchmarks.batches import DataError, epoch_batches, eval_batches
+from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import get_task, settle

@@ -4,7 +4,8 @@ import torch
 
 from benchmarks import kept
 from benchmarks.__main__ import main
-from benchmarks.data import eval_batches, load
+from benchmarks.batches import eval_batches
+from benchmarks.data import load
 from benchmarks.results import Store
 
 

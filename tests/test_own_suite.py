@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reproduce
-from benchmarks import data, run, suites, tasks
+from benchmarks import batches, data, run, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -17,7 +17,7 @@ from benchmarks.tasks import DATASETS, DIGITS, Dataset, Task
 def parity(monkeypatch):
     """Digits, even or odd, with the statistics of their own pixels."""
     def read(folder):
-        return tuple(data.Split(split.images, split.labels % 2) for split in data.READERS["digits"](folder))
+        return tuple(batches.Split(split.images, split.labels % 2) for split in data.READERS["digits"](folder))
     monkeypatch.setitem(DATASETS, "parity", Dataset("parity", 2, 300, 300))
     monkeypatch.setitem(data.READERS, "parity", read)
     monkeypatch.setitem(tasks.TASKS, "parity-mlp", Task("parity", "mlp_digits", **DIGITS))
@@ -79,9 +79,9 @@ def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity
 def test_data_that_are_no_images_can_do_without_augmentation(parity):
     task = replace(tasks.TASKS["parity-mlp"], augmentation="none")
     loaded = data.load_for(task, None)
-    batches = list(data.epoch_batches(loaded.train, loaded, 400, 0, 0, **data.AUGMENTATION[task.augmentation]))
-    whole = next(data.eval_batches(loaded.train, loaded, len(loaded.train)))[0]
-    order = torch.cat([x for x, _ in batches]).flatten(1)
+    drawn = list(batches.epoch_batches(loaded.train, loaded, 400, 0, 0, **batches.AUGMENTATION[task.augmentation]))
+    whole = next(batches.eval_batches(loaded.train, loaded, len(loaded.train)))[0]
+    order = torch.cat([x for x, _ in drawn]).flatten(1)
     assert not torch.equal(order, whole.flatten(1)) and sorted(order.tolist()) == sorted(whole.flatten(1).tolist())
 
 

@@ -7,6 +7,7 @@ from stored import timeless
 
 from benchmarks import checkpoint
 from benchmarks import launch as launcher
+from benchmarks import places
 from benchmarks import run as runner
 from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.data import load
@@ -126,7 +127,7 @@ def packed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method file changes
     Path("mine.py").write_text(METHODS + f"\n\nfrom pathlib import Path\nSTORE = Path({str(tmp_path)!r}) / 'results' / 'runs'\n")
-    monkeypatch.setattr(launcher, "gpus", lambda: ["-1"])
+    monkeypatch.setattr(places, "gpus", lambda: ["-1"])
 
     def launch(*specs, jobs=3):
         store, lines = Store("results"), []

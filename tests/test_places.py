@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import cluster, jobs
 from benchmarks import launch as launcher
+from benchmarks import places
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.machine import default_device
@@ -48,7 +49,7 @@ print(asked)
 @pytest.mark.skipif("TESTS_ON_GPU" in os.environ, reason="a GPU was asked for")
 def test_the_tests_make_their_runs_on_the_cpu():
     """And so do the processes that they start, where there is a GPU, too."""
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and default_device() == "cpu" and launcher.gpus() == []
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and default_device() == "cpu" and places.gpus() == []
 
 
 def test_what_workers_are_forked_from_has_asked_for_no_gpu():
@@ -71,12 +72,12 @@ def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datas
     (2, [], 3, [(None, 1)] * 2),
     (9, [], None, [(None, 1)] * 4),
     (9, ["0", "1"], 2, [("0", 2), ("1", 2)]),
-    (9, ["2", "3", "5"], None, [("2", launcher.PACK), ("3", launcher.PACK), ("5", launcher.PACK)]),
+    (9, ["2", "3", "5"], None, [("2", places.PACK), ("3", places.PACK), ("5", places.PACK)]),
     (1, ["0", "1"], 3, [("0", 3)]),
 ])
 def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
-    monkeypatch.setattr(launcher, "cores", lambda: 4)
-    assert launcher.places([Spec("digits", "st3", 0.9, seed) for seed in range(runs)], gpus, jobs) == expected
+    monkeypatch.setattr(places, "cores", lambda: 4)
+    assert places.spread([Spec("digits", "st3", 0.9, seed) for seed in range(runs)], gpus, jobs) == expected
 
 
 @pytest.mark.parametrize("task, gpus, expected", [
@@ -84,14 +85,14 @@ def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
     ("cifar10-resnet20", ["2", "3"], [("2", 4), ("3", 4)]),
 ])
 def test_a_run_on_imagenet_takes_all_gpus(task, gpus, expected):
-    assert launcher.places([Spec(task, "st3", 0.9, seed) for seed in range(9)], gpus, 4) == expected
+    assert places.spread([Spec(task, "st3", 0.9, seed) for seed in range(9)], gpus, 4) == expected
 
 
 @pytest.mark.parametrize("task, words, at_a_time, runs", [
-    ("digits", "", 1, [1] * 20), ("digits", "--cpus-per-task 12", 12, [12, 8]), ("digits", "--gpus-per-task 1", launcher.PACK, [8, 8, 4]),
-    ("digits", "--gpus-per-task 2", launcher.PACK, [16, 4]), ("digits", "--gpus-per-task 2 --jobs 3", 3, [6, 6, 6, 2]),
-    ("digits", "--gpus-per-task 1 --runs-per-task 11", launcher.PACK, [11, 9]),
-    ("imagenet-resnet50", "--gpus-per-task 4", launcher.PACK, [1] * 20),
+    ("digits", "", 1, [1] * 20), ("digits", "--cpus-per-task 12", 12, [12, 8]), ("digits", "--gpus-per-task 1", places.PACK, [8, 8, 4]),
+    ("digits", "--gpus-per-task 2", places.PACK, [16, 4]), ("digits", "--gpus-per-task 2 --jobs 3", 3, [6, 6, 6, 2]),
+    ("digits", "--gpus-per-task 1 --runs-per-task 11", places.PACK, [11, 9]),
+    ("imagenet-resnet50", "--gpus-per-task 4", places.PACK, [1] * 20),
 ])
 def test_a_task_of_a_cluster_has_as_many_runs_as_run_at_a_time(task, words, at_a_time, runs, tmp_path, monkeypatch, capsys):
     sent = []
@@ -107,14 +108,14 @@ def test_a_task_of_a_cluster_has_as_many_runs_as_run_at_a_time(task, words, at_a
 def test_help_names_the_runs_on_a_gpu(command, capsys):
     with pytest.raises(SystemExit):
         parser().parse_args([command, "--help"])
-    assert f"{launcher.PACK} on each GPU" in " ".join(capsys.readouterr().out.split())
+    assert f"{places.PACK} on each GPU" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path):
-    own, limit = launcher.cores(tmp_path / "none"), tmp_path / "cpu.max"
+    own, limit = places.cores(tmp_path / "none"), tmp_path / "cpu.max"
     for text, expected in (("max 100000", own), ("100000 100000", 1), ("50000 100000", 1), ("150000 100000", min(own, 2)), ("9900000 100000", own)):
         limit.write_text(text + "\n")
-        assert launcher.cores(limit) == expected
+        assert places.cores(limit) == expected
 
 
 @pytest.mark.parametrize("named, count, expected", [
@@ -125,13 +126,13 @@ def test_gpus_are_those_that_are_visible(named, count, expected, monkeypatch):
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    assert launcher.gpus() == expected
+    assert places.gpus() == expected
 
 
 def test_each_worker_sees_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(METHOD)
-    monkeypatch.setattr(launcher, "gpus", lambda: ["-4", "-7"])
+    monkeypatch.setattr(places, "gpus", lambda: ["-4", "-7"])
     specs = [Spec("digits", "mine.py:Seeing", 0.0, seed, epochs=1) for seed in range(2)]
     assert launcher.launch(specs, Store("results"), "data", jobs=1, report=lambda line: None) == []
     assert sorted(path.read_text() for path in Path().glob("seen-*")) == ["-4", "-7"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import launch as launcher
+from benchmarks import places
 from benchmarks import plan
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
@@ -25,7 +26,7 @@ def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
 
 
 def test_plan_counts_the_runs_on_each_gpu(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(launcher, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(places, "gpus", lambda: ["0", "1"])
     assert main(["plan", "digits", "--methods", "static", "--sparsities", "0.9", "--jobs", "2", "--results", str(tmp_path)]) == 0
     assert "with 2 GPUs, 2 runs at a time on each" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from test_every_method import make
 
 import methods
 from benchmarks.__main__ import main
-from benchmarks.data import AUGMENTATION
+from benchmarks.batches import AUGMENTATION
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import TASKS, canonical, settle
