@@ -30,6 +30,8 @@ def _methods():
         for cls in vars(content).values():
             if inspect.isclass(cls) and issubclass(cls, Sparsifier) and cls.__module__ == module.name and "name" in vars(cls) and cls.name:
                 for name in (cls.name, *vars(cls).get("aliases", ())):
+                    if not (isinstance(name, str) and name.isidentifier()):  # commands, rows and figures are to read it as one word
+                        raise ValueError(f"{name!r} is no name for {cls.__name__} of {module.name}: one of letters, digits and _ is needed")
                     if found.setdefault(name, cls) is not cls:  # whose rows would be taken for those of the other one
                         raise ValueError(f"{name!r} is a method of {found[name].__module__} and of {module.name}: give one of them another name")
     return found

@@ -114,6 +114,8 @@ def test_a_file_in_the_folder_is_found(put):
 @pytest.mark.parametrize("text, said", [
     ("def broken(:", "put_there.py cannot be loaded: SyntaxError, line 1: "),
     ("\n1 / 0", "put_there.py cannot be loaded: ZeroDivisionError, line 2: "),
+    (NAMED.format(5), "5 is no name for Put of methods.put_there: one of letters, digits and _ is needed"),
+    (NAMED.format("my own"), "'my own' is no name for Put"), (NAMED.format("a,b"), "'a,b' is no name for Put"),
     (NAMED.format("rigl"), "'rigl' is a method of methods.dynamic and of methods.put_there: give one of them another name")])
 def test_a_file_in_the_folder_that_cannot_be_used_is_one_line(text, said, put, capsys):
     """Above all one with the name of another method, whose rows would be taken for its own."""
