@@ -18,8 +18,10 @@ from numba.extending import intrinsic, register_jitable
 if numba.config.DISABLE_JIT:
     raise ImportError("the loops are made of instructions: they need numba's compiler")
 
+LINE = 64  # bytes: a line of the cache
 REGISTER = 64  # bytes
 VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
+AHEAD = 8  # connections: so far ahead a block is asked for, because one core's cache does not hold those of thousands of features
 PART = 1024  # features that are brought into order at a time, where one comes after the other
 CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
 SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
@@ -47,6 +49,25 @@ class Code:
         """Where the registers of the block lie that begins there."""
         first = self.builder.bitcast(self.builder.gep(array.data, [place]), self.vector.as_pointer())
         return [self.builder.gep(first, [place.type(k)]) for k in range(VECTORS)]
+
+    def ask(self, pointer, bytes, level):
+        """Asks for so many bytes from there on, to be read: they are on their way to this level of the cache, and may lie anywhere."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, *[self.index] * 3])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
+        read, locality, data = self.index(0), self.index(4 - level), self.index(1)
+        for line in range(0, bytes, LINE):
+            address = self.builder.gep(self.builder.bitcast(pointer, byte), [self.index(line)])
+            self.builder.call(function, [address, read, locality, data])
+
+    def run(self, source, places, e, scale, shift):
+        """The block of `source` that belongs to connection e; that of a later one is asked for."""
+        def begin(e):
+            return self.builder.add(self.builder.mul(self.item(places, e), scale), shift)
+        later, last = self.builder.add(e, e.type(AHEAD)), self.builder.sub(places.nitems, e.type(1))
+        later = self.builder.select(self.builder.icmp_signed("<", later, last), later, last)
+        self.ask(self.builder.gep(source.data, [begin(later)]), VECTORS * REGISTER, 1)
+        return self.load(self.block(source, begin(e)))
 
     def load(self, addresses):
         return [self.builder.load(address, align=self.size) for address in addresses]
@@ -168,8 +189,7 @@ def combine(context, values, places, scale, shift, first, last, x, start, out, a
         sums = c.variables(c.spread(start))
         with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
             value = c.spread(c.item(numbers, e))
-            runs = c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))
-            for total, run in zip(sums, runs):
+            for total, run in zip(sums, c.run(source, lines, e, scale, shift)):
                 builder.store(c.plus_product(builder.load(total), value, run), total)
         c.store(c.load(sums), c.block(target, at))
         return context.get_dummy_value()
@@ -189,7 +209,7 @@ def combine_and_correlate(context, values, places, scale, shift, first, last, de
         sums, own = c.variables(zero), c.load(c.block(inputs, at))
         with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
             value, product = c.spread(c.item(numbers, e)), zero
-            for total, mine, run in zip(sums, own, c.load(c.block(source, builder.add(builder.mul(c.item(lines, e), scale), shift)))):
+            for total, mine, run in zip(sums, own, c.run(source, lines, e, scale, shift)):
                 builder.store(c.plus_product(builder.load(total), value, run), total)
                 product = c.plus_product(product, mine, run)
             address = builder.gep(products.data, [e])
@@ -205,12 +225,9 @@ def prefetch(context, x, place, size):
     def code(context, builder, signature, arguments):
         c = Code(context, builder, x)
         array, place, size = arguments
-        byte = ir.IntType(8).as_pointer()
-        ask = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, *[c.index] * 3]), "llvm.prefetch.p0i8")
         data = c.array(x, array).data
         with cgutils.for_range_slice(builder, place, builder.add(place, size), place.type(c.n), place.type) as (e, _):
-            address = builder.bitcast(builder.gep(data, [e]), byte)
-            builder.call(ask, [address, c.index(0), c.index(2), c.index(1)])  # to read, second level, data
+            c.ask(builder.gep(data, [e]), REGISTER, 2)
         return context.get_dummy_value()
     return numba.void(x, numba.intp, numba.intp), code
 
