@@ -1,7 +1,7 @@
 """The loops of sparse layers on one core, compiled by numba."""
 import numba
 
-from methods.sparse.registers import PART, block_of, combine, combine_and_correlate, kernel, leaves, prefetch, transpose, written
+from methods.sparse.registers import PART, block_of, combine, combine_and_correlate, correlate, kernel, leaves, prefetch, transpose, written
 
 
 @kernel
@@ -55,8 +55,11 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
                 if ahead:
                     prefetch(flat, (first + block) * x.shape[1] + i * block, block)
                     prefetch(flat_delta, (first + block) * delta.shape[1] + i * ahead, ahead)
-                combine_and_correlate(ordered, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, (i - part) * block,
-                                      products)
+                at = (i - part) * block
+                if len(back):
+                    combine_and_correlate(ordered, columns, block, 0, starts[i], starts[i + 1], outputs, inputs, backs, at, products)
+                else:
+                    correlate(columns, block, 0, starts[i], starts[i + 1], outputs, inputs, at, products)
             if len(back):
                 transpose(results, 0, end - part, 0, rows, back, first, part, past)
     gradient[order] = products
@@ -97,8 +100,11 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
             sums[o] += total
         for i in range(0, plane, block_of(x)):
             for line in range(len(starts) - 1):
-                begin = line // x.shape[3] * phase + line % x.shape[3] * plane
-                combine_and_correlate(ordered, run, 1, i, starts[line], starts[line + 1], outputs, inputs, backs, begin + i, products)
+                at = line // x.shape[3] * phase + line % x.shape[3] * plane + i
+                if len(back):
+                    combine_and_correlate(ordered, run, 1, i, starts[line], starts[line + 1], outputs, inputs, backs, at, products)
+                else:
+                    correlate(run, 1, i, starts[line], starts[line + 1], outputs, inputs, at, products)
         if len(back):
             _move(back[first:first + samples], backs, plane, phase, before, False)
     gradient[order] = products

@@ -96,6 +96,14 @@ class Code:
             vector = self.builder.fadd(low, high, flags=FLAGS)
         return self.builder.extract_element(vector, self.index(0))
 
+    def add_correlation(self, products, e, own, run):
+        """products[e] += own · run, two blocks."""
+        product = ir.Constant(self.vector, [0.0] * self.n)
+        for a, b in zip(own, run):
+            product = self.plus_product(product, a, b)
+        address = self.builder.gep(products.data, [e])
+        self.builder.store(self.builder.fadd(self.builder.load(address), self.total(product), flags=FLAGS), address)
+
     def variables(self, value):
         """A block of sums, each `value` at first."""
         sums = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
@@ -205,18 +213,30 @@ def combine_and_correlate(context, values, places, scale, shift, first, last, de
         kinds = (values, places, delta, x, out, gradient)
         numbers, lines, source, inputs, target, products = (c.array(kind, value) for kind, value in zip(
             kinds, (values_, places_, delta_, x_, out_, gradient_)))
-        zero = ir.Constant(c.vector, [0.0] * c.n)
-        sums, own = c.variables(zero), c.load(c.block(inputs, at))
+        sums, own = c.variables(ir.Constant(c.vector, [0.0] * c.n)), c.load(c.block(inputs, at))
         with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
-            value, product = c.spread(c.item(numbers, e)), zero
-            for total, mine, run in zip(sums, own, c.run(source, lines, e, scale, shift)):
-                builder.store(c.plus_product(builder.load(total), value, run), total)
-                product = c.plus_product(product, mine, run)
-            address = builder.gep(products.data, [e])
-            builder.store(builder.fadd(builder.load(address), c.total(product), flags=FLAGS), address)
+            value, run = c.spread(c.item(numbers, e)), c.run(source, lines, e, scale, shift)
+            for total, part in zip(sums, run):
+                builder.store(c.plus_product(builder.load(total), value, part), total)
+            c.add_correlation(products, e, own, run)
         c.store(c.load(sums), c.block(target, at))
         return context.get_dummy_value()
     return numba.void(values, places, *4 * (numba.intp,), delta, x, out, numba.intp, gradient), code
+
+
+@intrinsic
+def correlate(context, places, scale, shift, first, last, delta, x, at, gradient):
+    """As `combine_and_correlate`, the gradient alone."""
+    def code(context, builder, signature, arguments):
+        c = Code(context, builder, x)
+        places_, scale, shift, first, last, delta_, x_, at, gradient_ = arguments
+        kinds = (places, delta, x, gradient)
+        lines, source, inputs, products = (c.array(kind, value) for kind, value in zip(kinds, (places_, delta_, x_, gradient_)))
+        own = c.load(c.block(inputs, at))
+        with cgutils.for_range_slice(builder, first, last, at.type(1), at.type) as (e, _):
+            c.add_correlation(products, e, own, c.run(source, lines, e, scale, shift))
+        return context.get_dummy_value()
+    return numba.void(places, *4 * (numba.intp,), delta, x, numba.intp, gradient), code
 
 
 @intrinsic
