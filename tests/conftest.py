@@ -14,7 +14,7 @@ torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
 # files that take long, most of it waiting for other processes: last, one of them would keep a single core from its end
-LONG = ("test_slurm", "test_run_all", "test_team", "test_recovery", "test_pack", "test_faults", "test_branches", "test_figures",
+LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_team", "test_recovery", "test_pack", "test_faults", "test_branches", "test_figures",
         "test_every_method", "test_fake_gpu", "test_sparse_layers")
 
 

@@ -176,13 +176,13 @@ def test_a_profile_without_runs_of_the_figure(tmp_path, capsys):
     assert "profile quick of suite cifar100 has no runs of this figure" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["figure1", "gse_table1"])
-def test_a_figure_that_cannot_be_written_leaves_the_old_one_whole(name, tmp_path, monkeypatch, capsys):
-    words, figures = ("--results", tmp_path, "--out", tmp_path / "figures"), tmp_path / "figures"
-    fill(tmp_path, "cifar10", SCRIPTS[name].grid("cifar10", "paper"))
+@pytest.mark.parametrize("name, suite", [("figure1", "cifar10"), ("gse_table4", "digits")])
+def test_a_figure_that_cannot_be_written_leaves_the_old_one_whole(name, suite, tmp_path, monkeypatch, capsys):
+    words, figures = ("--suite", suite, "--results", tmp_path, "--out", tmp_path / "figures"), tmp_path / "figures"
+    fill(tmp_path, suite, SCRIPTS[name].grid(suite, "paper"))
     draw(name, *words)
     before = contents(figures)
-    fill(tmp_path, "cifar10", SCRIPTS[name].grid("cifar10", "paper"), top1=50.0, top1_best_val=50.0)
+    fill(tmp_path, suite, SCRIPTS[name].grid(suite, "paper"), top1=50.0, top1_best_val=50.0)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SystemExit) as end:
         draw(name, *words)
