@@ -34,7 +34,8 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
     and, zeros, `products`.
     """
     block, past = block_of(x), leaves(back)
-    _arrange(values, order, ordered)
+    if len(back):
+        _arrange(values, order, ordered)
     features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
     flat, flat_delta = x.reshape(-1), delta.reshape(-1)
     ahead = -(-outputs.size // x.shape[1]) if delta.shape[1] <= PART else 0
@@ -87,7 +88,8 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
     Room for the connections in this order: `ordered` and, zeros, `products`.
     """
     plane, phase, before, after = geometry
-    _arrange(values, order, ordered)
+    if len(back):
+        _arrange(values, order, ordered)
     for first in range(0, len(x), samples):
         if first + samples > len(x):
             outputs[:] = 0  # there are fewer samples than places
