@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from benchmarks.cost import layer_macs
-from benchmarks.models import MODELS, build
+from benchmarks.models import MODELS, build, vit
 from benchmarks.models.pooling import global_average
 
 CIFAR, IMAGENET, DIGITS = (3, 32, 32), (3, 224, 224), (1, 8, 8)
@@ -184,6 +185,20 @@ def test_vit_tokens_and_positions():
     net(image)
     changed = seen[0][0].sum(1)
     assert changed.nonzero().tolist() == [[2 * 8 + 5]] and changed.sum() == 48
+
+
+def test_vit_attention_in_16_bits_on_a_cpu():
+    """Made of its parts there: it and its gradients are as far from exact ones as a few roundings of bfloat16 make them."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(4, 3, 64, 64).bfloat16() for _ in range(3)]
+    found, delta = [], torch.randn(4, 3, 64, 64).bfloat16()
+    for function, given in ((F.scaled_dot_product_attention, [x.double() for x in inputs]), (vit.attention, inputs)):
+        given = [x.detach().requires_grad_() for x in given]
+        y = function(*given)
+        found.append([y.detach(), *torch.autograd.grad(y, given, delta.to(y.dtype))])
+    for exact, ours in zip(*found):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - exact).norm() < 1.5 * 2 ** -8 * exact.norm()
 
 
 def test_vit_attention():

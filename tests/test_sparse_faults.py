@@ -111,7 +111,7 @@ def test_threads_pass_the_same_model():
 def test_places_of_one_geometry_while_another_thread_asks_for_another():
     module = nn.Conv2d(4, 8, 3)
     connections = planes.Connections(torch.arange(0, 288, 3), module.weight.shape)
-    first, other = (planes.Planes(torch.empty(2, 4, n, n), connections, Grid((n, n), module, [0] * 4)) for n in (6, 12))
+    first, other = (planes.Planes(torch.empty(2, 4, n, n), module.weight, connections, Grid((n, n), module, [0] * 4)) for n in (6, 12))
     expected = connections.places(first)
 
     class Interrupted(planes.Planes):
@@ -200,7 +200,7 @@ def test_images_beyond_32_bits_are_refused():
     connections = planes.Connections(torch.arange(0, 90_000, 100), module.weight.shape)
     grid = Grid((5000, 5000), module, [1] * 4)
     with pytest.raises(ValueError, match=r"\Aimages of \(5000, 5000\) are too large[^\n]*\Z"):
-        connections.places(planes.Planes(torch.empty(1, 100, 5000, 5000, device="meta"), connections, grid))
+        connections.places(planes.Planes(torch.empty(1, 100, 5000, 5000, device="meta"), module.weight, connections, grid))
 
 
 def test_another_graph_leaves_all_generators_as_they_were(monkeypatch):

@@ -156,7 +156,7 @@ def test_the_cache_of_compiled_loops_knows_a_change_of_what_they_are_made_of():
 @pytest.mark.parametrize("kind, rows, used", [(torch.float32, 32, True), (torch.float32, 31, False), (torch.float64, 16, True),
                                               (torch.float64, 15, False), (torch.float16, 1000, False)])
 def test_loops_are_for_half_a_block_of_rows(kind, rows, used):
-    assert pattern.loops_for(torch.empty(rows, 6, dtype=kind)) is (pattern.compiled("loops") if used else None)
+    assert pattern.loops_for(rows, torch.empty(6, dtype=kind)) is (pattern.compiled("loops") if used else None)
 
 
 def test_threads_may_change_between_the_passes():
@@ -263,12 +263,73 @@ def test_no_connection_and_one(products, monkeypatch):
         assert layer.values.grad.shape == keys.shape
 
 
-@pytest.mark.parametrize("form", [lambda monkeypatch: None, only_products, as_on_a_gpu])
-@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (7, 6)), (nn.Linear(6, 4), (70, 6)),
-                                           (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8))])
-def test_autocast_rounds_no_sparse_product(module, shape, form, monkeypatch):
-    """The layer before gives bfloat16; all that a sparse layer computes is float32, as without autocast."""
+# ---- 16 bits
+
+HALF = dict(device_type="cpu", dtype=torch.bfloat16)
+ODD = [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3.4e38, -3.4e38, *(1 + k / 512 for k in range(9))]
+
+
+@pytest.mark.parametrize("shape", [(1, 19), (19, 1), (5, 3), (16, 16), (70, 33), (12, 40)])
+def test_transposition_rounds_as_torch_does(shape):
+    """To the nearest, of two as near to the even one; infinities, NaN and what is too large, too."""
+    x = torch.tensor(ODD).repeat(shape[0] * shape[1] // len(ODD) + 1)[:shape[0] * shape[1]].view(shape)
+    rounded, back = torch.empty(*shape[::-1], dtype=torch.bfloat16), torch.empty(shape)
+    registers.transpose(x.numpy(), 0, shape[0], 0, shape[1], pattern.numpy(rounded), 0, 0)
+    registers.transpose(pattern.numpy(rounded), 0, shape[1], 0, shape[0], back.numpy(), 0, 0)
+    for found in (rounded.T, back.bfloat16()):
+        torch.testing.assert_close(found, x.bfloat16(), rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(found.signbit() & ~found.isnan(), x.signbit() & ~x.isnan())
+
+
+@pytest.mark.parametrize("module, shape", [
+    (nn.Linear(6, 4), (70, 6)), (nn.Linear(70, 45), (3, 50, 70)), (nn.Linear(1100, 1050, bias=False), (64, 1100)), (nn.Conv2d(3, 8, 3, padding=1), (5, 3, 9, 9)),
+    (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8)), (nn.Conv2d(16, 32, 1, 2), (130, 16, 8, 8)),
+    (nn.Conv2d(17, 33, 3, padding=1, bias=False), (33, 17, 5, 7)), (nn.Conv2d(4, 8, 3), (4, 9, 9))])
+def test_under_autocast_layers_read_and_write_16_bits_and_add_in_32(module, shape):
+    """What they give is that of float32, rounded once; the gradients of weights and biases are not rounded."""
+    torch.manual_seed(0)
+    layer, *_ = sparse(module)
+    x = torch.randn(shape).bfloat16()
+    found, delta = [], None
+    for input in (x, x.float()):
+        input.requires_grad_()
+        with torch.autocast(**HALF, enabled=delta is None):
+            y = layer(input)
+        delta = torch.randn_like(y) if delta is None else delta.float()
+        found.append([y.detach(), *torch.autograd.grad(y, [input, layer.values, *[module.bias] * (module.bias is not None)], delta)])
+    (y, back, *sums), (expected, plain, *others) = found
+    assert y.dtype == back.dtype == torch.bfloat16 and all(total.dtype == torch.float32 for total in sums)
+    assert torch.equal(y, expected.bfloat16()) and torch.equal(back, plain.bfloat16())
+    assert all(map(torch.equal, sums, others))
+    with torch.autocast(**HALF):
+        assert torch.equal(layer(x.float()), y)  # as a plain layer's, an input in 32 bits is rounded first
+
+
+def test_under_autocast_storage_auto_measures_what_runs():
+    module = nn.Linear(64, 64)
+    layer, layer.keys, _ = sparse(module)
+    layer.dense, seen = None, []
+    by_weight, by_connections = layer.by_weight, layer.by_connections
+    layer.by_weight = lambda x, values: seen.append(x.dtype) or by_weight(x, values)
+    layer.by_connections = lambda x, values: seen.append(x.dtype) or by_connections(x, values)
+    with torch.autocast(**HALF):
+        assert layer(torch.randn(128, 64)).dtype == torch.bfloat16
+    assert len(seen) > 2 and {*seen} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", [only_products, as_on_a_gpu])
+@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (70, 6)), (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8))])
+def test_autocast_rounds_no_csr_product(module, shape, form, monkeypatch):
+    """The layer before gives bfloat16; where there are no compiled loops, all that a sparse layer computes is float32, as without autocast."""
     form(monkeypatch)
+    without_rounding(module, shape)
+
+
+def test_autocast_rounds_nothing_of_a_few_rows():
+    without_rounding(nn.Linear(6, 4), (7, 6))
+
+
+def without_rounding(module, shape):
     layer, layer.keys, _ = sparse(module)
     everywhere = layer.pattern_of(torch.arange(module.weight.numel()))
     x = torch.randn(shape).bfloat16().requires_grad_()

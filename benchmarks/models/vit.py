@@ -19,6 +19,14 @@ def sincos_embedding(dim: int) -> torch.Tensor:
     return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), dim=1)
 
 
+def attention(query, key, value):
+    """softmax(QKᵀ / √d) V of (B, heads, tokens, d). On a CPU torch's one operator for it takes in bfloat16 four times as long as its parts
+    (benchmarks/README.md)."""
+    if query.is_cpu and query.dtype == torch.bfloat16:
+        return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1) @ value
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class Layer(nn.Module):
     """Pre-norm self-attention and MLP."""
 
@@ -36,7 +44,7 @@ class Layer(nn.Module):
         # (B, tokens, 3 * heads * 64) -> three times (B, heads, tokens, 64); taken apart first, their gradient is put together in one copy
         parts = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, HEAD_DIM)).unbind(2)
         query, key, value = (part.transpose(1, 2) for part in parts)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attention(query, key, value)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp2(F.gelu(self.mlp1(self.norm2(x))))
 

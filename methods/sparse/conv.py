@@ -126,7 +126,7 @@ class SparseConv2d(SparseLayer):
         self.grids = {}
 
     def pattern_of(self, keys, first=0):
-        planes = compiled("planes") if keys.device.type == "cpu" else None
+        planes = self.loops(keys)
         return planes.Connections(keys, self.shape, self.groups, first) if planes else super().pattern_of(keys, first)
 
     def apply(self, x, values, bias):
@@ -138,6 +138,9 @@ class SparseConv2d(SparseLayer):
         x, grid = self.on_grid(x)
         form = Convolution if isinstance(self.pattern, Pattern) else compiled("planes").Convolution
         return form.apply(x, values, bias, self.pattern, grid)
+
+    def loops(self, x):
+        return compiled("planes") if x.device.type == "cpu" else None
 
     def plain(self, x, weight):
         return self.module._conv_forward(x, weight, self.module.bias)

@@ -33,7 +33,8 @@ class Matmul(torch.autograd.Function):
 
 
 class LoopMatmul(torch.autograd.Function):
-    """y (rows, outputs) of the same, on one core, by loops over the connections (loops.py)."""
+    """y (rows, outputs) of the same, on one core, by loops over the connections (loops.py). y and the gradient at x are numbers as x: the
+    values' kind or bfloat16."""
 
     @staticmethod
     def forward(ctx, x, values, bias, pattern):
@@ -41,7 +42,7 @@ class LoopMatmul(torch.autograd.Function):
         ctx.pattern, loops = pattern, compiled("loops")
         y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
         loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns[0], y,
-                                          *buffers(x, x.shape[1], loops.PART))))
+                                          *buffers(values, x.shape[1], loops.PART))))
         return y
 
     @staticmethod
@@ -51,18 +52,18 @@ class LoopMatmul(torch.autograd.Function):
         return *gradients(x, delta, values, ctx.pattern, input, bias), None
 
 
-def buffers(x, *features):
-    """Room for a block of rows of so many features, each."""
-    return [x.new_empty(number * compiled("loops").block_of(x)) for number in features]
+def buffers(values, *features):
+    """Room, as `values`, for a block of rows of so many features, each."""
+    return [values.new_empty(number * compiled("loops").block_of(values)) for number in features]
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
     """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
-    back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), x.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
+    back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), values.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
     loops = compiled("loops")
     loops.linear_backward(*map(numpy, (
         x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t,
-        pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, *buffers(x, loops.PART, pattern.size[0], loops.PART))))
+        pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, *buffers(values, loops.PART, pattern.size[0], loops.PART))))
     return back if input else None, gradient, sums if bias else None
 
 
@@ -76,7 +77,7 @@ def sampled_csr(pattern, x, columns):
 
 def sampled(pattern, x, delta):
     """deltaᵀ (outputs, rows) @ x (rows, inputs) at the connections of `pattern`, (nnz,) in the order of its keys."""
-    if loops_for(x):
+    if loops_for(len(x), x):
         return gradients(x, delta, x.new_zeros(pattern.nnz), pattern, input=False)[1]
     return sampled_csr(pattern, x, delta.t().contiguous())
 
@@ -110,10 +111,16 @@ class SparseLayer:
         return Pattern(keys - first, self.shape, self.groups)
 
     def __call__(self, input):
-        x = input.to(self.values.dtype)
+        x = input.to(torch.bfloat16 if self.in_half(input) else self.values.dtype)
         if self.dense is None and self.module.training and torch.is_grad_enabled():
             self.measure(x)
         return (self.by_weight if self.dense else self.by_connections)(x, self.values)
+
+    def in_half(self, input):
+        """Whether to take and give bfloat16, as the plain layer does: under autocast to it, where compiled loops read and write it."""
+        device = input.device.type
+        wanted = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        return wanted and self.values.dtype == torch.float32 and bool(self.loops(input))
 
     def by_connections(self, x, values):
         return self.apply(x, values, self.module.bias)
@@ -143,11 +150,15 @@ class SparseLinear(SparseLayer):
         if x.shape[-1:] != self.shape[1:]:
             raise ValueError(f"a linear layer of {self.shape[1]} inputs got {tuple(x.shape)}")
         rows = x.reshape(-1, x.shape[-1])
-        if loops_for(rows):
+        if loops_for(len(rows), values):
             y = LoopMatmul.apply(rows, values, bias, self.pattern)
         else:  # the view is made out here, because torch lets nothing in place happen to one that a Function returns
             y = Matmul.apply(rows, values, bias, self.pattern).t()
         return y.view(*x.shape[:-1], self.shape[0])
+
+    def loops(self, x):
+        """The compiled loops that serve for such an input, or None."""
+        return loops_for(prod(x.shape[:-1]), self.values)
 
     def plain(self, x, weight):
         return F.linear(x, weight, self.module.bias)

@@ -1,16 +1,18 @@
 """The loops of sparse layers on one core, compiled by numba."""
 import numba
 
-from methods.sparse.registers import PART, block_of, combine, combine_and_correlate, correlate, kernel, leaves, prefetch, transpose, written
+from methods.sparse.registers import (PART, VECTORS, block_of, combine, combine_and_correlate, correlate, kernel, leaves, prefetch,
+                                       transpose, transpose_here, written)
 
 
 @kernel
 def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
     """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output.
 
-    Room for a block: of all features in `inputs`, of PART of them in `outputs`.
+    Room for a block: of all features in `inputs`, of PART of them in `outputs`. Here and below activations and their gradients are numbers
+    of the weights' kind or bfloat16.
     """
-    block, flat, past = block_of(x), x.reshape(-1), leaves(y)
+    block, flat, past = block_of(values), x.reshape(-1), leaves(y)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
     ahead = -(-inputs.size // y.shape[1]) if x.shape[1] <= PART else 0  # numbers of the next block: more of them would empty the cache
     for first in range(0, len(x), block):
@@ -19,7 +21,7 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
         for part in range(0, y.shape[1], PART):
             end = min(part + PART, y.shape[1])
             for o in range(part, end):
-                start = bias[o] if len(bias) else x.dtype.type(0)
+                start = bias[o] if len(bias) else values.dtype.type(0)
                 prefetch(flat, (first + block) * x.shape[1] + o * ahead, ahead)
                 combine(values, columns, block, 0, starts[o], starts[o + 1], inputs, start, outputs, (o - part) * block)
             transpose(results, 0, end - part, 0, rows, y, first, part, past)
@@ -33,7 +35,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
     Room for a block: of all features in `outputs`, of PART of them in `inputs` and `backs`; for the connections in this order: `ordered`
     and, zeros, `products`.
     """
-    block, past = block_of(x), leaves(back)
+    block, past = block_of(values), leaves(back)
     if len(back):
         _arrange(values, order, ordered)
     features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
@@ -45,7 +47,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
             inputs[:], outputs[:] = 0, 0
         transpose(delta, first, rows, 0, delta.shape[1], deltas, 0, 0)
         for o in range(len(sums)):
-            total = x.dtype.type(0)
+            total = values.dtype.type(0)
             for i in range(block):
                 total += deltas[o, i]
             sums[o] += total
@@ -70,12 +72,12 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
 @kernel
 def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, samples, geometry):
     """y (samples, height, width, outputs) of x (samples, height, width, inputs), values (nnz,) and bias (outputs or 0,)."""
-    plane, phase, before, after = geometry
+    used, plane, phase, before, after = geometry
     for first in range(0, len(x), samples):
         _move(x[first:first + samples], inputs, plane, phase, before, True)
-        for i in range(0, plane, block_of(x)):  # of all planes, so that their pixels are near each other in the cache
+        for i in range(0, used, block_of(values)):  # of all planes, so that their pixels are near each other in the cache
             for o in range(len(starts) - 1):
-                start = bias[o] if len(bias) else x.dtype.type(0)
+                start = bias[o] if len(bias) else values.dtype.type(0)
                 combine(values, run, 1, i, starts[o], starts[o + 1], inputs, start, outputs, o * plane + i)
         _move(y[first:first + samples], outputs, plane, phase, after, False)
 
@@ -87,7 +89,7 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
 
     Room for the connections in this order: `ordered` and, zeros, `products`.
     """
-    plane, phase, before, after = geometry
+    used, plane, phase, before, after = geometry
     if len(back):
         _arrange(values, order, ordered)
     for first in range(0, len(x), samples):
@@ -96,11 +98,11 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
         _move(x[first:first + samples], inputs, plane, phase, before, True)
         _move(delta[first:first + samples], outputs[room:], plane, phase, after, True)
         for o in range(len(sums)):
-            total = x.dtype.type(0)
-            for i in range(room + o * plane, room + (o + 1) * plane):
+            total = values.dtype.type(0)
+            for i in range(room + o * plane, room + o * plane + used):
                 total += outputs[i]
             sums[o] += total
-        for i in range(0, plane, block_of(x)):
+        for i in range(0, used, block_of(values)):
             for line in range(len(starts) - 1):
                 at = line // x.shape[3] * phase + line % x.shape[3] * plane + i
                 if len(back):
@@ -140,6 +142,6 @@ def _move(images, buffer, plane, phase, shape, into):
                 else:
                     pixels = flat
                 if into:
-                    transpose(pixels, pixel, number, 0, channels, planes, 0, at)
+                    transpose_here(pixels, pixel, number, 0, channels, planes, 0, at)
                 else:
-                    transpose(planes, 0, channels, at, number, pixels, pixel, 0)
+                    transpose_here(planes, 0, channels, at, number, pixels, pixel, 0)

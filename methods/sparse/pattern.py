@@ -103,15 +103,17 @@ def add_sampled(gradient, delta, x):
 
 
 def numpy(tensor):
-    return tensor.detach().numpy()
+    """The tensor's memory as an array; bfloat16, which numpy does not have, as int16 (loops.py)."""
+    tensor = tensor.detach()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def loops_for(x):
-    """The module of compiled loops if x (rows, features), float32 or float64, lies on a CPU of which torch uses one core and fills half a
-    block of them, else None: products of fewer rows take as long in CSR, and less memory."""
-    one_core = x.device.type == "cpu" and torch.get_num_threads() == 1 and x.dtype in (torch.float32, torch.float64)
+def loops_for(rows, values):
+    """The module of compiled loops if `values`, float32 or float64, lie on a CPU of which torch uses one core and `rows` fill half a block,
+    else None: products of fewer rows take as long in CSR, and less memory."""
+    one_core = values.device.type == "cpu" and torch.get_num_threads() == 1 and values.dtype in (torch.float32, torch.float64)
     loops = compiled("loops") if one_core else None
-    return loops if loops and 2 * len(x) >= loops.block_of(x) else None
+    return loops if loops and 2 * rows >= loops.block_of(values) else None
 
 
 @cache

@@ -53,41 +53,45 @@ def _starts(lines, count):
 class Planes:
     """How `samples` samples lie in the buffers of a pass."""
 
-    def __init__(self, x, connections, grid):
-        block = loops.block_of(x)
+    def __init__(self, x, values, connections, grid):
+        block = loops.block_of(values)
         self.grid, self.inputs, self.phases = grid, x.shape[1], grid.stride[0] * grid.stride[1]
         length = min(RUN, CACHE // (2 * self.inputs * self.phases + connections.outputs)) // block * block
         self.samples = max(1, min(len(x), length // grid.area))
-        self.plane, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
+        self.used, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
+        # an odd number of the cache's lines from one plane to the next: else the same pixel of all channels would share a few places in it
+        self.plane = self.used + block // loops.VECTORS
         self.phase = self.inputs * self.plane + self.room
 
     def __eq__(self, other):
         return isinstance(other, Planes) and vars(self) == vars(other)
 
-    def buffers(self, x, outputs):
-        """Zeros for the inputs, phase after phase, and for the outputs, with room in front."""
-        return x.new_zeros(self.phases * self.phase), x.new_zeros(self.room + outputs * self.plane)
+    def buffers(self, values, outputs):
+        """Zeros, as `values`, for the inputs, phase after phase, and for the outputs, with room in front."""
+        return values.new_zeros(self.phases * self.phase), values.new_zeros(self.room + outputs * self.plane)
 
     @property
     def geometry(self):
-        """Numbers of a plane, of a phase; padding, stride, lines and pixels of a line of an input; the same of an output."""
+        """Numbers of a plane that are computed, from one plane to the next, of a phase; padding, stride, lines and pixels of a line of an
+        input; the same of an output."""
         grid = self.grid
-        return self.plane, self.phase, (*grid.before, *grid.stride, *grid.lines), (0, 0, 1, 1, *grid.lines)
+        return self.used, self.plane, self.phase, (*grid.before, *grid.stride, *grid.lines), (0, 0, 1, 1, *grid.lines)
 
 
 class Convolution(torch.autograd.Function):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width), values (nnz,) and bias (outputs,) or None."""
+    """y (samples, outputs, *output) of x (samples, inputs, height, width), values (nnz,) and bias (outputs,) or None. y and the gradient at x
+    are numbers as x: the values' kind or bfloat16."""
 
     @staticmethod
     def forward(ctx, x, values, bias, connections, grid):
         ctx.save_for_backward(x, values)
         ctx.connections, ctx.grid = connections, grid
-        planes = Planes(x, connections, grid)
+        planes = Planes(x, values, connections, grid)
         run, *_ = connections.places(planes)
         y = torch.empty(len(x), connections.outputs, *grid.output, dtype=x.dtype, memory_format=torch.channels_last)
         start = values[:0] if bias is None else bias
         loops.convolution_forward(pixels(x), numpy(values), numpy(start), pixels(y), numpy(connections.starts), numpy(run),
-                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.samples, planes.geometry)
+                                  *map(numpy, planes.buffers(values, connections.outputs)), planes.samples, planes.geometry)
         return y
 
     @staticmethod
@@ -99,11 +103,11 @@ class Convolution(torch.autograd.Function):
 
 def gradients(connections, grid, x, values, delta, input=True, bias=False):
     """(at x, at the values (nnz,), at the bias (outputs,)), given delta (samples, outputs, *output); None for what is not wanted."""
-    planes = Planes(x, connections, grid)
+    planes = Planes(x, values, connections, grid)
     back = torch.empty(x.shape if input else (0, *x.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
-    gradient, sums = torch.empty_like(values), x.new_zeros(connections.outputs * bias)
+    gradient, sums = torch.empty_like(values), values.new_zeros(connections.outputs * bias)
     _, *places = connections.places(planes)
-    inputs, outputs = planes.buffers(x, connections.outputs)
+    inputs, outputs = planes.buffers(values, connections.outputs)
     loops.convolution_backward(pixels(x), *map(numpy, (values, torch.empty_like(values), torch.zeros_like(values))), pixels(delta),
                                pixels(back), *map(numpy, (gradient, sums, *places, inputs, outputs, torch.empty_like(inputs))),
                                planes.room, planes.samples, planes.geometry)

@@ -4,7 +4,8 @@ A connection is the multiplication of a block with a number: of a block of rows 
 convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
 activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache. A block is VECTORS
 registers' numbers, 64 in float32 and 32 in float64; `combine` and `combine_and_correlate`, made of LLVM's instructions, keep its sums
-in registers. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache
+in registers. Activations may be bfloat16, here arrays of int16: they become float32 on the way into a block, and are rounded, to
+the nearest, on the way back, so that half as much comes from memory and goes there. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache
 begins: a register that lies on two lines takes twice as long.
 """
 import hashlib
@@ -24,17 +25,18 @@ VECTORS = 4  # with these, a block's sums, its inputs and what is being read all
 AHEAD = 8  # connections: so far ahead a block is asked for, because one core's cache does not hold those of thousands of features
 PART = 1024  # features that are brought into order at a time, where one comes after the other
 CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
+HALF = numba.int16  # what bfloat16 is here: numba has none
 SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
 FLAGS = sorted(SUMS)
 
 
 class Code:
-    """Instructions on arrays of one kind of number."""
+    """Instructions on arrays of one kind of number, of which a register of REGISTER // part bytes holds n."""
 
-    def __init__(self, context, builder, kind, part=1):
-        self.context, self.builder, self.number = context, builder, context.get_data_type(kind.dtype)
+    def __init__(self, context, builder, dtype, part=1):
+        self.context, self.builder, self.number = context, builder, context.get_data_type(dtype)
         self.size = context.get_abi_sizeof(self.number)
-        self.n = REGISTER // part // self.size
+        self.n = max(1, REGISTER // part // self.size)
         self.vector, self.index = ir.VectorType(self.number, self.n), ir.IntType(32)
 
     def array(self, kind, value):
@@ -70,13 +72,38 @@ class Code:
         return self.load(self.block(source, begin(e)))
 
     def load(self, addresses):
-        return [self.builder.load(address, align=self.size) for address in addresses]
+        return [self.builder.load(address, align=self.aligned(address)) for address in addresses]
+
+    def aligned(self, address):
+        """Bytes by which a register's place can be divided for certain: those of a number."""
+        return self.context.get_abi_sizeof(address.type.pointee.element)
 
     def store(self, vectors, addresses, past=False):
         for vector, address in zip(vectors, addresses):
-            instruction = self.builder.store(vector, address, align=REGISTER if past else self.size)
+            instruction = self.builder.store(vector, address, align=REGISTER if past else self.aligned(address))
             if past:
                 instruction.set_metadata("nontemporal", self.builder.module.add_metadata([self.index(1)]))
+
+    def widened(self, halves):
+        """A register of float32 from one of bfloat16, whose bits are the upper half."""
+        bits = self.builder.shl(self.builder.zext(halves, self.bits), self.each(16))
+        return self.builder.bitcast(bits, self.vector)
+
+    def narrowed(self, vector, halves):
+        """A register of bfloat16, of type `halves`, from one of float32: the nearest, of two as near the even one; NaN stays NaN."""
+        bits = self.builder.bitcast(vector, self.bits)
+        odd = self.builder.and_(self.builder.lshr(bits, self.each(16)), self.each(1))
+        bits = self.builder.lshr(self.builder.add(bits, self.builder.add(odd, self.each(0x7FFF))), self.each(16))
+        bits = self.builder.select(self.builder.fcmp_unordered("uno", vector, vector), self.each(0x7FC0), bits)
+        return self.builder.trunc(bits, halves)
+
+    @property
+    def bits(self):
+        return ir.VectorType(self.index, self.n)
+
+    def each(self, number):
+        """A register full of a whole number."""
+        return ir.Constant(self.bits, [number] * self.n)
 
     def shuffled(self, a, b, places):
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, len(places)), places))
@@ -113,34 +140,36 @@ class Code:
 
 
 def tiles(part, past=False):
-    """`tile` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
+    """`cover` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
     @intrinsic
     def tile(context, x, i, j, out, p, q):
         """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
         def code(context, builder, signature, arguments):
-            c = Code(context, builder, x, part)
+            source, i, j, target, p, q = arguments
+            c = Code(context, builder, number_of(x, out), part)
 
             def lines(kind, array, row, column):
-                array = c.array(kind, array)
+                array, vector = c.array(kind, array), ir.VectorType(context.get_data_type(kind.dtype), c.n)
                 step = builder.extract_value(array.strides, 0)
-                at = builder.add(builder.mul(row, step), builder.mul(column, step.type(c.size)))
+                at = builder.add(builder.mul(row, step), builder.mul(column, array.itemsize))
                 at = builder.add(builder.ptrtoint(array.data, step.type), at)
-                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), c.vector.as_pointer()) for k in range(c.n)]
-            source, i, j, target, p, q = arguments
+                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), vector.as_pointer()) for k in range(c.n)]
             tile = c.load(lines(x, source, i, j))
+            tile = [c.widened(line) for line in tile] if x.dtype == HALF else tile
             for w in (c.n // 2 >> k for k in range(c.n.bit_length() - 1)):
                 for k in (k for k in range(c.n) if not k & w):
                     a, b = tile[k], tile[k + w]
                     tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
                     tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
-            c.store(tile, lines(out, target, p, q), past)
+            places = lines(out, target, p, q)
+            c.store([c.narrowed(line, place.type.pointee) for line, place in zip(tile, places)] if out.dtype == HALF else tile, places, past)
             return context.get_dummy_value()
         return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
 
-    @numba.njit
+    @numba.njit(inline="always")
     def cover(x, i, n, j, m, out, p, q, done):
         """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
-        step = REGISTER // part // x.itemsize
+        step = max(1, REGISTER // part // max(x.itemsize, out.itemsize))
         if m < step:
             return done
         last, whole = done + (n - done) // step * step, m // step * step
@@ -154,30 +183,41 @@ def tiles(part, past=False):
                     tile(x, i + k, j + e, out, p + e, q + k)
         for e in range(whole, m):
             for k in range(done, last):
-                out[p + e, q + k] = x[i + k, j + e]
+                number(x, i + k, j + e, out, p + e, q + k)
         return last
-    return cover
+    return tile, cover
 
 
-_whole, _halves, _quarters = map(tiles, (1, 2, 4))
-_past = tiles(1, past=True)
+def number_of(x, out):
+    """The kind of number that is computed with where such arrays are read and written."""
+    return out.dtype if x.dtype == HALF else x.dtype
+
+
+number, _ = tiles(REGISTER)  # a register of one number
+(_, _whole), (_, _halves), (_, _quarters), (_, _past) = *map(tiles, (1, 2, 4)), tiles(1, past=True)
 
 
 @numba.njit
 def leaves(out):
-    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it."""
-    return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
+    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it. Not
+    bfloat16, of which a register fills half a line only."""
+    return out.itemsize > 2 and out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
 
 
-@numba.njit
 def transpose(x, i, n, j, m, out, p, q, past=False):
     """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
     done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
-    done = _halves(x, i, n, j, m, out, p, q, done)
-    done = _quarters(x, i, n, j, m, out, p, q, done)
+    if done < n:
+        done = _halves(x, i, n, j, m, out, p, q, done)
+    if done < n:
+        done = _quarters(x, i, n, j, m, out, p, q, done)
     for k in range(done, n):
         for e in range(m):
-            out[p + e, q + k] = x[i + k, j + e]
+            number(x, i + k, j + e, out, p + e, q + k)
+
+
+# for what is no larger than a line of an image, a call takes longer than the work
+transpose, transpose_here = numba.njit(transpose), numba.njit(inline="always")(transpose)
 
 
 @register_jitable
@@ -190,7 +230,7 @@ def block_of(x):
 def combine(context, values, places, scale, shift, first, last, x, start, out, at):
     """The block of out that begins at `at` = start + Σ values[e] · that of x at places[e] · scale + shift, over e from first to last."""
     def code(context, builder, signature, arguments):
-        c = Code(context, builder, x)
+        c = Code(context, builder, x.dtype)
         values_, places_, scale, shift, first, last, x_, start, out_, at = arguments
         numbers, lines, source, target = (c.array(kind, value) for kind, value in
                                           zip((values, places, x, out), (values_, places_, x_, out_)))
@@ -208,7 +248,7 @@ def combine(context, values, places, scale, shift, first, last, x, start, out, a
 def combine_and_correlate(context, values, places, scale, shift, first, last, delta, x, out, at, gradient):
     """As `combine` of delta, from 0; and gradient[e] += the block of delta · that of x at `at`."""
     def code(context, builder, signature, arguments):
-        c = Code(context, builder, x)
+        c = Code(context, builder, x.dtype)
         values_, places_, scale, shift, first, last, delta_, x_, out_, at, gradient_ = arguments
         kinds = (values, places, delta, x, out, gradient)
         numbers, lines, source, inputs, target, products = (c.array(kind, value) for kind, value in zip(
@@ -228,7 +268,7 @@ def combine_and_correlate(context, values, places, scale, shift, first, last, de
 def correlate(context, places, scale, shift, first, last, delta, x, at, gradient):
     """As `combine_and_correlate`, the gradient alone."""
     def code(context, builder, signature, arguments):
-        c = Code(context, builder, x)
+        c = Code(context, builder, x.dtype)
         places_, scale, shift, first, last, delta_, x_, at, gradient_ = arguments
         kinds = (places, delta, x, gradient)
         lines, source, inputs, products = (c.array(kind, value) for kind, value in zip(kinds, (places_, delta_, x_, gradient_)))
@@ -243,7 +283,7 @@ def correlate(context, places, scale, shift, first, last, delta, x, at, gradient
 def prefetch(context, x, place, size):
     """Asks for `size` numbers of the flat contiguous array x from `place` on, which may lie behind its end."""
     def code(context, builder, signature, arguments):
-        c = Code(context, builder, x)
+        c = Code(context, builder, x.dtype)
         array, place, size = arguments
         data = c.array(x, array).data
         with cgutils.for_range_slice(builder, place, builder.add(place, size), place.type(c.n), place.type) as (e, _):
