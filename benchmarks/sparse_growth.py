@@ -57,7 +57,7 @@ def update(made):
 
 @command
 def main(words=None):
-    parser = standard("sparse_growth", "The cost of growing connections, against the width.", rounds=7)
+    parser = standard("sparse_growth", "The cost of growing connections, against the width.", rounds=7, precision=False)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--nnz", type=int, default=2 ** 13, help="active weights (default: %(default)s)")
     parser.add_argument("--rigl-width", type=float, default=16, help="RigL's largest width: it needs several dense tensors")

@@ -2,7 +2,7 @@
 
 A training step, a step with an update of the connections, and memory, into RESULTS/performance/sparse_speed.csv.
 
-- All in one process with one thread, in fp32, on real images, in turns: in every round each storage makes its steps, in a shuffled
+- All in one process with one thread, on real images, in turns, in fp32 or, with `--precision bf16`, as runs of CIFAR and ImageNet train: in every round each storage makes its steps, in a shuffled
   order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up, and so does the first
   step of a turn: another storage has just filled the caches, which in a training none does. A row has the median over the rounds and
   the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
@@ -27,23 +27,23 @@ from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.overhead import Entrant
 from benchmarks.machine import hardware, measured_on, one_core, usable_device
-from benchmarks.tasks import settle
+from benchmarks.tasks import PRECISIONS, settle
 from methods.model import STORAGES
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 WIDTHS = {"cifar10-mlp": (1, 2, 4, 8, 16, 32), "cifar10-vit": (1, 2, 3, 4), "cifar10-vgg16": (1, 2, 4), "cifar10-resnet56": (1,)}
 MACHINE = "device threads torch_version code_version measured_at".split()
-COLUMNS = ("task width batch_size method sparsity storage nnz prunable step_ms ratio ratio_low ratio_high update_ms update_ratio state_mb "
+COLUMNS = ("task width batch_size method sparsity precision storage nnz prunable step_ms ratio ratio_low ratio_high update_ms update_ratio state_mb "
            "peak_mb update_peak_mb dense_layers rounds").split() + MACHINE
-IDENTITY = "task width batch_size method sparsity storage device threads".split()
+IDENTITY = "task width batch_size method sparsity precision storage device threads".split()
 MB = 2 ** 20
 
 
-def entrant(task, method, sparsity, data, device, steps=3, recorded=False, **options):
-    """An `overhead.Entrant` in fp32, in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`.
+def entrant(task, method, sparsity, data, device, steps=3, recorded=False, precision="fp32", **options):
+    """An `overhead.Entrant` in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`.
     recorded: as runs are."""
     given = {name: str(value) for name, value in options.items() if value is not None}
-    spec = Spec(task, method, sparsity, 0, precision="fp32", options=given)
+    spec = Spec(task, method, sparsity, 0, precision=precision, options=given)
     made = Entrant(spec, data, device, steps, recorder(settle(spec)[0], device) if recorded else None)
     made.before, (first, number, _) = made.groups[0][0], made.groups[-1]
     made.single, made.ordinary = [(first, 1, 1.0)], [(first, number, 1 / number)]
@@ -112,7 +112,8 @@ def measure(args, device):
 def compare(task, width, sparsity, data, args, device):
     """Rows of one network at one sparsity, one for each storage."""
     def make(storage, recorded):
-        return entrant(task, args.method, sparsity, data, device, args.steps, recorded, width=width, storage=storage, batch_size=args.batch_size)
+        return entrant(task, args.method, sparsity, data, device, args.steps, recorded, args.precision, width=width, storage=storage,
+                       batch_size=args.batch_size)
 
     entrants = {storage: make(storage, True) for storage in args.storages}
     times = in_turns(entrants, "ordinary", args.rounds)
@@ -127,7 +128,7 @@ def compare(task, width, sparsity, data, args, device):
         ratio = times["masked"] / times[storage] if "masked" in times else None
         line = dict(
             dict.fromkeys(COLUMNS), task=task, width=width, batch_size=trainer.task.batch_size, method=args.method, sparsity=sparsity,
-            storage=storage, nnz=int(trainer.model.layer_nnz().sum()), prunable=trainer.model.layout.size,
+            precision=args.precision, storage=storage, nnz=int(trainer.model.layer_nnz().sum()), prunable=trainer.model.layout.size,
             step_ms=round(1e3 * float(np.median(times[storage])), 3), state_mb=round((gradients + state) / MB, 3),
             peak_mb=round((state + peak) / MB, 1), rounds=args.rounds, **machine(device))
         if ratio is not None:
@@ -138,7 +139,7 @@ def compare(task, width, sparsity, data, args, device):
                 line["update_ratio"] = round(float(np.median(updates["masked"] / updates[storage])), 3)
         if storage == "auto":
             line["dense_layers"] = sum(form == "dense" for form, *_ in trainer.model.forms().values())
-        print("{task} x{width} {sparsity} {storage}: {step_ms} ms, {ratio} x masked; update {update_ms} ms; {state_mb} MB, peak {peak_mb}"
+        print("{task} x{width} {sparsity} {precision} {storage}: {step_ms} ms, {ratio} x masked; update {update_ms} ms; {state_mb} MB, peak {peak_mb}"
               .format_map(line), flush=True)
         yield line
 
@@ -148,13 +149,16 @@ def load(task, args, device):
     return datasets.load_for(task, data_folder(args)).to(device)
 
 
-def standard(name, description, rounds=None):
-    """A parser of the options that all measurements of sparse storage take, with `rounds` those that are made in so many."""
+def standard(name, description, rounds=None, precision=True):
+    """A parser of the options that all measurements of sparse storage take, with `rounds` those that are made in so many, with `precision`
+    those that are made in one or another."""
     parser = Parser(prog=f"benchmarks.{name}", description=description)
     parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
     parser.add_argument("--batch-size", type=int)
     if rounds:
         parser.add_argument("--rounds", type=int, default=rounds)
+    if precision:
+        parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     return parser.common("data", "results", "device")
 
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.sparse_training`: whole trainings with sparse and with masked storage: accuracy, time and memory.
 
-Runs of the suite, in fp32, one after the other in one process with one thread, the storages of a seed in a row. Weights start by their
+Runs of the suite, in fp32 or with `--precision bf16`, one after the other in one process with one thread, the storages of a seed in a row. Weights start by their
 graph, as in GSE (init=sparse), so that sparse storage never builds the dense network. The runs' own rows are not kept; what compares
 goes into RESULTS/performance/sparse_training.csv, in place of the rows of the same run. peak_memory_mb is the process's (on a GPU the
 allocator's): it includes Python, torch and the data.
@@ -18,22 +18,22 @@ from benchmarks.sparse_speed import MACHINE, machine, run_and_store, standard
 from benchmarks.tasks import canonical
 from methods.model import STORAGES
 
-COLUMNS = "task width method sparsity storage seed epochs top1 seconds step_ms peak_memory_mb nnz prunable".split() + MACHINE
-IDENTITY = "task width method sparsity storage seed epochs device threads".split()
+COLUMNS = "task width method sparsity precision storage seed epochs top1 seconds step_ms peak_memory_mb nnz prunable".split() + MACHINE
+IDENTITY = "task width method sparsity precision storage seed epochs device threads".split()
 
 
 def measure(args, device):
     for task, width, sparsity, seed, storage in product(args.tasks, args.widths or (1,), args.sparsities, range(args.seeds), args.storages):
         options = {"width": width, "storage": storage, "batch_size": args.batch_size, "init": "sparse"}
         options = {name: str(value) for name, value in options.items() if value is not None}
-        spec = canonical(Spec(task, args.method, sparsity, seed, args.epochs, "fp32", options))
+        spec = canonical(Spec(task, args.method, sparsity, seed, args.epochs, args.precision, options))
         gc.collect()
         with tempfile.TemporaryDirectory() as folder:
             row = run(spec, Store(folder), data_folder(args), str(device))
         if row["status"] != "ok":
             raise ValueError(f"{task} {storage} seed {seed} {row['status']}: {row['error']}")
         line = {**{name: row.get(name) for name in COLUMNS}, "width": width, "storage": storage, **machine(device)}
-        print("{task} x{width} {sparsity} {storage} seed {seed}: {top1:.2f} %, {seconds} s, {peak_memory_mb} MB".format_map(line), flush=True)
+        print("{task} x{width} {sparsity} {precision} {storage} seed {seed}: {top1:.2f} %, {seconds} s, {peak_memory_mb} MB".format_map(line), flush=True)
         yield line
 
 

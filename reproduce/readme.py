@@ -81,15 +81,15 @@ def sparse(results):
 
     rows, shown = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
     rows = rows[rows.sparsity.isin(shown)].set_index(["sparsity", "storage"]).sort_index()
-    lines = [["Method", "Network", "Width", "Batch", *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
-    for (method, task, width, batch), own in rows.groupby(["method", "task", "width", "batch_size"]):
+    lines = [["Method", "Network", "Width", "Batch", "Precision", *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
+    for (method, task, width, batch, precision), own in rows.groupby(["method", "task", "width", "batch_size", "precision"]):
         cells = []
         for sparsity in shown:
             ratio, size = ({name: own[column].get((sparsity, name)) for name in ("masked", "sparse", "auto")} for column in ("ratio", "state_mb"))
             cells += ["" if ratio[name] is None else f"{ratio[name]:.2f} ×" for name in ("sparse", "auto")]
             cells += ["" if None in (size["masked"], size["sparse"]) else f"{size['masked'] / size['sparse']:.0f} ×"]
         if any(cells):
-            lines.append([f"`{method}`", task, f"{width:g} ×", f"{batch}", *cells])
+            lines.append([f"`{method}`", task, f"{width:g} ×", f"{batch}", precision, *cells])
     return markdown(lines)
 
 

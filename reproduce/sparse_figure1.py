@@ -2,9 +2,10 @@
 
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
-from drawing import COLOURS, LINES, MARKERS, main, number_decades
+from drawing import COLOURS, MARKERS, main, number_decades
 from rows import no_runs as grid, stored
 
+STYLES = {("sparse", "fp32"): "-", ("auto", "fp32"): "--", ("sparse", "bf16"): ":"}
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
 
 
@@ -18,9 +19,10 @@ def text(table):
     usual = table.batch_size.max()
     others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
     batches = "".join(f" ({TITLES.get(task, task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
-    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, fp32, median, batches of {usual}{batches}. "
-            "Solid: sparse; dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, "
-            "masks or indices. Above 1 sparse wins.")
+    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, median, batches of {usual}{batches}. "
+            "Solid: sparse, in fp32; " + "dotted: both in bf16; " * ("bf16" in set(table.precision)) +
+            "dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, masks or indices. "
+            "Above 1 sparse wins.")
 
 
 source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
@@ -29,7 +31,7 @@ source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     table = table[table.method == shown(table)]
-    key = ["task", "width", "batch_size", "sparsity", "device"]
+    key = ["task", "width", "batch_size", "sparsity", "precision", "device"]
     masked = table[table.storage == "masked"].set_index(key).state_mb.rename("masked_mb")
     table = table.join(masked, on=key)
     table["memory_ratio"] = table.masked_mb / table.state_mb
@@ -44,10 +46,11 @@ def draw(table, figure):
     for column, task in zip(panels.T, tasks):
         for axes, measure in zip(column, ("ratio", "memory_ratio")):
             axes.set(xscale="log", yscale="log", xlim=(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2))
-            for (width, storage), lines in compared[compared.task == task].groupby(["width", "storage"]):
-                if storage == "sparse" or measure == "ratio":
+            for (width, *kind), lines in compared[compared.task == task].groupby(["width", "storage", "precision"]):
+                style = STYLES.get(tuple(kind))
+                if style and (style == "-" or measure == "ratio"):
                     points = lines.sort_values("sparsity")
-                    axes.plot(1 - points.sparsity, points[measure], LINES[storage == "auto"], **look[width])
+                    axes.plot(1 - points.sparsity, points[measure], style, **look[width])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
         column[0].set_title(TITLES.get(task, task))
         column[1].set_xlabel("Sparsity (%)")

@@ -131,10 +131,12 @@ def made(folder, name, columns, *lines):
 
 
 def test_storages_are_compared_with_the_masked_run(tmp_path):
-    made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,storage,ratio,state_mb", "set,mlp,1,128,0.98,masked,1,30",
-         "set,mlp,1,128,0.98,sparse,4,1.5", "set,mlp,1,128,0.99,masked,1,30", "set,mlp,1,128,0.99,auto,2.5,20", "set,mlp,1,128,0.9,sparse,9,1",
-         "set,vit,1,128,0.9,sparse,9,1")
-    assert readme.sparse(tmp_path).splitlines()[2:] == ["| `set` | mlp | 1 × | 128 | 4.00 × |  | 20 × |  | 2.50 × |  |"]
+    made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,precision,storage,ratio,state_mb",
+         "set,mlp,1,128,0.98,fp32,masked,1,30", "set,mlp,1,128,0.98,fp32,sparse,4,1.5", "set,mlp,1,128,0.99,fp32,masked,1,30",
+         "set,mlp,1,128,0.99,fp32,auto,2.5,20", "set,mlp,1,128,0.98,bf16,masked,1,30", "set,mlp,1,128,0.98,bf16,sparse,3,1.5",
+         "set,mlp,1,128,0.9,fp32,sparse,9,1", "set,vit,1,128,0.9,fp32,sparse,9,1")
+    assert readme.sparse(tmp_path).splitlines()[2:] == ["| `set` | mlp | 1 × | 128 | bf16 | 3.00 × |  | 20 × |  |  |  |",
+                                                        "| `set` | mlp | 1 × | 128 | fp32 | 4.00 × |  | 20 × |  | 2.50 × |  |"]
 
 
 def test_trainings_are_shown_where_both_storages_have_them(tmp_path):

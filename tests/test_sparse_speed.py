@@ -47,6 +47,8 @@ def test_steps(tmp_path):
     write_table(tmp_path / "performance" / "sparse_speed.csv", sparse_speed.COLUMNS, rows)
     again = measured(tmp_path, sparse_speed, *words, "--sparsities", "0.95")
     assert len(again) == 6 and [row["step_ms"] for row in again].count("-1") == 1
+    more = measured(tmp_path, sparse_speed, *words, "--sparsities", "0.95", "--precision", "bf16", "--storages", "masked", "sparse")
+    assert [row["precision"] for row in more if row["sparsity"] == "0.95"] == ["bf16"] * 2 + ["fp32"] * 3  # beside those in fp32
 
 
 def test_masked_steps_are_recorded_as_those_of_runs_but_for_their_memory(tmp_path, monkeypatch):
