@@ -8,7 +8,7 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from methods.sparse import conv, pattern, planes, registers
+from methods.sparse import conv, pattern, planes, transposition
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import contains, distinct, none, pairs
 from methods.sparse.linear import SparseLinear
@@ -149,7 +149,8 @@ def test_an_output_is_changed_in_place(module, shape, products, monkeypatch):
 def test_the_cache_of_compiled_loops_knows_a_change_of_what_they_are_made_of():
     loops = pattern.compiled("loops")
     sparse(nn.Linear(64, 32))[0](torch.randn(64, 64))
-    stamp = hashlib.sha256(Path(loops.__file__).with_name("registers.py").read_bytes()).hexdigest()[:8]
+    made_of = (Path(loops.__file__).with_name(name) for name in ("registers.py", "transposition.py"))
+    stamp = hashlib.sha256(b"".join(path.read_bytes() for path in made_of)).hexdigest()[:8]
     assert list(Path(loops.linear_forward.stats.cache_path).glob(f"loops.linear_forward_{stamp}*.nbi"))
 
 
@@ -196,8 +197,8 @@ def test_linear(shape, products, monkeypatch):
 def test_linear_larger_than_the_cache(inputs, outputs):
     """In parts, and written past the cache where the lines of y, or of x's gradient, begin as those of the cache do."""
     loops, rows = pattern.compiled("loops"), 1100
-    assert inputs > loops.PART and rows * outputs * 8 > registers.CACHE
-    assert registers.leaves.py_func(torch.empty(rows, outputs, dtype=torch.float64).numpy()) is (outputs == 1040)
+    assert inputs > loops.PART and rows * outputs * 8 > transposition.CACHE
+    assert transposition.leaves.py_func(torch.empty(rows, outputs, dtype=torch.float64).numpy()) is (outputs == 1040)
     module = nn.Linear(inputs, outputs, dtype=torch.float64)
     check(module, torch.randn(rows, inputs, dtype=torch.float64), lambda x, weight: nn.functional.linear(x, weight, module.bias), 0.02)
 
@@ -274,8 +275,8 @@ def test_transposition_rounds_as_torch_does(shape):
     """To the nearest, of two as near to the even one; infinities, NaN and what is too large, too."""
     x = torch.tensor(ODD).repeat(shape[0] * shape[1] // len(ODD) + 1)[:shape[0] * shape[1]].view(shape)
     rounded, back = torch.empty(*shape[::-1], dtype=torch.bfloat16), torch.empty(shape)
-    registers.transpose(x.numpy(), 0, shape[0], 0, shape[1], pattern.numpy(rounded), 0, 0)
-    registers.transpose(pattern.numpy(rounded), 0, shape[1], 0, shape[0], back.numpy(), 0, 0)
+    transposition.transpose(x.numpy(), 0, shape[0], 0, shape[1], pattern.numpy(rounded), 0, 0)
+    transposition.transpose(pattern.numpy(rounded), 0, shape[1], 0, shape[0], back.numpy(), 0, 0)
     for found in (rounded.T, back.bfloat16()):
         torch.testing.assert_close(found, x.bfloat16(), rtol=0, atol=0, equal_nan=True)
         assert torch.equal(found.signbit() & ~found.isnan(), x.signbit() & ~x.isnan())

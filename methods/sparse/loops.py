@@ -1,8 +1,8 @@
 """The loops of sparse layers on one core, compiled by numba."""
 import numba
 
-from methods.sparse.registers import (PART, VECTORS, block_of, combine, combine_and_correlate, correlate, kernel, leaves, prefetch,
-                                       transpose, transpose_here, written)
+from methods.sparse.registers import PART, block_of, combine, combine_and_correlate, correlate, kernel, prefetch, written
+from methods.sparse.transposition import leaves, transpose, transpose_here
 
 
 @kernel

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from methods.sparse import loops
 from methods.sparse.pattern import numpy
+from methods.sparse.registers import VECTORS
 
 RUN = 1024       # numbers of a plane at most, over several samples where their images are small,
 CACHE = 2 ** 18  # and of all planes together
@@ -60,7 +61,7 @@ class Planes:
         self.samples = max(1, min(len(x), length // grid.area))
         self.used, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
         # an odd number of the cache's lines from one plane to the next: else the same pixel of all channels would share a few places in it
-        self.plane = self.used + block // loops.VECTORS
+        self.plane = self.used + block // VECTORS
         self.phase = self.inputs * self.plane + self.room
 
     def __eq__(self, other):

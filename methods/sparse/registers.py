@@ -4,9 +4,9 @@ A connection is the multiplication of a block with a number: of a block of rows 
 convolution, brought into the order of features, or channels, and back. Between, they stay in the first or second level of the cache:
 activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache. A block is VECTORS
 registers' numbers, 64 in float32 and 32 in float64; `combine` and `combine_and_correlate`, made of LLVM's instructions, keep its sums
-in registers. Activations may be bfloat16, here arrays of int16: they become float32 on the way into a block, and are rounded, to
-the nearest, on the way back, so that half as much comes from memory and goes there. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache
-begins: a register that lies on two lines takes twice as long.
+in registers. Activations may be bfloat16, here arrays of int16: they become float32 on the way into a block and are rounded to the
+nearest on the way back, so that half as much comes from memory and goes there. All memory comes from torch, whose record of
+allocations has it, and which lets it begin where a line of the cache begins: a register that lies on two lines takes twice as long.
 """
 import hashlib
 from pathlib import Path
@@ -139,87 +139,6 @@ class Code:
         return sums
 
 
-def tiles(part, past=False):
-    """`cover` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
-    @intrinsic
-    def tile(context, x, i, j, out, p, q):
-        """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
-        def code(context, builder, signature, arguments):
-            source, i, j, target, p, q = arguments
-            c = Code(context, builder, number_of(x, out), part)
-
-            def lines(kind, array, row, column):
-                array, vector = c.array(kind, array), ir.VectorType(context.get_data_type(kind.dtype), c.n)
-                step = builder.extract_value(array.strides, 0)
-                at = builder.add(builder.mul(row, step), builder.mul(column, array.itemsize))
-                at = builder.add(builder.ptrtoint(array.data, step.type), at)
-                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), vector.as_pointer()) for k in range(c.n)]
-            tile = c.load(lines(x, source, i, j))
-            tile = [c.widened(line) for line in tile] if x.dtype == HALF else tile
-            for w in (c.n // 2 >> k for k in range(c.n.bit_length() - 1)):
-                for k in (k for k in range(c.n) if not k & w):
-                    a, b = tile[k], tile[k + w]
-                    tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
-                    tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
-            places = lines(out, target, p, q)
-            c.store([c.narrowed(line, place.type.pointee) for line, place in zip(tile, places)] if out.dtype == HALF else tile, places, past)
-            return context.get_dummy_value()
-        return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
-
-    @numba.njit(inline="always")
-    def cover(x, i, n, j, m, out, p, q, done):
-        """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
-        step = max(1, REGISTER // part // max(x.itemsize, out.itemsize))
-        if m < step:
-            return done
-        last, whole = done + (n - done) // step * step, m // step * step
-        if whole > last - done:  # in the order of the longer lines, which lie in memory
-            for k in range(done, last, step):
-                for e in range(0, whole, step):
-                    tile(x, i + k, j + e, out, p + e, q + k)
-        else:
-            for e in range(0, whole, step):
-                for k in range(done, last, step):
-                    tile(x, i + k, j + e, out, p + e, q + k)
-        for e in range(whole, m):
-            for k in range(done, last):
-                number(x, i + k, j + e, out, p + e, q + k)
-        return last
-    return tile, cover
-
-
-def number_of(x, out):
-    """The kind of number that is computed with where such arrays are read and written."""
-    return out.dtype if x.dtype == HALF else x.dtype
-
-
-number, _ = tiles(REGISTER)  # a register of one number
-(_, _whole), (_, _halves), (_, _quarters), (_, _past) = *map(tiles, (1, 2, 4)), tiles(1, past=True)
-
-
-@numba.njit
-def leaves(out):
-    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it. Not
-    bfloat16, of which a register fills half a line only."""
-    return out.itemsize > 2 and out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
-
-
-def transpose(x, i, n, j, m, out, p, q, past=False):
-    """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
-    done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
-    if done < n:
-        done = _halves(x, i, n, j, m, out, p, q, done)
-    if done < n:
-        done = _quarters(x, i, n, j, m, out, p, q, done)
-    for k in range(done, n):
-        for e in range(m):
-            number(x, i + k, j + e, out, p + e, q + k)
-
-
-# for what is no larger than a line of an image, a call takes longer than the work
-transpose, transpose_here = numba.njit(transpose), numba.njit(inline="always")(transpose)
-
-
 @register_jitable
 def block_of(x):
     """Numbers of a block."""
@@ -301,10 +220,11 @@ def written(context):
     return numba.void(), code
 
 
-STAMP = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+STAMP = hashlib.sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in ("registers.py", "transposition.py"))).hexdigest()[:8]
 
 
 def kernel(function):
-    """`function` compiled, once for all processes: numba's cache sees a change of the function's own file, and by this name one of this file."""
+    """`function` compiled, once for all processes: numba's cache sees a change of the function's own file, and by this name one of those that
+    it is made of."""
     function.__qualname__ += f"_{STAMP}"
     return numba.njit(cache=True, fastmath=SUMS)(function)
