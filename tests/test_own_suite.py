@@ -1,4 +1,4 @@
-"""A data set, a task, a suite and a figure of one's own, as README says that they are added: an entry in each table, a script."""
+"""A data set, a task, a suite and a figure of one's own, as examples/README.md says that they are added: an entry in each table, a script."""
 import sys
 from dataclasses import replace
 
