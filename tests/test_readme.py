@@ -34,7 +34,7 @@ def test_each_method_is_explained():
 
 
 def test_links_lead_somewhere():
-    for page in (*readme.PAGES, "methods/README.md", "results/README.md", "benchmarks/README.md"):
+    for page in (*readme.PAGES, "methods/README.md", "results/README.md", "benchmarks/README.md", "examples/README.md"):
         for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text(encoding="utf-8")):
             file = (ROOT / page).parent / target if target else ROOT / page
             assert file.exists(), (page, target)
@@ -48,7 +48,7 @@ def test_links_lead_somewhere():
     ("st3", {"ft_epochs": 2, "rewind_finetune": True, "ramp_end": 0.5}, [0.1, 0.05, 0.001, 0.001, 0.1, 0.05], [2]),
     ("rigl", {}, [0.1, 0.05], [])])
 def test_the_loop_of_several_cycles(name, options, rates, best):
-    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "examples" / "README.md").read_text(encoding="utf-8"), re.S)
     torch.manual_seed(0)
     loader = [(torch.randn(8, 12), torch.arange(8) % 4) for _ in range(3)]
     model, passes, seen, rewound = methods.SparseModel(torch.nn.Linear(12, 4), name, 0.5, **options), [], [], []
@@ -75,7 +75,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("name, options", [("lrr", {}), ("st3", {"ft_epochs": 2, "rewind_finetune": True, "ramp_end": 0.5})])
 def test_the_loop_of_several_cycles_goes_on_where_it_was_stopped(name, options):
     """Saved where it says so, after each epoch, and gone on in a new training: the same weights, bit for bit."""
-    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    code, = re.findall(r"```python\n(for cycle .*?)```", (ROOT / "examples" / "README.md").read_text(encoding="utf-8"), re.S)
     assert code.count("# the place to save") == 1
     code = code.replace("# the place to save", "save(best)  #")
     loader = [(torch.randn(8, 12), torch.arange(8) % 4) for _ in range(3)]
