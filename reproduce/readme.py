@@ -85,7 +85,7 @@ def sparse(results):
     for (method, task, width, batch, precision), own in rows.groupby(["method", "task", "width", "batch_size", "precision"]):
         cells = []
         for sparsity in shown:
-            ratio, size = ({name: own[column].get((sparsity, name)) for name in ("masked", "sparse", "auto")} for column in ("ratio", "state_mb"))
+            ratio, size = ({name: own[column].dropna().get((sparsity, name)) for name in ("masked", "sparse", "auto")} for column in ("ratio", "state_mb"))
             cells += ["" if ratio[name] is None else f"{ratio[name]:.2f} ×" for name in ("sparse", "auto")]
             cells += ["" if None in (size["masked"], size["sparse"]) else f"{size['masked'] / size['sparse']:.0f} ×"]
         if any(cells):
@@ -98,18 +98,19 @@ def training(results):
     import pandas as pd
 
     rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_training.csv"))
-    cells = rows.groupby(["task", "width", "sparsity", "storage"])
+    cells = rows.groupby(["task", "width", "sparsity", "precision", "storage"])
     points = cells.agg(mean=("top1", "mean"), std=("top1", "std"), seconds=("seconds", "mean"), memory=("peak_memory_mb", "first"),
-                       seeds=("seed", "nunique"), prunable=("prunable", "first"))
-    lines = [["Network", "Weights, active", "Seeds", *(f"{what}: {storage}" for what in ("Accuracy", "Seconds", "Memory, MB")
-                                                         for storage in ("masked", "sparse"))]]
-    for (task, width, sparsity), own in points.groupby(["task", "width", "sparsity"]):
-        own = own.droplevel(["task", "width", "sparsity"])
+                       seeds=("seed", "nunique"), prunable=("prunable", "first"), epochs=("epochs", "first"))
+    lines = [["Network", "Weights, active", "Precision", "Epochs", "Seeds",
+              *(f"{what}: {storage}" for what in ("Accuracy", "Seconds", "Memory, MB") for storage in ("masked", "sparse"))]]
+    for (task, width, sparsity, precision), own in points.groupby(["task", "width", "sparsity", "precision"]):
+        own = own.droplevel(["task", "width", "sparsity", "precision"])
         if {"masked", "sparse"} <= set(own.index):
             both = [own.loc[storage] for storage in ("masked", "sparse")]
             first = both[0]
-            lines.append([title(task) + f", width × {width:g}" * (width != 1), f"{first.prunable:,.0f}, {100 * (1 - sparsity):.2g} %", f"{first.seeds:.0f}",
-                          *map(number, both), *(f"{one.seconds:.1f}" for one in both), *(f"{one.memory:.0f}" for one in both)])
+            lines.append([title(task) + f", width × {width:g}" * (width != 1), f"{first.prunable:,.0f}, {100 * (1 - sparsity):.2g} %",
+                          precision, f"{first.epochs:.0f}", f"{first.seeds:.0f}", *map(number, both),
+                          *(f"{one.seconds:.1f}" for one in both), *(f"{one.memory:.0f}" for one in both)])
     return markdown(lines)
 
 

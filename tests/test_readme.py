@@ -134,18 +134,20 @@ def test_storages_are_compared_with_the_masked_run(tmp_path):
     made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,precision,storage,ratio,state_mb",
          "set,mlp,1,128,0.98,fp32,masked,1,30", "set,mlp,1,128,0.98,fp32,sparse,4,1.5", "set,mlp,1,128,0.99,fp32,masked,1,30",
          "set,mlp,1,128,0.99,fp32,auto,2.5,20", "set,mlp,1,128,0.98,bf16,masked,1,30", "set,mlp,1,128,0.98,bf16,sparse,3,1.5",
-         "set,mlp,1,128,0.9,fp32,sparse,9,1", "set,vit,1,128,0.9,fp32,sparse,9,1")
+         "set,mlp,1,128,0.9,fp32,sparse,9,1", "set,vit,1,128,0.9,fp32,sparse,9,1",
+         "set,mlp,32,128,0.98,fp32,sparse,,1")  # alone: the masked one does not fit
     assert readme.sparse(tmp_path).splitlines()[2:] == ["| `set` | mlp | 1 × | 128 | bf16 | 3.00 × |  | 20 × |  |  |  |",
                                                         "| `set` | mlp | 1 × | 128 | fp32 | 4.00 × |  | 20 × |  | 2.50 × |  |"]
 
 
 def test_trainings_are_shown_where_both_storages_have_them(tmp_path):
-    made(tmp_path, "sparse_training.csv", "task,width,sparsity,storage,seed,top1,seconds,peak_memory_mb,prunable,nnz",
-         "digits-mlp,2.0,0.98,masked,0,90,10,900,5000,100", "digits-mlp,2.0,0.98,masked,1,92,12,950,5000,100",
-         "digits-mlp,2.0,0.98,sparse,0,91,2,800,5000,100", "digits-mlp,2.0,0.98,sparse,1,91,4,850,5000,100",
-         "digits-mlp,8.0,0.98,sparse,0,91,4,850,5000,100")
+    made(tmp_path, "sparse_training.csv", "task,width,sparsity,precision,storage,seed,epochs,top1,seconds,peak_memory_mb,prunable,nnz",
+         "digits-mlp,2.0,0.98,fp32,masked,0,30,90,10,900,5000,100", "digits-mlp,2.0,0.98,fp32,masked,1,30,92,12,950,5000,100",
+         "digits-mlp,2.0,0.98,fp32,sparse,0,30,91,2,800,5000,100", "digits-mlp,2.0,0.98,fp32,sparse,1,30,91,4,850,5000,100",
+         "digits-mlp,2.0,0.98,bf16,masked,0,30,80,7,900,5000,100",  # not of the same comparison
+         "digits-mlp,8.0,0.98,fp32,sparse,0,30,91,4,850,5000,100")
     assert readme.training(tmp_path).splitlines()[2:] == [
-        "| MLP, digits, width × 2 | 5,000, 2 % | 2 | 91.00 ± 1.41 | 91.00 ± 0.00 | 11.0 | 3.0 | 900 | 800 |"]
+        "| MLP, digits, width × 2 | 5,000, 2 % | fp32 | 30 | 2 | 91.00 ± 1.41 | 91.00 ± 0.00 | 11.0 | 3.0 | 900 | 800 |"]
 
 
 def test_check_changes_nothing_and_names_the_pages(tmp_path, monkeypatch, capsys):
