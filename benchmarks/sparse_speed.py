@@ -2,10 +2,10 @@
 
 A training step, a step with an update of the connections, and memory, into RESULTS/performance/sparse_speed.csv.
 
-- All in one process with one thread, on real images, in turns, in fp32 or, with `--precision bf16`, as runs of CIFAR and ImageNet train: in every round each storage makes its steps, in a shuffled
-  order, and its ratio is that of the masked steps of the same round to its own. The first round only warms up, and so does the first
-  step of a turn: another storage has just filled the caches, which in a training none does. A row has the median over the rounds and
-  the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
+- All in one process with one thread, on real images, in fp32 or, with `--precision bf16`, as CIFAR and ImageNet are trained. In turns: in
+  every round each storage makes its steps, in a shuffled order, and its ratio is that of the masked steps of the same round to its own. The
+  first round only warms up, and so does the first step of a turn: another storage has just filled the caches, which in a training none
+  does. A row has the median over the rounds and the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
 - On a GPU masked steps are recorded and replayed, as those of runs are (`capture`), but for the measurement of memory; sparse ones are not.
 - state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
   allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator). On a
