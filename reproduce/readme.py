@@ -8,8 +8,8 @@ from pathlib import Path
 
 from beyond import METHODS
 from drawing import BAD_INPUT, Parser
-from published import title
-from rows import of_one_machine
+from published import PUBLISHED_AS, published, title
+from rows import POINT, of_one_machine
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -18,6 +18,7 @@ from benchmarks.suites import SIZES
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "methods/sparse/README.md")
 DENSE = "dense"
+CITED = {"st3": "ST-3", "gse": "GSE"}
 
 
 def accuracy(results, suite, profile, beyond=False, cost=None):
@@ -61,6 +62,27 @@ def accuracy(results, suite, profile, beyond=False, cost=None):
     many = [f"`{label}` {count:g}" for label, count in cycles[cycles > 1].items()]
     text += f" a cycle (cycles up to the highest sparsity: {', '.join(many)})" if many else ""
     return markdown(lines) + f"\n\n{text}." + (" ¹ ends at another sparsity than was asked for." if "¹" in str(lines) else "")
+
+
+def papers(results):
+    """Runs on CIFAR-10 as long as a paper's, accuracy of the last and of the best validation epoch, beside what the paper has published."""
+    import pandas as pd
+
+    rows = pd.read_csv(results / "cifar10" / "runs.csv", dtype={"key": str})
+    lengths = {task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()}
+    rows = rows[(rows.status == "ok") & (rows.epochs == rows.task.map(lengths))]
+    rows = rows.assign(options=rows.options.fillna(""), sparsity=rows.sparsity.round(4))
+    theirs = published().groupby(POINT).first()
+    lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
+    for (*point, precision), own in rows.groupby([*POINT, "precision"]):
+        task, method, options, sparsity = point
+        spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])
+        cells = [number(spread[column]) if own[column].notna().all() else "" for column in spread]
+        paper = theirs.loc[tuple(point)] if tuple(point) in theirs.index else None
+        cells.append("" if paper is None else f"{paper['mean']:.2f} ({CITED.get(paper.source, paper.source)}, {paper['where']})")
+        lines.append([title(task), f"`{f'{method} {options}'.strip()}`", f"{100 * sparsity:g} %", f"{lengths[task]}", precision,
+                      f"{own.seed.nunique()}", *cells])
+    return markdown(lines)
 
 
 def step_times(results):
@@ -129,6 +151,7 @@ def markdown(lines):
 TABLES = {"digits": lambda results: accuracy(results, "digits", "paper"),
           "beyond": lambda results: accuracy(results, "digits", "paper", beyond=True, cost="step"),
           "beyond_cifar10": lambda results: accuracy(results, "cifar10", "quick", beyond=True, cost=0.95),
+          "papers": papers,
           "sparse": sparse,
           "training": training,
           "cifar10": lambda results: accuracy(results, "cifar10", "quick", cost="step")}

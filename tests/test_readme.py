@@ -123,6 +123,22 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     assert "| `dense` | 92.00 ± 2.00 |  |  |" in lines
 
 
+def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
+    runs = [f"{number},cifar10,cifar10,{task},{method},{options},{sparsity},{seed},{epochs},1,{precision},{status},{top1},{best},{sparsity},1,1,1,1,2026-01-01"
+            for number, (task, method, options, sparsity, seed, epochs, precision, status, top1, best) in enumerate((
+                ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "bf16", "ok", 84, ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 1, 200, "bf16", "ok", 86, ""),
+                ("cifar10-vgg16", "gse_uniform", "", 0.98, 2, 200, "bf16", "failed", "", ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
+                ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 160, "bf16", "ok", 70, ""), ("cifar10-resnet20", "st3", "bn_momentum=0.99", 0.9, 0, 160, "bf16", "ok", 88, 89),
+                ("cifar10-resnet20w8", "st3", "", 0.9, 0, 160, "bf16", "ok", 60, 60)))]
+    (tmp_path / "cifar10" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    assert readme.papers(tmp_path).splitlines()[2:] == [
+        "| ResNet-20, CIFAR-10 | `st3 bn_momentum=0.99` | 90 % | 160 | bf16 | 1 | 88.00 | 89.00 |  |",
+        "| VGG-16, CIFAR-10 | `gse_uniform` | 98 % | 200 | bf16 | 2 | 85.00 ± 1.41 |  | 85.11 (GSE, Fig 5) |",
+        "| VGG-16, CIFAR-10 | `gse_uniform` | 98 % | 200 | fp32 | 1 | 80.00 |  | 85.11 (GSE, Fig 5) |"]
+
+
 def made(folder, name, columns, *lines):
     """Rows of one machine in a table of `performance`."""
     (folder / "performance").mkdir(exist_ok=True)
