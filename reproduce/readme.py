@@ -72,16 +72,15 @@ def papers(results):
     lengths = {task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()}
     rows = rows[(rows.status == "ok") & (rows.epochs == rows.task.map(lengths))]
     rows = rows.assign(options=rows.options.fillna(""), sparsity=rows.sparsity.round(4))
-    theirs = published().groupby(POINT).first()
+    theirs = {tuple(point): f"{mean:.2f} ({CITED.get(source, source)}, {where})"
+              for *point, mean, source, where in published()[[*POINT, "mean", "source", "where"]].itertuples(index=False)}
     lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
     for (*point, precision), own in rows.groupby([*POINT, "precision"]):
         task, method, options, sparsity = point
         spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])
         cells = [number(spread[column]) if own[column].notna().all() else "" for column in spread]
-        paper = theirs.loc[tuple(point)] if tuple(point) in theirs.index else None
-        cells.append("" if paper is None else f"{paper['mean']:.2f} ({CITED.get(paper.source, paper.source)}, {paper['where']})")
         lines.append([title(task), f"`{f'{method} {options}'.strip()}`", f"{100 * sparsity:g} %", f"{lengths[task]}", precision,
-                      f"{own.seed.nunique()}", *cells])
+                      f"{own.seed.nunique()}", *cells, theirs.get(tuple(point), "")])
     return markdown(lines)
 
 

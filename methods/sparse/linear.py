@@ -42,7 +42,7 @@ class LoopMatmul(torch.autograd.Function):
         ctx.pattern, loops = pattern, compiled("loops")
         y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
         loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns[0], y,
-                                          *buffers(values, x.shape[1], loops.PART))))
+                                          room(x, values, x.shape[1]), room(x, values, loops.PART))))
         return y
 
     @staticmethod
@@ -52,9 +52,9 @@ class LoopMatmul(torch.autograd.Function):
         return *gradients(x, delta, values, ctx.pattern, input, bias), None
 
 
-def buffers(values, *features):
-    """Room, as `values`, for a block of rows of so many features, each."""
-    return [values.new_empty(number * compiled("loops").block_of(values)) for number in features]
+def room(like, values, features):
+    """Room, for numbers as those of `like`, for a block of rows of so many features."""
+    return like.new_empty(features * compiled("loops").block_of(values))
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
@@ -63,7 +63,8 @@ def gradients(x, delta, values, pattern, input=True, bias=False):
     loops = compiled("loops")
     loops.linear_backward(*map(numpy, (
         x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t,
-        pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, *buffers(values, loops.PART, pattern.size[0], loops.PART))))
+        pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, room(x, values, loops.PART), room(delta, values, pattern.size[0]),
+        room(x, values, loops.PART))))
     return back if input else None, gradient, sums if bias else None
 
 

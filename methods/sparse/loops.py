@@ -1,7 +1,9 @@
 """The loops of sparse layers on one core, compiled by numba."""
 import numba
+import numpy as np
 
-from methods.sparse.registers import PART, block_of, combine, combine_and_correlate, correlate, kernel, prefetch, written
+from methods.sparse.blocks import block_of, combine, combine_and_correlate, correlate, kernel, prefetch, total, written
+from methods.sparse.registers import PART
 from methods.sparse.transposition import leaves, transpose, transpose_here
 
 
@@ -47,10 +49,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
             inputs[:], outputs[:] = 0, 0
         transpose(delta, first, rows, 0, delta.shape[1], deltas, 0, 0)
         for o in range(len(sums)):
-            total = values.dtype.type(0)
-            for i in range(block):
-                total += deltas[o, i]
-            sums[o] += total
+            sums[o] += total(values, outputs, o * block)
         for part in range(0, x.shape[1], PART):
             end = min(part + PART, x.shape[1])
             transpose(x, first, rows, part, end - part, features, 0, 0)
@@ -65,7 +64,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
                     correlate(columns, block, 0, starts[i], starts[i + 1], outputs, inputs, at, products)
             if len(back):
                 transpose(results, 0, end - part, 0, rows, back, first, part, past)
-    gradient[order] = products
+    _spread(products, order, gradient)
     written()
 
 
@@ -98,10 +97,8 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
         _move(x[first:first + samples], inputs, plane, phase, before, True)
         _move(delta[first:first + samples], outputs[room:], plane, phase, after, True)
         for o in range(len(sums)):
-            total = values.dtype.type(0)
-            for i in range(room + o * plane, room + o * plane + used):
-                total += outputs[i]
-            sums[o] += total
+            for i in range(room + o * plane, room + o * plane + used, block_of(values)):
+                sums[o] += total(values, outputs, i)
         for i in range(0, used, block_of(values)):
             for line in range(len(starts) - 1):
                 at = line // x.shape[3] * phase + line % x.shape[3] * plane + i
@@ -111,13 +108,19 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
                     correlate(run, 1, i, starts[line], starts[line + 1], outputs, inputs, at, products)
         if len(back):
             _move(back[first:first + samples], backs, plane, phase, before, False)
-    gradient[order] = products
+    _spread(products, order, gradient)
 
 
 @numba.njit
 def _arrange(values, order, out):
     for e in range(len(order)):
-        out[e] = values[order[e]]
+        out[e] = values[np.uint32(order[e])]  # which cannot be negative, as places from the end are
+
+
+@numba.njit
+def _spread(values, order, out):
+    for e in range(len(order)):
+        out[np.uint32(order[e])] = values[e]
 
 
 @numba.njit

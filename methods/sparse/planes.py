@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from methods.sparse import loops
 from methods.sparse.pattern import numpy
-from methods.sparse.registers import VECTORS
+from methods.sparse.registers import LINE
 
 RUN = 1024       # numbers of a plane at most, over several samples where their images are small,
 CACHE = 2 ** 18  # and of all planes together
@@ -61,15 +61,15 @@ class Planes:
         self.samples = max(1, min(len(x), length // grid.area))
         self.used, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
         # an odd number of the cache's lines from one plane to the next: else the same pixel of all channels would share a few places in it
-        self.plane = self.used + block // VECTORS
+        self.plane = self.used + LINE // x.element_size()
         self.phase = self.inputs * self.plane + self.room
 
     def __eq__(self, other):
         return isinstance(other, Planes) and vars(self) == vars(other)
 
-    def buffers(self, values, outputs):
-        """Zeros, as `values`, for the inputs, phase after phase, and for the outputs, with room in front."""
-        return values.new_zeros(self.phases * self.phase), values.new_zeros(self.room + outputs * self.plane)
+    def buffers(self, x, outputs):
+        """Zeros, as `x`, for the inputs, phase after phase, and for the outputs, with room in front."""
+        return x.new_zeros(self.phases * self.phase), x.new_zeros(self.room + outputs * self.plane)
 
     @property
     def geometry(self):
@@ -92,7 +92,7 @@ class Convolution(torch.autograd.Function):
         y = torch.empty(len(x), connections.outputs, *grid.output, dtype=x.dtype, memory_format=torch.channels_last)
         start = values[:0] if bias is None else bias
         loops.convolution_forward(pixels(x), numpy(values), numpy(start), pixels(y), numpy(connections.starts), numpy(run),
-                                  *map(numpy, planes.buffers(values, connections.outputs)), planes.samples, planes.geometry)
+                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.samples, planes.geometry)
         return y
 
     @staticmethod
@@ -108,7 +108,7 @@ def gradients(connections, grid, x, values, delta, input=True, bias=False):
     back = torch.empty(x.shape if input else (0, *x.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
     gradient, sums = torch.empty_like(values), values.new_zeros(connections.outputs * bias)
     _, *places = connections.places(planes)
-    inputs, outputs = planes.buffers(values, connections.outputs)
+    inputs, outputs = planes.buffers(x, connections.outputs)
     loops.convolution_backward(pixels(x), *map(numpy, (values, torch.empty_like(values), torch.zeros_like(values))), pixels(delta),
                                pixels(back), *map(numpy, (gradient, sums, *places, inputs, outputs, torch.empty_like(inputs))),
                                planes.room, planes.samples, planes.geometry)

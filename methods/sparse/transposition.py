@@ -1,9 +1,9 @@
-"""Numbers from memory into the order of a block and back (registers.py), in squares of registers' width; bfloat16 becomes float32 on the way."""
+"""Numbers from memory into the order of a block and back (registers.py), in squares of registers' width."""
 import numba
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from methods.sparse.registers import CACHE, HALF, REGISTER, Code
+from methods.sparse.registers import CACHE, REGISTER, Code
 
 
 def tiles(part, past=False):
@@ -13,30 +13,31 @@ def tiles(part, past=False):
         """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
         def code(context, builder, signature, arguments):
             source, i, j, target, p, q = arguments
-            c = Code(context, builder, number_of(x, out), part)
+            c = Code(context, builder, x.dtype, part)
 
             def lines(kind, array, row, column):
-                array, vector = c.array(kind, array), ir.VectorType(context.get_data_type(kind.dtype), c.n)
+                array = c.array(kind, array)
                 step = builder.extract_value(array.strides, 0)
                 at = builder.add(builder.mul(row, step), builder.mul(column, array.itemsize))
                 at = builder.add(builder.ptrtoint(array.data, step.type), at)
-                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), vector.as_pointer()) for k in range(c.n)]
-            tile = c.load(lines(x, source, i, j))
-            tile = [c.widened(line) for line in tile] if x.dtype == HALF else tile
+                return [builder.inttoptr(builder.add(at, builder.mul(step, step.type(k))), c.vector.as_pointer()) for k in range(c.n)]
+            tile = [builder.load(line, align=c.size) for line in lines(x, source, i, j)]
             for w in (c.n // 2 >> k for k in range(c.n.bit_length() - 1)):
                 for k in (k for k in range(c.n) if not k & w):
                     a, b = tile[k], tile[k + w]
                     tile[k] = c.shuffled(a, b, [c.n + e - w if e & w else e for e in range(c.n)])
                     tile[k + w] = c.shuffled(a, b, [c.n + e if e & w else e + w for e in range(c.n)])
-            places = lines(out, target, p, q)
-            c.store([c.narrowed(line, place.type.pointee) for line, place in zip(tile, places)] if out.dtype == HALF else tile, places, past)
+            for line, place in zip(tile, lines(out, target, p, q)):
+                stored = builder.store(line, place, align=REGISTER if past else c.size)
+                if past:
+                    stored.set_metadata("nontemporal", builder.module.add_metadata([c.index(1)]))
             return context.get_dummy_value()
         return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
 
     @numba.njit(inline="always")
     def cover(x, i, n, j, m, out, p, q, done):
         """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
-        step = max(1, REGISTER // part // max(x.itemsize, out.itemsize))
+        step = max(1, REGISTER // part // x.itemsize)
         if m < step:
             return done
         last, whole = done + (n - done) // step * step, m // step * step
@@ -55,20 +56,14 @@ def tiles(part, past=False):
     return tile, cover
 
 
-def number_of(x, out):
-    """The kind of number that is computed with where such arrays are read and written."""
-    return out.dtype if x.dtype == HALF else x.dtype
-
-
 number, _ = tiles(REGISTER)  # a register of one number
-(_, _whole), (_, _halves), (_, _quarters), (_, _past) = *map(tiles, (1, 2, 4)), tiles(1, past=True)
+(_, _whole), (_, _halves), (_, _quarters), (_, _eighths), (_, _past) = *map(tiles, (1, 2, 4, 8)), tiles(1, past=True)
 
 
 @numba.njit
 def leaves(out):
-    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it. Not
-    bfloat16, of which a register fills half a line only."""
-    return out.itemsize > 2 and out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
+    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it."""
+    return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
 
 
 def transpose(x, i, n, j, m, out, p, q, past=False):
@@ -78,6 +73,8 @@ def transpose(x, i, n, j, m, out, p, q, past=False):
         done = _halves(x, i, n, j, m, out, p, q, done)
     if done < n:
         done = _quarters(x, i, n, j, m, out, p, q, done)
+    if done < n:
+        done = _eighths(x, i, n, j, m, out, p, q, done)
     for k in range(done, n):
         for e in range(m):
             number(x, i + k, j + e, out, p + e, q + k)
