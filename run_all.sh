@@ -112,7 +112,7 @@ try:
 except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
-print(args.suite, args.profile, args.precision or "-", args.results)
+print(args.suite, args.profile, args.precision or "-", args.epochs or "-", args.results)
 END
 ) || exit 2
 
@@ -124,9 +124,10 @@ wait $launch
 status=$?
 trap 'exit 130' INT TERM
 if ((status > 1)); then exit $status; fi
-read -r suite profile precision results <<<"$asked"
+read -r suite profile precision epochs results <<<"$asked"
 figures=(--profile "$profile" --results "$results")
 if [[ $precision != - ]]; then figures+=(--precision "$precision"); fi
+if [[ $epochs != - ]]; then figures+=(--epochs "$epochs"); fi
 .venv/bin/python reproduce/report.py --results "$results" >/dev/null &
 .venv/bin/python -m reproduce "$suite" "${figures[@]}" || status=1
 wait $! || status=1

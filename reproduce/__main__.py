@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import leaderboard
-from drawing import NoRows, Parser, files, runs_of, save, suites_of, trained_in
+from drawing import NoRows, Parser, Trained, files, runs_of, save, suites_of
 
 from benchmarks.command import command
 from benchmarks.places import cores
@@ -43,7 +43,7 @@ def draw(job):
     name, args = job
     try:
         if name == "leaderboard":
-            stem, profile, _ = leaderboard.write(args.suite, args.results, args.profile, args.out, args.precision)
+            stem, profile, _ = leaderboard.write(args.suite, args.results, args.profile, args.out, args.precision, args.epochs)
             return name, "drawn", f"wrote {stem}.pdf .png .csv .md .tex .html (profile {profile})"
         script = scripts()[name]
         source = getattr(script, "source", runs_of)
@@ -51,7 +51,7 @@ def draw(job):
         if args.suite not in suites and suites != ["performance"]:
             return name, "skipped", f"not of suite {args.suite}"
         suite = args.suite if args.suite in suites else suites[0]
-        runs, profile = source(trained_in(script.grid, args.precision), suite, args.results, args.profile)
+        runs, profile = source(Trained(script.grid, args.precision, args.epochs), suite, args.results, args.profile)
         stem, table = save(name, script.draw, runs, suite, profile, args.out)
         return name, "drawn", f"wrote {files(stem, table)} (profile {profile})"
     except NoRows as nothing:

@@ -6,7 +6,7 @@ of ours is stored they are drawn alone.
 """
 from drawing import COLOURS, DENSE, LINES, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
-from rows import POINT, NoRows, runs_of, summary, without_runs
+from rows import POINT, NoRows, none_finished, runs_of, summary, without_runs
 
 GROUPS = {
     "Pruned while trained": {
@@ -47,8 +47,7 @@ def source(grid, suite, results, profile=None):
     try:
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
-            raise NoRows(f"no finished runs of the methods beyond the two papers in {results}/{suite}/runs.csv; make them with: "
-                         f"bash run_all.sh {suite} --profile {found}")
+            raise none_finished(suite, results, found, grid.precision, grid.epochs)
         same = [*(name for name in POINT if name != "sparsity"), "seed", "achieved_sparsity", "accuracy"]
         runs = runs[~(runs.duplicated(same) & runs.accuracy.notna())]
         density = 1 - runs.achieved_sparsity.astype(float)

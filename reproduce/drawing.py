@@ -11,7 +11,7 @@ from pathlib import Path
 
 from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, mean_line, number_decades, remark  # noqa: F401
 from published import citation, compare, title
-from rows import NoRows, make, runs_of, summary, trained_in  # before the project's: it says where these are
+from rows import NoRows, Trained, make, runs_of, summary  # before the project's: it says where these are
 
 from benchmarks import markup
 from benchmarks.command import command
@@ -49,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--out", help="figures go to OUT/SUITE (default: figures; with --results DIR it is DIR/figures)")
         self.add_argument("--profile", choices=PROFILES, help="default: the one with more finished runs")
         self.add_argument("--precision", choices=PRECISIONS, help="of the runs (default: the task's own)")
+        self.add_argument("--epochs", type=int, metavar="E", help="of the runs (default: the profile's)")
         return self
 
     def running(self):
@@ -58,8 +59,12 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def read(self, argv):
-        """Parses; a results folder that does not exist is a bad argument, and so is a Python without the libraries."""
+        """Parses; epochs that are none and a results folder that does not exist are bad arguments, and so is a Python without the libraries."""
         args = self.parse_args(argv)
+        try:
+            Trained(None, epochs=getattr(args, "epochs", None))
+        except ValueError as error:
+            self.error(f"--{error}")
         if getattr(args, "out", "") is None:
             usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
             args.out = "figures" if usual else Path(args.results) / "figures"  # other rows draw over no picture of these
@@ -101,11 +106,11 @@ def note(runs, suite, profile, lead=None):
         text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
     whole = done.task.map(lambda task: TASKS[task].epochs)
     reduced = done.epochs[done.epochs < whole]
-    if suite not in REDUCED and len(reduced):
+    if len(reduced):
         most = f" to {reduced.max():g}" if reduced.max() > reduced.min() else ""
         text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
-    elif profile == "quick":
-        text += f" Reduced runs: {done.epochs.min():g} epochs (quick profile)."
+    elif (done.epochs > whole).all():
+        text += f" {done.epochs.min():g} instead of {whole.iloc[0]} epochs."
     text += "".join(f" {words}" for words in unusual(done))
     several = done[done.cycles > 1]
     if len(several) and (done.cycles == 1).any():
@@ -215,7 +220,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
                         help=f"default: the first with rows of {', '.join(suites)}; with --run the last of these")
     args = parser.standard().running().read(argv)
     chosen = suites if hasattr(source, "suite") or not args.suite else [args.suite]
-    grid = trained_in(grid, args.precision)
+    grid = Trained(grid, args.precision, args.epochs)
     try:
         if args.run:
             chosen = chosen[-1:]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drawing import BAD_INPUT, COLOURS, DENSE, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
 from published import title
-from rows import make, none_finished, trained_in
+from rows import Trained, make, none_finished
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -29,10 +29,10 @@ def grid(suite, profile):
     return suite_grid(suite, profile, usual(suite))
 
 
-def board_of(suite, results, profile=None, precision=None):
+def board_of(suite, results, profile=None, precision=None, epochs=None):
     """(table of benchmarks.stats.compare at the paper's sparsities that have rows, profile).
 
-    No profile: the one with more rows, paper if there is no difference. Raises NoRows, and ValueError (one line) for a file that is
+    No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for a file that is
     not a table of runs.
     """
     import pandas as pd
@@ -43,14 +43,15 @@ def board_of(suite, results, profile=None, precision=None):
     if path.exists():
         try:
             rows = pd.read_csv(path, dtype={"key": str})
-            chosen = {name: tables.select(rows, suite, name, precision=precision) for name in ([profile] if profile else PROFILES)}
-            counts = {name: table.sparsity.isin(SIZES[suite, name][0]).sum() for name, table in chosen.items()}
+            chosen = {name: tables.select(rows, suite, name, epochs, precision=precision) for name in ([profile] if profile else PROFILES)}
+            counted = {name: table[table.sparsity.isin(SIZES[suite, name][0])] for name, table in chosen.items()}
+            counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
             name = max(counts, key=counts.get)
-            if counts[name]:
+            if any(counts[name]):
                 return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
         except (KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
-    raise none_finished(suite, results, profile, precision)
+    raise none_finished(suite, results, profile, precision, epochs)
 
 
 def pictured(table, suite, profile):
@@ -153,7 +154,7 @@ def note(table, profile):
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
 
 
-def write(suite, results, profile, out, precision=None):
+def write(suite, results, profile, out, precision=None, epochs=None):
     """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows: (stem, profile, table)."""
     import matplotlib
     import seaborn as sns
@@ -162,7 +163,7 @@ def write(suite, results, profile, out, precision=None):
     from benchmarks import tables
     from benchmarks.page import page
 
-    table, profile = board_of(suite, results, profile, precision)
+    table, profile = board_of(suite, results, profile, precision, epochs)
     stem = Path(out) / suite / "leaderboard"
     stem.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
@@ -193,13 +194,13 @@ def main(argv=None):
     if args.run:
         suites = suites[-1:]
         try:
-            own = trained_in(grid, args.precision)
+            own = Trained(grid, args.precision, args.epochs)
             make(lambda suite, profile: own(suite, profile) if suite == suites[0] else (), suites[0], args, None)
         except ValueError as error:
             parser.error(str(error))
     for suite in suites:
         try:
-            stem, profile, table = write(suite, args.results, args.profile, args.out, args.precision)
+            stem, profile, table = write(suite, args.results, args.profile, args.out, args.precision, args.epochs)
             break
         except NoRows as nothing:
             message = str(nothing)

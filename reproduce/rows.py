@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
-from benchmarks.grid import union  # noqa: E402
+from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.results import Store  # noqa: E402
 from benchmarks.suites import PROFILES, SIZES, accuracies, in_precision, suite_grid  # noqa: E402
+from benchmarks.tasks import TASKS, suite_of  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -39,9 +40,35 @@ def read_rows(path):
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
 
 
-def trained_in(grid, precision):
-    """A figure's grid with its runs in this precision; None: in the tasks' own."""
-    return lambda suite, profile: in_precision(grid(suite, profile), precision)
+class Trained:
+    """A figure's grid with its runs in another precision than the tasks' own, or for other epochs than the profile's; None: in and for these.
+    Raises ValueError for epochs that are none.
+
+    With `epochs`, runs of a length of their own (figure 3's, which train four times as long) are left out.
+    """
+
+    def __init__(self, grid, precision=None, epochs=None):
+        self.grid, self.precision, self.epochs = grid, precision, Spec("-", "-", 0.0, 0, epochs).epochs
+
+    def __call__(self, suite, profile):
+        return self.of(self.grid(suite, profile), suite, profile)
+
+    def of(self, specs, suite, profile):
+        """These Specs so trained; those that are so already stay."""
+        if self.epochs:
+            specs = [replace(spec, epochs=self.epochs if self.epochs != TASKS[spec.task].epochs else None) for spec in specs
+                     if length(spec) in (usual_length(spec, profile), self.epochs)]
+        return in_precision(specs, self.precision)
+
+
+def length(spec):
+    """Epochs of a Spec."""
+    return spec.epochs or TASKS[spec.task].epochs
+
+
+def usual_length(spec, profile):
+    """Those of its profile."""
+    return suite_grid(suite_of(spec.task), profile, ()).epochs or TASKS[spec.task].epochs
 
 
 def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: ()):
@@ -50,7 +77,8 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all. So are those of
     `besides`, a grid of what the figure shows where it is stored and no plan asks for.
     Without a profile: the one with more finished runs, paper if there is no difference; never both. `options` are those of the Spec,
-    with `epochs=N` where they are not the profile's. Raises NoRows, and ValueError for an unreadable file.
+    with `epochs=N` where they are not the profile's, or those that a `Trained` grid names. Raises NoRows, and ValueError for an unreadable
+    file.
     """
     import pandas as pd
 
@@ -59,14 +87,13 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     rows = [read_rows(folder / "runs.csv") for folder in folders]
     seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
     rows = [table.drop(columns=what, errors="ignore") for table in rows]
-    found, precision = [], None
+    found, trained = [], grid if isinstance(grid, Trained) else Trained(grid)
     for name in [profile] * (profile is not None) or PROFILES:
-        own = union(*(grid(each, name) for each in shown))
-        precision = own[0].precision if own else precision
+        own = union(*(trained(each, name) for each in shown))
         if own and rows:
-            drawn = union(own, *(in_precision(besides(each, name), precision) for each in shown))
+            drawn = union(own, *(trained.of(besides(each, name), each, name) for each in shown))
             more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in drawn]
-            specs = [[spec.key, spec.task, spec.method, words(spec, name), spec.sparsity, spec.seed] for spec in union(drawn, more)]
+            specs = [[spec.key, spec.task, spec.method, words(spec, name, trained.epochs), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
@@ -76,12 +103,13 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
         return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
-    raise none_finished(suite, results, profile, precision)
+    raise none_finished(suite, results, profile, trained.precision, trained.epochs)
 
 
-def none_finished(suite, results, profile, precision=None):
+def none_finished(suite, results, profile, precision=None, epochs=None):
     """The NoRows of a figure of whose runs there are none."""
-    options = f" --profile {profile}" * bool(profile) + f" --precision {precision}" * bool(precision) + f" --results {results}" * (str(results) != "results")
+    given = {"profile": profile, "precision": precision, "epochs": epochs, "results": results if str(results) != "results" else None}
+    options = "".join(f" --{name} {value}" for name, value in given.items() if value)
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
                   f"with: bash run_all.sh {suite}{options}")
 
@@ -108,10 +136,10 @@ def without_runs(note, *columns):
     return runs
 
 
-def words(spec, profile):
-    """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"."""
-    usual = suite_grid(spec.task.partition("-")[0], profile, ()).epochs
-    return f"{spec.option_text} epochs={spec.epochs}".lstrip() if spec.epochs != usual else spec.option_text
+def words(spec, profile, epochs=None):
+    """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"; epochs: the usual ones, None for the profile's."""
+    usual = length(spec) == (epochs or usual_length(spec, profile))
+    return spec.option_text if usual else f"{spec.option_text} epochs={length(spec)}".lstrip()
 
 
 def series_of(rows):

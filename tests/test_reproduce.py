@@ -240,7 +240,7 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
     save("figure1", script.draw, runs, "digits", profile, tmp_path)
     text = " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
-    assert "Missing: 3 of 21 runs (all of dense)." in text and "Reduced runs: 10 epochs" in text and "Miniature" in text
+    assert "Missing: 3 of 21 runs (all of dense)." in text and "Reduced runs: 10 of 30 epochs." in text and "Miniature" in text
 
 
 @pytest.mark.parametrize("words, said", [
