@@ -1,16 +1,15 @@
-"""Sparse layers: outputs and gradients against torch's dense layers; keys of connections as edges."""
+"""Sparse layers: outputs and gradients against torch's dense layers."""
 import copy
 import hashlib
 from pathlib import Path
 
 import pytest
 import torch
-from scipy.stats import chisquare
 from torch import nn
 
 from methods.sparse import conv, pattern, planes, transposition
 from methods.sparse.conv import SparseConv2d
-from methods.sparse.edges import contains, distinct, none, pairs
+from methods.sparse.edges import none
 from methods.sparse.linear import SparseLinear
 
 KINDS = [
@@ -262,136 +261,3 @@ def test_no_connection_and_one(products, monkeypatch):
         assert torch.allclose(layer(x), module._conv_forward(x, weight, module.bias))
         layer(x).sum().backward()
         assert layer.values.grad.shape == keys.shape
-
-
-# ---- 16 bits
-
-HALF = dict(device_type="cpu", dtype=torch.bfloat16)
-ODD = [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3.4e38, -3.4e38, *(1 + k / 512 for k in range(9))]
-
-
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(1, 19), (19, 1), (5, 3), (16, 16), (70, 33), (12, 40)])
-def test_transposition(shape, kind):
-    x, found = torch.randn(shape).to(kind), torch.empty(*shape[::-1], dtype=kind)
-    transposition.transpose(pattern.numpy(x), 0, shape[0], 0, shape[1], pattern.numpy(found), 0, 0)
-    assert torch.equal(found.T, x)
-
-
-def test_sums_are_rounded_as_torch_rounds():
-    """To the nearest, of two as near to the even one; infinities, NaN and what is too large, too."""
-    layer, odd = SparseLinear(nn.Linear(1, len(ODD), bias=False), (len(ODD), 1)), torch.tensor(ODD)
-    layer.pattern, layer.values = layer.pattern_of(torch.arange(len(ODD))), odd
-    with torch.autocast(**HALF):
-        y = layer(torch.ones(65, 1))
-    torch.testing.assert_close(y, odd.bfloat16().expand(65, -1), rtol=0, atol=0, equal_nan=True)
-    assert y.dtype == torch.bfloat16 and y[:, 6].isnan().all() and y[:, 8].isinf().all()
-
-
-@pytest.mark.parametrize("module, shape", [
-    (nn.Linear(6, 4), (70, 6)), (nn.Linear(70, 45), (3, 50, 70)), (nn.Linear(1100, 1050, bias=False), (64, 1100)), (nn.Conv2d(3, 8, 3, padding=1), (5, 3, 9, 9)),
-    (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8)), (nn.Conv2d(16, 32, 1, 2), (130, 16, 8, 8)),
-    (nn.Conv2d(17, 33, 3, padding=1, bias=False), (33, 17, 5, 7)), (nn.Conv2d(4, 8, 3), (4, 9, 9))])
-def test_under_autocast_layers_read_and_write_16_bits_and_add_in_32(module, shape):
-    """What they give is that of float32, rounded once; the gradients of weights and biases are not rounded."""
-    torch.manual_seed(0)
-    layer, *_ = sparse(module)
-    x = torch.randn(shape).bfloat16()
-    found, delta = [], None
-    for input in (x, x.float()):
-        input.requires_grad_()
-        with torch.autocast(**HALF, enabled=delta is None):
-            y = layer(input)
-        delta = torch.randn_like(y) if delta is None else delta.float()
-        found.append([y.detach(), *torch.autograd.grad(y, [input, layer.values, *[module.bias] * (module.bias is not None)], delta)])
-    (y, back, *sums), (expected, plain, *others) = found
-    assert y.dtype == back.dtype == torch.bfloat16 and all(total.dtype == torch.float32 for total in sums)
-    assert torch.equal(y, expected.bfloat16()) and torch.equal(back, plain.bfloat16())
-    for total, other in zip(sums, others):  # of the same numbers, in another order
-        torch.testing.assert_close(total, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
-    with torch.autocast(**HALF):
-        assert torch.equal(layer(x.float()), y)  # as a plain layer's, an input in 32 bits is rounded first
-
-
-def test_under_autocast_storage_auto_measures_what_runs():
-    module = nn.Linear(64, 64)
-    layer, layer.keys, _ = sparse(module)
-    layer.dense, seen = None, []
-    by_weight, by_connections = layer.by_weight, layer.by_connections
-    layer.by_weight = lambda x, values: seen.append(x.dtype) or by_weight(x, values)
-    layer.by_connections = lambda x, values: seen.append(x.dtype) or by_connections(x, values)
-    with torch.autocast(**HALF):
-        assert layer(torch.randn(128, 64)).dtype == torch.bfloat16
-    assert len(seen) > 2 and {*seen} == {torch.bfloat16}
-
-
-@pytest.mark.parametrize("form", [only_products, as_on_a_gpu])
-@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (70, 6)), (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8))])
-def test_autocast_rounds_no_csr_product(module, shape, form, monkeypatch):
-    """The layer before gives bfloat16; where there are no compiled loops, all that a sparse layer computes is float32, as without autocast."""
-    form(monkeypatch)
-    without_rounding(module, shape)
-
-
-def test_autocast_rounds_nothing_of_a_few_rows():
-    without_rounding(nn.Linear(6, 4), (7, 6))
-
-
-def without_rounding(module, shape):
-    layer, layer.keys, _ = sparse(module)
-    everywhere = layer.pattern_of(torch.arange(module.weight.numel()))
-    x = torch.randn(shape).bfloat16().requires_grad_()
-    delta, found = torch.randn_like(layer(x)), []
-    for autocast in (False, True):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            layer.dense = None
-            layer.measure(x.float())  # passes forward and back
-            layer.dense = False
-            y = layer(x)
-        gradients = torch.autograd.grad(y, (x, layer.values, module.bias), delta)
-        found.append([y.detach(), *gradients, layer.sampled(everywhere, x.detach().float(), delta)])
-    for one, other in zip(*found):
-        assert torch.equal(one, other)
-    assert [t.dtype for t in found[1]] == [torch.float32, torch.bfloat16, *[torch.float32] * 3]
-
-
-# ---- edges
-
-@pytest.mark.parametrize("k, barred", [(5, 0), (5, 20), (36, 12), (40, 10), (80, 20), (0, 3)])
-def test_distinct_draws_are_uniform_over_what_is_free(k, barred):
-    generator = torch.Generator().manual_seed(0)
-    closed = 1000 + torch.arange(0, 100, 100 // barred if barred else 200)[:barred]
-    count = torch.zeros(1100)
-    for _ in range(2000):
-        keys = distinct(1000, 1100, k, torch.cat([torch.tensor([3]), closed, torch.tensor([5000])]), generator)
-        assert len(keys) == k and (keys.diff() > 0).all() and not contains(keys, closed).any()
-        count[keys] += 1
-    free = torch.ones(1100, dtype=torch.bool)
-    free[:1000] = free[closed] = False
-    assert not count[~free].any()
-    if 0 < k < int(free.sum()):
-        assert chisquare(count[free].numpy()).pvalue > 0.001
-
-
-def test_more_than_is_free_is_refused():
-    with pytest.raises(ValueError, match="cannot draw 81 of 80 free connections"):
-        distinct(1000, 1100, 81, torch.arange(990, 1020))
-
-
-def test_edges_beyond_32_bits():
-    keys = distinct(10**11, 2 * 10**11, 1000, none(), torch.Generator().manual_seed(0))
-    assert len(keys) == 1000 and keys.min() >= 10**11 and keys.max() < 2 * 10**11
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_pairs_follow_outputs_times_inputs(groups):
-    generator = torch.Generator().manual_seed(0)
-    outputs, inputs = torch.tensor([1.0, 2, 0, 5]), torch.tensor([[1.0, 0, 3], [0, 2, 2]])[:groups]
-    count = torch.zeros(12)
-    for _ in range(4000):
-        count[pairs(outputs, inputs, 1, generator)] += 1
-    # a group's outputs have inputs of their own, which sum to one
-    share = inputs / inputs.sum(1, keepdim=True)
-    expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
-    assert not count[expected == 0].any()
-    assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001

@@ -1,0 +1,46 @@
+"""Connections as sorted keys: drawn without duplicates, uniformly or by neurons."""
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from methods.sparse.edges import contains, distinct, none, pairs
+
+
+@pytest.mark.parametrize("k, barred", [(5, 0), (5, 20), (36, 12), (40, 10), (80, 20), (0, 3)])
+def test_distinct_draws_are_uniform_over_what_is_free(k, barred):
+    generator = torch.Generator().manual_seed(0)
+    closed = 1000 + torch.arange(0, 100, 100 // barred if barred else 200)[:barred]
+    count = torch.zeros(1100)
+    for _ in range(2000):
+        keys = distinct(1000, 1100, k, torch.cat([torch.tensor([3]), closed, torch.tensor([5000])]), generator)
+        assert len(keys) == k and (keys.diff() > 0).all() and not contains(keys, closed).any()
+        count[keys] += 1
+    free = torch.ones(1100, dtype=torch.bool)
+    free[:1000] = free[closed] = False
+    assert not count[~free].any()
+    if 0 < k < int(free.sum()):
+        assert chisquare(count[free].numpy()).pvalue > 0.001
+
+
+def test_more_than_is_free_is_refused():
+    with pytest.raises(ValueError, match="cannot draw 81 of 80 free connections"):
+        distinct(1000, 1100, 81, torch.arange(990, 1020))
+
+
+def test_edges_beyond_32_bits():
+    keys = distinct(10**11, 2 * 10**11, 1000, none(), torch.Generator().manual_seed(0))
+    assert len(keys) == 1000 and keys.min() >= 10**11 and keys.max() < 2 * 10**11
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pairs_follow_outputs_times_inputs(groups):
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs = torch.tensor([1.0, 2, 0, 5]), torch.tensor([[1.0, 0, 3], [0, 2, 2]])[:groups]
+    count = torch.zeros(12)
+    for _ in range(4000):
+        count[pairs(outputs, inputs, 1, generator)] += 1
+    # a group's outputs have inputs of their own, which sum to one
+    share = inputs / inputs.sum(1, keepdim=True)
+    expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
+    assert not count[expected == 0].any()
+    assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001

@@ -1,0 +1,96 @@
+"""Sparse layers under autocast to 16 bits: what they read, write and add up."""
+import pytest
+import torch
+from test_sparse_layers import as_on_a_gpu, only_products, sparse
+from torch import nn
+
+from methods.sparse import pattern, transposition
+from methods.sparse.linear import SparseLinear
+
+HALF = dict(device_type="cpu", dtype=torch.bfloat16)
+ODD = [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3.4e38, -3.4e38, *(1 + k / 512 for k in range(9))]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 19), (19, 1), (5, 3), (16, 16), (70, 33), (12, 40)])
+def test_transposition(shape, kind):
+    x, found = torch.randn(shape).to(kind), torch.empty(*shape[::-1], dtype=kind)
+    transposition.transpose(pattern.numpy(x), 0, shape[0], 0, shape[1], pattern.numpy(found), 0, 0)
+    assert torch.equal(found.T, x)
+
+
+def test_sums_are_rounded_as_torch_rounds():
+    """To the nearest, of two as near to the even one; infinities, NaN and what is too large, too."""
+    layer, odd = SparseLinear(nn.Linear(1, len(ODD), bias=False), (len(ODD), 1)), torch.tensor(ODD)
+    layer.pattern, layer.values = layer.pattern_of(torch.arange(len(ODD))), odd
+    with torch.autocast(**HALF):
+        y = layer(torch.ones(65, 1))
+    torch.testing.assert_close(y, odd.bfloat16().expand(65, -1), rtol=0, atol=0, equal_nan=True)
+    assert y.dtype == torch.bfloat16 and y[:, 6].isnan().all() and y[:, 8].isinf().all()
+
+
+@pytest.mark.parametrize("module, shape", [
+    (nn.Linear(6, 4), (70, 6)), (nn.Linear(70, 45), (3, 50, 70)), (nn.Linear(1100, 1050, bias=False), (64, 1100)), (nn.Conv2d(3, 8, 3, padding=1), (5, 3, 9, 9)),
+    (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8)), (nn.Conv2d(16, 32, 1, 2), (130, 16, 8, 8)),
+    (nn.Conv2d(17, 33, 3, padding=1, bias=False), (33, 17, 5, 7)), (nn.Conv2d(4, 8, 3), (4, 9, 9))])
+def test_under_autocast_layers_read_and_write_16_bits_and_add_in_32(module, shape):
+    """What they give is that of float32, rounded once; the gradients of weights and biases are not rounded."""
+    torch.manual_seed(0)
+    layer, *_ = sparse(module)
+    x = torch.randn(shape).bfloat16()
+    found, delta = [], None
+    for input in (x, x.float()):
+        input.requires_grad_()
+        with torch.autocast(**HALF, enabled=delta is None):
+            y = layer(input)
+        delta = torch.randn_like(y) if delta is None else delta.float()
+        found.append([y.detach(), *torch.autograd.grad(y, [input, layer.values, *[module.bias] * (module.bias is not None)], delta)])
+    (y, back, *sums), (expected, plain, *others) = found
+    assert y.dtype == back.dtype == torch.bfloat16 and all(total.dtype == torch.float32 for total in sums)
+    assert torch.equal(y, expected.bfloat16()) and torch.equal(back, plain.bfloat16())
+    for total, other in zip(sums, others):  # of the same numbers, in another order
+        torch.testing.assert_close(total, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+    with torch.autocast(**HALF):
+        assert torch.equal(layer(x.float()), y)  # as a plain layer's, an input in 32 bits is rounded first
+
+
+def test_under_autocast_storage_auto_measures_what_runs():
+    module = nn.Linear(64, 64)
+    layer, layer.keys, _ = sparse(module)
+    layer.dense, seen = None, []
+    by_weight, by_connections = layer.by_weight, layer.by_connections
+    layer.by_weight = lambda x, values: seen.append(x.dtype) or by_weight(x, values)
+    layer.by_connections = lambda x, values: seen.append(x.dtype) or by_connections(x, values)
+    with torch.autocast(**HALF):
+        assert layer(torch.randn(128, 64)).dtype == torch.bfloat16
+    assert len(seen) > 2 and {*seen} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", [only_products, as_on_a_gpu])
+@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (70, 6)), (nn.Conv2d(4, 8, 3, 2, padding=1, groups=2), (3, 4, 9, 8))])
+def test_autocast_rounds_no_csr_product(module, shape, form, monkeypatch):
+    """The layer before gives bfloat16; where there are no compiled loops, all that a sparse layer computes is float32, as without autocast."""
+    form(monkeypatch)
+    without_rounding(module, shape)
+
+
+def test_autocast_rounds_nothing_of_a_few_rows():
+    without_rounding(nn.Linear(6, 4), (7, 6))
+
+
+def without_rounding(module, shape):
+    layer, layer.keys, _ = sparse(module)
+    everywhere = layer.pattern_of(torch.arange(module.weight.numel()))
+    x = torch.randn(shape).bfloat16().requires_grad_()
+    delta, found = torch.randn_like(layer(x)), []
+    for autocast in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            layer.dense = None
+            layer.measure(x.float())  # passes forward and back
+            layer.dense = False
+            y = layer(x)
+        gradients = torch.autograd.grad(y, (x, layer.values, module.bias), delta)
+        found.append([y.detach(), *gradients, layer.sampled(everywhere, x.detach().float(), delta)])
+    for one, other in zip(*found):
+        assert torch.equal(one, other)
+    assert [t.dtype for t in found[1]] == [torch.float32, torch.bfloat16, *[torch.float32] * 3]
