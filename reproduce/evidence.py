@@ -156,8 +156,6 @@ class Evidence:
     def apart(self, a, b, sparsity):
         """The `Difference` of two series at a sparsity, over the seeds that both have, by the test of the leaderboard, with the spread of
         all methods there as they are by themselves (`benchmarks.stats.differences`); None without any."""
-        import numpy as np
-
         from benchmarks.stats import differences, resolution
 
         table = self.tables.get(round(sparsity, 6))

@@ -1,7 +1,7 @@
 """Sparse layers under autocast to 16 bits: what they read, write and add up."""
 import pytest
 import torch
-from test_sparse_layers import as_on_a_gpu, only_products, sparse
+from test_sparse_layers import only_products, sparse
 from torch import nn
 
 from methods.sparse import pattern, transposition
@@ -64,6 +64,11 @@ def test_under_autocast_storage_auto_measures_what_runs():
     with torch.autocast(**HALF):
         assert layer(torch.randn(128, 64)).dtype == torch.bfloat16
     assert len(seen) > 2 and {*seen} == {torch.bfloat16}
+
+
+def as_on_a_gpu(monkeypatch):
+    only_products(monkeypatch)
+    monkeypatch.setattr(pattern, "_product", pattern.csr_product)
 
 
 @pytest.mark.parametrize("form", [only_products, as_on_a_gpu])

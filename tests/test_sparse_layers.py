@@ -53,11 +53,6 @@ def only_products(monkeypatch):
         monkeypatch.setattr(module, "compiled", lambda name: None)
 
 
-def as_on_a_gpu(monkeypatch):
-    only_products(monkeypatch)
-    monkeypatch.setattr(pattern, "_product", pattern.csr_product)
-
-
 @pytest.mark.parametrize("run, layout", [(1, torch.contiguous_format), (200, torch.channels_last), (None, torch.channels_last)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: " ".join(f"{k}={v}" for k, v in kind.items()))

@@ -1,6 +1,5 @@
 """Numbers from memory into the order of a block and back (registers.py), in squares of registers' width."""
 import numba
-from llvmlite import ir
 from numba.extending import intrinsic
 
 from methods.sparse.registers import CACHE, REGISTER, Code
