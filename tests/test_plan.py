@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import launch as launcher
 from benchmarks import places
 from benchmarks import plan
 from benchmarks.__main__ import main
