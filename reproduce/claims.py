@@ -133,7 +133,7 @@ def switches(e):
             whole = total.groupby("seed").sum()
             whole = 100 * (1 - whole.cubic / whole.fixed)
     by_quarter, all_saved, in_second, second = "", None, None, {}
-    if saved is not None and len(saved):
+    if saved is not None and 1 in saved:  # short runs have no second quarter
         all_saved = e.between(whole.to_dict(), dict.fromkeys(saved.index, 0.0))
         in_second = e.between(saved[1].to_dict(), dict.fromkeys(saved.index, 0.0))
         second = {group: e.between(saved[1].to_dict(), saved[group].to_dict()) for group in saved if group != 1}
