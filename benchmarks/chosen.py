@@ -1,6 +1,4 @@
 """Which runs the arguments of a command name, and which of them have no row. Torch is imported only where it is needed."""
-from dataclasses import replace
-
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
@@ -12,7 +10,7 @@ def chosen(args):
     from methods import get
     options = chosen_options(args)
     # a figure's runs have options of their own
-    specs = [] if options else suites.in_precision(suites.grid(args.suite, args.profile), args.precision)
+    specs = [] if options else suites.trained(suites.grid(args.suite, args.profile), args.profile, args.precision, args.epochs)
     if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
         if args.seeds is not None and args.seeds < 1:
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
@@ -24,7 +22,7 @@ def chosen(args):
                      args.precision, options)
         asked = [canonical(spec) for spec in asked]
         names = {spec.method for spec in asked}
-        specs = [replace(s, epochs=epochs or s.epochs) for s in specs if s.seed in seeds and (not args.methods or s.method in names)
+        specs = [s for s in specs if s.seed in seeds and (not args.methods or s.method in names)
                  and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
         specs = union(asked, (canonical(spec) for spec in specs))
     return [spec for spec in specs if not ask(spec.method, get(spec.method).skip, spec.task)]

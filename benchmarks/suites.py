@@ -44,11 +44,27 @@ def suite_grid(suite, profile, methods):
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
 
 
-def in_precision(specs, precision):
-    """The Specs as runs of this precision; None: of each task's own, as they are."""
-    if precision is None:
-        return specs
-    return [replace(spec, precision=None if precision == TASKS[spec.task].precision else precision) for spec in specs]
+def trained(specs, profile, precision=None, epochs=None):
+    """The Specs as runs in this precision and for so many epochs; None: each task's own, and the profile's.
+
+    With `epochs`, those of a length of their own, such as figure 3's of four times the epochs, are left out.
+    """
+    if epochs:
+        specs = [replace(spec, epochs=None if epochs == TASKS[spec.task].epochs else epochs) for spec in specs
+                 if length(spec) in (usual_length(spec, profile), epochs)]
+    if precision:
+        specs = [replace(spec, precision=None if precision == TASKS[spec.task].precision else precision) for spec in specs]
+    return specs
+
+
+def length(spec):
+    """Epochs of a Spec's run, of one cycle."""
+    return spec.epochs or TASKS[spec.task].epochs
+
+
+def usual_length(spec, profile):
+    """The same, as its profile has them."""
+    return SIZES[suite_of(spec.task), profile][1] or TASKS[spec.task].epochs
 
 
 def unusual(rows):

@@ -7,7 +7,7 @@ import pandas as pd
 from benchmarks import markup
 from benchmarks.stats import LEVEL, compare
 from benchmarks.suites import SIZES, unusual
-from benchmarks.tasks import REDUCED, TASKS, Task, path_of, suite_of
+from benchmarks.tasks import REDUCED, TASKS, Task, path_of
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
 RECIPE = {field.name for field in fields(Task)}
@@ -74,13 +74,13 @@ def board(rows, sparsities, sort="accuracy"):
 
 
 def reduced(rows):
-    """Where these rows are of another network, of fewer epochs than the papers' or of another precision than the task's: sentences, or
+    """Where these rows are of another network, of other epochs than the papers' or of another precision than the task's: sentences, or
     nothing."""
     runs = rows.groupby("task", sort=False).epochs.min()
-    short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items()
-             if suite_of(task) not in REDUCED and epochs < TASKS[task].epochs]
+    short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items() if epochs < TASKS[task].epochs]
+    longer = [f"{epochs:g} instead of {TASKS[task].epochs} epochs." for task, epochs in runs.items() if epochs > TASKS[task].epochs]
     return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short)
-                    + unusual(rows))
+                    + longer + unusual(rows))
 
 
 def cells(table):

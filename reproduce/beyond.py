@@ -60,7 +60,7 @@ def source(grid, suite, results, profile=None):
             kept.attrs["out"] = f" Left out with more than twice the weights asked for: {'; '.join(words)}."
         return kept, found
     except NoRows:
-        if suite != "imagenet" or literature().empty:
+        if suite != "imagenet" or grid.other or literature().empty:
             raise
     return without_runs(f"; {BELOW}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 

@@ -59,7 +59,8 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def read(self, argv):
-        """Parses; epochs that are none and a results folder that does not exist are bad arguments, and so is a Python without the libraries."""
+        """Parses; a number of epochs that is none, a results folder that does not exist and a Python without the libraries are bad
+        arguments."""
         args = self.parse_args(argv)
         try:
             Trained(None, epochs=getattr(args, "epochs", None))

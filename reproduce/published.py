@@ -80,19 +80,30 @@ def settings(rows, chosen):
 def hollow(runs, methods):
     """The published points of a panel: of its tasks and of these series (method and options), within its range of sparsities."""
     rows = published()
+    done = runs[runs.accuracy.notna()]
+    other = set(done.task[~as_long(done)])  # tasks that were trained for other epochs than the papers'
+    rows = rows[~rows.task.isin(other)]
     series = series_of(rows)
     low, high = runs.sparsity[runs.method != "dense"].min(), runs.sparsity.max()
     inside = rows.sparsity.between(low - 1e-3, high + 1e-3) | (rows.method == "dense")
     return rows[rows.task.isin(runs.task) & series.isin(list(methods)) & inside].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])
 
 
+def as_long(table):
+    """Which of measured points (`task`, `options`, `epochs`) were trained as long as their options and the paper's recipe say."""
+    recipe = table.task.map({task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()})
+    named = table.options.str.extract(r"\bepochs=(\d+)")[0].astype(float)
+    return named.fillna(recipe).isna() | (named.fillna(recipe) == table.epochs.astype(float))
+
+
 def compare(table):
-    """Each measured point beside every published one of the same model, data, method, options and sparsity, and the difference."""
+    """Each measured point beside every published one of the same model, data, method, options, epochs and sparsity, and the difference."""
     keys = ["task", "method", "options", "near"]
     rows = published().rename(columns={"mean": "published"})
     rows = rows.assign(near=rows.sparsity.astype(float))[[*keys, "published", "source", "where"]]
     table = table.assign(near=table.sparsity.astype(float).round(4)).drop(columns="source", errors="ignore")
     table = table.merge(rows, on=keys, how="left").drop(columns="near")
+    table.loc[~as_long(table), ["published", "source", "where"]] = None
     return table.assign(difference=(table["mean"] - table.published.astype(float)).round(2))
 
 

@@ -9,8 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone:
 
 from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.results import Store  # noqa: E402
-from benchmarks.suites import PROFILES, SIZES, accuracies, in_precision, suite_grid  # noqa: E402
-from benchmarks.tasks import TASKS, suite_of  # noqa: E402
+from benchmarks.suites import PROFILES, SIZES, accuracies, length, trained, usual_length  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -41,11 +40,8 @@ def read_rows(path):
 
 
 class Trained:
-    """A figure's grid with its runs in another precision than the tasks' own, or for other epochs than the profile's; None: in and for these.
-    Raises ValueError for epochs that are none.
-
-    With `epochs`, runs of a length of their own (figure 3's, which train four times as long) are left out.
-    """
+    """A figure's grid with its runs `suites.trained` in a precision, for so many epochs. Raises ValueError for epochs that are no whole
+    number of at least 1."""
 
     def __init__(self, grid, precision=None, epochs=None):
         self.grid, self.precision, self.epochs = grid, precision, Spec("-", "-", 0.0, 0, epochs).epochs
@@ -54,21 +50,13 @@ class Trained:
         return self.of(self.grid(suite, profile), suite, profile)
 
     def of(self, specs, suite, profile):
-        """These Specs so trained; those that are so already stay."""
-        if self.epochs:
-            specs = [replace(spec, epochs=self.epochs if self.epochs != TASKS[spec.task].epochs else None) for spec in specs
-                     if length(spec) in (usual_length(spec, profile), self.epochs)]
-        return in_precision(specs, self.precision)
+        """These Specs, of that suite, so trained; those that are so already stay."""
+        return trained(specs, profile, self.precision, self.epochs)
 
-
-def length(spec):
-    """Epochs of a Spec."""
-    return spec.epochs or TASKS[spec.task].epochs
-
-
-def usual_length(spec, profile):
-    """Those of its profile."""
-    return suite_grid(suite_of(spec.task), profile, ()).epochs or TASKS[spec.task].epochs
+    @property
+    def other(self):
+        """Whether its runs are others than the profile's."""
+        return bool(self.precision or self.epochs)
 
 
 def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: ()):
@@ -87,13 +75,13 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     rows = [read_rows(folder / "runs.csv") for folder in folders]
     seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
     rows = [table.drop(columns=what, errors="ignore") for table in rows]
-    found, trained = [], grid if isinstance(grid, Trained) else Trained(grid)
+    found, grid = [], grid if isinstance(grid, Trained) else Trained(grid)
     for name in [profile] * (profile is not None) or PROFILES:
-        own = union(*(trained(each, name) for each in shown))
+        own = union(*(grid(each, name) for each in shown))
         if own and rows:
-            drawn = union(own, *(trained.of(besides(each, name), each, name) for each in shown))
+            drawn = union(own, *(grid.of(besides(each, name), each, name) for each in shown))
             more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in drawn]
-            specs = [[spec.key, spec.task, spec.method, words(spec, name, trained.epochs), spec.sparsity, spec.seed] for spec in union(drawn, more)]
+            specs = [[spec.key, spec.task, spec.method, words(spec, name, grid.epochs), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
@@ -103,7 +91,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
         return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
-    raise none_finished(suite, results, profile, trained.precision, trained.epochs)
+    raise none_finished(suite, results, profile, grid.precision, grid.epochs)
 
 
 def none_finished(suite, results, profile, precision=None, epochs=None):

@@ -42,7 +42,7 @@ def both(tmp_path):
     def rows(precision, more):
         return [row(spec, suite="cifar10", precision=precision or "bf16", top1=50 + more, top1_best_val=55 + more, achieved_sparsity=spec.sparsity,
                     train_flops_fraction=0.1, macs=1, dense_macs=10, cycles=1, seconds=1)
-                for spec in suites.in_precision(figure("figure3").grid("cifar10", "quick"), precision) if spec.task.startswith("cifar10")]
+                for spec in suites.trained(figure("figure3").grid("cifar10", "quick"), "quick", precision) if spec.task.startswith("cifar10")]
 
     store(tmp_path, "cifar10", rows(None, 0) + rows("fp32", 10))
     return tmp_path

@@ -17,7 +17,7 @@ from benchmarks.grid import Spec
 from benchmarks.machine import device_name, slow_bf16
 from benchmarks.results import Store
 from benchmarks.run import run
-from benchmarks.suites import in_precision
+from benchmarks.suites import trained
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -77,7 +77,7 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
     slow = slow_bf16()  # then a small network in fp32, which differs no more than another processor does
     row = random.SystemRandom().choice([row for row in rows if row["task"] == "cifar10-resnet20w8"] if slow else rows)
     stored, spec = curve_of("cifar10", row), spec_of(row)
-    spec, = in_precision([spec], "fp32" if slow else None)
+    spec, = trained([spec], "quick", "fp32" if slow else None)
     task, options = settle(spec)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, data.load(task.dataset, folder, task.validation))
     for _ in trainer.steps():

@@ -24,7 +24,8 @@ def block_of(x):
 
 @intrinsic
 def combine(context, values, places, scale, shift, first, last, x, start, out, at):
-    """The block of out that begins at `at` = start + Σ values[e] · that of x at places[e] · scale + shift, over e from first to last."""
+    """The block of out that begins at `at` = start + Σ values[e] · the block of x that begins at (places[e] · scale + shift), over e from first
+    on, before last."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, values.dtype)
         values_, places_, scale, shift, first, last, x_, start, out_, at = arguments
@@ -43,7 +44,7 @@ def combine(context, values, places, scale, shift, first, last, x, start, out, a
 
 @intrinsic
 def combine_and_correlate(context, values, places, scale, shift, first, last, delta, x, out, at, gradient):
-    """As `combine` of delta, from 0; and gradient[e] += the block of delta · that of x at `at`."""
+    """As `combine` of delta, from 0; and gradient[e] += the same block of delta · the block of x that begins at `at`."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, values.dtype)
         values_, places_, scale, shift, first, last, delta_, x_, out_, at, gradient_ = arguments

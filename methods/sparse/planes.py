@@ -14,8 +14,8 @@ from methods.sparse import loops
 from methods.sparse.pattern import numpy
 from methods.sparse.registers import LINE
 
-RUN = 1024       # numbers of a plane at most, over several samples where their images are small,
-CACHE = 2 ** 18  # and of all planes together
+# of a plane so many numbers at most, over several samples where their images are small, and so many of all planes; but at least one sample
+RUN, ALL = 1024, 2 ** 18
 
 
 class Connections:
@@ -57,7 +57,7 @@ class Planes:
     def __init__(self, x, values, connections, grid):
         block = loops.block_of(values)
         self.grid, self.inputs, self.phases = grid, x.shape[1], grid.stride[0] * grid.stride[1]
-        length = min(RUN, CACHE // (2 * self.inputs * self.phases + connections.outputs)) // block * block
+        length = min(RUN, ALL // (2 * self.inputs * self.phases + connections.outputs)) // block * block
         self.samples = max(1, min(len(x), length // grid.area))
         self.used, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
         # an odd number of the cache's lines from one plane to the next: else the same pixel of all channels would share a few places in it

@@ -81,7 +81,7 @@ class Code:
         return vectors
 
     def store(self, vectors, addresses):
-        """What `load` gave."""
+        """Writes a block in the order of `load`, in bfloat16 rounded."""
         for k, address in enumerate(addresses):
             if address.type.pointee == self.bits:
                 even, odd = map(self.rounded, vectors[2 * k:2 * k + 2])

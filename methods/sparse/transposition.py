@@ -6,7 +6,7 @@ from methods.sparse.registers import CACHE, REGISTER, Code
 
 
 def tiles(part, past=False):
-    """`cover` for registers of REGISTER // part bytes, which it writes past the cache, or not."""
+    """(tile, cover) for registers of REGISTER // part bytes, which are written past the cache, or not."""
     @intrinsic
     def tile(context, x, i, j, out, p, q):
         """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
