@@ -18,6 +18,8 @@ from benchmarks.suites import SIZES
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "methods/sparse/README.md")
 DENSE = "dense"
+FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
+          ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
 CITED = {"st3": "ST-3", "gse": "GSE"}
 
 
@@ -114,6 +116,21 @@ def sparse(results):
     return markdown(lines)
 
 
+def faster(results):
+    """The same in short: how many times as fast sparse steps of GSE are, of a few networks."""
+    import pandas as pd
+
+    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv"))
+    rows = rows[(rows.method == "gse_uniform") & (rows.storage == "sparse")]
+    ratios = rows.set_index(["task", "width", "precision", "sparsity"]).ratio.to_dict()
+    columns = [(precision, sparsity) for precision in ("fp32", "bf16") for sparsity in (0.98, 0.99)]
+    lines = [["Steps, masked / sparse", *(f"{precision}: {100 * sparsity:g} %" for precision, sparsity in columns)]]
+    for (task, width), name in FASTER.items():
+        found = [ratios.get((task, width, *column)) for column in columns]
+        lines.append([name, *("" if ratio is None else f"{ratio:.{int(ratio < 10)}f}" for ratio in found)])
+    return markdown(lines)
+
+
 def training(results):
     """Whole trainings with sparse and with masked storage: accuracy of the last epoch over seeds, time and memory of the process."""
     import pandas as pd
@@ -152,6 +169,7 @@ TABLES = {"digits": lambda results: accuracy(results, "digits", "paper"),
           "beyond_cifar10": lambda results: accuracy(results, "cifar10", "quick", beyond=True, cost=0.95),
           "papers": papers,
           "sparse": sparse,
+          "faster": faster,
           "training": training,
           "cifar10": lambda results: accuracy(results, "cifar10", "quick", cost="step")}
 

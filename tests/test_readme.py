@@ -156,6 +156,14 @@ def test_storages_are_compared_with_the_masked_run(tmp_path):
                                                         "| `set` | mlp | 1 × | 128 | fp32 | 4.00 × |  | 20 × |  | 2.50 × |  |"]
 
 
+def test_a_few_networks_show_what_sparse_storage_gives(tmp_path):
+    made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,precision,storage,ratio,state_mb",
+         *(f"{method},cifar10-vit,{width},128,{sparsity},{precision},{storage},{ratio},1" for method, width, sparsity, precision, storage, ratio in (
+             ("gse_uniform", 1.0, 0.98, "fp32", "sparse", 6.46), ("gse_uniform", 1.0, 0.99, "fp32", "auto", 7), ("set", 1.0, 0.99, "fp32", "sparse", 8),
+             ("gse_uniform", 2.0, 0.98, "bf16", "sparse", 9), ("gse_uniform", 1.0, 0.99, "bf16", "sparse", 12.5))))
+    assert "| ViT | 6.5 |  |  | 12 |" in readme.faster(tmp_path).splitlines()
+
+
 def test_trainings_are_shown_where_both_storages_have_them(tmp_path):
     made(tmp_path, "sparse_training.csv", "task,width,sparsity,precision,storage,seed,epochs,top1,seconds,peak_memory_mb,prunable,nnz",
          "digits-mlp,2.0,0.98,fp32,masked,0,30,90,10,900,5000,100", "digits-mlp,2.0,0.98,fp32,masked,1,30,92,12,950,5000,100",
