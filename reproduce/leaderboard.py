@@ -32,8 +32,8 @@ def grid(suite, profile):
 def board_of(suite, results, profile=None, precision=None, epochs=None):
     """(table of benchmarks.stats.compare at the paper's sparsities that have rows, profile).
 
-    No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for a file that is
-    not a table of runs.
+    No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for
+    a file that is not a table of runs.
     """
     import pandas as pd
 

@@ -47,10 +47,10 @@ class Trained:
         self.grid, self.precision, self.epochs = grid, precision, Spec("-", "-", 0.0, 0, epochs).epochs
 
     def __call__(self, suite, profile):
-        return self.of(self.grid(suite, profile), suite, profile)
+        return self.of(self.grid(suite, profile), profile)
 
-    def of(self, specs, suite, profile):
-        """These Specs, of that suite, so trained; those that are so already stay."""
+    def of(self, specs, profile):
+        """These Specs so trained; those that are so already stay."""
         return trained(specs, profile, self.precision, self.epochs)
 
     @property
@@ -79,7 +79,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     for name in [profile] * (profile is not None) or PROFILES:
         own = union(*(grid(each, name) for each in shown))
         if own and rows:
-            drawn = union(own, *(grid.of(besides(each, name), each, name) for each in shown))
+            drawn = union(own, *(grid.of(besides(each, name), name) for each in shown))
             more = [replace(spec, seed=seed) for seed in sorted(seeds) for spec in drawn]
             specs = [[spec.key, spec.task, spec.method, words(spec, name, grid.epochs), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")

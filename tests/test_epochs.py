@@ -23,7 +23,7 @@ def test_a_figure_shows_what_a_launch_makes(name, suite, profile, epochs):
     specs = [spec for spec in grid(suite, profile) if spec.task.startswith(suite)]
     made = {spec.key for spec in named("plan", suite, "--profile", profile, "--epochs", str(epochs))}
     assert (specs or (name, profile) == ("gse_table3", "paper")) and {spec.key for spec in specs} <= made
-    assert grid.of(specs, suite, profile) == specs
+    assert grid.of(specs, profile) == specs
 
 
 @pytest.fixture
