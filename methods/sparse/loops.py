@@ -3,7 +3,7 @@ import numba
 import numpy as np
 
 from methods.sparse.blocks import block_of, combine, combine_and_correlate, correlate, kernel, prefetch, total, written
-from methods.sparse.registers import PART
+from methods.sparse.registers import NEAR, PART
 from methods.sparse.transposition import leaves, transpose, transpose_here
 
 
@@ -16,7 +16,7 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
     """
     block, flat, past = block_of(values), x.reshape(-1), leaves(y)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
-    ahead = -(-inputs.size // y.shape[1]) if x.shape[1] <= PART else 0  # numbers of the next block: more of them would empty the cache
+    ahead = -(-inputs.size // y.shape[1]) if inputs.nbytes <= NEAR else 0  # numbers of the next block
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
         transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
@@ -42,7 +42,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
         _arrange(values, order, ordered)
     features, deltas, results = inputs.reshape(-1, block), outputs.reshape(-1, block), backs.reshape(-1, block)
     flat, flat_delta = x.reshape(-1), delta.reshape(-1)
-    ahead = -(-outputs.size // x.shape[1]) if delta.shape[1] <= PART else 0
+    ahead = -(-outputs.size // x.shape[1]) if outputs.nbytes <= NEAR else 0
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
         if rows < block:

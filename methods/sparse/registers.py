@@ -17,6 +17,7 @@ REGISTER = 64  # bytes
 VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
 AHEAD = 8  # connections: so far ahead a block is asked for, because one core's cache does not hold those of thousands of features
 PART = 1024  # features that are brought into order at a time, where one comes after the other
+NEAR = 2 ** 19  # bytes: beside a larger block the next one has no room in a core's second-level cache
 CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
 HALF = ir.IntType(16)  # what bfloat16 is here: numba has none
 UPPER = -2 ** 16  # the upper half of 32 bits
