@@ -202,7 +202,12 @@ def _settle(named, method, epochs, precision, chosen):
                              + f" (`python -m benchmarks options` lists those of {method}, or of {named})")
     if changes["precision"] not in PRECISIONS:
         raise ValueError(f"precision takes {' or '.join(PRECISIONS)}, not {changes['precision']!r}")
-    return replace(task, **changes), options
+    settled = replace(task, **changes)
+    if settled.schedule == "cosine" and settled.warmup:
+        raise ValueError(f"warmup={settled.warmup} has no effect: schedule=cosine warms up in its own way")
+    if (task.augmentation == "imagenet") != (settled.augmentation == "imagenet"):
+        raise ValueError(f"augmentation={settled.augmentation} has no effect: {named} has images of another kind, with an augmentation of their own")
+    return settled, options
 
 
 def original(method, task):

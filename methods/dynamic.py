@@ -68,6 +68,7 @@ class DynamicSparse(Static):
     scope = option("layer", "global", help="where counts are kept: in each layer, or over all")
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
     score_batches = option("train_batch", "ceil10", help="growth is scored on the training batch, or on fresh ones (ten images a class)")
+    changes = "change its mask"  # what cannot be done where its updates come too late
 
     def final_budget(self):
         allocated = super().final_budget()
@@ -99,7 +100,7 @@ class DynamicSparse(Static):
         """`idle`, with a warning where it is so."""
         idle = self.idle(run)
         if idle:
-            warnings.warn(f"{self.name or type(self).__name__} cannot change its mask in time: of {run.total_steps} steps, its first update at step "
+            warnings.warn(f"{self.name or type(self).__name__} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
                           f"{self.interval} comes too late; choose a smaller interval", stacklevel=4)
         return idle
 

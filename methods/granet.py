@@ -30,6 +30,7 @@ class GraNet(RigL):
     noise = option(0.0)
     scope, regrow, score_batches = "layer", "keeps", "train_batch"
     drop_fraction = update_end = skip_step = None  # its share, its end and its step are others
+    changes = "prune"
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)

@@ -124,7 +124,8 @@ def switches(e):
     path = Path(e.results) / e.task.partition("-")[0] / "switches.csv"
     saved = None
     if path.exists():
-        runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs)]
+        drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]
+        runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs) & e.runs.series.isin(drawn) & (e.runs.sparsity == 0.9)]
         lines = pd.read_csv(path, dtype={"key": str}).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
         total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
         if {"cubic", "fixed"} <= set(total.columns):

@@ -141,6 +141,12 @@ def test_weights_and_momentum_are_masked_at_every_step():
     assert momentum(run, mask.view(10, 12)).flatten()[mask].all()
 
 
+def test_what_comes_too_late_is_said():
+    """Of 76 steps the first half prune, the first time at step 60; connections regenerate there."""
+    with pytest.warns(UserWarning, match="^granet cannot prune in time: of 76 steps, its first update at step 60 comes too late"):
+        training("granet", 0.9, interval=60, epochs=4, steps_per_epoch=19, prune_end=0.5, weight=torch.ones(10, 12))
+
+
 @pytest.mark.parametrize("exact_k", [True, False])
 def test_training(exact_k):
     torch.manual_seed(0)

@@ -204,6 +204,15 @@ def test_a_short_training_by_the_original_recipe_reaches_its_rate(method, task, 
     assert rates[int(50 * warm)] == pytest.approx(0.05, abs=1e-5)
 
 
+@pytest.mark.parametrize("task, option, message", [
+    ("imagenet-resnet50", "warmup=5", "warmup=5.0 has no effect: schedule=cosine warms up in its own way"),
+    ("imagenet-resnet50", "augmentation=none", "augmentation=none has no effect: imagenet-resnet50 has images of another kind, with an augmentation of their own"),
+    ("cifar10-resnet20", "schedule=cosine warmup=2", "warmup=2.0 has no effect: schedule=cosine warms up in its own way")])
+def test_what_would_change_nothing_is_refused(task, option, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        settle(Spec(task, "st3", 0.9, 0, options=dict(word.split("=") for word in option.split())))
+
+
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("model, lr", [("resnet56", 0.1), ("vgg16", 0.1), ("vit", 0.01)])
 def test_gse_s_recipe(data, model, lr):

@@ -159,11 +159,13 @@ def test_the_dense_baseline_needs_seeds_and_its_accuracy(tmp_path):
                                           ((30, 25, 30, 30), [False, None, None, None]), ((10, 8, 10, 2), [True, True, True, False]),
                                           ((10,), [])])  # of one epoch: there is no second quarter
 def test_switches_are_compared_by_seed(tmp_path, cubic, holds):
-    store(tmp_path, {"st3 count_switches=True": (91, 91, 91), "st3 count_switches=True ramp_power=0.0": (91, 91, 91)}, sparsities=(0.9,))
+    store(tmp_path, dict.fromkeys(("st3 count_switches=True", "st3 count_switches=True ramp_power=0.0", "rigl count_switches=True"), (91,) * 3))
     lines = [dict(key=f"st3 count_switches=True{' ramp_power=0.0' * (schedule == 'fixed')}0{seed}160", schedule=schedule, group=group, final_state="zero",
                   switches=2, weights=100 * count + 3 * seed) for seed in range(3) for schedule, counts in (("fixed", (20,) * len(cubic)), ("cubic", cubic))
              for group, count in enumerate(counts)]
-    lines += [line | dict(switches=1, weights=10**6) for line in lines if line["schedule"] == "cubic"]  # not counted, as in figure 6
+    # not counted, as in figure 6: weights that switch once, another method, another sparsity
+    lines += [line | dict(switches=1, weights=10**6) for line in lines if line["schedule"] == "cubic"] + [
+        line | dict(key=f"{other}{line['key'][-4:]}", weights=10**6) for line in lines for other in ("rigl count_switches=True0", "st3 count_switches=True1")]
     write(tmp_path / "cifar10" / "switches.csv", lines, list(lines[0]))
     assert [part.holds for _, _, parts in scales("A11", tmp_path) for part in parts] == holds
 
