@@ -62,12 +62,13 @@ class Captured:
     """`function(*inputs)` recorded by `record` after WARM calls with the same `key()` and the largest shapes seen, from then on replayed.
 
     parameters: whose gradients the function reads or writes. module: all of its buffers stay where they were recorded.
-    record: `cuda_graph`, another function of that form, or ANEW. Calls of smaller shapes (the last batch of an epoch), and all under a key that
+    record: `cuda_graph`, another function of that form, or ANEW. after: a Captured whose gradients this one reads: it is recorded first, or they
+    would be copied at every call to where they lay before. Calls of smaller shapes (the last batch of an epoch), and all under a key that
     has been seen less than WARM times, run as they are. What the function returns and its gradients are overwritten by the next replay.
     """
 
-    def __init__(self, function, parameters, module, record, key=lambda: None):
-        self.function, self.parameters, self.module, self.record, self.key = function, parameters, module, record, key
+    def __init__(self, function, parameters, module, record, key=lambda: None, after=None):
+        self.function, self.parameters, self.module, self.record, self.key, self.after = function, parameters, module, record, key, after
         self.seen, self.shapes, self.size, self.calls, self.replay = None, None, -1, 0, None
 
     def __call__(self, *inputs):
@@ -83,7 +84,7 @@ class Captured:
                 return self.function(*inputs)
             self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
         self.calls += 1
-        if self.calls <= WARM or self.record is ANEW:
+        if self.calls <= WARM or self.record is ANEW or self.after and not self.after.replay:
             return self.function(*inputs)
         if not self.replay:
             self._record(inputs, gradients)
@@ -120,11 +121,11 @@ class Captured:
 class Repeated:
     """What methods do through `Sparsifier.repeated`, each function recorded as `Captured` does, with its numbers in tensors that stay.
 
-    parameters, module, record, key: those of Captured.
+    parameters, module, record, key, after: those of Captured.
     """
 
-    def __init__(self, parameters, module, record, key):
-        self.rest, self.device, self.recorded = (parameters, module, record, key), parameters[0].device, {}
+    def __init__(self, parameters, module, record, key, after=None):
+        self.rest, self.device, self.recorded = (parameters, module, record, key, after), parameters[0].device, {}
 
     def __call__(self, function, fixed, *numbers):
         name = function.__name__, id(fixed)

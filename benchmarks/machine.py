@@ -26,6 +26,8 @@ def default_device():
 
 def usable_device(name=None):
     """The torch.device of this name, by default the GPU where there is one. Raises ValueError in one line if there is none here."""
+    # a GPU's queues, else 8, in which runs side by side, each on a stream of its own, would wait for each other
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     name = name or default_device()
     try:
         device = torch.device(name)

@@ -198,7 +198,8 @@ def store_failure(spec, problem, store, before, keep=False):
 
 
 def describe(spec, task, trainer, status, error, alone=True):
-    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else its memory is not known."""
+    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else the memory and the steps' time on a GPU are
+    not known, and the seconds are a part of all runs' there, of which only the sum is right."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
     macs = macs_of(task, trainer.data)
     nnz = [int(n) for n in model.layer_nnz()]
@@ -206,15 +207,15 @@ def describe(spec, task, trainer, status, error, alone=True):
               for e, n in zip(layout.entries, nnz)]
     left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
     last = progress.curves[-1] if progress.curves else {}
-    done = status == "ok"
+    done, known = status == "ok", alone or trainer.device.type != "cuda"
     row = _identity(spec, task)
     row.update(
         cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
         top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
-        seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3),
-        peak_memory_mb=round(peak_memory(trainer.device)) if alone or trainer.device.type != "cuda" else None,
+        seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
+        peak_memory_mb=round(peak_memory(trainer.device)) if known else None,
         **{column: "; ".join(values) for column, values in progress.origins.items()})
     return row, layers
 

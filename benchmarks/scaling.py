@@ -25,7 +25,7 @@ from benchmarks.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.places import cores
 from benchmarks.measurements import store, table
-from benchmarks.overhead import Entrant
+from benchmarks.overhead import Entrant, timed_together
 from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
 from benchmarks.worker import Worker, preload
@@ -105,7 +105,7 @@ def measure_start(folder, device, rounds):
 
 def measure_width(folder, device, rounds):
     for width in WIDTHS:
-        for method, _, seconds in in_turns(rounds, folder, device, width=float(width)):
+        for method, _, seconds in in_turns(rounds, folder, device, steps=timed_together(device, 1), width=float(width)):
             yield method, width, 1e3 * seconds, "ms"
 
 

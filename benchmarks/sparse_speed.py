@@ -25,7 +25,7 @@ from benchmarks.capture import recorder
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
-from benchmarks.overhead import Entrant
+from benchmarks.overhead import Entrant, timed_together
 from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, settle
 from methods.model import STORAGES
@@ -111,8 +111,10 @@ def measure(args, device):
 
 def compare(task, width, sparsity, data, args, device):
     """Rows of one network at one sparsity, one for each storage."""
+    steps = args.steps or timed_together(device, 2)
+
     def make(storage, recorded):
-        return entrant(task, args.method, sparsity, data, device, args.steps, recorded, args.precision, width=width, storage=storage,
+        return entrant(task, args.method, sparsity, data, device, steps, recorded, args.precision, width=width, storage=storage,
                        batch_size=args.batch_size)
 
     entrants = {storage: make(storage, True) for storage in args.storages}
@@ -184,7 +186,7 @@ def main(words=None):
     parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=SPARSITIES)
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)
     parser.add_argument("--method", default="gse_uniform")
-    parser.add_argument("--steps", type=int, default=2, help="ordinary steps of a storage in a round (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="ordinary steps of a storage in a round (default: 2, on a GPU 20)")
     parser.add_argument("--update-rounds", type=int, default=3, help="rounds with an update of the connections; 0 for none")
     run_and_store(parser, words, measure, "sparse_speed.csv", COLUMNS, IDENTITY)
 

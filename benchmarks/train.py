@@ -101,8 +101,8 @@ class Trainer:
             return training.cycle, id(momentum), *((g["weight_decay"], g["momentum"]) for g in groups)
 
         self.passes = Captured(lambda x, y: Trainer.passes(own, x, y), parameters, self.model, record, lambda: training.cycle)
-        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state)
-        self.repeated = Repeated(parameters, self.model.method, record, state)
+        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state, self.passes)
+        self.repeated = Repeated(parameters, self.model.method, record, state, self.passes)
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):

@@ -196,6 +196,17 @@ def test_a_short_batch_among_the_first_is_not_what_is_recorded():
     assert lengths_made(1, 1, 1, 1, 1, *whole, 2, 1, 2, 2) == [1, 1, 1, 1, *whole, 2, 1]
 
 
+def test_gradients_are_read_where_the_passes_write_them():
+    """Also where the first epoch ends, with a smaller batch, before the passes are recorded: else each later step would copy all of them."""
+    trainer = make("st3", record=lambda function: (function(), int), batch_size=70)
+    assert trainer.training.steps_per_epoch == capture.WARM + 1 and len(trainer.data.train) % trainer.task.batch_size
+    for _ in zip(range(12), trainer.steps()):
+        pass
+    written = trainer.passes.gradients
+    for part in (trainer.training.apply, *(captured for captured, *_ in trainer.repeated.recorded.values())):
+        assert part.replay and all(a is b for a, b in zip(part.read, written, strict=True))
+
+
 class Graph:
     """`torch.cuda.graph` without a GPU: what waits for the device makes the end of the recording fail too, with an error that says less."""
 
@@ -281,7 +292,7 @@ def test_a_run_that_has_ended_is_gone_at_once():
     """With its recordings, each of which keeps memory of a GPU: nothing of it is left for the garbage collection."""
     gc.disable()
     try:
-        trainer = make("st3", record=lambda function: (function(), int))
+        trainer = make("st3", record=lambda function: (function(), int), batch_size=70)
         for _ in zip(range(STEPS), trainer.steps()):
             pass
         assert trainer.passes.replay and trainer.training.apply.replay

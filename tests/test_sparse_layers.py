@@ -76,6 +76,23 @@ def test_products_of_what_begins_where_a_gpu_wants_it(monkeypatch):
     check(module, torch.randn(5, 4, 9, 10, dtype=torch.float64), lambda x, weight: module._conv_forward(x, weight, module.bias))
 
 
+def test_a_linear_layer_s_weights_begin_where_a_gpu_wants_them(monkeypatch):
+    """They are a piece of the model's, which begins anywhere."""
+    def matrix(*parts, **options):
+        assert not any(part.data_ptr() % 16 for part in parts)
+        return made(*parts, **options)
+    only_products(monkeypatch)
+    monkeypatch.setattr(pattern, "_product", pattern.csr_product)
+    monkeypatch.setattr(pattern, "aligned", torch.clone)
+    made = torch.sparse_csr_tensor
+    monkeypatch.setattr(torch, "sparse_csr_tensor", matrix)
+    layer, keys, weight = sparse(nn.Linear(6, 4))
+    piece = torch.cat([torch.zeros(1), layer.values.detach()])[1:]
+    assert piece.data_ptr() % 16
+    layer.values = piece.requires_grad_()
+    layer(torch.randn(7, 6)).sum().backward()
+
+
 @pytest.mark.parametrize("kind, lines", [
     (dict(kernel_size=3), [9, 10]), (dict(kernel_size=3, padding=1), [10, 11]), (dict(kernel_size=5, padding=2), [11, 12]),
     (dict(kernel_size=3, padding=1, stride=2), [6, 6])])  # a phase of 11 x 12

@@ -86,7 +86,7 @@ def csr_product(starts, columns, values, x, size):
     """As `_product`, on any device."""
     # autocast would round the matrix to 16 bits, and so the delta that comes back for its float32 values
     with torch.autocast(x.device.type, enabled=False):
-        return torch.sparse_csr_tensor(starts, columns, values, size=size, check_invariants=False) @ x
+        return torch.sparse_csr_tensor(starts, columns, aligned(values), size=size, check_invariants=False) @ aligned(x)
 
 
 def add_product(out, matrix, x, fresh=False):
