@@ -88,11 +88,12 @@ def note(runs, suite, profile, lead=None):
     if "note" in runs.attrs:
         return runs.attrs["note"]
     done = runs[runs.accuracy.notna()]
-    epoch = "last epoch" if done["last"].all() else "best validation epoch"
+    last = done["last"][done.status != "diverged"]  # which have no epoch that counts
+    epoch = "last epoch" if last.all() else "best validation epoch"
     seeds = summary(runs).seeds
     text = (lead or f"Mean ± s.d. over {{seeds}}; test accuracy at the {epoch}.").format(seeds=number_of(seeds))
-    if done["last"].any() and not done["last"].all() and not lead:
-        text += f" {done['last'].sum()} of {len(done)} runs: last epoch, for want of a validated one."
+    if last.any() and not last.all() and not lead:
+        text += f" {last.sum()} of {len(done)} runs: last epoch, for want of a validated one."
     text += in_common(runs) + "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
     begun = runs[runs.task.isin(done.task)]
     if len(done) < len(begun):

@@ -113,7 +113,8 @@ def test_lines_have_their_means_and_deviations_and_dense_is_a_line_across(tmp_pa
 
 
 def test_last_epoch_where_there_was_no_validation(tmp_path):
-    store(tmp_path, "digits", [row(spec, top1_best_val="") for spec in suites.grid("digits", "paper")])
+    rows = [row(spec, top1_best_val="") for spec in suites.grid("digits", "paper")]
+    store(tmp_path, "digits", [dict(rows[0], status="diverged", top1=""), *rows[1:]])
     text, _ = note_of("figure1", "digits", tmp_path)
     assert "at the last epoch" in text
     assert run_here("figure1.py", "--results", tmp_path, "--out", tmp_path).returncode == 0  # digits, as cifar10 has no rows
@@ -138,7 +139,8 @@ def test_collapsed_seed_is_in_the_mean(tmp_path):
     table = summary(runs_of(figure("figure1").grid, "cifar10", tmp_path)[0]).set_index(["method", "sparsity"])
     assert table.loc[("ste_hard", 0.99), "mean"] == pytest.approx((80.1 - 1 + 80.1 + 10) / 3, abs=1e-4)
     assert table.loc[("ste_hard", 0.99), "seeds"] == 3
-    assert "Diverged runs in the mean: 1." in note_of("figure1", "cifar10", tmp_path)[0]
+    text, _ = note_of("figure1", "cifar10", tmp_path)
+    assert "Diverged runs in the mean: 1." in text and "validation epoch" in text and "last epoch" not in text
 
 
 def test_figures_refuse_what_the_commands_refuse(tmp_path):
