@@ -7,7 +7,7 @@ import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from benchmarks import cluster, leaderboard, suites
+from benchmarks import cluster, leaderboard, options, suites
 from benchmarks.again import left, renew
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
@@ -38,8 +38,8 @@ def parser():
     run.add_argument("--epochs", type=int)
     run.add_argument("--precision")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
-    options = add("options", "all methods and tasks; of one, what --set can change: the values, the default first, and what they mean", suite=False)
-    options.add_argument("name", nargs="?", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
+    options.add_arguments(add("options", "all methods and tasks; of one, what --set can change: the values, the default first, and what they mean",
+                              suite=False))
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set", "precision")
@@ -74,6 +74,8 @@ def command_run(args):
     if row and row["status"] != "failed":
         print(f"{spec.key} is done already: {summary(row)}")
         tell_older([row])
+        if args.keep_models and not store.model(spec.key).exists():
+            print("its network was not kept; `launch` with --methods, --again and --keep-models makes such runs again")
     else:
         refuse_unsuited([spec], args.device)
         rehearse(own([spec]), load_data([spec], folder))
@@ -81,34 +83,6 @@ def command_run(args):
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")
     return 0 if row["status"] == "ok" else 1
-
-
-def command_options(args):
-    from benchmarks.tasks import DATASETS, TASKS, get_task, suite_of
-    from methods import available, get
-    if not args.name:
-        for name in available():
-            print(f"{name:17} {(get(name).__doc__ or '').partition(chr(10))[0]}".rstrip())
-        for name, task in TASKS.items():
-            print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}" + f" of width {task.width:g}" * (task.width != 1) + f", {task.epochs} epochs")
-        return 0
-    settings = get_task(args.name).settings() if suite_of(args.name) in map(suite_of, TASKS) else options_of(args.name)
-    for name, option in settings.items():
-        values = "|".join(map(str, option.choices or (option.default,)))
-        print(f"{name}={values}  {option.help}".rstrip())
-    return 0
-
-
-def options_of(method):
-    from benchmarks.tasks import TASKS, file_of
-    from methods import available, get
-    from methods.base import nearest
-    try:
-        return get(method).options()
-    except ValueError:
-        if file_of(method) or method.endswith(".py"):
-            raise
-        raise ValueError(nearest(method, [*available(), *TASKS], "method or task")) from None
 
 
 def run_one(spec, store, folder, device):
@@ -226,7 +200,10 @@ def load_data(specs, folder):
 def launch_missing(args, store, todo, done):
     """Makes the Specs `todo`, collects, and names what failed in them or in the rows `done`. Returns the exit status."""
     folder = data_folder(args)
-    print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
+    from benchmarks.levels import uncovered
+    runs = len(uncovered(todo))
+    print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do"
+          + f", as {runs} runs: some pass the sparsities of others" * (runs < len(todo)))
     bad = []
     if todo:
         from benchmarks.launch import launch
@@ -242,7 +219,7 @@ def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
 
     from benchmarks.status import show
-    store = Store(args.results, write=False)
+    store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # while the methods and torch are imported here
         reading = aside.submit(store.rows, args.suite)
         specs, rows = chosen(args), reading.result()
@@ -259,11 +236,23 @@ def command_cancel(args):
 
 def command_collect(args):
     suites.suite_grid(args.suite, args.profile, ())
-    store = Store(args.results, write=Path(args.results).expanduser().exists())
+    store = existing(args, write=True)
     total = store.collect(args.suite)
     print(f"{total} rows in {store.folder / args.suite / 'runs.csv'}" if total else
-          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}` makes them")
+          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{f' --results {args.results}' * (args.results != 'results')}` makes them")
     return 0
+
+
+def existing(args, write=False):
+    """The Store of a command that makes none. Raises ValueError where a folder that was named is not there."""
+    there = Path(args.results).expanduser().exists()
+    if not there and args.results not in ("", "results"):
+        raise ValueError(f"there is no results folder {args.results}; `launch` and `run` make one")
+    return Store(args.results, write=write and there)
+
+
+def command_options(args):
+    return options.show(args)
 
 
 def command_leaderboard(args):

@@ -5,6 +5,7 @@ import json
 import sys
 
 from benchmarks.files import write_whole
+from benchmarks.tasks import digest
 
 
 def left(specs, store):
@@ -34,7 +35,6 @@ def _note(spec, store):
 
 def _version(spec):
     """What tells the code that makes a run from that after a change."""
-    from benchmarks.checkpoint import digest
     return f"{_code()} {digest(spec.method)}"
 
 

@@ -1,6 +1,5 @@
 """Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
 import contextlib
-import hashlib
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.files import replacing
-from benchmarks.tasks import file_of
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -76,12 +74,6 @@ def restored(make, path):
             print(f"the checkpoint {path} is damaged, or not of this method ({type(error).__name__}); the run starts anew")
             trainer = make()
     return trainer
-
-
-def digest(method):
-    """What tells the content of a method's own file ("file.py:Class") from another; empty for the suite's methods."""
-    path = file_of(method) if isinstance(method, str) else ""
-    return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def random_state(device):

@@ -101,7 +101,8 @@ def submit(args, store, todo, folder):
 def send_missing(args, store, todo, folder):
     """`submit`, while no other one is at it."""
     from benchmarks.places import PACK
-    from benchmarks.tasks import branches, levels_of, settle, uncovered
+    from benchmarks.levels import branches, levels_of, uncovered
+    from benchmarks.tasks import settle
     states = jobs.states(store, args.suite)
     jobs.queue()  # without SLURM nothing is copied
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
@@ -156,15 +157,10 @@ def send(args, folder, code, calls):
 
 
 def snapshot(store, methods):
-    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once.
-
-    Raises ValueError for a method's file that is above the working folder: where jobs work, its name would name nothing.
-    """
+    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once."""
     from benchmarks.machine import code_version, sources
     texts = sources()
     for path in {file_of(method) for method in methods} - {""}:
-        if ".." in Path(path).parts:
-            raise ValueError(f"{path} is above the working folder; name it by its whole path")
         if not Path(path).is_absolute():  # one named by its whole path is used where it is
             texts[path] = Path(path).read_bytes()
     texts["code_version"] = code_version().encode()

@@ -28,7 +28,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message):
-        raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else message)
+        if "invalid" in message and "," in message.rpartition(": ")[2]:
+            message += " (several are separated by spaces)"
+        raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else
+                    message + " (--help lists them)" * message.startswith("unrecognized"))
 
     def common(self, *names):
         """Adds the OPTIONS of these names."""
@@ -49,8 +52,9 @@ def data_folder(args):
 def chosen_options(args):
     """What `--set` says, as pairs (name, value) of text."""
     pairs = [tuple(text.split("=", 1)) for text in args.set]
-    if any(len(pair) != 2 for pair in pairs):
-        raise Usage("--set takes NAME=VALUE")
+    for pair in pairs:
+        if len(pair) != 2 or not pair[0]:
+            raise Usage(f"--set takes NAME=VALUE, not {'='.join(pair)!r}")
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:

@@ -6,7 +6,8 @@ from multiprocessing import connection
 
 from benchmarks import places
 from benchmarks.progress import Bar, title
-from benchmarks.tasks import branches, levels_of, settle, uncovered
+from benchmarks.levels import branches, levels_of, uncovered
+from benchmarks.tasks import settle
 from benchmarks.worker import CROWDED, Worker, preload, undisturbed
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row

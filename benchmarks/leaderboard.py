@@ -10,7 +10,7 @@ from benchmarks.command import at_least_one, chosen_options
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.own_methods import rehearse, tell_older
 from benchmarks.progress import counted, name_bad
-from benchmarks.suites import suite_grid
+from benchmarks.suites import PROFILES, suite_grid
 
 
 def add_arguments(sub):
@@ -35,8 +35,6 @@ def run(args, store, folder):
 
     Raises ValueError in one line for a method with mistakes, options that cannot be used, and where there is nothing to compare.
     """
-    import pandas as pd
-
     from benchmarks import tables
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
@@ -44,20 +42,14 @@ def run(args, store, folder):
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
     failed, variant, against, same = 0, None, names(args, base), asked(args)
-    if args.method:
-        specs = cells(args)
+    specs = cells(args) if args.method else ()
+    refuse_absent([name for name in against if name not in {spec.method for spec in specs}], args, store)
+    if specs:
         failed = fill(specs, args, store, folder)
-        variant = next(((spec.method, spec.option_text) for spec in specs), None)
-    rows = pd.DataFrame(store.rows(args.suite).values())
-    unlike = stored = len(rows)
-    if stored:
-        rows = tables.select(rows, args.suite, args.profile, args.epochs, variant, args.precision)
-        unlike = stored * rows.empty
+        variant = specs[0].method, specs[0].option_text
+    rows = counting(args, store, args.profile, variant)
+    unlike = len(store.rows(args.suite)) * rows.empty
     if against:
-        absent = sorted(set(against) - set(rows.method if len(rows) else ()))
-        if absent:
-            raise ValueError(f"there are no rows of {' '.join(absent)}; make them with: python -m benchmarks launch {args.suite}{same} "
-                             f"--methods {' '.join(absent)}")
         rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
     if args.one_cycle and len(rows):
         rows = rows[rows.cycles.astype(float) == 1]
@@ -73,7 +65,29 @@ def run(args, store, folder):
         print(page(table, args.suite, args.profile))
     else:
         print(tables.FORMATS[args.format](table))
+    if not (against or args.epochs) and (more := {len(counting(args, store, other)): other for other in PROFILES}) and max(more) > 2 * len(rows):
+        print(f"profile {args.profile} has {len(rows)} rows, {more[max(more)]} {max(more)}: --profile {more[max(more)]} compares those", file=sys.stderr)
     return 1 if failed else 0
+
+
+def counting(args, store, profile, variant=None):
+    """The stored rows that a profile compares, as a DataFrame."""
+    import pandas as pd
+
+    from benchmarks import tables
+    rows = pd.DataFrame(store.rows(args.suite).values())
+    return rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, variant, args.precision)
+
+
+def refuse_absent(against, args, store):
+    """Raises ValueError where there are no rows of a method to compare with, before anything is run: who has them, or makes them."""
+    def absent(profile):
+        rows = counting(args, store, profile)
+        return sorted(set(against) - set(rows.method if len(rows) else ()))
+    if missing := absent(args.profile):
+        other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
+        raise ValueError(f"there are no rows of {' '.join(missing)}{other} make them with: python -m benchmarks launch {args.suite}{asked(args)} "
+                         f"--methods {' '.join(missing)}")
 
 
 def asked(args):

@@ -122,9 +122,9 @@ def measured_on(device):
                 measured_at=moment())
 
 
-def note_origin(origins, device):
+def note_origin(origins, device, code):
     """Add this device, torch and code to those of `origins`, {column of a row: values}: a run may go on elsewhere than where it began."""
-    for column, value in dict(device=device_name(device), torch_version=str(torch.__version__), code_version=code_version()).items():
+    for column, value in dict(device=device_name(device), torch_version=str(torch.__version__), code_version=code).items():
         if value not in origins.setdefault(column, []):
             origins[column].append(value)
 

@@ -1,10 +1,12 @@
 """What a command looks at before it runs methods of somebody's own files: mistakes, and rows of a file as it was before."""
 import contextlib
-import os
+import difflib
 import sys
 
-from benchmarks.results import moment
-from benchmarks.tasks import file_of, levels_of, settle
+from benchmarks.levels import levels_of
+from benchmarks.tasks import file_of, mark, settle
+
+NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mistyped
 
 
 def rehearse(specs, folder):
@@ -12,6 +14,9 @@ def rehearse(specs, folder):
     mistake; says what no checkpoint holds. On a CPU it leaves out ImageNet's networks, a few steps of which take too long."""
     from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device
+    for method in dict.fromkeys(spec.method for spec in specs):
+        for name, hook in mistyped(method):
+            print(f"{method}: nothing calls {name} but the method itself; the hook is {hook}", file=sys.stderr)
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs}
     unheld = {}
     for spec in cells.values():
@@ -26,18 +31,27 @@ def rehearse(specs, folder):
                   "needs must be a buffer, or a run that was stopped goes on differently", file=sys.stderr)
 
 
+def mistyped(method):
+    """[(function of a method's own file, hook whose name is nearly its own)]."""
+    from methods import get
+
+    def functions(classes):
+        return [name for base in classes for name, own in vars(base).items() if callable(own) and not name.startswith("_")]
+    order = get(method).__mro__
+    suites = [base for base in order if base.__module__.startswith("methods.")]
+    names = [name for name in functions(order[:order.index(suites[0])]) if not hasattr(suites[0], name)]
+    return [(name, near[0]) for name in names if (near := difflib.get_close_matches(name, functions(suites), 1, NEAR))]
+
+
 def own(specs):
     """Those of the Specs whose method is somebody's own file."""
     return [spec for spec in specs if ":" in spec.method]
 
 
 def tell_older(rows):
-    """Says which rows (dicts) are from before their method's own file was last changed."""
+    """Says which rows (dicts) were made with another content of their method's own file; of a file that is not here nothing."""
     for file in sorted({file_of(row["method"]) for row in rows} - {""}):
-        try:
-            changed = moment(os.path.getmtime(file))
-        except OSError:  # the rows are of another folder
-            continue
-        older = sum(file_of(row["method"]) == file and row["finished_at"] < changed for row in rows)
-        if older:
-            print(f"{older} of them are from before {file} was last changed; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)
+        now = mark(f"{file}:")
+        other = sum(file_of(row["method"]) == file and now not in row["code_version"] for row in rows)
+        if other:
+            print(f"{other} of them were made with another content of {file}; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)

@@ -9,7 +9,8 @@ from benchmarks.capture import WARM, recorder
 from benchmarks.dry_run import told
 from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.pack import Lane
-from benchmarks.tasks import branches, levels_of, settle, uncovered
+from benchmarks.levels import branches, levels_of, uncovered
+from benchmarks.tasks import settle
 from benchmarks.train import EVALUATED, Trainer
 
 LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these

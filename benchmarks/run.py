@@ -16,10 +16,11 @@ from benchmarks.cost import layer_macs
 from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
+from benchmarks.levels import levels_of
 from benchmarks.results import moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
-from benchmarks.tasks import get_task, levels_of, settle, suite_of
+from benchmarks.tasks import get_task, mark, settle, suite_of
 from benchmarks.train import Trainer
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
@@ -121,7 +122,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
         reset_peak_memory(device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
                            store.checkpoint(spec.key))
-        note_origin(trainer.progress.origins, device)
+        note_origin(trainer.progress.origins, device, code_of(spec.method))
     except ValueError:  # nonsense is refused, not stored
         raise
     except Exception as problem:
@@ -236,11 +237,16 @@ def macs_of(task, data):
     return _macs(task.model, data.classes, task.width, data.shape)
 
 
+def code_of(method):
+    """What a row says of the code: its version, and of somebody's own method the file's name and content."""
+    return ", ".join(filter(None, (code_version(), mark(method))))
+
+
 def _identity(spec, task):
     """The columns that say what was run, where and when; the measured ones empty."""
     return dict.fromkeys(("top1", "top1_best_val", "val_top1", "loss", "nnz", "prunable", "achieved_sparsity", "macs", "dense_macs",
                           "train_flops_fraction", "seconds", "step_ms", "peak_memory_mb", "device", "cycles")) | dict(
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
         options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
-        torch_version=torch.__version__, code_version=code_version(),
+        torch_version=torch.__version__, code_version=code_of(spec.method),
         finished_at=moment())

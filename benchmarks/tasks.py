@@ -1,8 +1,11 @@
 """Data sets, and tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
+import contextlib
+import hashlib
 import math
 import os
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def get_task(name):
     """The Task of this name. Raises ValueError in one line with the nearest names."""
     if name not in TASKS:
         from methods.base import nearest  # which needs torch
+        if tasks := [task for task in TASKS if suite_of(task) == name]:
+            raise ValueError(f"{name} is a suite; its tasks: {', '.join(tasks)}")
         raise ValueError(nearest(name, TASKS, "task"))
     return TASKS[name]
 
@@ -186,7 +191,8 @@ def _settle(named, method, epochs, precision, chosen):
     task, known = get_task(named), get(method).options()
     # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
     suite = dict(chosen).get("recipe") != "original"
-    own = {**task.defaults, **get(method).retained.get(kind(task), {})} if suite else original(method, task)
+    defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
+    own = {**defaults, **get(method).retained.get(kind(task), {})} if suite else original(method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
     options, settings = {name: value for name, value in own.items() if name in known}, task.settings()
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
@@ -208,6 +214,11 @@ def _settle(named, method, epochs, precision, chosen):
     if (task.augmentation == "imagenet") != (settled.augmentation == "imagenet"):
         raise ValueError(f"augmentation={settled.augmentation} has no effect: {named} has images of another kind, with an augmentation of their own")
     return settled, options
+
+
+def of_the_suite(cls, option):
+    """Whether a method has an option from a class of this project: another's of the same name is another one, with a default of its own."""
+    return next(base for base in cls.__mro__ if option in vars(base)).__module__.startswith("methods.")
 
 
 def original(method, task):
@@ -257,18 +268,23 @@ def file_of(method):
 
 
 def path_of(method):
-    """The one name of a method's file, "file.py:Class": relative where it lies below the working folder."""
+    """The one name of a method's file, "file.py:Class": relative where it lies below the working folder, else the whole path."""
     path, _, attribute = method.rpartition(":")
     below = os.path.relpath(path)
-    return f"{os.path.normpath(path) if below.startswith(os.pardir) else below}:{attribute}"
+    return f"{os.path.abspath(path) if below.startswith(os.pardir) else below}:{attribute}"
 
 
-def levels_of(spec):
-    """The Specs that one run of `spec` gives rows for, itself the last: more than one for methods that pass levels of sparsity."""
-    from methods import get
-    _, options = settle(spec)
-    levels = ask(spec.method, get(spec.method).levels, spec.sparsity, options)
-    return [replace(spec, sparsity=round(level, 6)) for level in levels[:-1]] + [spec]
+def digest(method):
+    """What tells the content of a method's own file ("file.py:Class") from another; "" for the suite's methods."""
+    path = file_of(method) if isinstance(method, str) else ""
+    return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def mark(method):
+    """The file's name and content, as `code_version` of a row has them; "" for the suite's methods, and where it is gone."""
+    with contextlib.suppress(OSError):
+        return (content := digest(method)) and f"{Path(file_of(method)).name} {content[:10]}"
+    return ""
 
 
 def ask(method, function, *arguments):
@@ -279,21 +295,3 @@ def ask(method, function, *arguments):
         raise
     except Exception as error:
         raise ValueError(f"{method}: {function.__name__} fails ({type(error).__name__}: {error})") from error
-
-
-def uncovered(specs):
-    """The Specs without those that are a level of another one's run."""
-    covered = {level.key for spec in specs for level in levels_of(spec)[:-1]}
-    return [spec for spec in specs if spec.key not in covered]
-
-
-def branches(specs):
-    """{Spec: the one of them with whose run it has all cycles but the last in common}: it can go on from there.
-
-    That is the longest run that passes these levels; it is no branch itself.
-    """
-    longest = {}
-    for spec in sorted(specs, key=lambda spec: (len(levels_of(spec)), spec.sparsity)):
-        longest |= {level.key: spec for level in levels_of(spec)[:-1]}
-    trunks = {spec: longest[levels_of(spec)[-2].key] for spec in specs if len(levels_of(spec)) > 1}
-    return {spec: trunk for spec, trunk in trunks.items() if trunk != spec}

@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks import models, team
 from benchmarks.batches import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.capture import Captured, Repeated
-from benchmarks.checkpoint import digest, random_state, set_random_state
+from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.cost import sparse_macs
 from benchmarks.switches import Switches
+from benchmarks.tasks import digest
 from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed

@@ -54,6 +54,8 @@ def get(method):
     """The Sparsifier class for a name, an alias, "file.py:Class" or the class itself. Raises ValueError in one line."""
     if inspect.isclass(method) and issubclass(method, Sparsifier):
         return method
+    if isinstance(method, Sparsifier):
+        raise ValueError(f"a method is given by its name or its class, {type(method).__name__}, not by an object of it")
     path, _, attribute = str(method).rpartition(":")
     if not path:
         if attribute.endswith(".py"):
@@ -73,7 +75,8 @@ def get(method):
         raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
-        raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier")
+        there = [name for name, own in vars(module).items() if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
+        raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier" + f"; it has {', '.join(there)}" * bool(there))
     for name in ("skip", "levels"):
         if not isinstance(inspect.getattr_static(cls, name), (classmethod, staticmethod)):
             raise ValueError(f"{method}: {name} must be a @classmethod, which is asked before there is a network")

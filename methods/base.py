@@ -54,7 +54,8 @@ def nearest(name, names, what):
     """The line that says that `name` is unknown, with the nearest of `names`."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
+    return (f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
+            + " (several are separated by spaces)" * ("," in name))
 
 
 class Cycle(NamedTuple):
@@ -181,6 +182,10 @@ class Sparsifier(nn.Module):
 
     def evaluating(self, net, now):
         """Called after the network was set to evaluation (`now`) or training: changes what the method wants to differ from that mode."""
+
+    def extra_repr(self):
+        """What print() shows of a method."""
+        return ", ".join([f"sparsity={self.sparsity:g}", *(f"{name}={value}" for name, value in self.chosen.items())])
 
     def set_mask(self, mask):
         """`mask` (N,) bool becomes the method's, in place, so that a recorded step reads it."""

@@ -30,6 +30,7 @@ class SparseModel(nn.Module):
     """
 
     rounded_to = None  # what the network computes with, where theta is finer
+    cycles_left = 0  # of its training, which has not begun them (Training)
     lent = None  # during a backward pass: what takes the weights away from the network
 
     def __new__(cls, *args, storage="masked", **options):
@@ -158,11 +159,14 @@ class SparseModel(nn.Module):
 
     def export(self):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
-        not reached."""
+        not reached, or cycles of the training are left."""
         active, budget = int(self.method.mask.sum()), self.method.budget
         if self.method.exact and active != budget:
             why = "its training has not come to the end of its schedule" if active > budget else "its mask is that of another sparsity"
             warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {why}", stacklevel=2)
+        elif self.cycles_left:
+            warnings.warn(f"of the cycles that {self.method.name or type(self.method).__name__} trains, {self.cycles_left} were not begun: "
+                          "training.start(cycle) begins the next (examples/README.md, methods of several cycles)", stacklevel=2)
         outside = self.outside()
         if outside:
             warnings.warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "

@@ -59,6 +59,7 @@ class Training:
         if self.method.needs_batches:
             self.check_batches()
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
+        self.model.cycles_left = len(self.cycles) - 1 - cycle
         self.method.start(self, cycle)
         self.started = True
         self.same_everywhere()
@@ -84,6 +85,12 @@ class Training:
                 f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
                 stacklevel=2)
         self.batch, self.updating = batch, True
+        try:
+            self._update()
+        finally:
+            self.updating = False
+
+    def _update(self):
         added = self.method.added_loss(self)
         if added is not None:
             added.backward()
@@ -102,7 +109,6 @@ class Training:
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
         self.dense_steps, self.reads = self.dense_steps + self.reads, False
         self.step += 1
-        self.updating = False
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
@@ -194,6 +200,10 @@ class Training:
         found = list(self._batches(n or self.scoring_batches))
         if not found:
             raise ValueError(f"{self.method.name} scores connections on training batches: batches= of Training gave none")
+        for batch in found:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise ValueError(f"batches= of Training must give batches (x, y), pairs, not {type(batch).__name__}"
+                                 + f" of {len(batch)}" * isinstance(batch, (tuple, list)))
         return found
 
     @torch.enable_grad()
@@ -257,7 +267,7 @@ class Training:
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.loaded = True
+        self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle
         self.started, self.dense_steps, self.scored = True, state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
 
 

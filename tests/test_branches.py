@@ -15,7 +15,7 @@ from benchmarks.run import run as make_row
 from benchmarks.run import steps
 from benchmarks.run_claims import Claim
 from benchmarks.suites import grid
-from benchmarks.tasks import branches, levels_of, uncovered
+from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.worker import Worker
 from methods import available, get
 

@@ -199,7 +199,33 @@ def test_options_of_a_task(capsys):
     for name, values in listed.items():
         settle(Spec("imagenet-resnet50", "dense", 0.0, 0, options={name: values.partition("|")[0]}))
     refused(capsys, ["options", "cifar10-resnet2"], "cifar10-resnet2", "cifar10-resnet20")
+    refused(capsys, ["options", "cifar10"], "cifar10 is a suite; its tasks: cifar10-resnet20, ")
     refused(capsys, [*WORDS, "--set", "learning_rate=1"], "learning_rate", "options")
+
+
+def test_options_of_a_method_on_a_task(capsys):
+    """What the task's recipe has for the method stands first."""
+    assert main(["options", "rigl", "cifar10-vgg16"]) == 0
+    listed = dict(line.partition("  ")[0].split("=") for line in capsys.readouterr().out.splitlines())
+    assert (listed["interval"], listed["drop_fraction"], listed["scope"], listed["sampler"]) == ("1000", "0.2", "global|layer", "exact|bernoulli")
+    assert main(["options", "cifar10-vgg16"]) == 0
+    assert "interval=1000  default here, where a method has such an option" in capsys.readouterr().out
+    refused(capsys, ["options", "digits", "rigl"], "a TASK comes after a METHOD")
+
+
+@pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"]])
+def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, [*words, "--results", "reslts"], "there is no results folder reslts")
+    assert main(words) == 0 and not any(tmp_path.iterdir())  # the usual one is made by the first launch
+
+
+@pytest.mark.parametrize("words, said", [
+    (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
+    (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),
+    (["status", "digits", "--methodz"], "--methodz (--help lists them)")])
+def test_mistakes_are_quoted_with_what_is_right(words, said, capsys):
+    refused(capsys, words, said)
 
 
 def test_a_file_without_the_class(capsys, methods_file, tmp_path):

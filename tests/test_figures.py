@@ -13,7 +13,8 @@ from made_up import accuracy, contents, fill, full
 
 from benchmarks import suites
 from benchmarks.grid import union
-from benchmarks.tasks import canonical, uncovered
+from benchmarks.levels import uncovered
+from benchmarks.tasks import canonical
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = suites.scripts()

@@ -10,7 +10,7 @@ from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.status import stand
-from benchmarks.tasks import levels_of
+from benchmarks.levels import levels_of
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -92,10 +91,11 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert "1 runs done, 1 to do" in err and re.search(r"mine.py:Good +\d+\.\d\d ± \d+\.\d\d +2 +best", out)
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
     unchanged = capsys.readouterr()
-    assert unchanged.out == out and "last changed" not in unchanged.err
-    os.utime("mine.py", (time.time() + 60,) * 2)
+    assert unchanged.out == out and "another content" not in unchanged.err
+    with open("mine.py", "a") as file:
+        file.write("# changed\n")
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
-    assert "2 of them are from before mine.py was last changed; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
+    assert "2 of them were made with another content of mine.py; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
     assert board("--epochs", "1", "--format", "html") == 0 and ">Published</h2>" in capsys.readouterr().out
@@ -128,6 +128,12 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert board("--epochs", "1", "--against", "static", "gse") == 2
     said = "error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits --epochs 1 --methods gse_uniform\n"
     assert capsys.readouterr().err == said
+    made = len(in_process)
+    assert board(*words, "rigl", "--against", "rigl", "gse") == 2 and capsys.readouterr().err == said and len(in_process) == made  # before it runs
+    assert board("--against", "static") == 2 and "no rows of static;" in capsys.readouterr().err
+    assert board("--profile", "quick", "--epochs", "30", "--method", "gmp", "--seeds", "1", "--sparsity", "0.9") == 0
+    assert board("--profile", "quick", "--against", "gmp") == 2
+    assert "no rows of gmp of profile quick; compare those of --profile paper, or make them with" in capsys.readouterr().err
 
 
 def test_only_methods_that_train_once(mine, in_process, capsys):

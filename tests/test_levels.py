@@ -8,13 +8,12 @@ from stored import timeless
 
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
-from benchmarks.launch import uncovered
+from benchmarks.levels import levels_of, uncovered
 from benchmarks.models import build
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.run import store_failure
 from benchmarks.run_claims import Claim
-from benchmarks.tasks import levels_of
 from methods import SparseModel, Training, get
 from methods.base import Cycle
 

@@ -1,7 +1,8 @@
 """Methods of somebody's own file: what `launch`, `run` and `status` say of them before they cost anything, and runs made again."""
 import os
+import re
 import sys
-import time
+from pathlib import Path
 
 import pytest
 from test_dry_run import METHODS
@@ -12,7 +13,9 @@ from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.dry_run import dry_run
 from benchmarks.grid import Spec
+from benchmarks.own_methods import mistyped
 from benchmarks.results import Store
+from benchmarks.tasks import canonical, settle
 
 MORE = METHODS + '''
 class Warms(Good):
@@ -79,15 +82,64 @@ def test_what_no_checkpoint_holds_is_said(mine, capsys):
 def test_rows_of_an_older_file_are_made_again(mine, capsys):
     assert launched("mine.py:Good") == 0
     before, = Store("results").rows("digits").values()
-    assert launched("mine.py:Good") == 0 and "last changed" not in capsys.readouterr().err
-    os.utime("mine.py", (time.time() + 60,) * 2)
+    assert launched("mine.py:Good") == 0 and "another content" not in capsys.readouterr().err
+    Path("mine.py").touch()
+    assert launched("mine.py:Good") == 0 and "another content" not in capsys.readouterr().err
+    with open("mine.py", "a") as file:
+        file.write("# changed\n")
+    os.utime("mine.py", (0, 0))  # as where a copy keeps the time of the file
     assert launched("mine.py:Good") == 0
-    words = "1 of them are from before mine.py was last changed; `launch` or `leaderboard` with --again makes them again"
+    words = "1 of them were made with another content of mine.py; `launch` or `leaderboard` with --again makes them again"
     assert words in capsys.readouterr().err and Store("results").row(before["key"]) == before
     assert main(["status", "digits", "--methods", "mine.py:Good", "--epochs", "1"]) == 0 and words in capsys.readouterr().err
     stamp = Store("results").stamp(before["key"])
     assert launched("mine.py:Good", "--again") == 0 and Store("results").stamp(before["key"]) != stamp
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
+
+
+def test_a_file_has_one_name_and_its_content_is_in_the_row(mine, monkeypatch):
+    assert launched("mine.py:Good") == 0
+    row, = Store("results").rows("digits").values()
+    assert re.fullmatch(r".*, mine\.py [0-9a-f]{10}", row["code_version"])
+    below = Path("below")
+    below.mkdir()
+    names = {str(place): [canonical(Spec("digits", name, 0.9, 0)).method for name in
+                          (f"{mine}/mine.py:Good", f"{mine}/below/../mine.py:Good", f"{'../' * up}mine.py:Good")]
+             for up, place in enumerate((mine, below)) if not monkeypatch.chdir(place)}
+    assert names == {str(mine): ["mine.py:Good"] * 3, "below": [f"{mine}/mine.py:Good"] * 3}
+
+
+def test_an_option_of_ones_own_has_its_own_default(mine):
+    """Tasks have defaults for options of the suite's methods; another option of that name is none of these."""
+    Path("mine.py").write_text("""from methods.base import Ramped, option
+from methods import get
+class Own(Ramped):
+    interval = option(50, least=1)
+class RigL(get("rigl")):
+    noise = option(0.5)
+""")
+    assert settle(Spec("digits", "mine.py:Own", 0.9, 0))[1] == {}
+    assert settle(Spec("cifar10-vgg16", "mine.py:RigL", 0.9, 0))[1]["interval"] == 1000
+    assert "noise" not in settle(Spec("cifar10-vgg16", "mine.py:RigL", 0.9, 0))[1]
+
+
+def test_a_hook_with_a_mistake_in_its_name_is_said(mine, capsys):
+    Path("mine.py").write_text("""from methods.base import Ramped
+class Typo(Ramped):
+    def befor_step(self, run):
+        raise RuntimeError
+    def helper(self, run):
+        pass
+""")
+    assert mistyped("mine.py:Typo") == [("befor_step", "before_step")]
+    assert launched("mine.py:Typo") == 0
+    assert "mine.py:Typo: nothing calls befor_step but the method itself; the hook is before_step" in capsys.readouterr().err
+
+
+def test_a_class_that_is_not_there(mine):
+    Path("mine.py").write_text("from methods.base import Ramped, Sparsifier\nclass First(Ramped): pass\nclass Other(Sparsifier): pass\n")
+    with pytest.raises(ValueError, match="mine.py has no class Frist derived from methods.Sparsifier; it has First, Other$"):
+        methods.get("mine.py:Frist")
 
 
 @pytest.fixture

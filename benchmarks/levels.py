@@ -1,0 +1,30 @@
+"""Runs of several levels of sparsity (LRR, IMP, …): each gives rows for lower ones, and some have cycles in common."""
+from dataclasses import replace
+
+from benchmarks.tasks import ask, settle
+
+
+def levels_of(spec):
+    """The Specs that one run of `spec` gives rows for, itself the last: more than one for methods that pass levels of sparsity."""
+    from methods import get
+    _, options = settle(spec)
+    levels = ask(spec.method, get(spec.method).levels, spec.sparsity, options)
+    return [replace(spec, sparsity=round(level, 6)) for level in levels[:-1]] + [spec]
+
+
+def uncovered(specs):
+    """The Specs without those that are a level of another one's run."""
+    covered = {level.key for spec in specs for level in levels_of(spec)[:-1]}
+    return [spec for spec in specs if spec.key not in covered]
+
+
+def branches(specs):
+    """{Spec: the one of them with whose run it has all cycles but the last in common}: it can go on from there.
+
+    That is the longest run that passes these levels; it is no branch itself.
+    """
+    longest = {}
+    for spec in sorted(specs, key=lambda spec: (len(levels_of(spec)), spec.sparsity)):
+        longest |= {level.key: spec for level in levels_of(spec)[:-1]}
+    trunks = {spec: longest[levels_of(spec)[-2].key] for spec in specs if len(levels_of(spec)) > 1}
+    return {spec: trunk for spec, trunk in trunks.items() if trunk != spec}
