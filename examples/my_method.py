@@ -5,7 +5,7 @@ from methods.base import Ramped, option, through
 class MyMethod(Ramped):
     """Straight-through on a hard threshold: pruned weights get gradients too, here `leak` of them, and may come back."""
 
-    gradient = "shaped"                                 # what a training step costs: a dense weight gradient, of a form of its own
+    gradient = "shaped"                                 # which weights a step's gradient is computed for (here all): what training FLOPs count
     leak = option(0.1, help="share of the gradient that pruned weights get")
 
     @classmethod

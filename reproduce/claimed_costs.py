@@ -2,7 +2,7 @@
 claim from the tables of a results folder's `performance/`; none where there is no table."""
 from pathlib import Path
 
-from evidence import Part
+from evidence import Evidence, Part, alike
 from rows import of_one_machine
 
 
@@ -47,6 +47,22 @@ def flops(results):
     return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
                  f"a point), assuming {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
             Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
+
+
+def trained_flops(runs, results):
+    """[(scale, Parts)] of the training FLOPs that runs of GSE and of RigL took, counted by the masks that they had: below RigL's with each seed,
+    or with none. They are not ResNet-50's, of which the paper speaks."""
+    found, own = [], alike(runs).get("")
+    for task, epochs in sorted(set(zip(own.task, own.epochs))) if own is not None else ():
+        e, parts = Evidence(own, task, int(epochs), results), []
+        for sparsity in e.sparsities("gse_uniform", "rigl"):
+            gse, rigl = (e.seeds(method, sparsity, "train_flops_fraction") for method in ("gse_uniform", "rigl"))
+            if ratios := [gse[seed] / rigl[seed] for seed in gse.keys() & rigl.keys()]:
+                holds = True if max(ratios) < 1 else False if min(ratios) >= 1 else None
+                parts.append(Part(f"training FLOPs of `gse_uniform` / `rigl` at {100 * sparsity:g} % (claimed: below 1): "
+                                  f"{sum(ratios) / len(ratios):.2f}, {len(ratios)} seed{'s' * (len(ratios) > 1)}", holds))
+        found += [(e.scale, parts)] * bool(parts)
+    return found
 
 
 def slopes(results):

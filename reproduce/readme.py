@@ -9,6 +9,7 @@ from pathlib import Path
 from beyond import METHODS
 from drawing import BAD_INPUT, Parser
 from published import PUBLISHED_AS, published, title
+from report import score
 from rows import POINT, of_one_machine
 
 from benchmarks.command import command
@@ -23,10 +24,10 @@ FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT
 CITED = {"st3": "ST-3", "gse": "GSE"}
 
 
-def accuracy(results, suite, profile, beyond=False, cost=None):
+def accuracy(results, suite, profile, beyond=False, costs=()):
     """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
 
-    beyond: the methods beyond the two papers, instead of the papers' own. cost: of a last column, "step" for `step_times`, or a
+    beyond: the methods beyond the two papers, instead of the papers' own. costs: of last columns, each "step" for `step_times`, or a
     sparsity, at which it has the training FLOPs.
     """
     import pandas as pd
@@ -39,12 +40,13 @@ def accuracy(results, suite, profile, beyond=False, cost=None):
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
-    last, costs = [], {}
-    if cost == "step":
-        last, costs = ["Step time / dense"], step_times(results)
-    elif cost:
-        last = [f"Training FLOPs / dense, {100 * cost:g} %"]
-        costs = {label: f"{mean:.2f}" for label, mean in rows[rows.sparsity == cost].groupby("label").train_flops_fraction.mean().items()}
+    last = {}
+    for cost in costs:
+        if cost == "step":
+            last["Step time / dense"] = step_times(results)
+        else:
+            flops = rows[(rows.sparsity == cost) | (rows.label == DENSE)].groupby("label").train_flops_fraction.mean()
+            last[f"Training FLOPs / dense, {100 * cost:g} %"] = {label: f"{mean:.2f}" for label, mean in flops.items()}
     sparsities = [sparsity for sparsity in SIZES[suite, "paper"][0] if sparsity in set(rows.sparsity)]
     epochs = rows.epochs.iloc[0]
     seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
@@ -52,10 +54,10 @@ def accuracy(results, suite, profile, beyond=False, cost=None):
     shown = [*(0.0,) * (DENSE in set(rows.label)), *sparsities]
     lines = [["Method", *(f"{100 * s:g} %" for s in shown), *last]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
-        own = points.loc[label]
+        accuracies = points.loc[label]
         missed = (rows[rows.label == label].achieved_sparsity - rows[rows.label == label].sparsity).abs().max() > 1e-3
-        cells = [number(own.loc[s] if s in own.index else None) for s in shown]
-        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *[costs.get(label, "")] * len(last)])
+        cells = [number(accuracies.loc[s] if s in accuracies.index else None) for s in shown]
+        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *(own.get(label, "") for own in last.values())])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
     spread += " (one where no deviation is given)" if seeds.min() == 1 < seeds.max() else ""
@@ -164,14 +166,15 @@ def markdown(lines):
     return "\n".join([head, "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rest])
 
 
-TABLES = {"digits": lambda results: accuracy(results, "digits", "paper"),
-          "beyond": lambda results: accuracy(results, "digits", "paper", beyond=True, cost="step"),
-          "beyond_cifar10": lambda results: accuracy(results, "cifar10", "quick", beyond=True, cost=0.95),
+TABLES = {"claims": score,
+          "digits": lambda results: accuracy(results, "digits", "paper"),
+          "beyond": lambda results: accuracy(results, "digits", "paper", beyond=True, costs=["step"]),
+          "beyond_cifar10": lambda results: accuracy(results, "cifar10", "quick", beyond=True, costs=[0.95]),
           "papers": papers,
           "sparse": sparse,
           "faster": faster,
           "training": training,
-          "cifar10": lambda results: accuracy(results, "cifar10", "quick", cost="step")}
+          "cifar10": lambda results: accuracy(results, "cifar10", "quick", costs=["step", 0.95])}
 
 
 def filled(text, results):

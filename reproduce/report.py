@@ -4,7 +4,7 @@ A claim is reproduced only by runs as the paper made them (task and epochs), all
 """
 from pathlib import Path
 
-from claims import CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
+from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
 
@@ -29,11 +29,12 @@ papers' figures hold are there and as claimed. A miniature or shortened run is s
 
 def judged(claim, runs, results):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first."""
-    _, _, _, _, tasks, function = claim
+    name, _, _, _, tasks, function = claim
     if tasks in (None, PUBLISHED):
         scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
-        parts = function(results)
-        return [(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
+        parts, besides = function(results), BESIDES[name](runs, results) if name in BESIDES else []
+        return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
+                + [(scale, False, parts) for scale, parts in besides])
     found, groups = [], alike(runs, CODED)
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
@@ -54,6 +55,23 @@ def lines_of(parts):
     return lines + [f"- {missing} more without runs"] * bool(missing)
 
 
+def score(results):
+    """The verdicts in two sentences."""
+    runs, found = all_runs(results), {}
+    for name, *rest in CLAIMS:
+        word = verdict(decisive(judged((name, *rest), runs, results))).partition(" (")[0]
+        found.setdefault({"not yet measured": "have no such run yet", "reproduced": "are reproduced", "not reproduced": "are not reproduced"}.get(
+            word, "have too few of them"), []).append(name)
+    parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
+    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs as the papers made them or, for costs, by what was measured or computed, "
+            f"{', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
+
+
+def decisive(scales):
+    """The parts of what `judged` gives that decide a claim."""
+    return [part for _, own, parts in scales if own for part in parts]
+
+
 def report(results):
     """The text of REPORT.md."""
     runs = all_runs(results)
@@ -61,7 +79,7 @@ def report(results):
     for claim in CLAIMS:
         name, text, source, figure, _, _ = claim
         scales = judged(claim, runs, results)
-        full = [part for _, own, parts in scales if own for part in parts]
+        full = decisive(scales)
         others = "; ".join(f"{scale}: {verdict(parts)}" for scale, own, parts in scales if not own)
         lines.append(f"| {name} | {text} | **{verdict(full)}** | {others} |")
         details.append(f"\n## {name}. {text}\n\n{source}" + (f"; drawn by `reproduce/{figure}.py`" if figure else "") + ".\n")

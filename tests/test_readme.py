@@ -1,6 +1,7 @@
 """README.md and the pages that it leads to show what is stored; their tables are made from rows."""
 import importlib
 import re
+import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import methods
+from benchmarks.results import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -35,7 +37,7 @@ def test_each_method_is_explained():
 
 def test_links_lead_somewhere():
     for page in (*readme.PAGES, "methods/README.md", "results/README.md", "benchmarks/README.md", "examples/README.md"):
-        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text(encoding="utf-8")):
+        for target, anchor in re.findall(r"\]\(((?!https:)[^)#\s]*)(?:#([^)\s]+))?\)", (ROOT / page).read_text(encoding="utf-8")):
             file = (ROOT / page).parent / target if target else ROOT / page
             assert file.exists(), (page, target)
             heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M) if anchor else []
@@ -118,9 +120,9 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
     assert "| `st3` |  | 92.00 ± 2.00 |" in text and "| `dense` | 92.00 ± 2.00 |  |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
     assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (cycles up to the highest sparsity: `lrr` 6)." in text
-    lines = readme.accuracy(tmp_path, "digits", "paper", cost=0.9).splitlines()
+    lines = readme.accuracy(tmp_path, "digits", "paper", costs=[0.9]).splitlines()
     assert lines[0] == "| Method | 0 % | 90 % | Training FLOPs / dense, 90 % |" and "| `st3` |  | 92.00 ± 2.00 | 1.00 |" in lines
-    assert "| `dense` | 92.00 ± 2.00 |  |  |" in lines
+    assert "| `dense` | 92.00 ± 2.00 |  | 1.00 |" in lines
 
 
 def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
@@ -208,3 +210,15 @@ def test_bad_arguments_are_one_line(words, said, capsys):
     with pytest.raises(SystemExit) as end:
         readme.main(words)
     assert end.value.code == 2 and said in (line := capsys.readouterr().err) and line.count("\n") == 1
+
+
+def test_every_column_is_explained():
+    """In the tables of results/README.md, and none that there is not; its example runs."""
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    for name, columns in TABLES.items():
+        table = page.partition(f"| `{name}.csv` |")[2].partition("\n\n")[0]
+        explained = [column for line in table.splitlines()[2:] for column in re.findall(r"`(\w+)`", line.split("|")[1])]
+        assert sorted(explained) == sorted(set(columns) - ({"key"} if name != "runs" else set()))
+    code, = re.findall(r"```python\n(.*?)```", page, re.S)
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^st3 +NaN .* 9\d\.\d+ ", shown, re.M)
