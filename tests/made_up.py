@@ -18,7 +18,7 @@ def row(spec, **changes):
     validated = TASKS[spec.task].validation if spec.task in TASKS else True
     epochs = spec.epochs or suite_grid(suite, "paper", ()).epochs or (TASKS[spec.task].epochs if spec.task in TASKS else 100)
     return dict.fromkeys(RUN_COLUMNS, "") | dict(
-        key=spec.key, suite=suite, dataset=suite, task=spec.task, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, epochs=epochs,
+        key=spec.key, suite=suite, dataset=suite, task=spec.task, method=spec.method, options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=epochs,
         status="ok",
         top1=accuracy(spec) - 5 * validated, top1_best_val=accuracy(spec) if validated else "", macs=1e9 * (1 - spec.sparsity)) | changes
 

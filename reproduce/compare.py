@@ -1,0 +1,124 @@
+"""Chosen methods side by side, one's own among them: accuracy against sparsity, and how accuracy and sparsity went in training.
+
+`python reproduce/compare.py st3 gmp "gmp ramp_power=0" mine.py:Mine --suite digits --sparsity 0.98` draws them, and dense, from stored rows of
+one length. In no paper.
+"""
+import difflib
+from pathlib import Path
+
+from drawing import BAD_INPUT, COLOURS, DENSE, LINES, SUITES, TASKS, WIDTH, NoRows, Parser, accuracy_lines, files, save, tasks_of
+from marks import remark
+from published import title
+from rows import POINT, lines_of, read_rows, series_of
+
+from benchmarks.command import command
+from benchmarks.suites import PROFILES, SIZES
+from benchmarks.tasks import path_of
+
+NAME = "compare"
+
+
+def chosen(series, args):
+    """(the finished runs of these and of dense, profile): of the profile with more of them, where none is named, and of the tasks that have
+    all, if there are any.
+
+    Raises NoRows where one of them has none, or nothing is stored.
+    """
+    folder = Path(args.results) / args.suite
+    if not (folder / "runs.csv").exists():
+        raise NoRows(f"there is no {folder / 'runs.csv'}; make it with: bash run_all.sh {args.suite}")
+    rows = read_rows(folder / "runs.csv")
+    rows = rows.assign(options=rows.options.astype(object).fillna(""), method=rows.method.map(lambda name: path_of(name) if ":" in name else name))
+    found = {}
+    for profile in [args.profile] * bool(args.profile) or PROFILES:
+        length = args.epochs or SIZES[args.suite, profile][1]
+        # the first of LRR's levels are no comparison
+        own = rows[rows.accuracy.notna() & rows.task.isin(TASKS) & ((rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | (rows.method == "dense"))]
+        own = own[(own.epochs == (length or own.task.map(lambda task: TASKS[task].epochs)))
+                  & (own.precision == (args.precision or own.task.map(lambda task: TASKS[task].precision)))]
+        found[profile] = own, series_of(own).isin([*series, "dense"])
+    profile = max(found, key=lambda name: found[name][1].sum())
+    own, asked = found[profile]
+    have = set(series_of(own))
+    for name in series:
+        if name not in have:
+            close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
+            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile})" + f"; nearest: {', '.join(close)}" * bool(close))
+    runs = own[asked]
+    whole = runs[runs.method != "dense"].groupby("task").apply(lambda rows: set(series_of(rows)) == {*series}, include_groups=False)
+    runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
+    runs.attrs["folders"] = [folder]
+    return runs, profile
+
+
+def of_their_curves(runs, sparsity):
+    """Of the runs at a sparsity, and dense: means over seeds of each epoch of the last cycle, of the validation accuracy (where there is none
+    of the test accuracy) and of the sparsity."""
+    lines = lines_of(runs[(runs.sparsity - sparsity).abs().lt(1e-6) | (runs.method == "dense")], "curves")
+    lines["epoch"] += 1 - lines.groupby("key").epoch.transform("min")
+    lines["accuracy"] = lines.val_top1.fillna(lines.test_top1)
+    points = lines.groupby([*POINT, "epoch"], sort=False)
+    return points.agg(mean=("accuracy", "mean"), std=("accuracy", "std"), seeds=("seed", "nunique"), sparsity_then=("sparsity_then", "mean")).reset_index()
+
+
+def drawn_at(runs, wanted):
+    """The sparsity of the curves: the one that was asked for, or the highest that most methods have. Raises NoRows where none has it."""
+    have = runs[runs.method != "dense"].assign(series=series_of(runs)).groupby("sparsity").series.nunique()
+    if wanted is None:
+        return max(have.index, key=lambda sparsity: (have[sparsity], sparsity))
+    if wanted not in have.index:
+        raise NoRows(f"no finished runs of these methods at sparsity {wanted:g}; at {', '.join(f'{s:g}' for s in have.index)} there are")
+    return wanted
+
+
+def drawing(series, wanted):
+    """The function that draws runs of these into an empty figure and returns the table of what was drawn."""
+    def draw(runs, figure):
+        import pandas as pd
+
+        tables, tasks = [], tasks_of(runs)
+        figure.set_size_inches(2 * WIDTH, 0.6 + 2.0 * len(tasks))
+        labels = {"dense": "Dense", **{name: Path(name).name for name in series}}
+        for (left, middle, right), task in zip(figure.subplots(len(tasks), 3, squeeze=False), tasks):
+            own = runs[runs.task == task]
+            tables.append(accuracy_lines(left, own, labels))
+            sparsity = drawn_at(own, wanted)
+            curves = of_their_curves(own, sparsity)
+            for place, name in enumerate(["dense", *series]):
+                points = curves[series_of(curves) == name].sort_values("epoch")
+                style = dict(color=COLOURS[(place - 1) % len(COLOURS)], linestyle=LINES[(place - 1) % len(LINES)]) if place else dict(
+                    color=DENSE, linestyle=(0, (4, 2)))
+                middle.plot(points.epoch, points["mean"], **style)
+                middle.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"], alpha=0.15, lw=0)
+                right.plot(points.epoch, 100 * points.sparsity_then, **style)
+            middle.set(xlabel="Epoch", ylabel="Accuracy in training (%)", title=f"{title(task)}, {100 * sparsity:g} %")
+            right.set(xlabel="Epoch", ylabel="Sparsity (%)", ylim=(-4, 104))
+            tables.append(curves.assign(source="measured"))
+        remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d.")
+        return pd.concat(tables, ignore_index=True)
+    return draw
+
+
+@command
+def main(argv=None):
+    """Returns 0. Bad arguments or nothing to draw: one line on stderr, exit status 2."""
+    parser = Parser(prog=f"{NAME}.py", description="Draws chosen methods side by side, from stored rows.")
+    parser.add_argument("methods", nargs="+", metavar="METHOD", help='such as rigl, "st3 straight_through=False" or mine.py:Mine')
+    parser.add_argument("--suite", choices=SUITES, default="digits", help="default: %(default)s")
+    parser.add_argument("--sparsity", type=float, metavar="S", help="of the curves (default: the highest that most have)")
+    parser.add_argument("--name", default=NAME, help="of the files (default: %(default)s)")
+    args = parser.standard().read(argv)
+    series = [path_of(name) if ":" in name else name for name in dict.fromkeys(args.methods) if name != "dense"]
+    try:
+        runs, profile = chosen(series, args)
+        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, profile, args.out)
+    except BAD_INPUT as error:
+        parser.refuse(error, args)
+    points = table[table.epoch.isna()]
+    print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
+    print(f"wrote {files(stem, table)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""reproduce/compare.py: chosen methods, one's own among them, from made-up rows in tmp_path and from the stored ones."""
+import pandas as pd
+import pytest
+from made_up import accuracy, fill
+from test_reproduce import ROOT, run_here
+
+from benchmarks.grid import Grid, union
+from benchmarks.tasks import TASKS
+
+OWN = f"{ROOT}/examples/my_method.py:MyMethod"  # below the folder that the script works in: examples/my_method.py:MyMethod
+NAMES = ("dense", "st3", "gmp", "examples/my_method.py:MyMethod")
+
+
+def specs(task="digits", methods=NAMES, sparsities=(0.9, 0.95, 0.98), seeds=3, epochs=30, **options):
+    return Grid((task,), methods, sparsities, tuple(range(seeds)), epochs, TASKS[task].precision, options)
+
+
+def store(folder, *grids):
+    """Rows of digits, in the precision of the task."""
+    fill(folder, "digits", list(union(*grids)), precision="fp32", cycles=1)
+
+
+def drawn(folder, *words, name="compare", suite="digits"):
+    """The table that was drawn."""
+    done = run_here("compare.py", *words, "--suite", suite, "--out", folder / "figures")
+    assert done.returncode == 0, done.stderr
+    assert all((folder / "figures" / suite / f"{name}.{ending}").exists() for ending in ("png", "pdf"))
+    return pd.read_csv(folder / "figures" / suite / f"{name}.csv")
+
+
+def test_points_and_curves(tmp_path):
+    store(tmp_path, specs(), specs(sparsities=(0.2,), methods=("st3",)))
+    table = drawn(tmp_path, "st3", OWN, "--results", tmp_path)
+    points, curves = table[table.epoch.isna()], table[table.epoch.notna()]
+    assert {*points.method} == {"dense", "st3", NAMES[3]} and {*points.sparsity[points.method == "st3"]} == {0.9, 0.95, 0.98}
+    for method in ("st3", NAMES[3]):
+        found = points[(points.method == method) & (points.sparsity == 0.95)].iloc[0]
+        assert found["mean"] == pytest.approx(sum(accuracy(spec) for spec in specs(methods=(method,), sparsities=(0.95,))) / 3, abs=1e-4)
+    assert {*curves.sparsity[curves.method != "dense"]} == {0.98} and {*curves.epoch} == {1, 2, 3}  # as `fill` has them
+    assert [*curves["mean"][curves.method == "st3"]] == [50, 51, 52] and {*curves.seeds} == {3}
+
+
+def test_the_sparsity_of_the_curves_and_a_variant(tmp_path):
+    store(tmp_path, specs(), specs(methods=("st3",), straight_through=False))
+    variant = "st3 straight_through=False"
+    table = drawn(tmp_path, "st3", variant, "--sparsity", "0.9", "--name", "mine", "--results", tmp_path, name="mine")
+    curves = table[table.epoch.notna()].fillna({"options": ""})
+    assert {*curves.options} == {"", "straight_through=False"} and {*curves.sparsity[curves.method != "dense"]} == {0.9}
+
+
+@pytest.mark.parametrize("words, said", [
+    (["st4"], "no finished runs of 'st4' in "), (["st3", "--sparsity", "0.5"], "no finished runs of these methods at sparsity 0.5; at 0.9, 0.95, 0.98"),
+    ([], "arguments are required: METHOD"), (["st3", "--suite", "cifar10"], "make it with: bash run_all.sh cifar10"), (["gmp", "--epochs", "7"], "'gmp'")])
+def test_what_is_not_there(words, said, tmp_path):
+    store(tmp_path, specs())
+    done = run_here("compare.py", *words, "--results", tmp_path)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1 and not (tmp_path / "figures").exists()
+
+
+def test_runs_of_one_profile_and_of_tasks_that_have_all(tmp_path):
+    """Stored rows of CIFAR-10: VGG-16 of the paper's length has SET and GSE, ResNet-20 of width 8 has most rows."""
+    table = drawn(tmp_path, "set", "gse_uniform", suite="cifar10")
+    assert {*table.task} == {"cifar10-resnet20w8"}
+    table = drawn(tmp_path, "set", "gse_uniform", "--profile", "paper", suite="cifar10")
+    assert {*table.task} == {"cifar10-vgg16"} and table.epoch.max() == 200
