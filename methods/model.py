@@ -137,7 +137,7 @@ class SparseModel(nn.Module):
 
     @torch.no_grad()
     def layer_nnz(self):
-        """Active weights of each layer, as a tensor."""
+        """Active weights of each layer, as a tensor, in the order of `layout.entries`."""
         return self.layout.layer_sums(self.method.mask)
 
     def masks(self):

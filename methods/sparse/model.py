@@ -196,7 +196,7 @@ class AlwaysSparse(SparseModel):
         self.theta.copy_(torch.cat(draws))
 
     def layer_nnz(self):
-        """Active weights of each layer, as a tensor."""
+        """Active weights of each layer, as a tensor, in the order of `layout.entries`."""
         return torch.tensor(self.counts, device=self.theta.device)
 
     def masks(self):
