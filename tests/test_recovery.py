@@ -132,7 +132,7 @@ def test_what_writes_nothing_makes_no_folder(tmp_path, capsys):
 
 
 def test_collecting_makes_no_folder(tmp_path):
-    assert main(["collect", "digits", "--results", str(tmp_path / "mistyped")]) == 0 and not list(tmp_path.iterdir())
+    assert main(["collect", "digits", "--results", str(tmp_path / "mistyped")]) == 2 and not list(tmp_path.iterdir())
 
 
 def test_collecting_waits_for_another_one(tmp_path):
