@@ -65,9 +65,17 @@ def run(args, store, folder):
         print(page(table, args.suite, args.profile))
     else:
         print(tables.FORMATS[args.format](table))
-    if not (against or args.epochs) and (more := {len(counting(args, store, other)): other for other in PROFILES}) and max(more) > 2 * len(rows):
-        print(f"profile {args.profile} has {len(rows)} rows, {more[max(more)]} {max(more)}: --profile {more[max(more)]} compares those", file=sys.stderr)
+    if not args.epochs:
+        tell_fuller(args, store)
     return 1 if failed else 0
+
+
+def tell_fuller(args, store):
+    """Says where another profile has many more rows to compare with."""
+    counts = {profile: len(counting(args, store, profile)) for profile in PROFILES}
+    fullest = max(counts, key=counts.get)
+    if counts[fullest] > 2 * counts[args.profile]:
+        print(f"profile {args.profile} has {counts[args.profile]} rows, {fullest} {counts[fullest]}: --profile {fullest} compares those", file=sys.stderr)
 
 
 def counting(args, store, profile, variant=None):

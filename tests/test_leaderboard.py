@@ -136,6 +136,12 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert "no rows of gmp of profile quick; compare those of --profile paper, or make them with" in capsys.readouterr().err
 
 
+def test_a_profile_with_many_more_rows_is_named(capsys):
+    words = ["leaderboard", "cifar10", "--results", str(ROOT / "results"), "--format", "csv", "--sparsities", "0.98", "--profile"]
+    assert main([*words, "paper"]) == 0 and re.search(r"^profile paper has \d+ rows, quick \d+: --profile quick compares those$", capsys.readouterr().err, re.M)
+    assert main([*words, "quick"]) == 0 and "compares those" not in capsys.readouterr().err
+
+
 def test_only_methods_that_train_once(mine, in_process, capsys):
     words = ["--epochs", "1", "--sparsities", "0.36", "--seeds", "1", "--method"]
     assert board(*words, "lrr") == 0
