@@ -81,10 +81,11 @@ def papers(results):
     lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
     for (*point, precision), own in rows.groupby([*POINT, "precision"]):
         task, method, options, sparsity = point
+        as_published = task, method, " ".join(word for word in options.split() if word != "storage=sparse"), sparsity  # the same, stored otherwise
         spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])
         cells = [number(spread[column]) if own[column].notna().all() else "" for column in spread]
         lines.append([title(task), f"`{f'{method} {options}'.strip()}`", f"{100 * sparsity:g} %", f"{lengths[task]}", precision,
-                      f"{own.seed.nunique()}", *cells, theirs.get(tuple(point), "")])
+                      f"{own.seed.nunique()}", *cells, theirs.get(as_published, "")])
     return markdown(lines)
 
 
