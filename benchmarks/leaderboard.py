@@ -43,7 +43,8 @@ def run(args, store, folder):
         raise ValueError("--set, --again and --seeds belong to --method")
     failed, variant, against, same = 0, None, names(args, base), asked(args)
     specs = cells(args) if args.method else ()
-    refuse_absent([name for name in against if name not in {spec.method for spec in specs}], args, store)
+    if against:
+        refuse_absent(set(against) - {spec.method for spec in specs}, args, store)
     if specs:
         failed = fill(specs, args, store, folder)
         variant = specs[0].method, specs[0].option_text
@@ -91,7 +92,7 @@ def refuse_absent(against, args, store):
     """Raises ValueError where there are no rows of a method to compare with, before anything is run: who has them, or makes them."""
     def absent(profile):
         rows = counting(args, store, profile)
-        return sorted(set(against) - set(rows.method if len(rows) else ()))
+        return sorted(against - set(rows.method if len(rows) else ()))
     if missing := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
         raise ValueError(f"there are no rows of {' '.join(missing)}{other} make them with: python -m benchmarks launch {args.suite}{asked(args)} "

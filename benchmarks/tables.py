@@ -30,19 +30,25 @@ def select(rows, suite, profile, epochs=None, variant=None, precision=None):
     rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
     rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
     rows = rows.drop(renamed(rows))
-    epochs = epochs or SIZES[suite, profile][1]
 
     def counts(row):
-        task = TASKS.get(row.task)
         names = {pair.partition("=")[0] for pair in row.options.split()}
-        own = not row.options or (":" in row.method and not names & RECIPE) or (row.method, row.options) == variant
-        return task and row.suite == suite and own and row.epochs == (epochs or task.epochs) and row.precision == (precision or task.precision)
+        return not row.options or (":" in row.method and not names & RECIPE) or (row.method, row.options) == variant
 
-    rows = rows[[bool(counts(row)) for row in rows.itertuples()]]
+    counted = pd.Series([counts(row) for row in rows.itertuples()], rows.index, dtype=bool)
+    rows = rows[counted & (rows.suite == suite) & of_profile(rows, suite, profile, epochs, precision)]
     short = {name: Path(name).name if ":" in name else name for name in rows.method.unique()}
     same = [name for name in short.values() if list(short.values()).count(name) > 1]  # of two files
     label = rows.method.map(lambda name: name if short[name] in same else short[name])
     return rows.assign(label=(label + " " + rows.options).str.strip())
+
+
+def of_profile(rows, suite, profile, epochs=None, precision=None):
+    """Of each row whether it has the profile's length (or `epochs`) and its task's own precision (or this one)."""
+    own, epochs = {name: task for name, task in TASKS.items() if name in set(rows.task)}, epochs or SIZES[suite, profile][1]
+    lengths, precisions = ({name: given or getattr(task, field) for name, task in own.items()}
+                           for given, field in ((epochs, "epochs"), (precision, "precision")))
+    return (rows.epochs == rows.task.map(lengths)) & (rows.precision == rows.task.map(precisions))
 
 
 def renamed(rows):

@@ -6,13 +6,14 @@ one length. In no paper.
 import difflib
 from pathlib import Path
 
-from drawing import BAD_INPUT, COLOURS, DENSE, LINES, SUITES, TASKS, WIDTH, NoRows, Parser, accuracy_lines, files, save, tasks_of
+from drawing import BAD_INPUT, COLOURS, DENSE, LINES, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, save, tasks_of
 from marks import remark
 from published import title
 from rows import POINT, lines_of, read_rows, series_of
 
 from benchmarks.command import command
 from benchmarks.suites import PROFILES, SIZES
+from benchmarks.tables import of_profile
 from benchmarks.tasks import path_of
 
 NAME = "compare"
@@ -31,11 +32,9 @@ def chosen(series, args):
     rows = rows.assign(options=rows.options.astype(object).fillna(""), method=rows.method.map(lambda name: path_of(name) if ":" in name else name))
     found = {}
     for profile in [args.profile] * bool(args.profile) or PROFILES:
-        length = args.epochs or SIZES[args.suite, profile][1]
         # the first of LRR's levels are no comparison
-        own = rows[rows.accuracy.notna() & rows.task.isin(TASKS) & ((rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | (rows.method == "dense"))]
-        own = own[(own.epochs == (length or own.task.map(lambda task: TASKS[task].epochs)))
-                  & (own.precision == (args.precision or own.task.map(lambda task: TASKS[task].precision)))]
+        own = rows[rows.accuracy.notna() & ((rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | (rows.method == "dense"))]
+        own = own[of_profile(own, args.suite, profile, args.epochs, args.precision)]
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
     own, asked = found[profile]
