@@ -1,7 +1,9 @@
 """Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
 import contextlib
+import math
 import time
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +14,26 @@ from benchmarks.files import replacing
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
+
+
+@dataclass
+class Progress:
+    """How far a run is: everything besides the tensors that a checkpoint keeps."""
+
+    cycle: int = 0
+    epoch: int = 0                  # of the cycle
+    index: int = 0                  # steps trained of the epoch
+    done: int = 0                   # epochs trained so far, over all cycles
+    curves: list = field(default_factory=list)
+    started: bool = False           # the cycle has begun
+    best_val: float = -1.0          # best validation accuracy of the cycle after its final sparsity was reached
+    test_at_best: float = math.nan
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    steps: int = 0
+    samples: int = 0                # steps of which the layers' weights were counted, and their passes
+    passes: int = 0
+    origins: dict = field(default_factory=dict)  # what it was made on and with (machine.note_origin)
 
 
 class Stopped(BaseException):

@@ -3,7 +3,6 @@ import math
 import time
 import weakref
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -12,7 +11,8 @@ from torch.nn.functional import cross_entropy
 from benchmarks import models, team
 from benchmarks.batches import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.capture import Captured, Repeated
-from benchmarks.checkpoint import random_state, set_random_state
+from benchmarks.checkpoint import Progress, random_state, set_random_state
+from benchmarks.compiled import Compiled, worthwhile
 from benchmarks.cost import sparse_macs
 from benchmarks.switches import Switches
 from benchmarks.tasks import digest
@@ -22,26 +22,6 @@ from methods.seeds import stable_seed
 
 EVALUATED = 500  # images at a time
 SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
-
-
-@dataclass
-class Progress:
-    """How far a run is: everything besides the tensors that a checkpoint keeps."""
-
-    cycle: int = 0
-    epoch: int = 0                  # of the cycle
-    index: int = 0                  # steps trained of the epoch
-    done: int = 0                   # epochs trained so far, over all cycles
-    curves: list = field(default_factory=list)
-    started: bool = False           # the cycle has begun
-    best_val: float = -1.0          # best validation accuracy of the cycle after its final sparsity was reached
-    test_at_best: float = math.nan
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    steps: int = 0
-    samples: int = 0                # steps of which the layers' weights were counted, and their passes
-    passes: int = 0
-    origins: dict = field(default_factory=dict)  # what it was made on and with (machine.note_origin)
 
 
 class Trainer:
@@ -94,6 +74,8 @@ class Trainer:
     def _capture(self):
         """From now on replay the fixed parts of a step: the passes, clipping with the optimiser's step, and what the method repeats."""
         parameters, record = self.training.parameters, self.record
+        if worthwhile(self.task, self.device):
+            self.network = Compiled(self.model, self.task.batch_size)
         own, training = weakref.proxy(self), weakref.proxy(self.training)
         self._fix_rates()
 
@@ -197,27 +179,39 @@ class Trainer:
         self.progress.step_seconds += time.monotonic() - began
         self.progress.seconds += time.monotonic() - began
 
-    @torch.inference_mode()
     def evaluate(self, split):
         """Accuracy in percent on a split, with the masks and statistics as they are."""
+        return self.percent(self.hits_on(split), split)
+
+    def percent(self, hits, split):
+        return 100 * team.total(hits).item() / len(split)
+
+    @torch.no_grad()
+    def hits_on(self, split):
+        """Right answers on a split, as a tensor on the device, which may still be at work."""
         self.model.eval()
         weights = self.model.method(self.model.theta)
         hits = torch.zeros((), device=self.device, dtype=torch.int64)
         # a GPU, for which small images are little work, is asked less often
         together = EVALUATED if self.device.type == "cpu" else max(EVALUATED, 5 * EVALUATED * 32 ** 2 // math.prod(self.data.shape[1:]))
+        apply = self.network.apply_weights if isinstance(self.network, Compiled) else self.model.apply_weights
         with self.autocast():
             for x, y in eval_batches(split, self.data, together):
                 if len(y):
-                    hits += (self.model.apply_weights(weights, x).argmax(1) == y).sum()
-        return 100 * team.total(hits).item() / len(split)
+                    hits += (apply(weights, x).argmax(1) == y).sum()
+        return hits
 
     def finish_epoch(self, loss, accuracy):
-        """Evaluate, note the epoch in the curves, and go on to the next. The test set never decides anything."""
+        """Evaluate, note the epoch in the curves, and go on to the next. The test set never decides anything. Yields the share of the run done
+        where the device evaluates: others that take turns ask it for their work meanwhile."""
         progress, model, training = self.progress, self.model, self.training
-        nnz = int(model.method.mask.sum())
+        began, hits = time.monotonic(), self.hits_on(self.data.val) if self.data.val else None
+        progress.seconds += time.monotonic() - began
+        yield self.share()
+        began, nnz = time.monotonic(), int(model.method.mask.sum())
         last = progress.epoch == training.epochs - 1
         final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle))
-        val = self.evaluate(self.data.val) if self.data.val else math.nan
+        val = self.percent(hits, self.data.val) if self.data.val else math.nan
         improved = final and val > progress.best_val
         test = self.evaluate(self.data.test) if improved or last or not self.data.val else math.nan
         if improved:
@@ -227,6 +221,7 @@ class Trainer:
         progress.curves.append(dict(epoch=progress.done, train_loss=loss, train_top1=accuracy, val_top1=val, test_top1=test,
                                     sparsity=1 - nnz / model.layout.size, lr=self.learning_rate(training.step - 1)))
         progress.epoch, progress.done, progress.index = progress.epoch + 1, progress.done + 1, 0
+        progress.seconds += time.monotonic() - began
 
     def share(self):
         """What is done of the run."""
@@ -253,9 +248,7 @@ class Trainer:
                 progress.best_val, progress.test_at_best = -1.0, math.nan
             while progress.epoch < training.epochs:
                 loss, accuracy = yield from self.train_epoch(within)
-                began = time.monotonic()
-                self.finish_epoch(loss, accuracy)
-                progress.seconds += time.monotonic() - began
+                yield from self.finish_epoch(loss, accuracy)
                 save(self)
                 yield self.share()
             cycle_done(self)

@@ -1,8 +1,8 @@
-"""Ranking: exactly k of n, without sorting."""
+"""Ranking: exactly k of n. On a CPU by partition, on a GPU by counting (counting.py), else by sorting."""
 import numpy as np
 import torch
 
-DIGIT = 16  # bits, half of a float32: few passes over the scores, and few of them counted in the same place
+from methods import counting
 
 
 def keep(score, k):
@@ -19,7 +19,7 @@ def keep(score, k):
         if score.device.type == "cpu" and score.dtype != torch.bfloat16:
             return by_partition(score, k)
         k = torch.full((), k, device=score.device)
-    return by_digits(score, k)
+    return counting.choose(score.detach(), k) if counting.countable(score) else by_sorting(score, k)
 
 
 def keep_each(score, counts, sizes):
@@ -31,7 +31,7 @@ def keep_each(score, counts, sizes):
         check(k, n)
     counts = torch.tensor(counts, device=score.device) if known else torch.stack(counts)
     pieces = torch.cat([torch.full((size,), place, dtype=torch.int32, device=score.device) for place, size in enumerate(sizes)])
-    return by_digits(score, counts, pieces)  # all pieces at once: a GPU is asked no more than for one
+    return by_sorting(score, counts, pieces)  # all pieces at once: a GPU is asked no more than for one
 
 
 def check(k, n):
@@ -62,39 +62,17 @@ def kth_smallest(values, k):
     return np.partition(values, k - 1)[k - 1]
 
 
-def by_digits(score, k, pieces=None):
-    """`keep` in a fixed number of passes over the scores, in each of which all of a GPU takes part; nothing waits.
-
-    With pieces (n,), which count up from 0, k (number of pieces,) is that of each. The bit patterns of the negative scores are in their
-    order; the k-th smallest is found digit by digit, by counting the patterns that share all digits before.
-    """
-    score = score.detach() if score.is_floating_point() else score.detach().double()  # a whole number's bits are in another order
-    score = score if score.element_size() > 2 else score.float()
-    whole, bits = {8: torch.int64, 4: torch.int32}[score.element_size()], 8 * score.element_size()
-    keys = (0 - score).view(whole)  # 0 and -0 become one
-    keys = (keys ^ ((keys >> (bits - 1)) & torch.iinfo(whole).max)).masked_fill(score.isnan(), torch.iinfo(whole).min)
-
-    def spread(values):
-        return values if pieces is None else values.index_select(0, pieces)
-
-    found, size = None, 2 ** DIGIT
-    for shift in range(bits - DIGIT, -1, -DIGIT):
-        half = size // 2 if found is None else 0  # the first digit has the sign: negative numbers are its lower half
-        shares = torch.ones_like(keys) if found is None else keys >> shift + DIGIT == spread(found)
-        places = ((keys >> shift) + half & size - 1).int()
-        places = places if pieces is None else places + pieces * size
-        counts = torch.zeros(k.numel() * size, dtype=torch.int32, device=keys.device).index_add_(0, places, shares.int())
-        counts = counts.view(*k.shape, size)
-        before = counts.cumsum(-1) < k.unsqueeze(-1)
-        k = k - (counts * before).sum(-1)
-        digit = before.sum(-1)
-        found = (0 if found is None else found * size) + (digit - half).to(whole)
-    tied = keys == spread(found)
-    order = tied.cumsum(0)
-    if pieces is not None:
-        equal = counts.gather(-1, digit.unsqueeze(-1)).squeeze(-1)
-        order = order - spread(equal.cumsum(0) - equal)
-    return (keys < spread(found)) | (tied & (order <= spread(k)))
+def by_sorting(score, k, pieces=None):
+    """`keep` with nothing that waits. With pieces (n,), which count up from 0, k (number of pieces,) is that of each."""
+    order = (score.detach() + 0).argsort(descending=True, stable=True)  # + 0: 0 and -0 become one
+    place = torch.arange(score.numel(), device=score.device)
+    if pieces is None:
+        chosen = place < k
+    else:
+        order = order[pieces[order].argsort(stable=True)]
+        firsts = torch.searchsorted(pieces, torch.arange(len(k), dtype=pieces.dtype, device=score.device))
+        chosen = place < (firsts + k).index_select(0, pieces)
+    return torch.empty_like(chosen).scatter_(0, order, chosen)
 
 
 def between(score, mask, share):

@@ -35,7 +35,7 @@ from benchmarks.tasks import TASKS, settle
 from benchmarks.train import Trainer
 from methods.ranking import keep
 
-STEPS, RESUMED = 24, 9  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded
+STEPS, RESUMED = 28, 10  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded
 NEAR = 0.05
 SPARSE = ("static init=sparse", "set", "rigl", "srigl", "gse_uniform", "gse_grabo", "gse_graest")
 

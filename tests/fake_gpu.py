@@ -104,8 +104,8 @@ def train(name):
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
     assert all(t.device.type == "cuda" for _, t in tensors), [name for name, t in tensors if t.device.type != "cuda"]
     steps = trainer.steps()
-    for parts in (5, 2):
-        for step in range(parts):  # the fifth is the epoch's end
+    for parts in (6, 2):
+        for step in range(parts):  # the last two are the end of the epoch: the evaluation, and what comes of it
             waits.clear()
             with Transfers():
                 next(steps)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks import capture
 from benchmarks.run import lost
 
-STEPS = 10  # of 16: two epochs and a half, with updates of every method's mask
+STEPS = 12  # of 16: two epochs and a half, with updates of every method's mask
 
 
 class Notes(TorchDispatchMode):
@@ -265,11 +265,11 @@ def test_no_garbage_is_collected_while_recording(graphs):
 
 
 def test_a_run_goes_on_from_a_checkpoint_with_recorded_steps():
-    whole, first = train("st3", 10), train("st3", 5)  # two epochs, and one: each of four steps and its end
+    whole, first = train("st3", 12), train("st3", 6)  # two epochs, and one: each of four steps and two turns of its end
     state = read(saved(first))
     again = make("st3", record=recorder(lambda: state_of(again)))
     again.load_state_dict(state)
-    for _ in zip(range(5), again.steps()):
+    for _ in zip(range(6), again.steps()):
         pass
     assert all(torch.is_tensor(group["lr"]) for group in again.optimizer.param_groups)
     assert torch.equal(whole.model.theta, again.model.theta)
@@ -280,7 +280,7 @@ def test_a_recorded_step_has_the_learning_rate_of_its_own(name):
     """It is written where it changes alone; a method may have a multiple of it for some of the parameters."""
     trainer = make(name, record=recorder(lambda: state_of(trainer)))
     rates, steps = [], trainer.steps()
-    for step in range(12):
+    for step in range(14):
         next(steps)
         rates.append(trainer.learning_rate(trainer.training.step - 1))
         own = [rates[-1] * group.get("lr_scale", 1) for group in trainer.optimizer.param_groups]

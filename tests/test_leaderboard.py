@@ -154,7 +154,7 @@ def test_only_methods_that_train_once(mine, in_process, capsys):
 def test_a_failed_run_is_named_and_made_again(mine, in_process, capsys, monkeypatch):
     words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsities", "0.9", "--seeds", "2"]
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Trainer, "evaluate", lambda self, split: 1 / 0 if self.seed else 50.0)
+        patch.setattr(runner.Trainer, "percent", lambda self, hits, split: 1 / 0 if self.seed else 50.0)
         assert board(*words) == 1
     out, err = capsys.readouterr()
     assert "failed: seed 1" in out and "ZeroDivisionError" in err and "log: " in err

@@ -103,9 +103,9 @@ def test_dense_ends_decay_like_the_other_weights(storage):
 def test_best_epoch_is_the_best_on_validation_after_the_final_sparsity(tmp_path, monkeypatch):
     val, test = (95, 90, 80, 85, 70), (11, 22, 33, 44, 55)  # of each epoch; the ramp ends in the third of five
 
-    def evaluate(trainer, split):
+    def percent(trainer, hits, split):
         return float((val if split is trainer.data.val else test)[trainer.progress.epoch])
-    monkeypatch.setattr(runner.Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(runner.Trainer, "percent", percent)
     row = runner.run(replace(SPEC, epochs=5), Store(tmp_path))
     assert (row["val_top1"], row["top1_best_val"], row["top1"]) == (85, 44, 55)
     row = runner.run(replace(SPEC, method="dense", epochs=5), Store(tmp_path))
@@ -115,7 +115,7 @@ def test_best_epoch_is_the_best_on_validation_after_the_final_sparsity(tmp_path,
 @pytest.mark.parametrize("val", [(95, 90, 85, 85, 70), (95, 90, 80, 70, 85)])
 def test_of_equally_good_epochs_the_first_counts(tmp_path, monkeypatch, val):
     test = (11, 22, 33, 44, 55)
-    monkeypatch.setattr(runner.Trainer, "evaluate", lambda trainer, split: float(
+    monkeypatch.setattr(runner.Trainer, "percent", lambda trainer, hits, split: float(
         (val if split is trainer.data.val else test)[trainer.progress.epoch]))
     row = runner.run(replace(SPEC, epochs=5), Store(tmp_path))
     assert (row["val_top1"], row["top1_best_val"]) == (85, test[val.index(85)])
@@ -123,7 +123,7 @@ def test_of_equally_good_epochs_the_first_counts(tmp_path, monkeypatch, val):
 
 def test_the_best_epoch_of_a_level_is_one_of_its_own_cycle(tmp_path, monkeypatch):
     val, test = (90, 80, 70), (11, 22, 33)  # of each cycle
-    monkeypatch.setattr(runner.Trainer, "evaluate", lambda trainer, split: float(
+    monkeypatch.setattr(runner.Trainer, "percent", lambda trainer, hits, split: float(
         (val if split is trainer.data.val else test)[trainer.progress.cycle]))
     store = Store(tmp_path)
     runner.run(Spec("digits", "lrr", 0.5, 0, epochs=2, options={"level_list": "0,0.25,0.5"}), store)

@@ -1,0 +1,79 @@
+"""A network's pass in training compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few channels by
+`models/narrow.py`."""
+from functools import partial
+
+import torch
+from torch.func import functional_call
+from torch.utils._triton import has_triton
+
+from benchmarks.models import narrow
+
+NETWORKS = 64  # that one process compiles
+
+
+def worthwhile(task, device):
+    """Whether runs of a task (tasks.Task) on a torch.device are long enough: compiling takes some 20 s, once for all runs of a network in a
+    process. Those of digits are not."""
+    return device.type == "cuda" and task.dataset != "digits" and has_triton()
+
+
+class Compiled:
+    """`model` (SparseModel), called as it is, for training on batches of `images` images, and its `apply_weights` for evaluation; the model
+    computes others itself.
+
+    Scoring passes are not made by this: what is compiled cannot be differentiated twice.
+    """
+
+    def __init__(self, model, images, backend=None):
+        self.model, self.images, self.evaluated = model, images, None
+        torch._dynamo.config.cache_size_limit = NETWORKS
+        self.counters, uncounted = counters_of(model.net)
+        self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False,
+                                     backend=partial(with_narrow_convolutions, backend or inductor))
+
+    def __call__(self, x):
+        if len(x) != self.images or not self.model.training:
+            return self.model(x)
+        self.model.compute = self.compute
+        try:
+            logits = self.model(x)
+        finally:
+            del self.model.compute
+        if self.counters:
+            torch._foreach_add_(self.counters, 1)
+        return logits
+
+    def apply_weights(self, weights, x):
+        """The network's output in evaluation with the effective weights (N,)."""
+        self.evaluated = self.evaluated or len(x)
+        return (self.compute if len(x) == self.evaluated else self.model.apply_weights)(weights, x)
+
+
+def computing(net, layout, uncounted):
+    """The network's output with the effective weights (N,), as a function of these and of its input."""
+    def compute(weights, x):
+        if torch.is_autocast_enabled(x.device.type):  # rounded once for all layers
+            weights = weights.to(torch.get_autocast_dtype(x.device.type))
+        return functional_call(net, {**layout.named_views(weights), **uncounted}, (x,), tie_weights=False)
+    return compute
+
+
+def counters_of(net):
+    """(how many batches normalisations have seen, as tensors; {name: None} of them): a kernel for each would cost more than a layer's weights.
+    Where a normalisation has no momentum, its own counter decides."""
+    names = [f"{name}.num_batches_tracked".lstrip(".") for name, module in net.named_modules()
+             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.momentum is not None and module.num_batches_tracked is not None]
+    return [net.get_buffer(name) for name in names], dict.fromkeys(names)
+
+
+def with_narrow_convolutions(backend, graph, inputs):
+    """`backend` for a graph of Dynamo's whose convolutions are `narrow.conv2d`."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.conv2d):
+        node.target = narrow.conv2d
+    graph.recompile()
+    return backend(graph, inputs)
+
+
+def inductor(graph, inputs):
+    from torch._inductor.compile_fx import compile_fx
+    return compile_fx(graph, inputs)

@@ -1,0 +1,197 @@
+"""Convolutions of few channels on a GPU, in Triton.
+
+Libraries compute them with tiles for 64 channels and more, of which 16 fill an eighth, and in the order that always gives the same bits
+with tiles that are poorer still. Memory is channels_last throughout; sums are in float32, and in the same order every time.
+"""
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # torch for CPUs alone has none
+    triton = None
+
+MOST = 64    # channels, in and out
+BLOCK = 128  # pixels that a program computes at a time, of 16 bits
+CHUNKS = 132  # parts of a batch whose gradients of the weights are summed apart: a block for each multiprocessor of an H100 and H200
+
+
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """`torch.conv2d`, by the kernels below where they are made for it. x (B, C, H, W), weight (O, C, h, w)."""
+    (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
+    narrow = max(weight.shape[:2]) <= MOST and groups == 1 and kernel in ((1, 1), (3, 3))
+    if not (narrow and dilations == (1, 1) and strides[0] == strides[1] and paddings == (kernel[0] // 2,) * 2):
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (x, weight))
+    y = convolution(x, weight, strides[0])
+    return y if bias is None else y + bias.to(y.dtype).view(-1, 1, 1)
+
+
+def pair(number):
+    return tuple(number) if isinstance(number, (tuple, list)) else (number, number)
+
+
+@torch.library.custom_op("sparse_training::convolution", mutates_args=())
+def convolution(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """Of odd kernels, padded by half of them."""
+    return torch.conv2d(x, weight, None, stride, weight.shape[-1] // 2).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("sparse_training::convolution_input", mutates_args=())
+def convolution_input(gradient: torch.Tensor, weight: torch.Tensor, height: int, width: int, stride: int) -> torch.Tensor:
+    """The gradient at the input, of this height and width, from that at the output."""
+    return _library(gradient, gradient.new_empty(1).expand(len(gradient), weight.shape[1], height, width), weight, stride, 0).contiguous(
+        memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("sparse_training::convolution_weight", mutates_args=())
+def convolution_weight(gradient: torch.Tensor, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    """The gradient at the weights in float32, as parts (n, O, size, size, C) to be summed: a compiler does it with what comes after."""
+    weight = x.new_empty(gradient.shape[1], x.shape[1], size, size)
+    return _library(gradient, x, weight, stride, 1).float().permute(0, 2, 3, 1).contiguous().unsqueeze(0)
+
+
+def _library(gradient, x, weight, stride, which):
+    half = weight.shape[-1] // 2
+    wanted = [number == which for number in range(3)]
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, [stride] * 2, [half] * 2, [1, 1], False, [0, 0], 1, wanted)[which]
+
+
+def keep_for_backward(ctx, inputs, output):
+    x, weight, ctx.stride = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def backward(ctx, gradient):
+    x, weight = ctx.saved_tensors
+    at_input = convolution_input(gradient, weight, x.shape[2], x.shape[3], ctx.stride) if ctx.needs_input_grad[0] else None
+    return at_input, convolution_weight(gradient, x, weight.shape[-1], ctx.stride).sum(0).permute(0, 3, 1, 2).to(weight.dtype), None
+
+
+convolution.register_autograd(backward, setup_context=keep_for_backward)
+
+
+@convolution.register_fake
+def _(x, weight, stride):
+    height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
+    return channels_last(x, len(weight), height, width)
+
+
+@convolution_input.register_fake
+def _(gradient, weight, height, width, stride):
+    return channels_last(gradient, weight.shape[1], height, width)
+
+
+@convolution_weight.register_fake
+def _(gradient, x, size, stride):
+    parts = 1 if x.device.type == "cpu" else chunks_of(gradient)[0]
+    return x.new_empty((parts, gradient.shape[1], size, size, x.shape[1]), dtype=torch.float32)
+
+
+def channels_last(like, channels, height, width):
+    return torch.empty((len(like), channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def chunks_of(gradient):
+    """(parts of a batch, blocks of pixels in each, pixels of a block)."""
+    block = 2 * BLOCK // gradient.element_size()
+    blocks = -(-len(gradient) * gradient.shape[2] * gradient.shape[3] // block)
+    each = -(-blocks // CHUNKS)
+    return -(-blocks // each), each, block
+
+
+def ready(*tensors):
+    return (t.contiguous(memory_format=torch.channels_last) for t in tensors)
+
+
+def exactness(x):
+    """Of products of float32; those of 16 bits are exact."""
+    return "tf32" if x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
+
+
+def gathered(x, weight, y, stride, back):
+    """y from x, or with `back` the gradient at the input y from that at the output x. (B, C, H, W) all."""
+    (x,), (_, inputs, *sides), (images, outputs, *own) = ready(x), x.shape, y.shape
+    pixels, size, strides = images * own[0] * own[1], weight.shape[-1], weight.stride()
+    block, warps = (BLOCK, 4) if pixels >= 2 ** 15 else (BLOCK // 2, 8)  # few pixels: more programs
+    columns = max(16, triton.next_power_of_2(outputs))
+    _gather[(-(-pixels // block),)](
+        x, weight, y, pixels, strides[back], strides[not back], strides[3] if size > 1 else 0, *sides, *own, stride, size, inputs, outputs,
+        back, block, columns, min(32, max(16, triton.next_power_of_2(inputs))), exactness(x), num_warps=warps, num_stages=3)
+    return y
+
+
+if triton:
+    @triton.jit
+    def _gather(x, weight, y, pixels, at_n, at_k, at_tap, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+                stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, back: tl.constexpr, block: tl.constexpr,
+                wide: tl.constexpr, deep: tl.constexpr, exactness: tl.constexpr):
+        """Pixels of rows x columns from those of height x width. The weight of output n, input k and place t is at n at_n + k at_k + t at_tap."""
+        m, n, k = tl.program_id(0) * block + tl.arange(0, block), tl.arange(0, wide), tl.arange(0, deep)
+        row, column, image = m // columns % rows, m % columns, m // (columns * rows)
+        parts: tl.constexpr = (inputs + deep - 1) // deep
+        sums = tl.zeros((block, wide), tl.float32)
+        for step in range(size * size * parts):
+            tap, channel = step // parts, step % parts * deep + k
+            if back:
+                h, v = row + size // 2 - tap // size, column + size // 2 - tap % size
+                ok = (h >= 0) & (v >= 0) & (h % stride == 0) & (v % stride == 0)
+                h, v = h // stride, v // stride
+            else:
+                h, v = row * stride + tap // size - size // 2, column * stride + tap % size - size // 2
+                ok = (h >= 0) & (v >= 0)
+            ok = ok & (m < pixels) & (h < height) & (v < width)
+            place = ((image * height + h) * width + v) * inputs
+            a = tl.load(x + place[:, None] + channel[None, :], mask=ok[:, None] & (channel < inputs)[None, :], other=0.0)
+            b = tl.load(weight + n[None, :] * at_n + channel[:, None] * at_k + tap * at_tap, mask=(n < outputs)[None, :] & (channel < inputs)[:, None],
+                        other=0.0)
+            sums = tl.dot(a, b, sums, input_precision=exactness)
+        tl.store(y + m[:, None] * outputs + n[None, :], sums.to(y.dtype.element_ty), mask=(m < pixels)[:, None] & (n < outputs)[None, :])
+
+    @triton.jit
+    def _shifted(x, ok, row, column, image, k, across: tl.constexpr, height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
+                 inputs: tl.constexpr):
+        h, v = row * stride + tl.program_id(1) - size // 2, column * stride + across - size // 2
+        ok = ok & (h >= 0) & (h < height) & (v >= 0) & (v < width)
+        return tl.load(x + (((image * height + h) * width + v) * inputs)[:, None] + k[None, :], mask=ok[:, None] & (k < inputs)[None, :], other=0.0)
+
+    @triton.jit
+    def _products(gradient, x, parts, pixels, each, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+                  stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
+                  deep: tl.constexpr, exactness: tl.constexpr):
+        """parts (chunks, outputs, size, size, inputs): of `each` blocks of pixels of the output, for one line of the kernel."""
+        n, k = tl.arange(0, wide), tl.arange(0, deep)
+        first, second, third = tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32)
+        for number in range(each):
+            m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
+            row, column, image, ok = m // columns % rows, m % columns, m // (columns * rows), m < pixels
+            g = tl.trans(tl.load(gradient + m[:, None] * outputs + n[None, :], mask=ok[:, None] & (n < outputs)[None, :], other=0.0))
+            first = tl.dot(g, _shifted(x, ok, row, column, image, k, 0, height, width, stride, size, inputs), first, input_precision=exactness)
+            if size > 1:
+                second = tl.dot(g, _shifted(x, ok, row, column, image, k, 1, height, width, stride, size, inputs), second, input_precision=exactness)
+                third = tl.dot(g, _shifted(x, ok, row, column, image, k, 2, height, width, stride, size, inputs), third, input_precision=exactness)
+        place = parts + ((tl.program_id(0) * outputs + n[:, None]) * size + tl.program_id(1)) * size * inputs + k[None, :]
+        inside = (n < outputs)[:, None] & (k < inputs)[None, :]
+        tl.store(place, first, mask=inside)
+        if size > 1:
+            tl.store(place + inputs, second, mask=inside)
+            tl.store(place + 2 * inputs, third, mask=inside)
+
+    @convolution.register_kernel("cuda")
+    def forward_kernel(x, weight, stride):
+        return gathered(x, weight, channels_last(x, len(weight), *((side - 1) // stride + 1 for side in x.shape[2:])), stride, False)
+
+    @convolution_input.register_kernel("cuda")
+    def input_kernel(gradient, weight, height, width, stride):
+        return gathered(gradient, weight, channels_last(gradient, weight.shape[1], height, width), stride, True)
+
+    @convolution_weight.register_kernel("cuda")
+    def weight_kernel(gradient, x, size, stride):
+        gradient, x = ready(gradient, x)
+        (images, outputs, *own), (_, inputs, *sides), (chunks, each, block) = gradient.shape, x.shape, chunks_of(gradient)
+        parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
+        _products[chunks, size](
+            gradient, x, parts, images * own[0] * own[1], each, *sides, *own, stride, size, inputs, outputs, block,
+            max(16, triton.next_power_of_2(outputs)), max(16, triton.next_power_of_2(inputs)), exactness(x), num_warps=4, num_stages=3)
+        return parts

@@ -1,0 +1,86 @@
+"""Exactly k of n scores on a GPU, by counting (Triton): a few passes, in each of which all of the device takes part."""
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # torch for CPUs alone has none
+    triton = None
+
+DIGITS, BINS = 4, 256  # of the 32 bits of a score, from the highest on, and the values of each
+BLOCK, WARPS = 4096, 8  # scores that a program looks at
+TOGETHER = 1024  # programs whose ties are added up at once
+
+
+def countable(score):
+    """Whether `choose` is made for these scores."""
+    return triton is not None and score.is_cuda and score.dtype == torch.float32
+
+
+@torch.library.custom_op("sparse_training::choose", mutates_args=())
+def choose(score: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """Mask with exactly k ones at the largest of score (n,) float32, ties to the lowest index, NaN the largest. k: 0-dim int64 tensor, which stays
+    on the device: nothing waits for it, so that this can be recorded."""
+    score, n = score.contiguous(), score.numel()
+    blocks = -(-n // BLOCK)
+    counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)
+    ties = torch.empty(blocks, dtype=torch.int32, device=score.device)
+    mask = torch.empty(n, dtype=torch.bool, device=score.device)
+    for number in range(DIGITS):
+        _count[(blocks,)](score, k, counts, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
+    _count_ties[(blocks,)](score, k, counts, ties, n, DIGITS, BINS, BLOCK, num_warps=WARPS)
+    _choose[(blocks,)](score, k, counts, ties, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
+    return mask
+
+
+@choose.register_fake
+def _(score, k):
+    return torch.empty_like(score, dtype=torch.bool)
+
+
+if triton:
+    @triton.jit
+    def _keys(score, place, n):
+        """Whole numbers of 32 bits in the order of the scores from the largest on."""
+        value = 0.0 - tl.load(score + place, mask=place < n, other=0.0)  # 0 and -0 become one
+        bits = value.to(tl.uint32, bitcast=True)
+        return tl.where(value != value, 0, bits ^ tl.where(bits >> 31 == 1, 0xFFFFFFFF, 0x80000000)).to(tl.uint32)
+
+    @triton.jit
+    def _found(k, counts, known: tl.constexpr, bins: tl.constexpr):
+        """(the first digits of the k-th key, how many of the keys that begin with them are chosen)."""
+        left, found, values = tl.load(k).to(tl.int32), tl.zeros((), tl.uint32), tl.arange(0, bins)
+        for number in tl.static_range(known):
+            count = tl.load(counts + number * bins + values)
+            before = tl.cumsum(count, 0) < left
+            found = found * bins + tl.sum(before.to(tl.int32), 0).to(tl.uint32)
+            left -= tl.sum(tl.where(before, count, 0), 0)
+        return found, left
+
+    @triton.jit
+    def _count(score, k, counts, n, number: tl.constexpr, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
+        """How often each value of a digit is there, among the keys that share all digits before."""
+        place = tl.program_id(0) * block + tl.arange(0, block)
+        key, counted = _keys(score, place, n), place < n
+        if number:
+            found, _ = _found(k, counts, number, bins)
+            counted = counted & (key >> 8 * (digits - number) == found)
+        own = tl.histogram((key >> 8 * (digits - 1 - number) & bins - 1).to(tl.int32), bins, mask=counted)
+        tl.atomic_add(counts + number * bins + tl.arange(0, bins), own, mask=own > 0, sem="relaxed")
+
+    @triton.jit
+    def _count_ties(score, k, counts, ties, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
+        place = tl.program_id(0) * block + tl.arange(0, block)
+        found, _ = _found(k, counts, digits, bins)
+        tl.store(ties + tl.program_id(0), tl.sum(((_keys(score, place, n) == found) & (place < n)).to(tl.int32), 0))
+
+    @triton.jit
+    def _choose(score, k, counts, ties, mask, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr, together: tl.constexpr):
+        own = tl.program_id(0)
+        place, before = own * block + tl.arange(0, block), tl.arange(0, together)
+        found, left = _found(k, counts, digits, bins)
+        for first in range(0, own, together):
+            left -= tl.sum(tl.load(ties + first + before, mask=first + before < own, other=0), 0)
+        key = _keys(score, place, n)
+        tied = (key == found).to(tl.int32)
+        tl.store(mask + place, (key < found) | ((tied == 1) & (tl.cumsum(tied, 0) <= left)), mask=place < n)
