@@ -30,7 +30,7 @@ from tqdm import tqdm
 from benchmarks import data as datasets
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.capture import WARM, recorder
+from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
@@ -171,7 +171,7 @@ def measure(specs, folder, device, rounds, steps, runs=1):
     data = datasets.load_for(task, folder).to(device)
     record = recorder(task, device)
     entrants = [Entrant(spec, data, device, steps, record, runs) for spec in specs]
-    profiled_ones = [Entrant(spec, data, device, steps) for spec in specs] if record else entrants  # a recorded step has no parts
+    profiled_ones = [Entrant(spec, data, device, steps, ANEW) for spec in specs] if record else entrants  # a recorded step has no parts
     order, shuffle = list(entrants), random.Random(0).shuffle
     step_seconds, parts, profiled = defaultdict(list), defaultdict(list), min(rounds, PROFILE_ROUNDS)
     with tqdm(total=(1 + rounds + profiled) * len(order), unit="turn", mininterval=1, disable=not sys.stderr.isatty()) as bar:
