@@ -1,7 +1,5 @@
 """A network's pass in training compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few channels by
 `models/narrow.py`."""
-from functools import partial
-
 import torch
 from torch.func import functional_call
 from torch.utils._triton import has_triton
@@ -17,6 +15,19 @@ def worthwhile(task, device):
     return device.type == "cuda" and task.dataset != "digits" and has_triton()
 
 
+def with_narrow_convolutions(graph):
+    """A graph of Dynamo's, whose convolutions are `narrow.conv2d` from now on."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.conv2d):
+        node.target = narrow.conv2d
+    graph.recompile()
+    return graph
+
+
+def inductor(graph, inputs):  # always the same function: for another one the network would be compiled again
+    from torch._inductor.compile_fx import compile_fx
+    return compile_fx(with_narrow_convolutions(graph), inputs)
+
+
 class Compiled:
     """`model` (SparseModel), called as it is, for training on batches of `images` images, and its `apply_weights` for evaluation; the model
     computes others itself.
@@ -24,12 +35,11 @@ class Compiled:
     Scoring passes are not made by this: what is compiled cannot be differentiated twice.
     """
 
-    def __init__(self, model, images, backend=None):
+    def __init__(self, model, images, backend=inductor):
         self.model, self.images, self.evaluated = model, images, None
         torch._dynamo.config.cache_size_limit = NETWORKS
         self.counters, uncounted = counters_of(model.net)
-        self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False,
-                                     backend=partial(with_narrow_convolutions, backend or inductor))
+        self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False, backend=backend)
 
     def __call__(self, x):
         if len(x) != self.images or not self.model.training:
@@ -64,16 +74,3 @@ def counters_of(net):
     names = [f"{name}.num_batches_tracked".lstrip(".") for name, module in net.named_modules()
              if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.momentum is not None and module.num_batches_tracked is not None]
     return [net.get_buffer(name) for name in names], dict.fromkeys(names)
-
-
-def with_narrow_convolutions(backend, graph, inputs):
-    """`backend` for a graph of Dynamo's whose convolutions are `narrow.conv2d`."""
-    for node in graph.graph.find_nodes(op="call_function", target=torch.conv2d):
-        node.target = narrow.conv2d
-    graph.recompile()
-    return backend(graph, inputs)
-
-
-def inductor(graph, inputs):
-    from torch._inductor.compile_fx import compile_fx
-    return compile_fx(graph, inputs)
