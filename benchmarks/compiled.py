@@ -56,7 +56,7 @@ class Compiled:
     def apply_weights(self, weights, x):
         """The network's output in evaluation with the effective weights (N,)."""
         self.evaluated = self.evaluated or len(x)
-        return (self.compute if len(x) == self.evaluated else self.model.apply_weights)(weights, x)
+        return self.compute(weights.detach(), x) if len(x) == self.evaluated else self.model.apply_weights(weights, x)
 
 
 def computing(net, layout, uncounted):

@@ -6,12 +6,13 @@ from dataclasses import replace
 from benchmarks import data as datasets
 from benchmarks.batches import DataError
 from benchmarks.capture import WARM, recorder
+from benchmarks.compiled import worthwhile
 from benchmarks.dry_run import told
 from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.tasks import settle
-from benchmarks.train import EVALUATED, Trainer
+from benchmarks.train import Trainer, evaluated_together
 
 LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these
 
@@ -67,6 +68,12 @@ def seconds_of(spec, folder, device, pack=1):
                 lane.turn()
         return now(device) - began
 
+    some = data.test.first(evaluated_together(data, device))
+    if worthwhile(task, device):  # compiled once for all runs of a network: no part of one
+        first = Lane(steps(0), device)
+        first.turn()
+        with first.alone():
+            trainers.pop().evaluate(some)
     lanes = [Lane(steps(seed), device) for seed in range(pack)]
     start = turns(1)
     for trainer in trainers:  # what its method does at most steps: ranking, for one, begins when sparsity rises
@@ -77,7 +84,7 @@ def seconds_of(spec, folder, device, pack=1):
     while sum(times) < SECONDS and len(times) < MOST and not any(lane.ended for lane in lanes):
         times.append(turns(1))
     trainer, step = trainers[0], sorted(times)[len(times) // 2]
-    some, began = data.test.first(EVALUATED), time.monotonic()
+    began = time.monotonic()
     trainer.evaluate(some)
     images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set where validation has improved
     evaluation = (time.monotonic() - began) * images / len(some)

@@ -24,6 +24,11 @@ EVALUATED = 500  # images at a time
 SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
 
 
+def evaluated_together(data, device):
+    """How many images: a GPU, for which small ones are little work, is asked less often."""
+    return EVALUATED if device.type == "cpu" else max(EVALUATED, 5 * EVALUATED * 32 ** 2 // math.prod(data.shape[1:]))
+
+
 class Trainer:
     """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (batches.Data, on `device`).
 
@@ -192,11 +197,9 @@ class Trainer:
         self.model.eval()
         weights = self.model.method(self.model.theta)
         hits = torch.zeros((), device=self.device, dtype=torch.int64)
-        # a GPU, for which small images are little work, is asked less often
-        together = EVALUATED if self.device.type == "cpu" else max(EVALUATED, 5 * EVALUATED * 32 ** 2 // math.prod(self.data.shape[1:]))
         apply = self.network.apply_weights if isinstance(self.network, Compiled) else self.model.apply_weights
         with self.autocast():
-            for x, y in eval_batches(split, self.data, together):
+            for x, y in eval_batches(split, self.data, evaluated_together(self.data, self.device)):
                 if len(y):
                     hits += (apply(weights, x).argmax(1) == y).sum()
         return hits

@@ -1,0 +1,134 @@
+"""A compiled pass of a network computes what the network does, and is compiled once for all runs of it."""
+import copy
+
+import pytest
+import torch
+from torch._dynamo.backends.debugging import aot_eager
+from torch.nn.functional import cross_entropy
+
+from benchmarks import models
+from benchmarks.compiled import Compiled, with_narrow_convolutions
+from benchmarks.models import narrow
+from methods import SparseModel
+
+IMAGES = 8
+NEAR = {"fp32": 1e-4, "bf16": 0.1}  # of a norm
+graphs = []
+
+
+def near(one, two, precision):
+    return (one.float() - two.float()).norm() <= NEAR[precision] * two.float().norm()
+
+
+def traced(graph, inputs):
+    """As on a GPU, whose compiler makes kernels of the same graph."""
+    graphs.append(with_narrow_convolutions(graph))
+    return aot_eager(graph, inputs)
+
+
+def batch(images=IMAGES, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, 3, 32, 32, generator=draw).to(memory_format=torch.channels_last)
+    return x, torch.randint(10, (images,), generator=draw)
+
+
+def joined(name, method="st3", seed=0, **options):
+    torch.manual_seed(seed)
+    net = models.build(name, 10, **options)
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
+            module.p = 0.0  # drawn in another order
+    return SparseModel(net, method, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def anew():
+    torch._dynamo.reset()
+    graphs.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name, options, precision", [
+    *(("resnet20", {"width": 0.5}, precision) for precision in NEAR), *(("vit_tiny", {}, precision) for precision in NEAR),
+    ("wrn34x2", {}, "fp32"), ("vgg16_small", {"width": 0.25}, "fp32")])
+def test_a_compiled_pass_is_the_networks(name, options, precision):
+    model = joined(name, **options)
+    other = copy.deepcopy(model)
+    compiled = Compiled(model, IMAGES, traced)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        for seed in range(2):
+            x, y = batch(seed=seed)
+            got, expected = compiled(x).float(), other(x).float()
+            assert near(got, expected, precision)
+            cross_entropy(got, y).backward(), cross_entropy(expected, y).backward()
+        assert len(graphs) == 1
+        biases = {f"net.{prefix}.bias" for prefix, module in model.net.named_modules() if isinstance(module, torch.nn.Conv2d)}
+        for (name, one), two in zip(model.named_parameters(), other.parameters()):
+            if name not in biases:  # a normalisation takes those away again: their gradients are rounding
+                assert near(one.grad, two.grad, precision), name
+        for (name, one), two in zip(model.named_buffers(), other.buffers()):
+            assert near(one, two, precision), name
+        model.eval(), other.eval()
+        with torch.no_grad():
+            got, expected = compiled.apply_weights(model.method(model.theta), x), other(x)
+        assert near(got, expected, precision)
+    assert "compute" not in vars(model)  # its own passes are as they were
+
+
+def test_convolutions_of_few_channels_are_the_kernels():
+    x, _ = batch()
+    Compiled(joined("resnet20").train(), IMAGES, traced)(x)
+    assert sum(node.target is narrow.conv2d for node in graphs[0].graph.nodes) == 21
+    assert not [node for node in graphs[0].graph.nodes if node.target is torch.conv2d]
+
+
+def test_all_runs_of_a_network_are_compiled_once():
+    x, _ = batch()
+    for seed, method in enumerate(("st3", "rigl", "dense")):
+        for name in ("resnet20", "resnet56"):
+            model = joined(name, method, seed, width=0.5)
+            compiled = Compiled(model, IMAGES, traced)
+            compiled(x).sum().backward()
+            model.eval()
+            with torch.no_grad():
+                compiled.apply_weights(model.method(model.theta), x)
+    assert len(graphs) == 4  # in training and in evaluation
+
+
+def test_other_batches_are_the_models_own(monkeypatch):
+    """The last one of an epoch, and those of an evaluation that are smaller than its first."""
+    model = joined("resnet20", width=0.5)
+    compiled = Compiled(model, IMAGES, traced)
+    x, _ = batch(3)
+    assert torch.equal(compiled(x), joined("resnet20", width=0.5)(x))
+    model.eval()
+    with torch.no_grad():
+        weights = model.method(model.theta)
+        compiled.apply_weights(weights, batch()[0])
+        assert torch.equal(compiled.apply_weights(weights, x), model(x))
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("changes", [dict(groups=4), dict(dilation=2, padding=2), dict(stride=(1, 2)), dict(padding=0)])
+def test_a_convolution_of_another_kind_is_the_librarys(changes, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("not made for it")
+    monkeypatch.setattr(narrow, "convolution", refuse)
+    inputs = 16 // changes.get("groups", 1)
+    x, weight = torch.randn(2, 16, 6, 6), torch.randn(16, inputs, 3, 3)
+    options = {"padding": 1, **changes}
+    assert torch.equal(narrow.conv2d(x, weight, **options), torch.conv2d(x, weight, **options))
+    wide = torch.randn(2, 48, 6, 6)  # more than those that float32 is faster for
+    assert torch.equal(narrow.conv2d(wide, torch.ones(8, 48, 3, 3), padding=1), torch.conv2d(wide, torch.ones(8, 48, 3, 3), padding=1))
+
+
+def test_a_convolution_with_a_bias_and_its_gradients():
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=draw, dtype=torch.float32).requires_grad_() for shape in ((2, 5, 6, 6), (7, 5, 3, 3), (7,)))
+    for stride in (1, 2):
+        got, expected = narrow.conv2d(x, weight, bias, stride, 1), torch.conv2d(x, weight, bias, stride, 1)
+        assert torch.allclose(got, expected, atol=1e-5)
+        gradient = torch.randn(got.shape, generator=draw)
+        for one, two in zip(torch.autograd.grad(got, (x, weight, bias), gradient), torch.autograd.grad(expected, (x, weight, bias), gradient)):
+            assert torch.allclose(one, two, atol=1e-4)

@@ -1,0 +1,47 @@
+"""The kernels for GPUs (Triton), by Triton's interpreter and, where they can be compiled without one, as programs of a GPU."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+triton = pytest.importorskip("triton", reason="torch for CPUs alone has no Triton")
+
+
+def test_they_compute_what_torch_does():
+    done = subprocess.run([sys.executable, TESTS / "kernels.py"], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)})
+    assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("numbers, exactness", [("bf16", "ieee"), ("fp32", "ieee"), ("fp32", "tf32")])
+def test_they_compile_for_a_gpu_and_fit_into_it(numbers, exactness):
+    """The largest of each: of a Hopper, whose programs have 227 KB of fast memory."""
+    from benchmarks.models import narrow
+    channels = narrow.MOST[2 if numbers == "bf16" else 4]
+    sides = dict(height=32, width=32, rows=32, columns=32, stride=1, size=3, inputs=channels, outputs=channels, wide=channels, exactness=exactness)
+    whole = dict.fromkeys(("pixels", "each", "at_n", "at_k", "at_tap"), "i32")
+    gathering = {**sides, "back": True, "block": narrow.BLOCK, "deep": min(32, channels)}
+    summing = {**sides, "block": narrow.BLOCK if numbers == "bf16" else narrow.BLOCK // 2, "deep": channels}
+    for kernel, fixed in ((narrow._gather, gathering), (narrow._products, summing)):
+        given = {name: whole.get(name, "*fp32" if name == "parts" else f"*{numbers}") for name in kernel.arg_names}
+        assert memory(kernel, given, fixed) < 227 * 1024
+
+
+def test_ranking_compiles_for_a_gpu():
+    from methods import counting
+    given = dict(score="*fp32", k="*i64", counts="*i32", ties="*i32", mask="*i1", n="i32")
+    fixed = dict(digits=counting.DIGITS, bins=counting.BINS, block=counting.BLOCK)
+    for kernel, own in ((counting._count, {"number": 0}), (counting._count, {"number": 3}), (counting._count_ties, {}), (counting._choose, {"together": 1024})):
+        assert memory(kernel, given, {**fixed, **own}) < 227 * 1024
+
+
+def memory(kernel, given, fixed):
+    """Bytes of fast memory of a program, compiled with these types of what is given and these values of what is fixed."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    kinds = {name: "constexpr" if name in fixed else given[name] for name in kernel.arg_names}
+    places = {(kernel.arg_names.index(name),): value for name, value in fixed.items()}
+    return triton.compile(ASTSource(kernel, kinds, places), target=GPUTarget("cuda", 90, 32), options={"num_stages": 3}).metadata.shared
