@@ -52,7 +52,7 @@ def draw(rows, figure):
     steps = rows[(rows.table == "overhead") & (rows.task == "cifar10-resnet20")]
     ratios(left.subplots(), steps[steps.runs == steps.runs.max()], palette)
     (loops, cores), (width, selection) = right.subplots(2, 2)
-    bars(loops, rows[rows.table == "throughput"], palette)
+    bars(loops, rows[(rows.table == "throughput") & (rows.task == "cifar10-resnet20")], palette)
     scaling = rows[rows.table == "scaling"]
     line(cores, scaling[scaling.part == "cores"], palette, "Processes", "Images per second", "Cores")
     over_width(width, scaling[scaling.part == "width"], palette)

@@ -166,6 +166,20 @@ def test_a_few_networks_show_what_sparse_storage_gives(tmp_path):
     assert "| ViT | 6.5 |  |  | 12 |" in readme.faster(tmp_path).splitlines()
 
 
+def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
+    columns = "task,loop,method,precision,runs,images_per_second,ratio,peak_memory_mb"
+    lines = ("cifar10-vgg16,plain,static,tf32,1,10000,1,400", "cifar10-vgg16,suite,gse_uniform,bf16,1,100000,10,480",
+             "cifar10-vgg16,suite,gse_uniform,bf16,8,400000,40.04,2400", "cifar10-vgg16,suite,gse_uniform,fp32,8,1,1,1")
+    made(tmp_path, "throughput.csv", columns + ",device", *(f"{line},a core (1 thread)" for line in lines))
+    path = tmp_path / "performance" / "throughput.csv"
+    path.write_text(path.read_text().replace(",device,device,", ",device,second,"))
+    assert readme.gpu(tmp_path) == "No rows yet."
+    path.write_text(path.read_text().replace("a core (1 thread)", "a GPU"))
+    lines = readme.gpu(tmp_path).splitlines()
+    assert lines[2] == "| VGG-16, CIFAR-10, `gse_uniform` | 200 | 10,000 | 100,000 | 400,000 | 40.0 × | 100 | 25 | 300 |" and len(lines) == 5
+    assert lines[-1].startswith("Measured: a GPU,")
+
+
 def test_trainings_are_shown_where_both_storages_have_them(tmp_path):
     made(tmp_path, "sparse_training.csv", "task,width,sparsity,precision,storage,seed,epochs,top1,seconds,peak_memory_mb,prunable,nnz",
          "digits-mlp,2.0,0.98,fp32,masked,0,30,90,10,900,5000,100", "digits-mlp,2.0,0.98,fp32,masked,1,30,92,12,950,5000,100",
