@@ -2,9 +2,9 @@
 `models/narrow.py`."""
 import torch
 from torch.func import functional_call
-from torch.utils._triton import has_triton
 
 from benchmarks.models import narrow
+from methods.counting import triton_works
 
 NETWORKS = 64  # that one process compiles
 
@@ -12,7 +12,7 @@ NETWORKS = 64  # that one process compiles
 def worthwhile(task, device):
     """Whether runs of a task (tasks.Task) on a torch.device are long enough: compiling takes some 20 s, once for all runs of a network in a
     process. Those of digits are not."""
-    return device.type == "cuda" and task.dataset != "digits" and has_triton()
+    return device.type == "cuda" and task.dataset != "digits" and triton_works()
 
 
 def with_narrow_convolutions(graph):

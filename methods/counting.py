@@ -1,5 +1,10 @@
 """Exactly k of n scores on a GPU, by counting (Triton): a few passes, in each of which all of the device takes part."""
+import os
+import shutil
+from functools import cache
+
 import torch
+from torch.utils._triton import has_triton
 
 try:
     import triton
@@ -12,16 +17,21 @@ BLOCK, WARPS = 4096, 8  # scores that a program looks at
 TOGETHER = 1024  # programs whose ties are added up at once
 
 
+@cache
+def triton_works():
+    """Whether Triton makes kernels here: for this GPU, with a C compiler, which it looks for so."""
+    return has_triton() and bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
+
+
 def countable(score):
     """Whether `choose` is made for these scores."""
-    return triton is not None and score.is_cuda and score.dtype == torch.float32
+    return score.is_cuda and score.dtype == torch.float32 and triton_works()
 
 
-@torch.library.custom_op("sparse_training::choose", mutates_args=())
-def choose(score: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+def choose(score, k):
     """Mask with exactly k ones at the largest of score (n,) float32, ties to the lowest index, NaN the largest. k: 0-dim int64 tensor, which stays
     on the device: nothing waits for it, so that this can be recorded."""
-    score, n = score.contiguous(), score.numel()
+    score, n = score.detach().contiguous(), score.numel()
     blocks = -(-n // BLOCK)
     counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)
     ties = torch.empty(blocks, dtype=torch.int32, device=score.device)
@@ -31,11 +41,6 @@ def choose(score: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     _count_ties[(blocks,)](score, k, counts, ties, n, DIGITS, BINS, BLOCK, num_warps=WARPS)
     _choose[(blocks,)](score, k, counts, ties, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
     return mask
-
-
-@choose.register_fake
-def _(score, k):
-    return torch.empty_like(score, dtype=torch.bool)
 
 
 if triton:
@@ -65,8 +70,10 @@ if triton:
         if number:
             found, _ = _found(k, counts, number, bins)
             counted = counted & (key >> 8 * (digits - number) == found)
-        own = tl.histogram((key >> 8 * (digits - 1 - number) & bins - 1).to(tl.int32), bins, mask=counted)
-        tl.atomic_add(counts + number * bins + tl.arange(0, bins), own, mask=own > 0, sem="relaxed")
+        values, digit = tl.arange(0, bins), (key >> 8 * (digits - 1 - number) & bins - 1).to(tl.int32)
+        own = tl.histogram(tl.where(counted, digit, 0), bins)
+        own -= tl.where(values == 0, tl.sum(1 - counted.to(tl.int32), 0), 0)
+        tl.atomic_add(counts + number * bins + values, own, mask=own > 0, sem="relaxed")
 
     @triton.jit
     def _count_ties(score, k, counts, ties, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):

@@ -19,7 +19,7 @@ def keep(score, k):
         if score.device.type == "cpu" and score.dtype != torch.bfloat16:
             return by_partition(score, k)
         k = torch.full((), k, device=score.device)
-    return counting.choose(score.detach(), k) if counting.countable(score) else by_sorting(score, k)
+    return counting.choose(score, k) if counting.countable(score) else by_sorting(score, k)
 
 
 def keep_each(score, counts, sizes):

@@ -8,6 +8,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 triton = pytest.importorskip("triton", reason="torch for CPUs alone has no Triton")
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):  # the kernels themselves are as good there
+    pytest.skip("Triton before 3.3 interprets no loops over numbers it is given, and is asked to compile in another way", allow_module_level=True)
 
 
 def test_they_compute_what_torch_does():
