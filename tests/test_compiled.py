@@ -6,7 +6,10 @@ import torch
 from torch._dynamo.backends.debugging import aot_eager
 from torch.nn.functional import cross_entropy
 
-from benchmarks import models
+from test_every_method import make, read, saved
+
+from benchmarks import models, train
+from benchmarks.capture import ANEW
 from benchmarks.compiled import Compiled, with_narrow_convolutions
 from benchmarks.models import narrow
 from methods import SparseModel
@@ -94,6 +97,28 @@ def test_all_runs_of_a_network_are_compiled_once():
             with torch.no_grad():
                 compiled.apply_weights(model.method(model.theta), x)
     assert len(graphs) == 4  # in training and in evaluation
+
+
+class Traced(Compiled):
+    def __init__(self, model, images):
+        super().__init__(model, images, traced)
+
+
+@pytest.mark.parametrize("name", ["st3", "rigl", "snip", "grasp", "synflow"])  # some score with passes of their own, which stay uncompiled
+def test_a_run_with_a_compiled_network_is_the_run(name, monkeypatch):
+    plain = make(name, record=ANEW).run()
+    monkeypatch.setattr(train, "worthwhile", lambda *_: True)
+    monkeypatch.setattr(train, "Compiled", Traced)
+    states = []
+    whole = make(name, record=ANEW).run(lambda trainer: states.append(saved(trainer)))
+    assert len(graphs) == 2  # in training and in evaluation
+    first, compiled = plain.progress.curves, whole.progress.curves
+    assert [curve["train_loss"] for curve in compiled] == pytest.approx([curve["train_loss"] for curve in first], rel=0.02)
+    counters = [(one, two) for (name, one), two in zip(plain.model.named_buffers(), whole.model.buffers()) if name.endswith("num_batches_tracked")]
+    assert len(counters) == 6 and all(torch.equal(one, two) and int(one) >= whole.training.step for one, two in counters)
+    again = make(name, record=ANEW)
+    again.load_state_dict(read(states[0]))
+    assert torch.equal(again.run().model.theta, whole.model.theta)
 
 
 def test_other_batches_are_the_models_own(monkeypatch):
