@@ -19,7 +19,7 @@ from benchmarks.results import Store
 from methods import available
 
 STEPS = 3        # of every method; masks are updated in the third
-PAUSE = 5        # three steps and the end of an epoch, and one step more
+PAUSE = 6        # three steps, two turns of the end of an epoch, and one step more
 
 
 @pytest.fixture(scope="module")
