@@ -1,5 +1,5 @@
-"""A network's pass in training compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few channels by
-`models/narrow.py`."""
+"""A network's passes in training and evaluation compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few
+channels by `models/narrow.py`."""
 import torch
 from torch.func import functional_call
 
@@ -7,6 +7,7 @@ from benchmarks.models import narrow
 from methods.counting import triton_works
 
 NETWORKS = 64  # that one process compiles
+aten = torch.ops.aten
 
 
 def worthwhile(task, device):
@@ -24,15 +25,21 @@ def with_narrow_convolutions(graph):
 
 
 def inductor(graph, inputs):  # always the same function: for another one the network would be compiled again
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
-    return compile_fx(with_narrow_convolutions(graph), inputs)
+    from torch._inductor.decomposition import select_decomp_table
+    # the same bits every time: no kernel is chosen by its time, and max pooling gathers its gradient instead of adding it up in any order
+    fixed = {"deterministic": True} if hasattr(config, "deterministic") else {}
+    table = {operator: form for operator, form in select_decomp_table().items() if operator is not aten.max_pool2d_with_indices_backward.default}
+    return compile_fx(with_narrow_convolutions(graph), inputs, config_patches=fixed, decompositions=table)
 
 
 class Compiled:
     """`model` (SparseModel), called as it is, for training on batches of `images` images, and its `apply_weights` for evaluation; the model
     computes others itself.
 
-    Scoring passes are not made by this: what is compiled cannot be differentiated twice.
+    Scoring passes are not made by this: what is compiled cannot be differentiated twice. The first network of a kind is freed by Python's garbage
+    collection alone: compiling leaves circles.
     """
 
     def __init__(self, model, images, backend=inductor):
@@ -44,7 +51,7 @@ class Compiled:
     def __call__(self, x):
         if len(x) != self.images or not self.model.training:
             return self.model(x)
-        self.model.compute = self.compute
+        self.model.compute = lambda weights, views, x: self.compute(weights, x)
         try:
             logits = self.model(x)
         finally:

@@ -69,11 +69,12 @@ def seconds_of(spec, folder, device, pack=1):
         return now(device) - began
 
     some = data.test.first(evaluated_together(data, device))
-    if worthwhile(task, device):  # compiled once for all runs of a network: no part of one
+    if record and worthwhile(task, device):  # compiled once for all runs of a network: no part of one
         first = Lane(steps(0), device)
         first.turn()
         with first.alone():
             trainers.pop().evaluate(some)
+        del first
     lanes = [Lane(steps(seed), device) for seed in range(pack)]
     start = turns(1)
     for trainer in trainers:  # what its method does at most steps: ranking, for one, begins when sparsity rises

@@ -237,7 +237,8 @@ class Trainer:
         return self
 
     def steps(self, save=lambda trainer: None, cycle_done=lambda trainer: None, within=lambda trainer: None):
-        """The training as a generator, so that several runs can take turns: yields the share of the run done after each step and epoch.
+        """The training as a generator, so that several runs can take turns: yields the share of the run done after each step, and twice at the end of
+        an epoch.
 
         `save(self)` is called after each epoch, `within(self)` after each step of it, where a run can be saved too, `cycle_done(self)`
         after each cycle. Raises FloatingPointError where training diverges.

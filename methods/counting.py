@@ -1,6 +1,4 @@
 """Exactly k of n scores on a GPU, by counting (Triton): a few passes, in each of which all of the device takes part."""
-import os
-import shutil
 from functools import cache
 
 import torch
@@ -19,8 +17,14 @@ TOGETHER = 1024  # programs whose ties are added up at once
 
 @cache
 def triton_works():
-    """Whether Triton makes kernels here: for this GPU, with a C compiler, which it looks for so."""
-    return has_triton() and bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
+    """Whether Triton makes kernels here: for this GPU, with a C compiler and Python's headers."""
+    if not has_triton():
+        return False
+    try:
+        _nothing[(1,)](torch.zeros(1, device="cuda"))
+    except Exception:  # of the compiler, its files, the driver
+        return False
+    return True
 
 
 def countable(score):
@@ -36,14 +40,19 @@ def choose(score, k):
     counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)
     ties = torch.empty(blocks, dtype=torch.int32, device=score.device)
     mask = torch.empty(n, dtype=torch.bool, device=score.device)
-    for number in range(DIGITS):
-        _count[(blocks,)](score, k, counts, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
-    _count_ties[(blocks,)](score, k, counts, ties, n, DIGITS, BINS, BLOCK, num_warps=WARPS)
-    _choose[(blocks,)](score, k, counts, ties, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
+    with torch.cuda.device_of(score):  # Triton's are those of the GPU that is in use
+        for number in range(DIGITS):
+            _count[(blocks,)](score, k, counts, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
+        _count_ties[(blocks,)](score, k, counts, ties, n, DIGITS, BINS, BLOCK, num_warps=WARPS)
+        _choose[(blocks,)](score, k, counts, ties, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
     return mask
 
 
 if triton:
+    @triton.jit
+    def _nothing(x):
+        tl.store(x, tl.load(x))
+
     @triton.jit
     def _keys(score, place, n):
         """Whole numbers of 32 bits in the order of the scores from the largest on."""

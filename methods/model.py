@@ -76,15 +76,16 @@ class SparseModel(nn.Module):
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these effective weights (N,)."""
         self.take_back()  # what a backward pass that ended in an error has left
+        views = self.layout.named_views(self.rounded(weights))
         try:
-            output = self.compute(weights, *args, **kwargs)
+            output = self.compute(weights, views, *args, **kwargs)
         except (AttributeError, RuntimeError, TypeError) as error:
             raise explained(error)
-        return self.backward_with(lambda: self.lend(self.layout.named_views(self.rounded(weights))), output)
+        return self.backward_with(lambda: self.lend(views), output)
 
-    def compute(self, weights, *args, **kwargs):
-        """What `apply_weights` computes, which something faster may take the place of."""
-        return functional_call(self.net, self.layout.named_views(self.rounded(weights)), args, kwargs, tie_weights=False)
+    def compute(self, weights, views, *args, **kwargs):
+        """What `apply_weights` computes with weights (N,) and {name: view of them}; something faster may take its place."""
+        return functional_call(self.net, views, args, kwargs, tie_weights=False)
 
     def backward_with(self, lend, output):
         """`output`, whose backward pass begins with `lend()` and ends with what that returns: torch.utils.checkpoint computes parts of

@@ -59,6 +59,31 @@ def test_what_is_computed_again_has_the_weights_of_its_pass(storage, passes):
     assert torch.equal(copied(x), again(x))
 
 
+class Again(nn.Module):
+    """A part whose layers keep other tensors for the backward pass where their weights want no gradient: without biases."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.part = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 16), nn.ReLU())
+        self.head, self.again = nn.Linear(16, 10), again
+
+    def forward(self, x):
+        return self.head(checkpoint(self.part, x, use_reentrant=False) if self.again else self.part(x))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_that_are_lent_again_want_gradients(storage, precision):
+    gradients, (x, y) = [], batches()[0]
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = SparseModel(Again(again), "static", 0.5, storage=storage)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            cross_entropy(model(x).float(), y).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert len(gradients[0]) == 5 and all(torch.equal(one, two) for one, two in zip(*gradients))
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_gradients_of_the_input_leave_no_weights_behind(storage):
     model, (x, _) = trained(storage, again=True), batches()[0]

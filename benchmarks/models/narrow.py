@@ -12,7 +12,7 @@ except ImportError:  # torch for CPUs alone has none
     triton = None
 
 MOST = {2: 64, 4: 32}  # channels, in and out, by the bytes of a number: with more the library's are faster
-BLOCK = 128  # pixels that a program computes at a time, of 16 bits
+BLOCK = 128  # pixels that a program computes at a time (the weights' gradient of float32: half as many)
 CHUNKS = 132  # parts of a batch whose gradients of the weights are summed apart: a block for each multiprocessor of an H100 and H200
 
 
