@@ -208,15 +208,19 @@ class Trainer:
         """Evaluate, note the epoch in the curves, and go on to the next. The test set never decides anything. Yields the share of the run done
         where the device evaluates: others that take turns ask it for their work meanwhile."""
         progress, model, training = self.progress, self.model, self.training
-        began, hits = time.monotonic(), self.hits_on(self.data.val) if self.data.val else None
+        began, watched = time.monotonic(), self.data.val or self.data.test
+        hits = self.hits_on(watched)
         progress.seconds += time.monotonic() - began
         yield self.share()
         began, nnz = time.monotonic(), int(model.method.mask.sum())
         last = progress.epoch == training.epochs - 1
         final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle))
-        val = self.percent(hits, self.data.val) if self.data.val else math.nan
+        val, test = self.percent(hits, watched), math.nan
+        if not self.data.val:
+            val, test = test, val
         improved = final and val > progress.best_val
-        test = self.evaluate(self.data.test) if improved or last or not self.data.val else math.nan
+        if self.data.val and (improved or last):
+            test = self.evaluate(self.data.test)
         if improved:
             progress.best_val, progress.test_at_best = val, test
             if model.method.keeps_best:

@@ -21,7 +21,7 @@ PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "method
 DENSE = "dense"
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
-FASTER_ON_GPUS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
+ON_GPUS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
 CIFAR_IMAGES = 50_000  # to train on, with those held out
 CITED = {"st3": "ST-3", "gse": "GSE"}
 
@@ -169,7 +169,7 @@ def gpu(results):
         return "No rows yet."
     rows = of_one_machine(rows)
     lines = [["Network", "Epochs", "Plain loop, images/s", "One run", "8 runs", "8 runs / plain", "Seconds a run: alone", "of 8", "Memory a run, MB"]]
-    for task in [task for task in FASTER_ON_GPUS if task in set(rows.task)]:
+    for task in [task for task in ON_GPUS if task in set(rows.task)]:
         own = rows[rows.task == task]
         plain = own[own.loop == "plain"].iloc[0]
         alone, pack = (own[(own.loop == "suite") & (own.precision == "bf16") & (own.runs == runs)].iloc[0] for runs in (1, 8))
