@@ -1,4 +1,4 @@
-"""Exact ranking: by numpy's partition on a CPU, by digits where it is recorded or on a GPU."""
+"""Exact ranking: by numpy's partition on a CPU, by sorting where it is recorded, by counting on a GPU."""
 import math
 import random
 
