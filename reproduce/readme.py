@@ -8,9 +8,10 @@ from pathlib import Path
 
 from beyond import METHODS
 from drawing import BAD_INPUT, Parser
+from packs import NETWORKS, on_gpus
 from published import PUBLISHED_AS, published, title
 from report import score
-from rows import POINT, of_one_machine
+from rows import POINT, NoRows, of_one_machine
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -21,8 +22,6 @@ PAGES = ("README.md", "results/FINDINGS.md", "methods/beyond/README.md", "method
 DENSE = "dense"
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
-ON_GPUS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
-CIFAR_IMAGES = 50_000  # to train on, with those held out
 CITED = {"st3": "ST-3", "gse": "GSE"}
 
 
@@ -161,22 +160,17 @@ def gpu(results):
     """Training on a GPU: images a second of a plain loop, of one run and of a pack, and what a run of the recipe's length takes so."""
     import pandas as pd
 
-    from benchmarks.tasks import DATASETS, TASKS
-
-    rows = pd.read_csv(results / "performance" / "throughput.csv")
-    rows = rows[~rows.device.str.contains("thread")]
-    if not len(rows):
+    try:
+        rows = on_gpus(pd.read_csv(results / "performance" / "throughput.csv"))
+    except NoRows:
         return "No rows yet."
-    rows = of_one_machine(rows)
     lines = [["Network", "Epochs", "Plain loop, images/s", "One run", "8 runs", "8 runs / plain", "Seconds a run: alone", "of 8", "Memory a run, MB"]]
-    for task in [task for task in ON_GPUS if task in set(rows.task)]:
+    for task in [task for task in NETWORKS if task in set(rows.task)]:
         own = rows[rows.task == task]
         plain = own[own.loop == "plain"].iloc[0]
         alone, pack = (own[(own.loop == "suite") & (own.precision == "bf16") & (own.runs == runs)].iloc[0] for runs in (1, 8))
-        recipe = TASKS[task]
-        images = recipe.epochs * (CIFAR_IMAGES - DATASETS[recipe.dataset].held_out * recipe.validation)
-        lines.append([f"{title(task)}, `{alone.method}`", f"{recipe.epochs}", *(f"{row.images_per_second:,.0f}" for row in (plain, alone, pack)),
-                      f"{pack.ratio:.1f} ×", *(f"{images / row.images_per_second:.0f}" for row in (alone, pack)), f"{pack.peak_memory_mb / 8:.0f}"])
+        lines.append([f"{title(task)}, `{alone.method}`", f"{alone.epochs}", *(f"{row.images_per_second:,.0f}" for row in (plain, alone, pack)),
+                      f"{pack.ratio:.1f} ×", *(f"{row.seconds:.0f}" for row in (alone, pack)), f"{pack.peak_memory_mb / 8:.0f}"])
     return markdown(lines) + f"\n\nMeasured: {rows.device.iloc[0]}, bf16, batches of 128; seconds of the steps, without evaluations."
 
 

@@ -161,10 +161,10 @@ def no_runs(suite, profile):
     return ()
 
 
-def stored(path, module, text):
+def stored(path, module, text, choose=None):
     """A source for figures that need no runs: the table RESULTS/`path` that `python -m module` measures.
 
-    text: what a reader must know, a function of the table.
+    text: what a reader must know, a function of the table. choose: which of its rows, another function; without one those of one machine.
     """
     def source(grid, suite, results, profile=None):
         import pandas as pd
@@ -173,7 +173,7 @@ def stored(path, module, text):
         if not file.exists():
             raise NoRows(f"there is no {file}; make it with: python -m {module}")
         table = pd.read_csv(file)
-        table = of_one_machine(table) if "measured_at" in table else table
+        table = choose(table) if choose else of_one_machine(table) if "measured_at" in table else table
         table.attrs["note"] = text(table)
         return table, "paper"
 

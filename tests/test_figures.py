@@ -18,7 +18,7 @@ from benchmarks.tasks import canonical
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = suites.scripts()
-NEEDS_NO_RUNS = {"figure2", "gse_figure4", "gse_figure8", "sparse_figure1", "sparse_figure2", "speed"}
+NEEDS_NO_RUNS = {"figure2", "gse_figure4", "gse_figure8", "packs", "sparse_figure1", "sparse_figure2", "speed"}
 CASES = [(name, suite) for name, script in SCRIPTS.items() for suite in suites.SUITES if list(script.grid(suite, "paper"))]
 
 
@@ -308,7 +308,29 @@ def test_the_speed_of_growth_is_that_of_the_machine_whose_steps_are_drawn(tmp_pa
     assert {line["device"] for line in lines} == {"a"} and [line["part"] for line in lines] == ["", "cores", "width"]
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS_NO_RUNS))
+def test_packs_are_those_of_a_gpu_in_seconds_of_the_recipes_length(tmp_path, capsys, no_files):
+    from benchmarks import throughput
+    from benchmarks.measurements import store
+
+    def row(task, loop, runs, rate, device="a GPU", precision="bf16"):
+        return dict.fromkeys(throughput.COLUMNS, 1) | dict(task=task, loop=loop, runs=runs, images_per_second=rate, device=device,
+                                                           precision=precision, peak_memory_mb=100 + 100 * runs, measured_at="2026-01-01")
+
+    def kept(*rows):
+        store(list(rows), tmp_path / "performance/throughput.csv", throughput.COLUMNS, throughput.IDENTITY)
+    kept(*(row("cifar10-resnet20", "suite", runs, 50, "a processor (1 thread)") for runs in range(1, 9)))
+    with pytest.raises(SystemExit) as stop:
+        draw("packs", "--results", tmp_path, "--out", tmp_path / "out")
+    assert stop.value.code == 2 and "no GPU has measured the packs" in capsys.readouterr().err
+    kept(row("cifar10-resnet20", "plain", 1, 10, precision="tf32"), row("cifar10-resnet20", "suite", 1, 1000),
+         row("cifar10-resnet20", "suite", 8, 2000), row("cifar10-resnet20", "suite", 8, 3, precision="fp32"), row("cifar10-vgg16", "suite", 1, 1000))
+    assert draw("packs", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    lines = [(line["task"], line["runs"], float(line["seconds"]), float(line["memory_mb"])) for line in drawn(tmp_path / "out/performance/packs.csv")]
+    # GSE's VGG-16 trains on all 50,000 images, ST-3's network on 45,000
+    assert lines == [("cifar10-resnet20", "1", 160 * 45, 200), ("cifar10-vgg16", "1", 200 * 50, 200), ("cifar10-resnet20", "8", 160 * 22.5, 112.5)]
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_NO_RUNS - {"packs"}))  # these need a GPU
 def test_run_measures_what_has_no_runs(name, tmp_path, monkeypatch, no_files):
     module = importlib.import_module(SCRIPTS[name].source.module)
     little = ["--widths", "0.0625", "--rounds", "1", "--device", "cpu"]

@@ -1,0 +1,62 @@
+"""What sharing a GPU brings: the seconds of one run of the recipe's length against the number of runs that take turns on the GPU.
+
+Measured by benchmarks/throughput.py; readme.py makes a table of the same rows.
+"""
+from drawing import COLOURS, MARKERS, main, number_decades
+from published import title
+from rows import NoRows, no_runs as grid, of_one_machine, stored
+
+from benchmarks.tasks import DATASETS, TASKS
+
+NETWORKS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
+CIFAR_IMAGES = 50_000  # to train on, with those held out
+TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}  # bytes that ResNet-20's 160 epochs read and write once, in bf16; bytes a second
+
+
+def on_gpus(table):
+    """The rows of the GPU that measured most, with the `epochs` of the recipe and the `seconds` that a run of it takes, evaluations left out."""
+    rows = table[~table.device.str.contains("thread") & table.task.isin(NETWORKS)]
+    if not len(rows):
+        raise NoRows("no GPU has measured the packs; on one, make the rows with: python -m benchmarks.throughput")
+    rows = of_one_machine(rows)
+    epochs = rows.task.map(lambda task: TASKS[task].epochs)
+    images = rows.task.map(lambda task: CIFAR_IMAGES - DATASETS[TASKS[task].dataset].held_out * TASKS[task].validation)
+    return rows.assign(epochs=epochs, seconds=(epochs * images / rows.images_per_second).round(3))
+
+
+def text(table):
+    lengths = "; ".join(f"{epochs} epochs: {', '.join(map(title, own.task.unique()))}" for epochs, own in table.groupby("epochs"))
+    return (f"Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, "
+            f"steps without evaluations; {lengths}. Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, "
+            "once each.")
+
+
+source = stored("performance/throughput.csv", "benchmarks.throughput", text, on_gpus)
+
+
+def draw(table, figure):
+    """Draws the table into the empty figure and returns it, with the memory of one run."""
+    table = table[(table.loop == "suite") & (table.precision == "bf16")].sort_values("runs")
+    table = table.assign(memory_mb=table.peak_memory_mb / table.runs)
+    figure.set_size_inches(5.6, 2.9)
+    times, memory = figure.subplots(1, 2)
+    packs = sorted(table.runs.unique())
+    for index, task in enumerate(task for task in NETWORKS if task in set(table.task)):
+        own, look = table[table.task == task], dict(marker=MARKERS[index], color=COLOURS[index])
+        times.plot(own.runs, own.seconds, label=title(task), **look)
+        memory.plot(own.runs, own.memory_mb, **look)
+        if task == "cifar10-resnet20" and (bandwidth := BANDWIDTH.get(own.device.iloc[0])):
+            times.axhline(TRAFFIC / bandwidth, color=COLOURS[index], linestyle=(0, (4, 2)), linewidth=0.8)
+    times.set(yscale="log", ylabel="Seconds a run")
+    memory.set(ylim=(0, None), ylabel="Memory a run (MB)")
+    for axes in (times, memory):
+        axes.set_xscale("log")
+        axes.set_xticks(packs, [f"{runs:g}" for runs in packs])
+        axes.minorticks_off()
+        axes.set_xlabel("Runs at a time on one GPU")
+    number_decades(times.yaxis, 1, 2, 5)
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("packs", grid, draw, source=source))
