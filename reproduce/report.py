@@ -11,7 +11,7 @@ from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
 from benchmarks.command import command
 from benchmarks.files import write_whole
 
-CODED = "bn_momentum=0.99"  # of ST-3's released code: runs that share it are compared with each other alone
+SHARED = ("bn_momentum=0.99", "storage=sparse")  # as ST-3's released code, and without dense weights: compared among themselves alone
 HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
@@ -35,10 +35,10 @@ def judged(claim, runs, results):
         parts, besides = function(results), BESIDES[name](runs, results) if name in BESIDES else []
         return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
                 + [(scale, False, parts) for scale, parts in besides])
-    found, groups = [], alike(runs, CODED)
+    found, groups = [], alike(runs, *SHARED)
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
-        scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared == CODED or n <= TASKS[task].epochs}
+        scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, reverse=True):
             e = Evidence(groups[shared], task, int(epochs), results, shared)
             parts = function(e)  # elsewhere than in the paper nothing is missed

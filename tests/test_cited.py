@@ -37,7 +37,7 @@ def stored(task, epochs, shared):
 
 @functools.cache
 def groups():
-    return evidence.alike(evidence.all_runs(ROOT / "results"), report.CODED)
+    return evidence.alike(evidence.all_runs(ROOT / "results"), *report.SHARED)
 
 
 def value(line):

@@ -330,6 +330,14 @@ def test_runs_that_share_an_option_are_compared_with_each_other_alone(tmp_path):
         (f"ResNet-20, CIFAR-10{length}, bn_momentum=0.99", False, ["`st3` above `gmp` at 90 %: +1.00 ± 0.05"]) for length in ("", ", 24 of 160 epochs")]
 
 
+def test_runs_without_dense_weights_are_compared_with_each_other_alone(tmp_path):
+    means = {"gse_uniform storage=sparse": 85, "rigl storage=sparse": 84, "rigl": 95}
+    store(tmp_path, "cifar10-vgg16", {(series, 0.98, 200): [mean + 0.02 * seed for seed in range(3)] for series, mean in means.items()})
+    found = [(scale, mine, [part.text.partition(" points")[0] for part in parts if not part.missing]) for scale, mine, parts in scales("B1", tmp_path)]
+    assert [each for each in found if each[2]] == [
+        ("VGG-16, CIFAR-10, storage=sparse", False, ["`gse_uniform` at least `rigl` at 98 %: +1.00 ± 0.05"])]
+
+
 def test_many_short_cycles_are_shown_against_one_and_judged_at_full_length_alone(tmp_path):
     for epochs in (24, 160):
         store(tmp_path, "cifar10-resnet20", {(method, 0.9, epochs): [mean + 0.02 * seed * (method == "st3") for seed in range(3)]
