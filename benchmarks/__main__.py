@@ -78,7 +78,7 @@ def command_run(args):
             print("its network was not kept; `launch` with --methods, --again and --keep-models makes such runs again")
     else:
         refuse_unsuited([spec], args.device)
-        rehearse(own([spec]), load_data([spec], folder))
+        rehearse(own([spec]), load_data([spec], folder), args.device)
         tell_slow([spec], print, args.device)
         row = run_one(spec, store, folder, args.device)
         print(f"{spec.key} {summary(row)}")

@@ -6,14 +6,18 @@ from torch.func import functional_call
 from benchmarks.models import narrow
 from methods.counting import triton_works
 
-NETWORKS = 64  # that one process compiles
+GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch
 aten = torch.ops.aten
 
 
 def worthwhile(task, device):
-    """Whether runs of a task (tasks.Task) on a torch.device are long enough: compiling takes some 20 s, once for all runs of a network in a
-    process. Those of digits are not."""
-    return device.type == "cuda" and task.dataset != "digits" and triton_works()
+    """Whether runs of a task (tasks.Task) on a torch.device are to be compiled: they are long enough for it (it takes some 20 s, once for all runs
+    of a network in a process; those of digits are not), and Inductor, from torch 2.10 on, can be told not to choose kernels by their time, which
+    another process would choose otherwise, and sum in another order."""
+    if device.type != "cuda" or task.dataset == "digits":
+        return False
+    from torch._inductor import config  # takes seconds
+    return hasattr(config, "deterministic") and triton_works()
 
 
 def with_narrow_convolutions(graph):
@@ -25,13 +29,11 @@ def with_narrow_convolutions(graph):
 
 
 def inductor(graph, inputs):  # always the same function: for another one the network would be compiled again
-    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.decomposition import select_decomp_table
     # the same bits every time: no kernel is chosen by its time, and max pooling gathers its gradient instead of adding it up in any order
-    fixed = {"deterministic": True} if hasattr(config, "deterministic") else {}
     table = {operator: form for operator, form in select_decomp_table().items() if operator is not aten.max_pool2d_with_indices_backward.default}
-    return compile_fx(with_narrow_convolutions(graph), inputs, config_patches=fixed, decompositions=table)
+    return compile_fx(with_narrow_convolutions(graph), inputs, config_patches={"deterministic": True}, decompositions=table)
 
 
 class Compiled:
@@ -44,7 +46,7 @@ class Compiled:
 
     def __init__(self, model, images, backend=inductor):
         self.model, self.images, self.evaluated = model, images, None
-        torch._dynamo.config.cache_size_limit = NETWORKS
+        torch._dynamo.config.cache_size_limit = GRAPHS
         self.counters, uncounted = counters_of(model.net)
         self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False, backend=backend)
 

@@ -26,12 +26,12 @@ COSTS = ("masked", "superset", "dense", "shaped")
 METHODS = Path(methods.__file__).resolve().parent
 
 
-def dry_run(spec, folder):
+def dry_run(spec, folder, device=None):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
     recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
     once more, stopped in the middle and gone on from its state.
 
-    folder: of the data sets. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
+    folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
     says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
     resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set and that no
@@ -40,7 +40,7 @@ def dry_run(spec, folder):
     one_core()
     task, options = settle(spec)
     data = datasets.load_for(task, folder)
-    device = usable_device()
+    device = usable_device(device)
     processes = team.wanted(task, device)
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
     record = recorder(task, device) if processes == 1 else None

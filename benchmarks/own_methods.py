@@ -9,8 +9,8 @@ from benchmarks.tasks import file_of, mark, settle
 NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mistyped
 
 
-def rehearse(specs, folder):
-    """A dry run of each of the Specs that differs from the others in more than its seed and length. Raises ValueError with the first
+def rehearse(specs, folder, device=None):
+    """A dry run on a device (`machine.usable_device`) of each of the Specs that differs from the others in more than its seed and length. Raises ValueError with the first
     mistake; says what no checkpoint holds. On a CPU it leaves out ImageNet's networks, a few steps of which take too long."""
     from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device
@@ -21,10 +21,10 @@ def rehearse(specs, folder):
     unheld = {}
     for spec in cells.values():
         levels_of(spec)
-        if settle(spec)[0].on_all_gpus and default_device() == "cpu":
+        if settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
             continue
         with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
-            unheld.setdefault(spec.method, set()).update(dry_run(spec, folder))
+            unheld.setdefault(spec.method, set()).update(dry_run(spec, folder, device))
     for method, names in unheld.items():
         if names:
             print(f"{method}: its steps set {', '.join(f'self.{name}' for name in sorted(names))}, which no checkpoint holds; what a later step "

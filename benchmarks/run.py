@@ -148,13 +148,21 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
 def lacks_memory(problem):
     """Whether an error says that the device has none left: by torch's allocator, or by CUDA and its libraries, which have some of their own."""
     words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(problem, torch.OutOfMemoryError) or (isinstance(problem, RuntimeError) and any(word in str(problem) for word in words))
+    return any(isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+               for error in causes(problem))
+
+
+def causes(problem):
+    """An error and those that it was raised from, as a method's that cannot score a network is."""
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__
 
 
 def of_the_machine(problem):
     """Whether an error may pass: a device's, a file's, lack of memory; what was trained until then is worth keeping."""
     passing = (*DEVICE_ERRORS, OSError, MemoryError, DataError)
-    return isinstance(problem, passing) or "DataLoader worker" in str(problem)
+    return any(isinstance(error, passing) or "DataLoader worker" in str(error) for error in causes(problem))
 
 
 def lost(device):

@@ -30,13 +30,14 @@ from torchvision import transforms
 
 from benchmarks import data as datasets
 from benchmarks import models
+from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, forget_workspaces, recorder
 from benchmarks.grid import Spec
 from benchmarks.measurements import store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
-from benchmarks.tasks import DATASETS, settle
+from benchmarks.tasks import DATASETS, get_task, settle
 from benchmarks.train import Trainer
 from methods import get
 from methods.layout import Layout
@@ -61,7 +62,8 @@ class Plain:
         self.loader = torch.utils.data.DataLoader(images, task.batch_size, shuffle=True, drop_last=True, num_workers=workers,
                                                   pin_memory=device.type == "cuda", persistent_workers=workers > 0)
         self.batches = (batch for _ in count() for batch in self.loader)
-        self.net = models.build(task.model, len(images.classes)).to(device).train()
+        options = models.options_of(task.model, task.width, bn_momentum=task.bn_momentum)
+        self.net = models.build(task.model, len(images.classes), **options).to(device).train()
         layout = Layout(self.net)
         self.masks = [(self.net.get_parameter(e.name), torch.rand(self.net.get_parameter(e.name).shape, device=device) > spec.sparsity)
                       for e in layout.entries]
@@ -167,7 +169,10 @@ def main(words=None):
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
-    datasets.load(args.task.partition("-")[0], folder)  # what is missing is said in one line
+    task = get_task(args.task)
+    steps = steps_per_epoch(datasets.load_for(task, folder).train, task.batch_size, task.drop_last)
+    if WARM + 2 + (1 + args.rounds) * args.steps > steps:  # an evaluation is no step
+        raise ValueError(f"{1 + args.rounds} rounds of {args.steps} steps do not fit into an epoch of {args.task}, which has {steps}")
     at_once = {"ramp_power": "0"} if "ramp_power" in get(args.method).options() else {}
     specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p, options=at_once) for p in args.precisions}
     loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}

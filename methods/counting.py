@@ -1,4 +1,5 @@
 """Exactly k of n scores on a GPU, by counting (Triton): a few passes, in each of which all of the device takes part."""
+import warnings
 from functools import cache
 
 import torch
@@ -22,7 +23,10 @@ def triton_works():
         return False
     try:
         _nothing[(1,)](torch.zeros(1, device="cuda"))
-    except Exception:  # of the compiler, its files, the driver
+    except torch.OutOfMemoryError:  # passes, and is not remembered
+        raise
+    except Exception as error:  # of the compiler, its files, the driver
+        warnings.warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and ranking sorts")
         return False
     return True
 

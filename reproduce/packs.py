@@ -41,9 +41,10 @@ def draw(table, figure):
     figure.set_size_inches(5.6, 2.9)
     times, memory = figure.subplots(1, 2)
     packs = sorted(table.runs.unique())
-    for index, task in enumerate(task for task in NETWORKS if task in set(table.task)):
-        own, look = table[table.task == task], dict(marker=MARKERS[index], color=COLOURS[index])
-        times.plot(own.runs, own.seconds, label=title(task), **look)
+    lines = sorted(table.groupby(["task", "method", "sparsity"]), key=lambda line: NETWORKS.index(line[0][0]))
+    for index, ((task, method, _), own) in enumerate(lines):
+        look = dict(marker=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)])
+        times.plot(own.runs, own.seconds, label=f"{title(task)}, {method}", **look)
         memory.plot(own.runs, own.memory_mb, **look)
         if task == "cifar10-resnet20" and (bandwidth := BANDWIDTH.get(own.device.iloc[0])):
             times.axhline(TRAFFIC / bandwidth, color=COLOURS[index], linestyle=(0, (4, 2)), linewidth=0.8)

@@ -165,12 +165,14 @@ def gpu(results):
     except NoRows:
         return "No rows yet."
     lines = [["Network", "Epochs", "Plain loop, images/s", "One run", "8 runs", "8 runs / plain", "Seconds a run: alone", "of 8", "Memory a run, MB"]]
-    for task in [task for task in NETWORKS if task in set(rows.task)]:
-        own = rows[rows.task == task]
-        plain = own[own.loop == "plain"].iloc[0]
-        alone, pack = (own[(own.loop == "suite") & (own.precision == "bf16") & (own.runs == runs)].iloc[0] for runs in (1, 8))
-        lines.append([f"{title(task)}, `{alone.method}`", f"{alone.epochs}", *(f"{row.images_per_second:,.0f}" for row in (plain, alone, pack)),
-                      f"{pack.ratio:.1f} ×", *(f"{row.seconds:.0f}" for row in (alone, pack)), f"{pack.peak_memory_mb / 8:.0f}"])
+    plain = rows[rows.loop == "plain"].drop_duplicates("task").set_index("task")
+    packs = rows[(rows.loop == "suite") & (rows.precision == "bf16") & rows.runs.isin((1, 8))]
+    for (task, method, _), own in sorted(packs.groupby(["task", "method", "sparsity"]), key=lambda group: NETWORKS.index(group[0][0])):
+        if task in plain.index and len(own) == 2:
+            alone, pack = own.sort_values("runs").itertuples()
+            rates = [f"{row.images_per_second:,.0f}" for row in (plain.loc[task], alone, pack)]
+            lines.append([f"{title(task)}, `{method}`", f"{alone.epochs}", *rates, f"{pack.ratio:.1f} ×", f"{alone.seconds:.0f}", f"{pack.seconds:.0f}",
+                          f"{pack.peak_memory_mb / 8:.0f}"])
     return markdown(lines) + f"\n\nMeasured: {rows.device.iloc[0]}, bf16, batches of 128; seconds of the steps, without evaluations."
 
 

@@ -167,9 +167,10 @@ def test_a_few_networks_show_what_sparse_storage_gives(tmp_path):
 
 
 def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
-    columns = "task,loop,method,precision,runs,images_per_second,ratio,peak_memory_mb"
-    lines = ("cifar10-vgg16,plain,static,tf32,1,10000,1,400", "cifar10-vgg16,suite,gse_uniform,bf16,1,100000,10,480",
-             "cifar10-vgg16,suite,gse_uniform,bf16,8,400000,40.04,2400", "cifar10-vgg16,suite,gse_uniform,fp32,8,1,1,1")
+    columns = "task,loop,method,sparsity,precision,runs,images_per_second,ratio,peak_memory_mb"
+    lines = ("cifar10-vgg16,plain,static,0.9,tf32,1,10000,1,400", "cifar10-vgg16,suite,gse_uniform,0.9,bf16,1,100000,10,480",
+             "cifar10-vgg16,suite,gse_uniform,0.9,bf16,8,400000,40.04,2400", "cifar10-vgg16,suite,gse_uniform,0.9,fp32,8,1,1,1",
+             "cifar10-vgg16,suite,st3,0.9,bf16,8,300000,30,2400")
     made(tmp_path, "throughput.csv", columns + ",device", *(f"{line},a core (1 thread)" for line in lines))
     path = tmp_path / "performance" / "throughput.csv"
     path.write_text(path.read_text().replace(",device,device,", ",device,second,"))
