@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs
-from benchmarks.files import StoreError, writer
+from benchmarks.files import StoreError, locked, writer
 from benchmarks.results import Store
-from benchmarks.run_claims import locked
 from benchmarks.tasks import file_of
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001

@@ -37,8 +37,8 @@ def inductor(graph, inputs):  # always the same function: for another one the ne
 
 
 class Compiled:
-    """`model` (SparseModel), called as it is, for training on batches of `images` images, and its `apply_weights` for evaluation; the model
-    computes others itself.
+    """`model` (SparseModel), called as it is with x (B, C, H, W), for training on batches of `images` images, and its `apply_weights` for evaluation;
+    the model computes others itself. Raises torch's errors for a network that Dynamo cannot trace as a whole.
 
     Scoring passes are not made by this: what is compiled cannot be differentiated twice. The first network of a kind is freed by Python's garbage
     collection alone: compiling leaves circles.

@@ -8,6 +8,11 @@ import os
 import socket
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # no POSIX system: two processes may do at once what others wait for
+    fcntl = None
+
 
 class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
@@ -58,3 +63,19 @@ def write_whole(path, content):
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
+
+
+@contextlib.contextmanager
+def locked(path):
+    """One process at a time, where the file system has locks. Raises StoreError for a file that cannot be written."""
+    if fcntl is None:
+        yield
+        return
+    try:
+        file = open(path, "a")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
+    with file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,9 +1,8 @@
 """The tables of `results/performance/`: a new measurement replaces the rows of the same identity and leaves the others."""
 import csv
 
-from benchmarks.files import StoreError
+from benchmarks.files import StoreError, locked
 from benchmarks.results import Store, write_table
-from benchmarks.run_claims import locked
 
 
 def table(results, name, columns):

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.files import StoreError, write_whole, writer
+from benchmarks.files import StoreError, locked, write_whole, writer
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
                "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
@@ -33,9 +33,9 @@ LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1",
 CHECKSUM = ', "checksum": "'
 
 
-def moment(seconds=None):
-    """A time (seconds since 1970, default: now) as rows have it: UTC, to the second, so that their texts are ordered as they are."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
+def moment():
+    """The time as rows have it: UTC, to the second, so that their texts are ordered as they are."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
 class Store:
@@ -185,7 +185,6 @@ class Store:
 
     def collect(self, suite):
         """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
-        from benchmarks.run_claims import locked
         if not self.folder.exists():  # nothing is made for a mistyped name
             return 0
         with locked(self.runs / ".collect.lock"):  # another one, which has not seen the last row, would take it out again

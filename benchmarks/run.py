@@ -54,7 +54,8 @@ def resident(dataset, folder, validation, normalisation, device):
 
 
 def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None, branches=()):
-    """`run` as a generator that yields the share done before the first and after each step, so that runs can take turns; returns the row.
+    """`run` as a generator, so that runs can take turns: yields the share done before the first step, after each, and twice at the end of an
+    epoch; returns the row.
 
     alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
     before the first step. branches: Specs whose runs part from this one (`tasks.branches`), and find a checkpoint of it where they do.
@@ -118,7 +119,7 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
 
     try:
         data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
-        macs_of(task, data)
+        macs_of(task, data)  # refuses a network that takes no such images
         reset_peak_memory(device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
                            store.checkpoint(spec.key))

@@ -11,12 +11,7 @@ import socket
 import time
 from pathlib import Path
 
-from benchmarks.files import StoreError, boot, space, writer
-
-try:
-    import fcntl
-except ImportError:  # no POSIX system: two processes that find the same void claim in the same moment may both take it
-    fcntl = None
+from benchmarks.files import StoreError, boot, locked, space, writer
 
 NOTE_SECONDS = 5
 VOID_SECONDS = 900      # without a sign of life from another host; an evaluation in between can take minutes
@@ -187,19 +182,3 @@ def age(path):
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path):
-    """One process at a time, where the file system has locks. Raises StoreError for a file that cannot be written."""
-    if fcntl is None:
-        yield
-        return
-    try:
-        file = open(path, "a")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
-    with file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -18,15 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from methods.training import processes as size
+from methods.processes import count as size
+from methods.processes import number as rank
 
 BUFFERS = "broadcast_buffers", "forward_sync_buffers"  # the old and (torch 2.14) the new name of the option
 SYNCED_EACH_STEP = BUFFERS[BUFFERS[1] in inspect.signature(nn.parallel.DistributedDataParallel).parameters]
 GRACE = 30  # seconds in which a run may end by itself, after one of its other processes has
-
-
-def rank():
-    return dist.get_rank() if size() > 1 else 0
 
 
 def part(count):

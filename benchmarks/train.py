@@ -4,6 +4,7 @@ import time
 import weakref
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -55,12 +56,12 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
-        own = self.model.method.groups()
-        apart = {p for group in own for p in group["params"]}
+        extra = self.model.method.groups()
+        apart = {p for group in extra for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
         plain += [self.model.net.get_parameter(name) for name in dense]
         other = [p for name, p in self.model.net.named_parameters() if name not in dense]
-        groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *own]
+        groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *extra]
         self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=task.lr, momentum=task.momentum,
                                          weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)
         steps = steps_per_epoch(data.train, task.batch_size, task.drop_last)
@@ -70,7 +71,7 @@ class Trainer:
                                  batches=lambda n: own.batches(n), criterion=partial(cross_entropy, label_smoothing=task.label_smoothing))
         self.progress = Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
-        self.network = team.parallel(self.model)
+        self.network, self.apply_weights = team.parallel(self.model), self.model.apply_weights
         self.batch_images = task.batch_size  # images of a whole batch, of which this process may have a part
         self.record = record if team.size() == 1 else None
         if self.record:
@@ -81,6 +82,7 @@ class Trainer:
         parameters, record = self.training.parameters, self.record
         if worthwhile(self.task, self.device):
             self.network = Compiled(self.model, self.task.batch_size)
+            self.apply_weights = self.network.apply_weights
         own, training = weakref.proxy(self), weakref.proxy(self.training)
         self._fix_rates()
 
@@ -88,9 +90,9 @@ class Trainer:
             groups, momentum = own.optimizer.param_groups, own.optimizer.state.get(own.model.theta, {}).get("momentum_buffer")
             return training.cycle, id(momentum), *((g["weight_decay"], g["momentum"]) for g in groups)
 
-        self.passes = Captured(lambda x, y: Trainer.passes(own, x, y), parameters, self.model, record, lambda: training.cycle)
-        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state, self.passes)
-        self.repeated = Repeated(parameters, self.model.method, record, state, self.passes)
+        self.forward_backward = Captured(lambda x, y: Trainer.forward_backward(own, x, y), parameters, self.model, record, lambda: training.cycle)
+        self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state, self.forward_backward)
+        self.repeated = Repeated(parameters, self.model.method, record, state, self.forward_backward)
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):
@@ -107,7 +109,7 @@ class Trainer:
         """`n` training batches for scoring, other ones at every step."""
         seed = stable_seed(self.seed, "scoring", self.training.cycle, self.training.step)
         stream = epoch_batches(self.data.train, self.data, self.task.batch_size, seed, 0, whole=True, **AUGMENTATION[self.task.augmentation])
-        return [batch for _, batch in zip(range(n), stream)]
+        return list(islice(stream, n))
 
     def learning_rate(self, step):
         """Learning rate of a step within the cycle."""
@@ -118,14 +120,14 @@ class Trainer:
     def step(self, x, y):
         """Forward, backward and update for one batch. Only updates of the mask and an epoch's last step wait for the device."""
         self.set_learning_rate(self.learning_rate(self.training.step))
-        self.model.dense_gradient = self.passes(x, y)
+        self.model.dense_gradient = self.forward_backward(x, y)
         before = self.model.method.mask.clone() if self.switches else None
         group = Switches.group(self.training.epoch, self.training.epochs)
         self.training.update((x, y))
         if self.switches:
             self.switches.add(group, before, self.model.method.mask)
 
-    def passes(self, x, y):
+    def forward_backward(self, x, y):
         """The gradients of one batch, its loss and hits added up; returns the gradient at the effective weights (N,)."""
         passes, smoothing = self.training.passes, self.task.label_smoothing
         alone = team.size() == 1
@@ -197,11 +199,10 @@ class Trainer:
         self.model.eval()
         weights = self.model.method(self.model.theta)
         hits = torch.zeros((), device=self.device, dtype=torch.int64)
-        apply = self.network.apply_weights if isinstance(self.network, Compiled) else self.model.apply_weights
         with self.autocast():
             for x, y in eval_batches(split, self.data, evaluated_together(self.data, self.device)):
                 if len(y):
-                    hits += (apply(weights, x).argmax(1) == y).sum()
+                    hits += (self.apply_weights(weights, x).argmax(1) == y).sum()
         return hits
 
     def finish_epoch(self, loss, accuracy):
@@ -215,9 +216,8 @@ class Trainer:
         began, nnz = time.monotonic(), int(model.method.mask.sum())
         last = progress.epoch == training.epochs - 1
         final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle))
-        val, test = self.percent(hits, watched), math.nan
-        if not self.data.val:
-            val, test = test, val
+        now = self.percent(hits, watched)
+        val, test = (now, math.nan) if self.data.val else (math.nan, now)
         improved = final and val > progress.best_val
         if self.data.val and (improved or last):
             test = self.evaluate(self.data.test)

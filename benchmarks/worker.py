@@ -89,7 +89,8 @@ class Worker:
                 self.pipe.send(None)
 
     def receive(self):
-        """(Spec, the share done, its row, who else makes it, CROWDED or a StoreError), or None if the process is gone."""
+        """(Spec, what its `Job.turn` says: the share done (float), its row (dict), who else makes it (str), CROWDED or a StoreError), or None if
+        the process is gone."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):

@@ -60,9 +60,9 @@ def get(method):
     if not path:
         if attribute.endswith(".py"):
             raise ValueError(f"{method} is a file: name the class in it, {method}:CLASS")
-        if method not in _methods():
-            raise ValueError(nearest(method, _methods(), "method"))
-        return _methods()[method]
+        if str(method) not in _methods():
+            raise ValueError(nearest(str(method), _methods(), "method"))
+        return _methods()[str(method)]
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")
     name = "method_" + Path(path).stem

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.training import mean_of_processes
+from methods.processes import mean_of_processes
 
 
 class Activity:
@@ -44,7 +44,7 @@ class Activity:
             inputs = h.abs().sum(1) if r is None else h.transpose(1, 2) @ r
 
             def backward(gradient):
-                delta = gradient.float()
+                delta = batched(module, gradient.float())
                 delta = delta.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else delta
                 delta = delta.reshape(-1, delta.shape[-1])  # (samples and positions, outputs)
                 if r is None:
@@ -76,10 +76,16 @@ def rows_of_input(module, x):
     """Inputs of each output position, (groups, samples · positions, fan_in), in the layout's order (kernel, channel)."""
     if isinstance(module, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
+    x = batched(module, x)
     patches = F.unfold(padded(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)
     kernel = module.kernel_size[0] * module.kernel_size[1]
     patches = patches.unflatten(1, (module.groups, -1, kernel))  # (B, groups, channels of a group, kernel, positions)
     return patches.permute(1, 0, 4, 3, 2).reshape(module.groups, -1, kernel * x.shape[1] // module.groups)
+
+
+def batched(module, x):
+    """What flows into or out of a layer, with a batch of one where a convolution was given a single image."""
+    return x[None] if isinstance(module, nn.Conv2d) and x.dim() == 3 else x
 
 
 def padded(module, x):

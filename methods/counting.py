@@ -1,4 +1,4 @@
-"""Exactly k of n scores on a GPU, by counting (Triton): a few passes, in each of which all of the device takes part."""
+"""Exactly k of n scores on a GPU (Triton): a radix select, 8 bits of the scores a pass, in each of which all of the device takes part."""
 import warnings
 from functools import cache
 
@@ -37,8 +37,8 @@ def countable(score):
 
 
 def choose(score, k):
-    """Mask with exactly k ones at the largest of score (n,) float32, ties to the lowest index, NaN the largest. k: 0-dim int64 tensor, which stays
-    on the device: nothing waits for it, so that this can be recorded."""
+    """Mask (n,), bool, with exactly k ones at the largest of score (n,) float32, ties to the lowest index, NaN the largest. n < 2³¹; k: 0-dim int64
+    tensor from 0 to n, which stays on the device: nothing waits for it, so that this can be recorded."""
     score, n = score.detach().contiguous(), score.numel()
     blocks = -(-n // BLOCK)
     counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)

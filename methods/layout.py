@@ -64,7 +64,10 @@ class Layout:
     """
 
     def __init__(self, net, skip=()):
-        skip = (skip,) if isinstance(skip, str) else skip
+        try:
+            skip = (skip,) if isinstance(skip, str) else tuple(skip or ())
+        except TypeError:
+            raise ValueError(f"skip= takes names of weights or modules, not {skip!r}") from None
         places, skipped = {}, set()
         for name, parameter in net.named_parameters(remove_duplicate=False):
             if is_lazy(parameter):
@@ -105,7 +108,10 @@ class Layout:
             left = ", ".join(f"{name} ({reason})" for name, reason in self.dense[:2]) + ", …" * (len(self.dense) > 2)
             raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can)" + f": {left}" * bool(left))
         if len({(w.dtype, w.device) for w in weights}) > 1:
-            raise ValueError("the prunable weights must share one dtype and one device")
+            kinds = {(w.dtype, w.device): e.name for w, e in zip(reversed(weights), reversed(self.entries))}
+            raise ValueError("the prunable weights must share one dtype and one device, unlike " +
+                             ", ".join(f"{name} ({str(dtype).removeprefix('torch.')}, {device})" for (dtype, device), name in kinds.items())
+                             + ": convert or move the network, or skip=[names]")
         self.sizes = [e.size for e in self.entries]
         self.size = sum(self.sizes)
         self.others = sum(parameter.numel() for parameter in net.parameters()) - self.size

@@ -32,6 +32,8 @@ class SparseModel(nn.Module):
     rounded_to = None  # what the network computes with, where theta is finer
     cycles_left = 0  # of its training, which has not begun them (Training)
     lent = None  # during a backward pass: what takes the weights away from the network
+    collected = None  # the backward pass that `dense_gradient` is of
+    trainings = 0  # how many Trainings have begun with it
 
     def __new__(cls, *args, storage="masked", **options):
         if storage not in STORAGES:
@@ -64,10 +66,6 @@ class SparseModel(nn.Module):
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
         if weights.requires_grad and isinstance(self.theta, nn.Parameter):  # torch.func computes with another tensor in its place
-            if self.theta.grad is None:  # the gradients of the passes before were thrown away, or used
-                self.dense_gradient = None
-            elif self.dense_gradient is not None:  # or set to zero; a GPU is not waited for
-                self.dense_gradient = self.dense_gradient.where(self.theta.grad.any(), 0)
             # a hook on theta itself would stay there; one on a view goes with the pass
             weights = weights.view_as(weights) if weights is self.theta else weights
             weights.register_hook(self._collect)
@@ -137,6 +135,14 @@ class SparseModel(nn.Module):
         return self
 
     def _collect(self, gradient):
+        """Adds up the gradients at the effective weights as autograd does those at theta."""
+        under_way = torch._C._current_graph_task_id()
+        if self.collected != under_way:  # the first gradient of a backward pass
+            self.collected = under_way
+            if self.theta.grad is None:  # the gradients of the passes before were thrown away, or used
+                self.dense_gradient = None
+            elif self.dense_gradient is not None:  # or set to zero; a GPU is not waited for
+                self.dense_gradient = self.dense_gradient.where(self.theta.grad.any(), 0)
         self.dense_gradient = gradient if self.dense_gradient is None else self.dense_gradient + gradient
 
     @torch.no_grad()
@@ -220,7 +226,7 @@ def explained(error):
 
 def detached(net):
     """{id: copy} of what the network keeps of its last pass (weight_norm does): it has a history, which cannot be copied."""
-    last = [t for m in net.modules() for t in vars(m).values() if torch.is_tensor(t) and t.grad_fn is not None]
+    last = [t for m in net.modules() for t in tree_leaves(vars(m)) if torch.is_tensor(t) and t.grad_fn is not None]
     return {id(t): t.detach().clone() for t in last}
 
 

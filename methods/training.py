@@ -1,14 +1,16 @@
 """`Training`: the training around a `SparseModel`, as its method sees it."""
+import copy
 import warnings
 import weakref
 from contextlib import suppress
 from numbers import Integral
 
 import torch
-import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map_only
 
+from methods import processes
+from methods.processes import from_the_first, mean_of_processes
 from methods.seeds import stable_seed
 
 NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
@@ -34,18 +36,24 @@ class Training:
                 raise ValueError(f"epochs and steps_per_epoch are whole numbers, not {number!r}")
         if min(epochs, steps_per_epoch) < 1:
             raise ValueError("training needs at least one epoch of one step; with drop_last, a batch must not be larger than the data")
+        if not hasattr(optimizer, "param_groups"):
+            raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         self.model, self.optimizer, self.method = model, optimizer, model.method
         self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
-        if not any(p is model.theta for p in self.parameters):
+        held = {id(p) for p in self.parameters}
+        if id(model.theta) not in held:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
+        if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
+            raise ValueError(f"{self.method.name} learns parameters that the optimiser does not hold: add model.method.parameters() to one of its groups")
         self.cycles = self.method.cycles(epochs)
         self.step = self.cycle = 0
         self.loaded = False
         # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
+        self.number = 0  # among those that have trained the model
         self.snapshots = {}
         self.updating = False
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
@@ -56,21 +64,25 @@ class Training:
         """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
         if self.loaded and cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
+        if not 0 <= cycle < len(self.cycles):
+            raise ValueError(f"{self.method.name} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
             self.check_batches()
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.model.cycles_left = len(self.cycles) - 1 - cycle
         self.method.start(self, cycle)
-        self.started = True
+        self._takes_over()
         self.same_everywhere()
+
+    def _takes_over(self):
+        """From now on the model's optimiser makes no step without this training; one that had it before has ended."""
+        self.model.trainings += 1
+        self.started, self.number = True, self.model.trainings
 
     def same_everywhere(self):
         """What rounding may make different in the processes of a distributed training becomes that of the first."""
-        if processes() > 1:
-            state = [value for values in self.optimizer.state.values() for value in values.values()]
-            for tensor in (*self.model.state_dict().values(), *state):
-                if torch.is_tensor(tensor):
-                    dist.broadcast(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0)
+        if processes.count() > 1:
+            from_the_first([*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())])
 
     def update(self, batch=None):
         """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`.
@@ -79,9 +91,9 @@ class Training:
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
-        if self.step == self.total_steps:
+        if self.step >= self.total_steps:
             more = self.cycle + 1 < len(self.cycles)
-            warnings.warn(f"the training goes on after the {self.step} steps that were planned: " + (
+            warnings.warn(f"the training goes on after the {self.total_steps} steps that were planned: " + (
                 f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
                 stacklevel=2)
         self.batch, self.updating = batch, True
@@ -91,6 +103,9 @@ class Training:
             self.updating = False
 
     def _update(self):
+        if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
+            for p in (self.theta, *self.method.parameters()):  # on which the loss of this step does not depend
+                p.grad = torch.zeros_like(p) if p.grad is None and p.requires_grad else p.grad
         added = self.method.added_loss(self)
         if added is not None:
             added.backward()
@@ -112,8 +127,9 @@ class Training:
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
-        if self.started and not self.updating:
-            raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself")
+        if self.started and not self.updating and self.number == self.model.trainings:
+            raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself (two SparseModels need an "
+                             "optimiser each, or one SparseModel around both networks)")
 
     def apply(self):
         """Clip the gradients and change the weights by them."""
@@ -173,7 +189,8 @@ class Training:
     def dense_gradient(self):
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
         if self.model.dense_gradient is None:
-            raise ValueError(NO_GRADIENTS)
+            raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.name} grows connections by their gradients, and this step's "
+                             "loss does not depend on the prunable weights")
         self.reads = True
         return mean_of_processes(self.model.dense_gradient)
 
@@ -243,13 +260,13 @@ class Training:
     def generator(self, purpose, own=False):
         """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
         others in each of the processes that train together."""
-        rank = (dist.get_rank(),) if own and processes() > 1 else ()
+        rank = (processes.number(),) if own and processes.count() > 1 else ()
         return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
 
     def snapshot(self, name):
         """Remember theta and all other parameters and buffers of the network."""
         state = {"theta": self.theta, **{f"net.{key}": value for key, value in self.model.net.state_dict().items()}}
-        self.snapshots[name] = {key: value.detach().clone() for key, value in state.items()}
+        self.snapshots[name] = {key: value.detach().clone() if torch.is_tensor(value) else copy.deepcopy(value) for key, value in state.items()}
 
     @torch.no_grad()
     def rewind(self, name):
@@ -262,27 +279,15 @@ class Training:
     def state_dict(self):
         """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
         return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps,
-                "scored": self.scored}
+                "scored": self.scored, "started": self.started}
 
     def load_state_dict(self, state):
         """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle
-        self.started, self.dense_steps, self.scored = True, state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
-
-
-def processes():
-    """How many processes train together (torch.distributed)."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def mean_of_processes(tensor):
-    """The mean over the processes that train together, the same in each to the bit; alone the tensor itself."""
-    if processes() == 1 or tensor is None:
-        return tensor
-    tensor = tensor.detach().clone()
-    dist.all_reduce(tensor)
-    return tensor / processes()
+        self.dense_steps, self.scored = state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
+        if state.get("started", True):  # nor this, and was begun
+            self._takes_over()
+            self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle
 
 
 def arguments(x):

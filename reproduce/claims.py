@@ -10,6 +10,8 @@ from evidence import Difference, Evidence, Part
 from published import published
 from rows import value_of
 
+from benchmarks.tasks import suite_of
+
 RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 RESNET50, MOBILENET = "imagenet-resnet50", "imagenet-mobilenetv1"
 GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet56", "vgg16", "vit"))
@@ -121,7 +123,7 @@ def switches(e):
     switch less than twice."""
     import pandas as pd
 
-    path = Path(e.results) / e.task.partition("-")[0] / "switches.csv"
+    path = Path(e.results) / suite_of(e.task) / "switches.csv"
     saved = None
     if path.exists():
         drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]

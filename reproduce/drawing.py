@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
-def note(runs, suite, profile, lead=None):
+def note(runs, lead=None):
     """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with their number in place of {seeds}), what
     they have in common, and what is missing, reduced, or has too few seeds.
 
@@ -166,7 +166,7 @@ def save(name, draw, runs, suite, profile, out):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
             figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(width / 1.4)), frameon=False)
-        text = note(runs, suite, profile, getattr(draw, "lead", None))
+        text = note(runs, getattr(draw, "lead", None))
         text += "".join(f" {remark}" for remark in getattr(figure, "remarks", ())) + citation(others)
         figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
         stem = Path(out) / suite / name
@@ -238,7 +238,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
         stem, table = save(name, draw, runs, suite, profile, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
-    print(f"suite {suite}, profile {profile}: {note(runs, suite, profile, getattr(draw, 'lead', None))}")
+    print(f"suite {suite}, profile {profile}: {note(runs, getattr(draw, 'lead', None))}")
     own = "accuracy" in runs and runs.accuracy.notna().any()
     shown = compare(summary(runs)) if own else table
     print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")

@@ -3,6 +3,8 @@ from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, remark, suite_g
 from published import title
 from rows import series_of, value_of
 
+from benchmarks.tasks import suite_of
+
 MODELS = ("resnet56", "vgg16", "vit")
 SPARSITIES = (0.9, 0.95, 0.98)
 # prunable weights at widths 1, 2, 3 and 4, as multiples of the task's own (tests/test_gse_figures.py compares with the models)
@@ -72,7 +74,7 @@ def panels(figure, runs):
     """{task: axes}: a row for each data set and a column for each model, at page width if there are several."""
     rows = {}
     for task in runs.task.unique():
-        rows.setdefault(task.partition("-")[0], []).append(task)
+        rows.setdefault(suite_of(task), []).append(task)
     columns = max(map(len, rows.values()))
     if columns > 1:
         figure.set_size_inches(7, 1.9 * len(rows) + 0.7)

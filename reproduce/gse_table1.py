@@ -9,6 +9,8 @@ from gse import SPARSITIES, gse_grid, own_settings, text_table
 from published import hollow, title
 from rows import summary
 
+from benchmarks.tasks import suite_of
+
 METHODS = {"dense": "Dense", "gradual": "Gradual", "imp": "Lottery", "static": "Static", "snip": "SNIP", "grasp": "GraSP",
            "synflow": "SynFlow", "set": "SET", "rigl": "RigL", "topkast": "Top-KAST", "gse_uniform": "GSE (uniform)"}
 
@@ -27,7 +29,7 @@ def draw(runs, figure):
     blocks, tasks, head = {}, runs.task.unique(), "Test accuracy (%)"
     for task in tasks:
         name = title(task).replace(", ", "\n") + "\n" if len(tasks) > 1 else ""
-        blocks.setdefault(task.partition("-")[0], []).extend(
+        blocks.setdefault(suite_of(task), []).extend(
             (f"{name}{100 * s:g} %", lambda t, task=task, s=s: (t.task == task) & ((t.sparsity == s) | (t.method == "dense")))
             for s in SPARSITIES)
     return text_table(figure, table, METHODS, list(blocks.values()), head if len(tasks) > 1 else f"{title(tasks[0])}\n{head}")

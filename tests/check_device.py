@@ -78,7 +78,7 @@ class Run:
 def compared(build, device):
     """{what: how it differs} of runs that should be the same."""
     run = Run(build, device).turns(RESUMED)
-    recorded = run.trainer.passes.replay and run.trainer.training.apply.replay  # a later cycle begins anew
+    recorded = run.trainer.forward_backward.replay and run.trainer.training.apply.replay  # a later cycle begins anew
     saved = run.saved()
     run.turns(STEPS - RESUMED)
     pack = [Run(build, device) for _ in range(2)]

@@ -110,7 +110,7 @@ def train(name):
             with Transfers():
                 next(steps)
             assert step not in (1, 2) or not waits, f"an ordinary step waits for the device: {waits}"
-    assert trainer.passes.replay and trainer.training.apply.replay, "nothing was recorded"
+    assert trainer.forward_backward.replay and trainer.training.apply.replay, "nothing was recorded"
 
 
 def compute(model, dataset):

@@ -138,6 +138,23 @@ def test_a_tied_weight_is_left_dense_by_any_of_its_names(skip):
     assert ("twice.weight", "skipped on request") in layout.dense and not any(len(entry.names) > 1 for entry in layout.entries)
 
 
+def test_names_to_skip_may_be_any_iterable():
+    def net():
+        return nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 30), nn.Linear(30, 4))
+    assert [name for name, _ in SparseModel(net(), "static", 0.5, skip=(name for name in ["1.weight", "2"])).layout.dense] == ["1.weight", "2.weight"]
+    assert SparseModel(net(), "static", 0.5, skip=None).layout.dense == []
+    with pytest.raises(ValueError, match="skip: the network has no parameter or module 'nonsense'"):
+        SparseModel(net(), "static", 0.5, skip=iter(["1.weight", "nonsense"]))
+    with pytest.raises(ValueError, match=r"\Askip= takes names of weights or modules, not 2\Z"):
+        SparseModel(net(), "static", 0.5, skip=2)
+
+
+def test_weights_of_two_dtypes_are_named():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6).double(), nn.Linear(6, 2))
+    with pytest.raises(ValueError, match=r"dtype and one device, unlike 0.weight \(float32, cpu\), 1.weight \(float64, cpu\): convert"):
+        SparseModel(net, "static", 0.5)
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_attention_computes_with_the_sparse_projection(train):
     # in evaluation torch's fused kernel reads out_proj.weight itself

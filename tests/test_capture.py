@@ -72,10 +72,10 @@ def train(name, steps=STEPS):
 @every_variant
 def test_recorded_steps_equal_steps_made_anew(name, monkeypatch):
     recorded = train(name)
-    assert recorded.passes.replay and recorded.training.apply.replay, "nothing was recorded"
+    assert recorded.forward_backward.replay and recorded.training.apply.replay, "nothing was recorded"
     monkeypatch.setattr(capture, "WARM", 1000)
     anew = train(name)
-    assert not anew.passes.replay
+    assert not anew.forward_backward.replay
     for one, other in zip(state_of(recorded), state_of(anew), strict=True):
         assert torch.equal(one, other)
     assert recorded.progress.curves == anew.progress.curves
@@ -202,7 +202,7 @@ def test_gradients_are_read_where_the_passes_write_them():
     assert trainer.training.steps_per_epoch == capture.WARM + 1 and len(trainer.data.train) % trainer.task.batch_size
     for _ in zip(range(12), trainer.steps()):
         pass
-    written = trainer.passes.gradients
+    written = trainer.forward_backward.gradients
     for part in (trainer.training.apply, *(captured for captured, *_ in trainer.repeated.recorded.values())):
         assert part.replay and all(a is b for a, b in zip(part.read, written, strict=True))
 
@@ -295,9 +295,9 @@ def test_a_run_that_has_ended_is_gone_at_once():
         trainer = make("st3", record=lambda function: (function(), int), batch_size=70)
         for _ in zip(range(STEPS), trainer.steps()):
             pass
-        assert trainer.passes.replay and trainer.training.apply.replay
+        assert trainer.forward_backward.replay and trainer.training.apply.replay
         assert trainer.repeated.recorded
-        gone = [weakref.ref(part) for part in (trainer, trainer.passes, trainer.training.apply, trainer.repeated)]
+        gone = [weakref.ref(part) for part in (trainer, trainer.forward_backward, trainer.training.apply, trainer.repeated)]
         del trainer
         assert [ref() for ref in gone] == [None] * 4
     finally:

@@ -51,6 +51,47 @@ def test_an_optimiser_of_other_parameters_is_refused():
         Training(SparseModel(net, "rigl", 0.5), other, 1, 6)
 
 
+@pytest.mark.parametrize("method", ["movement", "str_original", "dst_mask", "probmask"])
+def test_an_optimiser_without_what_the_method_learns_is_refused(method):
+    model = SparseModel(Net(), method, 0.5)
+    groups = [dict(params=[model.theta], weight_decay=1e-4), dict(params=model.net.parameters())]
+    with pytest.raises(ValueError, match=rf"\A{method} learns parameters that the optimiser does not hold: add model.method.parameters\(\) to one"):
+        Training(model, torch.optim.SGD(groups, 0.05), 1, 6, batches=lambda n: batches()[:n])
+    groups.append(dict(params=model.method.parameters()))
+    Training(model, torch.optim.SGD([*groups[:1], dict(params=model.net.parameters()), groups[2]], 0.05), 1, 6, batches=lambda n: batches()[:n])
+
+
+def test_what_is_no_optimiser_and_a_cycle_that_is_not_there_are_refused():
+    model = SparseModel(Net(), "rigl", 0.5)
+    with pytest.raises(ValueError, match=r"\ATraining takes an optimiser, not generator\Z"):
+        Training(model, model.parameters(), 1, 6)
+    with pytest.raises(ValueError, match=r"\Arigl has no cycle 1 here: there are 1, from 0 on\Z"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6).start(1)
+
+
+def test_one_training_after_another_has_the_optimiser():
+    model = SparseModel(Net(), "rigl", 0.5)
+    optimizer, trainings = torch.optim.SGD(model.parameters(), 0.05), []
+    for _ in range(2):
+        trainings.append(training := Training(model, optimizer, 1, 1))
+        training.start()
+        cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
+        training.update()
+    with pytest.raises(ValueError, match=r"call training.update\(\) and not optimizer.step\(\)"):
+        optimizer.step()
+
+
+def test_two_models_in_one_optimiser_are_told_what_to_do():
+    models = [SparseModel(nn.Linear(20, 10), "static", 0.5) for _ in range(2)]
+    optimizer = torch.optim.SGD([p for model in models for p in model.parameters()], 0.05)
+    trainings = [Training(model, optimizer, 1, 2) for model in models]
+    for training in trainings:
+        training.start()
+    sum(model(torch.ones(1, 20)).sum() for model in models).backward()
+    with pytest.raises(ValueError, match="two SparseModels need an optimiser each, or one SparseModel around both networks"):
+        trainings[0].update()
+
+
 @pytest.mark.parametrize("storage, method, options", [
     ("masked", "snip", {}), ("masked", "gse_graest", {"interval": 2}), ("sparse", "gse_uniform", {"interval": 2}), ("masked", "fisher_diag", {}),
     ("masked", "probmask", {}), ("masked", "rigl", {"interval": 2, "score_batches": "ceil10"})])
@@ -184,6 +225,9 @@ def test_what_is_no_method():
     layout = SparseModel(Net(), "rigl", 0.5).layout
     with pytest.raises(ValueError, match=r"\Aa method is given by its name or its class, RigL, not by an object of it\Z"):
         SparseModel(Net(), get("rigl")(layout, 0.5))
+    for method in (None, nn.Linear):
+        with pytest.raises(ValueError, match=r"\Aunknown method [^\n]+\Z"):
+            SparseModel(Net(), method)
 
 
 def test_what_a_method_is_printed_as():

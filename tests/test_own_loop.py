@@ -158,6 +158,71 @@ def test_densify_is_export(storage):
     torch.testing.assert_close(model.densify()(x), model(x))
 
 
+class Kept(Net):
+    """Keeps what it computed in a list and a dictionary, and has a state besides its tensors."""
+
+    def forward(self, x):
+        self.features, self.named = [self.body(x)], {"features": self.body(x)}
+        return self.head(self.features[0].flatten(1))
+
+    def get_extra_state(self):
+        return {"steps": 3}
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_what_a_network_keeps_of_its_last_pass_is_exported(storage):
+    model, (x, _) = SparseModel(Kept(), "static", 0.5, storage=storage), batches()[0]
+    torch.testing.assert_close(model.export()(x), model(x))
+    torch.testing.assert_close(model.export()(x), model(x))  # now there is something
+
+
+def test_a_state_besides_its_tensors_is_rewound():
+    model = SparseModel(Kept(), "imp", 0.5)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    training.snapshot("here")
+    training.rewind("here")
+    assert model.net.extra == {"steps": 3}
+
+
+@pytest.mark.parametrize("storage, method", [("masked", "gse_grabo"), ("masked", "gse_graest"), ("sparse", "gse_grabo"), ("sparse", "rigl"), ("sparse", "gse_uniform"),
+                                             ("masked", "rigl")])
+def test_single_images_train(storage, method):
+    """Without the dimension of a batch, as in reinforcement learning, they give what batches of one do."""
+    def after(single):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(0 if single else 1), nn.Linear(128, 4))
+        model = SparseModel(net, method, 0.5, storage=storage, interval=1)
+        images = [(x[0], y[0] % 4) if single else (x[:1], y[:1] % 4) for x, y in batches()]
+        training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6, batches=lambda n: images[:n])
+        training.start()
+        for x, y in images:
+            cross_entropy(model(x), y).backward()
+            training.update((x, y))
+        return model.export().state_dict().values()
+    for one, other in zip(after(True), after(False)):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_state_from_before_the_start_is_started():
+    states = None
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = SparseModel(nn.Linear(20, 10), "static", 0.9)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        parts = model, optimizer, Training(model, optimizer, 1, 3)
+        for part, state in zip(parts, states or ()):
+            part.load_state_dict(state)
+        states = [part.state_dict() for part in parts]
+    training = parts[2]
+    assert not training.started
+    training.start()
+    assert training.started and int(model.layer_nnz()) == 20
+
+
 def test_a_loaded_training_goes_on_without_start():
     """start() would prune the trained weights anew."""
     def loop():

@@ -55,6 +55,62 @@ def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
     assert torch.equal(after(lambda *_: None), after(thrown))
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_gradients_may_be_thrown_away_between_the_two_passes(storage):
+    """As loops of a generator and a discriminator do, whose pass before has left gradients."""
+    def after(early):
+        torch.manual_seed(0)
+        model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        training = Training(model, optimizer, 1, 6)
+        training.start()
+        for x, y in batches():
+            cross_entropy(model(-x), y).backward()  # of another network's loss
+            if early:
+                optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            training.update((x, y))
+        return model.theta
+    assert torch.equal(after(True), after(False))
+
+
+def test_a_gradient_that_is_only_looked_at_is_none_of_the_step_s():
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5), batches()
+    cross_entropy(model(x), y).backward()
+    whole, model.theta.grad = model.dense_gradient, None
+    loss = cross_entropy(model(x), y)
+    torch.autograd.grad(loss, model.theta, retain_graph=True)
+    loss.backward()
+    assert torch.equal(model.dense_gradient, whole)
+
+
+@pytest.mark.parametrize("method", ["topkast", "probmask", "mest", "st3", "granet", "static"])
+def test_a_loss_of_the_dense_parameters_alone_is_a_step(method):
+    """As where losses take turns."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(), method, 0.5)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), 1, 6, batches=lambda n: batches()[:n])
+    training.start()
+    for number, (x, y) in enumerate(batches()):
+        (model.net.head.bias.sum() if number == 3 else cross_entropy(model(x), y)).backward()
+        training.update((x, y))
+    assert model.theta.isfinite().all() and model.theta.grad is None
+
+
+def test_growth_by_gradients_that_are_not_there_is_refused():
+    model = SparseModel(Net(), "rigl", 0.5, interval=1)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    (x, y), *_ = batches()
+    cross_entropy(model(x), y).backward()
+    training.update()
+    model.net.head.bias.sum().backward()
+    with pytest.raises(ValueError, match=r"\Arigl grows connections by their gradients, and this step's loss does not depend on the prunable weights\Z"):
+        training.update()
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_gradients_of_several_passes_add_up(together):
     model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5), batches()

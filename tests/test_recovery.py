@@ -17,11 +17,10 @@ from benchmarks import again, checkpoint, cluster, results
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
-from benchmarks.files import StoreError
+from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.results import RUN_COLUMNS, Store, write_table
-from benchmarks.run_claims import locked
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
                                                status="failed", error="the disk was away", finished_at="2099-01-01T00:00:00+00:00")

@@ -73,7 +73,7 @@ def note_of(name, suite, results, profile=None):
     from drawing import note, runs_of
 
     runs, taken = runs_of(figure(name).grid, suite, results, profile)
-    return note(runs, suite, taken), taken
+    return note(runs), taken
 
 
 def test_figure_has_the_right_numbers_and_the_same_bytes_again(tmp_path):
@@ -192,7 +192,7 @@ def test_stored_runs_of_more_seeds_are_drawn_and_none_is_missed(tmp_path):
 
     runs, _ = runs_of(lambda suite, profile: [own] if profile == "paper" else (), "digits", tmp_path)
     assert list(runs.seed) == [0, 1] and set(runs.key) == {own.key, others[0].key} and list(runs.accuracy)[1] == 90
-    assert "Missing" not in note(runs, "digits", "paper")
+    assert "Missing" not in note(runs)
 
 
 def test_a_task_without_runs_is_named_and_its_runs_are_not_counted(tmp_path):
@@ -200,7 +200,7 @@ def test_a_task_without_runs_is_named_and_its_runs_are_not_counted(tmp_path):
     from drawing import note, runs_of
 
     store(tmp_path, "cifar10", [row(spec) for spec in script.grid("cifar10", "quick") if spec.method != "gmp"])
-    text = note(runs_of(script.grid, "cifar10", tmp_path)[0], "cifar10", "quick")
+    text = note(runs_of(script.grid, "cifar10", tmp_path)[0])
     assert re.search(r"Missing: \d+ of 75 runs \(all of gmp\)\. No runs of WRN-34x2, CIFAR-100\.", text)
 
 

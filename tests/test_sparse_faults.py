@@ -163,7 +163,7 @@ def test_half_precision_is_refused():
 def test_several_processes_are_refused(method, monkeypatch):
     model = SparseModel(nn.Linear(64, 32), method, 0.5, storage="sparse")
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, batches=lambda n: [])
-    monkeypatch.setattr(growth, "processes", lambda: 2)
+    monkeypatch.setattr(growth.processes, "count", lambda: 2)
     for action in (run.start, mlp):
         with pytest.raises(ValueError, match=r"\Astorage=sparse trains in one process only\Z"):
             action()

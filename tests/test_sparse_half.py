@@ -16,8 +16,8 @@ ODD = [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3
 def test_transposition(shape, kind):
     x = torch.tensor(ODD).repeat(shape[0] * shape[1] // len(ODD) + 1)[:shape[0] * shape[1]].view(shape).to(kind)
     found = torch.empty(*shape[::-1], dtype=kind)
-    transposition.transpose(pattern.numpy(x), 0, shape[0], 0, shape[1], pattern.numpy(found), 0, 0)
-    assert pattern.numpy(found.T.contiguous()).tobytes() == pattern.numpy(x).tobytes()  # NaN and signs of zero, too
+    transposition.transpose(pattern.as_array(x), 0, shape[0], 0, shape[1], pattern.as_array(found), 0, 0)
+    assert pattern.as_array(found.T.contiguous()).tobytes() == pattern.as_array(x).tobytes()  # NaN and signs of zero, too
 
 
 def test_sums_are_rounded_as_torch_rounds():

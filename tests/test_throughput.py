@@ -127,8 +127,8 @@ def test_scaling_of_width_and_selection(tmp_path, monkeypatch):
 @real
 def test_the_host_is_measured_without_the_work_of_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "NETWORKS", ("cifar10-resnet20",))
-    passes, made = [], Trainer.passes
-    monkeypatch.setattr(Trainer, "passes", lambda self, *batch: passes.append(len(batch[1])) or made(self, *batch))
+    passes, made = [], Trainer.forward_backward
+    monkeypatch.setattr(Trainer, "forward_backward", lambda self, *batch: passes.append(len(batch[1])) or made(self, *batch))
     assert scaling.main(["--results", str(tmp_path), "--rounds", "2", "--parts", "host", "--device", "cpu"]) == 0
     rows = rows_of(tmp_path / "performance" / "scaling.csv")
     assert [(row["part"], row["method"], row["x"], row["unit"]) for row in rows] == [("host", "dense", "43", "us"), ("host", "st3", "43", "us")]

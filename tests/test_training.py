@@ -57,7 +57,7 @@ def test_connections_are_scored_by_the_loss_that_trains(smoothing):
     batch, = trainer.batches(1)
     plain = trainer.model.method(trainer.model.theta)
     scored = trainer.training.gradient(plain, [batch])
-    assert torch.allclose(scored, trainer.passes(*batch), rtol=0, atol=1e-6) and scored.abs().max() > 1e-2
+    assert torch.allclose(scored, trainer.forward_backward(*batch), rtol=0, atol=1e-6) and scored.abs().max() > 1e-2
 
 
 def test_losses_that_score_are_of_32_bits():

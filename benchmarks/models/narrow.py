@@ -1,9 +1,12 @@
-"""Convolutions of few channels on a GPU, in Triton.
+"""Convolutions of few channels on a GPU, in Triton: implicit matrix products (a tile is a block of pixels by all channels of the output), and for
+the weights' gradient products that are split over the batch (split-K).
 
 Libraries compute them with tiles for 64 channels and more, of which 16 fill an eighth, and in the order that always gives the same bits
-with tiles that are poorer still. Memory is channels_last throughout; sums are in float32, and in the same order every time.
+with tiles that are poorer still. Memory is channels_last throughout; sums are in float32, and in the same order every time. Places are numbers of
+32 bits: no tensor may have 2³¹ elements. On a CPU all is PyTorch's own.
 """
 import torch
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 try:
     import triton
@@ -17,7 +20,8 @@ CHUNKS = 132  # parts of a batch whose gradients of the weights are summed apart
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """`torch.conv2d`, by the kernels below where they are made for it. x (B, C, H, W), weight (O, C, h, w)."""
+    """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. By the kernels below for at most `MOST` channels
+    in and out, 1 x 1 and 3 x 3 kernels padded by half, of one stride, without groups and dilation; else by PyTorch."""
     (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     narrow = max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
@@ -29,33 +33,28 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def pair(number):
+    """One number for both sides, or two."""
     return tuple(number) if isinstance(number, (tuple, list)) else (number, number)
 
 
 @torch.library.custom_op("sparse_training::convolution", mutates_args=())
 def convolution(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """Of odd kernels, padded by half of them."""
+    """(B, O, H', W') from x (B, C, H, W) and weight (O, C, size, size), of odd size, padded by half of it."""
     return torch.conv2d(x, weight, None, stride, weight.shape[-1] // 2).contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("sparse_training::convolution_input", mutates_args=())
 def convolution_input(gradient: torch.Tensor, weight: torch.Tensor, height: int, width: int, stride: int) -> torch.Tensor:
-    """The gradient at the input, of this height and width, from that at the output."""
-    return _library(gradient, gradient.new_empty(1).expand(len(gradient), weight.shape[1], height, width), weight, stride, 0).contiguous(
-        memory_format=torch.channels_last)
+    """The gradient at the input (B, C, height, width) from that at the output (B, O, H', W')."""
+    shape = len(gradient), weight.shape[1], height, width
+    return conv2d_input(shape, weight, gradient, stride, weight.shape[-1] // 2).contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("sparse_training::convolution_weight", mutates_args=())
 def convolution_weight(gradient: torch.Tensor, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
     """The gradient at the weights in float32, as parts (n, O, size, size, C) to be summed: a compiler does it with what comes after."""
-    weight = x.new_empty(gradient.shape[1], x.shape[1], size, size)
-    return _library(gradient, x, weight, stride, 1).float().permute(0, 2, 3, 1).contiguous().unsqueeze(0)
-
-
-def _library(gradient, x, weight, stride, which):
-    half = weight.shape[-1] // 2
-    wanted = [number == which for number in range(3)]
-    return torch.ops.aten.convolution_backward(gradient, x, weight, None, [stride] * 2, [half] * 2, [1, 1], False, [0, 0], 1, wanted)[which]
+    shape = gradient.shape[1], x.shape[1], size, size
+    return conv2d_weight(x, shape, gradient, stride, size // 2).float().permute(0, 2, 3, 1).contiguous().unsqueeze(0)
 
 
 def keep_for_backward(ctx, inputs, output):
@@ -73,13 +72,15 @@ convolution.register_autograd(backward, setup_context=keep_for_backward)
 
 
 @convolution.register_fake
-def _(x, weight, stride):
+def output_of(x, weight, stride):
+    """An empty output."""
     height, width = ((side - 1) // stride + 1 for side in x.shape[2:])
     return channels_last(x, len(weight), height, width)
 
 
 @convolution_input.register_fake
-def _(gradient, weight, height, width, stride):
+def input_of(gradient, weight, height, width, stride):
+    """An empty gradient at the input."""
     return channels_last(gradient, weight.shape[1], height, width)
 
 
@@ -110,7 +111,7 @@ def exactness(x):
     return "tf32" if x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
 
 
-def gathered(x, weight, y, stride, back):
+def gather(x, weight, y, stride, back):
     """y from x, or with `back` the gradient at the input y from that at the output x. (B, C, H, W) all."""
     (x,), (_, inputs, *sides), (images, outputs, *own) = ready(x), x.shape, y.shape
     pixels, size, strides = images * own[0] * own[1], weight.shape[-1], weight.stride()
@@ -152,6 +153,7 @@ if triton:
     @triton.jit
     def _shifted(x, ok, row, column, image, k, across: tl.constexpr, height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
                  inputs: tl.constexpr):
+        """The inputs (block, deep) of a block of the output's pixels at one place of the kernel: this program's line, `across` along it."""
         h, v = row * stride + tl.program_id(1) - size // 2, column * stride + across - size // 2
         ok = ok & (h >= 0) & (h < height) & (v >= 0) & (v < width)
         return tl.load(x + (((image * height + h) * width + v) * inputs)[:, None] + k[None, :], mask=ok[:, None] & (k < inputs)[None, :], other=0.0)
@@ -180,11 +182,11 @@ if triton:
 
     @convolution.register_kernel("cuda")
     def forward_kernel(x, weight, stride):
-        return gathered(x, weight, channels_last(x, len(weight), *((side - 1) // stride + 1 for side in x.shape[2:])), stride, False)
+        return gather(x, weight, output_of(x, weight, stride), stride, False)
 
     @convolution_input.register_kernel("cuda")
     def input_kernel(gradient, weight, height, width, stride):
-        return gathered(gradient, weight, channels_last(gradient, weight.shape[1], height, width), stride, True)
+        return gather(gradient, weight, input_of(gradient, weight, height, width, stride), stride, True)
 
     @convolution_weight.register_kernel("cuda")
     def weight_kernel(gradient, x, size, stride):

@@ -5,18 +5,17 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from methods import dynamic, gse
-from methods.activity import padded, uniform
+from methods import dynamic, gse, processes
+from methods.activity import batched, padded, uniform
 from methods.beyond.srigl import SRigL
 from methods.ranking import keep_each
 from methods.seeds import stable_seed
 from methods.sparse.edges import contains, distinct, merged, none, pairs
-from methods.training import processes
 
 
 def refuse_processes():
     """Raises ValueError where several processes train together: each would have a graph of its own."""
-    if processes() > 1:
+    if processes.count() > 1:
         raise ValueError("storage=sparse trains in one process only")
 
 
@@ -251,6 +250,7 @@ def dense_gradient(layer, x, delta):
     """Gradient at every connection of a layer, (size,), from its input and the gradient at its output."""
     module = layer.module
     if isinstance(module, nn.Linear):
-        return (delta.flatten(0, -2).T @ x.flatten(0, -2)).flatten()
+        return (delta.reshape(-1, delta.shape[-1]).T @ x.reshape(-1, x.shape[-1])).flatten()
+    x, delta = batched(module, x), batched(module, delta)
     gradient = nn.grad.conv2d_weight(padded(module, x), layer.shape, delta, module.stride, 0, module.dilation, module.groups)
     return gradient.movedim(1, -1).flatten()

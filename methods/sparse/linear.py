@@ -7,7 +7,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from methods.sparse.pattern import Pattern, add_sampled, compiled, loops_for, numpy
+from methods.sparse.pattern import Pattern, add_sampled, as_array, compiled, loops_for
 
 TRIALS = 4  # how often each form of a layer is timed
 
@@ -41,7 +41,7 @@ class LoopMatmul(torch.autograd.Function):
         ctx.save_for_backward(x, values)
         ctx.pattern, loops = pattern, compiled("loops")
         y, start = x.new_empty(len(x), pattern.size[0]), values[:0] if bias is None else bias
-        loops.linear_forward(*map(numpy, (x.contiguous(), values, start, pattern.starts[0], pattern.columns[0], y,
+        loops.linear_forward(*map(as_array, (x.contiguous(), values, start, pattern.starts[0], pattern.columns[0], y,
                                           room(x, values, x.shape[1]), room(x, values, loops.PART))))
         return y
 
@@ -61,7 +61,7 @@ def gradients(x, delta, values, pattern, input=True, bias=False):
     """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), values.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
     loops = compiled("loops")
-    loops.linear_backward(*map(numpy, (
+    loops.linear_backward(*map(as_array, (
         x.contiguous(), delta.contiguous(), values, torch.empty_like(values), torch.zeros_like(values), pattern.order_t,
         pattern.starts_t[0], pattern.columns_t[0], back, gradient, sums, room(x, values, loops.PART), room(delta, values, pattern.size[0]),
         room(x, values, loops.PART))))

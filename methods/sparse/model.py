@@ -41,10 +41,12 @@ class AlwaysSparse(SparseModel):
         refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
         self.layout = layout_of(net, skip)
         self.users = [entry.modules(net) for entry in self.layout.entries]
+        others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
+                  if not all(type(module) in LAYERS for module in users)}
+        if others:
+            raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {' and no '.join(sorted({*others.values()}))}; these stay dense with "
+                             f"skip={[*others]}")
         for entry, users in zip(self.layout.entries, self.users):
-            if not all(type(module) in LAYERS for module in users):
-                raise ValueError(f"sparse storage holds Linear and Conv2d layers, not the {type(users[0]).__name__} {entry.name}; "
-                                 "skip=[its name] leaves it dense")
             if len({getattr(module, "groups", 1) for module in users}) > 1:
                 raise ValueError(f"{entry.name} is the weight of convolutions with different groups, whose connections are not the same; "
                                  "skip=[its name] leaves it dense")

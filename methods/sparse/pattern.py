@@ -102,7 +102,7 @@ def add_sampled(gradient, delta, x):
     torch.sparse.sampled_addmm(gradient, aligned(delta), aligned(x).t(), out=gradient)
 
 
-def numpy(tensor):
+def as_array(tensor):
     """The tensor's memory as an array; bfloat16, which numpy does not have, as int16 (loops.py)."""
     tensor = tensor.detach()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

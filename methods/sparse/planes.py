@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from methods.sparse import loops
-from methods.sparse.pattern import numpy
+from methods.sparse.pattern import as_array
 from methods.sparse.registers import LINE
 
 # of a plane so many numbers at most, over several samples where their images are small, and so many of all planes; but at least one sample
@@ -91,8 +91,8 @@ class Convolution(torch.autograd.Function):
         run, *_ = connections.places(planes)
         y = torch.empty(len(x), connections.outputs, *grid.output, dtype=x.dtype, memory_format=torch.channels_last)
         start = values[:0] if bias is None else bias
-        loops.convolution_forward(pixels(x), numpy(values), numpy(start), pixels(y), numpy(connections.starts), numpy(run),
-                                  *map(numpy, planes.buffers(x, connections.outputs)), planes.samples, planes.geometry)
+        loops.convolution_forward(pixels(x), as_array(values), as_array(start), pixels(y), as_array(connections.starts), as_array(run),
+                                  *map(as_array, planes.buffers(x, connections.outputs)), planes.samples, planes.geometry)
         return y
 
     @staticmethod
@@ -109,12 +109,12 @@ def gradients(connections, grid, x, values, delta, input=True, bias=False):
     gradient, sums = torch.empty_like(values), values.new_zeros(connections.outputs * bias)
     _, *places = connections.places(planes)
     inputs, outputs = planes.buffers(x, connections.outputs)
-    loops.convolution_backward(pixels(x), *map(numpy, (values, torch.empty_like(values), torch.zeros_like(values))), pixels(delta),
-                               pixels(back), *map(numpy, (gradient, sums, *places, inputs, outputs, torch.empty_like(inputs))),
+    loops.convolution_backward(pixels(x), *map(as_array, (values, torch.empty_like(values), torch.zeros_like(values))), pixels(delta),
+                               pixels(back), *map(as_array, (gradient, sums, *places, inputs, outputs, torch.empty_like(inputs))),
                                planes.room, planes.samples, planes.geometry)
     return back if input else None, gradient, sums if bias else None
 
 
 def pixels(x):
     """x (samples, channels, height, width) as an array (samples, height, width, channels), contiguous."""
-    return numpy(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
+    return as_array(x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1))
