@@ -59,6 +59,15 @@ class Crowded(get("static")):
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
+class Scoring(get("snip")):
+    """Finds none while it scores."""
+
+    def score(self, run, batches):
+        if len(list(STORE.glob("*.claim"))) > 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return super().score(run, batches)
+
+
 class Witness(get("static")):
     """Looks for runs of Large."""
 
@@ -171,7 +180,7 @@ def test_a_file_saved_with_a_mistake_fails_its_own_runs_alone(packed, jobs):
     assert {(row["epochs"], row["precision"], row["dataset"]) for row in rows} == {(2, "fp32", "digits")}
 
 
-@pytest.mark.parametrize("name", ["Large", "Crowded"])
+@pytest.mark.parametrize("name", ["Large", "Crowded", "Scoring"])
 def test_a_run_without_memory_is_made_alone(packed, name):
     specs = [spec(f"mine.py:{name}"), spec("static", epochs=3), spec("static", 1, epochs=3)]
     store, said = packed(*specs)

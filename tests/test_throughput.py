@@ -7,9 +7,12 @@ from queue import SimpleQueue
 import pytest
 import torch
 
+from benchmarks import data as datasets
 from benchmarks import scaling, throughput
 from benchmarks.capture import WARM
+from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
+from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
 real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
@@ -37,6 +40,24 @@ def test_throughput_of_both_loops(tmp_path):
     assert [(row["loop"], row["method"], row["precision"], row["runs"]) for row in rows] == [
         ("plain", "static", "fp32", "1"), ("suite", "st3", precision, "1"), ("suite", "st3", precision, "2")]
     assert all(float(row["images_per_second"]) > 0 for row in rows) and float(rows[0]["ratio"]) == 1
+
+
+@real
+def test_both_loops_train_one_network():
+    folder, spec = os.environ.get("DATA_DIR", "data"), Spec("cifar10-resnet20w8", "static", 0.9, 0, precision="fp32")
+    plain = throughput.Plain(spec, folder, torch.device("cpu"), 0)
+    task, options = settle(spec)
+    suite = Trainer(task, spec.method, spec.sparsity, spec.seed, options, datasets.load_for(task, folder)).model.plain()
+    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (plain.net, suite)]
+    assert shapes[0] == shapes[1]
+
+
+@real
+def test_steps_that_do_not_fit_into_an_epoch_are_refused(tmp_path, capsys):
+    """Its evaluation would be measured as steps."""
+    words = ["--results", str(tmp_path), "--device", "cpu", "--data", os.environ.get("DATA_DIR", "data")]
+    assert throughput.main([*words, "--rounds", "8", "--steps", "40"]) == 2
+    assert "9 rounds of 40 steps do not fit into an epoch of cifar10-resnet20, which has 352" in capsys.readouterr().err
 
 
 class Loop:
