@@ -1,8 +1,32 @@
-"""The tables of `results/performance/`: a new measurement replaces the rows of the same identity and leaves the others."""
+"""What the measurements share: calls that are timed in turns, and the tables of `results/performance/`, in which a new measurement replaces
+the rows of the same identity and leaves the others."""
 import csv
+import random
+import sys
+
+import numpy as np
+from tqdm import tqdm
 
 from benchmarks.files import StoreError, locked
 from benchmarks.results import Store, write_table
+
+
+def in_turns(calls, rounds):
+    """{name: [what the call has returned in each of the rounds]} of calls {name: function}, which take turns in an order that is shuffled for
+    every round, because the speed of a machine drifts by more than what is compared differs. A first round only warms up."""
+    found, order, shuffle = {name: [] for name in calls}, list(calls), random.Random(0).shuffle
+    with tqdm(total=(1 + rounds) * len(order), unit="turn", mininterval=1, leave=False, disable=not sys.stderr.isatty()) as bar:
+        for _ in range(1 + rounds):
+            shuffle(order)
+            for name in order:
+                found[name].append(calls[name]())
+                bar.update()
+    return {name: each[1:] for name, each in found.items()}
+
+
+def quartiles(ratios, digits=4):
+    """The columns ratio_low, ratio and ratio_high of the rounds' ratios."""
+    return dict(zip(("ratio_low", "ratio", "ratio_high"), np.percentile(ratios, (25, 50, 75)).round(digits).tolist()))
 
 
 def table(results, name, columns):

@@ -18,21 +18,19 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
 - Not in a step: what a method does once a cycle (`start`), once in some epochs (ProbMask; fisher_diag, snfs, mest) or in steps
   that no `interval` counts (dpf).
 """
-import random
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from itertools import accumulate, cycle, islice
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import data as datasets
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, table
+from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
@@ -170,34 +168,20 @@ def measure(specs, folder, device, rounds, steps, runs=1):
     task, _ = settle(specs[0])
     data = datasets.load_for(task, folder).to(device)
     record = recorder(task, device)
-    entrants = [Entrant(spec, data, device, steps, record, runs) for spec in specs]
-    profiled_ones = [Entrant(spec, data, device, steps, ANEW) for spec in specs] if record else entrants  # a recorded step has no parts
-    order, shuffle = list(entrants), random.Random(0).shuffle
-    step_seconds, parts, profiled = defaultdict(list), defaultdict(list), min(rounds, PROFILE_ROUNDS)
-    with tqdm(total=(1 + rounds + profiled) * len(order), unit="turn", mininterval=1, disable=not sys.stderr.isatty()) as bar:
-        for number in range(1 + rounds + profiled):
-            order = list(profiled_ones) if number == rounds + 1 else order
-            shuffle(order)
-            for entrant in order:
-                if number <= rounds:
-                    step_seconds[entrant.spec].append(entrant.step_seconds())
-                else:
-                    parts[entrant.spec].append(entrant.part_seconds())
-                bar.update()
-    # the first round only warms up
-    times = {spec: np.array(seconds[1:]) for spec, seconds in step_seconds.items()}
-    return [row(entrant, times[entrant.spec], times[specs[0]], parts[entrant.spec]) for entrant in entrants]
+    entrants = {spec: Entrant(spec, data, device, steps, record, runs) for spec in specs}
+    profiled = {spec: Entrant(spec, data, device, steps, ANEW) for spec in specs} if record else entrants  # a recorded step has no parts
+    times = in_turns({spec: entrant.step_seconds for spec, entrant in entrants.items()}, rounds)
+    parts = in_turns({spec: entrant.part_seconds for spec, entrant in profiled.items()}, min(rounds, PROFILE_ROUNDS))
+    return [row(entrant, np.array(times[spec]), np.array(times[specs[0]]), parts[spec]) for spec, entrant in entrants.items()]
 
 
 def row(entrant, seconds, dense, parts):
     """The row of one method from the seconds of its steps and of dense ones, (rounds,) each, and of the parts, a dict a round."""
     spec, task = entrant.spec, entrant.trainer.task
-    low, ratio, high = np.percentile(seconds / dense, (25, 50, 75))
     step = float(np.median(seconds))
     return dict(
         task=spec.task, method=spec.method, sparsity=spec.sparsity, precision=task.precision, runs=len(entrant.pack), batch_size=task.batch_size,
-        step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), ratio=round(float(ratio), 4),
-        ratio_low=round(float(low), 4), ratio_high=round(float(high), 4),
+        step_ms=round(1e3 * step, 3), images_per_second=round(task.batch_size / step, 1), **quartiles(seconds / dense),
         **{f"{part}_ms": round(1e3 * float(np.median([p[part] for p in parts])), 3) for part in PARTS},
         passes=entrant.trainer.training.passes, rounds=len(seconds), **measured_on(entrant.device))
 

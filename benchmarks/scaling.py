@@ -24,7 +24,7 @@ from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.places import cores
-from benchmarks.measurements import store, table
+from benchmarks.measurements import in_turns, store, table
 from benchmarks.overhead import Entrant, timed_together
 from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
@@ -43,14 +43,11 @@ def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder,
     return Entrant(spec, datasets.load_for(task, folder).to(device), device, steps, record(task, device))
 
 
-def in_turns(rounds, folder, device, **options):
+def compared(rounds, folder, device, **options):
     """(method, its Entrant, seconds of a step: the median of the rounds) of dense and of ST-3."""
     entrants = {method: entrant(folder, device, method, **options) for method in ("dense", "st3")}
-    seconds = {method: [] for method in entrants}
-    for _ in range(1 + rounds):
-        for method, one in entrants.items():
-            seconds[method].append(one.step_seconds())
-    return [(method, one, float(np.median(seconds[method][1:]))) for method, one in entrants.items()]
+    seconds = in_turns({method: one.step_seconds for method, one in entrants.items()}, rounds)
+    return [(method, one, float(np.median(seconds[method]))) for method, one in entrants.items()]
 
 
 def _train(barrier, folder, seconds, counts):
@@ -105,19 +102,19 @@ def measure_start(folder, device, rounds):
 
 def measure_width(folder, device, rounds):
     for width in WIDTHS:
-        for method, _, seconds in in_turns(rounds, folder, device, steps=timed_together(device, 1), width=float(width)):
+        for method, _, seconds in compared(rounds, folder, device, steps=timed_together(device, 1), width=float(width)):
             yield method, width, 1e3 * seconds, "ms"
 
 
 def measure_selection(folder, device, rounds):
     for n in SIZES:
         score = torch.rand(n, generator=torch.Generator().manual_seed(0)).to(device)
-        times = []
-        for _ in range(1 + rounds):
+
+        def chosen():
             began = time.perf_counter()
             keep(score, n // 20).sum().item()
-            times.append(time.perf_counter() - began)
-        yield "", n, 1e3 * float(np.median(times[1:])), "ms"
+            return time.perf_counter() - began
+        yield "", n, 1e3 * float(np.median(in_turns({n: chosen}, rounds)[n])), "ms"
 
 
 def measure_host(folder, device, rounds):
@@ -126,7 +123,7 @@ def measure_host(folder, device, rounds):
 
     for task in NETWORKS:
         # two images: what is not recorded, such as the copy of a batch, is work on a CPU
-        for method, one, seconds in in_turns(rounds, folder, device, task=task, steps=HOST_STEPS, record=lambda *_: recorded, batch_size=2):
+        for method, one, seconds in compared(rounds, folder, device, task=task, steps=HOST_STEPS, record=lambda *_: recorded, batch_size=2):
             yield method, len(one.training.parameters), 1e6 * seconds, "us"
 
 

@@ -8,9 +8,11 @@ and search: for GSE a few numbers for each weight). Rows go into RESULTS/perform
 width, method and machine.
 """
 import sys
+from functools import partial
 
 from benchmarks.command import command
 from benchmarks.machine import keep_memory
+from benchmarks.measurements import in_turns
 from benchmarks.sparse_speed import MACHINE, MB, entrant, load, machine, peak_bytes, run_and_store, seconds, standard
 
 WIDTHS = tuple(2 ** n for n in range(10))
@@ -24,15 +26,12 @@ def measure(args, device):
     data = load("digits-mlp", args, device)
     made = {(width, method): ready(width, method, data, args, device) for width in args.widths or WIDTHS for method in args.methods
             if method != "rigl" or width <= args.rigl_width}
-    times = {each: [] for each in made}
-    for _ in range(args.rounds + 1):
-        for each in made:
-            times[each].append(update(made[each]))
+    times = in_turns({each: partial(update, one) for each, one in made.items()}, args.rounds)
     for (width, method), each in made.items():
         peak = peak_bytes(lambda: update(each), device)
         layout = each.trainer.model.layout
         line = dict(method=method, width=layout.entries[0].shape[0], batch_size=each.trainer.task.batch_size, nnz=args.nnz,
-                    prunable=layout.size, update_ms=round(1e3 * min(times[width, method][1:]), 3), peak_mb=round(peak / MB, 2),
+                    prunable=layout.size, update_ms=round(1e3 * min(times[width, method]), 3), peak_mb=round(peak / MB, 2),
                     rounds=args.rounds, **machine(device))
         print("{method}, width {width}: {update_ms} ms, {peak_mb} MB".format_map(line), flush=True)
         yield line

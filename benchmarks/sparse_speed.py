@@ -13,8 +13,8 @@ A training step, a step with an update of the connections, and memory, into RESU
 """
 import gc
 import os
-import random
 import sys
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from benchmarks import data as datasets
 from benchmarks.capture import recorder
 from benchmarks.command import Parser, command, data_folder
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, table
+from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.overhead import Entrant, timed_together
 from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, settle
@@ -89,15 +89,12 @@ def machine(device):
     return measured_on(device) | {"device": hardware(device)}
 
 
-def in_turns(entrants, group, rounds):
-    """{name: seconds (rounds,)} of these groups of steps, one after the other in every round, in a shuffled order."""
-    order, times = list(entrants), {name: [] for name in entrants}
-    for _ in range(rounds + 1):
-        random.shuffle(order)
-        for name in order:
-            seconds(entrants[name], entrants[name].single)
-            times[name].append(seconds(entrants[name], getattr(entrants[name], group)))
-    return {name: np.array(values[1:]) for name, values in times.items()}
+def timed(entrants, group, rounds):
+    """{name: seconds (rounds,)} of these groups of steps, in turns."""
+    def turn(made):
+        seconds(made, made.single)
+        return seconds(made, getattr(made, group))
+    return {name: np.array(times) for name, times in in_turns({name: partial(turn, made) for name, made in entrants.items()}, rounds).items()}
 
 
 def measure(args, device):
@@ -118,8 +115,8 @@ def compare(task, width, sparsity, data, args, device):
                        batch_size=args.batch_size)
 
     entrants = {storage: make(storage, True) for storage in args.storages}
-    times = in_turns(entrants, "ordinary", args.rounds)
-    updates = in_turns(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
+    times = timed(entrants, "ordinary", args.rounds)
+    updates = timed(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
     for storage, made in entrants.items():
         made = make(storage, False) if made.trainer.record else made  # the memory of what is recorded is reserved, not allocated
         trainer = made.trainer
@@ -134,7 +131,7 @@ def compare(task, width, sparsity, data, args, device):
             step_ms=round(1e3 * float(np.median(times[storage])), 3), state_mb=round((gradients + state) / MB, 3),
             peak_mb=round((state + peak) / MB, 1), rounds=args.rounds, **machine(device))
         if ratio is not None:
-            line.update(zip(("ratio_low", "ratio", "ratio_high"), (round(float(q), 3) for q in np.percentile(ratio, (25, 50, 75)))))
+            line.update(quartiles(ratio, 3))
         if updates:
             line.update(update_ms=round(1e3 * float(np.median(updates[storage])), 3), update_peak_mb=round((state + with_update) / MB, 1))
             if "masked" in updates:
@@ -173,7 +170,6 @@ def run_and_store(parser, words, measure, name, columns, identity):
             raise ValueError(f"--{option.replace('_', '-')} must be at least {int(option != 'update_rounds')}, not {value}")
     path = table(args.results, name, columns)
     one_core()
-    random.seed(0)
     for line in measure(args, usable_device(args.device)):
         store([line], path, columns, identity)
     print(f"wrote {path}")

@@ -16,9 +16,7 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
   the first loop on a stream pays for (of torch's 32).
 """
 import os
-import random
 import sys
-from collections import defaultdict
 from functools import partial
 from itertools import count, islice
 
@@ -34,7 +32,7 @@ from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, forget_workspaces, recorder
 from benchmarks.grid import Spec
-from benchmarks.measurements import store, table
+from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.pack import Lane
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.tasks import DATASETS, get_task, settle
@@ -139,12 +137,8 @@ def measure(loops, device, rounds, steps):
     one_core()
     made = {name: ready(make, device) for name, make in loops.items()}
     loops, peaks = {name: loop for name, (loop, _) in made.items()}, {name: memory for name, (_, memory) in made.items()}
-    seconds, order, shuffle = defaultdict(list), list(loops), random.Random(0).shuffle
-    for _ in range(1 + rounds):
-        shuffle(order)
-        for name in order:
-            seconds[name].append(train(loops[name], device, steps))
-    return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name][1:]) for name, loop in loops.items()}, peaks
+    seconds = in_turns({name: partial(train, loop, device, steps) for name, loop in loops.items()}, rounds)
+    return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name]) for name, loop in loops.items()}, peaks
 
 
 @command
@@ -182,11 +176,9 @@ def main(words=None):
     rates, peaks = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():
-        low, ratio, high = np.percentile(rate / plain, (25, 50, 75))
         lines.append(dict(
             task=args.task, loop=loop, method=method, sparsity=args.sparsity, precision=precision, workers=workers, runs=runs,
-            images_per_second=round(float(np.median(rate)), 1), ratio=round(float(ratio), 3),
-            ratio_low=round(float(low), 3), ratio_high=round(float(high), 3), peak_memory_mb=round(peaks[loop, method, precision, workers, runs]),
+            images_per_second=round(float(np.median(rate)), 1), **quartiles(rate / plain, 3), peak_memory_mb=round(peaks[loop, method, precision, workers, runs]),
             rounds=args.rounds, **measured_on(device)))
         print("{loop:>6} {method:>7} {precision}, {workers} workers, {runs:2} at a time: {images_per_second:8.1f} images/s, {ratio:.2f} × plain "
               "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))

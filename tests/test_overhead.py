@@ -125,7 +125,7 @@ def test_each_turn_has_one_update_of_the_mask(monkeypatch):
     monkeypatch.setattr(RigL, "update", lambda self, run, fraction: (steps.append(run.step), update(self, run, fraction)))
     specs = [Spec("digits", "dense", 0, 0), Spec("digits", "rigl", 0.9, 0)]
     overhead.measure(specs, "data", overhead.usable_device("cpu"), rounds=2, steps=3)
-    assert len(steps) == 1 + 2 + 2 and len(set(steps)) == 1  # warm-up, rounds, profile
+    assert len(steps) == 2 * (1 + 2) and len(set(steps)) == 1  # warm-up and rounds, of the steps and of the profile
     assert (steps[0] + 1) % 10 == 0  # the interval of digits
 
 

@@ -55,8 +55,8 @@ def test_masked_steps_are_recorded_as_those_of_runs_but_for_their_memory(tmp_pat
     kept = []
     monkeypatch.setattr(sparse_speed, "recorder", lambda task, device: ANEW if task.storage == "masked" else None)
     monkeypatch.setattr(sparse_speed, "state_bytes", lambda trainer, real=sparse_speed.state_bytes: kept.append(trainer.record) or real(trainer))
-    times = sparse_speed.in_turns
-    monkeypatch.setattr(sparse_speed, "in_turns", lambda entrants, *rest: (
+    times = sparse_speed.timed
+    monkeypatch.setattr(sparse_speed, "timed", lambda entrants, *rest: (
         kept.append({name: made.trainer.record for name, made in entrants.items()}), times(entrants, *rest))[1])
     measured(tmp_path, sparse_speed, "--tasks", "digits-mlp", "--steps", "1", "--update-rounds", "0", "--sparsities", "0.9", "--storages", "masked",
              "sparse")
