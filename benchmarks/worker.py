@@ -151,39 +151,15 @@ class Job:
                 return end.value
 
     def _make(self, before, alone, branches, stopping):
-        import torch
-
-        from benchmarks.pack import Lane
-        from benchmarks.machine import usable_device
-        from benchmarks.run import steps, store_failure
-        spec, store, told = self.spec, self.store, -math.inf
+        spec, store = self.spec, self.store
         try:
             with Claim(store, spec.key) as claim:
                 if row := store.since(spec.key, before):  # another process has made it
                     return row
                 with open(store.log(spec.key), "w") as self.log:
                     yield None  # what is printed goes there from the next turn on
-                    try:
-                        device = usable_device()
-                        run = steps(spec, store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun, branches)
-                        lane = Lane(run, device)
-                        while not lane.ended:
-                            share = float(lane.turn())
-                            note = time.monotonic() - told > 1
-                            if note:
-                                told = time.monotonic()
-                                claim.note(share)
-                            yield share if note else None
-                        row = lane.row
-                    except StoreError:
-                        raise
-                    except torch.OutOfMemoryError as error:
-                        if not alone:
-                            return CROWDED
-                        row = store_failure(spec, error, store, before, keep=True)  # there is nothing more to wait for
-                    except ValueError as error:  # cannot be started at all, or its device cannot be opened
-                        row = store_failure(spec, error, store, before, keep=True)
-                if row["status"] == "ok":
+                    row = yield from self._train(claim, before, alone, branches, stopping)
+                if row != CROWDED and row["status"] == "ok":
                     store.log(spec.key).unlink(missing_ok=True)
                 return row
         except Taken as other:
@@ -192,6 +168,36 @@ class Job:
             return error
         except OSError as error:
             return StoreError(f"{store.folder} cannot be written ({error.strerror})")
+
+    def _train(self, claim, before, alone, branches, stopping):
+        """Makes the run, a step at a time, and yields what there is to say of it; returns its row, or CROWDED."""
+        import torch
+
+        from benchmarks.pack import Lane
+        from benchmarks.machine import usable_device
+        from benchmarks.run import steps, store_failure
+        told = -math.inf
+        try:
+            device = usable_device()
+            run = steps(self.spec, self.store, self.folder, device, lambda: claim.check() or stopping(), alone, claim.begun, branches)
+            lane = Lane(run, device)
+            while not lane.ended:
+                share = float(lane.turn())
+                note = time.monotonic() - told > 1
+                if note:
+                    told = time.monotonic()
+                    claim.note(share)
+                yield share if note else None
+            return lane.row
+        except StoreError:
+            raise
+        except torch.OutOfMemoryError as error:
+            if not alone:
+                return CROWDED
+            problem = error  # there is nothing more to wait for
+        except ValueError as error:  # cannot be started at all, or its device cannot be opened
+            problem = error
+        return store_failure(self.spec, problem, self.store, before, keep=True)
 
 
 @contextlib.contextmanager

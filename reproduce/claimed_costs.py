@@ -1,29 +1,21 @@
 """What was measured or computed of the costs that the papers claim: A12 of ST-3, B6 and B7 of GSE. Each function gives the Parts of a
 claim from the tables of a results folder's `performance/`; none where there is no table."""
-from pathlib import Path
-
 from evidence import Evidence, Part, alike
-from rows import of_one_machine
+from rows import measured, of_one_machine
 
 
 def overhead(results, tasks):
     """Of a step of ST-3 on these tasks, as a multiple of a dense one."""
-    import pandas as pd
-
-    path = Path(results) / "performance" / "overhead.csv"
-    rows = pd.read_csv(path) if path.exists() else ()
-    rows = rows[(rows.method == "st3") & rows.task.isin(tasks)] if len(rows) else rows
+    rows = measured(results, "overhead", "task method")
+    rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
                  + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device), row.ratio <= 1.05)
-            for row in (rows.itertuples() if len(rows) else ())]
+            for row in rows.itertuples()]
 
 
 def wider_steps(results, device):
     """In words: the same ratio at larger widths of the network, which are not the paper's and decide nothing."""
-    import pandas as pd
-
-    path = Path(results) / "performance" / "scaling.csv"
-    rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["part", "device"])
+    rows = measured(results, "scaling", "part device")
     rows = rows[(rows.part == "width") & (rows.device == device)]
     if rows.empty:
         return ""
@@ -34,12 +26,9 @@ def wider_steps(results, device):
 
 def flops(results):
     """Of training FLOPs of RigL and GSE, by the papers' formulas."""
-    import pandas as pd
-
-    path = Path(results) / "performance" / "training_flops.csv"
-    if not path.exists():
+    rows = measured(results, "training_flops", "")
+    if rows.empty:
         return []
-    rows = pd.read_csv(path)
     rows["saved"] = 1 - rows.gse_flops / rows.rigl_flops
     at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
     most = (rows.rigl_flops / rows.gse_flops).max()
@@ -68,14 +57,12 @@ def trained_flops(runs, results):
 def slopes(results):
     """Of the time and memory of an update of the connections against the width, at a constant number of weights, on the machine that
     figure 2 of sparse training shows."""
-    import pandas as pd
-
     from sparse_figure2 import LAST, NAMES, slope
 
-    path = Path(results) / "performance" / "sparse_growth.csv"
-    if not path.exists():
+    table, parts = measured(results, "sparse_growth", ""), []
+    if table.empty:
         return []
-    table, parts = of_one_machine(pd.read_csv(path)), []
+    table = of_one_machine(table)
     for method, name in NAMES.items():
         quadratic, points = method == "rigl", table[table.method == method]
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():

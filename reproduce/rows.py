@@ -182,6 +182,14 @@ def stored(path, module, text, choose=None):
     return source
 
 
+def measured(results, name, columns):
+    """RESULTS/performance/NAME.csv as a DataFrame; where there is none, one without rows and with these columns (a text)."""
+    import pandas as pd
+
+    path = Path(results) / "performance" / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns.split())
+
+
 def of_one_machine(table):
     """Of a table of measurements the rows of the device that measured most, of several such the last: times of different machines
     are no comparison."""
