@@ -61,18 +61,72 @@ def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lam
     before the first step. branches: Specs whose runs part from this one (`tasks.branches`), and find a checkpoint of it where they do.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
-        return (yield from _steps(spec, store, folder, device, stop, alone, begun, branches))
+        return (yield from Run(spec, store, folder, device, stop, alone, begun, branches).steps())
 
 
-def _steps(spec, store, folder, device, stop, alone, begun, branches):
-    one_core()
-    task, options = settle(spec)
-    numerics(task.precision, device)
-    record = capture.recorder(task, device)
-    levels, before = levels_of(spec), {other.key: store.stamp(other.key) for other in (spec, *branches)}
+class Run:
+    """A run on its way from its Spec to its row; the arguments are those of `steps`."""
 
-    def finish(level, curves, status="ok", error=""):
-        stop()  # which may raise Taken
+    def __init__(self, spec, store, folder, device, stop, alone, begun, branches):
+        one_core()
+        self.spec, self.store, self.folder, self.device = spec, store, folder, device
+        self.stop, self.alone, self.begun, self.branches = stop, alone, begun, branches
+        self.task, self.options = settle(spec)
+        numerics(self.task.precision, device)
+        self.levels, self.before = levels_of(spec), {other.key: store.stamp(other.key) for other in (spec, *branches)}
+
+    def prepared(self):
+        """The Trainer, with its data, as new or from its checkpoint."""
+        task, spec, device = self.task, self.spec, self.device
+        data = resident(task.dataset, str(self.folder), task.validation, task.normalisation, device)
+        macs_of(task, data)  # refuses a network that takes no such images
+        reset_peak_memory(device)
+        record = capture.recorder(task, device)
+        trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, self.options, data, device, record),
+                           self.store.checkpoint(spec.key))
+        note_origin(trainer.progress.origins, device, code_of(spec.method))
+        return trainer
+
+    def steps(self):
+        """The generator of `steps`."""
+        try:
+            self.trainer = trainer = self.prepared()
+        except ValueError:  # nonsense is refused, not stored
+            raise
+        except Exception as problem:
+            return self.failed(problem)
+        try:
+            self.begun(trainer.training.all_epochs)
+            save = Saver(self.store.checkpoint(self.spec.key), stop=self.stop)
+            yield trainer.share()  # who takes turns may have been asked to stop while this was set up
+            save.before_the_first_step()
+            yield from trainer.steps(save, self.cycle_done, save)
+            trainer.progress.cycle -= 1
+            return self.finish(self.spec, curves_of(trainer, trainer.training.cycles[-1]) if len(self.levels) > 1 else trainer.progress.curves)
+        except (StoreError, Taken):
+            raise
+        except FloatingPointError as problem:
+            for level in (*unmade(self.levels, self.store), self.spec):
+                row = self.finish(level, trainer.progress.curves, "diverged", str(problem))
+            return row
+        except Exception as problem:
+            return self.failed(problem)
+
+    def cycle_done(self, trainer):
+        """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
+        cycle, cycles = trainer.progress.cycle, trainer.training.cycles
+        if len(self.levels) == len(cycles) and cycle < len(cycles) - 1:
+            self.finish(self.levels[cycle], curves_of(trainer, cycles[cycle]))
+            for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on what is there
+                path = self.store.checkpoint(other.key)
+                if len(levels_of(other)) == cycle + 2 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
+                    state = trainer.state_dict()
+                    Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
+
+    def finish(self, level, curves, status="ok", error=""):
+        """Stores and returns the row of a level, an ok one where the network is what its row says of it."""
+        self.stop()  # which may raise Taken
+        trainer, store = self.trainer, self.store
         method, cycle = trainer.model.method, trainer.progress.cycle
         if status == "ok" and method.exact and int(method.mask.sum()) != method.budget_at(cycle):
             raise RuntimeError(f"{int(method.mask.sum())} weights are active, the budget is {method.budget_at(cycle)}")
@@ -81,69 +135,34 @@ def _steps(spec, store, folder, device, stop, alone, begun, branches):
             raise RuntimeError(OUTSIDE.format(outside))
         if status == "ok" and store.keep_models:
             kept.save(store.model(level.key), level, trainer)
-        row, layers = describe(level, task, trainer, status, error, alone)
+        row, layers = describe(level, self.task, trainer, status, error, self.alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
         if status == "ok" and (problem := unreadable(row)):
             raise RuntimeError(f"the row would say that {problem}")
         store.write(row, curves, layers, switches)
         return row
 
-    def failed(problem):
-        if lacks_memory(problem) and not alone:
+    def failed(self, problem):
+        """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError where others share the device, and ends the
+        process where the device is lost."""
+        if lacks_memory(problem) and not self.alone:
             raise torch.OutOfMemoryError(str(problem)) from problem
-        gone = lost(device)
-        if gone and not alone:  # the launcher tries each of the process's runs again, alone
+        gone = lost(self.device)
+        if gone and not self.alone:  # the launcher tries each of the process's runs again, alone
             traceback.print_exception(problem)
             os._exit(1)
-        stop()
+        self.stop()
         # what one process of several fails at, the others do not
-        row = store_failure(spec, problem, store, before[spec.key], keep=gone or of_the_machine(problem) or team.size() > 1)
+        keep = gone or of_the_machine(problem) or team.size() > 1
+        row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep=keep)
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
 
-    def curves_of(cycle):
-        """The curves of the cycle that has just ended."""
-        return trainer.progress.curves[cycle.first - cycle.epochs:]
 
-    def cycle_done(trainer):
-        """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
-        cycle, cycles = trainer.progress.cycle, trainer.training.cycles
-        if len(levels) == len(cycles) and cycle < len(cycles) - 1:
-            finish(levels[cycle], curves_of(cycles[cycle]))
-            for other in branches if team.size() == 1 else ():  # several processes would have to agree on what is there
-                path = store.checkpoint(other.key)
-                if len(levels_of(other)) == cycle + 2 and not path.exists() and not store.since(other.key, before[other.key]):
-                    state = trainer.state_dict()
-                    Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
-
-    try:
-        data = resident(task.dataset, str(folder), task.validation, task.normalisation, device)
-        macs_of(task, data)  # refuses a network that takes no such images
-        reset_peak_memory(device)
-        trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, options, data, device, record),
-                           store.checkpoint(spec.key))
-        note_origin(trainer.progress.origins, device, code_of(spec.method))
-    except ValueError:  # nonsense is refused, not stored
-        raise
-    except Exception as problem:
-        return failed(problem)
-    try:
-        begun(trainer.training.all_epochs)
-        save = Saver(store.checkpoint(spec.key), stop=stop)
-        yield trainer.share()  # who takes turns may have been asked to stop while this was set up
-        save.before_the_first_step()
-        yield from trainer.steps(save, cycle_done, save)
-        trainer.progress.cycle -= 1
-        return finish(spec, curves_of(trainer.training.cycles[-1]) if len(levels) > 1 else trainer.progress.curves)
-    except (StoreError, Taken):
-        raise
-    except FloatingPointError as problem:
-        for level in unmade(levels, store):
-            finish(level, trainer.progress.curves, "diverged", str(problem))
-        return finish(spec, trainer.progress.curves, "diverged", str(problem))
-    except Exception as problem:
-        return failed(problem)
+def curves_of(trainer, cycle):
+    """The curves of the cycle that has just ended."""
+    return trainer.progress.curves[cycle.first - cycle.epochs:]
 
 
 def lacks_memory(problem):
