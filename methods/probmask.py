@@ -50,6 +50,10 @@ class ProbMask(Sparsifier):
                 for value in filter(torch.is_tensor, state.values()):
                     value.zero_()  # in place: what a GPU has recorded goes on
 
+    def training_cost(self, sparse, dense):
+        learning = 2 / (2 + self.finetune)  # the share of the passes that also take the gradient of p, which is that of every weight
+        return 2 * sparse + learning * dense + (1 - learning) * sparse
+
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask
 
