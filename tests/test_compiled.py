@@ -1,21 +1,25 @@
 """A compiled pass of a network computes what the network does, and is compiled once for all runs of it."""
+import contextlib
 import copy
 
 import pytest
 import torch
 from torch._dynamo.backends.debugging import aot_eager
+from torch._inductor import config as inductor
 from torch.nn.functional import cross_entropy
 
 from test_every_method import make, read, saved
 
 from benchmarks import models, train
 from benchmarks.capture import ANEW
-from benchmarks.compiled import Compiled, with_narrow_convolutions
+from benchmarks.compiled import Compiled, with_narrow_convolutions, worthwhile
 from benchmarks.models import narrow
-from methods import SparseModel
+from benchmarks.tasks import TASKS
+from methods import SparseModel, counting
 
 IMAGES = 8
 NEAR = {"fp32": 1e-4, "bf16": 0.1}  # of a norm
+TOLD = hasattr(inductor, "deterministic")  # whether Inductor can be told to choose nothing by its time: from torch 2.10 on
 graphs = []
 
 
@@ -97,6 +101,41 @@ def test_all_runs_of_a_network_are_compiled_once():
             with torch.no_grad():
                 compiled.apply_weights(model.method(model.theta), x)
     assert len(graphs) == 4  # in training and in evaluation
+
+
+class Launched:
+    """A kernel of Triton's whose launch ends in an error, or in none."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, grid):
+        def launch(*_):
+            if self.error:
+                raise self.error
+        return launch
+
+
+@pytest.mark.parametrize("error, works", [(None, True), (RuntimeError("no C compiler"), False), (torch.OutOfMemoryError("full"), None)])
+def test_where_triton_makes_no_kernels_nothing_is_compiled_and_it_is_said(error, works, monkeypatch):
+    """A GPU that is full at the moment says nothing of it."""
+    monkeypatch.setattr(counting, "has_triton", lambda: True)
+    monkeypatch.setattr(counting, "_nothing", Launched(error), raising=False)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    task, device = TASKS["cifar10-resnet20"], torch.device("cuda")
+    counting.triton_works.cache_clear()
+    try:
+        if works is None:
+            with pytest.raises(torch.OutOfMemoryError):
+                worthwhile(task, device)
+            monkeypatch.setattr(counting, "_nothing", Launched(None))
+            assert worthwhile(task, device) == TOLD
+        else:
+            with contextlib.nullcontext() if works or not TOLD else pytest.warns(UserWarning, match=r"^Triton makes no kernels here \(RuntimeError: no C "):
+                assert worthwhile(task, device) == (works and TOLD)
+        assert not worthwhile(TASKS["digits"], device) and not worthwhile(task, torch.device("cpu"))
+    finally:
+        counting.triton_works.cache_clear()
 
 
 class Traced(Compiled):
