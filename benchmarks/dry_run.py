@@ -31,7 +31,8 @@ def dry_run(spec, folder, device=None):
     recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
     once more, stopped in the middle and gone on from its state.
 
-    folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and where the method raised
+    folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
+    where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
     says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
     resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set and that no

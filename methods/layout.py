@@ -65,7 +65,7 @@ class Layout:
 
     def __init__(self, net, skip=()):
         try:
-            skip = (skip,) if isinstance(skip, str) else tuple(skip or ())
+            skip = () if skip is None else (skip,) if isinstance(skip, str) else tuple(skip)
         except TypeError:
             raise ValueError(f"skip= takes names of weights or modules, not {skip!r}") from None
         places, skipped = {}, set()

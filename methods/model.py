@@ -33,7 +33,7 @@ class SparseModel(nn.Module):
     cycles_left = 0  # of its training, which has not begun them (Training)
     lent = None  # during a backward pass: what takes the weights away from the network
     collected = None  # the backward pass that `dense_gradient` is of
-    trainings = 0  # how many Trainings have begun with it
+    trained_by = None  # weak reference to the Training that it is in
 
     def __new__(cls, *args, storage="masked", **options):
         if storage not in STORAGES:
@@ -62,6 +62,9 @@ class SparseModel(nn.Module):
         for entry in self.layout.entries:  # last, so that a network that is refused stays whole
             put(net, entry, None)
         self.dense_gradient = None
+
+    def __getstate__(self):  # of copies and pickles, which are in no training and have begun no backward pass
+        return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by")}
 
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
@@ -226,8 +229,19 @@ def explained(error):
 
 def detached(net):
     """{id: copy} of what the network keeps of its last pass (weight_norm does): it has a history, which cannot be copied."""
-    last = [t for m in net.modules() for t in tree_leaves(vars(m)) if torch.is_tensor(t) and t.grad_fn is not None]
+    seen = set()
+    last = [t for m in net.modules() for t in tensors(vars(m), seen) if t.grad_fn is not None]
     return {id(t): t.detach().clone() for t in last}
+
+
+def tensors(value, seen):
+    """The tensors in lists, tuples and dictionaries within each other, which may hold themselves; seen: ids of those that were looked at."""
+    if torch.is_tensor(value):
+        yield value
+    elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from tensors(part, seen)
 
 
 def put(net, entry, weight):

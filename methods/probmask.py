@@ -42,7 +42,9 @@ class ProbMask(Sparsifier):
 
     def cycles(self, epochs):
         share = max(round(self.finetune * epochs), 1)  # normalisation has the statistics of all masks until then
-        return [Cycle(epochs, passes=2)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
+        cycles = [Cycle(epochs, passes=2)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
+        self.learning = 2 * epochs / sum(cycle.passes * cycle.epochs for cycle in cycles)  # share of the passes in which p learns
+        return cycles
 
     def start(self, run, cycle):
         if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
@@ -51,8 +53,7 @@ class ProbMask(Sparsifier):
                     value.zero_()  # in place: what a GPU has recorded goes on
 
     def training_cost(self, sparse, dense):
-        learning = 2 / (2 + self.finetune)  # the share of the passes that also take the gradient of p, which is that of every weight
-        return 2 * sparse + learning * dense + (1 - learning) * sparse
+        return 2 * sparse + self.learning * dense + (1 - self.learning) * sparse  # the gradient of p is that of every weight
 
     def settled(self, run):
         return self.exact and run.cycle > 0  # before, each epoch has another random mask

@@ -53,7 +53,6 @@ class Training:
         self.loaded = False
         # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
-        self.number = 0  # among those that have trained the model
         self.snapshots = {}
         self.updating = False
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
@@ -75,9 +74,8 @@ class Training:
         self.same_everywhere()
 
     def _takes_over(self):
-        """From now on the model's optimiser makes no step without this training; one that had it before has ended."""
-        self.model.trainings += 1
-        self.started, self.number = True, self.model.trainings
+        """From now on the model is this training's; one that had it before has ended."""
+        self.started, self.model.trained_by = True, weakref.ref(self)
 
     def same_everywhere(self):
         """What rounding may make different in the processes of a distributed training becomes that of the first."""
@@ -91,6 +89,8 @@ class Training:
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
+        if self.model.trained_by() is not self:
+            raise ValueError("another Training has begun with this model since: go on with that one")
         if self.step >= self.total_steps:
             more = self.cycle + 1 < len(self.cycles)
             warnings.warn(f"the training goes on after the {self.total_steps} steps that were planned: " + (
@@ -103,13 +103,17 @@ class Training:
             self.updating = False
 
     def _update(self):
+        apart = ()  # of this step's loss
         if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
-            for p in (self.theta, *self.method.parameters()):  # on which the loss of this step does not depend
-                p.grad = torch.zeros_like(p) if p.grad is None and p.requires_grad else p.grad
+            apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]
+            for p in apart:  # for the method's hooks
+                p.grad = torch.zeros_like(p)
         added = self.method.added_loss(self)
         if added is not None:
             added.backward()
         if self.method.before_step(self) is not False:
+            for p in apart:  # what has no gradient the optimiser leaves as it is
+                p.grad = p.grad if p.grad is not None and p.grad.any() else None
             self.apply()
         if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # not before: some optimisers ask for the passes in their step
             raise ValueError(NO_GRADIENTS)
@@ -127,7 +131,8 @@ class Training:
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
-        if self.started and not self.updating and self.number == self.model.trainings:
+        current = self.model.trained_by and self.model.trained_by()
+        if current and not current.updating:
             raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself (two SparseModels need an "
                              "optimiser each, or one SparseModel around both networks)")
 

@@ -107,7 +107,7 @@ class Evidence:
         own = TASKS[self.task].epochs
         where = title(self.task)
         if self.task == "digits":
-            return f"{where} (miniature)"
+            return f"{where} (miniature)" + f", {self.shared}" * bool(self.shared)
         return where + (f", {self.epochs} of {own} epochs" if self.epochs < own else "") + f", {self.shared}" * bool(self.shared)
 
     @property

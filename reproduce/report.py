@@ -22,6 +22,7 @@ the whole interval lies there, and speaks against the claim where all of it lies
 claim (Holm, level 0.05). One seed decides nothing. Runs of two kinds of machine differ by rounding besides; where such are compared it is
 said. A12, A13, B6 and B7 have no seeds: what was measured, published or computed is taken as it is.
 
+Runs that share an option which no figure of the papers plans, `bn_momentum=0.99` of ST-3's code or `storage=sparse`, are compared among themselves.
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the
 papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone.
 """
@@ -39,7 +40,7 @@ def judged(claim, runs, results):
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
         scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
-        for epochs, shared in sorted(scales, reverse=True):
+        for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
             e = Evidence(groups[shared], task, int(epochs), results, shared)
             parts = function(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))

@@ -142,7 +142,8 @@ def test_names_to_skip_may_be_any_iterable():
     def net():
         return nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 30), nn.Linear(30, 4))
     assert [name for name, _ in SparseModel(net(), "static", 0.5, skip=(name for name in ["1.weight", "2"])).layout.dense] == ["1.weight", "2.weight"]
-    assert SparseModel(net(), "static", 0.5, skip=None).layout.dense == []
+    assert SparseModel(net(), "static", 0.5, skip=None).layout.dense == SparseModel(net(), "static", 0.5, skip=()).layout.dense == []
+    assert len(SparseModel(net(), "static", 0.5, skip=np.array(["0", "2"])).layout.dense) == 2
     with pytest.raises(ValueError, match="skip: the network has no parameter or module 'nonsense'"):
         SparseModel(net(), "static", 0.5, skip=iter(["1.weight", "nonsense"]))
     with pytest.raises(ValueError, match=r"\Askip= takes names of weights or modules, not 2\Z"):

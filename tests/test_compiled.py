@@ -19,7 +19,6 @@ from methods import SparseModel, counting
 
 IMAGES = 8
 NEAR = {"fp32": 1e-4, "bf16": 0.1}  # of a norm
-TOLD = hasattr(inductor, "deterministic")  # whether Inductor can be told to choose nothing by its time: from torch 2.10 on
 graphs = []
 
 
@@ -122,18 +121,19 @@ def test_where_triton_makes_no_kernels_nothing_is_compiled_and_it_is_said(error,
     monkeypatch.setattr(counting, "has_triton", lambda: True)
     monkeypatch.setattr(counting, "_nothing", Launched(error), raising=False)
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
-    task, device = TASKS["cifar10-resnet20"], torch.device("cuda")
     counting.triton_works.cache_clear()
     try:
         if works is None:
             with pytest.raises(torch.OutOfMemoryError):
-                worthwhile(task, device)
+                counting.triton_works()
             monkeypatch.setattr(counting, "_nothing", Launched(None))
-            assert worthwhile(task, device) == TOLD
+            assert counting.triton_works()
         else:
-            with contextlib.nullcontext() if works or not TOLD else pytest.warns(UserWarning, match=r"^Triton makes no kernels here \(RuntimeError: no C "):
-                assert worthwhile(task, device) == (works and TOLD)
-        assert not worthwhile(TASKS["digits"], device) and not worthwhile(task, torch.device("cpu"))
+            with contextlib.nullcontext() if works else pytest.warns(UserWarning, match=r"^Triton makes no kernels here \(RuntimeError: no C "):
+                assert counting.triton_works() == works
+        device, told = torch.device("cuda"), hasattr(inductor, "deterministic")  # from torch 2.10 on
+        assert worthwhile(TASKS["cifar10-resnet20"], device) == (works is not False and told)
+        assert not worthwhile(TASKS["digits"], device) and not worthwhile(TASKS["cifar10-resnet20"], torch.device("cpu"))
     finally:
         counting.triton_works.cache_clear()
 

@@ -1,4 +1,6 @@
 """Mistakes in a training loop of one's own around `SparseModel`: each is refused, or told of, in one line."""
+import copy
+import pickle
 from itertools import islice
 
 import pytest
@@ -79,6 +81,21 @@ def test_one_training_after_another_has_the_optimiser():
         training.update()
     with pytest.raises(ValueError, match=r"call training.update\(\) and not optimizer.step\(\)"):
         optimizer.step()
+    with pytest.raises(ValueError, match=r"\Aanother Training has begun with this model since: go on with that one\Z"):
+        trainings[0].update()
+
+
+def test_a_copy_of_a_model_is_in_no_training():
+    """And has no gradient of a backward pass that it has not made."""
+    model, ((x, y), *_) = SparseModel(Net(), "rigl", 0.5), batches()
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    cross_entropy(model(x), y).backward()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.trained_by is None and other.collected is None
+        other.theta.grad = None
+        cross_entropy(other(x), y).backward()
+        assert torch.equal(other.dense_gradient, model.dense_gradient)
 
 
 def test_two_models_in_one_optimiser_are_told_what_to_do():

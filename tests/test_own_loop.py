@@ -163,6 +163,7 @@ class Kept(Net):
 
     def forward(self, x):
         self.features, self.named = [self.body(x)], {"features": self.body(x)}
+        self.named["itself"] = self.named
         return self.head(self.features[0].flatten(1))
 
     def get_extra_state(self):
