@@ -24,11 +24,16 @@ def on_gpus(table):
     return rows.assign(epochs=epochs, seconds=(epochs * images / rows.images_per_second).round(3))
 
 
+def network(task):
+    """Its name; all are trained on CIFAR-10."""
+    return title(task).partition(",")[0]
+
+
 def text(table):
-    lengths = "; ".join(f"{epochs} epochs: {', '.join(map(title, own.task.unique()))}" for epochs, own in table.groupby("epochs"))
-    return (f"Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, "
-            f"steps without evaluations; {lengths}. Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, "
-            "once each.")
+    lengths = "; ".join(f"{epochs} epochs: {', '.join(map(network, own.task.unique()))}" for epochs, own in table.groupby("epochs"))
+    return (f"CIFAR-10. Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, "
+            f"steps without evaluations; {lengths}."
+            + " Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, once each." * (table.device.iloc[0] in BANDWIDTH))
 
 
 source = stored("performance/throughput.csv", "benchmarks.throughput", text, on_gpus)
@@ -44,7 +49,7 @@ def draw(table, figure):
     lines = sorted(table.groupby(["task", "method", "sparsity"]), key=lambda line: NETWORKS.index(line[0][0]))
     for index, ((task, method, _), own) in enumerate(lines):
         look = dict(marker=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)])
-        times.plot(own.runs, own.seconds, label=f"{title(task)}, {method}", **look)
+        times.plot(own.runs, own.seconds, label=f"{network(task)}, {method}", **look)
         memory.plot(own.runs, own.memory_mb, **look)
         if task == "cifar10-resnet20" and (bandwidth := BANDWIDTH.get(own.device.iloc[0])):
             times.axhline(TRAFFIC / bandwidth, color=COLOURS[index], linestyle=(0, (4, 2)), linewidth=0.8)
