@@ -49,12 +49,9 @@ class Training:
         if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
             raise ValueError(f"{self.method.name} learns parameters that the optimiser does not hold: add model.method.parameters() to one of its groups")
         self.cycles = self.method.cycles(epochs)
-        self.step = self.cycle = 0
-        self.loaded = False
+        self.step, self.cycle, self.snapshots, self.loaded, self.updating = 0, 0, {}, False, False
         # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
-        self.snapshots = {}
-        self.updating = False
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
         with suppress(AttributeError):  # a wrapper (accelerate's) has no hooks
             optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
@@ -73,6 +70,10 @@ class Training:
         self._takes_over()
         self.same_everywhere()
 
+    def holder(self):
+        """The Training that the model is in, None if it is in none."""
+        return self.model.trained_by and self.model.trained_by()
+
     def _takes_over(self):
         """From now on the model is this training's; one that had it before has ended."""
         self.started, self.model.trained_by = True, weakref.ref(self)
@@ -89,7 +90,9 @@ class Training:
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
-        if self.model.trained_by() is not self:
+        if self.holder() is None:  # of a copy of all
+            self._takes_over()
+        if self.holder() is not self:
             raise ValueError("another Training has begun with this model since: go on with that one")
         if self.step >= self.total_steps:
             more = self.cycle + 1 < len(self.cycles)
@@ -108,8 +111,7 @@ class Training:
             apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]
             for p in apart:  # for the method's hooks
                 p.grad = torch.zeros_like(p)
-        added = self.method.added_loss(self)
-        if added is not None:
+        if (added := self.method.added_loss(self)) is not None:
             added.backward()
         if self.method.before_step(self) is not False:
             for p in apart:  # what has no gradient the optimiser leaves as it is
@@ -118,9 +120,8 @@ class Training:
         if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # not before: some optimisers ask for the passes in their step
             raise ValueError(NO_GRADIENTS)
         self.method.after_step(self)
-        for group in self.optimizer.param_groups:  # as its zero_grad does, in a quarter of the time
-            for p in group["params"]:
-                p.grad = None
+        for p in self.parameters:  # as the optimiser's zero_grad does, in a quarter of the time
+            p.grad = None
         self.model.dense_gradient = None
         if self.epoch_ends:
             self.same_everywhere()
@@ -131,8 +132,7 @@ class Training:
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
-        current = self.model.trained_by and self.model.trained_by()
-        if current and not current.updating:
+        if self.holder() and not self.holder().updating:
             raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself (two SparseModels need an "
                              "optimiser each, or one SparseModel around both networks)")
 
