@@ -10,6 +10,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from methods import SparseModel, Training
 
 
+def begun(storage):
+    """(model, optimiser, training) of six steps of RigL, of which every second changes connections."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    training = Training(model, optimizer, 1, 6)
+    training.start()
+    return model, optimizer, training
+
+
 def skipped(model, optimizer, x, y):
     (cross_entropy(model(x), y) * float("nan")).backward()
     optimizer.zero_grad()
@@ -40,11 +50,7 @@ def by_torch_func(model, optimizer, x, y):
 @pytest.mark.parametrize("storage", STORAGES)
 def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
     def after(between):
-        torch.manual_seed(0)
-        model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
-        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-        training = Training(model, optimizer, 1, 6)
-        training.start()
+        model, optimizer, training = begun(storage)
         for x, y in batches():
             if storage == "masked" or thrown is not by_torch_func:
                 between(model, optimizer, -x, y)
@@ -59,11 +65,7 @@ def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
 def test_gradients_may_be_thrown_away_between_the_two_passes(storage):
     """As loops of a generator and a discriminator do, whose pass before has left gradients."""
     def after(early):
-        torch.manual_seed(0)
-        model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
-        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-        training = Training(model, optimizer, 1, 6)
-        training.start()
+        model, optimizer, training = begun(storage)
         for x, y in batches():
             cross_entropy(model(-x), y).backward()  # of another network's loss
             if early:
