@@ -43,7 +43,7 @@ class ACDC(Sparsifier):
     def after_step(self, run):
         run.clear(~self.mask, state=False)
         following = self.is_sparse(run, run.epoch + run.epoch_ends)
-        if following != self.is_sparse(run, run.epoch) and run.step + 1 < run.total_steps:
+        if following != self.is_sparse(run, run.epoch):
             self.enter(run, following)
 
     @torch.no_grad()
