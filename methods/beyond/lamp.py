@@ -48,4 +48,3 @@ class LAMPIMP(LAMP, IMP):
 
     name = "lamp_imp"
     rewind_epoch, rounding = 0, "exact"
-    after_step = Sparsifier.after_step
