@@ -39,6 +39,20 @@ def test_chts_keeps_in_proportion_to_the_weights():
     assert method.dropped_to(W.abs(), torch.ones(2, 3).bool(), 2, 400.0, draws[0]).int().tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
+def test_cht_pairs_without_a_path_grow_at_random():
+    cht, links = training("cht", 0.5, weight=torch.ones(3, 4)).method, torch.eye(3, 4).bool()
+    draws = torch.rand(100, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert sum(cht.grown(links, 1, draw).int() for draw in draws).bool().tolist() == (~links).tolist()
+
+
+@pytest.mark.parametrize("fraction, kept", [(0.2, 15), (0.3, 13)])
+def test_cht_drops_no_more_than_its_share(fraction, kept, monkeypatch):
+    run, seen = training("cht", 0.5, weight=torch.ones(6, 6)), []  # of 18 weights 3.6 and 5.4, rounded down
+    monkeypatch.setattr(run.method, "dropped_to", lambda size, mask, kept, power, draw: seen.append(kept) or mask)
+    run.method.update(run, fraction)
+    assert seen == [kept]
+
+
 def test_gumbel_noise_is_finite():
     # −log(−log u), also for a draw of exactly 0, which float32 gives once in 17 million
     assert gumbel(of([math.exp(-1), math.exp(-math.e)])) == near([0, -1])
@@ -133,8 +147,10 @@ def test_cht_removes_what_leads_nowhere(name, chains, first, second):
 def test_cht_removes_nothing_of_a_layer_that_is_fixed():
     run = two_layers("cht", 1 / 3, FIRST, SECOND)
     run.method.set_mask(torch.cat([FIRST.flatten(), SECOND.flatten()]) != 0)
+    with torch.no_grad():
+        run.theta.copy_(torch.cat([FIRST.flatten(), SECOND.flatten()]))
     run.method.stopped[1] = True
-    run.method.update(run, 0.2)
+    run.method.update(run, 0.2)  # neuron 1 loses its one input
     assert run.method.mask[9:].view(2, 3).int().tolist() == [[1, 1, 1], [1, 1, 0]]
     assert run.model.layer_nnz().tolist() == [5, 5]
 

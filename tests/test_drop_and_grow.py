@@ -59,6 +59,16 @@ def test_drop_rounding(rounding, dropped):
     assert int(run.model.method.mask.sum()) == 4
 
 
+def test_a_global_drop_is_not_cut_by_binary_fractions():
+    method = started(nn.Linear(25, 40, bias=False), "set", 0.9, [], None, scope="global").model.method
+    assert method.dropped_and_grown([100], 0.2) == ([80], [100])  # where int(1000 · (1 − .9) · .8) is 79
+
+
+def test_a_nearly_full_layer_drops_no_more_than_it_can_grow():
+    method = started(nn.Linear(5, 2, bias=False), "set", 0.1, [], None, regrow="no").model.method
+    assert method.dropped_and_grown([9], 0.3) == ([8], [9])  # two of nine would have one free place
+
+
 @pytest.mark.parametrize("regrow, mask, first", [
     ("keeps", FOUR.view(2, 3).tolist(), -0.2),
     ("zeroed", FOUR.view(2, 3).tolist(), 0.0),
@@ -74,10 +84,13 @@ def test_regrowth_of_what_was_just_dropped(regrow, mask, first):
 @pytest.mark.parametrize("regrow", ["keeps", "zeroed"])
 def test_what_grows_again_at_once_keeps_its_momentum(regrow):
     """As in varun's code, whose buffers follow the final mask."""
-    run = with_four_active(training("rigl", 1 / 3, interval=2, drop_fraction=0.25, regrow=regrow, skip_step=True, **ONE_LAYER))
+    run = with_four_active(training("rigl", 1 / 3, interval=2, drop_fraction=0.3, regrow=regrow, skip_step=True, **ONE_LAYER))
     step(run, G)
     momentum = run.optimizer.state[run.theta]["momentum_buffer"].clone()
+    with torch.no_grad():
+        run.theta[1] = 0.01  # the smallest, which one weight of four makes drop
     step(run, REGROW)
+    assert effective(run)[0, 1] == near(0.01 if regrow == "keeps" else 0.0)
     assert run.model.method.mask.view(2, 3).tolist() == FOUR.view(2, 3).tolist() and momentum[1] != 0
     assert torch.equal(run.optimizer.state[run.theta]["momentum_buffer"], momentum)
 
