@@ -137,6 +137,17 @@ def test_fine_tuning_goes_on_from_the_last_weights_and_the_second_schedule_from_
     assert effective(run) == near(last, digits=12)
 
 
+@pytest.mark.parametrize("options", [{"ft_epochs": 1}, {"rewind_finetune": True}])
+def test_after_the_ramp_the_next_cycle_begins_at_the_target(options):
+    run = training("st3", 0.5, epochs=4, **options)
+    assert run.method.mask.all()
+    for _ in range(4):
+        step(run, 0.01 * G)
+    last = effective(run)
+    run.start(1)
+    assert int(run.method.mask.sum()) == 3 and effective(run) == near(last, digits=12)
+
+
 def test_schedules_of_fine_tuning():
     method = training("st3", 0.5, ft_epochs=10, rewind_finetune=True, **AT_ONCE).model.method
     assert method.cycles(160) == [Cycle(160), Cycle(10, lr=0.01), Cycle(160)]  # at a hundredth of the rate, then as at first
