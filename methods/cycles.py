@@ -141,5 +141,5 @@ class IMP(Iterative):
             run.clear(~self.mask)
 
     def after_step(self, run):
-        if run.cycle == 0 and run.step + 1 == self.rewind_epoch * run.steps_per_epoch:
+        if run.step + 1 == self.rewind_epoch * run.steps_per_epoch:  # in the first cycle alone: the others begin here
             run.snapshot("rewind")
