@@ -109,6 +109,17 @@ def test_drop_noise_is_small_and_only_on_the_drop_score():
     assert dropped <= {1, 4} and len(dropped) == 2
 
 
+def test_drop_noise_is_normal():
+    # of two weights half a standard deviation apart the smaller is dropped with probability Φ(.5 / √2) = .638
+    run, dropped = with_four_active(training("set", 1 / 3, noise=0.1, regrow="no", update_end=0.75)), torch.zeros(6)
+    run.theta.data = torch.tensor([2, 0.3, 0, 0, 0.35, 2], dtype=torch.float64)
+    for run.step in range(400):
+        run.model.method.set_mask(FOUR)
+        run.model.method.update(run, 0.25)
+        dropped += FOUR & ~run.model.method.mask
+    assert dropped.sum() == 400 and dropped[1].item() == pytest.approx(255, abs=39)  # four standard deviations
+
+
 def test_a_gradient_that_is_no_number_leaves_the_budget():
     run = with_four_active(training("rigl", 1 / 3, interval=1, drop_fraction=0.25, **ONE_LAYER))
     step(run, torch.full_like(G, torch.nan))
