@@ -246,3 +246,11 @@ def test_graest_is_corrected_by_default():
     run = two_samples("gse_graest", signs="literal")  # linear layers have no slip
     assert torch.equal(run.model.method.explore(run, run.batches())[0][0][0],
                        two_samples("gse_graest").model.method.explore(run, run.batches())[0][0][0])
+
+
+def test_inputs_that_overflow_are_drawn_uniformly():
+    x = H.T.clone()
+    x[0, 1] = torch.inf  # a draw by it is refused
+    run = started(linear(W.float()), "gse_grabo", 0.0, [(x, DELTA.T)], linear_in_the_output)
+    (outputs, inputs), = run.method.explore(run, run.batches())[0]
+    assert outputs.tolist() == [2, 3] and inputs.tolist() == [[1, 1, 1]]

@@ -62,6 +62,8 @@ def test_number_of_candidates():
     first = int(method.sample(run, run.model.method.explore(run, run.batches())[0])[:10_000].sum())
     # 500 pairs with replacement, of which a tenth are active and some the same
     assert 400 < first <= 500
+    method.mask[:10_000] = torch.arange(10_000) % 10 < 4  # two fifths full: 2000 pairs are drawn still
+    assert int(method.sample(run, run.model.method.explore(run, run.batches())[0])[:10_000].sum()) <= 2000
     method.mask[10_000:] = torch.arange(400) % 2 == 0  # half full: every inactive weight is a candidate
     assert torch.equal(method.sample(run, run.model.method.explore(run, run.batches())[0])[10_000:], ~method.mask[10_000:])
 
@@ -209,3 +211,15 @@ def test_the_last_updates_do_not_fall_below_the_budget(name):
     run = started(net, name, 0.901, [(torch.randn(8, 9), torch.randn(8, 6))], linear_in_the_output)
     run.model.method.update(run, 1e-4)
     assert int(run.model.method.mask.sum()) == run.model.method.budget == 24
+
+
+def test_a_first_mask_below_the_budget_grows_to_it_by_the_smallest_share():
+    method = started(nn.Linear(9, 26, bias=False), "gse", 0.899, [(torch.randn(8, 9), torch.randn(8, 26))], linear_in_the_output).model.method
+    assert method.budget == 24  # of 23.634
+    assert method.grown_and_pruned([20], [100], 1e-4) == ([24], [24])
+
+
+def test_no_more_grow_than_there_are_candidates():
+    method = started(nn.Linear(100, 10, bias=False), "gse", 0.9, [(torch.randn(8, 100), torch.randn(8, 10))], linear_in_the_output).model.method
+    assert method.grown_and_pruned([100], [5], 0.2) == ([105], [100])
+    assert method.grown_and_pruned([90], [5], 0.2) == ([95], [95])
