@@ -2,6 +2,7 @@
 import pytest
 import torch
 from canonical import DENSE_STEP, G, W, backward, effective, momentum, near, step, training
+from torch import nn
 
 from benchmarks.models import build
 from methods import SparseModel
@@ -37,3 +38,7 @@ def test_dnw_counts_of_each_layer(sparsity):
     model.method.after_step(model)
     assert model.layer_nnz().tolist() == model.method.counts
     assert model.method.budget == sum(model.method.counts)
+
+
+def test_dnw_counts_are_free_of_binary_truncation():
+    assert SparseModel(nn.Linear(10, 10, bias=False), "dnw", 0.29).method.counts == [71]  # where int(100 · .29) is 28

@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from canonical import DENSE_STEP, W, backward, effective, momentum, near, step, training
+from canonical import DENSE_STEP, W, backward, effective, mask_of, momentum, near, step, training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -88,6 +88,24 @@ def test_nonsticky_keeps_pruned_weights():
     theta = step(run, SECOND)
     assert theta[0, 1] == near(0.000002 + 0.1 * 0.9 * 2.00002)
     assert run.model.method.mask.tolist() == [False, False, True, False, True, True]
+
+
+def test_sticky_keeps_an_active_weight_at_zero_before_pruned_ones():
+    run = training("gmp", 0.5, **AT_ONCE)
+    with torch.no_grad():
+        run.theta.zero_()
+    step(run, torch.zeros_like(W))
+    assert mask_of(run) == [[1, 0, 0], [0, 1, 1]]
+
+
+def test_nonsticky_masks_change_every_few_steps_after_the_ramp_too():
+    run, masks = training("gmp", 0.5, mask_form="nonsticky", every=5, epochs=20, **AT_ONCE), []
+    with torch.no_grad():
+        run.theta.copy_(W.flip(0).flatten())
+    for _ in range(5):
+        step(run, torch.zeros_like(W))
+        masks.append(mask_of(run))
+    assert masks == [[[1, 0, 0], [0, 1, 1]]] * 4 + [[[0, 1, 1], [1, 0, 0]]]
 
 
 def test_pruning_activates_nothing():

@@ -102,6 +102,13 @@ def test_literal_ranks_what_is_active_by_its_working_value():
     assert effective(run) == near([[0.5, 0, 0], [0, 0, 0]])
 
 
+def test_literal_trains_on_from_the_working_value():
+    run = overtake(mode="literal")
+    run.optimizer.state.clear()
+    step(run, torch.tensor([[0, 0, 0], [0, -9, 0]], dtype=torch.float64))  # from 0 by .9
+    assert effective(run) == near([[0.5, 0, 0], [0, 0.9, 0]])
+
+
 def test_literal_entry_from_outside_b_takes_up_its_stale_value():
     run = example(**NO_PENALTY, mode="literal")
     step(run, torch.tensor([[4.5, 0, 0], [0, 2.5, -3.7]], dtype=torch.float64))  # A and B shrink to .05, .05 and -.03
