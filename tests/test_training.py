@@ -2,6 +2,7 @@
 import pytest
 import torch
 from canonical import DENSE_STEP, G, W, linear, near, step, training
+from scoring import prepared
 from test_every_method import make
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -134,3 +135,16 @@ def test_a_skipped_step_has_its_end_too():
     step(run)
     step(run)
     assert ended == [0, 1] and torch.equal(run.theta.detach(), before)
+
+
+def test_batches_that_are_scored_after_the_first_step_are_counted_and_saved():
+    run = prepared(nn.Linear(3, 2), "lrr", 0.36, [], lambda output, y: output.sum())
+    run.start()
+    counts, batches = [], [(torch.ones(1, 3), None)] * 3
+    for run.cycle, run.step in ((0, 0), (0, 1), (1, 0)):  # all but those before anything was trained
+        run.gradient(run.theta, batches)
+        counts.append(run.scored)
+    assert counts == [0, 3, 6]
+    state, run.scored = {**run.state_dict(), "dense_steps": 5}, 0
+    run.load_state_dict(state)
+    assert (run.scored, run.dense_steps, run.cycle, run.step) == (6, 5, 1, 0)
