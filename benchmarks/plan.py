@@ -14,7 +14,7 @@ from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer, evaluated_together
 
-LEAST, MOST, SECONDS = 6, 30, 1.0  # steps that are timed: as many as fit in a second, within these
+LEAST, MOST, SECONDS = 3, 30, 1.0  # steps that are timed: as many as fit in a second, within these
 
 
 def estimate(specs, folder, pack=1, report=lambda line: None):
@@ -80,7 +80,7 @@ def seconds_of(spec, folder, device, pack=1):
     for trainer in trainers:  # what its method does at most steps: ranking, for one, begins when sparsity rises
         total = trainer.training.total_steps
         trainer.training.step += max(0, min(total // 2, total - WARM - MOST - 2))
-    turns(WARM + 1)
+    turns(WARM + 1 if record else 1)
     times = [turns(1) for _ in range(LEAST)]
     while sum(times) < SECONDS and len(times) < MOST and not any(lane.ended for lane in lanes):
         times.append(turns(1))
