@@ -79,3 +79,8 @@ def test_grids_load_no_drawing_library():
             "print([m for m in ('pandas', 'seaborn', 'matplotlib') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_sparsity_of_minus_zero_is_zero():
+    """As a sum of decimals may be: its text, which the key is made of, would be another one."""
+    assert Spec("digits", "st3", -0.0, 0).key == Spec("digits", "st3", 0, 0).key and "-0" not in Spec("digits", "st3", -0.0, 0).command()
