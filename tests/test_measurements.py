@@ -5,8 +5,10 @@ import time
 
 import pytest
 import torch
+from scipy.optimize import brentq
 
-from benchmarks import data, machine, measurements, plan, products, run, training_flops, trajectory
+from benchmarks import data, machine, measurements, models, plan, products, run, training_flops, trajectory
+from benchmarks.cost import layer_macs
 from benchmarks.grid import Spec
 from benchmarks.machine import code_version, numerics
 from benchmarks.measurements import store
@@ -45,6 +47,25 @@ def test_training_flops_are_those_of_the_specification():
     assert 1 - fewer["gse_flops"] / fewer["rigl_flops"] == pytest.approx(0.013, abs=5e-4)
     sparse, = training_flops.lines(densities=(2.54e-5 / 0.0243345 * 0.01,))
     assert sparse["rigl_flops"] / sparse["gse_flops"] == pytest.approx(131, abs=1)
+
+
+def test_training_flops_of_other_subsets():
+    """An update of GSE's mask costs 2 + γ sparse passes where a step costs 3; RigL knows no γ."""
+    one, = training_flops.lines(densities=(0.01,))
+    four, = training_flops.lines(densities=(0.01,), gamma=4.0)
+    assert four["rigl_flops"] == one["rigl_flops"] and (four["gamma"], one["gamma"]) == (4.0, 1.0)
+    assert four["gse_flops"] - one["gse_flops"] == pytest.approx(2 * 3 * one["sparse_macs"] / 101)
+
+
+def test_training_flops_of_another_allocation():
+    """As many weights in each layer, or all of a smaller one."""
+    line, = training_flops.lines(densities=(0.01,), allocation="balanced")
+    with torch.device("meta"):
+        net = models.build("resnet50", 1000)
+    layers = [(macs, net.get_submodule(name).weight.numel()) for name, macs in layer_macs(net, (3, 224, 224)).items()]
+    budget = 0.01 * sum(size for _, size in layers)
+    each = brentq(lambda each: sum(min(each, size) for _, size in layers) - budget, 0, budget)
+    assert line["sparse_macs"] == pytest.approx(sum(macs * min(each, size) / size for macs, size in layers)) and line["allocation"] == "balanced"
 
 
 def test_products(tmp_path, capsys):
@@ -87,8 +108,28 @@ def test_trajectory(tmp_path):
             size = abs(line["stored"])
             expected = 0 if size <= line["threshold"] else size - soft * line["threshold"]
             assert abs(line["forward"]) == pytest.approx(expected, abs=1e-6)
+        operator = [float(row["forward"]) for row in rows if row["method"] == method and row["panel"] == "operator"]
+        assert operator.count(0) / len(operator) == pytest.approx(0.5, abs=0.01)  # of evenly spaced weights half are below the threshold
     first = [next(row for row in rows if row["method"] == method and row["step"] == "0") for method in ("ste_hard", "ste_soft")]
     assert first[0]["stored"] == first[1]["stored"]
+
+
+def test_the_weight_that_is_followed_switches_most_where_it_switches_less(monkeypatch):
+    """In the second half of eight steps: the first weight switches before, the second in one run alone, the third twice in both."""
+    step = torch.tensor
+    runs = {"ste_hard": step([[1, 0, 0], [0, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 1.0]]),
+            "ste_soft": step([[1, 1, 1], [0, 1, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1.0]])}
+    even = step([-1.0, 0.0, 1.0])
+    monkeypatch.setattr(trajectory, "follow", lambda spec, folder: (
+        10 + runs[spec.method], runs[spec.method], [0.5] * 8, (even, 2 * even, 0.25)))
+    lines = trajectory.measure("digits", 0.9, 0, 4, "data")
+    assert {line["weight"] for line in lines} == {2} and {line["steps"] for line in lines} == {8}
+    for method, forward in runs.items():
+        own = [line for line in lines if line["method"] == method]
+        assert [(line["stored"], line["forward"], line["threshold"]) for line in own if line["panel"] == "operator"] == [
+            (-1, -2, 0.25), (0, 0, 0.25), (1, 2, 0.25)]
+        assert [(line["step"], line["stored"], line["forward"], line["threshold"]) for line in own if line["panel"] == "training"] == [
+            (place, 10 + value, value, 0.5) for place, value in enumerate(forward[:, 2].tolist())]
 
 
 CPU, SPEC = torch.device("cpu"), Spec("digits", "ste_soft", 0.9, 0, 1)
