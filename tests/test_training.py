@@ -109,10 +109,11 @@ def test_a_step_has_the_learning_rate_of_its_own_epoch():
     assert rates == pytest.approx([0.1] * half + [0.01] * half)
 
 
-def test_scoring_batches_are_others_at_every_step():
+@pytest.mark.parametrize("name", ["step", "cycle"])
+def test_scoring_batches_are_others_at_every_step_of_every_cycle(name):
     trainer = make("gse_uniform")
     first, again = (trainer.batches(1)[0][0] for _ in range(2))
-    trainer.training.step = 1
+    setattr(trainer.training, name, 1)
     assert torch.equal(first, again) and not torch.equal(first, trainer.batches(1)[0][0])
 
 
