@@ -42,6 +42,7 @@ def trained_flops(runs, results):
     """[(scale, Parts)] of the training FLOPs that runs of GSE and of RigL took, counted by the masks that they had: below RigL's with each seed,
     or with none. They are not ResNet-50's, of which the paper speaks."""
     found, own = [], alike(runs).get("")
+    own = own if own is None else own[own.status == "ok"]  # a diverged run did not take those of its training
     for task, epochs in sorted(set(zip(own.task, own.epochs))) if own is not None else ():
         e, parts = Evidence(own, task, int(epochs), results), []
         for sparsity in e.sparsities("gse_uniform", "rigl"):
