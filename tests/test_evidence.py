@@ -1,0 +1,173 @@
+"""What rows may say for or against a claim: which of them count, and how sure a difference is. Rows here are made up, in tmp_path only."""
+from dataclasses import replace
+
+import pytest
+from made_up import row
+from scipy.stats import t
+from test_claims import own, store  # before the next: it says where that is
+from test_report import report, scales, write
+
+from claims import OTHERS
+from evidence import Difference, Evidence
+
+from benchmarks.grid import Spec
+from benchmarks.results import RUN_COLUMNS
+
+SPREAD = (-0.02, 0.0, 0.02)
+
+
+def stored(folder, suite, specs, **changes):
+    """A row for each Spec; changes: {column: function of the Spec}."""
+    write(folder / suite / "runs.csv", [row(replace(spec, seed=spec.seed % 3), key=spec.key, seed=spec.seed,
+                                            **{column: of(spec) for column, of in changes.items()}) for spec in specs])
+
+
+def test_a_short_dense_training_says_nothing_of_the_papers_accuracy(tmp_path):
+    store(tmp_path, "cifar10-resnet20", {("dense", 0.0, 8): (70.0, 70.1, 70.2)})
+    assert scales("A1", tmp_path) == []
+
+
+def test_a_difference_of_two_distances_has_the_fewer_degrees_of_freedom(tmp_path):
+    """Of 3 and of 4 seeds: 2, not their sum."""
+    gaps = {"cifar10-resnet20": (1.0, 1.1, 1.2), "cifar100-wrn34x2": (0.0, 0.0, 0.3, 0.1)}
+    for task, gap in gaps.items():
+        store(tmp_path, task, {("st3", 0.9, 160): [80] * len(gap), ("lrr", 0.9, 160): [80 + more for more in gap]})
+    part, = (part for _, mine, parts in scales("A8", tmp_path) for part in parts if mine)
+    half = ((t.ppf(0.975, 2) * 0.1 / 3**0.5)**2 + (t.ppf(0.975, 3) * 0.02**0.5 / 4**0.5)**2) ** 0.5
+    assert part.holds is False and part.p == pytest.approx(2 * t.sf(1.0 / half * t.ppf(0.975, 2), 2), rel=1e-6)
+
+
+def equal_macs(folder, st3, sigma):
+    """[(text, holds)] at equal MACs, of {(sparsity, MACs): accuracy} of the two methods."""
+    rows = {("st3" if own is st3 else "st3_sigma", sparsity, macs): accuracy for own in (st3, sigma) for (sparsity, macs), accuracy in own.items()}
+    write(folder / "imagenet" / "runs.csv", [row(
+        Spec("imagenet-resnet50", method, sparsity, seed, 100), macs=macs, top1=accuracy + SPREAD[seed], precision="bf16")
+        for (method, sparsity, macs), accuracy in rows.items() for seed in range(3)])
+    return [(part.text, part.holds) for _, mine, parts in scales("A9", folder) for part in parts if mine and "equal MACs" in part.text]
+
+
+def test_between_two_sparsities_accuracy_goes_with_the_logarithm_of_the_macs(tmp_path):
+    """200 is halfway from 100 to 400: ST-3 has 71 there."""
+    (text, holds), = equal_macs(tmp_path, {(0.8, 400): 72.0, (0.9, 100): 70.0}, {(0.8, 200): 71.5, (0.9, 50): 69.0})
+    assert text.startswith("`st3_sigma` of 80 % above `st3` at equal MACs: +0.50 ") and holds
+
+
+def test_masks_that_need_more_macs_at_a_higher_sparsity_are_between_their_neighbours(tmp_path):
+    """As that of a diverged run may: at 95 % here more than at 80 %. 200 lies between 100 and 400 all the same."""
+    (text, holds), = equal_macs(tmp_path, {(0.8, 400): 72.0, (0.9, 100): 70.0, (0.95, 800): 10.0},
+                                {(0.8, 200): 71.5, (0.9, 50): 69.0, (0.95, 25): 68.0})
+    assert text.startswith("`st3_sigma` of 80 % above `st3` at equal MACs: +0.50 ") and holds
+
+
+def test_collapsed_and_diverged_seeds_speak_against_a_method(tmp_path):
+    """They count with what they reached and with chance: without them `str` would be level with `gmp`."""
+    seeds = range(3)
+    specs = [Spec("cifar10-resnet20", method, 0.9, seed, 160) for method in ("str", "gmp", "st3") for seed in seeds]
+    lost = {("str", 1): "diverged"}
+    stored(tmp_path, "cifar10", specs, precision=lambda spec: "bf16", status=lambda spec: lost.get((spec.method, spec.seed), "ok"),
+           top1_best_val=lambda spec: {("str", 1): "", ("str", 2): 10.5}.get((spec.method, spec.seed), 90 + SPREAD[spec.seed]))
+    found = Evidence(report.all_runs(tmp_path), "cifar10-resnet20", 160, tmp_path)
+    assert found.seeds("str", 0.9) == {0: 89.98, 1: 10.0, 2: 10.5}
+    assert found.apart("str", "gmp", 0.9).mean == pytest.approx((89.98 + 10 + 10.5) / 3 - 90)
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path):
+    """The third of `str` alone, which is far off, is no part of its difference to `gmp`."""
+    store(tmp_path, "cifar10-resnet20", {("str", 0.9, 160): (90.0, 90.1, 50.0), ("gmp", 0.9, 160): (89.0, 89.1)})
+    found = Evidence(report.all_runs(tmp_path), "cifar10-resnet20", 160, tmp_path).apart("str", "gmp", 0.9)
+    assert found.mean == pytest.approx(1.0) and found.seeds == 2
+
+
+def test_variants_and_copies_of_a_training_do_not_lend_their_spread(tmp_path):
+    """Without pruning LRR is dense, run for run; a method's variants are as many as somebody has tried."""
+    base = {"str": (90.0, 90.3, 90.1), "gmp": (89.0, 89.1, 89.5), "rigl": (88.0, 88.2, 88.7), "set": (87.0, 87.6, 87.1)}
+
+    def half(more):
+        store(tmp_path, "cifar10-resnet20", {(series, 0.9, 160): accuracy for series, accuracy in (base | more).items()})
+        return Evidence(report.all_runs(tmp_path), "cifar10-resnet20", 160, tmp_path).apart("str", "gmp", 0.9).half
+    alone = half({})
+    assert half({"lrr": base["set"]}) == pytest.approx(alone) == half({"rigl scope=global": (80.0, 85.0, 90.0)})
+    assert half({"lrr": (86.0, 86.2, 86.1)}) != pytest.approx(alone)  # a training of its own does
+
+
+def test_equal_differences_of_all_seeds_are_no_proof(tmp_path):
+    """Rounding to 300 test images alone spreads a difference by 1/3 / √6 points: ± t(2) of that / √3."""
+    store(tmp_path, "digits", {("dense", 0.0, 30): (95.0,) * 3, ("ste_hard", 0.9, 30): (80.0,) * 3, ("ste_soft", 0.9, 30): (90.0,) * 3},
+          precision="fp32")
+    (_, _, parts), = scales("A2", tmp_path)
+    assert parts[0].text.endswith(f"-15.00 ± {t.ppf(0.975, 2) / 3 / 6**0.5 / 3**0.5:.2f} points, 3 seeds") and parts[0].text.count("± 0.34 ") == 1
+
+
+@pytest.mark.parametrize("mean, limit", [(3.0, 1.0), (-3.0, -1.0)])
+def test_the_p_value_of_near_is_that_of_the_limit_that_is_passed(mean, limit):
+    half = t.ppf(0.975, 2) * 0.5  # a standard error of a half
+    part = Difference(mean, half, 3, 2).part("a near b", low=-1.0, high=1.0)
+    assert part.p == pytest.approx(2 * t.sf(abs(mean - limit) / 0.5, 2))
+
+
+def test_all_of_a_claim_s_methods_are_expected(tmp_path):
+    """What the papers ran and nobody has stored is missing, and named."""
+    def missing(claim):
+        return {part.text.split("`")[3] for _, mine, parts in report.judged(report_claim(claim), report.all_runs(tmp_path), tmp_path)
+                for part in parts if mine and part.missing}
+
+    def report_claim(name):
+        return next(claim for claim in report.CLAIMS if claim[0] == name)
+    store(tmp_path, "cifar10-resnet56", {("dense", 0.0, 200): (90.0,)})
+    assert missing("B1") >= {*OTHERS} and missing("B3") == {"gse_grabo", "gse_graest"}
+    assert missing("A3") == {"gmp", "str", "probmask", "granet", "dnw", "rigl"}
+
+
+def test_gse_is_compared_at_the_papers_three_sparsities(tmp_path):
+    """90, 95 and 98 %: what is stored at 99 % is no part of its table."""
+    store(tmp_path, "cifar10-resnet56", {(method, sparsity, 200): [mean + d for d in SPREAD] for sparsity in (0.98, 0.99)
+                                         for method, mean in (("gse_uniform", 80), ("rigl", 80 + 10 * (sparsity == 0.99)))})
+    assert [(text.partition(":")[0], holds) for text, holds in own("B1", tmp_path)] == [("`gse_uniform` at least `rigl` at 98 %", True)]
+
+
+def switches(saved, epochs=160, sparsity=0.9):
+    """Rows of ST-3 that count switches: by seed and quarter the cubic schedule saves so many of 1000, which are those of 250 weights."""
+    options = {"fixed": "count_switches=True ramp_power=0.0", "cubic": "count_switches=True"}
+    specs = {(schedule, seed): Spec("cifar10-resnet20", "st3", sparsity, seed, epochs, options=[pair.split("=") for pair in text.split()])
+             for schedule, text in options.items() for seed in range(len(saved))}
+    lines = [dict(key=spec.key, schedule=schedule, group=group, final_state="zero",
+                  **(dict(switches=4, weights=250) if schedule == "fixed" else dict(switches=2, weights=(1000 - less) // 2)))
+             for (schedule, seed), spec in specs.items() for group, less in enumerate(saved[seed])]
+    return [row(spec, precision="bf16") for spec in specs.values()], lines
+
+
+def test_switches_are_those_of_runs_of_one_length_and_sparsity(tmp_path):
+    """Shorter ones, where the cubic schedule saves nothing, are a scale of their own; those at 95 % are none."""
+    nothing = [(-900, -900, -900, -900)] * 2 + [(-910, -906, -900, -900)]
+    runs, lines = map(sum, zip(*map(switches, ([(100, 300, 100, 100)] * 2 + [(110, 320, 90, 106)], nothing, nothing), (160, 24, 160),
+                                    (0.9, 0.9, 0.95))), ([], []))
+    write(tmp_path / "cifar10" / "runs.csv", runs, RUN_COLUMNS)
+    write(tmp_path / "cifar10" / "switches.csv", lines, list(lines[0]))
+    (full, holds), (short, fails) = ((scale, [part.holds for part in parts]) for scale, _, parts in scales("A11", tmp_path))
+    assert (full, holds) == ("ResNet-20, CIFAR-10", [True] * 4) and "24 of 160" in short and fails[0] is False
+
+
+def test_where_it_is_not_sure_that_switches_are_saved_no_quarter_saves_most(tmp_path):
+    """In the second 1, 30 and 5 %: more than in the others with each seed, but itself perhaps nothing."""
+    runs, lines = switches([(-390, 10, -390, -390), (-100, 300, -100, -100), (-350, 50, -350, -350)])
+    write(tmp_path / "cifar10" / "runs.csv", runs, RUN_COLUMNS)
+    write(tmp_path / "cifar10" / "switches.csv", lines, list(lines[0]))
+    (_, _, parts), = scales("A11", tmp_path)
+    assert [part.holds for part in parts[1:]] == [None] * 3 and all("(nothing is saved in quarter 2)" in part.text for part in parts[1:])
+
+
+@pytest.mark.parametrize("gse, holds", [((0.10, 0.11, 0.12), True), ((0.10, 0.11, 0.14), None), ((0.14, 0.13, 0.15), False)])
+def test_training_flops_of_runs_are_below_rigls_with_each_seed_or_not(tmp_path, gse, holds):
+    """RigL's are 0.13; runs in another precision are not compared, nor one that diverged early, and no run of these decides the claim, which
+    is about ResNet-50."""
+    from claimed_costs import trained_flops
+    specs = [Spec("cifar10-vgg16", method, 0.98, seed, 200) for method in ("gse_uniform", "rigl") for seed in range(3)]
+    more = [Spec("cifar10-vgg16", method, 0.98, seed, 200, "fp32") for method in ("gse_uniform", "rigl") for seed in range(3)]
+    early = [Spec("cifar10-vgg16", method, 0.98, 3, 200) for method in ("gse_uniform", "rigl")]
+    stored(tmp_path, "cifar10", specs + more + early, precision=lambda spec: spec.precision or "bf16", train_flops_fraction=lambda spec: (
+        9.0 if spec.precision else (*gse, 0.001)[spec.seed]) if spec.method == "gse_uniform" else 0.13,
+        status=lambda spec: "diverged" if (spec.method, spec.seed) == ("gse_uniform", 3) else "ok")
+    (scale, (part,)), = trained_flops(report.all_runs(tmp_path), tmp_path)
+    ratio = sum(each / 0.13 for each in gse) / 3
+    assert scale == "VGG-16, CIFAR-10" and part.holds is holds and part.text.endswith(f"at 98 % (claimed: below 1): {ratio:.2f}, 3 seeds")
+    assert [(mine, parts) for _, mine, parts in scales("B6", tmp_path)] == [(False, [part])]
