@@ -41,12 +41,12 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
-    last = {}
+    whole, last = rows[rows.status == "ok"], {}  # a diverged run has its accuracy, but no costs and no sparsity of a whole training
     for cost in costs:
         if cost == "step":
             last["Step time / dense"] = step_times(results)
         else:
-            flops = rows[(rows.sparsity == cost) | (rows.label == DENSE)].groupby("label").train_flops_fraction.mean()
+            flops = whole[(whole.sparsity == cost) | (whole.label == DENSE)].groupby("label").train_flops_fraction.mean()
             last[f"Training FLOPs / dense, {100 * cost:g} %"] = {label: f"{mean:.2f}" for label, mean in flops.items()}
     sparsities = [sparsity for sparsity in SIZES[suite, "paper"][0] if sparsity in set(rows.sparsity)]
     epochs = rows.epochs.iloc[0]
@@ -56,7 +56,7 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     lines = [["Method", *(f"{100 * s:g} %" for s in shown), *last]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
         accuracies = points.loc[label]
-        missed = (rows[rows.label == label].achieved_sparsity - rows[rows.label == label].sparsity).abs().max() > 1e-3
+        missed = (whole[whole.label == label].achieved_sparsity - whole[whole.label == label].sparsity).abs().max() > 1e-3
         cells = [number(accuracies.loc[s] if s in accuracies.index else None) for s in shown]
         lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *(own.get(label, "") for own in last.values())])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
@@ -73,9 +73,12 @@ def papers(results):
     """Runs on CIFAR-10 as long as a paper's, accuracy of the last and of the best validation epoch, beside what the paper has published."""
     import pandas as pd
 
+    from benchmarks.stats import outcomes
+
     rows = pd.read_csv(results / "cifar10" / "runs.csv", dtype={"key": str})
     lengths = {task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()}
-    rows = rows[(rows.status == "ok") & (rows.epochs == rows.task.map(lengths))]
+    rows = outcomes(rows[rows.epochs == rows.task.map(lengths)])
+    rows = rows[rows.accuracy.notna()]
     rows = rows.assign(options=rows.options.fillna(""), sparsity=rows.sparsity.round(4))
     theirs = {tuple(point): f"{mean:.2f} ({CITED.get(source, source)}, {where})"
               for *point, mean, source, where in published()[[*POINT, "mean", "source", "where"]].itertuples(index=False)}
@@ -83,6 +86,8 @@ def papers(results):
     for (*point, precision), own in rows.groupby([*POINT, "precision"]):
         task, method, options, sparsity = point
         as_published = task, method, " ".join(word for word in options.split() if word != "storage=sparse"), sparsity  # the same, stored otherwise
+        lost = own.status == "diverged"  # counts with chance, at whichever epoch the others count
+        own = own.assign(**{column: own[column].mask(lost & own[column].notna().any(), own.accuracy) for column in ("top1", "top1_best_val")})
         spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])
         cells = [number(spread[column]) if own[column].notna().all() else "" for column in spread]
         lines.append([title(task), f"`{f'{method} {options}'.strip()}`", f"{100 * sparsity:g} %", f"{lengths[task]}", precision,

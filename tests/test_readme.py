@@ -125,20 +125,38 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     assert "| `dense` | 92.00 ± 2.00 |  | 1.00 |" in lines
 
 
+def test_a_diverged_run_counts_with_its_accuracy_and_has_no_costs(tmp_path):
+    """Nor a sparsity that could be another one than was asked for: it ended early, with a mask on its way."""
+    (tmp_path / "digits").mkdir()
+    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
+    runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,1,fp32,{status},{top1},,{got},1,1,{flops},1,2026-01-01"
+            for method, sparsity in (("dense", 0.0), ("st3", 0.9)) for seed, (status, top1, got, flops) in enumerate((
+                ("ok", 90, sparsity, 0.5), ("ok", 92, sparsity, 0.7), ("diverged", "", 0.3, 0.01) if method == "st3" else ("ok", 94, 0.0, 0.6)))]
+    (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    lines = readme.accuracy(tmp_path, "digits", "paper", costs=[0.9]).splitlines()
+    assert "| `st3` |  | 64.00 ± 46.78 | 0.60 |" in lines and "3 seeds" in lines[-1]  # chance, of ten classes, is 10
+
+
 def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
     (tmp_path / "cifar10").mkdir()
     columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
     runs = [f"{number},cifar10,cifar10,{task},{method},{options},{sparsity},{seed},{epochs},1,{precision},{status},{top1},{best},{sparsity},1,1,1,1,2026-01-01"
             for number, (task, method, options, sparsity, seed, epochs, precision, status, top1, best) in enumerate((
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "bf16", "ok", 84, ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 1, 200, "bf16", "ok", 86, ""),
-                ("cifar10-vgg16", "gse_uniform", "", 0.98, 2, 200, "bf16", "failed", "", ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
+                ("cifar10-vgg16", "gse_uniform", "", 0.98, 2, 200, "bf16", "failed", "", ""),
+                ("cifar10-vgg16", "rigl", "", 0.98, 0, 200, "bf16", "ok", 82, ""), ("cifar10-vgg16", "rigl", "", 0.98, 1, 200, "bf16", "diverged", "", ""),
+                ("cifar10-resnet20", "st3", "", 0.985, 0, 160, "bf16", "ok", 80, 81), ("cifar10-resnet20", "st3", "", 0.985, 1, 160, "bf16", "diverged", "", ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 160, "bf16", "ok", 70, ""), ("cifar10-resnet20", "st3", "bn_momentum=0.99", 0.9, 0, 160, "bf16", "ok", 88, 89),
                 ("cifar10-resnet20w8", "st3", "", 0.9, 0, 160, "bf16", "ok", 60, 60)))]
     (tmp_path / "cifar10" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
-    assert readme.papers(tmp_path).splitlines()[2:] == [
+    found = readme.papers(tmp_path).splitlines()[2:]
+    rigl = found[-1].split(" | ")[-1].removesuffix(" |")
+    assert rigl.endswith("(GSE, Fig 5)") and found == [
+        "| ResNet-20, CIFAR-10 | `st3` | 98.5 % | 160 | bf16 | 2 | 45.00 ± 49.50 | 45.50 ± 50.20 |  |",
         "| ResNet-20, CIFAR-10 | `st3 bn_momentum=0.99` | 90 % | 160 | bf16 | 1 | 88.00 | 89.00 |  |",
         "| VGG-16, CIFAR-10 | `gse_uniform` | 98 % | 200 | bf16 | 2 | 85.00 ± 1.41 |  | 85.11 (GSE, Fig 5) |",
-        "| VGG-16, CIFAR-10 | `gse_uniform` | 98 % | 200 | fp32 | 1 | 80.00 |  | 85.11 (GSE, Fig 5) |"]
+        "| VGG-16, CIFAR-10 | `gse_uniform` | 98 % | 200 | fp32 | 1 | 80.00 |  | 85.11 (GSE, Fig 5) |",
+        f"| VGG-16, CIFAR-10 | `rigl` | 98 % | 200 | bf16 | 2 | 46.00 ± 50.91 |  | {rigl} |"]
 
 
 def made(folder, name, columns, *lines):
