@@ -101,9 +101,7 @@ def differences(accuracy, resolution, among=None):
     expected, prior = typical(*(column[np.isfinite(others[2])] for column in others))
     variance = np.maximum(own, (prior * expected(mean) + df * own) / (prior + df)) / (df + 1)
     apart, error, df = mean[:, None] - mean, np.sqrt(variance[:, None] + variance), prior + np.minimum(df[:, None], df)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = 2 * stats.t.sf(np.where(apart == 0, 0, abs(apart) / error), df)
-    return apart, stats.t.ppf(0.975, df) * error, p, df
+    return apart, stats.t.ppf(0.975, df) * error, 2 * stats.t.sf(abs(apart) / error, df), df
 
 
 def told_apart(p):
