@@ -2,7 +2,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t
+from scipy.special import polygamma
+from scipy.stats import linregress, t
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.stats import compare, differences, front, holm, interval, outcomes, resolution, told_apart, typical
@@ -81,6 +82,25 @@ def test_how_little_few_methods_say_of_their_spread():
     assert prior([1.0], [2.0]) == 0 and prior([], []) == 0  # nothing
     assert prior([1.0, 1000.0], [4.0, 4.0]) < 1  # next to nothing: the two are unlike
     assert typical(np.array([80.0]), np.ones(1), np.ones(1))[0](np.array([80.0, 90.0])).tolist() == [0, 0]
+
+
+def test_what_methods_differ_in_is_counted_without_the_two_terms_of_the_line():
+    """Smyth's equation for the degrees of freedom, trigamma(prior / 2) = variance of the logarithms about the line - trigamma(df / 2)."""
+    mean, variance, df = np.array([80.0, 84.0, 88.0, 92.0, 95.0]), np.array([0.02, 4.0, 0.3, 0.01, 2.0]), np.full(5, 2.0)
+    error, logs = np.log(100 - mean), np.log(variance)
+    line = linregress(error, logs)
+    rest = ((logs - line.intercept - line.slope * error)**2).sum()
+    expected, prior = typical(mean, variance, df)
+    assert polygamma(1, prior / 2) == pytest.approx(rest / 3 - polygamma(1, 1))
+    expected = np.log(expected(mean))
+    assert expected - expected[0] == pytest.approx(line.slope * (error - error[0]))
+
+
+def test_a_method_that_is_never_wrong_counts_as_wrong_in_a_thousandth():
+    """Of 100 % the logarithm of the error would be all that the line goes by."""
+    variance, df = np.array([0.2, 0.1, 0.3, 0.05]), np.full(4, 2.0)
+    (never, prior), (seldom, same) = (typical(np.array([90.0, 95.0, 98.0, best]), variance, df) for best in (100.0, 99.9))
+    assert prior == same and never(np.array([92.0, 100.0])) == pytest.approx(seldom(np.array([92.0, 99.9])))
 
 
 def test_holm_by_hand_and_against_statsmodels():
@@ -185,6 +205,12 @@ def test_lost_seeds_count():
     assert lines["c"]["collapsed"] == "1" and lines["c"]["mean"] == pytest.approx((90 + 10.2 + 95) / 3)
     assert lines["b"]["train_flops"] == 0.5 and lines["b"]["seconds"] == 10  # of whole runs
     assert lines["a"]["macs"] == pytest.approx(0.1)  # of dense
+
+
+def test_a_network_at_the_limit_has_collapsed():
+    """Of 20 % up to which, on ten classes, next to nothing is learned (`Dataset.collapsed`)."""
+    rows = outcomes(rows_of({"a": [20.0, 20.01, 19.0]}))
+    assert list(rows.outcome) == ["collapsed", "ok", "collapsed"] and list(rows.accuracy) == [20.0, 20.01, 19.0]
 
 
 def test_interval_and_resolution():
