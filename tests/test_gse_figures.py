@@ -7,6 +7,7 @@ from made_up import accuracy, fill
 from test_figures import NEEDS_NO_RUNS, SCRIPTS, draw, no_files  # noqa: F401
 
 from benchmarks.models import build
+from benchmarks.results import TABLES, write_table
 from benchmarks.tasks import TASKS
 from methods.allocation import count
 from reproduce.published import title
@@ -80,6 +81,20 @@ def test_curves_begin_with_the_first_epoch(tmp_path, no_files):  # noqa: F811
     draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     with open(tmp_path / "digits/gse_figure6.csv") as file:
         assert {(float(line["epoch"]), float(line["mean"])) for line in csv.DictReader(file)} == {(1, 40), (2, 41), (3, 42)}
+
+
+@pytest.mark.parametrize("name", ["gse_figure6", "gse_figure7"])
+def test_a_curve_is_of_test_accuracies_only_where_every_epoch_has_one(tmp_path, no_files, name):  # noqa: F811
+    """The test images are looked at where validation has improved, and at the end: these few epochs are no curve."""
+    fill(tmp_path, "digits", SCRIPTS[name].grid("digits", "paper"))
+    path = tmp_path / "digits" / "curves.csv"
+    with open(path, newline="") as file:
+        lines = [line | {"test_top1": line["test_top1"] if line["epoch"] == "2" else ""} for line in csv.DictReader(file)]
+    write_table(path, TABLES["curves"], lines)
+    draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    with open(tmp_path / f"digits/{name}.csv") as file:
+        drawn = {(line["column"], float(line["epoch"]), float(line["mean"])) for line in csv.DictReader(file) if line["column"] != "train_top1"}
+    assert drawn == {("val_top1", epoch, 49 + epoch) for epoch in (1, 2, 3)}
 
 
 def test_bars_of_figure_2_hold_95_percent_of_the_seeds(tmp_path, no_files):  # noqa: F811
