@@ -131,19 +131,20 @@ def test_the_best_epoch_of_a_level_is_one_of_its_own_cycle(tmp_path, monkeypatch
     assert found == {0: (90, 11), 0.25: (80, 22), 0.5: (70, 33)}
 
 
-def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch):
-    """Not over batches, whose last one is smaller: 800 and 397 images, with a learning rate that moves nothing."""
-    task = replace(get_task("digits"), batch_size=800, lr=1e-12, epochs=1)
+@pytest.mark.parametrize("drop_last, sizes", [(False, [800, 397]), (True, [800])])
+def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch, drop_last, sizes):
+    """Not over batches, whose last one is smaller or left out; with a learning rate that moves nothing."""
+    task = replace(get_task("digits"), batch_size=800, lr=1e-12, epochs=1, drop_last=drop_last)
     trainer, batches, step = runner.Trainer(task, "dense", 0.0, 0, {}, load("digits", "data")), [], runner.Trainer.step
     monkeypatch.setattr(runner.Trainer, "step", lambda self, x, y: batches.append((x, y)) or step(self, x, y))
     trainer.run()
     trainer.model.train()
     scores = [(trainer.model(x), y) for x, y in batches]
-    loss = sum(cross_entropy(score, y, reduction="sum").item() for score, y in scores) / 1197
+    loss = sum(cross_entropy(score, y, reduction="sum").item() for score, y in scores) / sum(sizes)
     hits = sum((score.argmax(1) == y).sum().item() for score, y in scores)
     curve, = trainer.progress.curves
-    assert [len(y) for _, y in scores] == [800, 397] and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
-    assert curve["train_top1"] == pytest.approx(100 * hits / 1197)
+    assert [len(y) for _, y in scores] == sizes and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert curve["train_top1"] == pytest.approx(100 * hits / sum(sizes))
 
 
 def test_static_cost_is_its_share_of_the_macs(tmp_path):
