@@ -1,0 +1,41 @@
+"""Checkpoints by themselves: when the next is due, and what becomes of one that loads in part."""
+import torch
+from test_cycles import trainer
+
+from benchmarks import checkpoint
+from benchmarks.checkpoint import Saver, restored
+
+
+def test_what_a_checkpoint_takes_decides_when_the_next_is_due(tmp_path, monkeypatch):
+    """Three seconds are a hundredth of 300; where it takes nothing it is due every minute."""
+    clock, made, takes = [1000.0], [], [3.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+
+    class Run:
+        def state_dict(self):
+            made.append(clock[0])
+            clock[0] += takes[0]
+            return {}
+
+    def every():
+        saver = Saver(tmp_path / "run.pt")
+        made.clear()
+        for _ in range(1000):
+            clock[0] += 1
+            saver(Run())
+        return [round(then - before) for before, then in zip(made, made[1:])]
+    assert every() == [303] * 3
+    takes[0] = 0.0
+    assert every() == [60] * 15
+
+
+def test_a_checkpoint_that_loads_in_part_leaves_nothing_behind(tmp_path, capsys):
+    """Weights that are there, and a part that is not: the run starts anew, as one that never had it."""
+    path, state = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1).run().state_dict()
+    del state["training"]
+    torch.save(state, path)
+    run, new = restored(lambda: trainer("st3", 0.5, epochs=1), path), trainer("st3", 0.5, epochs=1)
+    assert f"{path} is damaged, or not of this method (KeyError); the run starts anew" in capsys.readouterr().out
+    assert not torch.equal(state["model"]["theta"], new.model.theta)
+    assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), new.model.state_dict().values()))
+    assert run.progress == new.progress and not run.optimizer.state
