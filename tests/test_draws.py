@@ -1,0 +1,42 @@
+"""What draws from torch's global generator in training, as dropout does: it follows from seed, cycle and epoch, and goes on where a run does."""
+import copy
+
+import torch
+from test_cycles import trainer
+
+
+def draws(run):
+    """What each step of the run draws, once it is made."""
+    found, step = [], run.step
+    run.step = lambda x, y: found.append(torch.rand(()).item()) or step(x, y)
+    return found
+
+
+def drawn(seed=0):
+    """Of two cycles of two epochs of four steps."""
+    run = trainer("lrr", 0.2)
+    run.seed, found = seed, draws(run)
+    run.run()
+    return found
+
+
+def test_each_epoch_of_each_cycle_has_draws_of_its_own_and_the_same_in_every_run():
+    first = drawn()
+    assert len(set(first)) == 16
+    torch.rand(1000)
+    assert drawn() == first and not set(drawn(seed=1)) & set(first)
+
+
+def test_draws_go_on_where_a_run_does():
+    """Within an epoch and at its end, whatever has been drawn meanwhile."""
+    whole, states = trainer("lrr", 0.2), []
+    expected = draws(whole)
+    for _ in whole.steps(within=lambda run: states.append(copy.deepcopy(run.state_dict()))):
+        pass
+    for steps in (1, 4, 10):
+        resumed = trainer("lrr", 0.2)
+        resumed.load_state_dict(states[steps - 1])
+        found = draws(resumed)
+        torch.rand(1000)
+        resumed.run()
+        assert found == expected[steps:]
