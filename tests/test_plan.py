@@ -39,6 +39,15 @@ def test_all_epochs_of_all_cycles_are_counted(monkeypatch):
     assert short > 0 and long == pytest.approx(2 * short)
 
 
+def test_runs_that_take_turns_share_their_time(monkeypatch):
+    """A turn of two makes two steps: by the clock above one run takes as long as alone."""
+    ticks = iter(range(10**6))
+    for clock in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(plan.time, clock, lambda: float(next(ticks)))
+    alone, of_two = (plan.seconds_of(Spec("digits", "static", 0.9, 0, epochs=4), "data", torch.device("cpu"), pack) for pack in (1, 2))
+    assert of_two == pytest.approx(alone, rel=0.2)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_steps_that_are_timed_rank(epochs, monkeypatch):
