@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from benchmarks import cost
 from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.models import MODELS, build
-from benchmarks.tasks import settle
+from benchmarks.run import macs_of
+from benchmarks.tasks import get_task, settle
 from benchmarks.train import Trainer
 
 SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224),
@@ -34,6 +36,14 @@ def test_hand_counted_layers():
                         nn.Linear(8 * 4, 5))
     assert cost.layer_macs(net, (3, 8, 8)) == {"0": 8 * 27 * 16, "2": 8 * 9 * 4, "4": 160}
     assert cost.layer_macs(nn.Linear(8, 5), (3, 8)) == {"": 3 * 8 * 5}
+    assert cost.layer_macs(nn.Conv1d(3, 4, 5), (3, 9)) == {"": 4 * 3 * 5 * 5}
+    assert cost.layer_macs(nn.Conv3d(2, 3, 2), (2, 3, 3, 3)) == {"": 3 * 2 * 8 * 8}
+
+
+def test_one_image_is_counted_whatever_normalises_it():
+    """In evaluation: of a single image there are no statistics of a batch."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)).train()
+    assert cost.layer_macs(net, (3, 2, 2)) == {"1": 72, "3": 24} and net.training
 
 
 def test_counting_changes_nothing():
@@ -64,10 +74,16 @@ def test_sparse_macs():
     assert cost.sparse_macs(macs, {"b": 1, "a": 1}) == 4000
 
 
-@pytest.mark.parametrize("density", [{"a": 0.5}, {"a": 0.5, "c": 0.5}])
-def test_sparse_macs_needs_the_same_layers(density):
-    with pytest.raises(ValueError, match="must name the same layers.*'b'"):
+@pytest.mark.parametrize("density, named", [({"a": 0.5}, "'b'"), ({"a": 0.5, "c": 0.5}, "'b', 'c'"), ({"a": 0.5, "b": 0.5, "c": 0.5}, "'c'")])
+def test_sparse_macs_needs_the_same_layers(density, named):
+    with pytest.raises(ValueError, match=f"must name the same layers.*\\[{named}\\]"):
         cost.sparse_macs({"a": 1000, "b": 3000}, density)
+
+
+@pytest.mark.parametrize("name, model, width", [("cifar10-resnet20w8", "resnet20", 0.5), ("cifar10-resnet20", "resnet20", 1.0)])
+def test_the_network_that_is_counted_has_the_task_s_width(name, model, width):
+    found = macs_of(get_task(name), SimpleNamespace(classes=10, shape=(3, 32, 32)))
+    assert found == {f"{layer}.weight": count for layer, count in cost.layer_macs(build(model, 10, width=width), (3, 32, 32)).items()}
 
 
 @pytest.mark.parametrize("sparsity, fraction", [(0.8, 0.2231), (0.9, 0.1260), (0.95, 0.0774), (0.965, 0.0628)])
