@@ -61,6 +61,7 @@ def test_lines_hold_every_weight_once_in_each_quarter():
 
 def test_groups_are_quarters_of_the_epochs():
     assert [Switches.group(epoch, 160) for epoch in (0, 39, 40, 79, 80, 159)] == [0, 0, 1, 1, 2, 3]
+    assert [Switches.group(epoch, 6) for epoch in range(6)] == [0, 0, 1, 2, 2, 3]  # the quarter in which an epoch begins
 
 
 def test_schedules():
