@@ -13,7 +13,7 @@ def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
 
     figure = Figure()
     axes = figure.subplots()
-    points = DataFrame({"mean": [90.0, 80.0, 70.0], "std": [1.0, float("nan"), 2.0], "seeds": [3, 1, 3]}).astype({"seeds": "Int64"})
+    points = DataFrame({"mean": [90.0, 80.0, 70.0], "std": [1.0, float("nan"), 2.0], "seeds": [3, 1, 2]}).astype({"seeds": "Int64"})
     mean_line(axes, DataFrame({"x": [1, 2, 3]}).x, points, points["std"], marker="o", color="b", label="a")
     line, alone = (line for line in axes.lines if line.get_marker() == "o")
     assert list(line.get_ydata()) == [90, 80, 70] and line.get_markerfacecolor() == "b"

@@ -128,7 +128,8 @@ def test_a_table_is_made_from_its_rows(tmp_path):
 def test_a_diverged_run_counts_with_its_accuracy_and_has_no_costs(tmp_path):
     """Nor a sparsity that could be another one than was asked for: it ended early, with a mask on its way."""
     (tmp_path / "digits").mkdir()
-    columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
+    columns = ("key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs "
+               "dense_macs train_flops_fraction seconds finished_at")
     runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,1,fp32,{status},{top1},,{got},1,1,{flops},1,2026-01-01"
             for method, sparsity in (("dense", 0.0), ("st3", 0.9)) for seed, (status, top1, got, flops) in enumerate((
                 ("ok", 90, sparsity, 0.5), ("ok", 92, sparsity, 0.7), ("diverged", "", 0.3, 0.01) if method == "st3" else ("ok", 94, 0.0, 0.6)))]
@@ -144,8 +145,11 @@ def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
             for number, (task, method, options, sparsity, seed, epochs, precision, status, top1, best) in enumerate((
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "bf16", "ok", 84, ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 1, 200, "bf16", "ok", 86, ""),
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 2, 200, "bf16", "failed", "", ""),
-                ("cifar10-vgg16", "rigl", "", 0.98, 0, 200, "bf16", "ok", 82, ""), ("cifar10-vgg16", "rigl", "", 0.98, 1, 200, "bf16", "diverged", "", ""),
-                ("cifar10-resnet20", "st3", "", 0.985, 0, 160, "bf16", "ok", 80, 81), ("cifar10-resnet20", "st3", "", 0.985, 1, 160, "bf16", "diverged", "", ""), ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
+                ("cifar10-vgg16", "rigl", "", 0.98, 0, 200, "bf16", "ok", 82, ""),
+                ("cifar10-vgg16", "rigl", "", 0.98, 1, 200, "bf16", "diverged", "", ""),
+                ("cifar10-resnet20", "st3", "", 0.985, 0, 160, "bf16", "ok", 80, 81),
+                ("cifar10-resnet20", "st3", "", 0.985, 1, 160, "bf16", "diverged", "", ""),
+                ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 160, "bf16", "ok", 70, ""), ("cifar10-resnet20", "st3", "bn_momentum=0.99", 0.9, 0, 160, "bf16", "ok", 88, 89),
                 ("cifar10-resnet20w8", "st3", "", 0.9, 0, 160, "bf16", "ok", 60, 60)))]
     (tmp_path / "cifar10" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
@@ -219,6 +223,14 @@ def test_check_changes_nothing_and_names_the_pages(tmp_path, monkeypatch, capsys
     assert readme.main([*words, "--check"]) == 1 and capsys.readouterr().out.startswith("README.md differs")
     assert "old" in (tmp_path / "README.md").read_text()
     assert readme.main(words) == 0 and readme.main([*words, "--check"]) == 0 and "| `st3` |" in (tmp_path / "README.md").read_text()
+
+
+def test_step_times_are_those_of_runs_that_are_alone_on_the_papers_network(tmp_path):
+    (tmp_path / "performance").mkdir()
+    lines = ["cifar10-resnet20,dense,1,1.0", "cifar10-resnet20,st3,1,1.024", "cifar10-resnet20,st3,8,1.5", "cifar10-vgg11,st3,1,1.3"]
+    (tmp_path / "performance" / "overhead.csv").write_text(
+        "\n".join(["task,method,runs,ratio,device,measured_at", *(f"{line},core,2026" for line in lines)]))
+    assert readme.step_times(tmp_path) == {"dense": "1.00", "st3": "1.02"}
 
 
 def test_times_are_those_of_the_machine_that_measured_most_and_of_two_such_the_last(tmp_path):
