@@ -91,9 +91,9 @@ def draw(runs, figure):
     import pandas as pd
     from matplotlib.lines import Line2D
 
-    measured = runs.astype({"achieved_sparsity": float, "train_flops_fraction": float}).groupby(POINT, sort=False)
-    means = measured[["achieved_sparsity", "train_flops_fraction"]].mean().reset_index()
-    own = summary(runs).merge(means, on=POINT).rename(columns={"train_flops_fraction": "train_flops"})
+    whole = runs[runs.status == "ok"].astype({"achieved_sparsity": float, "train_flops_fraction": float})  # a diverged run took a part of them
+    means = whole.groupby(POINT, sort=False)[["achieved_sparsity", "train_flops_fraction"]].mean().reset_index()
+    own = summary(runs).merge(means, on=POINT, how="left").rename(columns={"train_flops_fraction": "train_flops"})
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)

@@ -51,7 +51,8 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    own = summary(runs).merge(runs.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT)
+    whole = runs[runs.status == "ok"]  # the MACs of a diverged run are those that it had then
+    own = summary(runs).merge(whole.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT, how="left")
     tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
     tables = []
     figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))

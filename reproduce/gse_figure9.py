@@ -24,7 +24,7 @@ def draw(runs, figure):
     import numpy as np
 
     own_settings(runs)
-    lines = lines_of(runs, "layers")
+    lines = lines_of(runs[runs.status == "ok"], "layers")
     lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
     lines["index"] = lines.groupby("key").cumcount() + 1
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")

@@ -119,7 +119,7 @@ def without_runs(note, *columns):
     """What `runs_of` returns where published values are drawn alone: no line, and a note that says so; columns: besides the usual ones."""
     import pandas as pd
 
-    runs = pd.DataFrame(columns=[*POINT, "seed", "accuracy", "epochs", *columns])
+    runs = pd.DataFrame(columns=[*POINT, "seed", "status", "accuracy", "epochs", *columns])
     runs.attrs["note"] = f"No run of ours is stored. Test accuracy, each in its authors' setting{note}"
     return runs
 

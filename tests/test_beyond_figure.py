@@ -61,3 +61,15 @@ def test_a_point_is_its_seeds_mean_and_a_training_is_drawn_once(tmp_path, capsys
         ("0.9", "3", 91, pytest.approx(0.82))]
     said = capsys.readouterr().out
     assert "Missing" not in said and "Left out" not in said
+
+
+@pytest.mark.parametrize("name, column, usual, then", [("beyond", "train_flops", 0.4, dict(train_flops_fraction=0.1)), ("figure4", "macs", 5e8, dict(macs=9e8))])
+def test_a_diverged_run_counts_with_chance_and_with_no_costs(name, column, usual, then, tmp_path, no_files):  # noqa: F811
+    specs = [spec for spec in SCRIPTS[name].grid("digits", "paper") if spec.method != "dense"]
+    ends = dict(status="diverged", top1="", top1_best_val="") | then
+    rows = [row(spec, **dict(train_flops_fraction=0.4, macs=5e8, achieved_sparsity=spec.sparsity) | (ends if spec.seed == 1 else {})) for spec in specs]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    lines = [line for line in drawn(tmp_path / f"digits/{name}.csv") if line["source"] == "measured"]
+    assert lines and {(int(line["seeds"]), float(line[column])) for line in lines} == {(3, usual)}
+    assert all(float(line["mean"]) < 70 for line in lines)  # two of 70 and more and one of 10
