@@ -34,6 +34,12 @@ def test_levels(name):
             get(name).levels(0.9, {"level_list": nonsense})
 
 
+def test_rows_of_levels_are_named_to_six_digits():
+    """As the stored ones are, whose keys have them."""
+    levels = levels_of(Spec("cifar10-resnet20", "lrr", 0.8, 0))
+    assert [level.sparsity for level in levels] == [0.0, 0.2, 0.36, 0.488, 0.5904, 0.67232, 0.737856, 0.790285, 0.8]
+
+
 @pytest.mark.parametrize("name", ["lrr", "lrr_aug_reset", "imp", "lamp_imp"])
 def test_a_first_level_that_is_not_dense_is_refused(name, tmp_path, capsys):
     for levels, sparsity in (("0.5,0.9", "0.9"), ("0.5", "0.3")):
