@@ -1,7 +1,7 @@
 """Updates of the methods beyond the papers where a count, a tie, the end of a schedule or a second start decides."""
 import pytest
 import torch
-from canonical import G, W, linear, momentum, near, of, step, training, two_layers
+from canonical import G, W, backward, effective, linear, momentum, near, of, step, training, two_layers
 from torch import nn
 
 from methods import SparseModel, Training
@@ -158,3 +158,25 @@ def test_a_second_training_of_a_model_begins_dense(name):
     again.start()
     assert run.method.mask.all() and torch.equal(run.model.method(run.theta), run.theta)
     assert not getattr(run.method, "scores", of(0)).any()
+
+
+# ---- DST
+
+def test_dst_prunes_a_weight_at_its_threshold():
+    run = training("dst_mask", weight=of([[0.5, 0.0, -0.75]]))
+    with torch.no_grad():
+        run.method.thresholds.fill_(0.5)
+    run.method.after_step(run)
+    assert run.method.mask.tolist() == [False, False, True]
+    assert effective(run, run.theta.view(1, 3)).tolist() == [[0, 0, -0.75]]
+    # h(0) = 2 and h(.25) = 1: 2 · .5 of the first, 1 + .75 of the last
+    assert backward(run, torch.ones(1, 3, dtype=torch.float64)).tolist() == [[1, 0, 1.75]]
+
+
+@pytest.mark.parametrize("active, after", [(1, 0.0), (2, 0.98)])
+def test_dst_starts_a_layer_again_that_has_a_hundredth_left(active, after):
+    run = training("dst_mask", weight=torch.linspace(0.01, 0.98, 100, dtype=torch.float64).index_fill(0, torch.arange(active), 1.0).view(1, 100))
+    with torch.no_grad():
+        run.method.thresholds.fill_(0.98)
+    run.method.after_step(run)
+    assert run.method.thresholds.tolist() == [after]
