@@ -184,6 +184,13 @@ def test_a_checkpoint_of_another_width_is_refused():
     assert torch.equal(model(x), other(x))
 
 
+def test_a_checkpoint_of_another_number_of_connections():
+    model, other, x = mlp(sampler="bernoulli"), mlp(sampler="bernoulli"), torch.randn(4, 64)
+    assert len(model.theta) != len(other.theta)
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(model(x), other(x)) and model.counts == other.counts
+
+
 def test_a_checkpoint_of_the_other_parameters_alone():
     model, other, x = mlp(), mlp(), torch.randn(4, 64)
     state = {name: value for name, value in other.state_dict().items() if name.startswith("net.")}
