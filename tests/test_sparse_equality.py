@@ -58,7 +58,14 @@ def single():
     return nn.Sequential(nn.Linear(100, 10)).double()
 
 
-INPUTS = {single: (100,), mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
+def tied():
+    """Two of its layers have one weight."""
+    net = nn.Sequential(nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 10)).double()
+    net[2].weight = net[0].weight
+    return net
+
+
+INPUTS = {single: (100,), tied: (30,), mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
 
 
 def pair(build, method, sparsity=0.8, masked_training=Training, sparse_training=SameDraws, **options):
@@ -137,6 +144,26 @@ def test_rigl_scores_on_all_of_the_fresh_batches(same_growth):
     same(sparse, masked)
 
 
+@pytest.mark.parametrize("method", ["rigl", "gse_uniform"])
+def test_a_weight_of_two_layers_is_scored_in_both(method):
+    sparse, masked, batches = pair(tied, method, interval=5)
+    for run in (sparse, masked):
+        train(run, batches, 25)
+    same(sparse, masked)
+
+
+def test_growth_at_random_follows_from_the_seed_alone():
+    found = []
+    for seed, drawn in ((0, 0), (0, 1), (1, 0)):
+        run, _, batches = pair(single, "set", interval=1)
+        run.seed = seed
+        torch.manual_seed(drawn)
+        F.cross_entropy(run.model(batches[0][0]), batches[0][1]).backward()
+        run.update()
+        found.append(run.method.keys)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("method", ["gse_uniform", "gse_grabo"])
 def test_gse_scores_on_the_training_batch(method):
     sparse, masked, batches = pair(convolutional, method, interval=5, score_batches="train_batch")
@@ -174,16 +201,27 @@ def test_of_a_layer_half_full_every_inactive_weight_is_a_candidate():
     same(sparse, masked)
 
 
+def hooks(run):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in run.model.modules())
+
+
 @pytest.mark.parametrize("method", ["rigl", "gse_uniform", "gse_grabo"])
 def test_an_update_leaves_no_hooks(method):
     """They would add up in every step from then on."""
-    def hooks(run):
-        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in run.model.modules())
     *runs, batches = pair(convolutional, method, interval=2)
     for run in runs:
         before = hooks(run)
         train(run, batches, 4)
         assert hooks(run) == before
+
+
+def test_an_update_that_fails_leaves_no_hooks():
+    run, _, batches = pair(convolutional, "rigl", interval=1)
+    before, (x, y) = hooks(run), batches[0]
+    F.cross_entropy(run.model(x), y).backward()
+    with pytest.raises(IndexError, match="out of bounds"):
+        run.update((x, y + 10))
+    assert hooks(run) == before
 
 
 def test_a_layer_grows_no_more_than_it_has_room_for():
