@@ -4,7 +4,8 @@ import torch
 from test_sparse_layers import only_products, sparse
 from torch import nn
 
-from methods.sparse import pattern, transposition
+from methods import SparseModel, Training
+from methods.sparse import growth, pattern, transposition
 from methods.sparse.linear import SparseLinear
 
 HALF = dict(device_type="cpu", dtype=torch.bfloat16)
@@ -99,3 +100,18 @@ def without_rounding(module, shape):
     for one, other in zip(*found):
         assert torch.equal(one, other)
     assert [t.dtype for t in found[1]] == [torch.float32, torch.bfloat16, *[torch.float32] * 3]
+
+
+def test_gradients_that_score_under_autocast_are_of_32_bits():
+    """Of what the layers were given, whichever kind of numbers that is, at all connections and at some."""
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10))
+    model = SparseModel(net, "gse_uniform", 0.5, storage="sparse", skip=["3"])
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1000, 1, batches=lambda n: [])
+    run.batch = torch.randn(64, 2, 6, 6), torch.randint(10, (64,))
+    everywhere, found = [torch.arange(n) for n in model.layout.sizes], []
+    for autocast in (False, True):
+        with torch.autocast(**HALF, enabled=autocast):
+            found += torch.cat(growth.dense_gradients(run)), run.method.scores(run, everywhere, [run.batch])
+    assert all(score.dtype == torch.float32 for score in found)
+    for score in found[1:]:
+        assert (score - found[0]).norm() < 0.02 * found[0].norm()
