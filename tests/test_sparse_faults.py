@@ -202,6 +202,15 @@ def test_a_checkpoint_of_the_other_parameters_alone():
     torch.testing.assert_close(model(x), model.export()(x))
 
 
+def test_what_an_optimiser_keeps_of_another_shape_is_left_as_it_is():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows, each = torch.arange(32.0), torch.ones_like(model.theta)
+    optimizer.state[model.theta].update(rows=rows, each=each)
+    model.rewire(optimizer, torch.arange(1000), torch.ones(len(each), dtype=torch.bool))
+    assert optimizer.state[model.theta]["rows"] is rows and len(optimizer.state[model.theta]["each"]) == len(model.theta) == 1000
+
+
 def test_images_beyond_32_bits_are_refused():
     module = nn.Conv2d(100, 100, 3, padding=1, device="meta")
     connections = planes.Connections(torch.arange(0, 90_000, 100), module.weight.shape)
