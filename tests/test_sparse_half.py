@@ -1,4 +1,6 @@
 """Sparse layers under autocast to 16 bits: what they read, write and add up."""
+import copy
+
 import pytest
 import torch
 from test_sparse_layers import only_products, sparse
@@ -82,6 +84,17 @@ def test_autocast_rounds_no_csr_product(module, shape, form, monkeypatch):
 
 def test_autocast_rounds_nothing_of_a_few_rows():
     without_rounding(nn.Linear(6, 4), (7, 6))
+
+
+@pytest.mark.parametrize("kind, autocast", [(torch.float64, torch.bfloat16), (torch.float32, torch.float16)])
+@pytest.mark.parametrize("module, shape", [(nn.Linear(6, 4), (70, 6)), (nn.Conv2d(2, 3, 3), (2, 2, 5, 5))])
+def test_autocast_of_other_kinds_changes_nothing(module, shape, kind, autocast):
+    """The loops read and write bfloat16 for weights of 32 bits alone."""
+    layer, *_ = sparse(copy.deepcopy(module).to(kind))
+    x = torch.randn(shape, dtype=kind)
+    expected = layer(x)
+    with torch.autocast("cpu", dtype=autocast):
+        assert torch.equal(layer(x), expected)
 
 
 def without_rounding(module, shape):
