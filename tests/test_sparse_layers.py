@@ -105,7 +105,7 @@ def test_batches_of_several_sizes_in_turn():
     """Each pass finds the places of its own: fewer samples, or larger images, lie elsewhere."""
     module = nn.Conv2d(4, 8, 3, padding=1, dtype=torch.float64)
     layer, keys, weight = sparse(module)
-    batches = [torch.randn(*shape, dtype=torch.float64) for shape in ((6, 4, 9, 10), (1, 4, 9, 10), (6, 4, 12, 7), (6, 4, 9, 10))]
+    batches = [torch.randn(*shape, dtype=torch.float64) for shape in ((6, 4, 9, 10), (1, 4, 9, 10), (6, 4, 12, 7), (2, 4, 9, 7), (6, 4, 9, 10))]
     for x, y in [(x, layer(x)) for x in batches]:  # backward after all the others have gone forward
         layer.values.grad = weight.grad = None
         expected = module._conv_forward(x, weight, module.bias)
@@ -235,7 +235,8 @@ def test_linear_of_several_registers(inputs, outputs, rows, kind):
 
 
 @pytest.mark.parametrize("products", [False, True])
-@pytest.mark.parametrize("module", [nn.Linear(5, 4), nn.Conv2d(2, 4, 3, 2, padding=1, groups=2), nn.Conv2d(3, 2, 1)])
+@pytest.mark.parametrize("module", [nn.Linear(5, 4), nn.Conv2d(2, 4, 3, 2, padding=1, groups=2), nn.Conv2d(3, 2, 1),
+                                    nn.Linear(5, 4, bias=False), nn.Conv2d(3, 2, 1, bias=False)])
 def test_gradcheck(module, products, monkeypatch):
     if products:
         only_products(monkeypatch)
