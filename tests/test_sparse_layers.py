@@ -177,6 +177,7 @@ def test_threads_may_change_between_the_passes():
     try:
         for before, after in ((1, 2), (2, 1)):
             torch.set_num_threads(before)
+            assert (pattern.loops_for(len(x), x) is None) == (before > 1)
             y, layer.values.grad = layer(x), None
             torch.set_num_threads(after)
             y.sum().backward()
