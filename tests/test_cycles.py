@@ -245,6 +245,11 @@ def test_imp_rewinds_bit_for_bit(rewind_epoch):
     assert run.progress.curves[-1]["lr"] == pytest.approx(0.001)
 
 
+def test_imps_later_cycles_lack_the_epochs_before_the_one_rewound_to():
+    run = training("imp", 0.36, epochs=10, rewind_epoch=3)
+    assert run.all_epochs == 10 + 7 + 7
+
+
 def test_imp_prunes_by_the_trained_weights():
     run = training("imp", 1 / 6, level_list="0,0.16666667")
     step(run, torch.tensor([[0, 0, 0], [-4, 2.9, 0]], dtype=torch.float64))  # -.05 → .35, .3 → .01
