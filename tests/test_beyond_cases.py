@@ -164,6 +164,7 @@ def test_a_second_training_of_a_model_begins_dense(name):
 
 def test_dst_prunes_a_weight_at_its_threshold():
     run = training("dst_mask", weight=of([[0.5, 0.0, -0.75]]))
+    assert run.method.mask.tolist() == [True, False, True]  # of the first threshold, 0
     with torch.no_grad():
         run.method.thresholds.fill_(0.5)
     run.method.after_step(run)
