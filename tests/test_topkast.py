@@ -109,6 +109,13 @@ def test_literal_trains_on_from_the_working_value():
     assert effective(run) == near([[0.5, 0, 0], [0, 0.9, 0]])
 
 
+def test_literal_penalty_is_of_the_working_value():
+    run = overtake(mode="literal")
+    run.method.chosen["penalty"], run.theta.grad = 0.1, torch.zeros_like(run.theta)
+    run.method.before_step(run)
+    assert run.theta.grad[run.method.mask] == near([0.1, 0])  # .1 · .5 / |(.5, 0)|, and what has just entered is 0
+
+
 def test_literal_entry_from_outside_b_takes_up_its_stale_value():
     run = example(**NO_PENALTY, mode="literal")
     step(run, torch.tensor([[4.5, 0, 0], [0, 2.5, -3.7]], dtype=torch.float64))  # A and B shrink to .05, .05 and -.03
