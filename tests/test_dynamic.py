@@ -280,3 +280,9 @@ def test_gse_drops_to_its_count_on_resnet56():
     run.update()
     assert int((before & run.model.method.mask).sum()) == 13_583  # int(N d (1 - α))
     assert int(run.model.method.mask.sum()) == 16_979
+
+
+def test_first_biases_are_uniform_by_the_active_inputs_of_their_neuron():
+    run = started(nn.Linear(400, 200), "static", 0.9, init="sparse")
+    scaled = run.model.net.bias.detach() * run.method.mask.view(200, 400).sum(1).sqrt()
+    assert -3 ** 0.5 <= scaled.min() < -1.6 and 1.6 < scaled.max() <= 3 ** 0.5 and abs(scaled.mean()) < 0.25
