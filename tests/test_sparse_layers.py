@@ -10,6 +10,7 @@ from torch import nn
 from methods.sparse import conv, pattern, planes, transposition
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import none
+from methods.sparse.growth import dense_gradient
 from methods.sparse.linear import SparseLinear
 
 KINDS = [
@@ -45,6 +46,7 @@ def check(module, x, plain, density=0.4):
     assert torch.allclose(layer.values.grad, dense[keys], rtol=0, atol=1e-11)
     everywhere = layer.pattern_of(torch.arange(len(dense)))
     assert torch.allclose(layer.sampled(everywhere, x.detach(), delta), dense, rtol=0, atol=1e-11)
+    assert torch.allclose(dense_gradient(layer, x.detach(), delta), dense, rtol=0, atol=1e-11)
 
 
 def only_products(monkeypatch):
