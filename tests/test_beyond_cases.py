@@ -181,3 +181,9 @@ def test_dst_starts_a_layer_again_that_has_a_hundredth_left(active, after):
         run.method.thresholds.fill_(0.98)
     run.method.after_step(run)
     assert run.method.thresholds.tolist() == [after]
+
+
+# ---- SCULPT
+
+def test_sculpt_to_less_than_its_initial_sparsity_begins_with_the_target():
+    assert SparseModel(nn.Linear(10, 10), "sculpt", 0.3, initial_sparsity=0.5).method.budget == 70
