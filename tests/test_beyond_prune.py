@@ -234,6 +234,15 @@ def test_fisher_schedule(steps, monkeypatch):
     assert list(pruned.values()) == near([0.05, 0.45992, 0.70856, 0.83624, 0.88328, 0.89], 4)
 
 
+def test_fisher_ends_at_its_budget_where_the_last_interval_is_cut_short(monkeypatch):
+    run = training("fisher_diag", 0.89, epochs=6, weight=torch.randn(100, 100), every=4, ramp_start=0, ramp_end=1)
+    pruned = []
+    monkeypatch.setattr(run.method, "prune", lambda run, kept: (pruned.append((run.step + 1, kept)), run.method.set_mask(torch.arange(10_000) < kept)))
+    for run.step in range(6):
+        run.method.after_step(run)
+    assert [epoch for epoch, _ in pruned] == [4, 6] and pruned[1][1] == run.method.budget == 1100
+
+
 def test_fisher_scores_with_normalisation_as_in_evaluation():
     net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1), nn.BatchNorm1d(4))
     model, seen = SparseModel(net, "fisher_diag", 0.5), []
