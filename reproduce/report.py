@@ -2,6 +2,7 @@
 
 A claim is reproduced only by runs as the paper made them (task and epochs), all of them; others are shown for what they are.
 """
+from collections import Counter
 from pathlib import Path
 
 from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
@@ -25,6 +26,7 @@ said. A12, A13, B6 and B7 have no seeds: what was measured, published or compute
 Runs that share an option which no figure of the papers plans, `bn_momentum=0.99` of ST-3's code or `storage=sparse`, are compared among themselves.
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the
 papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone.
+In the table "undecided (2 of 7)" means that 2 of 7 comparisons are as claimed and none is against it; the last column counts verdicts.
 """
 
 
@@ -73,22 +75,37 @@ def decisive(scales):
     return [part for _, own, parts in scales if own for part in parts]
 
 
+def brief(parts):
+    """`verdict` for a column that says the rest."""
+    return verdict(parts).replace(" comparisons", "").replace(" as claimed, the others not decided", "")
+
+
+def table(found):
+    """The lines of the table of {claim: what `judged` gives}: the two scales that most claims have besides the papers' own have a
+    column each; what else was tried is counted."""
+    scales = Counter(scale for scales in found.values() for scale, own, _ in scales if not own)
+    common = [scale for scale, claims in scales.most_common(2) if claims > 1]
+    lines = ["| " + " | ".join(["", "Claim", "Verdict", *common, "At other scales"]) + " |", "|---" * (4 + len(common)) + "|"]
+    for name, text, *_ in CLAIMS:
+        others = {scale: parts for scale, own, parts in found[name] if not own}
+        cells = [brief(others.pop(scale)) if scale in others else "" for scale in common]
+        words = Counter(verdict(parts).partition(" (")[0] for parts in others.values())
+        cells += [", ".join(f"{n} {word}" for word, n in words.items())]
+        lines.append("| " + " | ".join([name, text, f"**{verdict(decisive(found[name]))}**", *cells]) + " |")
+    return lines
+
+
 def report(results):
     """The text of REPORT.md."""
     runs = all_runs(results)
-    lines, details = ["| | Claim | Verdict | Tried besides |", "|---|---|---|---|"], []
-    for claim in CLAIMS:
-        name, text, source, figure, _, _ = claim
-        scales = judged(claim, runs, results)
-        full = decisive(scales)
-        others = "; ".join(f"{scale}: {verdict(parts)}" for scale, own, parts in scales if not own)
-        lines.append(f"| {name} | {text} | **{verdict(full)}** | {others} |")
+    found, details = {claim[0]: judged(claim, runs, results) for claim in CLAIMS}, []
+    for name, text, source, figure, _, _ in CLAIMS:
         details.append(f"\n## {name}. {text}\n\n{source}" + (f"; drawn by `reproduce/{figure}.py`" if figure else "") + ".\n")
-        shown = [(scale, parts) for scale, _, parts in scales if not all(part.missing for part in parts)]
+        shown = [(scale, parts) for scale, _, parts in found[name] if not all(part.missing for part in parts)]
         for scale, parts in shown:
             details += [f"\n{scale}: {verdict(parts)}\n"] * bool(scale) + lines_of(parts)
         details += ["No rows yet."] * (not shown)
-    return HEAD + "\n" + "\n".join(lines) + "\n" + "\n".join(details) + "\n"
+    return HEAD + "\n" + "\n".join(table(found)) + "\n" + "\n".join(details) + "\n"
 
 
 @command
@@ -104,7 +121,7 @@ def main(argv=None):
         write_whole(path, text)
     except BAD_INPUT as error:
         parser.refuse(error, args)
-    print(text.partition("\n## ")[0].partition("| |")[2])
+    print("|" + text.partition("\n## ")[0].partition("\n|")[2])
     print(f"wrote {path}")
     return 0
 

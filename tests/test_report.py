@@ -81,6 +81,12 @@ def verdicts(folder):
     return {line[0].strip("| "): line[2].strip("*") for line in lines}
 
 
+def row(text, claim):
+    """{column: cell} of a claim's line, without its words."""
+    header, line = (next(line for line in text.splitlines() if line.startswith(begin)) for begin in ("|  | Claim |", f"| {claim} |"))
+    return dict(list(zip(*([cell.strip() for cell in cells.strip("|").split("|")] for cells in (header, line))))[2:])
+
+
 def test_a_claim_is_reproduced_by_all_its_runs(tmp_path):
     store_plan(tmp_path, as_claimed)
     found = verdicts(tmp_path)
@@ -123,8 +129,25 @@ def test_shorter_runs_do_not_decide(tmp_path):
     store(tmp_path, {"str": (88.9, 89, 89.1), "gmp": (85.9, 86, 86.1), "st3": (90.9, 91, 91.1)}, epochs=8)
     (scale, own, parts), = scales("A4", tmp_path)
     assert not own and scale == "ResNet-20, CIFAR-10, 8 of 160 epochs" and report.verdict(parts) == "reproduced (4 of 4 comparisons)"
-    line = next(line for line in report.report(tmp_path).splitlines() if line.startswith("| A4 |"))
-    assert "**not yet measured**" in line and "8 of 160 epochs: reproduced" in line
+    assert row(report.report(tmp_path), "A4") == {
+        "Verdict": "**not yet measured**", "ResNet-20, CIFAR-10, 8 of 160 epochs": "reproduced (4 of 4)", "At other scales": ""}
+
+
+def test_what_was_tried_at_other_scales_than_the_commonest_two_is_counted(tmp_path):
+    spread, several = (-0.1, 0, 0.1), []
+    for epochs, str_ in ((8, 89), (16, 85), (24, 89), (32, 85), (40, 85)):  # GMP has 86: above it in two lengths
+        store(tmp_path, {name: [mean + d for d in spread] for name, mean in (("str", str_), ("gmp", 86), ("st3", 91))}, epochs)
+        several += csv.DictReader((tmp_path / "cifar10" / "runs.csv").read_text().splitlines())
+    write(tmp_path / "cifar10" / "runs.csv", several)
+    cells = row(report.report(tmp_path), "A4")
+    assert len(cells) == 4 and sum("of 160 epochs" in column for column in cells) == 2
+    told = [scale[2] for scale in scales("A4", tmp_path)]
+    words = [report.verdict(parts).partition(" (")[0] for parts in told]
+    assert sorted(words) == ["not reproduced"] * 3 + ["reproduced"] * 2
+    for column, cell in cells.items():
+        if "of 160 epochs" in column:
+            words.remove(cell.partition(" (")[0])
+    assert sorted(cells["At other scales"].split(", ")) == sorted(f"{words.count(word)} {word}" for word in set(words))
 
 
 def test_hard_thresholding_that_does_not_fail_speaks_against_it(tmp_path):
