@@ -94,6 +94,13 @@ def test_srigl_gives_the_inputs_of_an_ablated_neuron_to_the_largest_gradients_of
     assert renewed(size, gradient, size > 0, 8, 1 / 8, True, gamma=1.0) == [[1, 1, 1, 1, 0, 0, 1, 1, 1, 1], [0] * 10]
 
 
+@pytest.mark.parametrize("kept, expected", [(5, [[1, 1, 1, 1], [0] * 4]), (0, [[1, 1, 0, 0], [1, 0, 1, 0]])])
+def test_srigl_ranks_salient_gradients_over_kept_weights_too(kept, expected):
+    size, gradient = of([[4, 3, 0, 0], [2, 1, 0, 0]]), of([[kept, 0, 0, 0], [0, 0, 1, 0]])
+    # the second neuron has one salient weight after the drop; its gradient makes another unless a kept weight's is larger
+    assert renewed(size, gradient, size > 0, 4, 0.25, True, gamma=1.0) == expected
+
+
 # ---- LAMP's other arms
 
 def test_lamp_ranks_what_a_layer_lacks_among_the_largest_of_the_others():
