@@ -2,12 +2,12 @@
 from dataclasses import replace
 
 import pytest
-from made_up import accuracy, fill
+from made_up import fill, row
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
-from benchmarks.results import TABLES, write_table
+from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 
 
 def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
@@ -81,15 +81,11 @@ def test_a_single_run_is_drawn_without_a_warning(name, tmp_path):
 
 # ---- what the panels of ST-3's figures show
 
-def test_figure_1_names_each_line_by_its_method(tmp_path, pages):
-    fill(tmp_path, "digits", SCRIPTS["figure1"].grid("digits", "paper"))
+@pytest.mark.parametrize("method, label", [("ste_hard", "STE-hard"), ("ste_soft", "STE-soft")])
+def test_figure_1_names_each_line_by_its_method(method, label, tmp_path, pages):
+    fill(tmp_path, "digits", [spec for spec in SCRIPTS["figure1"].grid("digits", "paper") if spec.method in ("dense", method)])
     draw("figure1", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
-    specs = [spec for spec in SCRIPTS["figure1"].grid("digits", "paper") if spec.seed == 0]
-    found = {label: list(line.get_ydata()) for container, label in zip(*pages[0].axes[0].get_legend_handles_labels())
-             for line in ([container] if label == "Dense" else container.lines[:1])}
-    assert {label: values[-1] for label, values in found.items()} == pytest.approx({
-        label: min(accuracy(spec) for spec in specs if spec.method == method) + 4 / 3
-        for method, label in (("dense", "Dense"), ("ste_hard", "STE-hard"), ("ste_soft", "STE-soft"))}, abs=1e-3)
+    assert set(pages[0].axes[0].get_legend_handles_labels()[1]) == {"Dense", label}
 
 
 def test_figure_2_marks_the_late_step_that_changed_the_forward_value_most(tmp_path, pages):
@@ -141,7 +137,8 @@ def test_figure_3_shows_lrr_by_its_augmentation_apart(suite, profile, panels, tm
     specs = list(script.grid(suite, profile))
     cycles = sorted({spec.sparsity for spec in specs if spec.method == "lrr" and "vgg11" not in spec.task and spec.task.startswith(suite)})
     most = max(spec.sparsity for spec in specs)
-    assert cycles[-1] == most and (suite == "digits" or cycles[:2] == [0.67232, 0.737856])
+    vgg = {spec.sparsity for spec in specs if (spec.task, spec.method) == ("cifar10-vgg11", "lrr")}
+    assert cycles[-1] == most and vgg >= ({*cycles} if (suite, profile) == ("cifar10", "paper") else set()) and (suite == "digits" or cycles[:2] == [0.67232, 0.737856])
     for each in (suite, "cifar100"):
         fill(tmp_path, each, [spec for spec in specs if spec.task.startswith(each)] if each == suite else script.grid(each, profile))
     draw("figure3", "--suite", suite, "--profile", profile, "--results", tmp_path, "--out", tmp_path)
@@ -152,3 +149,47 @@ def test_figure_3_shows_lrr_by_its_augmentation_apart(suite, profile, panels, tm
     assert all(usual <= names for names in named[2:])
     lines = [tuple(line.values()) for line in drawn(tmp_path / suite / "figure3.csv")]
     assert len(lines) == len(set(lines))  # what two panels show is there once
+
+
+@pytest.mark.parametrize("method, panels", [("st3", 1), ("lrr", 2), ("lrr_aug_reset", 2)])
+def test_figure_3_has_a_panel_of_augmentation_where_such_runs_are_stored(method, panels, tmp_path, pages):
+    fill(tmp_path, "digits", [spec for spec in SCRIPTS["figure3"].grid("digits", "paper") if spec.method == method])
+    draw("figure3", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert sum(axes.get_visible() for axes in pages[0].axes) == panels
+
+
+def test_figure_4_has_macs_of_whole_runs_in_millions(tmp_path, pages):
+    """Of one seed that diverged the accuracy is in the mean (here chance), its MACs of that time are not."""
+    (tmp_path / "digits").mkdir()
+    rows = [row(spec, **({"status": "diverged", "macs": 1.0} if (spec.method, spec.seed) == ("st3", 2) else {}))
+            for spec in SCRIPTS["figure4"].grid("digits", "paper")]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    draw("figure4", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    left, right = pages[0].axes
+    for axes, expected in ((left, [0.1, 0.05, 0.02]), (right, [100, 50, 20])):
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+        for label in ("ST-3", "GMP"):
+            assert list(handles[label].lines[0].get_xdata()) == pytest.approx(expected, rel=0.06 if axes is left else 1e-6)
+    assert [text.get_text() for text in left.get_xticklabels()] == ["90", "95", "98", "99"] and min(left.get_xlim()) == 0.008
+
+
+def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, capsys):
+    found = {task: SCRIPTS["figure4"].literature(task) for task in SCRIPTS["figure4"].LEAST}
+    large, small = found["imagenet-resnet50"], found["imagenet-mobilenetv1"]
+    assert large[large.method == "gmp"]["mean"].tolist() == [76.38, 75.58, 73.91, 70.59, 57.9]  # Gale et al.'s standard, not the extended one
+    assert set(large.options) == {""} and set(small[small.method == "rigl"].options) == {"epochs=500"}
+    assert small.sparsity.min() == 0 and small.sparsity[small.sparsity > 0].min() == 0.742
+    assert draw("figure4", "--suite", "imagenet", "--results", tmp_path, "--out", tmp_path) == 0
+    below = sum(int((rows["mean"] < least).sum()) for rows, least in zip((large, small), (60, 55)))
+    assert below == 2 and "; 2 points lie below the axes." in capsys.readouterr().out
+    assert [axes.get_ylim()[0] for axes in pages[0].axes[::2]] == [60, 55]
+    marked = [line for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*")]
+    assert marked and {line.get_markerfacecolor() for line in marked} == {"white"}
+    sigma = next(line for line in marked if min(line.get_ydata()) == 63.25)
+    assert list(sigma.get_ydata()) == [76.44, 75.28, 73.69, 72.62, 69.75, 63.25]
+    assert {len(rows.drop_duplicates(["method", "options", "sparsity", "variant"])) - len(rows) for rows in found.values()} == {0}
+
+
+@pytest.mark.parametrize("profile, networks", [("paper", 2), ("quick", 1)])
+def test_figure_4_asks_for_both_networks_of_the_paper(profile, networks):
+    assert len({spec.task for spec in SCRIPTS["figure4"].grid("imagenet", profile)}) == networks
