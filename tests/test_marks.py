@@ -193,3 +193,12 @@ def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, 
 @pytest.mark.parametrize("profile, networks", [("paper", 2), ("quick", 1)])
 def test_figure_4_asks_for_both_networks_of_the_paper(profile, networks):
     assert len({spec.task for spec in SCRIPTS["figure4"].grid("imagenet", profile)}) == networks
+
+
+def test_figure_5_has_every_threshold_with_and_without_its_straight_through_gradient(tmp_path, pages):
+    fill(tmp_path, "digits", SCRIPTS["figure5"].grid("digits", "paper"))
+    draw("figure5", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    found = {label: len(handle.lines[0].get_xdata()) for handle, label in zip(*pages[0].axes[0].get_legend_handles_labels()) if label != "Dense"}
+    assert found == dict.fromkeys((
+        "STE-hard", "STE-soft", "STE-hard + rescale", "STE-soft + rescale (ST-3)", "Hard, no STE", "Soft, no STE", "Hard + rescale, no STE",
+        "Soft + rescale, no STE"), 3)
