@@ -121,6 +121,11 @@ def test_of_equally_good_epochs_the_first_counts(tmp_path, monkeypatch, val):
     assert (row["val_top1"], row["top1_best_val"]) == (85, test[val.index(85)])
 
 
+def test_without_validation_the_last_epoch_alone_counts(tmp_path):
+    row = runner.run(replace(SPEC, epochs=1, options={"validation": "false"}), Store(tmp_path))
+    assert row["status"] == "ok" and row["top1"] > 5 and row["val_top1"] is None and math.isnan(row["top1_best_val"])
+
+
 def test_the_best_epoch_of_a_level_is_one_of_its_own_cycle(tmp_path, monkeypatch):
     val, test = (90, 80, 70), (11, 22, 33)  # of each cycle
     monkeypatch.setattr(runner.Trainer, "percent", lambda trainer, hits, split: float(
