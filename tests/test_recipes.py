@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from test_every_method import make
 
 import methods
@@ -195,6 +196,23 @@ def test_learning_rates():
     spe = trainer.training.steps_per_epoch
     rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}
     assert all(after == pytest.approx(before / 10) for before, after in rates.values())
+
+
+def test_what_a_method_sets_of_its_steps_is_trained_with():
+    """ProbMask's fine-tuning has a constant rate, a share of the recipe's; passes of a step are averaged; batches are scored by the recipe's loss."""
+    trainer = make("probmask", lr=0.2)
+    trainer.training.cycle = 1
+    assert [trainer.learning_rate(t) for t in (0, 10)] == pytest.approx([0.002, 0.002])
+    trainer, (x, y) = make("static", lr=0.2, label_smoothing=0.3), (torch.randn(8, 1, 8, 8), torch.arange(8))
+    theta, gradients = trainer.model.theta, []
+    for passes in (1, 2):
+        trainer.training.cycles[0] = trainer.training.cycles[0]._replace(passes=passes)
+        theta.grad = None
+        trainer.forward_backward(x, y)
+        gradients.append(theta.grad.clone())
+    assert torch.allclose(*gradients, atol=1e-6) and gradients[0].abs().max() > 0.01
+    logits = torch.randn(8, 10)
+    assert torch.equal(trainer.training.criterion(logits, y), torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.3))
 
 
 @pytest.mark.parametrize("method, task, epochs, warm", [

@@ -148,8 +148,19 @@ def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch, drop_las
     loss = sum(cross_entropy(score, y, reduction="sum").item() for score, y in scores) / sum(sizes)
     hits = sum((score.argmax(1) == y).sum().item() for score, y in scores)
     curve, = trainer.progress.curves
-    assert [len(y) for _, y in scores] == sizes and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert [len(y) for _, y in scores] == sizes and trainer.training.steps_per_epoch == len(sizes) and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
     assert curve["train_top1"] == pytest.approx(100 * hits / sum(sizes))
+
+
+def test_each_epoch_has_its_own_loss_and_accuracy():
+    trainer = runner.Trainer(replace(get_task("digits"), epochs=2), "static", 0.9, 0, {}, load("digits", "data"))
+    steps = []
+    for _ in trainer.steps(within=lambda run: steps.append((run.progress.done, run.loss_sum.item(), run.hits.item()))):
+        pass
+    for epoch, line in enumerate(trainer.progress.curves):
+        within = [(loss, hits) for done, loss, hits in steps if done == epoch]
+        assert within[0][0] < 128 * 3 and within[0][1] <= 128  # of one batch
+        assert (line["train_loss"], line["train_top1"]) == pytest.approx((within[-1][0] / 1197, 100 * within[-1][1] / 1197))
 
 
 def test_static_cost_is_its_share_of_the_macs(tmp_path):
