@@ -182,6 +182,10 @@ def test_learning_rates_of_gse_and_rigl_on_imagenet():
         assert {epoch: task.learning_rate(round(epoch * spe), task.epochs, spe) for epoch in rates} == pytest.approx(rates)
 
 
+def test_the_momentum_of_normalisation_is_the_recipe_s():
+    assert make("static", bn_momentum=0.3).model.net.bn.momentum == 0.3 and make("static").model.net.bn.momentum == 0.1
+
+
 def test_learning_rates():
     trainer = make("static", schedule="cosine_step", lr=0.1, epochs=100)
     total = trainer.training.total_steps
