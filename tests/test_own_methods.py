@@ -138,7 +138,8 @@ class Typo(Ramped):
 
 @pytest.mark.parametrize("name, said", [
     ("Leaks", r"RuntimeError: \d+ weights that the mask says are zero are not: forward must leave them out"),
-    ("Fewer", "RuntimeError: 1940 weights are active, the budget is 1941"), ("Pays", "RuntimeError: the row would say that train_flops_fraction is -1.0, .*")])
+    ("Fewer", "RuntimeError: 1940 weights are active, the budget is 1941"),
+    ("Pays", "RuntimeError: the row would say that train_flops_fraction is -1.0, .*")])
 def test_a_row_that_would_not_be_true_is_a_failed_one(mine, name, said):
     """Of what a dry run of a few steps cannot see, too."""
     Path("mine.py").write_text(MORE + """
