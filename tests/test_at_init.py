@@ -109,6 +109,15 @@ def test_trainer_scores_on_ten_images_a_class(name):
         assert len(trainer.training.batches(3)) == 3
 
 
+def test_each_step_of_each_cycle_is_scored_on_other_images():
+    trainer, seen = Trainer(get_task("digits"), "snip", 0.5, 0, {}, load("digits", "data")), set()
+    for cycle, step in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        trainer.training.cycle, trainer.training.step = cycle, step
+        (x, _), = trainer.batches(1)
+        seen.add(x.sum().item())
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize("name", ["snip", "grasp"])
 def test_dropout_in_scoring_passes_follows_from_the_seed(name, monkeypatch):
     def dropping(classes):

@@ -107,6 +107,10 @@ class Reads(Quiet):
     def before_step(self, run):
         if run.step % 2:
             run.dense_gradient, run.dense_gradient
+
+
+class Has(Reads):
+    gradient = "dense"
 '''
 
 
@@ -129,14 +133,15 @@ def test_scores_before_the_first_step_are_not_counted():
 def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(READS)
-    trainer = dict.fromkeys(("Quiet", "Reads"))
+    trainer = dict.fromkeys(("Quiet", "Reads", "Has"))
     for name in trainer:
         task, options = settle(Spec("digits", f"mine.py:{name}", 0.9, 0, epochs=2))
         trainer[name] = Trainer(task, f"mine.py:{name}", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer["Quiet"].model.export(), (1, 8, 8)).items()}
-    quiet, reads = (trainer[name].training_cost(macs) for name in trainer)
+    quiet, reads, has = (trainer[name].training_cost(macs) for name in trainer)
     steps = 2 * trainer["Reads"].training.steps_per_epoch
     assert reads - quiet == pytest.approx((steps // 2) / steps * (1 - quiet) / 3) and 0.1 < quiet < 0.2
+    assert has == pytest.approx((2 * quiet + 1) / 3)  # whose every step has one, which reading does not make again
 
 
 def test_every_pass_of_a_step_is_counted(monkeypatch):
@@ -150,3 +155,16 @@ def test_every_pass_of_a_step_is_counted(monkeypatch):
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
     steps = trainer.training.steps_per_epoch
     assert sum(passes) == steps * (2 * 2 + 1) and trainer.training_cost(macs) == pytest.approx((2 * 2 + 1) / 2)
+
+
+def test_the_densities_of_an_epoch_are_those_of_its_steps():
+    """Of an epoch in which most weights go, eight samples say within 3 % what all steps cost."""
+    task, options = settle(Spec("digits", "gmp", 0.9, 0, epochs=1, options={"ramp_end": 1.0}))
+    trainer = Trainer(task, "gmp", 0.9, 0, options, load(task.dataset, "data", task.validation))
+    seen, step = [], trainer.step
+    trainer.step = lambda x, y: seen.append(trainer.model.layer_nnz()) or step(x, y)
+    trainer.run()
+    macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
+    sampled, trainer.nnz_sum, trainer.progress.passes = trainer.training_cost(macs), torch.stack(seen).sum(0), len(seen)
+    trainer.progress.samples = len(seen)
+    assert sampled == pytest.approx(trainer.training_cost(macs), rel=0.03) and 0.3 < sampled < 0.7

@@ -2,7 +2,10 @@
 import copy
 
 import torch
-from test_cycles import trainer
+from test_cycles import small_digits, trainer
+
+from benchmarks.tasks import get_task
+from benchmarks.train import Trainer
 
 
 def draws(run):
@@ -40,3 +43,8 @@ def test_draws_go_on_where_a_run_does():
         torch.rand(1000)
         resumed.run()
         assert found == expected[steps:]
+
+
+def test_each_seed_begins_with_a_network_of_its_own():
+    first, again, other = (Trainer(get_task("digits"), "st3", 0.9, seed, {}, small_digits()).model.theta for seed in (0, 0, 1))
+    assert torch.equal(first, again) and (first != other).all()

@@ -157,6 +157,8 @@ def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_pa
     assert [list(line.get_ydata()) for line in lines if line.get_linestyle() != "None"] == [
         [pytest.approx(accuracy(spec) + 4 / 3, abs=1e-3) for spec in coded if (spec.method, spec.seed) == (method, 0)]
         for method in ("st3", "gmp")]
+    colours = {label: handle.lines[0].get_color() for handle, label in zip(*axes.get_legend_handles_labels()) if label != "Dense"}
+    assert all(colours[f"{name}, VGG-11 of its code"] == colours[name] for name in ("ST-3", "GMP"))
     found = drawn(tmp_path / "cifar10/figure3.csv")
     assert len([line for line in found if line["options"] == "model=vgg11_st3code"]) == 2 * 5
 

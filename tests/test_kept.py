@@ -29,6 +29,13 @@ def test_the_network_of_a_row(words, tmp_path):
         assert f"--sparsity {float(row['sparsity'])!r}" in content["command"]
 
 
+def test_of_a_run_that_diverged_no_network_is_kept(tmp_path):
+    words = ["run", "--task", "digits", "--method", "gmp", "--sparsity", "0.9", "--epochs", "1", "--set", "lr=1e30", "--keep-models"]
+    assert main([*words, "--results", str(tmp_path)]) == 1
+    row, = Store(tmp_path, write=False).rows("digits").values()
+    assert row["status"] == "diverged" and not list((tmp_path / "models").glob("*"))
+
+
 def test_runs_without_a_network_are_named(tmp_path, capsys):
     words = ["launch", "digits", "--methods", "gmp", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(tmp_path)]
     assert main(words) == 0 and not (tmp_path / "models").exists()

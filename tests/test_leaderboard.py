@@ -187,6 +187,7 @@ def test_how_many_cycles_a_method_took_is_said():
 def test_rows_of_other_recipes_are_left_out():
     rows = pd.concat([stored({"st3": [90.0]}), stored({"quick": [90.0]}).assign(epochs=10),
                       stored({"bf16": [90.0]}).assign(precision="bf16"), stored({"rigl": [90.0]}).assign(options="interval=5"),
+                      stored({"rigl": [90.0]}).assign(options="interval=7"),
                       stored({"my.py:A": [90.0]}).assign(options="gamma=2.0"),
                       stored({"my.py:B": [90.0]}).assign(options="lr=0.5"), stored({"cifar": [90.0]}).assign(suite="cifar10")])
     assert set(tables.select(rows, "digits", "paper").label) == {"st3", "my.py:A gamma=2.0"}
@@ -225,6 +226,57 @@ def test_the_page_shows_the_rows_of_every_sparsity_that_it_offers():
     offered = re.findall(r'<option value="(0[^"]*)">(\S+) %', text)
     assert offered == [("0.6723", "67.232"), ("0.9", "90")]
     assert {value for value, _ in offered} == set(re.findall(r'<tr [^>]*data-sparsity="([^"]*)"', text))
+
+
+def test_of_two_rows_of_a_file_the_later_counts_and_those_of_other_lengths_and_precisions_stay():
+    kinds = [("2026-02-02", 30, "fp32"), ("2026-01-01", 30, "fp32"), ("2026-01-01", 60, "fp32"), ("2026-01-01", 30, "bf16")]
+    rows = pd.concat([stored({"my.py:A": [90.0]}).assign(finished_at=at, epochs=epochs, precision=precision) for at, epochs, precision in kinds],
+                     ignore_index=True)
+    assert list(tables.renamed(rows)) == [1]
+
+
+LINE = dict(rank_low=2, rank_high=3, label="a", seeds=3, mean=90.123, half=0.456, difference=-1.5, difference_half=0.25, p=0.2, separable=False,
+            train_flops=0.5, macs=0.1, seconds=12.4, front=True, cycles=1, method="a", on_target=True, achieved=0.8512,
+            diverged="", collapsed="", failed="")
+NONE = float("nan")
+
+
+@pytest.mark.parametrize("changes, expected", [
+    ({}, {}), (dict(separable=True, p=0.01), {"To the best": "-1.50 ± 0.25", "p": "0.010"}), (dict(rank_high=2), {"Rank": "2"}),
+    (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
+    (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
+     {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
+    (dict(front=False, diverged="1", failed="2 3"), {"Front": "", "Remarks": "diverged: seed 1; failed: seeds 2 3"}),
+    (dict(seeds=0), {"Accuracy (%)": "", "Seeds": "0"}), (dict(seeds=1, half=NONE), {"Accuracy (%)": "90.12", "Seeds": "1"})])
+def test_what_a_line_says(changes, expected):
+    usual = dict(zip(tables.COLUMNS, ["2-3", "a", "90.12 ± 0.46", "3", "-1.50 ± 0.25 =", "0.200", "0.500", "0.100", "12", "*", ""]))
+    assert dict(zip(tables.COLUMNS, tables.shown(pd.Series(LINE | changes)))) == usual | expected
+
+
+@pytest.mark.parametrize("ranks, seeds, said", [
+    ([1, 1, 3], [3, 3, 5], "3 methods are 3 pairs, of which the seeds (mostly 3) tell 2 apart; "),
+    ([1, 2, 1], [3, 3, 1], "2 methods are 1 pair, of which the seeds (mostly 3) tell 1 apart; "), ([1, 1], [1, 1], "One seed allows no test."),
+    ([1, None], [1, 1], "")])
+def test_what_the_seeds_of_a_cell_separate(ranks, seeds, said):
+    found = tables.power(pd.DataFrame({"rank_low": pd.Series(ranks, dtype=float), "seeds": seeds}))
+    assert found == said + "more seeds tell more." * said.endswith("; ")
+
+
+@pytest.mark.parametrize("epochs, said", [([30, 30], False), ([10, 30], True), ([30, 10], True)])
+def test_runs_that_are_shorter_than_the_papers_are_said_to_be(epochs, said):
+    text = tables.reduced(stored({"st3": [90.0, 91.0]}).assign(epochs=epochs))
+    assert text.startswith("Miniature") and ("Reduced runs: 10 of 30 epochs." in text) == said == ("Reduced" in text)
+    assert "fp32" not in text and "bf16" in tables.reduced(stored({"st3": [90.0]}).assign(precision="bf16"))
+
+
+def test_each_cell_is_sorted_by_its_own_costs_and_has_no_empty_column():
+    rows = pd.concat([stored({"st3": [97.0], "gmp": [98.0]}).assign(sparsity=s, achieved_sparsity=s, train_flops_fraction=cost)
+                      for s, cost in ((0.9, [0.3, 0.4]), (0.95, [0.1, 0.2]))])
+    table = tables.board(tables.select(rows, "digits", "paper"), [0.9, 0.95], "cost")
+    assert list(zip(table.sparsity, table.label)) == [(0.9, "st3"), (0.9, "gmp"), (0.95, "st3"), (0.95, "gmp")]
+    assert [tables.lines_of(cell)[0] for *_, cell in tables.cells(table)] == [[
+        "Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "Training", "Inference", "Time (s)", "Front"]] * 2
+    assert "$-$1.00" in tables.latex(table) and "0.3333333333" in tables.csv(table.assign(mean=1 / 3))
 
 
 def test_markdown(table):

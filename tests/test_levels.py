@@ -164,6 +164,8 @@ def test_the_curves_of_a_level_are_its_own(tmp_path, options):
     make_row(spec, store)
     store.collect("digits")
     lines = [line.split(",") for line in (tmp_path / "digits" / "curves.csv").read_text().splitlines()]
+    epochs = {level.key: [int(line[1]) for line in lines if line[0] == level.key] for level in levels_of(spec)}
+    assert lines[0][1] == "epoch" and sum(epochs.values(), []) == list(range(len(lines) - 1))  # of all cycles, as they were trained
     for level in levels_of(spec):
         curve = [dict(zip(lines[0], line)) for line in lines if line[0] == level.key]
         assert len(curve) == 2 - (level.sparsity > 0) * len(options)

@@ -2,10 +2,12 @@
 from dataclasses import replace
 
 import pytest
-from made_up import fill
+from made_up import fill, row
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
+
+from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 
 
 def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
@@ -24,11 +26,17 @@ def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
     assert figure.remarks == ["Hollow: one seed."]  # once
 
 
+@pytest.fixture
+def pages(monkeypatch):
+    """The figures that are saved."""
+    found = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: found.append(figure))
+    return found
+
+
 @pytest.mark.parametrize("seeds, said, hollow", [((0, 1, 2), "over 3 seeds", False), ((0,), "over one seed", True)])
 @pytest.mark.parametrize("name", ["figure1", "figure4", "gse_figure2", "gse_figure3", "gse_figure5", "length", "beyond"])
-def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seeds, said, hollow, tmp_path, monkeypatch):
-    pages = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seeds, said, hollow, tmp_path, pages):
     fill(tmp_path, "digits", [replace(spec, seed=seed) for spec in SCRIPTS[name].grid("digits", "paper") if spec.seed == 0 for seed in seeds],
          achieved_sparsity=0.9, train_flops_fraction=0.4)
     draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
@@ -69,3 +77,129 @@ def test_a_single_run_is_drawn_without_a_warning(name, tmp_path):
     fill(tmp_path, "digits", sparse[:1])
     assert draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
     assert len(drawn(tmp_path / "digits" / f"{name}.csv")) == 1
+
+
+# ---- what the panels of ST-3's figures show
+
+@pytest.mark.parametrize("method, label", [("ste_hard", "STE-hard"), ("ste_soft", "STE-soft")])
+def test_figure_1_names_each_line_by_its_method(method, label, tmp_path, pages):
+    fill(tmp_path, "digits", [spec for spec in SCRIPTS["figure1"].grid("digits", "paper") if spec.method in ("dense", method)])
+    draw("figure1", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert set(pages[0].axes[0].get_legend_handles_labels()[1]) == {"Dense", label}
+
+
+def test_figure_2_marks_the_late_step_that_changed_the_forward_value_most(tmp_path, pages):
+    """Steps of 100: a larger one is in the first half, a fall larger than the largest rise in the second. Threshold 0.5."""
+    columns = dict(task="digits", sparsity=0.9, seed=0, steps=100, weight=7)
+    lines = []
+    for method, scale in (("ste_hard", 1.0), ("ste_soft", 0.5)):
+        lines += [columns | dict(panel="operator", method=method, stored=x, forward=scale * x, threshold=0.5) for x in (-1.0, 0.0, 1.0)]
+        forward = {step: 0.0 for step in range(1, 101)} | {20: 9.0} | {step: 0.3 for step in range(60, 80)} | {80: -0.4}
+        lines += [columns | dict(panel="training", method=method, step=step, stored=scale + value, forward=value, threshold=0.5 if step > 2 else -1)
+                  for step, value in forward.items()]
+    (tmp_path / "digits").mkdir()
+    DataFrame(lines).to_csv(tmp_path / "digits/trajectory.csv", index=False)
+    draw("figure2", "--results", tmp_path, "--out", tmp_path)
+    for column, (title, scale) in enumerate((("hard threshold", 1.0), ("soft threshold", 0.5))):
+        upper, lower = pages[0].axes[column], pages[0].axes[2 + column]
+        operator, late = (line.get_xydata() for line in upper.lines)
+        assert upper.get_title() == title and operator.tolist() == [[-2, -2 * scale], [0, 0], [2, 2 * scale]]
+        assert late.ravel().tolist() == pytest.approx([2 * scale + 0.6, 0.6, 2 * scale - 0.8, -0.8])
+        arrow, = upper.texts
+        assert (arrow.xyann, arrow.xy) == (pytest.approx(tuple(late[0])), pytest.approx(tuple(late[1])))  # from, to
+        drawn = {line.get_label(): line.get_ydata() for line in lower.lines if not line.get_label().startswith("_")}
+        assert {label: values[79] for label, values in drawn.items()} == pytest.approx({"stored": scale - 0.4, "forward": -0.4})
+        bounds = [line.get_ydata() for line in lower.lines if line.get_label().startswith("_")]
+        assert [values[[0, -1]].tolist() for values in bounds] == [[0, -0.5], [0, 0.5]]  # none is below zero
+    assert "Weight 7 of digits, sparsity 90 %, seed 0, one run each." in pages[0].get_supxlabel().replace("\n", " ")
+
+
+def test_figure_6_has_each_quarter_of_each_schedule_in_a_panel_of_its_own(tmp_path, pages):
+    specs = list(SCRIPTS["figure6"].grid("digits", "paper"))
+    assert [(spec.method, spec.sparsity, dict(spec.options).get("ramp_power", "")) for spec in specs] == [("st3", 0.9, "0.0"), ("st3", 0.9, "")]
+    fill(tmp_path, "digits", specs)
+    counts = {(column, group, state): 1 + state + 10 * group + 100 * column for column in range(2) for group in range(4) for state in range(2)}
+    write_table(tmp_path / "digits/switches.csv", TABLES["switches"], [
+        dict(key=specs[column].key, schedule=("fixed", "cubic")[column], group=group, final_state=("active", "zero")[state],
+             switches=(5, 29)[state], weights=weights) for (column, group, state), weights in counts.items()])
+    draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert [axes.get_title() for axes in pages[0].axes] == ["fixed sparsity", "cubic sparsity", *[""] * 6]
+    for index, axes in enumerate(pages[0].axes):
+        group, column = divmod(index, 2)
+        found = {patch.get_label(): patch.get_xy()[:, 1].max() for patch in axes.patches}
+        assert found == {"active at the end": counts[column, group, 0], "zero at the end": counts[column, group, 1]}
+        assert axes.texts[0].get_text() == f"quarter {group + 1}"
+
+
+@pytest.mark.parametrize("suite, profile, panels", [("digits", "paper", 2), ("cifar10", "quick", 3), ("cifar10", "paper", 4)])
+def test_figure_3_shows_lrr_by_its_augmentation_apart(suite, profile, panels, tmp_path, pages):
+    script = SCRIPTS["figure3"]
+    specs = list(script.grid(suite, profile))
+    cycles = sorted({spec.sparsity for spec in specs if spec.method == "lrr" and "vgg11" not in spec.task and spec.task.startswith(suite)})
+    most = max(spec.sparsity for spec in specs)
+    vgg = {spec.sparsity for spec in specs if (spec.task, spec.method) == ("cifar10-vgg11", "lrr")}
+    assert cycles[-1] == most and vgg >= ({*cycles} if (suite, profile) == ("cifar10", "paper") else set())
+    assert suite == "digits" or cycles[:2] == [0.67232, 0.737856]
+    for each in (suite, "cifar100"):
+        fill(tmp_path, each, [spec for spec in specs if spec.task.startswith(each)] if each == suite else script.grid(each, profile))
+    draw("figure3", "--suite", suite, "--profile", profile, "--results", tmp_path, "--out", tmp_path)
+    named = [set(axes.get_legend_handles_labels()[1]) for axes in pages[0].axes if axes.get_visible()]
+    longer = {"ST-3, 4× the epochs"} if suite == "cifar10" else set()
+    usual = {*script.ONE_CYCLE.values(), *script.CYCLES.values()}
+    assert len(named) == panels and named[0] == usual and named[1] == {"Dense", "ST-3", "LRR", "LRR, augmentation reset"} | longer
+    assert all(usual <= names for names in named[2:])
+    lines = [tuple(line.values()) for line in drawn(tmp_path / suite / "figure3.csv")]
+    assert len(lines) == len(set(lines))  # what two panels show is there once
+
+
+@pytest.mark.parametrize("method, panels", [("st3", 1), ("lrr", 2), ("lrr_aug_reset", 2)])
+def test_figure_3_has_a_panel_of_augmentation_where_such_runs_are_stored(method, panels, tmp_path, pages):
+    fill(tmp_path, "digits", [spec for spec in SCRIPTS["figure3"].grid("digits", "paper") if spec.method == method])
+    draw("figure3", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert sum(axes.get_visible() for axes in pages[0].axes) == panels
+
+
+def test_figure_4_has_macs_of_whole_runs_in_millions(tmp_path, pages):
+    """Of one seed that diverged the accuracy is in the mean (here chance), its MACs of that time are not."""
+    (tmp_path / "digits").mkdir()
+    rows = [row(spec, **({"status": "diverged", "macs": 1.0} if (spec.method, spec.seed) == ("st3", 2) else {}))
+            for spec in SCRIPTS["figure4"].grid("digits", "paper")]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    draw("figure4", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    left, right = pages[0].axes
+    for axes, expected in ((left, [0.1, 0.05, 0.02]), (right, [100, 50, 20])):
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
+        for label in ("ST-3", "GMP"):
+            assert list(handles[label].lines[0].get_xdata()) == pytest.approx(expected, rel=0.06 if axes is left else 1e-6)
+    assert [text.get_text() for text in left.get_xticklabels()] == ["90", "95", "98", "99"] and min(left.get_xlim()) == 0.008
+
+
+def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, capsys):
+    found = {task: SCRIPTS["figure4"].literature(task) for task in SCRIPTS["figure4"].LEAST}
+    large, small = found["imagenet-resnet50"], found["imagenet-mobilenetv1"]
+    assert large[large.method == "gmp"]["mean"].tolist() == [76.38, 75.58, 73.91, 70.59, 57.9]  # Gale et al.'s standard, not the extended one
+    assert set(large.options) == {""} and set(small[small.method == "rigl"].options) == {"epochs=500"}
+    assert small.sparsity.min() == 0 and small.sparsity[small.sparsity > 0].min() == 0.742
+    assert draw("figure4", "--suite", "imagenet", "--results", tmp_path, "--out", tmp_path) == 0
+    below = sum(int((rows["mean"] < least).sum()) for rows, least in zip((large, small), (60, 55)))
+    assert below == 2 and "; 2 points lie below the axes." in capsys.readouterr().out
+    assert [axes.get_ylim()[0] for axes in pages[0].axes[::2]] == [60, 55]
+    marked = [line for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*")]
+    assert marked and {line.get_markerfacecolor() for line in marked} == {"white"}
+    sigma = next(line for line in marked if min(line.get_ydata()) == 63.25)
+    assert list(sigma.get_ydata()) == [76.44, 75.28, 73.69, 72.62, 69.75, 63.25]
+    assert {len(rows.drop_duplicates(["method", "options", "sparsity", "variant"])) - len(rows) for rows in found.values()} == {0}
+
+
+@pytest.mark.parametrize("profile, networks", [("paper", 2), ("quick", 1)])
+def test_figure_4_asks_for_both_networks_of_the_paper(profile, networks):
+    assert len({spec.task for spec in SCRIPTS["figure4"].grid("imagenet", profile)}) == networks
+
+
+def test_figure_5_has_every_threshold_with_and_without_its_straight_through_gradient(tmp_path, pages):
+    fill(tmp_path, "digits", SCRIPTS["figure5"].grid("digits", "paper"))
+    draw("figure5", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    found = {label: len(handle.lines[0].get_xdata()) for handle, label in zip(*pages[0].axes[0].get_legend_handles_labels()) if label != "Dense"}
+    assert found == dict.fromkeys((
+        "STE-hard", "STE-soft", "STE-hard + rescale", "STE-soft + rescale (ST-3)", "Hard, no STE", "Soft, no STE", "Hard + rescale, no STE",
+        "Soft + rescale, no STE"), 3)

@@ -2,9 +2,12 @@
 import pytest
 import torch
 from canonical import G, W, backward, effective, mask_of, near, step, training, two_layers
+from test_cycles import small_digits
 from test_every_method import make
 from torch import nn
 
+from benchmarks.tasks import get_task
+from benchmarks.train import Trainer
 from methods import SparseModel
 
 AT_ONCE = {"ramp_power": 0}
@@ -29,6 +32,13 @@ def test_movement_scores_have_a_group_of_their_own():
     method = SparseModel(nn.Linear(4, 5), "movement", 0.5, score_lr=3.0).method
     group, = method.groups()
     assert group["params"][0] is method.scores and group["lr_scale"] == 3 and group["weight_decay"] == group["momentum"] == 0
+
+
+def test_movement_scores_are_trained_at_a_multiple_of_each_rate():
+    trainer = Trainer(get_task("digits"), "movement", 0.5, 0, {"score_lr": 3.0}, small_digits())
+    trainer.set_learning_rate(0.2)
+    rates = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert rates[id(trainer.model.method.scores)] == pytest.approx(0.6) and rates[id(trainer.model.theta)] == 0.2
 
 
 def test_movement_by_layer():

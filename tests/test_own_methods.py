@@ -136,6 +136,23 @@ class Typo(Ramped):
     assert "mine.py:Typo: nothing calls befor_step but the method itself; the hook is before_step" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name, said", [
+    ("Leaks", r"RuntimeError: \d+ weights that the mask says are zero are not: forward must leave them out"),
+    ("Fewer", "RuntimeError: 1940 weights are active, the budget is 1941"),
+    ("Pays", "RuntimeError: the row would say that train_flops_fraction is -1.0, .*")])
+def test_a_row_that_would_not_be_true_is_a_failed_one(mine, name, said):
+    """Of what a dry run of a few steps cannot see, too."""
+    Path("mine.py").write_text(MORE + """
+class Fewer(Good):
+    def after_step(self, run):
+        super().after_step(run)
+        if run.step == run.total_steps - 1:
+            self.mask[self.mask.nonzero()[0]] = False
+""")
+    row = runner.run(Spec("digits", f"mine.py:{name}", 0.9, 0, epochs=1), Store("results"))
+    assert row["status"] == "failed" and re.fullmatch(said, row["error"]) and row["top1"] is None
+
+
 def test_a_class_that_is_not_there(mine):
     Path("mine.py").write_text("from methods.base import Ramped, Sparsifier\nclass First(Ramped): pass\nclass Other(Sparsifier): pass\n")
     with pytest.raises(ValueError, match="mine.py has no class Frist derived from methods.Sparsifier; it has First, Other$"):

@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from test_every_method import make
 
 import methods
@@ -181,6 +182,10 @@ def test_learning_rates_of_gse_and_rigl_on_imagenet():
         assert {epoch: task.learning_rate(round(epoch * spe), task.epochs, spe) for epoch in rates} == pytest.approx(rates)
 
 
+def test_the_momentum_of_normalisation_is_the_recipe_s():
+    assert make("static", bn_momentum=0.3).model.net.bn.momentum == 0.3 and make("static").model.net.bn.momentum == 0.1
+
+
 def test_learning_rates():
     trainer = make("static", schedule="cosine_step", lr=0.1, epochs=100)
     total = trainer.training.total_steps
@@ -195,6 +200,23 @@ def test_learning_rates():
     spe = trainer.training.steps_per_epoch
     rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}
     assert all(after == pytest.approx(before / 10) for before, after in rates.values())
+
+
+def test_what_a_method_sets_of_its_steps_is_trained_with():
+    """ProbMask's fine-tuning has a constant rate, a share of the recipe's; passes of a step are averaged; batches are scored by the recipe's loss."""
+    trainer = make("probmask", lr=0.2)
+    trainer.training.cycle = 1
+    assert [trainer.learning_rate(t) for t in (0, 10)] == pytest.approx([0.002, 0.002])
+    trainer, (x, y) = make("static", lr=0.2, label_smoothing=0.3), (torch.randn(8, 1, 8, 8), torch.arange(8))
+    theta, gradients = trainer.model.theta, []
+    for passes in (1, 2):
+        trainer.training.cycles[0] = trainer.training.cycles[0]._replace(passes=passes)
+        theta.grad = None
+        trainer.forward_backward(x, y)
+        gradients.append(theta.grad.clone())
+    assert torch.allclose(*gradients, atol=1e-6) and gradients[0].abs().max() > 0.01
+    logits = torch.randn(8, 10)
+    assert torch.equal(trainer.training.criterion(logits, y), torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.3))
 
 
 @pytest.mark.parametrize("method, task, epochs, warm", [

@@ -21,6 +21,7 @@ from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.results import RUN_COLUMNS, Store, write_table
+from benchmarks.run_claims import Taken
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
                                                status="failed", error="the disk was away", finished_at="2099-01-01T00:00:00+00:00")
@@ -82,6 +83,26 @@ def test_what_a_machine_did_costs_no_checkpoint(tmp_path, monkeypatch, error, ke
     store = Store(tmp_path)
     assert halfway(store, monkeypatch, error)["status"] == "failed"
     assert store.checkpoint(SPEC.key).exists() == kept
+
+
+@pytest.mark.parametrize("ending", [None, FloatingPointError("the loss is nan"), RuntimeError("a mistake")])
+def test_a_run_that_is_taken_over_after_its_last_step_stores_nothing(tmp_path, monkeypatch, ending):
+    ended, steps = [], runner.Trainer.steps
+
+    def then_suspended(self, *rest):
+        yield from steps(self, *rest)
+        ended.append(1)
+        if ending:
+            raise ending
+
+    def stop():
+        if ended:
+            raise Taken("process 7 on another")
+        return False
+    monkeypatch.setattr(runner.Trainer, "steps", then_suspended)
+    with pytest.raises(Taken, match="^process 7 on another$"):
+        runner.run(replace(SPEC, epochs=1), Store(tmp_path), stop=stop)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_checkpoint_that_may_not_be_read_stays(tmp_path, monkeypatch, capsys):

@@ -121,6 +121,11 @@ def test_of_equally_good_epochs_the_first_counts(tmp_path, monkeypatch, val):
     assert (row["val_top1"], row["top1_best_val"]) == (85, test[val.index(85)])
 
 
+def test_without_validation_the_last_epoch_alone_counts(tmp_path):
+    row = runner.run(replace(SPEC, epochs=1, options={"validation": "false"}), Store(tmp_path))
+    assert row["status"] == "ok" and row["top1"] > 5 and row["val_top1"] is None and math.isnan(row["top1_best_val"])
+
+
 def test_the_best_epoch_of_a_level_is_one_of_its_own_cycle(tmp_path, monkeypatch):
     val, test = (90, 80, 70), (11, 22, 33)  # of each cycle
     monkeypatch.setattr(runner.Trainer, "percent", lambda trainer, hits, split: float(
@@ -143,8 +148,20 @@ def test_an_epochs_loss_and_accuracy_are_means_over_images(monkeypatch, drop_las
     loss = sum(cross_entropy(score, y, reduction="sum").item() for score, y in scores) / sum(sizes)
     hits = sum((score.argmax(1) == y).sum().item() for score, y in scores)
     curve, = trainer.progress.curves
-    assert [len(y) for _, y in scores] == sizes and curve["train_loss"] == pytest.approx(loss, rel=1e-5)
+    assert [len(y) for _, y in scores] == sizes and trainer.training.steps_per_epoch == len(sizes)
+    assert curve["train_loss"] == pytest.approx(loss, rel=1e-5)
     assert curve["train_top1"] == pytest.approx(100 * hits / sum(sizes))
+
+
+def test_each_epoch_has_its_own_loss_and_accuracy():
+    trainer = runner.Trainer(replace(get_task("digits"), epochs=2), "static", 0.9, 0, {}, load("digits", "data"))
+    steps = []
+    for _ in trainer.steps(within=lambda run: steps.append((run.progress.done, run.loss_sum.item(), run.hits.item()))):
+        pass
+    for epoch, line in enumerate(trainer.progress.curves):
+        within = [(loss, hits) for done, loss, hits in steps if done == epoch]
+        assert within[0][0] < 128 * 3 and within[0][1] <= 128  # of one batch
+        assert (line["train_loss"], line["train_top1"]) == pytest.approx((within[-1][0] / 1197, 100 * within[-1][1] / 1197))
 
 
 def test_static_cost_is_its_share_of_the_macs(tmp_path):
