@@ -58,7 +58,7 @@ def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lam
     epoch; returns the row.
 
     alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
-    before the first step. branches: Specs whose runs part from this one (`tasks.branches`), and find a checkpoint of it where they do.
+    before the first step. branches: Specs whose runs part from this one (`levels.branches`), and find a checkpoint of it where they do.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
         return (yield from Run(spec, store, folder, device, stop, alone, begun, branches).steps())

@@ -109,7 +109,7 @@ class SynFlow(AtInit):
 
     name = "synflow"
     n_batches = restore_bn = None  # it sees no data, and a copy of the network
-    rounds = option(100, least=1)
+    rounds = option(100, least=1, help="in which the sparsity rises, exponentially")
 
     @torch.enable_grad()
     def choose(self, run):

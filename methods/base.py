@@ -21,7 +21,7 @@ class Option:
         self.least, self.most = least, most
 
     def __set_name__(self, owner, name):
-        self.name = name
+        self.name, self.help = name, self.help or getattr(getattr(super(owner, owner), name, None), "help", "")  # declared anew: the base's
 
     def __get__(self, instance, owner):
         return self if instance is None else instance.chosen.get(self.name, self.default)
@@ -230,7 +230,7 @@ class Ramped(Sparsifier):
     ramp_start = option(5 / 160, most=1, help="start of the ramp, as a share of training")
     ramp_end = option(80 / 160, most=1, help="end of the ramp, as a share of training")
     ramp_power = option(3.0, help="0 is the final sparsity from the first step on, 3 the cubic schedule")
-    ramp_granularity = option("step", "epoch")
+    ramp_granularity = option("step", "epoch", help="how often the sparsity rises")
 
     def start(self, run, cycle):
         self.refresh(run.theta, self.scheduled(run, 0))

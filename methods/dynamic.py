@@ -16,7 +16,7 @@ class Static(Sparsifier):
     allocation = option("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", help="weights per layer")
     redistribute = option(False, help="er_gse: what a full layer cannot take goes to the others")
     sampler = option("exact", "bernoulli", help="mask with exactly the layer's count, or each weight on its own")
-    init = option("network", "sparse", help="the network's own, or uniform by the active inputs of each neuron (GSE)")
+    init = option("network", "sparse", help="network: its own first weights; sparse: uniform by the active inputs of each neuron (GSE)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -65,9 +65,9 @@ class DynamicSparse(Static):
     interval = option(100, least=1, help="steps between two updates of the mask")
     update_end = option(0.75, most=1, help="share of training after which the mask is fixed")
     drop_fraction = option(0.3, most=1, help="share of the active weights that the first update replaces; cosine decay to 0")
-    scope = option("layer", "global", help="where counts are kept: in each layer, or over all")
+    scope = option("layer", "global", help="layer: each layer keeps its number of weights; global: all together keep theirs")
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
-    score_batches = option("train_batch", "ceil10", help="growth is scored on the training batch, or on fresh ones (ten images a class)")
+    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a class)")
     changes = "change its mask"  # what cannot be done where its updates come too late
 
     def final_budget(self):
@@ -124,7 +124,7 @@ class DynamicSparse(Static):
 class DropAndGrow(DynamicSparse):
     """Drop the smallest active weights, then grow as many."""
 
-    drop_rounding = option("floor", "ceil")
+    drop_rounding = option("floor", "ceil", help="of the number of weights to drop")
     regrow = option("keeps", "zeroed", "no", help="weights just dropped may grow again with their value, at zero, or not at once")
     noise = option(1e-5, help="standard deviation of the noise on the drop score")
 

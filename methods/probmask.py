@@ -24,7 +24,7 @@ class ProbMask(Sparsifier):
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
     ramp_end = option(0.6, most=1, help="share of training at which it reaches the target")
-    ramp_granularity = option("epoch", "step")
+    ramp_granularity = option("epoch", "step", help="how often the sparsity rises")
     trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
     trial_batches = option(10, least=1, help="training batches that the trials are judged on")
     finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training: an epoch at least, or none")

@@ -10,7 +10,7 @@ class ST3(Ramped):
 
     name, aliases = "st3", ("ste_soft_rescale",)
     soft = True
-    rescale = option("smoothed", "paper", "off", help="filter scale: of the released code, of the paper, none")
+    rescale = option("smoothed", "paper", "off", help="scale of each filter: smoothed (released code), or as in the paper")
     straight_through = option(True, help="false: only the weights that are kept get gradients")
     ft_epochs = option(0, help="epochs of fine-tuning with the final mask at a hundredth of the learning rate (released code: 10)")
     rewind_finetune = option(False, help="a second full schedule from the best weights of the cycle before (the last where nothing is held "

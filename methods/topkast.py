@@ -14,7 +14,7 @@ class TopKAST(Static):
     gamma = option(1.0, help="weights trained beyond the active ones, as a multiple of these")
     penalty = option(1e-4, help="factor of the un-squared L2 norms that replace weight decay")
     every_step_until = option(0.105, most=1, help="share of training in which the sets are renewed at every step, later every `interval`")
-    interval = option(1000, least=1)
+    interval = option(1000, least=1, help="steps between two renewals of the sets, then")
     sampler, init = "exact", "network"  # its first mask is that of the largest weights
     start_weights = option("network", "pytorch", help="the network's own, or PyTorch's default: a third of the variance of GSE's")
     mode = option("correct", "literal", help="literal: a weight that enters the active set restarts at zero (GSE's code)")

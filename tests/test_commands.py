@@ -186,9 +186,15 @@ def test_options_of_a_method(capsys, methods_file):
     assert main(["options", "lrr"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("=")[0] for line in lines] == list(get("lrr").options())
-    assert "threshold=quantile_lerp|topk_exact  how many weights a sparsity keeps" in lines and "momentum=reset|keep" in lines
+    assert "threshold=quantile_lerp|topk_exact  how many weights a sparsity keeps" in lines and "momentum=reset|keep  the optimiser's, at the start of a cycle" in lines
     assert main(["options", f"{methods_file}:TooMany"]) == 0 and capsys.readouterr().out == ""
     refused(capsys, ["options", "rgil"], "rgil", "rigl")
+
+
+def test_every_option_says_what_it_means():
+    assert not [(name, option) for name in available() for option, found in get(name).options().items() if not found.help]
+    # declared anew for another default it keeps its base's words, unless it has its own
+    assert get("gse_uniform").options()["interval"].help == get("set").options()["interval"].help != get("gradual").options()["interval"].help
 
 
 def test_options_of_a_task(capsys):
