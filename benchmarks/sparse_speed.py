@@ -166,8 +166,9 @@ def run_and_store(parser, words, measure, name, columns, identity):
     args = parser.parse_args(words)
     args.widths = [int(w) if w == int(w) else w for w in args.widths or ()]
     for option, value in vars(args).items():
-        if isinstance(value, int) and value < (option != "update_rounds"):
-            raise ValueError(f"--{option.replace('_', '-')} must be at least {int(option != 'update_rounds')}, not {value}")
+        least = int(option not in ("update_rounds", "first_seed"))
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
     path = table(args.results, name, columns)
     one_core()
     for line in measure(args, usable_device(args.device)):

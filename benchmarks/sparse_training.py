@@ -23,7 +23,8 @@ IDENTITY = "task width method sparsity precision storage seed epochs device thre
 
 
 def measure(args, device):
-    for task, width, sparsity, seed, storage in product(args.tasks, args.widths or (1,), args.sparsities, range(args.seeds), args.storages):
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    for task, width, sparsity, seed, storage in product(args.tasks, args.widths or (1,), args.sparsities, seeds, args.storages):
         options = {"width": width, "storage": storage, "batch_size": args.batch_size, "init": "sparse"}
         options = {name: str(value) for name, value in options.items() if value is not None}
         spec = canonical(Spec(task, args.method, sparsity, seed, args.epochs, args.precision, options))
@@ -44,7 +45,8 @@ def main(words=None):
     parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98])
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES[:2])
     parser.add_argument("--method", default="gse_uniform")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0), as where rows are to get more seeds")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     run_and_store(parser, words, measure, "sparse_training.csv", COLUMNS, IDENTITY)
 

@@ -105,8 +105,8 @@ def test_growth(tmp_path):
 
 
 def test_training(tmp_path):
-    rows = measured(tmp_path, sparse_training, "--tasks", "digits-mlp", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9")
-    assert {row["storage"] for row in rows} == {"masked", "sparse"}
+    rows = measured(tmp_path, sparse_training, "--tasks", "digits-mlp", "--first-seed", "4", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9")
+    assert [(row["storage"], row["seed"]) for row in rows] == [("masked", "4"), ("sparse", "4")]
     assert all(row["top1"] and row["peak_memory_mb"] and row["epochs"] == "1" for row in rows) and rows[0]["nnz"] == rows[1]["nnz"]
 
 
@@ -114,3 +114,4 @@ def test_bad_arguments(tmp_path, capsys):
     for words in (["--rounds", "0"], ["walk"], ["--tasks", "digit"], ["--sparsities", "2", "--tasks", "digits"]):
         assert sparse_speed.main([*words, "--results", str(tmp_path)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    assert sparse_training.main(["--first-seed", "-1"]) == 2 and "--first-seed must be at least 0, not -1" in capsys.readouterr().err
