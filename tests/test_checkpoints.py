@@ -39,3 +39,26 @@ def test_a_checkpoint_that_loads_in_part_leaves_nothing_behind(tmp_path, capsys)
     assert not torch.equal(state["model"]["theta"], new.model.theta)
     assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), new.model.state_dict().values()))
     assert run.progress == new.progress and not run.optimizer.state
+
+
+def test_a_bit_of_a_weight_that_has_changed_on_the_disk_is_noticed(tmp_path, capsys):
+    """torch reads it without a word."""
+    path, run = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1)
+    Saver(path).write(run.state_dict())
+    content, weights = bytearray(path.read_bytes()), run.model.theta.detach().numpy().tobytes()
+    at = content.find(weights)
+    assert at > 0
+    content[at + len(weights) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+    restored(lambda: trainer("st3", 0.5, epochs=1), path)
+    assert f"{path} is damaged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_does_not_name_its_method_s_file_is_gone_on_from(tmp_path, capsys):
+    """Those of older code do not."""
+    path, state = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1).run().state_dict()
+    del state["method"]
+    torch.save(state, path)
+    run = restored(lambda: trainer("st3", 0.5, epochs=1), path)
+    assert torch.equal(run.model.theta, state["model"]["theta"]) and run.progress.done == 1 and not capsys.readouterr().out
