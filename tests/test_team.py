@@ -17,6 +17,7 @@ from benchmarks.checkpoint import Stopped
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from methods import available
+from methods.processes import mean_of_processes
 
 STEPS = 3        # of every method; masks are updated in the third
 PAUSE = 6        # three steps, two turns of the end of an epoch, and one step more
@@ -38,6 +39,7 @@ def together(rank, place, folder):
     torch.set_num_threads(1)
     result = {}
     with team.joined(rank, 2, place):
+        result["mean"] = mean_of_processes(torch.tensor([1.0 + rank, 4.0]))
         for name in available():
             trainer = make(name)
             steps(trainer, STEPS)
@@ -61,6 +63,10 @@ def two(folder, tmp_path_factory):
         helper.join()
     assert [helper.exitcode for helper in helpers] == [0, 0]
     return [torch.load(place / f"result{rank}", weights_only=True) for rank in range(2)]
+
+
+def test_what_is_the_mean_of_the_processes(two):
+    assert [result["mean"].tolist() for result in two] == [[1.5, 4.0]] * 2
 
 
 @pytest.mark.parametrize("name", available())
