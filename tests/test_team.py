@@ -39,7 +39,8 @@ def together(rank, place, folder):
     torch.set_num_threads(1)
     result = {}
     with team.joined(rank, 2, place):
-        result["mean"] = mean_of_processes(torch.tensor([1.0 + rank, 4.0]))
+        own = torch.tensor([1.0 + rank, 4.0])
+        result["mean"], result["own"] = mean_of_processes(own), own
         for name in available():
             trainer = make(name)
             steps(trainer, STEPS)
@@ -65,8 +66,8 @@ def two(folder, tmp_path_factory):
     return [torch.load(place / f"result{rank}", weights_only=True) for rank in range(2)]
 
 
-def test_what_is_the_mean_of_the_processes(two):
-    assert [result["mean"].tolist() for result in two] == [[1.5, 4.0]] * 2
+def test_the_mean_of_the_processes_leaves_each_its_own(two):
+    assert [result["mean"].tolist() for result in two] == [[1.5, 4.0]] * 2 and [result["own"].tolist() for result in two] == [[1.0, 4.0], [2.0, 4.0]]
 
 
 @pytest.mark.parametrize("name", available())
