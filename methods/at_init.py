@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from methods.allocation import count
 from methods.base import Sparsifier, option
 from methods.ranking import keep
-from methods.training import arguments
+from methods.run import arguments
 
 
 class AtInit(Sparsifier):

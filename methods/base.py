@@ -74,7 +74,7 @@ class Sparsifier(nn.Module):
     """Maps the stored weights theta (N,) to the sparse weights (N,) that the network computes with.
 
     A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
-    attributes. `mask` (N,) marks the active weights; what a run must not lose is a buffer. `run` is a `methods.training.Training`.
+    attributes. `mask` (N,) marks the active weights; what a run must not lose is a buffer. `run` is a `methods.run.Run`.
 
     Raises ValueError for a sparsity outside [0, 1) and for options with wrong names or values.
     """

@@ -1,0 +1,156 @@
+"""`Run`: the training in progress, as the hooks of a method see it."""
+import copy
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
+
+from methods import processes
+from methods.processes import mean_of_processes
+from methods.seeds import stable_seed
+
+NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
+
+
+class Run:
+    """Where the training is, and what a hook of a method may use of it.
+
+    `model`, `optimizer`; `step` and `epoch` from 0 within `cycle`; `batch`: the (x, y) of the step in progress, if the loop told it.
+    Weights, gradients and random numbers are vectors (N,) over all prunable connections, as `model.layout` orders them.
+    """
+
+    @property
+    def parameters(self):
+        """All that the optimiser trains, with the groups that were added to it later."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def theta(self):
+        """The stored weights (N,)."""
+        return self.model.theta
+
+    @property
+    def epochs(self):
+        """Epochs of the cycle in progress."""
+        return self.cycles[self.cycle].epochs
+
+    @property
+    def all_epochs(self):
+        """Epochs of all cycles together."""
+        return sum(cycle.epochs - cycle.first for cycle in self.cycles)
+
+    @property
+    def passes(self):
+        """Forward and backward passes that a step of the cycle in progress takes, each of its loss divided by their number."""
+        return self.cycles[self.cycle].passes
+
+    @property
+    def total_steps(self):
+        """Steps of the cycle in progress."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def epoch(self):
+        """Epoch of the step in progress, from 0, within its cycle."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def epoch_ends(self):
+        """True at the last step of an epoch."""
+        return (self.step + 1) % self.steps_per_epoch == 0
+
+    @property
+    def dense_gradient(self):
+        """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
+        if self.model.dense_gradient is None:
+            raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.name} grows connections by their gradients, and this step's "
+                             "loss does not depend on the prunable weights")
+        self.reads = True
+        return mean_of_processes(self.model.dense_gradient)
+
+    @property
+    def momentum(self):
+        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam divided by the root of its second moment.
+
+        Raises ValueError for an optimiser that keeps none.
+        """
+        state = self.optimizer.state.get(self.theta, {})
+        found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
+        if not found:
+            raise ValueError(f"{self.method.name} reads the optimiser's momentum: give it an optimiser that has one")
+        return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
+
+    def check_batches(self):
+        """Raises ValueError if the training was given no batches."""
+        if self._batches is None:
+            raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
+
+    def batches(self, n=None):
+        """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
+        self.check_batches()
+        found = list(self._batches(n or self.scoring_batches))
+        if not found:
+            raise ValueError(f"{self.method.name} scores connections on training batches: batches= of Training gave none")
+        for batch in found:
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise ValueError(f"batches= of Training must give batches (x, y), pairs, not {type(batch).__name__}"
+                                 + f" of {len(batch)}" * isinstance(batch, (tuple, list)))
+        return found
+
+    @torch.enable_grad()
+    def loss(self, weights, x, y, temperature=1.0):
+        """Loss of a batch with these effective weights (N,), differentiable, of outputs in float32 at least. x: input, tuple of inputs or
+        dictionary of named ones."""
+        args, kwargs = arguments(x)
+        output = self.model.apply_weights(weights, *args, **kwargs)
+        if self.criterion is cross_entropy and torch.is_tensor(output) and output.shape[1:2] == (1,):
+            raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
+        output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
+        return self.criterion(output, y)
+
+    @torch.enable_grad()
+    def gradient(self, weights, batches):
+        """Sum over the batches of the gradient (N,) at these effective weights."""
+        if any(batch is None for batch in batches):
+            raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y))")
+        self.scored += len(batches) * (self.step + self.cycle > 0)
+        weights = weights.detach().requires_grad_()
+        return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
+
+    @torch.no_grad()
+    def clear(self, where, state=True):
+        """Stored weights and, with `state`, optimiser state restart at zero at `where` (N,)."""
+        rest = ~where
+        self.theta.mul_(rest)
+        for value in self.optimizer.state.get(self.theta, {}).values() if state else ():
+            if torch.is_tensor(value) and value.shape == where.shape:
+                value.mul_(rest)
+
+    def random(self, purpose, normal=False):
+        """Random numbers (N,), uniform in [0, 1) or normal, that follow from (seed, purpose, cycle, step) alone."""
+        draw = torch.randn if normal else torch.rand
+        return draw(self.theta.shape, generator=self.generator(purpose), dtype=self.theta.dtype).to(self.theta.device)
+
+    def generator(self, purpose, own=False):
+        """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
+        others in each of the processes that train together."""
+        rank = (processes.number(),) if own and processes.count() > 1 else ()
+        return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
+
+    def snapshot(self, name):
+        """Remember theta and all other parameters and buffers of the network."""
+        state = {"theta": self.theta, **{f"net.{key}": value for key, value in self.model.net.state_dict().items()}}
+        self.snapshots[name] = {key: value.detach().clone() if torch.is_tensor(value) else copy.deepcopy(value) for key, value in state.items()}
+
+    @torch.no_grad()
+    def rewind(self, name):
+        """Bring back what `snapshot(name)` remembered; nothing if there is none."""
+        state = self.snapshots.get(name)
+        if state:
+            self.theta.copy_(state["theta"])
+            self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
+
+
+def arguments(x):
+    """(args, kwargs) that a network takes: x is its one argument, a tuple of them or a dictionary of named ones."""
+    return (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, dict) else ((x,), {})
