@@ -16,10 +16,12 @@ class Entry:
     """One prunable tensor: all its names in the network (several if tied) and its shape (outputs, inputs of a group, *kernel).
 
     groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel); 0 for all other layers.
+    own: the tensor's shape in the network where it is of more than two dimensions and of no such layer; all but its last are outputs.
     """
     names: tuple
     shape: tuple
-    groups: int
+    groups: int = 0
+    own: tuple = ()
 
     @property
     def name(self):
@@ -34,8 +36,12 @@ class Entry:
         return prod(self.shape[1:])
 
     def modules(self, net):
-        """The layers of `net` whose `weight` it is: several if tied."""
+        """The layers of `net` that it is a weight of: several if tied."""
         return [net.get_submodule(name.rpartition(".")[0]) for name in self.names]
+
+    def places(self, net):
+        """[(module, name in it)] of the weight."""
+        return [(module, name.rpartition(".")[2]) for module, name in zip(self.modules(net), self.names)]
 
     def turn(self, weight):
         """The network's tensor with its outputs first, and back."""
@@ -43,40 +49,32 @@ class Entry:
 
     def flatten(self, weight):
         """The network's tensor as a vector (size,) in the layout's order: output, kernel, input."""
+        weight = weight.reshape(self.shape) if self.own else weight
         return self.turn(weight).movedim(1, -1).reshape(-1)
 
     def view(self, flat):
         """Such a vector as the network's tensor, on the same memory but for transposed convolutions with groups."""
-        return self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
+        return flat.view(self.own) if self.own else self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
 
 
 class Layout:
     """The prunable weights of `net` as one flat vector of N entries, layer after layer.
 
-    Prunable are the weights of linear and convolutional modules: never biases, normalisation or embeddings.
+    Prunable are the weights of linear and convolutional modules: never biases or normalisation, and embeddings only where `include`
+    names them, as it does other parameters of two or more dimensions, the last of which is taken for the inputs. `skip` names what is
+    to be left dense; `dense` lists all that is, as (name, reason).
     Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
-    to a convolution is channels_last without a copy. `dense` lists the weights left dense as (name, reason); `skip` names more
-    that are to be. `others` is the number of all parameters that are not among the N: biases, normalisation, what is left dense.
-    `classifier` is where the network's last layer is among the `entries`, None if it is left dense.
+    to a convolution is channels_last without a copy. `others` is the number of all parameters that are not among the N: biases,
+    normalisation, what is left dense. `classifier` is where the network's last layer is among the `entries`, None if it is left dense.
 
     Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if
-    `skip` names nothing.
+    `skip` names nothing or `include` nothing that can be pruned.
     """
 
-    def __init__(self, net, skip=()):
-        try:
-            skip = () if skip is None else (skip,) if isinstance(skip, str) else tuple(skip)
-        except TypeError:
-            raise ValueError(f"skip= takes names of weights or modules, not {skip!r}") from None
-        places, skipped = {}, set()
-        for name, parameter in net.named_parameters(remove_duplicate=False):
-            if is_lazy(parameter):
-                raise ValueError(f"{name} has no shape yet: call a network with lazy layers once before")
-            skipped.update((parameter, s) for s in skip if name == s or name.startswith(f"{s}."))
-        if missing := set(skip) - {s for _, s in skipped}:
-            raise ValueError(f"skip: the network has no parameter or module {min(missing)!r}")
+    def __init__(self, net, skip=(), include=()):
+        places, skipped, included = {}, _named(net, skip, "skip"), _named(net, include, "include", least=2)
         for prefix, module in net.named_modules():
-            if isinstance(module, PRUNABLE) and module._parameters.get("weight", prefix) is None:
+            if _layer(module) and module._parameters.get("weight", prefix) is None:
                 raise ValueError(f"{prefix}.weight already belongs to another SparseModel: export() it first".lstrip("."))
             for tensors in (module.named_parameters, module.named_buffers):
                 for name, tensor in tensors(prefix, recurse=False, remove_duplicate=False):
@@ -88,25 +86,27 @@ class Layout:
             if not matrices:
                 continue
             name, weight = matrices[0]
-            if any(weight is parameter for parameter, _ in skipped):
+            layers = all(_layer(module) and name.rpartition(".")[2] == "weight" for name, module in zip(names, modules))
+            if any(weight is parameter for parameter in skipped):
                 self.dense.append((name, SKIPPED))
             elif not weight.requires_grad:
                 self.dense.append((name, FROZEN))
-            elif any(not isinstance(m, PRUNABLE) or n.rpartition(".")[2] != "weight" for n, m in zip(names, modules)):
+            elif not layers and not any(weight is parameter for parameter in included):
                 self.dense.append((name, "not only the weight of linear or convolutional layers"))
+            elif any(isinstance(module, nn.RNNBase) for module in modules):
+                raise ValueError(f"include: {name} is of a recurrent layer, which keeps its weights in a second place, too; skip=[names] leaves such "
+                                 "weights dense")
             elif any(t is not weight for t in tensors):
                 self.dense.append((name, f"shares its memory with {names[1]}"))
             elif not weight.numel():
                 self.dense.append((name, "empty"))
             else:
-                groups = modules[0].groups if isinstance(modules[0], TRANSPOSED) else 0
-                first, second, *kernel = weight.shape
-                shape = (second * groups, first // groups, *kernel) if groups else tuple(weight.shape)
-                self.entries.append(Entry(names, shape, groups))
+                self.entries.append(_entry(names, weight, modules[0] if layers else None))
                 weights.append(weight)
         if not weights:
             left = ", ".join(f"{name} ({reason})" for name, reason in self.dense[:2]) + ", …" * (len(self.dense) > 2)
-            raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can)" + f": {left}" * bool(left))
+            raise ValueError("the network has no weight that can be pruned (linear and convolutional weights can, others with include=[names])"
+                             + f": {left}" * bool(left))
         if len({(w.dtype, w.device) for w in weights}) > 1:
             kinds = {(w.dtype, w.device): e.name for w, e in zip(reversed(weights), reversed(self.entries))}
             raise ValueError("the prunable weights must share one dtype and one device, unlike " +
@@ -115,8 +115,8 @@ class Layout:
         self.sizes = [e.size for e in self.entries]
         self.size = sum(self.sizes)
         self.others = sum(parameter.numel() for parameter in net.parameters()) - self.size
-        head = [module for module in net.modules() if isinstance(module, PRUNABLE)][-1]
-        self.classifier = next((i for i, weight in enumerate(weights) if weight is head.weight), None)
+        head = [module.weight for module in net.modules() if _layer(module)][-1:]
+        self.classifier = next((i for i, weight in enumerate(weights) if any(weight is last for last in head)), None)
         self._filters = self._lengths = None
 
     def flatten(self, tensors):
@@ -181,6 +181,45 @@ class Spread(torch.autograd.Function):
 def _spread(values, spread, sums):
     # a GPU adds up the gradient of index_select, which is also repeat_interleave's, in another order every time
     return Spread.apply(values, spread, sums) if values.is_cuda else spread(values)
+
+
+def _layer(module):
+    """Whether the module's `weight` is that of a linear or convolutional layer, or of transformers' Conv1D, GPT-2's linear layer."""
+    return isinstance(module, PRUNABLE) or _gpt2(module)
+
+
+def _gpt2(module):
+    return (type(module).__module__, type(module).__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def _entry(names, weight, layer):
+    """The Entry of a weight; layer: the linear or convolutional one that it is of, None for all else."""
+    first, *middle, last = weight.shape
+    if layer is None:
+        return Entry(names, (weight.numel() // last, last), own=tuple(weight.shape) if middle else ())
+    groups = layer.groups if isinstance(layer, TRANSPOSED) else int(_gpt2(layer))  # both have their inputs first
+    first, second, *kernel = weight.shape
+    return Entry(names, (second * groups, first // groups, *kernel) if groups else tuple(weight.shape), groups)
+
+
+def _named(net, names, word, least=0):
+    """The parameters of the given names, of weights or of modules, with at least so many dimensions. Raises ValueError for a name without any."""
+    try:
+        names = () if names is None else (names,) if isinstance(names, str) else tuple(names)
+    except TypeError:
+        raise ValueError(f"{word}= takes names of weights or modules, not {names!r}") from None
+    found, used = [], set()
+    for name, parameter in net.named_parameters(remove_duplicate=False):
+        if is_lazy(parameter):
+            raise ValueError(f"{name} has no shape yet: call a network with lazy layers once before")
+        of = {given for given in names if name == given or name.startswith(f"{given}.")}
+        if of and parameter.ndim >= least:
+            found.append(parameter)
+            used |= of
+    if missing := set(names) - used:
+        raise ValueError(f"{word}: {min(missing)!r} is no weight of {least} or more dimensions, nor a module that has one" if least else
+                         f"{word}: the network has no parameter or module {min(missing)!r}")
+    return found
 
 
 def _memory(tensor):

@@ -22,7 +22,8 @@ class SparseModel(nn.Module):
     `theta`, the rest stays where it is; `export()` gives a plain network back.
 
     net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
-    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. options: the method's own.
+    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. include: those to prune although they are not of
+    linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the method's own.
     torch.utils.checkpoint works in it with use_reentrant=False.
     storage: "masked", or "sparse" for weights that exist for active connections only (methods/sparse/model.py), or "auto", which
     computes those layers with dense products that are faster so.
@@ -42,10 +43,10 @@ class SparseModel(nn.Module):
             from methods.sparse.model import AlwaysSparse as cls
         return super().__new__(cls)
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="masked", **options):
+    def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
         super().__init__()
         from methods import get
-        self.layout = layout_of(net, skip)
+        self.layout = layout_of(net, skip, include)
         for name, parameter in net.named_parameters():
             if parameter.is_meta:
                 raise ValueError(f"{name} is on the meta device: give the network memory (to_empty) and weights, or take storage='sparse'")
@@ -109,16 +110,16 @@ class SparseModel(nn.Module):
     def lend(self, views):
         """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
         def place(weights):
-            for module, weight in zip(self.places, weights):
-                module._parameters["weight"] = weight
+            for (module, name), weight in zip(self.places, weights):
+                module._parameters[name] = weight
 
         place(views.values())
         return lambda: place([None] * len(views))
 
     @cached_property
     def places(self):
-        """The module of each name of the weights; to look them up again in every step would take longer than to use them."""
-        return [module for entry in self.layout.entries for module in entry.modules(self.net)]
+        """The places of each weight; to look them up again in every step would take longer than to use them."""
+        return [place for entry in self.layout.entries for place in entry.places(self.net)]
 
     def _apply(self, fn, *args, **options):
         if self.rounded_to:
@@ -199,17 +200,18 @@ class SparseModel(nn.Module):
         return self.export()
 
 
-def layout_of(net, skip):
+def layout_of(net, skip, include):
     """The Layout of a network. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite; warns where
     much stays dense that nobody asked to leave so."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
-    layout = Layout(net, skip)
+    layout = Layout(net, skip, include)
     sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
     left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
     if count > layout.size * UNTOLD:
         warnings.warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
-                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant)", stacklevel=3)
+                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant, "
+                      "include=[names] to prune them, too)", stacklevel=3)
     for name, parameter in net.named_parameters():
         if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise ValueError(f"the network's weights contain NaN or infinity: {name}")
@@ -246,5 +248,5 @@ def tensors(value, seen):
 
 def put(net, entry, weight):
     """`weight` in all the places of an entry; None keeps them free for the sparse weights."""
-    for module in entry.modules(net):
-        module.weight = weight
+    for module, name in entry.places(net):
+        setattr(module, name, weight)

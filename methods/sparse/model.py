@@ -34,12 +34,12 @@ class AlwaysSparse(SparseModel):
     (nn.TransformerEncoderLayer does, in evaluation).
     """
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), *, storage="sparse", **options):
+    def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="sparse", **options):
         nn.Module.__init__(self)
         from methods import get
         from methods.sparse.growth import of, refuse_processes
         refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
-        self.layout = layout_of(net, skip)
+        self.layout = layout_of(net, skip, include)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
                   if not all(type(module) in LAYERS for module in users)}

@@ -1,0 +1,151 @@
+"""`include`: weights that are pruned although they are not of linear or convolutional layers; and transformers' Conv1D, which is one."""
+import copy
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import mse_loss
+from torch.utils.checkpoint import checkpoint
+
+import methods
+from methods import SparseModel, Training
+
+pytestmark = pytest.mark.filterwarnings("ignore:the exported network", "ignore:of the cycles", r"ignore:\w+ cannot", r"ignore:\d+ weights stay dense")
+
+
+class Experts(nn.Module):
+    """Two experts of 6 outputs and 4 inputs in one tensor, as mixtures of experts have them, after an embedding of 5 words."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.experts, self.head = nn.Embedding(5, 4), nn.Parameter(torch.randn(2, 6, 4)), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.head((self.experts @ self.words(x).unsqueeze(-2).unsqueeze(-1)).flatten(-3))
+
+
+def attention():
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 1, enable_nested_tensor=False), torch.randn(4, 5, 8)
+
+
+def experts():
+    return Experts(), torch.arange(20).reshape(4, 5) % 5
+
+
+NETWORKS = {"attention": (attention, ["layers.0.self_attn.in_proj_weight"]), "experts": (experts, ["experts", "words"])}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", methods.available())
+def test_what_is_included_is_pruned_by_every_method(name, network):
+    torch.manual_seed(0)
+    make, include = NETWORKS[network]
+    (net, x), (fresh, _) = make(), make()
+    y = torch.zeros_like(net(x))
+    model = SparseModel(net, name, 0.5, include=include)
+    assert not model.layout.dense and model.layout.size == sum(p.numel() for p in fresh.parameters() if p.ndim > 1)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), 2, 2, batches=lambda n: [(x, y)] * n, criterion=mse_loss)
+    training.start()
+    before = model.theta.detach().clone()
+    for _ in range(4):
+        for _ in range(training.passes):
+            mse_loss(model(x), y).backward()
+        training.update((x, y))
+    assert not torch.equal(model.theta, before) and net.get_submodule(include[0].rpartition(".")[0]) is not None
+    masks, exported = model.masks(), model.eval().export().eval()
+    weights = dict(exported.named_parameters())
+    assert all(mask.shape == weights[name].shape and not weights[name][~mask].any() for name, mask in masks.items())
+    assert set(masks) == {name for name, weight in fresh.named_parameters() if weight.ndim > 1}
+    with torch.no_grad():
+        torch.testing.assert_close(exported(x), model(x))
+        torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+        fresh.load_state_dict(exported.state_dict())
+        torch.testing.assert_close(fresh.eval()(x), model(x))
+
+
+def test_the_last_dimension_of_what_is_included_is_the_inputs():
+    net, x = experts()
+    expected, experts_before = net(x).detach(), net.experts.detach().clone()
+    model = SparseModel(net, "dense", include=["experts"])
+    entry, head = model.layout.entries
+    assert (entry.shape, entry.fan_in, head.shape) == ((12, 4), 4, (3, 12)) and dict(model.layout.dense).keys() == {"words.weight"}
+    torch.testing.assert_close(model(x).detach(), expected)
+    means = model.layout.filter_means(model.theta)[:12]
+    torch.testing.assert_close(means, experts_before.mean(-1).flatten())
+    assert model.export().experts.equal(experts_before)
+
+
+def test_what_is_computed_again_has_the_weights_of_its_pass():
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        net, _ = experts()
+        if again:
+            plain = net.forward
+            net.forward = lambda x: checkpoint(plain, x, use_reentrant=False)
+        model = SparseModel(net, "static", 0.5, include=["experts", "words"])
+        model(torch.arange(20).reshape(4, 5) % 5).square().sum().backward()
+        gradients.append(model.theta.grad)
+        assert net.experts is None and net.words.weight is None
+    assert gradients[0].any() and torch.equal(*gradients)
+
+
+def test_a_module_stands_for_all_its_weights_and_skip_comes_before():
+    net, _ = attention()
+    model = SparseModel(net, "static", 0.5, include=["layers"], skip=["layers.0.linear1"])
+    assert dict(model.layout.dense) == {"layers.0.linear1.weight": "skipped on request"} and len(model.layout.entries) == 3
+    net, _ = experts()
+    assert [e.name for e in SparseModel(net, "static", 0.5, include="words").layout.entries] == ["words.weight", "head.weight"]
+
+
+@pytest.mark.parametrize("include, says", [
+    (["head.bias"], "include: 'head.bias' is no weight of 2 or more dimensions, nor a module that has one"),
+    (["nothing"], "include: 'nothing' is no weight of 2 or more dimensions, nor a module that has one"),
+    (["rnn"], "include: rnn.weight_ih_l0 is of a recurrent layer, which keeps its weights in a second place, too; skip=[names] leaves such weights dense"),
+    (3, "include= takes names of weights or modules, not 3"),
+])
+def test_what_cannot_be_included_is_said_in_one_line(include, says):
+    net = nn.ModuleDict({"rnn": nn.GRU(4, 4), "head": nn.Linear(4, 2)})
+    with pytest.raises(ValueError) as told:
+        SparseModel(net, "static", 0.5, include=include)
+    assert str(told.value) == says and net.head.weight is not None
+
+
+def test_sparse_storage_refuses_what_is_no_layer():
+    net, _ = attention()
+    with pytest.raises(ValueError, match=r"no MultiheadAttention .* stay dense with skip=\['layers.0.self_attn.in_proj_weight'"):
+        SparseModel(net, "static", 0.5, include="layers", storage="sparse")
+
+
+def test_what_would_stay_dense_says_how_to_prune_it():
+    net, _ = experts()
+    with pytest.warns(UserWarning, match=r"68 weights stay dense .* include=\[names\] to prune them, too"):
+        SparseModel(net, "static", 0.5)
+
+
+class Conv1D(nn.Module):
+    """As in transformers: a linear layer whose weight is (inputs, outputs)."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf, self.nx, self.weight, self.bias = nf, nx, nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def test_gpt2s_linear_layer_is_one(monkeypatch):
+    place = types.ModuleType("transformers.pytorch_utils")
+    monkeypatch.setitem(sys.modules, "transformers.pytorch_utils", place)
+    monkeypatch.setattr(Conv1D, "__module__", place.__name__)
+    torch.manual_seed(0)
+    net, x = nn.Sequential(Conv1D(6, 4), nn.ReLU(), Conv1D(3, 6)), torch.randn(5, 4)
+    expected, before = net(x).detach(), net[0].weight.detach().clone()
+    model = SparseModel(net, "st3", 0.5)
+    assert [e.shape for e in model.layout.entries] == [(6, 4), (3, 6)] and model.layout.classifier == 1
+    torch.testing.assert_close(model.layout.filter_means(model.theta)[:6], before.mean(0))
+    torch.testing.assert_close(SparseModel(model.plain(), "dense")(x).detach(), expected)
+    with pytest.raises(ValueError, match="0.weight already belongs to another SparseModel"):
+        SparseModel(net, "st3", 0.5)
