@@ -14,7 +14,7 @@ from benchmarks.results import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
-readme = importlib.import_module("readme")
+measured, readme = map(importlib.import_module, ("measured", "readme"))
 
 
 @pytest.mark.parametrize("page", readme.PAGES)
@@ -230,13 +230,13 @@ def test_step_times_are_those_of_runs_that_are_alone_on_the_papers_network(tmp_p
     lines = ["cifar10-resnet20,dense,1,1.0", "cifar10-resnet20,st3,1,1.024", "cifar10-resnet20,st3,8,1.5", "cifar10-vgg11,st3,1,1.3"]
     (tmp_path / "performance" / "overhead.csv").write_text(
         "\n".join(["task,method,runs,ratio,device,measured_at", *(f"{line},core,2026" for line in lines)]))
-    assert readme.step_times(tmp_path) == {"dense": "1.00", "st3": "1.02"}
+    assert measured.step_times(tmp_path) == {"dense": "1.00", "st3": "1.02"}
 
 
 def test_times_are_those_of_the_machine_that_measured_most_and_of_two_such_the_last(tmp_path):
     import pandas as pd
 
-    stored = readme.of_one_machine(pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv"))
+    stored = measured.of_one_machine(pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv"))
     (tmp_path / "performance").mkdir()
     for at, share, others in (("2000", 1, True), ("2100", 1, False), ("2100", 0.5, True)):
         another = stored.assign(device="another", ratio=7.0, measured_at=at).head(int(share * len(stored)))
