@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from methods.layout import gpt2_linear
 from methods.processes import mean_of_processes
 
 
@@ -22,7 +23,7 @@ class Activity:
         self.sums, self.seen, hooks = {}, False, []
         for entry in self.layout.entries:
             module = entry.modules(run.model.net)[0]
-            if type(module).forward in (nn.Linear.forward, nn.Conv2d.forward):
+            if type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) or gpt2_linear(module):
                 hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
             # the gradient of the same passes, so that growth costs no second ones
@@ -74,7 +75,7 @@ def uniform(layout):
 
 def rows_of_input(module, x):
     """Inputs of each output position, (groups, samples · positions, fan_in), in the layout's order (kernel, channel)."""
-    if isinstance(module, nn.Linear):
+    if not isinstance(module, nn.Conv2d):
         return x.reshape(1, -1, x.shape[-1])
     x = batched(module, x)
     patches = F.unfold(padded(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)

@@ -184,11 +184,12 @@ def _spread(values, spread, sums):
 
 
 def _layer(module):
-    """Whether the module's `weight` is that of a linear or convolutional layer, or of transformers' Conv1D, GPT-2's linear layer."""
-    return isinstance(module, PRUNABLE) or _gpt2(module)
+    """Whether the module's `weight` is that of a linear or convolutional layer."""
+    return isinstance(module, PRUNABLE) or gpt2_linear(module)
 
 
-def _gpt2(module):
+def gpt2_linear(module):
+    """Whether the module is transformers' Conv1D, a linear layer whose weight is (inputs, outputs)."""
     return (type(module).__module__, type(module).__name__) == ("transformers.pytorch_utils", "Conv1D")
 
 
@@ -197,7 +198,7 @@ def _entry(names, weight, layer):
     first, *middle, last = weight.shape
     if layer is None:
         return Entry(names, (weight.numel() // last, last), own=tuple(weight.shape) if middle else ())
-    groups = layer.groups if isinstance(layer, TRANSPOSED) else int(_gpt2(layer))  # both have their inputs first
+    groups = layer.groups if isinstance(layer, TRANSPOSED) else int(gpt2_linear(layer))  # both have their inputs first
     first, second, *kernel = weight.shape
     return Entry(names, (second * groups, first // groups, *kernel) if groups else tuple(weight.shape), groups)
 

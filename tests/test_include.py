@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.checkpoint import checkpoint
 
 import methods
@@ -136,16 +136,45 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
-def test_gpt2s_linear_layer_is_one(monkeypatch):
-    place = types.ModuleType("transformers.pytorch_utils")
-    monkeypatch.setitem(sys.modules, "transformers.pytorch_utils", place)
-    monkeypatch.setattr(Conv1D, "__module__", place.__name__)
+@pytest.fixture
+def gpt2(monkeypatch):
+    """Two such layers, and the same network of torch's own."""
+    monkeypatch.setattr(Conv1D, "__module__", "transformers.pytorch_utils")
+    monkeypatch.setitem(sys.modules, Conv1D.__module__, types.SimpleNamespace(Conv1D=Conv1D))
     torch.manual_seed(0)
-    net, x = nn.Sequential(Conv1D(6, 4), nn.ReLU(), Conv1D(3, 6)), torch.randn(5, 4)
-    expected, before = net(x).detach(), net[0].weight.detach().clone()
-    model = SparseModel(net, "st3", 0.5)
-    assert [e.shape for e in model.layout.entries] == [(6, 4), (3, 6)] and model.layout.classifier == 1
-    torch.testing.assert_close(model.layout.filter_means(model.theta)[:6], before.mean(0))
-    torch.testing.assert_close(SparseModel(model.plain(), "dense")(x).detach(), expected)
+    net, same = nn.Sequential(Conv1D(30, 20), nn.ReLU(), Conv1D(10, 30)), nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10))
+    with torch.no_grad():
+        for place in (0, 2):
+            same[place].weight.copy_(net[place].weight.T)
+            same[place].bias.copy_(net[place].bias)
+    return net, same
+
+
+@pytest.mark.parametrize("name, storage", [
+    ("st3", "masked"), *((name, storage) for name in ("rigl", "gse_uniform", "gse_grabo") for storage in ("masked", "sparse", "auto"))])
+def test_gpt2s_linear_layer_is_one(name, storage, gpt2):
+    (x, y), results = (torch.randn(16, 20), torch.arange(16) % 10), []
+    for net in gpt2:
+        torch.manual_seed(1)
+        model = SparseModel(net, name, 0.5, storage=storage, **({} if name == "st3" else {"interval": 2}))
+        training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), 2, 4, batches=lambda n: [(x, y)] * n)
+        training.start()
+        for _ in range(8):
+            cross_entropy(model(x), y).backward()
+            training.update((x, y))
+        results.append((model.theta, model.layer_nnz(), model(x)))
+        torch.testing.assert_close(model.export()(x), results[-1][-1])
+    assert model.layout.classifier == 1
+    for ours, linear in zip(*results):
+        torch.testing.assert_close(ours, linear)
+
+
+def test_gpt2s_weight_has_its_inputs_first(gpt2):
+    net, _ = gpt2
+    before = net[0].weight.detach().clone()
+    model = SparseModel(net, "dense")
+    assert [e.shape for e in model.layout.entries] == [(30, 20), (10, 30)] and model.layout.classifier == 1
+    torch.testing.assert_close(model.layout.filter_means(model.theta)[:30], before.mean(0))
+    assert model.export()[0].weight.equal(before)
     with pytest.raises(ValueError, match="0.weight already belongs to another SparseModel"):
         SparseModel(net, "st3", 0.5)

@@ -249,7 +249,7 @@ def same_buffers(net, wanted):
 def dense_gradient(layer, x, delta):
     """Gradient at every connection of a layer, (size,), from its input and the gradient at its output."""
     module = layer.module
-    if isinstance(module, nn.Linear):
+    if not isinstance(module, nn.Conv2d):
         return (delta.reshape(-1, delta.shape[-1]).T @ x.reshape(-1, x.shape[-1])).flatten()
     x, delta = batched(module, x), batched(module, delta)
     gradient = nn.grad.conv2d_weight(padded(module, x), layer.shape, delta, module.stride, 0, module.dilation, module.groups)

@@ -7,6 +7,7 @@ from threading import get_ident
 import torch
 from torch import nn
 
+from methods.layout import gpt2_linear
 from methods.model import SparseModel, detached, explained, layout_of, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
@@ -42,7 +43,7 @@ class AlwaysSparse(SparseModel):
         self.layout = layout_of(net, skip, include)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
-                  if not all(type(module) in LAYERS for module in users)}
+                  if not all(map(form, users))}
         if others:
             raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {' and no '.join(sorted({*others.values()}))}; these stay dense with "
                              f"skip={[*others]}")
@@ -63,7 +64,7 @@ class AlwaysSparse(SparseModel):
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
         self.net = net
         dense = {"sparse": False, "auto": None}[storage]
-        self.layers = [[LAYERS[type(module)](module, entry.shape, dense) for module in users]
+        self.layers = [[form(module)(module, entry.shape, dense) for module in users]
                        for entry, users in zip(self.layout.entries, self.users)]
         self.undecided = sum(map(len, self.users)) if dense is None else 0
         if self.undecided:  # 1: dense, 0: not, -1: not known yet
@@ -241,6 +242,11 @@ class AlwaysSparse(SparseModel):
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.method.keys = torch.zeros_like(keys, device=self.theta.device)
         super()._load_from_state_dict(state, prefix, *args)
+
+
+def form(module):
+    """The class that computes a layer from its active connections, None where there is none."""
+    return SparseLinear if gpt2_linear(module) else LAYERS.get(type(module))
 
 
 def refuse_half(weight):
