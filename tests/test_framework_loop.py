@@ -124,3 +124,24 @@ def test_who_takes_a_step_without_it_is_told():
     training.start()
     with pytest.raises(ValueError, match=r"where a framework takes it, call training.update_with_optimizer\(\) once"):
         optimizer.step()
+
+
+def test_a_scaler_takes_the_step():
+    """And leaves one out whose gradients overflow, mask and all."""
+    thetas = []
+    for scaler in (torch.amp.GradScaler("cpu", init_scale=1024.0), torch.amp.GradScaler("cpu", enabled=False)):
+        model, optimizer, training, _ = begun("rigl")
+        training.update_with_optimizer()
+        training.start()
+        for x, y in batches():
+            scaler.scale(cross_entropy(model(x), y)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        thetas.append(model.theta.detach().clone())
+        assert training.step == 6
+        if scaler.is_enabled():
+            mask = model.method.mask.clone()
+            (scaler.scale(cross_entropy(model(x), y)) * float("inf")).backward()
+            scaler.step(optimizer)
+            assert training.step == 6 and torch.equal(model.theta, thetas[0]) and torch.equal(model.method.mask, mask)
+    torch.testing.assert_close(*thetas)
