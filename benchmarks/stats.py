@@ -10,7 +10,8 @@ from benchmarks.suites import accuracies
 from benchmarks.tasks import DATASETS
 
 LEVEL = 0.05  # of all tests of one task and sparsity together
-TESTED = "difference difference_half p rank_low rank_high".split()  # columns that only ranked methods have
+TESTED = "difference difference_half p seeds_needed rank_low rank_high".split()  # columns that only ranked methods have
+POWER, MOST_SEEDS = 0.8, 999  # of a planned comparison: how often it is to find what is there; seeds that nobody makes more of
 LEAST_ERROR = 0.1  # points; of methods that are never wrong, whose error has no logarithm
 OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
 
@@ -114,6 +115,18 @@ def told_apart(p):
     return adjusted
 
 
+def seeds_needed(apart, half, df, seeds, pairs):
+    """Seeds that each of two methods needs for a difference as theirs to be told apart in POWER of all cases, among so many pairs (each at
+    LEVEL / pairs: Bonferroni, which Holm's first test is); infinite where they are more than MOST_SEEDS.
+
+    apart, half, df: of `differences`, from so many seeds of each.
+    """
+    error, counts = half / stats.t.ppf(0.975, df), np.arange(2, MOST_SEEDS + 1)
+    more = df + counts - seeds
+    power = stats.nct.sf(stats.t.isf(LEVEL / pairs / 2, more), more, abs(apart) / error * np.sqrt(counts / seeds))
+    return counts[(power >= POWER).argmax()] if (power >= POWER).any() else np.inf
+
+
 def resolution(dataset):
     """The standard deviation, in points, of a difference of two accuracies that rounding to whole test images gives by itself."""
     return 100 / DATASETS[dataset].test_images / np.sqrt(6)
@@ -130,7 +143,7 @@ def compare(rows):
     """The leaderboard: one line per task, sparsity and method of the rows (runs.csv's columns and `label`, which names a method).
 
     `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text;
-    `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`); `rank_low`, `rank_high`: 1 + the methods that are
+    `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant; `rank_low`, `rank_high`: 1 + the methods that are
     significantly better, and the number of methods - those significantly worse; `separable` from the best; costs as multiples of
     dense (means over the seeds that trained to the end), `seconds`; `front`: on the Pareto front of accuracy and training FLOPs.
     Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front.
@@ -173,11 +186,14 @@ def rank(cell, rows):
         task, sparsity = cell.task.iloc[0], cell.sparsity.iloc[0]
         runs = rows[(rows.task == task) & (rows.sparsity == sparsity)]
         accuracy = runs.pivot_table(index="label", columns="seed", values="accuracy").reindex(ranked.label).to_numpy()
-        mean, half, p, _ = differences(accuracy, resolution(runs.dataset.iloc[0]))
+        mean, half, p, df = differences(accuracy, resolution(runs.dataset.iloc[0]))
         p = told_apart(p)
-        found = p < LEVEL
+        found, seeds = p < LEVEL, np.isfinite(accuracy).sum(1)
+        pairs = np.isfinite(p).sum() // 2
+        needed = [np.nan if found[i, 0] or np.isnan(p[i, 0]) else
+                  seeds_needed(mean[i, 0], half[i, 0], df[i, 0], stats.hmean(seeds[[0, i]]), pairs) for i in range(len(p))]
         ranked = ranked.assign(
-            difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], separable=found[:, 0],
+            difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], seeds_needed=needed, separable=found[:, 0],
             rank_low=1 + (found & (mean < 0)).sum(1), rank_high=len(ranked) - (found & (mean > 0)).sum(1),
             front=front(ranked["mean"], ranked.train_flops))
         ranked.loc[ranked.index[0], ["difference", "difference_half"]] = np.nan  # the best differs from itself by nothing

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import markup
-from benchmarks.stats import LEVEL, compare
+from benchmarks.stats import LEVEL, MOST_SEEDS, POWER, compare
 from benchmarks.suites import SIZES, unusual
 from benchmarks.tasks import REDUCED, TASKS, Task, path_of
 
@@ -14,9 +14,10 @@ RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
           "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: ± half its 95 % "
           "interval; = where tests do not separate them (one seed: no test). p: moderated t-tests (Smyth 2004: the spread of all methods' seeds "
-          f"supports that of each) of all pairs, Holm (level {LEVEL:g}). Training FLOPs and inference MACs: multiples of dense. Front *: no "
+          f"supports that of each) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one from the best among as many pairs "
+          f"in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference MACs: multiples of dense. Front *: no "
           "other method is as accurate and as cheap to train. Time: of a run, on the machine that made it, which other work may have shared.")
-COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Training", "Inference", "Time (s)", "Front", "Remarks"]
+COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
 def select(rows, suite, profile, epochs=None, variant=None, precision=None):
@@ -119,7 +120,8 @@ def shown(line):
     p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
     costs = ["" if pd.isna(value) else text.format(value) for text, value in
              (("{:.3f}", line.train_flops), ("{:.3f}", line.macs), ("{:.0f}", line.seconds))]
-    return [rank, line.label, accuracy, str(line.seeds), apart, p, *costs, "*" if line.front else "", remarks(line)]
+    needed = "" if pd.isna(line.seeds_needed) else f">{MOST_SEEDS}" if line.seeds_needed > MOST_SEEDS else f"{line.seeds_needed:.0f}"
+    return [rank, line.label, accuracy, str(line.seeds), apart, p, needed, *costs, "*" if line.front else "", remarks(line)]
 
 
 def power(cell):

@@ -236,20 +236,22 @@ def test_of_two_rows_of_a_file_the_later_counts_and_those_of_other_lengths_and_p
 
 
 LINE = dict(rank_low=2, rank_high=3, label="a", seeds=3, mean=90.123, half=0.456, difference=-1.5, difference_half=0.25, p=0.2, separable=False,
+            seeds_needed=12.0,
             train_flops=0.5, macs=0.1, seconds=12.4, front=True, cycles=1, method="a", on_target=True, achieved=0.8512,
             diverged="", collapsed="", failed="")
 NONE = float("nan")
 
 
 @pytest.mark.parametrize("changes, expected", [
-    ({}, {}), (dict(separable=True, p=0.01), {"To the best": "-1.50 ± 0.25", "p": "0.010"}), (dict(rank_high=2), {"Rank": "2"}),
+    ({}, {}), (dict(rank_high=2), {"Rank": "2"}), (dict(seeds_needed=float("inf")), {"Seeds needed": ">999"}),
+    (dict(separable=True, p=0.01, seeds_needed=NONE), {"To the best": "-1.50 ± 0.25", "p": "0.010", "Seeds needed": ""}),
     (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
     (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
      {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
     (dict(front=False, diverged="1", failed="2 3"), {"Front": "", "Remarks": "diverged: seed 1; failed: seeds 2 3"}),
     (dict(seeds=0), {"Accuracy (%)": "", "Seeds": "0"}), (dict(seeds=1, half=NONE), {"Accuracy (%)": "90.12", "Seeds": "1"})])
 def test_what_a_line_says(changes, expected):
-    usual = dict(zip(tables.COLUMNS, ["2-3", "a", "90.12 ± 0.46", "3", "-1.50 ± 0.25 =", "0.200", "0.500", "0.100", "12", "*", ""]))
+    usual = dict(zip(tables.COLUMNS, ["2-3", "a", "90.12 ± 0.46", "3", "-1.50 ± 0.25 =", "0.200", "12", "0.500", "0.100", "12", "*", ""]))
     assert dict(zip(tables.COLUMNS, tables.shown(pd.Series(LINE | changes)))) == usual | expected
 
 
