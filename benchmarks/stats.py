@@ -119,11 +119,11 @@ def seeds_needed(apart, half, df, seeds, pairs):
     """Seeds that each of two methods needs for a difference as theirs to be told apart in POWER of all cases, among so many pairs (each at
     LEVEL / pairs: Bonferroni, which Holm's first test is); infinite where they are more than MOST_SEEDS.
 
-    apart, half, df: of `differences`, from so many seeds of each.
+    apart, half, df: of `differences`; seeds: of each of the two.
     """
     error, counts = half / stats.t.ppf(0.975, df), np.arange(2, MOST_SEEDS + 1)
-    more = df + counts - seeds
-    power = stats.nct.sf(stats.t.isf(LEVEL / pairs / 2, more), more, abs(apart) / error * np.sqrt(counts / seeds))
+    more = df + counts - min(seeds)
+    power = stats.nct.sf(stats.t.isf(LEVEL / pairs / 2, more), more, abs(apart) / error * np.sqrt(counts / stats.hmean(seeds)))
     return counts[(power >= POWER).argmax()] if (power >= POWER).any() else np.inf
 
 
@@ -143,9 +143,10 @@ def compare(rows):
     """The leaderboard: one line per task, sparsity and method of the rows (runs.csv's columns and `label`, which names a method).
 
     `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text;
-    `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant; `rank_low`, `rank_high`: 1 + the methods that are
-    significantly better, and the number of methods - those significantly worse; `separable` from the best; costs as multiples of
-    dense (means over the seeds that trained to the end), `seconds`; `front`: on the Pareto front of accuracy and training FLOPs.
+    `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
+    `rank_low`, `rank_high`: 1 + the methods that are significantly better, and the number of methods - those significantly worse;
+    `separable` from the best; costs as multiples of dense (means over the seeds that trained to the end), `seconds`; `front`: on the
+    Pareto front of accuracy and training FLOPs.
     Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front.
     """
     rows = outcomes(rows)
@@ -191,7 +192,7 @@ def rank(cell, rows):
         found, seeds = p < LEVEL, np.isfinite(accuracy).sum(1)
         pairs = np.isfinite(p).sum() // 2
         needed = [np.nan if found[i, 0] or np.isnan(p[i, 0]) else
-                  seeds_needed(mean[i, 0], half[i, 0], df[i, 0], stats.hmean(seeds[[0, i]]), pairs) for i in range(len(p))]
+                  seeds_needed(mean[i, 0], half[i, 0], df[i, 0], seeds[[0, i]], pairs) for i in range(len(p))]
         ranked = ranked.assign(
             difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], seeds_needed=needed, separable=found[:, 0],
             rank_low=1 + (found & (mean < 0)).sum(1), rank_high=len(ranked) - (found & (mean > 0)).sum(1),

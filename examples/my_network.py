@@ -25,15 +25,15 @@ def main():
     data = TensorDataset(torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(y))
     train, test = random_split(data, [0.8, 0.2])
     loader = DataLoader(train, batch_size=64, shuffle=True, drop_last=True)
-    net = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                        nn.Flatten(), nn.Linear(256, 10))
+    net = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+                        nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10))
     try:
         model = SparseModel(net, args.method, args.sparsity)
     except ValueError as error:  # an unknown method, a sparsity that is none
         parser.exit(2, f"error: {error}\n")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    training = Training(model, optimizer, EPOCHS, steps_per_epoch=len(loader), batches=lambda n: [batch for batch, _ in zip(loader, range(n))])
+    training = Training(model, optimizer, EPOCHS, steps_per_epoch=len(loader), batches=lambda n: [batch for _, batch in zip(range(n), loader)])
     if len(training.cycles) > 1:
         parser.exit(2, f"error: {args.method} trains more than once; examples/README.md has the loop for such methods\n")
     training.start()

@@ -15,8 +15,9 @@ ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays d
 class Entry:
     """One prunable tensor: all its names in the network (several if tied) and its shape (outputs, inputs of a group, *kernel).
 
-    groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel); 0 for all other layers.
-    own: the tensor's shape in the network where it is of more than two dimensions and of no such layer; all but its last are outputs.
+    groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel), 1 for GPT-2's linear layer, whose is
+    (inputs, outputs); 0 for all others. own: the tensor's shape in the network where it is of more than two dimensions and of no linear or
+    convolutional layer; all but the last are outputs.
     """
     names: tuple
     shape: tuple
@@ -60,9 +61,9 @@ class Entry:
 class Layout:
     """The prunable weights of `net` as one flat vector of N entries, layer after layer.
 
-    Prunable are the weights of linear and convolutional modules: never biases or normalisation, and embeddings only where `include`
-    names them, as it does other parameters of two or more dimensions, the last of which is taken for the inputs. `skip` names what is
-    to be left dense; `dense` lists all that is, as (name, reason).
+    Prunable are the weights of linear and convolutional modules, and what `include` names, itself or by its module: other parameters of
+    two or more dimensions, the last of which is taken for the inputs. `skip` names what is to be left dense; `dense` lists all that is,
+    as (name, reason).
     Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
     to a convolution is channels_last without a copy. `others` is the number of all parameters that are not among the N: biases,
     normalisation, what is left dense. `classifier` is where the network's last layer is among the `entries`, None if it is left dense.
@@ -93,9 +94,8 @@ class Layout:
                 self.dense.append((name, FROZEN))
             elif not layers and not any(weight is parameter for parameter in included):
                 self.dense.append((name, "not only the weight of linear or convolutional layers"))
-            elif any(isinstance(module, nn.RNNBase) for module in modules):
-                raise ValueError(f"include: {name} is of a recurrent layer, which keeps its weights in a second place, too; skip=[names] leaves such "
-                                 "weights dense")
+            elif not layers and (reason := next(filter(None, map(_stubborn, modules)), None)):
+                raise ValueError(f"include: {name} is of {reason}; skip=[names] leaves such weights dense")
             elif any(t is not weight for t in tensors):
                 self.dense.append((name, f"shares its memory with {names[1]}"))
             elif not weight.numel():
@@ -190,7 +190,18 @@ def _layer(module):
 
 def gpt2_linear(module):
     """Whether the module is transformers' Conv1D, a linear layer whose weight is (inputs, outputs)."""
-    return (type(module).__module__, type(module).__name__) == ("transformers.pytorch_utils", "Conv1D")
+    return any((kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D") for kind in type(module).__mro__)
+
+
+def _stubborn(module):
+    """Why a module's weights cannot be taken from it, None where they can."""
+    if isinstance(module, nn.RNNBase):
+        return "a recurrent layer, which keeps its weights in a second place, too"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and (module.max_norm is not None or module.sparse):
+        return "an embedding with max_norm= or sparse=True, which handles its weight itself"
+    if type(module)._save_to_state_dict is not nn.Module._save_to_state_dict:
+        return f"a {type(module).__name__}, which stores its weight itself"
+    return None
 
 
 def _entry(names, weight, layer):
@@ -214,11 +225,11 @@ def _named(net, names, word, least=0):
         if is_lazy(parameter):
             raise ValueError(f"{name} has no shape yet: call a network with lazy layers once before")
         of = {given for given in names if name == given or name.startswith(f"{given}.")}
-        if of and parameter.ndim >= least:
+        if of and parameter.ndim >= least and (parameter.requires_grad or not least):
             found.append(parameter)
             used |= of
     if missing := set(names) - used:
-        raise ValueError(f"{word}: {min(missing)!r} is no weight of {least} or more dimensions, nor a module that has one" if least else
+        raise ValueError(f"{word}: {min(missing)!r} is no weight of {least} or more dimensions that is trained, nor a module that has one" if least else
                          f"{word}: the network has no parameter or module {min(missing)!r}")
     return found
 

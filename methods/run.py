@@ -112,7 +112,7 @@ class Run:
     def gradient(self, weights, batches):
         """Sum over the batches of the gradient (N,) at these effective weights."""
         if any(batch is None for batch in batches):
-            raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y))")
+            raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y)), or set training.batch before")
         self.scored += len(batches) * (self.step + self.cycle > 0)
         weights = weights.detach().requires_grad_()
         return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))

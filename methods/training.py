@@ -50,9 +50,19 @@ class Training(Run):
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
         # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
+        self.with_optimizer = False  # whether the optimiser's step is an update
+        self._watch()
+
+    def _watch(self):
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
         with suppress(AttributeError):  # a wrapper (accelerate's) has no hooks
-            optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
+            self.optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
+
+    def __setstate__(self, state):  # of a copy, whose optimiser has neither the hook nor the step of the one that was copied
+        vars(self).update(state)
+        self._watch()
+        if self.with_optimizer:
+            self.update_with_optimizer()
 
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
@@ -101,7 +111,7 @@ class Training(Run):
         try:
             self._update()
         finally:
-            self.updating = False
+            self.batch, self.updating = None, False
 
     def _update(self):
         apart = ()  # of this step's loss
@@ -145,17 +155,23 @@ class Training(Run):
 
     def update_with_optimizer(self):
         """From now on `optimizer.step()` is `update()`, for loops of frameworks, which take the step themselves. A closure that they give
-        runs first. For methods that score connections on the step's batch, the loop sets `batch` to its (x, y) before.
+        runs first. For methods that score connections on the step's batch, the loop sets `batch` to its (x, y) before each.
+
+        The optimiser holds this training from then on. Raises ValueError for an optimiser that needs a closure for itself (LBFGS).
         """
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            raise ValueError("LBFGS asks for the loss within its step: call training.update() in a loop of your own")
         own = getattr(self.optimizer.step, "own", self.optimizer.step)  # of an optimiser that served another training
 
         @wraps(own)  # schedules of learning rates look for their mark on it
         def step(_, closure=None):
+            if self.holder() and self.holder().updating:
+                return own()
             loss = closure and closure()
             self.update(self.batch)
             return loss
 
-        step.own, self.take_step = own, own
+        step.own, self.with_optimizer = own, True
         self.optimizer.step = types.MethodType(step, self.optimizer)
 
     def clip_gradients(self):

@@ -1,4 +1,5 @@
 """`update_with_optimizer`: in loops of frameworks (Lightning, Hugging Face's Trainer), which take the optimiser's step themselves."""
+import copy
 import warnings
 
 import pytest
@@ -83,6 +84,67 @@ def test_the_next_training_takes_the_optimiser_over():
     before = model.theta.clone()
     optimizer.step(lambda: passes(model, optimizer, *batches()[0]))
     assert (first.step, second.step) == (0, 1) and not torch.equal(model.theta, before)
+
+
+def test_the_next_training_may_have_a_loop_of_its_own():
+    model, optimizer, first, _ = begun("static")
+    first.update_with_optimizer()
+    second = Training(model, optimizer, 1, 6)
+    second.start()
+    passes(model, optimizer, *batches()[0])
+    second.update()
+    assert (first.step, second.step) == (0, 1)
+
+
+@pytest.mark.parametrize("scheduled", ["before", "after"])
+def test_a_copy_of_all_goes_on_by_itself(scheduled):
+    model, optimizer, training, schedules = begun("rigl", scheduled=scheduled)
+    training.update_with_optimizer()
+    training.start()
+    copied, other, again = copy.deepcopy((model, optimizer, training))
+    for x, y in batches():
+        for net, steps in ((model, optimizer), (copied, other)):
+            steps.step(lambda net=net, steps=steps, x=x, y=y: passes(net, steps, x, y))
+    assert training.step == again.step == 6 and torch.equal(model.theta, copied.theta)
+
+
+def test_the_line_for_a_scaler_goes_with_it():
+    thetas = []
+    for told in (False, True):
+        model, optimizer, training, _ = begun("rigl")
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        training.update_with_optimizer()
+        if told:
+            training.take_step = lambda optimizer=optimizer, scaler=scaler: scaler.step(optimizer)
+        training.start()
+        for x, y in batches():
+            scaler.scale(cross_entropy(model(x), y)).backward()
+            if told:
+                scaler.unscale_(optimizer)
+                training.update((x, y))
+            else:
+                scaler.step(optimizer)
+            scaler.update()
+        thetas.append(model.theta)
+        assert training.step == 6
+    torch.testing.assert_close(*thetas)
+
+
+def test_what_asks_for_the_loss_itself_is_refused():
+    model, *_ = begun("static")
+    with pytest.raises(ValueError, match=r"\ALBFGS asks for the loss within its step: call training.update\(\) in a loop of your own\Z"):
+        Training(model, torch.optim.LBFGS(model.parameters()), 1, 1).update_with_optimizer()
+
+
+def test_no_step_scores_on_the_batch_of_another():
+    model, optimizer, training, _ = begun("gse_uniform")
+    training.update_with_optimizer()
+    training.start()
+    training.batch = batches()[0]
+    with pytest.raises(ValueError, match=r"passes the training batch once more: call update\(\(x, y\)\), or set training.batch before\Z"):
+        for x, y in batches():
+            optimizer.step(lambda x=x, y=y: passes(model, optimizer, x, y))
+    assert training.step > 0
 
 
 class Wrapper:

@@ -53,7 +53,7 @@ def test_what_is_included_is_pruned_by_every_method(name, network):
         for _ in range(training.passes):
             mse_loss(model(x), y).backward()
         training.update((x, y))
-    assert not torch.equal(model.theta, before) and net.get_submodule(include[0].rpartition(".")[0]) is not None
+    assert not torch.equal(model.theta, before)
     masks, exported = model.masks(), model.eval().export().eval()
     weights = dict(exported.named_parameters())
     assert all(mask.shape == weights[name].shape and not weights[name][~mask].any() for name, mask in masks.items())
@@ -100,17 +100,41 @@ def test_a_module_stands_for_all_its_weights_and_skip_comes_before():
     assert [e.name for e in SparseModel(net, "static", 0.5, include="words").layout.entries] == ["words.weight", "head.weight"]
 
 
+class StoresItself(nn.Module):
+    """As a linear layer of PyTorch Geometric."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination[f"{prefix}weight"] = self.weight.detach()
+
+
 @pytest.mark.parametrize("include, says", [
-    (["head.bias"], "include: 'head.bias' is no weight of 2 or more dimensions, nor a module that has one"),
-    (["nothing"], "include: 'nothing' is no weight of 2 or more dimensions, nor a module that has one"),
+    *(([name], f"include: '{name}' is no weight of 2 or more dimensions that is trained, nor a module that has one")
+      for name in ("head.bias", "nothing", "frozen", "frozen.weight")),
+    (["words"], "include: words.weight is of an embedding with max_norm= or sparse=True, which handles its weight itself; skip=[names] leaves such "
+     "weights dense"),
+    (["bag"], "include: bag.weight is of an embedding with max_norm= or sparse=True, which handles its weight itself; skip=[names] leaves such "
+     "weights dense"),
+    (["own"], "include: own.weight is of a StoresItself, which stores its weight itself; skip=[names] leaves such weights dense"),
     (["rnn"], "include: rnn.weight_ih_l0 is of a recurrent layer, which keeps its weights in a second place, too; skip=[names] leaves such weights dense"),
     (3, "include= takes names of weights or modules, not 3"),
 ])
 def test_what_cannot_be_included_is_said_in_one_line(include, says):
-    net = nn.ModuleDict({"rnn": nn.GRU(4, 4), "head": nn.Linear(4, 2)})
+    net = nn.ModuleDict({"rnn": nn.GRU(4, 4), "head": nn.Linear(4, 2), "frozen": nn.Embedding(5, 4).requires_grad_(False), "own": StoresItself(),
+                         "words": nn.Embedding(5, 4, max_norm=1.0), "bag": nn.EmbeddingBag(5, 4, sparse=True)})
     with pytest.raises(ValueError) as told:
         SparseModel(net, "static", 0.5, include=include)
     assert str(told.value) == says and net.head.weight is not None
+
+
+def test_sparse_storage_refuses_another_weight_of_a_layer():
+    layer = nn.Linear(4, 4)
+    layer.extra = nn.Parameter(torch.randn(5, 3))
+    with pytest.raises(ValueError, match=r"no Linear; these stay dense with skip=\['0.extra'\]"):
+        SparseModel(nn.Sequential(layer), "static", 0.5, include="0", storage="sparse")
 
 
 def test_sparse_storage_refuses_what_is_no_layer():
@@ -178,3 +202,15 @@ def test_gpt2s_weight_has_its_inputs_first(gpt2):
     assert model.export()[0].weight.equal(before)
     with pytest.raises(ValueError, match="0.weight already belongs to another SparseModel"):
         SparseModel(net, "st3", 0.5)
+
+
+def test_an_heir_of_gpt2s_layer_is_one_and_shares_no_sparse_weight_with_torchs(gpt2):
+    class Heir(Conv1D):
+        pass
+
+    net = nn.Sequential(Heir(8, 8), nn.Linear(8, 8))
+    net[1].weight = net[0].weight
+    (entry,) = SparseModel(copy.deepcopy(net), "static", 0.5).layout.entries
+    assert entry.names == ("0.weight", "1.weight") and entry.groups == 1
+    with pytest.raises(ValueError, match="0.weight is the weight of layers with different groups or orders"):
+        SparseModel(net, "static", 0.5, storage="sparse")

@@ -194,7 +194,7 @@ def test_a_method_that_passes_the_training_batch_again_asks_for_it(name, storage
     model, ((x, y), *_) = SparseModel(Net(), name, 0.5, interval=1, storage=storage, **options), batches()
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
     training.start()
-    with pytest.raises(ValueError, match=rf"\A{name} passes the training batch once more: call update\(\(x, y\)\)\Z"):
+    with pytest.raises(ValueError, match=rf"\A{name} passes the training batch once more: call update\(\(x, y\)\), or set training.batch before\Z"):
         for _ in range(3):
             cross_entropy(model(x), y).backward()
             training.update()

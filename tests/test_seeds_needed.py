@@ -12,17 +12,23 @@ from benchmarks.stats import compare, differences, resolution, seeds_needed, tol
 def test_seeds_that_are_needed_are_those_of_statsmodels(apart, half, df, seeds, pairs):
     effect = abs(apart) / (half / t.ppf(0.975, df) * seeds**0.5)  # in standard deviations of a difference of two seeds
     power = {n: ttest_power(effect, n, 0.05 / pairs, df + n - seeds) for n in range(2, 400)}
-    assert seeds_needed(apart, half, df, seeds, pairs) == min(n for n, value in power.items() if value >= 0.8) > 2
+    assert seeds_needed(apart, half, df, (seeds, seeds), pairs) == min(n for n, value in power.items() if value >= 0.8) > 2
+
+
+def test_of_unequal_numbers_the_smaller_gives_the_degrees_of_freedom():
+    """A mean of 2 and one of 8 seeds are as far from the truth, together, as two of 3.2; the test has what 2 seeds give it."""
+    power = {n: ttest_power(1.5 / (2.0 / t.ppf(0.975, 9.0) * 3.2**0.5), n, 0.05 / 6, 9.0 + n - 2) for n in range(2, 400)}
+    assert seeds_needed(1.5, 2.0, 9.0, (2, 8), 6) == seeds_needed(1.5, 2.0, 9.0, (8, 2), 6) == min(n for n, value in power.items() if value >= 0.8)
 
 
 def test_nobody_makes_as_many_seeds_as_equal_methods_need():
-    assert seeds_needed(0.0, 1.0, 20.0, 3, 10) == seeds_needed(1e-3, 1.0, 20.0, 3, 10) == np.inf
+    assert seeds_needed(0.0, 1.0, 20.0, (3, 3), 10) == seeds_needed(1e-3, 1.0, 20.0, (3, 3), 10) == np.inf
 
 
 def test_as_many_seeds_as_are_needed_are_enough():
     """In 300 tables of ten methods, two of which lie 1.5 apart with a standard deviation of 1: told apart in four of five."""
     rng, df = np.random.default_rng(0), 9 * 2 + 2
-    needed = seeds_needed(1.5, t.ppf(0.975, df) * (2 / 3) ** 0.5, df, 3, 45)
+    needed = seeds_needed(1.5, t.ppf(0.975, df) * (2 / 3) ** 0.5, df, (3, 3), 45)
 
     def share(seeds):
         tables = (90 + np.linspace(0, 1.5, 10)[:, None] + rng.normal(size=(10, seeds)) for _ in range(300))
@@ -36,6 +42,6 @@ def test_the_table_says_how_many_seeds_are_needed():
     rows = rows_of({"a": [90.0, 91.0, 92.0], "b": [89.0, 90.5, 91.0], "c": [50.0, 51.0, 52.0], "d": [90.0, 91.5], "e": [90.0], "dense": [95.0]})
     lines, accuracy = by_label(compare(rows)), np.array([[90, 91, 92], [90, 91.5, np.nan], [89, 90.5, 91], [90, np.nan, np.nan], [50, 51, 52]])
     apart, half, _, df = differences(accuracy, resolution("cifar10"))
-    assert lines["b"]["seeds_needed"] == seeds_needed(apart[2, 0], half[2, 0], df[2, 0], 3, 6)
-    assert lines["d"]["seeds_needed"] == seeds_needed(apart[1, 0], half[1, 0], df[1, 0], 2.4, 6)
+    assert lines["b"]["seeds_needed"] == seeds_needed(apart[2, 0], half[2, 0], df[2, 0], (3, 3), 6)
+    assert lines["d"]["seeds_needed"] == seeds_needed(apart[1, 0], half[1, 0], df[1, 0], (3, 2), 6)
     assert all(np.isnan(lines[name]["seeds_needed"]) for name in ("a", "c", "e", "dense"))

@@ -31,7 +31,7 @@ class AlwaysSparse(SparseModel):
     second time; GSE draws other candidates in grouped convolutions.
 
     Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
-    than Linear and Conv2d, which `skip` leaves dense. So it must the layers whose weight another module reads
+    than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. So it must the layers whose weight another module reads
     (nn.TransformerEncoderLayer does, in evaluation).
     """
 
@@ -43,13 +43,13 @@ class AlwaysSparse(SparseModel):
         self.layout = layout_of(net, skip, include)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
-                  if not all(map(form, users))}
+                  if not all(layer_class(module) and name == "weight" for module, name in entry.places(net))}
         if others:
             raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {' and no '.join(sorted({*others.values()}))}; these stay dense with "
                              f"skip={[*others]}")
         for entry, users in zip(self.layout.entries, self.users):
-            if len({getattr(module, "groups", 1) for module in users}) > 1:
-                raise ValueError(f"{entry.name} is the weight of convolutions with different groups, whose connections are not the same; "
+            if len({(getattr(module, "groups", 1), gpt2_linear(module)) for module in users}) > 1:
+                raise ValueError(f"{entry.name} is the weight of layers with different groups or orders, whose connections are not the same; "
                                  "skip=[its name] leaves it dense")
         weights = [net.get_parameter(entry.name).detach() for entry in self.layout.entries]
         refuse_half(weights[0])
@@ -64,7 +64,7 @@ class AlwaysSparse(SparseModel):
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
         self.net = net
         dense = {"sparse": False, "auto": None}[storage]
-        self.layers = [[form(module)(module, entry.shape, dense) for module in users]
+        self.layers = [[layer_class(module)(module, entry.shape, dense) for module in users]
                        for entry, users in zip(self.layout.entries, self.users)]
         self.undecided = sum(map(len, self.users)) if dense is None else 0
         if self.undecided:  # 1: dense, 0: not, -1: not known yet
@@ -244,7 +244,7 @@ class AlwaysSparse(SparseModel):
         super()._load_from_state_dict(state, prefix, *args)
 
 
-def form(module):
+def layer_class(module):
     """The class that computes a layer from its active connections, None where there is none."""
     return SparseLinear if gpt2_linear(module) else LAYERS.get(type(module))
 
