@@ -1,6 +1,7 @@
 """What draws from torch's global generator in training, as dropout does: it follows from seed, cycle and epoch, and goes on where a run does."""
 import copy
 
+import pytest
 import torch
 from test_cycles import small_digits, trainer
 
@@ -48,3 +49,19 @@ def test_draws_go_on_where_a_run_does():
 def test_each_seed_begins_with_a_network_of_its_own():
     first, again, other = (Trainer(get_task("digits"), "st3", 0.9, seed, {}, small_digits()).model.theta for seed in (0, 0, 1))
     assert torch.equal(first, again) and (first != other).all()
+
+
+@pytest.mark.parametrize("step, place", [(5, "epoch 1"), (9, "epoch 0 of cycle 1")])
+def test_where_a_loss_was_no_number_is_said(step, place):
+    """Of two cycles of two epochs of four steps; of the first nothing is said."""
+    run = trainer("lrr", 0.2)
+    taken, own = [], run.step
+
+    def falls(x, y):
+        taken.append(own(x, y))
+        if len(taken) == step:
+            run.loss_sum.fill_(float("nan"))
+
+    run.step = falls
+    with pytest.raises(FloatingPointError, match=rf"\Athe loss is nan in {place}\Z"):
+        run.run()

@@ -1,10 +1,12 @@
 """Exact ranking: by numpy's partition on a CPU, by sorting where it is recorded, by counting on a GPU."""
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from methods import counting
 from methods.ranking import keep, keep_each
 
 NAN, INF = math.nan, math.inf
@@ -93,3 +95,13 @@ def test_keep_is_exact_where_scores_are_no_numbers(device):
 def test_keep_each_counts_within_each_piece():
     score = torch.tensor([1.0, 9, 8, 7, 3, 4, 5])
     assert keep_each(score, [1, 3, 0], [3, 3, 1]).tolist() == [False, True, False, True, True, True, False]
+
+
+def test_what_is_counted_are_scores_of_float32_on_a_gpu_where_triton_works(monkeypatch):
+    def counted(dtype, cuda=True, works=True):
+        monkeypatch.setattr(counting, "triton_works", lambda: works)
+        return counting.countable(SimpleNamespace(is_cuda=cuda, dtype=dtype))
+
+    assert counted(torch.float32)
+    assert not any(counted(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int32))
+    assert not counted(torch.float32, cuda=False) and not counted(torch.float32, works=False)
