@@ -206,12 +206,12 @@ def _stubborn(module):
 
 def _entry(names, weight, layer):
     """The Entry of a weight; layer: the linear or convolutional one that it is of, None for all else."""
-    first, *middle, last = weight.shape
+    shape = tuple(weight.shape)
     if layer is None:
-        return Entry(names, (weight.numel() // last, last), own=tuple(weight.shape) if middle else ())
+        return Entry(names, (weight.numel() // shape[-1], shape[-1]), own=shape if len(shape) > 2 else ())
     groups = layer.groups if isinstance(layer, TRANSPOSED) else int(gpt2_linear(layer))  # both have their inputs first
-    first, second, *kernel = weight.shape
-    return Entry(names, (second * groups, first // groups, *kernel) if groups else tuple(weight.shape), groups)
+    first, second, *kernel = shape
+    return Entry(names, (second * groups, first // groups, *kernel) if groups else shape, groups)
 
 
 def _named(net, names, word, least=0):

@@ -108,9 +108,11 @@ def cells(rows, name, values):
 
 def variants(results):
     """Methods with options other than the suite's beside the same without: CIFAR-10 in short runs, and digits."""
+    from benchmarks.tables import of_profile
+
     found = {name: all_rows(results, suite, profile) for name, (suite, profile) in SHORT.items()}
     sparsities = {name: SIZES[of][0] for name, of in SHORT.items()}
-    found = {name: rows[(rows.epochs == usual_epochs(*SHORT[name])) & rows.sparsity.isin(sparsities[name])] for name, rows in found.items()}
+    found = {name: rows[of_profile(rows, *SHORT[name]) & rows.sparsity.isin(sparsities[name])] for name, rows in found.items()}
     labels = {label for rows in found.values() for label in zip(rows.method, rows.options)}
     lines = [["Method", *(f"{name}: {100 * s:g} %" for name in SHORT for s in sparsities[name])]]
     for method, options in sorted(labels):
@@ -127,14 +129,9 @@ def lengths(results):
         shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][-1].items())
         rows = all_rows(results, suite, profile)
         rows = rows[rows.options.map(lambda options: set(shared.split()) <= set(options.split()))]
-        usual = usual_epochs(suite, profile)
+        usual = SIZES[suite, profile][1] or TASKS[SUITE_TASKS[suite]].epochs
         for (sparsity, method, options), own in rows.groupby(["sparsity", "method", "options"]):
             if own.epochs.isin([usual * multiple for multiple in MULTIPLES[1:]]).any():
                 label = " ".join([method, *(word for word in options.split() if word not in shared.split())])
                 lines.append([name, f"{100 * sparsity:g} %", f"`{label}`", *cells(own, "epochs", [usual * multiple for multiple in MULTIPLES])])
     return markdown(lines)
-
-
-def usual_epochs(suite, profile):
-    """Epochs of a suite's runs."""
-    return SIZES[suite, profile][1] or TASKS[SUITE_TASKS[suite]].epochs
