@@ -3,10 +3,11 @@ channels by `models/narrow.py`."""
 import torch
 from torch.func import functional_call
 
-from benchmarks.models import narrow
+from benchmarks.models import narrow, residual
 from methods.counting import triton_works
 
 GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch
+FUSED = False  # ResNets in training by models/residual.py instead. Not before a GPU has measured it: benchmarks.throughput --fused
 aten = torch.ops.aten
 
 
@@ -45,7 +46,7 @@ class Compiled:
     """
 
     def __init__(self, model, images, backend=inductor):
-        self.model, self.images, self.evaluated = model, images, None
+        self.model, self.images, self.evaluated, self.fused = model, images, None, None if FUSED else False
         torch._dynamo.config.cache_size_limit = GRAPHS
         self.counters, uncounted = counters_of(model.net)
         self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False, backend=backend)
@@ -53,7 +54,7 @@ class Compiled:
     def __call__(self, x):
         if len(x) != self.images or not self.model.training:
             return self.model(x)
-        self.model.compute = lambda weights, views, x: self.compute(weights, x)
+        self.model.compute = lambda weights, views, x: self.in_training(weights, x)
         try:
             logits = self.model(x)
         finally:
@@ -61,6 +62,12 @@ class Compiled:
         if self.counters:
             torch._foreach_add_(self.counters, 1)
         return logits
+
+    def in_training(self, weights, x):
+        half = torch.is_autocast_enabled(x.device.type)  # 64 channels of float32 are too many for these kernels
+        if half and self.fused is None:
+            self.fused = residual.fused(self.model.net, self.model.layout, x) or False
+        return (half and self.fused or self.compute)(weights, x)
 
     def apply_weights(self, weights, x):
         """The network's output in evaluation with the effective weights (N,)."""

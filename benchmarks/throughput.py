@@ -26,8 +26,8 @@ from torch.nn.functional import cross_entropy
 from torchvision import datasets as vision
 from torchvision import transforms
 
+from benchmarks import compiled, models
 from benchmarks import data as datasets
-from benchmarks import models
 from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.capture import WARM, forget_workspaces, recorder
@@ -88,16 +88,17 @@ def plain_precision(device):
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns."""
+    """The suite's loop: `runs` runs in turns; fused: by the kernels of models/residual.py."""
 
     repeatable = True
 
-    def __init__(self, spec, folder, device, runs=1):
+    def __init__(self, spec, folder, device, runs=1, fused=False):
         task, options = settle(spec)
         data = datasets.load_for(task, folder).to(device)
         record = recorder(task, device)
 
         def steps(seed):  # made in the lane's own turn, on its stream
+            compiled.FUSED = fused
             yield from Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record).steps()
         self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
         self.precision = task.precision
@@ -153,6 +154,7 @@ def main(words=None):
     parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
     parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
+    parser.add_argument("--fused", action="store_true", help="on a GPU also ResNets whose normalisation is in the kernels of their convolutions")
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps")
@@ -172,7 +174,8 @@ def main(words=None):
     loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
     for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
         for precision, spec in specs.items():
-            loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)
+            for loop in ("suite", "fused")[:1 + (args.fused and precision == "bf16")]:
+                loops[loop, args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, loop == "fused")
     rates, peaks = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():

@@ -5,6 +5,8 @@ A JSON line for each name, as soon as it is known; without "wrong" and "error" a
 - methods: on digits. Steps that are recorded against the same ones made anew; a run resumed in its middle against one that was not stopped;
   two that take turns against one alone; bit for bit.
 - networks: the same for the networks of CIFAR, on random images. (On a GPU the ViT's attention adds up in any order: it may differ.)
+- fused: networks whose normalisation is in the kernels of their convolutions (models/residual.py): the same, and as near the compiled network's
+  losses as rounding lets them be.
 - sparse: training losses of sparse storage, here and on the CPU, which differ by rounding alone: by less than NEAR.
 - ranking: exactly the same weights as on the CPU; milliseconds for 270,000 and 25 million, of which none or 98 % are tied.
 
@@ -25,7 +27,7 @@ from test_capture import recorder, state_of
 from test_every_method import VARIANTS, make, small_digits
 
 import methods
-from benchmarks import capture
+from benchmarks import capture, compiled
 from benchmarks.command import Parser, at_least_one, command
 from benchmarks.batches import Data, Split
 from benchmarks.grid import Spec
@@ -100,6 +102,22 @@ def check_method(name, device):
 
 
 def check_network(name, device):
+    return compared(network(name, device), device)
+
+
+def check_fused(name, device):
+    build, losses = network(name, device), []
+    try:
+        for compiled.FUSED in (False, True):
+            losses.append([curve["train_loss"] for curve in Run(build, device).turns(STEPS).trainer.progress.curves])
+        near = losses[0] and all(abs(one - two) < NEAR * one for one, two in zip(*losses, strict=True))
+        return compared(build, device) | ({} if near else {"wrong": losses})
+    finally:
+        compiled.FUSED = False
+
+
+def network(name, device):
+    """What makes a run of "task method precision", on random images."""
     words, method, precision = name.split()
     task, options = settle(Spec(words, method, 0.9, 0, epochs=2, precision=precision, options={"interval": "3"} if method == "rigl" else {}))
     numerics(task.precision, device)
@@ -107,7 +125,7 @@ def check_network(name, device):
     parts = [Split(torch.randint(256, (n, 32, 32, 3), generator=draw, dtype=torch.uint8), torch.randint(classes, (n,), generator=draw))
              for n in (2000, 500, 500)]
     data = Data(*parts, (0.5,) * 3, (0.25,) * 3, classes, (3, 32, 32)).to(device)
-    return compared(lambda record: Trainer(task, method, 0.9, 0, options, data, device, record), device)
+    return lambda record: Trainer(task, method, 0.9, 0, options, data, device, record)
 
 
 def check_sparse(name, device):
@@ -142,6 +160,7 @@ PARTS = {  # names, and what checks one
     "methods": ([*methods.available(), *VARIANTS], check_method),
     "networks": ([f"{task} {words}" for task in CIFAR for words in ("st3 bf16", "rigl fp32")] + ["cifar10-vgg16 probmask bf16", "cifar10-resnet20 dnw tf32"],
                  check_network),
+    "fused": (["cifar10-resnet20 st3 bf16", "cifar10-resnet56 rigl bf16"], check_fused),
     "sparse": (list(SPARSE), check_sparse),
     "ranking": (["float32", "float64", "bfloat16", "int64", "int32"], check_ranking),
 }

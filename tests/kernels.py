@@ -1,16 +1,21 @@
 """What the kernels of a GPU compute, by Triton's interpreter on a CPU: a process of its own, with TRITON_INTERPRET=1 (see test_kernels.py)."""
+import copy
 import math
 
 import torch
-from torch.nn.functional import conv2d
+from torch import nn
+from torch.nn.functional import conv2d, cross_entropy
 
-from benchmarks.models import narrow
-from methods import counting
+from benchmarks.models import narrow, residual
+from benchmarks.models.resnet import ResNet
+from methods import SparseModel, counting
 from methods.ranking import by_sorting
 
 CONVOLUTIONS = [  # inputs, outputs, stride, kernel, side, images
     (3, 16, 1, 3, 9, 3), (16, 16, 1, 3, 8, 3), (16, 32, 2, 3, 8, 3), (16, 32, 2, 1, 8, 3), (32, 32, 1, 3, 5, 2), (64, 64, 1, 3, 4, 2), (33, 40, 2, 3, 7, 2),
     (16, 16, 1, 1, 6, 20)]
+RESNETS = [  # widths, blocks, padded shortcuts and a bias, images, side, programs of a grid
+    ([4, 8], 2, False, 3, 8, 264), ([4, 6], 1, True, 3, 9, 264), ([3, 33], 1, False, 3, 6, 2)]
 NEAR = 1e-6
 
 
@@ -30,6 +35,30 @@ def convolutions():
         assert got[0].is_contiguous(memory_format=torch.channels_last) and got[1].is_contiguous(memory_format=torch.channels_last)
 
 
+def residual_networks():
+    for widths, blocks, padded, images, side, programs in RESNETS:
+        residual.PROGRAMS = residual.CHUNKS = programs  # few: several blocks of pixels in each
+        torch.manual_seed(0)
+        net = ResNet(3, widths, blocks, 10, padded, padded)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.5, 1.5), nn.init.normal_(module.bias)
+        model = SparseModel(net, "static", 0.5)
+        other, computed = copy.deepcopy(model), residual.fused(net, model.layout, torch.empty(images, 3, side, side))
+        for _ in range(2):
+            x, y = torch.randn(images, 3, side, side) + 5, torch.randint(10, (images,))
+            logits, expected = computed(model.method(model.theta), x), other(x)
+            assert (logits - expected).norm() < NEAR * expected.norm(), widths
+            cross_entropy(logits, y).backward(), cross_entropy(expected, y).backward()
+        for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+            assert (one.grad - two.grad).norm() < 20 * NEAR * two.grad.norm(), (widths, name)
+        for (name, one), two in zip(net.named_buffers(), other.net.buffers(), strict=True):
+            if not name.endswith("num_batches_tracked"):
+                assert (one - two).norm() < NEAR * two.norm(), (widths, name)
+        x[0, 0, 0, 0] = math.nan  # reaches everything
+        assert computed(model.method(model.theta), x).isnan().all()
+
+
 def choices():
     draw = torch.Generator().manual_seed(0)
     for n in (7, 1000, 9000):
@@ -44,5 +73,6 @@ def choices():
 if __name__ == "__main__":
     counting.BLOCK, counting.TOGETHER = 1024, 4
     convolutions()
+    residual_networks()
     choices()
     print("same")

@@ -1,9 +1,12 @@
 """The check of a device, on the CPU: what is right, what is wrong and what ends its process."""
 import json
+from dataclasses import replace
 
 import check_device
 import pytest
 import torch
+
+from benchmarks import compiled
 
 
 def said(capfd):
@@ -23,6 +26,18 @@ def test_a_network(monkeypatch):
     monkeypatch.setattr(check_device, "STEPS", 9)
     monkeypatch.setattr(check_device, "RESUMED", 8)
     assert name in check_device.PARTS["networks"][0] and check_device.check_network(name, torch.device("cpu")) == {}
+
+
+def test_a_network_with_its_normalisation_in_the_kernels_of_its_convolutions(monkeypatch):
+    """On a CPU both are the plain network."""
+    monkeypatch.setitem(check_device.TASKS, "cifar10-resnet20w8", replace(check_device.TASKS["cifar10-resnet20w8"], batch_size=500))
+    for steps, resumed, near in ((14, 8, 0.05), (14, 8, 0), (3, 2, 0.05)):
+        monkeypatch.setattr(check_device, "STEPS", steps)
+        monkeypatch.setattr(check_device, "RESUMED", resumed)
+        monkeypatch.setattr(check_device, "NEAR", near)
+        wrong = check_device.check_fused("cifar10-resnet20w8 st3 fp32", torch.device("cpu"))
+        assert bool(wrong) == (steps < 14 or near == 0), (steps, near)  # no epoch has ended, none is as near
+        assert compiled.FUSED is False
 
 
 def test_what_differs_is_found(monkeypatch):
@@ -53,7 +68,7 @@ def test_a_mistake_does_not_end_the_others(capfd):
     assert "nonsense" in lines["nonsense"]["error"] and "error" not in lines["static"]
 
 
-@pytest.mark.parametrize("words, message", [(["networsk"], "unknown part 'networsk'; parts: methods, networks, sparse, ranking"),
+@pytest.mark.parametrize("words, message", [(["networsk"], "unknown part 'networsk'; parts: methods, networks, fused, sparse, ranking"),
                                             (["--processes", "0"], "--processes must be at least 1, not 0")])
 def test_bad_arguments(words, message, capsys):
     assert check_device.main(words) == 2

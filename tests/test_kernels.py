@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import models
+from benchmarks.models import normalised, residual
+from methods import SparseModel
 
 TESTS = Path(__file__).parent
 triton = pytest.importorskip("triton", reason="torch for CPUs alone has no Triton")
@@ -32,6 +37,46 @@ def test_they_compile_for_a_gpu_and_fit_into_it(numbers, exactness):
     for kernel, fixed in ((narrow._gather, gathering), (narrow._products, summing)):
         given = {name: whole.get(name, "*fp32" if name == "parts" else f"*{numbers}") for name in kernel.arg_names}
         assert memory(kernel, given, fixed) < 227 * 1024
+
+
+class Noted:
+    """A kernel of Triton's that notes its launches, and does nothing."""
+
+    def __init__(self, kernel, launches):
+        self.kernel, self.launches = kernel, launches
+
+    def __getitem__(self, grid):
+        return lambda *places, num_warps, num_stages=3, **names: self.launches.append((self.kernel, dict(zip(self.kernel.arg_names, places)) | names))
+
+
+def launched(monkeypatch, name):
+    """[(kernel, its arguments)] of a step of a network on batches of 128 images."""
+    launches = []
+    for kernel in ("_forward", "_join", "_backward", "_weights", "_add"):
+        monkeypatch.setattr(normalised, kernel, Noted(getattr(normalised, kernel), launches))
+    model, x = SparseModel(models.build(name, 10), "dense"), torch.zeros(128, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = residual.fused(model.net, model.layout, x)(model.method(model.theta), x)
+    logits.sum().backward()
+    return launches
+
+
+@pytest.mark.parametrize("name, count", [("resnet20", 74), ("resnet56", 194)])
+def test_of_a_residual_network_they_are_few(name, count, monkeypatch):
+    assert len(launched(monkeypatch, name)) == count
+
+
+def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(monkeypatch):
+    """The largest of each: of 64 channels, or with two normalisations before the inputs."""
+    types, compiled = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32"}, set()
+    for kernel, given in launched(monkeypatch, "resnet20"):
+        fixed = {name: value for name, value in given.items() if kernel.params[kernel.arg_names.index(name)].is_constexpr}
+        kinds = {name: types[value.dtype] if torch.is_tensor(value) else "i32" if isinstance(value, int) else "fp32" for name, value in given.items()}
+        kind = kernel.fn.__name__, *(fixed.get(name) for name in ("kind", "added", "normalised", "norms", "size"))
+        if kind not in compiled and fixed.get("inputs", 64) * fixed.get("outputs", 64) >= 32 * 64:
+            compiled.add(kind)
+            assert memory(kernel, kinds, fixed) < 227 * 1024, kind
+    assert {kind[0] for kind in compiled} == {"_forward", "_join", "_backward", "_weights", "_add"}
 
 
 def test_ranking_compiles_for_a_gpu():
