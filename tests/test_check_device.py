@@ -28,16 +28,16 @@ def test_a_network(monkeypatch):
     assert name in check_device.PARTS["networks"][0] and check_device.check_network(name, torch.device("cpu")) == {}
 
 
-def test_a_network_with_its_normalisation_in_the_kernels_of_its_convolutions(monkeypatch):
-    """On a CPU both are the plain network."""
-    monkeypatch.setitem(check_device.TASKS, "cifar10-resnet20w8", replace(check_device.TASKS["cifar10-resnet20w8"], batch_size=500))
-    for steps, resumed, near in ((14, 8, 0.05), (14, 8, 0), (3, 2, 0.05)):
-        monkeypatch.setattr(check_device, "STEPS", steps)
-        monkeypatch.setattr(check_device, "RESUMED", resumed)
-        monkeypatch.setattr(check_device, "NEAR", near)
-        wrong = check_device.check_fused("cifar10-resnet20w8 st3 fp32", torch.device("cpu"))
-        assert bool(wrong) == (steps < 14 or near == 0), (steps, near)  # no epoch has ended, none is as near
-        assert compiled.FUSED is False
+@pytest.mark.parametrize("steps, rates, wrong", [(9, {}, []), (9, {"once": 5.0}, ["losses"]), (3, {}, ["again: recorded", "losses", "once: recorded"])])
+def test_a_residual_network_by_kernels_of_its_own(steps, rates, wrong, monkeypatch):
+    """Its losses beside the compiled network's. Where no epoch has ended there are none."""
+    def network(name, device):
+        return lambda record: check_device.make(name, record=record, lr=rates.get(compiled.FUSED, 0.1))
+    monkeypatch.setattr(check_device, "network", network)
+    monkeypatch.setattr(check_device, "STEPS", steps)
+    monkeypatch.setattr(check_device, "RESUMED", min(8, steps - 1))
+    said = check_device.check_fused("static", torch.device("cpu"))
+    assert sorted(set(said.get("wrong", {})) - {": recorded"}) == wrong and compiled.FUSED == ""
 
 
 def test_what_differs_is_found(monkeypatch):

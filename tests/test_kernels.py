@@ -49,34 +49,35 @@ class Noted:
         return lambda *places, num_warps, num_stages=3, **names: self.launches.append((self.kernel, dict(zip(self.kernel.arg_names, places)) | names))
 
 
-def launched(monkeypatch, name):
+def launched(monkeypatch, name, again):
     """[(kernel, its arguments)] of a step of a network on batches of 128 images."""
     launches = []
-    for kernel in ("_forward", "_join", "_backward", "_weights", "_add"):
+    for kernel in ("_forward", "_join", "_settle", "_backward", "_weights", "_add"):
         monkeypatch.setattr(normalised, kernel, Noted(getattr(normalised, kernel), launches))
     model, x = SparseModel(models.build(name, 10), "dense"), torch.zeros(128, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = residual.fused(model.net, model.layout, x)(model.method(model.theta), x)
+        logits = residual.fused(model.net, model.layout, x, again)(model.method(model.theta), x)
     logits.sum().backward()
     return launches
 
 
-@pytest.mark.parametrize("name, count", [("resnet20", 74), ("resnet56", 194)])
-def test_of_a_residual_network_they_are_few(name, count, monkeypatch):
-    assert len(launched(monkeypatch, name)) == count
+@pytest.mark.parametrize("name, again, count", [("resnet20", True, 74), ("resnet20", False, 104), ("resnet56", True, 194)])
+def test_of_a_residual_network_they_are_few(name, again, count, monkeypatch):
+    assert len(launched(monkeypatch, name, again)) == count
 
 
-def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(monkeypatch):
+@pytest.mark.parametrize("again", [True, False])
+def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(again, monkeypatch):
     """The largest of each: of 64 channels, or with two normalisations before the inputs."""
     types, compiled = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32"}, set()
-    for kernel, given in launched(monkeypatch, "resnet20"):
+    for kernel, given in launched(monkeypatch, "resnet20", again):
         fixed = {name: value for name, value in given.items() if kernel.params[kernel.arg_names.index(name)].is_constexpr}
         kinds = {name: types[value.dtype] if torch.is_tensor(value) else "i32" if isinstance(value, int) else "fp32" for name, value in given.items()}
         kind = kernel.fn.__name__, *(fixed.get(name) for name in ("kind", "added", "normalised", "norms", "size"))
         if kind not in compiled and fixed.get("inputs", 64) * fixed.get("outputs", 64) >= 32 * 64:
             compiled.add(kind)
             assert memory(kernel, kinds, fixed) < 227 * 1024, kind
-    assert {kind[0] for kind in compiled} == {"_forward", "_join", "_backward", "_weights", "_add"}
+    assert {kind[0] for kind in compiled} == {"_forward", "_join", "_backward", "_weights", "_add", *["_settle"] * (not again)}
 
 
 def test_ranking_compiles_for_a_gpu():

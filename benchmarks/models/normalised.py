@@ -36,11 +36,13 @@ if triton:
         return value
 
     @triton.jit
-    def _gradient(g, y, affine, slope, place, ok, channel, channels: tl.constexpr):
-        """The gradient at y, (block, channels); zeros where not ok."""
-        value = _read(g, place, ok, channel, channels).to(tl.float32) * _row(affine, 0, channel, channels)
-        value += _read(y, place, ok, channel, channels).to(tl.float32) * _row(slope, 0, channel, channels) + _row(slope, 1, channel, channels)
-        return tl.where(ok[:, None], value, 0.0)
+    def _gradient(g, y, affine, slope, place, ok, channel, channels: tl.constexpr, settled: tl.constexpr):
+        """The gradient at y, (block, channels), with `settled` g itself; zeros where not ok."""
+        value = _read(g, place, ok, channel, channels)
+        if not settled:
+            value = value.to(tl.float32) * _row(affine, 0, channel, channels) + _row(slope, 1, channel, channels)
+            value = tl.where(ok[:, None], value + _read(y, place, ok, channel, channels).to(tl.float32) * _row(slope, 0, channel, channels), 0.0)
+        return value
 
     @triton.jit
     def _last(counter):
@@ -137,6 +139,15 @@ if triton:
         tl.store(out + i, tl.maximum(value, 0.0, propagate_nan=PASS_NAN).to(out.dtype.element_ty), mask=live)
 
     @triton.jit
+    def _settle(g, y, affine, slope, out, numbers, channels: tl.constexpr, block: tl.constexpr):
+        """out = s g + y p + q, the gradient at y."""
+        i = tl.program_id(0) * block + tl.arange(0, block)
+        live, channel = i < numbers, i % channels
+        value = tl.load(g + i, mask=live, other=0.0).to(tl.float32) * tl.load(affine + channel) + tl.load(slope + channels + channel)
+        value += tl.load(y + i, mask=live, other=0.0).to(tl.float32) * tl.load(slope + channel)
+        tl.store(out + i, value.to(out.dtype.element_ty), mask=live)
+
+    @triton.jit
     def _slopes(partial, number: tl.constexpr, total, affine, slope, at_gamma, at_beta, n, channels: tl.constexpr, wide: tl.constexpr,
                 lines: tl.constexpr):
         """The slope of a normalisation, and the gradients at its parameters, from the programs' sums of g and of g times what is normalised."""
@@ -164,8 +175,9 @@ if triton:
     def _backward(g, y, affine, slope, weight, more, x, before, first, first_affine, second, second_affine, out, partial, counter, first_slope,
                   first_gamma, first_beta, second_slope, second_gamma, second_beta, pixels, each, height: tl.constexpr, width: tl.constexpr,
                   rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr,
-                  kind: tl.constexpr, added: tl.constexpr, normalised: tl.constexpr, norms: tl.constexpr, apart: tl.constexpr, wider: tl.constexpr,
-                  share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
+                  kind: tl.constexpr, settled: tl.constexpr, added: tl.constexpr, normalised: tl.constexpr, norms: tl.constexpr, apart: tl.constexpr,
+                  wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr,
+                  exactness: tl.constexpr):
         """out: the gradient at the inputs (height x width) from g, y, affine and slope of the outputs (rows x columns), of a convolution ("same") or,
         with "average", of the mean over all pixels, whose own is g (images, inputs).
 
@@ -189,7 +201,7 @@ if triton:
                     ok = live & (h >= 0) & (v >= 0) & (h % stride == 0) & (v % stride == 0)
                     h, v = h // stride, v // stride
                     ok = ok & (h < rows) & (v < columns)
-                    a = _gradient(g, y, affine, slope, (image * rows + h) * columns + v, ok, channel, outputs)
+                    a = _gradient(g, y, affine, slope, (image * rows + h) * columns + v, ok, channel, outputs, settled)
                     b = tl.load(weight + (channel[:, None] * size * size + tap) * inputs + n[None, :],
                                 mask=(channel < outputs)[:, None] & (n < inputs)[None, :], other=0.0)
                     sums = tl.dot(a.to(b.dtype), b, sums, input_precision=exactness)
@@ -223,8 +235,8 @@ if triton:
 
     @triton.jit
     def _weights(g, y, affine, slope, x, before, parts, pixels, each, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr,
-                 columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, normalised: tl.constexpr,
-                 block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, exactness: tl.constexpr):
+                 columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, settled: tl.constexpr,
+                 normalised: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, exactness: tl.constexpr):
         """parts (programs, outputs, size, size, inputs) of the gradient at the weights: of `each` blocks of pixels, for one line of the kernel."""
         n, k, line = tl.arange(0, wide), tl.arange(0, deep), tl.program_id(1)
         one, two, three = tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32)
@@ -233,7 +245,7 @@ if triton:
             row, column, image, live = m // columns % rows, m % columns, m // (columns * rows), m < pixels
             h, v = row * stride + line - size // 2, column * stride - size // 2
             place, live = (image * height + h) * width + v, live & (h >= 0) & (h < height)
-            t = tl.trans(_gradient(g, y, affine, slope, m, live, n, outputs).to(g.dtype.element_ty))
+            t = tl.trans(_gradient(g, y, affine, slope, m, live, n, outputs, settled).to(g.dtype.element_ty))
             a = _activation(x, before, place, live & (v >= 0) & (v < width), k, inputs, normalised)
             one = tl.dot(t, a.to(t.dtype), one, input_precision=exactness)
             if size > 1:

@@ -1,4 +1,4 @@
-"""CIFAR's ResNets (models/resnet.py) in training by the kernels of models/normalised.py, on a GPU: 74 launches a step of ResNet-20 instead of 250."""
+"""CIFAR's ResNets (models/resnet.py) in training by the kernels of models/normalised.py, on a GPU: a third of a compiled network's launches."""
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,14 @@ class Normed:
 
 
 @dataclass
+class Slope:
+    """The gradient at a layer's y: g (B, C, H, W) is that behind its normalisation, or with no slope (2, C) itself."""
+    g: torch.Tensor
+    normed: Normed = None
+    slope: torch.Tensor = None
+
+
+@dataclass
 class Block:
     """Two layers and the shortcut: "same", "padded", or a layer, then "normalised"."""
     first: Layer
@@ -49,22 +57,26 @@ class Block:
     shortcut: Layer | None
 
 
-def fused(net, layout, x):
+def fused(net, layout, x, again=True):
     """A function of effective weights (N,) and images like x (B, C, H, W) that gives `net`'s logits in training; None where these kernels are not
-    for it: they are for ResNets of at most MOST channels and square images, whose convolutions and last layer are all in the `layout`."""
+    for it: they are for ResNets of at most MOST channels and square images, whose convolutions and last layer are all in the `layout`.
+
+    again: what is normalised, and the gradients behind, are computed wherever they are read, at each place of a kernel, in the fewest launches;
+    else once, by launches of their own (104 instead of 74 of ResNet-20), and kept.
+    """
     if not triton or type(net) is not ResNet or net.fc.in_features > MOST or x.shape[2] != x.shape[3]:
         return None
     layers = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in net.modules())
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     plain = all(type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None for norm in norms)
-    return Fused(net, layout, x) if plain and len(layout.entries) == layers else None
+    return Fused(net, layout, x, again) if plain and len(layout.entries) == layers else None
 
 
 class Fused:
     """See `fused`. What is planned once: where all lies, and counters of programs that have ended."""
 
-    def __init__(self, net, layout, x):
-        (self.images, _, side, _), self.device, self.fc = x.shape, x.device, net.fc
+    def __init__(self, net, layout, x, again):
+        (self.images, _, side, _), self.device, self.fc, self.again = x.shape, x.device, net.fc, again
         names, ends = {module: f"{name}.weight" for name, module in net.named_modules()}, torch.tensor(layout.sizes).cumsum(0).tolist()
         begins = dict(zip((entry.name for entry in layout.entries), [0, *ends]))
         self.layers, self.blocks, self.size, self.begin = [], [], layout.size, begins[names[net.fc]]
@@ -136,11 +148,19 @@ class Fused:
             fewer, block, num_warps=4)
         return out
 
-    def backward(self, layer, g, normed, slope, weights, norms=(), gate=None, more=None, added=""):
-        """(gradient at the inputs of a layer, [[slope, gradient at gamma, at beta] of each of the `norms` before it]).
+    def settled(self, layer, g, normed, slope):
+        """The Slope of a layer."""
+        if self.again:
+            return Slope(g, normed, slope)
+        out, block = torch.empty_like(g), 1024
+        normalised._settle[(-(-out.numel() // block),)](g, *read(normed), slope, out, out.numel(), layer.outputs, block, num_warps=4)
+        return Slope(out)
 
-        layer: None for the mean over all pixels, of which g (B, C) is the gradient. norms: [Normed]. gate: the inputs, a tensor or Normed, whose
-        ReLU the gradient passes, after `more` was `added` to it ("same", or "padded" as the shortcut is).
+    def backward(self, layer, at, weights, norms=(), gate=None, more=None, added=""):
+        """(gradient at the inputs of a layer, [[slope, gradient at gamma, at beta] of each of the `norms` before it]) from the Slope at its outputs.
+
+        layer: None for the mean over all pixels, at which is (B, C). norms: [Normed]. gate: the inputs, a tensor or Normed, whose ReLU the gradient
+        passes, after `more` was `added` to it ("same", or "padded" as the shortcut is).
         """
         if layer:
             inputs, side, shape, kind, counter = layer.inputs, layer.side, layer.shape, "same", self.counters[len(self.layers) + layer.number]
@@ -154,24 +174,29 @@ class Fused:
         partial = torch.empty((programs, 3, wide), device=self.device)
         first, second = (*norms, *2 * [out])[:2]  # of what is not there the kernel reads nothing: any tensor stands for it
         normalised._backward[(programs,)](
-            g, *read(normed or out), out if slope is None else slope, weights[begin:], out if more is None else more,
-            *read(out if gate is None else gate), *read(first), *read(second), out, partial, counter, *(*sum(found, []), *6 * [out])[:6], pixels, each,
-            **shape, kind=kind, added=added, normalised=isinstance(gate, Normed), norms=len(norms), apart=apart, wider=wider, share=share, block=block, wide=wide,
+            *parts_of(at), weights[begin:], out if more is None else more, *read(out if gate is None else gate), *read(first), *read(second), out,
+            partial, counter, *(*sum(found, []), *6 * [out])[:6], pixels, each, **shape, kind=kind, settled=at.slope is None, added=added,
+            normalised=isinstance(gate, Normed), norms=len(norms), apart=apart, wider=wider, share=share, block=block, wide=wide,
             deep=min(32, width(shape["outputs"])), lines=STATISTICS // wide, exactness=exactness(out), num_warps=warps, num_stages=3)
         return out, found
 
-    def weights(self, layer, g, normed, slope, source, parts):
-        """The parts of the gradient at the weights of a layer, whose inputs are `source`."""
+    def weights(self, layer, at, source, parts):
+        """The parts of the gradient at the weights of a layer, whose inputs are `source`, from the Slope at its outputs."""
         chunks, each, block = self.chunks(layer)
         normalised._weights[chunks, layer.size](
-            g, normed.y, normed.affine, slope, *read(source), parts[self.places[layer.number]:], self.images * layer.out ** 2, each, **layer.shape,
-            normalised=isinstance(source, Normed), block=block, wide=width(layer.outputs), deep=width(layer.inputs), exactness=exactness(g),
+            *parts_of(at), *read(source), parts[self.places[layer.number]:], self.images * layer.out ** 2, each, **layer.shape,
+            settled=at.slope is None, normalised=isinstance(source, Normed), block=block, wide=width(layer.outputs), deep=width(layer.inputs), exactness=exactness(at.g),
             num_warps=4, num_stages=3)
 
 
 def read(source):
     """(tensor, affine), of a tensor any for the latter."""
     return (source.y, source.affine) if isinstance(source, Normed) else (source, source)
+
+
+def parts_of(at):
+    """What a kernel reads of a Slope."""
+    return (at.g, at.g, at.g, at.g) if at.slope is None else (at.g, *read(at.normed), at.slope)
 
 
 def width(channels):
@@ -190,9 +215,10 @@ class Passes(torch.autograd.Function):
         z = own.join(stem)
         for block in own.blocks:
             one = own.forward(block.first, z, weights)
-            two = own.forward(block.second, one, weights)
+            inner = one if own.again else own.join(one)
+            two = own.forward(block.second, inner, weights)
             rest = own.forward(block.shortcut, z, weights) if block.shortcut else z
-            states.append((z, one, two, rest))
+            states.append((z, one, inner, two, rest))
             z = own.join(two, block.kind, rest)
         with torch.autocast(x.device.type, enabled=False):
             pooled, last = z.float().mean((2, 3)), weights[own.begin:][:own.fc.in_features * own.fc.out_features]
@@ -208,19 +234,22 @@ class Passes(torch.autograd.Function):
         torch.mm(gradient.T, pooled, out=flat[own.begin:own.begin + last.numel()].view_as(last))
         before = [(own.stem,), *((block.second, block.shortcut)[:1 + bool(block.shortcut)] for block in own.blocks)]  # the layers before each join
         norms = [(stem,), *((two, rest)[:len(layers)] for layers, (*_, two, rest) in zip(before[1:], states))]
-        g, found = own.backward(None, gradient @ last, None, None, weights, norms[-1], z)
-        for number, (block, (z, one, two, rest)) in reversed([*enumerate(zip(own.blocks, states))]):
+        g, found = own.backward(None, Slope(gradient @ last), weights, norms[-1], z)
+        for number, (block, (z, one, inner, two, rest)) in reversed([*enumerate(zip(own.blocks, states))]):
             slopes = [slope for slope, *_ in found]
             at_norms |= {layer: at for layer, (_, *at) in zip(before[number + 1], found)}
-            own.weights(block.second, g, two, slopes[0], one, parts)
-            inner, [(slope, *at_norms[block.first])] = own.backward(block.second, g, two, slopes[0], weights, [one], one)
-            own.weights(block.first, inner, one, slope, z, parts)
+            at = own.settled(block.second, g, two, slopes[0])
+            own.weights(block.second, at, inner, parts)
+            within, [(slope, *at_norms[block.first])] = own.backward(block.second, at, weights, [one], inner)
             more, added = g, "padded" if block.kind == "padded" else "same"
             if block.shortcut:
-                own.weights(block.shortcut, g, rest, slopes[1], z, parts)
-                more, _ = own.backward(block.shortcut, g, rest, slopes[1], weights)
-            g, found = own.backward(block.first, inner, one, slope, weights, norms[number], z, more, added)
+                at = own.settled(block.shortcut, g, rest, slopes[1])
+                own.weights(block.shortcut, at, z, parts)
+                more, _ = own.backward(block.shortcut, at, weights)
+            at = own.settled(block.first, within, one, slope)
+            own.weights(block.first, at, z, parts)
+            g, found = own.backward(block.first, at, weights, norms[number], z, more, added)
         [(slope, *at_norms[own.stem])] = found
-        own.weights(own.stem, g, stem, slope, x, parts)
+        own.weights(own.stem, own.settled(own.stem, g, stem, slope), x, parts)
         normalised._add[(len(own.table),)](parts, own.table, flat, PIECE, LINES, num_warps=4)
         return None, None, flat, gradient.sum(0) if ctx.needs_input_grad[3] else None, *(at for layer in own.layers for at in at_norms[layer])
