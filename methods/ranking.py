@@ -52,15 +52,18 @@ def by_partition(score, k):
 
 
 def kth_smallest(values, k):
-    """The k-th smallest (k from 1) of an array: numpy's vectorised partition is some ten times faster than torch's selection on one core, but
-    slow where many entries are equal, as the inactive weights' scores are."""
-    least = values.min()
-    ties = np.count_nonzero(values == least)
-    if k <= ties:
-        return least
-    if 8 * ties > values.size:
-        values, k = values[~(values == least)], k - ties
-    return np.partition(values, k - 1)[k - 1]
+    """The k-th smallest (k from 1) of an array (n,), NaN the largest. A sample tells two values that it lies between with near certainty
+    (Floyd and Rivest, 1975): all others are compared with these alone, in a third of the time that numpy takes to partition them."""
+    n = values.size
+    sample = np.sort(values[::max(16, n >> 14)])
+    place, apart = sample.size * k / n, 2 + 4 * (sample.size * k / n * (1 - k / n)) ** 0.5
+    first, last = int(place - apart), int(place + apart)
+    low, high = sample[first] if first >= 0 else values.min(), sample[last] if last < sample.size else values.max()
+    near = values[(values >= low) & (values <= high)]
+    k_near = k - np.count_nonzero(values < low)
+    if not 0 < k_near <= near.size:  # not there: a few of a million samples, or NaN
+        return np.partition(values, k - 1)[k - 1]
+    return low if low == high else np.partition(near, k_near - 1)[k_near - 1]
 
 
 def by_sorting(score, k, pieces=None):
@@ -79,4 +82,8 @@ def by_sorting(score, k, pieces=None):
 def between(score, mask, share):
     """The threshold at `share` (a number, or a 0-dim tensor of their dtype) of the way from the largest score outside the mask to the
     smallest inside, 0-dim. score (n,) ≥ 0."""
+    if score.device.type == "cpu" and score.dtype != torch.bfloat16:  # in half the time
+        values, inside = score.detach().numpy(), mask.numpy()
+        ends = score.new_tensor([np.where(inside, 0, values).max(), values[inside].min(initial=np.inf)])
+        return torch.lerp(*ends, share)
     return torch.lerp(score.masked_fill(mask, 0).max(), score.masked_fill(~mask, torch.inf).min(), share)

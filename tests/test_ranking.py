@@ -1,13 +1,14 @@
-"""Exact ranking: by numpy's partition on a CPU, by sorting where it is recorded, by counting on a GPU."""
+"""Exact ranking: by numpy on a CPU, by sorting where it is recorded, by counting on a GPU."""
 import math
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from methods import counting
-from methods.ranking import keep, keep_each
+from methods.ranking import between, keep, keep_each, kth_smallest
 
 NAN, INF = math.nan, math.inf
 KINDS = {  # of scores, from normal ones
@@ -54,6 +55,41 @@ def test_whole_numbers(dtype):
         mask = by_sorting(score, k)
         assert torch.equal(keep(score, k), mask) and torch.equal(keep(score, torch.tensor(k)), mask)
         assert torch.equal(keep_each(score, [torch.tensor(k)], [60]), mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_of_many_between_two_of_a_sample(kind):
+    draw = torch.Generator().manual_seed(0)
+    for n in (1, 2, 15, 16, 17, 300, 5000, 70_000):
+        values = KINDS[kind](torch.randn(n, generator=draw)).numpy()
+        misleading = values.copy()
+        misleading[::16] = 50  # all of the sample
+        for numbers in (values, np.sort(values), misleading):
+            ordered = np.sort(numbers)
+            for k in sorted({1, 2, n // 20, n // 2, n - n // 50, n - 1, n} & set(range(1, n + 1))):
+                assert np.array_equal(kth_smallest(numbers, k), ordered[k - 1], equal_nan=True), (n, k)
+
+
+def test_few_are_partitioned(monkeypatch):
+    sizes, partition = [], np.partition
+    monkeypatch.setattr(np, "partition", lambda values, k: sizes.append(len(values)) or partition(values, k))
+    for values in (np.random.default_rng(0).normal(size=200_000), np.arange(200_000) % 7, np.arange(200_000)):
+        for k in (10, 10_000, 100_000, 199_000):
+            kth_smallest(values, k)
+    assert max(sizes) < 10_000 and len(sizes) <= 9  # of seven values that are tied few are
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_threshold_between_what_is_kept_and_what_is_not(dtype, share):
+    score = torch.tensor([3.0, 1.0, 7.0, 2.0, 7.0, 0.5], dtype=dtype)
+    for k, below, above in ((2, 3.0, 7.0), (1, 7.0, 7.0), (5, 0.5, 1.0), (6, 0.0, 0.5)):
+        found = between(score, keep(score, k), share)
+        assert found.shape == () and found.dtype == dtype
+        assert float(found) == pytest.approx(below + share * (above - below), rel=0.01)
+    assert not between(score, keep(score, 0), share).isfinite()
+    assert between(torch.tensor([NAN, 1.0]), torch.tensor([True, False]), 0.5).isnan()
+    assert between(torch.tensor([NAN, 1.0]), torch.tensor([False, True]), 0.5).isnan()
 
 
 def test_both_forms_choose_the_same_of_many():
