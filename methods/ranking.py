@@ -58,12 +58,17 @@ def kth_smallest(values, k):
     sample = np.sort(values[::max(16, n >> 14)])
     place, apart = sample.size * k / n, 2 + 4 * (sample.size * k / n * (1 - k / n)) ** 0.5
     first, last = int(place - apart), int(place + apart)
-    low, high = sample[first] if first >= 0 else values.min(), sample[last] if last < sample.size else values.max()
-    near = values[(values >= low) & (values <= high)]
-    k_near = k - np.count_nonzero(values < low)
-    if not 0 < k_near <= near.size:  # not there: a few of a million samples, or NaN
-        return np.partition(values, k - 1)[k - 1]
-    return low if low == high else np.partition(near, k_near - 1)[k_near - 1]
+    low, high = sample[first] if first >= 0 else -np.inf, sample[last] if last < sample.size else np.inf
+    if np.count_nonzero(values < low) < k:
+        to_low = np.count_nonzero(values <= low)
+        if k <= to_low:
+            return low
+        inside = values[(values > low) & (values < high)]  # few: what most are tied at is one of the two
+        if k <= to_low + inside.size:
+            return np.partition(inside, k - to_low - 1)[k - to_low - 1]
+        if k <= np.count_nonzero(values <= high):
+            return high
+    return np.partition(values, k - 1)[k - 1]  # of a few samples in a million, and where it is NaN
 
 
 def by_sorting(score, k, pieces=None):
