@@ -76,12 +76,12 @@ def test_few_are_partitioned(monkeypatch):
     for values in (np.random.default_rng(0).normal(size=200_000), np.arange(200_000) % 7, np.arange(200_000)):
         for k in (10, 10_000, 100_000, 199_000):
             kth_smallest(values, k)
-    assert len(sizes) == 8 and max(sizes) < 10_000  # of seven values that are tied none
+    assert len(sizes) == 8 and max(sizes) < 20_000  # of seven values that are tied none
     few = np.random.default_rng(0).random(200_000) < 0.05
     for values in (few * 1.0, -1.0 * few, few * np.arange(200_000), few * -np.arange(200_000)):
         for k in (few.sum() - 1, few.sum(), few.sum() + 1, len(few) - few.sum(), len(few) - few.sum() + 1):
             kth_smallest(values, k)
-    assert max(sizes) < 10_000
+    assert max(sizes) < 20_000
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
