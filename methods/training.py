@@ -155,7 +155,7 @@ class Training(Run):
 
     def update_with_optimizer(self):
         """From now on `optimizer.step()` is `update()`, for loops of frameworks, which take the step themselves. A closure that they give
-        runs first. For methods that score connections on the step's batch, the loop sets `batch` to its (x, y) before each.
+        runs first; where it gives None and leaves no gradients, the batch is no step. For methods that score connections on the step's batch, the loop sets `batch` to its (x, y) before each.
 
         The optimiser holds this training from then on. Raises ValueError for an optimiser that needs a closure for itself (LBFGS).
         """
@@ -168,7 +168,8 @@ class Training(Run):
             if self.holder() and self.holder().updating:
                 return own()
             loss = closure and closure()
-            self.update(self.batch)
+            if not closure or loss is not None or any(p.grad is not None for p in self.parameters):  # else the loop left this batch out
+                self.update(self.batch)
             return loss
 
         step.own, self.with_optimizer = own, True

@@ -181,6 +181,19 @@ def test_a_step_without_gradients_says_so():
         optimizer.step()
 
 
+def test_a_batch_that_the_loop_leaves_out_is_no_step():
+    """As Lightning's, whose training_step gave None; gradients of batches before are used."""
+    model, optimizer, training, _ = begun("static")
+    training.update_with_optimizer()
+    training.start()
+    before, (x, y) = model.theta.detach().clone(), batches()[0]
+    assert optimizer.step(lambda: None) is None and training.step == 0 and torch.equal(model.theta, before)
+    passes(model, optimizer, x, y)
+    assert optimizer.step(lambda: None) is None and training.step == 1 and not torch.equal(model.theta, before)
+    with pytest.raises(ValueError, match="no gradients"):
+        optimizer.step(lambda: 0.0)
+
+
 def test_who_takes_a_step_without_it_is_told():
     _, optimizer, training, _ = begun("rigl")
     training.start()
