@@ -7,8 +7,7 @@ from benchmarks.models import narrow, residual
 from methods.counting import triton_works
 
 GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch
-# ResNets in training by models/residual.py instead, which normalises "again" or "once". Not before a GPU has measured it: benchmarks.throughput --fused
-FUSED = ""
+FUSED = False  # ResNets in training by models/residual.py instead. Not before a GPU has measured it: benchmarks.throughput --fused
 aten = torch.ops.aten
 
 
@@ -67,7 +66,7 @@ class Compiled:
     def in_training(self, weights, x):
         half = torch.is_autocast_enabled(x.device.type)  # 64 channels of float32 are too many for these kernels
         if half and self.fused is None:
-            self.fused = residual.fused(self.model.net, self.model.layout, x, FUSED == "again") or False
+            self.fused = residual.fused(self.model.net, self.model.layout, x) or False
         return (half and self.fused or self.compute)(weights, x)
 
     def apply_weights(self, weights, x):

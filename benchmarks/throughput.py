@@ -88,11 +88,11 @@ def plain_precision(device):
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns; fused: "again" or "once" by the kernels of models/residual.py."""
+    """The suite's loop: `runs` runs in turns; fused: by the kernels of models/residual.py."""
 
     repeatable = True
 
-    def __init__(self, spec, folder, device, runs=1, fused=""):
+    def __init__(self, spec, folder, device, runs=1, fused=False):
         task, options = settle(spec)
         data = datasets.load_for(task, folder).to(device)
         record = recorder(task, device)
@@ -154,7 +154,7 @@ def main(words=None):
     parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
     parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
-    parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets, which normalise wherever is read (again) or once")
+    parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets (models/residual.py)")
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps")
@@ -174,8 +174,8 @@ def main(words=None):
     loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
     for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
         for precision, spec in specs.items():
-            for fused in ("", "again", "once")[:3 if args.fused and precision == "bf16" else 1]:
-                loops[fused or "suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, fused)
+            for loop in ("suite", "fused")[:1 + (args.fused and precision == "bf16")]:
+                loops[loop, args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, loop == "fused")
     rates, peaks = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():

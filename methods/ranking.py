@@ -88,7 +88,7 @@ def by_sorting(score, k, pieces=None):
 def between(score, mask, share):
     """The threshold at `share` (a number, or a 0-dim tensor of their dtype) of the way from the largest score outside the mask to the
     smallest inside, 0-dim. score (n,) ≥ 0."""
-    if score.device.type == "cpu" and score.dtype != torch.bfloat16:  # in half the time
+    if not torch.is_tensor(share) and score.device.type == "cpu" and score.dtype != torch.bfloat16:  # in half the time
         values, inside = score.detach().numpy(), mask.numpy()
         ends = score.new_tensor([np.where(inside, 0, values).max(), values[inside].min(initial=np.inf)])
         return torch.lerp(*ends, share)

@@ -105,15 +105,14 @@ def check_network(name, device):
 
 
 def check_fused(name, device):
-    build, losses, wrong = network(name, device), {}, {}
+    build, losses = network(name, device), []
     try:
-        for compiled.FUSED in ("", "again", "once"):
-            losses[compiled.FUSED] = [curve["train_loss"] for curve in Run(build, device).turns(STEPS).trainer.progress.curves]
-            wrong |= {f"{compiled.FUSED}: {what}": how for what, how in compared(build, device).get("wrong", {}).items()}
+        for compiled.FUSED in (False, True):
+            losses.append([curve["train_loss"] for curve in Run(build, device).turns(STEPS).trainer.progress.curves])
+        wrong = compared(build, device).get("wrong", {})
     finally:
-        compiled.FUSED = ""
-    first = losses[""]
-    if not (first and all(abs(one - two) < NEAR * one for others in losses.values() for one, two in zip(first, others, strict=True))):
+        compiled.FUSED = False
+    if not (losses[0] and all(abs(one - two) < NEAR * one for one, two in zip(*losses, strict=True))):
         wrong["losses"] = losses
     return {"wrong": wrong} if wrong else {}
 

@@ -14,9 +14,8 @@ from methods.ranking import by_sorting
 CONVOLUTIONS = [  # inputs, outputs, stride, kernel, side, images
     (3, 16, 1, 3, 9, 3), (16, 16, 1, 3, 8, 3), (16, 32, 2, 3, 8, 3), (16, 32, 2, 1, 8, 3), (32, 32, 1, 3, 5, 2), (64, 64, 1, 3, 4, 2), (33, 40, 2, 3, 7, 2),
     (16, 16, 1, 1, 6, 20)]
-RESNETS = [  # widths, blocks, padded shortcuts and a bias, normalised again where it is read, images, side, programs of a grid
-    ([4, 8], 2, False, True, 3, 8, 264), ([4, 6], 1, True, True, 3, 9, 264), ([3, 33], 1, False, True, 3, 6, 2), ([4, 6], 1, False, False, 3, 7, 2),
-    ([4, 6], 2, True, False, 2, 5, 264)]
+RESNETS = [  # widths, blocks, padded shortcuts and a bias, images, side, programs of a grid
+    ([4, 8], 2, False, 3, 8, 264), ([4, 6], 1, True, 3, 9, 264), ([3, 33], 1, False, 3, 6, 2)]
 NEAR = 1e-6
 
 
@@ -37,15 +36,15 @@ def convolutions():
 
 
 def residual_networks():
-    for widths, blocks, padded, again, images, side, programs in RESNETS:
-        residual.PROGRAMS = residual.CHUNKS = programs  # few: several blocks of pixels in each
+    for widths, blocks, padded, images, side, programs in RESNETS:
+        residual.PROGRAMS = programs  # few: several blocks of pixels in each
         torch.manual_seed(0)
         net = ResNet(3, widths, blocks, 10, padded, padded)
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5), nn.init.normal_(module.bias)
         model = SparseModel(net, "static", 0.5)
-        other, computed = copy.deepcopy(model), residual.fused(net, model.layout, torch.empty(images, 3, side, side), again)
+        other, computed = copy.deepcopy(model), residual.fused(net, model.layout, torch.empty(images, 3, side, side))
         for _ in range(2):
             x, y = torch.randn(images, 3, side, side) + 5, torch.randint(10, (images,))
             logits, expected = computed(model.method(model.theta), x), other(x)

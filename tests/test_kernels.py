@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import models
-from benchmarks.models import normalised, residual
+from benchmarks.models import narrow, normalised, residual
 from methods import SparseModel
 
 TESTS = Path(__file__).parent
@@ -28,7 +28,6 @@ def test_they_compute_what_torch_does():
 @pytest.mark.parametrize("numbers, exactness", [("bf16", "ieee"), ("fp32", "ieee"), ("fp32", "tf32")])
 def test_they_compile_for_a_gpu_and_fit_into_it(numbers, exactness):
     """The largest of each: of a Hopper, whose programs have 227 KB of fast memory."""
-    from benchmarks.models import narrow
     channels = narrow.MOST[2 if numbers == "bf16" else 4]
     sides = dict(height=32, width=32, rows=32, columns=32, stride=1, size=3, inputs=channels, outputs=channels, wide=channels, exactness=exactness)
     whole = dict.fromkeys(("pixels", "each", "at_n", "at_k", "at_tap"), "i32")
@@ -49,35 +48,35 @@ class Noted:
         return lambda *places, num_warps, num_stages=3, **names: self.launches.append((self.kernel, dict(zip(self.kernel.arg_names, places)) | names))
 
 
-def launched(monkeypatch, name, again):
+def launched(monkeypatch, name):
     """[(kernel, its arguments)] of a step of a network on batches of 128 images."""
     launches = []
-    for kernel in ("_forward", "_join", "_settle", "_backward", "_weights", "_add"):
-        monkeypatch.setattr(normalised, kernel, Noted(getattr(normalised, kernel), launches))
+    for kernel in ("_forward", "_join", "_settle", "_backward", "_add", "_gather", "_products"):
+        module = narrow if kernel in ("_gather", "_products") else normalised
+        monkeypatch.setattr(module, kernel, Noted(getattr(module, kernel), launches))
     model, x = SparseModel(models.build(name, 10), "dense"), torch.zeros(128, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = residual.fused(model.net, model.layout, x, again)(model.method(model.theta), x)
+        logits = residual.fused(model.net, model.layout, x)(model.method(model.theta), x)
     logits.sum().backward()
     return launches
 
 
-@pytest.mark.parametrize("name, again, count", [("resnet20", True, 74), ("resnet20", False, 104), ("resnet56", True, 194)])
-def test_of_a_residual_network_they_are_few(name, again, count, monkeypatch):
-    assert len(launched(monkeypatch, name, again)) == count
+@pytest.mark.parametrize("name, count", [("resnet20", 104), ("resnet56", 276)])
+def test_of_a_residual_network_they_are_few(name, count, monkeypatch):
+    assert len(launched(monkeypatch, name)) == count
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(again, monkeypatch):
+def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(monkeypatch):
     """The largest of each: of 64 channels, or with two normalisations before the inputs."""
     types, compiled = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32"}, set()
-    for kernel, given in launched(monkeypatch, "resnet20", again):
+    for kernel, given in launched(monkeypatch, "resnet20"):
         fixed = {name: value for name, value in given.items() if kernel.params[kernel.arg_names.index(name)].is_constexpr}
         kinds = {name: types[value.dtype] if torch.is_tensor(value) else "i32" if isinstance(value, int) else "fp32" for name, value in given.items()}
-        kind = kernel.fn.__name__, *(fixed.get(name) for name in ("kind", "added", "normalised", "norms", "size"))
+        kind = kernel.fn.__name__, *(fixed.get(name) for name in ("kind", "added", "norms", "size"))
         if kind not in compiled and fixed.get("inputs", 64) * fixed.get("outputs", 64) >= 32 * 64:
             compiled.add(kind)
             assert memory(kernel, kinds, fixed) < 227 * 1024, kind
-    assert {kind[0] for kind in compiled} == {"_forward", "_join", "_backward", "_weights", "_add", *["_settle"] * (not again)}
+    assert {kind[0] for kind in compiled} == {"_forward", "_join", "_settle", "_backward", "_add", "_gather", "_products"}
 
 
 def test_ranking_compiles_for_a_gpu():

@@ -90,6 +90,7 @@ def test_the_threshold_between_what_is_kept_and_what_is_not(dtype, share):
     score = torch.tensor([3.0, 1.0, 7.0, 2.0, 7.0, 0.5], dtype=dtype)
     for k, below, above in ((2, 3.0, 7.0), (1, 7.0, 7.0), (5, 0.5, 1.0), (6, 0.0, 0.5)):
         found = between(score, keep(score, k), share)
+        assert torch.equal(found, between(score, keep(score, k), torch.tensor(share, dtype=dtype)))
         assert found.shape == () and found.dtype == dtype
         assert float(found) == pytest.approx(below + share * (above - below), rel=0.01)
     assert not between(score, keep(score, 0), share).isfinite()

@@ -86,7 +86,7 @@ def input_of(gradient, weight, height, width, stride):
 
 @convolution_weight.register_fake
 def _(gradient, x, size, stride):
-    parts = 1 if x.device.type == "cpu" else chunks_of(gradient)[0]
+    parts = 1 if x.device.type == "cpu" else chunks_of(len(gradient) * gradient.shape[2] * gradient.shape[3], gradient.dtype)[0]
     return x.new_empty((parts, gradient.shape[1], size, size, x.shape[1]), dtype=torch.float32)
 
 
@@ -94,10 +94,10 @@ def channels_last(like, channels, height, width):
     return torch.empty((len(like), channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def chunks_of(gradient):
+def chunks_of(pixels, dtype):
     """(parts of a batch, blocks of pixels in each, pixels of a block)."""
-    block = 2 * BLOCK // gradient.element_size()
-    blocks = -(-len(gradient) * gradient.shape[2] * gradient.shape[3] // block)
+    block = 2 * BLOCK // dtype.itemsize
+    blocks = -(-pixels // block)
     each = -(-blocks // CHUNKS)
     return -(-blocks // each), each, block
 
@@ -116,11 +116,28 @@ def gather(x, weight, y, stride, back):
     (x,), (_, inputs, *sides), (images, outputs, *own) = ready(x), x.shape, y.shape
     pixels, size, strides = images * own[0] * own[1], weight.shape[-1], weight.stride()
     block, warps = (BLOCK, 4) if pixels >= 2 ** 15 else (BLOCK // 2, 8)  # few pixels: more programs
-    columns = max(16, triton.next_power_of_2(outputs))
     _gather[(-(-pixels // block),)](
         x, weight, y, pixels, strides[back], strides[not back], strides[3] if size > 1 else 0, *sides, *own, stride, size, inputs, outputs,
-        back, block, columns, min(32, max(16, triton.next_power_of_2(inputs))), exactness(x), num_warps=warps, num_stages=3)
+        back, block, tile(outputs), min(32, tile(inputs)), exactness(x), num_warps=warps, num_stages=3)
     return y
+
+
+def products(gradient, x, size, stride, parts=None):
+    """See `convolution_weight`; into `parts` where they are given."""
+    (images, outputs, *own), (_, inputs, *sides) = gradient.shape, x.shape
+    pixels = images * own[0] * own[1]
+    chunks, each, block = chunks_of(pixels, gradient.dtype)
+    if parts is None:
+        parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
+    _products[chunks, size](
+        gradient, x, parts, pixels, each, *sides, *own, stride, size, inputs, outputs, block, tile(outputs), tile(inputs), exactness(x), num_warps=4,
+        num_stages=3)
+    return parts
+
+
+def tile(channels):
+    """The side of a tile for them: a power of two from 16 on."""
+    return max(16, triton.next_power_of_2(channels))
 
 
 if triton:
@@ -190,10 +207,4 @@ if triton:
 
     @convolution_weight.register_kernel("cuda")
     def weight_kernel(gradient, x, size, stride):
-        gradient, x = ready(gradient, x)
-        (images, outputs, *own), (_, inputs, *sides), (chunks, each, block) = gradient.shape, x.shape, chunks_of(gradient)
-        parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
-        _products[chunks, size](
-            gradient, x, parts, images * own[0] * own[1], each, *sides, *own, stride, size, inputs, outputs, block,
-            max(16, triton.next_power_of_2(outputs)), max(16, triton.next_power_of_2(inputs)), exactness(x), num_warps=4, num_stages=3)
-        return parts
+        return products(*ready(gradient, x), size, stride)

@@ -1,14 +1,12 @@
-"""Convolutions of few channels with their batch normalisation on a GPU, in Triton: a kernel for each convolution and each of its gradients.
+"""Convolutions of few channels with what batch normalisation and ReLU need of them, on a GPU, in Triton: for models/residual.py.
 
-A convolution's kernel normalises what it reads and sums up the statistics of what it writes, so that normalisation, ReLU and their gradients
-need no kernels of their own: y = conv(x) is stored as it is, with four numbers a channel, `affine` (4, C): ReLU(y s + t) is what comes after it,
-(y - mean) inverse what is normalised. Its gradient is g at y s + t, stored where ReLU lets it pass, and `slope` (2, C): s g + y p + q is that
-at y (Ioffe and Szegedy, 2015, section 3). The last program of a grid that comes to its end sums up the programs' statistics, in their order: the same
-bits every time. Memory is channels_last; weights are (outputs, size, size, inputs), as in `methods/layout.py`; sums are in float32. Places
-are numbers of 32 bits: no tensor may have 2³¹ elements.
+A convolution's kernel also sums up the statistics of what it writes, y, and gives `affine` (4, C), four numbers a channel: ReLU(y s + t) is what
+comes after it, (y - mean) inverse what is normalised. The kernel of the gradient at its inputs lets pass what ReLU does, adds that of a shortcut, and
+sums up what the normalisation before needs: `slope` (2, C), by which s g + y p + q is the gradient at y where g is that behind (Ioffe and Szegedy,
+2015, section 3). The last program of a grid that comes to its end sums up what all of them found, in their order: the same bits every time.
+Memory is channels_last; weights are (outputs, size, size, inputs), as in `methods/layout.py`; sums are in float32. Places are numbers of 32
+bits: no tensor may have 2³¹ elements. The gradient at the weights is that of models/narrow.py.
 """
-import torch
-
 try:
     import triton
     import triton.language as tl
@@ -18,31 +16,14 @@ except ImportError:  # torch for CPUs alone has none
 
 if triton:
     @triton.jit
-    def _row(table, number: tl.constexpr, channel, channels: tl.constexpr):
-        """A line of `affine` or `slope`, for each of the channels; zeros beyond them."""
-        return tl.load(table + number * channels + channel, mask=channel < channels, other=0.0)[None, :]
+    def _row(table, number: tl.constexpr, n, channels: tl.constexpr):
+        """A line of `affine` or `slope`; zeros beyond its channels."""
+        return tl.load(table + number * channels + n, mask=n < channels, other=0.0)
 
     @triton.jit
-    def _read(x, place, ok, channel, channels: tl.constexpr):
-        return tl.load(x + place[:, None] * channels + channel[None, :], mask=ok[:, None] & (channel < channels)[None, :], other=0.0)
-
-    @triton.jit
-    def _activation(x, affine, place, ok, channel, channels: tl.constexpr, normalised: tl.constexpr):
-        """x, or with `normalised` ReLU(x s + t), (block, channels); zeros where not ok."""
-        value = _read(x, place, ok, channel, channels)
-        if normalised:
-            value = value.to(tl.float32) * _row(affine, 0, channel, channels) + _row(affine, 1, channel, channels)
-            value = tl.where(ok[:, None], tl.maximum(value, 0.0, propagate_nan=PASS_NAN), 0.0)
-        return value
-
-    @triton.jit
-    def _gradient(g, y, affine, slope, place, ok, channel, channels: tl.constexpr, settled: tl.constexpr):
-        """The gradient at y, (block, channels), with `settled` g itself; zeros where not ok."""
-        value = _read(g, place, ok, channel, channels)
-        if not settled:
-            value = value.to(tl.float32) * _row(affine, 0, channel, channels) + _row(slope, 1, channel, channels)
-            value = tl.where(ok[:, None], value + _read(y, place, ok, channel, channels).to(tl.float32) * _row(slope, 0, channel, channels), 0.0)
-        return value
+    def _read(x, place, ok, n, channels: tl.constexpr):
+        """x (pixels, channels) at places (block,), as (block, channels); zeros where not ok."""
+        return tl.load(x + place[:, None] * channels + n[None, :], mask=ok[:, None] & (n < channels)[None, :], other=0.0)
 
     @triton.jit
     def _last(counter):
@@ -54,70 +35,57 @@ if triton:
         return last
 
     @triton.jit
-    def _affine(partial, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each, n, channels: tl.constexpr,
-                wide: tl.constexpr, lines: tl.constexpr):
-        """The affine of a normalisation, and its running statistics, from the programs' means and sums of squares, of `each` pixels."""
-        first = tl.load(partial + n, cache_modifier=".cg")  # from which the means are told: they are near each other
-        shift, square = tl.zeros((wide,), tl.float32), tl.zeros((wide,), tl.float32)
+    def _total(partial, number: tl.constexpr, of: tl.constexpr, n, wide: tl.constexpr, lines: tl.constexpr):
+        """The programs' sums, of which `partial` (programs, of, wide) has so many kinds, summed up: (wide,)."""
+        total = tl.zeros((wide,), tl.float32)
         for start in range(0, tl.num_programs(0), lines):
-            line = start + tl.arange(0, lines)
-            live, place = (line < tl.num_programs(0))[:, None], partial + line[:, None] * 2 * wide + n[None, :]
-            count = tl.minimum(tl.maximum(pixels - line * each, 0), each).to(tl.float32)[:, None]
-            away = tl.where(live, tl.load(place, mask=live, other=0.0, cache_modifier=".cg") - first[None, :], 0.0)
-            shift += tl.sum(count * away, 0)
-            square += tl.sum(tl.load(place + wide, mask=live, other=0.0, cache_modifier=".cg") + count * away * away, 0)
-        ours, total = n < channels, pixels.to(tl.float32)
-        mean, variance = first + shift / total, (square - shift * shift / total) / total
-        inverse = 1.0 / tl.sqrt_rn(variance + eps)
-        scale = tl.load(gamma + n, mask=ours, other=0.0) * inverse
-        tl.store(affine + n, scale, mask=ours)
-        tl.store(affine + channels + n, tl.load(beta + n, mask=ours, other=0.0) - mean * scale, mask=ours)
-        tl.store(affine + 2 * channels + n, mean, mask=ours)
-        tl.store(affine + 3 * channels + n, inverse, mask=ours)
-        old = tl.load(running_mean + n, mask=ours, other=0.0)
-        tl.store(running_mean + n, old + momentum * (mean - old), mask=ours)
-        old = tl.load(running_variance + n, mask=ours, other=0.0)
-        tl.store(running_variance + n, old + momentum * (variance * total / (total - 1.0) - old), mask=ours)
+            line = (start + tl.arange(0, lines))[:, None]
+            found = tl.load(partial + (line * of + number) * wide + n[None, :], mask=line < tl.num_programs(0), other=0.0, cache_modifier=".cg")
+            total += tl.sum(found, 0)
+        return total
 
     @triton.jit
-    def _forward(x, before, weight, y, partial, counter, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each,
-                 height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
-                 inputs: tl.constexpr, outputs: tl.constexpr, normalised: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr,
-                 lines: tl.constexpr, exactness: tl.constexpr):
-        """y and its affine from x, whose own is `before`."""
+    def _forward(x, weight, y, partial, counter, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each, height: tl.constexpr,
+                 width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr,
+                 outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
+        """y (rows x columns) and its affine from x (height x width); the running statistics are brought up to date."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (inputs + deep - 1) // deep
-        mean, square, seen = tl.zeros((wide,), tl.float32), tl.zeros((wide,), tl.float32), 0.0
+        shift = _row(running_mean, 0, n, outputs)  # near the mean: what is summed up is apart from it, and small
+        one, two = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
         for number in range(each):
-            start = (tl.program_id(0) * each + number) * block
-            m = start + tl.arange(0, block)
-            row, column, image = m // columns % rows, m % columns, m // (columns * rows)
+            m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
+            row, column, image, live = m // columns % rows, m % columns, m // (columns * rows), m < pixels
             sums = tl.zeros((block, wide), tl.float32)
             for step in range(size * size * parts):
                 tap, channel = step // parts, step % parts * deep + k
                 h, v = row * stride + tap // size - size // 2, column * stride + tap % size - size // 2
-                ok = (m < pixels) & (h >= 0) & (v >= 0) & (h < height) & (v < width)
-                a = _activation(x, before, (image * height + h) * width + v, ok, channel, inputs, normalised)
+                a = _read(x, (image * height + h) * width + v, live & (h >= 0) & (v >= 0) & (h < height) & (v < width), channel, inputs)
                 b = tl.load(weight + (n[None, :] * size * size + tap) * inputs + channel[:, None],
                             mask=(n < outputs)[None, :] & (channel < inputs)[:, None], other=0.0)
                 sums = tl.dot(a.to(b.dtype), b, sums, input_precision=exactness)
-            inside = (m < pixels)[:, None] & (n < outputs)[None, :]
             value = sums.to(y.dtype.element_ty)
-            tl.store(y + m[:, None] * outputs + n[None, :], value, mask=inside)
-            # the statistics of these pixels and those before (Chan et al., 1979)
-            count = tl.minimum(tl.maximum(pixels - start, 0), block).to(tl.float32)
-            value = value.to(tl.float32)
-            own = tl.sum(value, 0) / tl.maximum(count, 1.0)
-            apart = tl.where(inside, value - own[None, :], 0.0)
-            share, away = count / tl.maximum(seen + count, 1.0), own - mean
-            square += tl.sum(apart * apart, 0) + away * away * seen * share
-            mean += away * share
-            seen += count
+            tl.store(y + m[:, None] * outputs + n[None, :], value, mask=live[:, None] & (n < outputs)[None, :])
+            apart = tl.where(live[:, None], value.to(tl.float32) - shift[None, :], 0.0)
+            one += apart
+            two += apart * apart
         place = partial + tl.program_id(0) * 2 * wide + n
-        tl.store(place, mean)
-        tl.store(place + wide, square)
+        tl.store(place, tl.sum(one, 0))
+        tl.store(place + wide, tl.sum(two, 0))
         if _last(counter):
-            _affine(partial, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each * block, n, outputs, wide, lines)
+            ours, total = n < outputs, pixels.to(tl.float32)
+            away = _total(partial, 0, 2, n, wide, lines) / total
+            mean, variance = shift + away, _total(partial, 1, 2, n, wide, lines) / total - away * away
+            variance = tl.maximum(variance, 0.0, propagate_nan=PASS_NAN)
+            inverse = 1.0 / tl.sqrt_rn(variance + eps)
+            scale = _row(gamma, 0, n, outputs) * inverse
+            tl.store(affine + n, scale, mask=ours)
+            tl.store(affine + outputs + n, _row(beta, 0, n, outputs) - mean * scale, mask=ours)
+            tl.store(affine + 2 * outputs + n, mean, mask=ours)
+            tl.store(affine + 3 * outputs + n, inverse, mask=ours)
+            tl.store(running_mean + n, shift + momentum * away, mask=ours)
+            old = _row(running_variance, 0, n, outputs)
+            tl.store(running_variance + n, old + momentum * (variance * total / (total - 1.0) - old), mask=ours)
 
     @triton.jit
     def _join(y, affine, rest, other, out, numbers, channels: tl.constexpr, kind: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
@@ -148,51 +116,37 @@ if triton:
         tl.store(out + i, value.to(out.dtype.element_ty), mask=live)
 
     @triton.jit
-    def _slopes(partial, number: tl.constexpr, total, affine, slope, at_gamma, at_beta, n, channels: tl.constexpr, wide: tl.constexpr,
-                lines: tl.constexpr):
-        """The slope of a normalisation, and the gradients at its parameters, from the programs' sums of g and of g times what is normalised."""
-        one, two = tl.zeros((wide,), tl.float32), tl.zeros((wide,), tl.float32)
-        for start in range(0, tl.num_programs(0), lines):
-            line = start + tl.arange(0, lines)
-            live, place = (line < tl.num_programs(0))[:, None], partial + line[:, None] * 3 * wide + n[None, :]
-            one += tl.sum(tl.load(place, mask=live, other=0.0, cache_modifier=".cg"), 0)
-            two += tl.sum(tl.load(place + (1 + number) * wide, mask=live, other=0.0, cache_modifier=".cg"), 0)
-        ours = n < channels
-        scale, mean = tl.load(affine + n, mask=ours, other=0.0), tl.load(affine + 2 * channels + n, mask=ours, other=0.0)
-        p = -scale * tl.load(affine + 3 * channels + n, mask=ours, other=0.0) * two / total
+    def _normal(y, affine, m, live, n, channels: tl.constexpr):
+        """What is normalised of y, (block, channels)."""
+        return (_read(y, m, live, n, channels).to(tl.float32) - _row(affine, 2, n, channels)[None, :]) * _row(affine, 3, n, channels)[None, :]
+
+    @triton.jit
+    def _slopes(one, two, total, affine, slope, at_gamma, at_beta, n, channels: tl.constexpr):
+        """The slope of a normalisation, and the gradients at its parameters, from the sums of g and of g times what is normalised."""
+        ours, scale = n < channels, _row(affine, 0, n, channels)
+        p = -scale * _row(affine, 3, n, channels) * two / total
         tl.store(slope + n, p, mask=ours)
-        tl.store(slope + channels + n, -scale * one / total - p * mean, mask=ours)
+        tl.store(slope + channels + n, -scale * one / total - p * _row(affine, 2, n, channels), mask=ours)
         tl.store(at_gamma + n, two, mask=ours)
         tl.store(at_beta + n, one, mask=ours)
 
     @triton.jit
-    def _normal(y, affine, m, ok, n, channels: tl.constexpr):
-        """What is normalised of y, (block, channels)."""
-        value = _read(y, m, ok, n, channels).to(tl.float32) - _row(affine, 2, n, channels)
-        return tl.where(ok[:, None], value * _row(affine, 3, n, channels), 0.0)
-
-    @triton.jit
-    def _backward(g, y, affine, slope, weight, more, x, before, first, first_affine, second, second_affine, out, partial, counter, first_slope,
-                  first_gamma, first_beta, second_slope, second_gamma, second_beta, pixels, each, height: tl.constexpr, width: tl.constexpr,
-                  rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr,
-                  kind: tl.constexpr, settled: tl.constexpr, added: tl.constexpr, normalised: tl.constexpr, norms: tl.constexpr, apart: tl.constexpr,
-                  wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr,
-                  exactness: tl.constexpr):
-        """out: the gradient at the inputs (height x width) from g, y, affine and slope of the outputs (rows x columns), of a convolution ("same") or,
-        with "average", of the mean over all pixels, whose own is g (images, inputs).
-
-        With `norms` normalisations before the inputs also: `more` is added ("" not, "same", "padded" where it is that of a join's outputs, of
-        `wider` channels), ReLU lets pass where the inputs (x, or with `normalised` x s + t of `before`) are positive, and the slopes of the first and
-        second are found.
-        """
+    def _backward(at, weight, more, x, first, first_affine, second, second_affine, g, partial, counter, first_slope, first_gamma, first_beta,
+                  second_slope, second_gamma, second_beta, pixels, each, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr,
+                  columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, kind: tl.constexpr,
+                  added: tl.constexpr, norms: tl.constexpr, wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
+                  deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
+        """g: the gradient at the inputs x (height x width) before their ReLU, from that `at` the outputs (rows x columns) of a convolution ("same") or,
+        with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that of a join's
+        outputs, of `wider` channels. The slopes of the `norms` normalisations before x are found."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (outputs + deep - 1) // deep
-        one, two, three = tl.zeros((wide,), tl.float32), tl.zeros((wide,), tl.float32), tl.zeros((wide,), tl.float32)
+        one, two, three = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
         for number in range(each):
             m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
             row, column, image, live = m // width % height, m % width, m // (width * height), m < pixels
             if kind == "average":
-                sums = _read(g, image, live, n, inputs).to(tl.float32) * share
+                sums = _read(at, image, live, n, inputs).to(tl.float32) * share
             else:
                 sums = tl.zeros((block, wide), tl.float32)
                 for step in range(size * size * parts):
@@ -200,65 +154,32 @@ if triton:
                     h, v = row + size // 2 - tap // size, column + size // 2 - tap % size
                     ok = live & (h >= 0) & (v >= 0) & (h % stride == 0) & (v % stride == 0)
                     h, v = h // stride, v // stride
-                    ok = ok & (h < rows) & (v < columns)
-                    a = _gradient(g, y, affine, slope, (image * rows + h) * columns + v, ok, channel, outputs, settled)
+                    a = _read(at, (image * rows + h) * columns + v, ok & (h < rows) & (v < columns), channel, outputs)
                     b = tl.load(weight + (channel[:, None] * size * size + tap) * inputs + n[None, :],
                                 mask=(channel < outputs)[:, None] & (n < inputs)[None, :], other=0.0)
-                    sums = tl.dot(a.to(b.dtype), b, sums, input_precision=exactness)
+                    sums = tl.dot(a, b, sums, input_precision=exactness)
             if added == "same":
                 sums += _read(more, m, live, n, inputs).to(tl.float32)
             if added == "padded":
-                ok = live & (row % apart == 0) & (column % apart == 0)
-                place = ((image * rows + row // apart) * columns + column // apart) * wider + (wider - inputs) // 2
+                ok = live & (row % stride == 0) & (column % stride == 0)
+                place = ((image * rows + row // stride) * columns + column // stride) * wider + (wider - inputs) // 2
                 sums += tl.load(more + place[:, None] + n[None, :], mask=ok[:, None] & (n < inputs)[None, :], other=0.0).to(tl.float32)
-            if norms > 0:
-                sums = tl.where(_activation(x, before, m, live, n, inputs, normalised) > 0, sums, 0.0)
-            value = sums.to(out.dtype.element_ty)
-            tl.store(out + m[:, None] * inputs + n[None, :], value, mask=live[:, None] & (n < inputs)[None, :])
-            if norms > 0:
-                value = tl.where(live[:, None], value.to(tl.float32), 0.0)
-                one += tl.sum(value, 0)
-                two += tl.sum(value * _normal(first, first_affine, m, live, n, inputs), 0)
-                if norms > 1:
-                    three += tl.sum(value * _normal(second, second_affine, m, live, n, inputs), 0)
-        if norms > 0:
-            place = partial + tl.program_id(0) * 3 * wide + n
-            tl.store(place, one)
-            tl.store(place + wide, two)
+            value = tl.where(_read(x, m, live, n, inputs) <= 0, 0.0, sums).to(g.dtype.element_ty)
+            tl.store(g + m[:, None] * inputs + n[None, :], value, mask=live[:, None] & (n < inputs)[None, :])
+            one += value.to(tl.float32)
+            two += value.to(tl.float32) * _normal(first, first_affine, m, live, n, inputs)
             if norms > 1:
-                tl.store(place + 2 * wide, three)
-            if _last(counter):
-                total = pixels.to(tl.float32)
-                _slopes(partial, 0, total, first_affine, first_slope, first_gamma, first_beta, n, inputs, wide, lines)
-                if norms > 1:
-                    _slopes(partial, 1, total, second_affine, second_slope, second_gamma, second_beta, n, inputs, wide, lines)
-
-    @triton.jit
-    def _weights(g, y, affine, slope, x, before, parts, pixels, each, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr,
-                 columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, settled: tl.constexpr,
-                 normalised: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, exactness: tl.constexpr):
-        """parts (programs, outputs, size, size, inputs) of the gradient at the weights: of `each` blocks of pixels, for one line of the kernel."""
-        n, k, line = tl.arange(0, wide), tl.arange(0, deep), tl.program_id(1)
-        one, two, three = tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32)
-        for number in range(each):
-            m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
-            row, column, image, live = m // columns % rows, m % columns, m // (columns * rows), m < pixels
-            h, v = row * stride + line - size // 2, column * stride - size // 2
-            place, live = (image * height + h) * width + v, live & (h >= 0) & (h < height)
-            t = tl.trans(_gradient(g, y, affine, slope, m, live, n, outputs, settled).to(g.dtype.element_ty))
-            a = _activation(x, before, place, live & (v >= 0) & (v < width), k, inputs, normalised)
-            one = tl.dot(t, a.to(t.dtype), one, input_precision=exactness)
-            if size > 1:
-                a = _activation(x, before, place + 1, live & (v + 1 >= 0) & (v + 1 < width), k, inputs, normalised)
-                two = tl.dot(t, a.to(t.dtype), two, input_precision=exactness)
-                a = _activation(x, before, place + 2, live & (v + 2 >= 0) & (v + 2 < width), k, inputs, normalised)
-                three = tl.dot(t, a.to(t.dtype), three, input_precision=exactness)
-        place = parts + ((tl.program_id(0) * outputs + n[:, None]) * size + line) * size * inputs + k[None, :]
-        inside = (n < outputs)[:, None] & (k < inputs)[None, :]
-        tl.store(place, one, mask=inside)
-        if size > 1:
-            tl.store(place + inputs, two, mask=inside)
-            tl.store(place + 2 * inputs, three, mask=inside)
+                three += value.to(tl.float32) * _normal(second, second_affine, m, live, n, inputs)
+        place = partial + tl.program_id(0) * 3 * wide + n
+        tl.store(place, tl.sum(one, 0))
+        tl.store(place + wide, tl.sum(two, 0))
+        if norms > 1:
+            tl.store(place + 2 * wide, tl.sum(three, 0))
+        if _last(counter):
+            total, of_all = pixels.to(tl.float32), _total(partial, 0, 3, n, wide, lines)
+            _slopes(of_all, _total(partial, 1, 3, n, wide, lines), total, first_affine, first_slope, first_gamma, first_beta, n, inputs)
+            if norms > 1:
+                _slopes(of_all, _total(partial, 2, 3, n, wide, lines), total, second_affine, second_slope, second_gamma, second_beta, n, inputs)
 
     @triton.jit
     def _add(parts, table, out, block: tl.constexpr, lines: tl.constexpr):
