@@ -99,7 +99,9 @@ class Suite:
 
         def steps(seed):  # made in the lane's own turn, on its stream
             compiled.FUSED = fused
-            yield from Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record).steps()
+            self.trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
+            yield from self.trainers[-1].steps()
+        self.trainers, self.fused = [], fused
         self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
         self.precision = task.precision
 
@@ -107,6 +109,8 @@ class Suite:
         for _ in range(steps):
             for lane in self.lanes:
                 lane.turn()
+        if self.fused and not all(getattr(trainer.network, "fused", None) for trainer in self.trainers):
+            raise ValueError("--fused is for the ResNets of models/residual.py")
 
 
 def train(loop, device, steps):
@@ -165,6 +169,8 @@ def main(words=None):
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
+    if args.fused and device.type == "cpu":
+        raise ValueError("--fused is for a GPU")
     task = get_task(args.task)
     steps = steps_per_epoch(datasets.load_for(task, folder).train, task.batch_size, task.drop_last)
     if (WARM + 2) * (device.type == "cuda") + (1 + args.rounds) * args.steps > steps:  # an evaluation is no step

@@ -165,22 +165,31 @@ def test_training_with_16_bits_may_be_by_other_kernels(on, works, used, monkeypa
     """Where they are for this network; evaluation never is."""
     calls, asked = [], []
 
-    def other(weights, x):
-        calls.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
-        return torch.zeros(len(x), 10) + weights.sum()
+    class Other:
+        def __call__(self, weights, x):
+            calls.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
+            return torch.zeros(len(x), 10) + weights.sum()
+
+        def in_training(self):
+            return model.net.bn.training
+
+    other = Other()
 
     monkeypatch.setattr("benchmarks.compiled.FUSED", on)
-    monkeypatch.setattr(residual, "fused", lambda net, layout, x: asked.append(x.shape) or (other if works else None))
+    monkeypatch.setattr(residual, "fused", lambda net, layout, x, dtype: asked.append((*x.shape, dtype)) or (other if works else None))
     model = joined("resnet20", width=0.5)
     network = Compiled(model, IMAGES, traced)
     for half in (True, False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             network(batch()[0]).sum().backward()
-    assert int(model.net.bn.num_batches_tracked) == 3
+    model.net.bn.eval()  # frozen statistics
+    with torch.autocast("cpu", torch.bfloat16):
+        network(batch()[0])
+    assert int(model.net.stages[0][0].bn1.num_batches_tracked) == 4
     model.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert network.apply_weights(model.method(model.theta), batch()[0]).unique().numel() > 1
-    assert calls == 2 * used and asked == [(IMAGES, 3, 32, 32)] * on
+    assert calls == 2 * used and asked == [(IMAGES, 3, 32, 32, torch.bfloat16)] * on
 
 
 @pytest.mark.parametrize("name, change", [
@@ -192,9 +201,11 @@ def test_networks_that_the_other_kernels_are_for(name, change):
     net = models.build(name, 10, **({"width": int(*width)} if width else {}))
     if change:
         change(net)
-    fits = residual.fused(net, SparseModel(net, "dense").layout, torch.empty(2, 3, 32, 32))
+    fits = residual.fused(net, SparseModel(net, "dense").layout, torch.empty(2, 3, 32, 32), torch.bfloat16)
     assert bool(fits) == (narrow.triton is not None and (name, width, change) == ("resnet20", [], None))
-    assert not residual.fused(net, None, torch.empty(2, 3, 32, 16))
+    assert not residual.fused(net, None, torch.empty(2, 3, 32, 16), torch.bfloat16)
+    if fits:
+        assert fits.in_training() and not (net.stages[1][0].bn2.eval(), fits.in_training())[1]
 
 
 def test_other_batches_are_the_models_own(monkeypatch):

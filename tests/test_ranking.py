@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods import counting
-from methods.ranking import between, keep, keep_each, kth_smallest
+from methods.ranking import between, keep, keep_each, kth_smallest, stride_of
 
 NAN, INF = math.nan, math.inf
 KINDS = {  # of scores, from normal ones
@@ -63,7 +63,7 @@ def test_one_of_many_between_two_of_a_sample(kind):
     for n in (1, 2, 15, 16, 17, 300, 5000, 70_000):
         values = KINDS[kind](torch.randn(n, generator=draw)).numpy()
         misleading = values.copy()
-        misleading[::16] = 50  # all of the sample
+        misleading[::stride_of(n)] = 50  # all of the sample
         for numbers in (values, np.sort(values), misleading):
             ordered = np.sort(numbers)
             for k in sorted({1, 2, n // 20, n // 2, n - n // 50, n - 1, n} & set(range(1, n + 1))):
@@ -77,6 +77,9 @@ def test_few_are_partitioned(monkeypatch):
         for k in (10, 10_000, 100_000, 199_000):
             kth_smallest(values, k)
     assert len(sizes) == 8 and max(sizes) < 20_000  # of seven values that are tied none
+    channels = np.tile(np.exp(0.7 * np.random.default_rng(0).normal(size=64)), 4233)  # the weights' sizes of one input each, as in a layer
+    for k in (27_000, 135_000, 257_000):
+        kth_smallest(channels * np.random.default_rng(1).normal(size=len(channels)), k)
     few = np.random.default_rng(0).random(200_000) < 0.05
     for values in (few * 1.0, -1.0 * few, few * np.arange(200_000), few * -np.arange(200_000)):
         for k in (few.sum() - 1, few.sum(), few.sum() + 1, len(few) - few.sum(), len(few) - few.sum() + 1):

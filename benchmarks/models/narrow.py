@@ -94,11 +94,11 @@ def channels_last(like, channels, height, width):
     return torch.empty((len(like), channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def chunks_of(pixels, dtype):
-    """(parts of a batch, blocks of pixels in each, pixels of a block)."""
+def chunks_of(pixels, dtype, most=None):
+    """(parts of a batch, at most CHUNKS or `most`, blocks of pixels in each, pixels of a block)."""
     block = 2 * BLOCK // dtype.itemsize
     blocks = -(-pixels // block)
-    each = -(-blocks // CHUNKS)
+    each = -(-blocks // (most or CHUNKS))
     return -(-blocks // each), each, block
 
 
@@ -122,11 +122,11 @@ def gather(x, weight, y, stride, back):
     return y
 
 
-def products(gradient, x, size, stride, parts=None):
-    """See `convolution_weight`; into `parts` where they are given."""
+def products(gradient, x, size, stride, parts=None, most=None):
+    """See `convolution_weight`; into `parts`, `most` of them, where these are given."""
     (images, outputs, *own), (_, inputs, *sides) = gradient.shape, x.shape
     pixels = images * own[0] * own[1]
-    chunks, each, block = chunks_of(pixels, gradient.dtype)
+    chunks, each, block = chunks_of(pixels, gradient.dtype, most)
     if parts is None:
         parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
     _products[chunks, size](

@@ -45,13 +45,14 @@ if triton:
         return total
 
     @triton.jit
-    def _forward(x, weight, y, partial, counter, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each, height: tl.constexpr,
-                 width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr,
-                 outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
+    def _forward(x, weight, y, partial, counter, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each,
+                 height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
+                 inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
         """y (rows x columns) and its affine from x (height x width); the running statistics are brought up to date."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (inputs + deep - 1) // deep
-        shift = _row(running_mean, 0, n, outputs)  # near the mean: what is summed up is apart from it, and small
+        known = _row(running_mean, 0, n, outputs)  # the more it has come near the mean, the smaller is what is summed up
+        shift = tl.where(known - known == 0, known, 0.0)
         one, two = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
         for number in range(each):
             m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
@@ -83,7 +84,7 @@ if triton:
             tl.store(affine + outputs + n, _row(beta, 0, n, outputs) - mean * scale, mask=ours)
             tl.store(affine + 2 * outputs + n, mean, mask=ours)
             tl.store(affine + 3 * outputs + n, inverse, mask=ours)
-            tl.store(running_mean + n, shift + momentum * away, mask=ours)
+            tl.store(running_mean + n, known + momentum * (mean - known), mask=ours)
             old = _row(running_variance, 0, n, outputs)
             tl.store(running_variance + n, old + momentum * (variance * total / (total - 1.0) - old), mask=ours)
 
@@ -136,8 +137,8 @@ if triton:
                   columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, kind: tl.constexpr,
                   added: tl.constexpr, norms: tl.constexpr, wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
                   deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
-        """g: the gradient at the inputs x (height x width) before their ReLU, from that `at` the outputs (rows x columns) of a convolution ("same") or,
-        with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that of a join's
+        """g: the gradient at the inputs x (height x width) before their ReLU, from that `at` the outputs (rows x columns) of a convolution ("same")
+        or, with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that of a join's
         outputs, of `wider` channels. The slopes of the `norms` normalisations before x are found."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (outputs + deep - 1) // deep

@@ -1,9 +1,12 @@
 """CIFAR's ResNets (models/resnet.py) in training, on a GPU, by the kernels of models/normalised.py and models/narrow.py: in a third of a compiled
 network's launches."""
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import narrow, normalised
 from .narrow import exactness, tile
@@ -12,6 +15,7 @@ from .resnet import ResNet, ZeroPadShortcut
 
 MOST = 64  # channels
 PROGRAMS = 264  # of a grid, at most: two for each multiprocessor of an H100 and H200
+PARTS = 44  # of a batch, at most, whose gradients of the weights are summed apart: a program of each of a kernel's three lines a multiprocessor
 STATISTICS = 2048  # numbers of the programs' statistics that are summed at a time
 ELEMENTS = 1024  # numbers of a program where all are computed alike
 PIECE, LINES = 256, 16  # weights of a program of the sum of the parts of their gradients, and parts at a time
@@ -38,8 +42,7 @@ class Layer:
         return weights[self.begin:][:self.weights].view(self.outputs, self.size, self.size, self.inputs).permute(0, 3, 1, 2)
 
 
-@dataclass
-class Normed:
+class Normed(NamedTuple):
     """What a layer gives: y (B, C, H, W) before and affine (4, C) of its normalisation."""
     y: torch.Tensor
     affine: torch.Tensor
@@ -54,22 +57,23 @@ class Block:
     shortcut: Layer | None
 
 
-def fused(net, layout, x):
-    """A function of effective weights (N,) and images like x (B, C, H, W) that gives `net`'s logits in training; None where these kernels are not
-    for it: they are for ResNets of at most MOST channels and square images, whose convolutions and last layer are all in the `layout`."""
+def fused(net, layout, x, dtype):
+    """A function of effective weights (N,) and images like x (B, C, H, W) that gives `net`'s logits, computed in a dtype, where all of its layers are
+    in training; None where these kernels are not for it: they are for ResNets of at most MOST channels and square images, whose convolutions and
+    last layer are all in the `layout`."""
     if not triton or type(net) is not ResNet or net.fc.in_features > MOST or x.shape[2] != x.shape[3]:
         return None
     layers = sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in net.modules())
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     plain = all(type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None for norm in norms)
-    return Fused(net, layout, x) if plain and len(layout.entries) == layers else None
+    return Fused(net, layout, x, dtype) if plain and len(layout.entries) == layers else None
 
 
 class Fused:
     """See `fused`. What is planned once: where all lies, and counters of programs that have ended."""
 
-    def __init__(self, net, layout, x):
-        (self.images, _, side, _), self.device, self.fc = x.shape, x.device, net.fc
+    def __init__(self, net, layout, x, dtype):
+        (self.images, _, side, _), self.device, self.dtype, self.fc = x.shape, x.device, dtype, net.fc
         names, ends = {module: f"{name}.weight" for name, module in net.named_modules()}, torch.tensor(layout.sizes).cumsum(0).tolist()
         begins = dict(zip((entry.name for entry in layout.entries), [0, *ends]))
         self.layers, self.blocks, self.size, self.begin = [], [], layout.size, begins[names[net.fc]]
@@ -89,23 +93,20 @@ class Fused:
             self.blocks.append(Block(first, layer(block.conv2, block.bn2), kind, shortcut))
         # of 16 bytes each: a place that is a multiple of that is another kind of argument for Triton
         self.counters = torch.zeros((2 * len(self.layers) + 1, 4), dtype=torch.int32, device=self.device)
-        self.dtype = self.places = None
-
-    def __call__(self, weights, x):
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else weights.dtype
-        if dtype != self.dtype:
-            self.plan_sums(dtype)
-        return Passes.apply(self, x, weights, self.fc.bias, *(p for layer in self.layers for p in (layer.norm.weight, layer.norm.bias)))
-
-    def plan_sums(self, dtype):
-        """Where the parts of each layer's gradient lie, and what each program sums up (`normalised._add`)."""
-        self.dtype, self.places, lines, begin = dtype, [], [], 0
-        for layer in self.layers:
-            parts = narrow.chunks_of(self.images * layer.out ** 2, dtype)[0]
+        self.places, lines, begin = [], [], 0
+        for layer in self.layers:  # where the parts of its gradient lie, and what each program sums up
+            parts = narrow.chunks_of(self.images * layer.out ** 2, dtype, PARTS)[0]
             lines += [(begin + i, parts, layer.weights, min(PIECE, layer.weights - i), layer.begin + i) for i in range(0, layer.weights, PIECE)]
             self.places.append(begin)
             begin += parts * layer.weights
         self.parts, self.table = begin, torch.tensor(lines, dtype=torch.int32, device=self.device)
+
+    def __call__(self, weights, x):
+        return Passes.apply(self, x, weights, self.fc.bias, *(p for layer in self.layers for p in (layer.norm.weight, layer.norm.bias)))
+
+    def in_training(self):
+        """Whether all layers are: they normalise by the batch."""
+        return all(layer.norm.training for layer in self.layers)
 
     def grid(self, side):
         """(pixels, programs, blocks of pixels of each, pixels of a block, warps)."""
@@ -115,8 +116,8 @@ class Fused:
         each = -(-blocks // PROGRAMS)
         return pixels, -(-blocks // each), each, block, warps
 
-    def empty(self, channels, side, dtype=None):
-        return torch.empty((self.images, channels, side, side), dtype=dtype or self.dtype, device=self.device, memory_format=torch.channels_last)
+    def empty(self, channels, side):
+        return torch.empty((self.images, channels, side, side), dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
 
     def forward(self, layer, x, weights):
         """The Normed of a layer."""
@@ -165,7 +166,7 @@ class Fused:
 
     def weights(self, layer, at, x, parts):
         """The parts of the gradient at the weights of a layer, from that `at` its outputs."""
-        narrow.products(at, x, layer.size, layer.stride, parts[self.places[layer.number]:])
+        narrow.products(at, x, layer.size, layer.stride, parts[self.places[layer.number]:], PARTS)
 
 
 class Passes(torch.autograd.Function):
@@ -187,17 +188,22 @@ class Passes(torch.autograd.Function):
             pooled, last = z.float().mean((2, 3)), weights[own.begin:][:own.fc.in_features * own.fc.out_features]
             last = last.view(own.fc.out_features, -1).float()
             logits = pooled @ last.T
-        ctx.own, ctx.kept = own, (x, weights, stem, states, z, pooled, last)
+        kept, ctx.form = tree_flatten((x, weights, stem, states, z, pooled, last))
+        ctx.own = own
+        ctx.save_for_backward(*kept)
         return logits if bias is None else logits + bias
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
-        own, (x, weights, stem, states, z, pooled, last) = ctx.own, ctx.kept
+        own, (x, weights, stem, states, z, pooled, last) = ctx.own, tree_unflatten(ctx.saved_tensors, ctx.form)
         parts, flat, at_norms = torch.empty(own.parts, device=own.device), torch.empty(own.size, device=own.device), {}
-        torch.mm(gradient.T, pooled, out=flat[own.begin:own.begin + last.numel()].view_as(last))
+        with torch.autocast(gradient.device.type, enabled=False):
+            torch.mm(gradient.T, pooled, out=flat[own.begin:own.begin + last.numel()].view_as(last))
+            at_pooled = gradient @ last
         before = [(own.stem,), *((block.second, block.shortcut)[:1 + bool(block.shortcut)] for block in own.blocks)]  # the layers before each join
         norms = [(stem,), *((two, rest)[:len(layers)] for layers, (*_, two, rest) in zip(before[1:], states))]
-        g, found = own.backward(None, gradient @ last, weights, z, norms[-1])
+        g, found = own.backward(None, at_pooled, weights, z, norms[-1])
         for number, (block, (z, one, inner, two, rest)) in reversed([*enumerate(zip(own.blocks, states))]):
             slopes = [slope for slope, *_ in found]
             at_norms |= {layer: at for layer, (_, *at) in zip(before[number + 1], found)}
