@@ -43,7 +43,8 @@ def test_a_residual_network_by_kernels_of_its_own(factor, used, wrong, monkeypat
             return trainer
         return build
     monkeypatch.setattr(check_device, "network", network)
-    monkeypatch.setattr(check_device, "far", lambda model, device, far=check_device.far: far(SparseModel(models.build("resnet20", 10, width=0.5), "dense"), device))
+    model, far = SparseModel(models.build("resnet20", 10, width=0.5), "dense"), check_device.far
+    monkeypatch.setattr(check_device, "far", lambda _, device: far(model, device))
     found = check_device.check_fused("static", torch.device("cpu")).get("wrong", {})
     assert set(wrong) <= set(found) and bool(wrong) == bool(found) and compiled.FUSED is False
 

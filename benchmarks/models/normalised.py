@@ -47,7 +47,8 @@ if triton:
     @triton.jit
     def _forward(x, weight, y, partial, counter, affine, gamma, beta, running_mean, running_variance, momentum, eps, pixels, each,
                  height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
-                 inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
+                 inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr,
+                 exactness: tl.constexpr):
         """y (rows x columns) and its affine from x (height x width); the running statistics are brought up to date."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (inputs + deep - 1) // deep
@@ -138,8 +139,8 @@ if triton:
                   added: tl.constexpr, norms: tl.constexpr, wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
                   deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
         """g: the gradient at the inputs x (height x width) before their ReLU, from that `at` the outputs (rows x columns) of a convolution ("same")
-        or, with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that of a join's
-        outputs, of `wider` channels. The slopes of the `norms` normalisations before x are found."""
+        or, with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that
+        of a join's outputs, of `wider` channels. The slopes of the `norms` normalisations before x are found."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (outputs + deep - 1) // deep
         one, two, three = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)

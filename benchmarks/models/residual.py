@@ -124,8 +124,8 @@ class Fused:
         norm, y, affine = layer.norm, self.empty(layer.outputs, layer.out), torch.empty((4, layer.outputs), device=self.device)
         (pixels, programs, each, block, warps), wide = self.grid(layer.out), tile(layer.outputs)
         normalised._forward[(programs,)](
-            x, layer.of(weights), y, torch.empty((programs, 2, wide), device=self.device), self.counters[layer.number], affine, norm.weight, norm.bias,
-            norm.running_mean, norm.running_var, norm.momentum, norm.eps, pixels, each, **layer.shape, block=block, wide=wide,
+            x, layer.of(weights), y, torch.empty((programs, 2, wide), device=self.device), self.counters[layer.number], affine, norm.weight,
+            norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps, pixels, each, **layer.shape, block=block, wide=wide,
             deep=min(32, tile(layer.inputs)), lines=STATISTICS // wide, exactness=exactness(y), num_warps=warps, num_stages=3)
         return Normed(y, affine)
 
@@ -158,8 +158,8 @@ class Fused:
         first, second = norms[0], norms[-1]
         normalised._backward[(programs,)](
             at, layer.of(weights) if layer else weights, x if more is None else more, x, first.y, first.affine, second.y, second.affine, g,
-            torch.empty((programs, 3, wide), device=self.device), self.counters[len(self.layers) + layer.number if layer else -1], *found[0], *found[-1],
-            pixels, each, **(layer.shape if layer else mean), kind="same" if layer else "average", added=added, norms=len(norms),
+            torch.empty((programs, 3, wide), device=self.device), self.counters[len(self.layers) + layer.number if layer else -1],
+            *found[0], *found[-1], pixels, each, **(layer.shape if layer else mean), kind="same" if layer else "average", added=added, norms=len(norms),
             wider=more.shape[1] if added == "padded" else 1, share=1 / side ** 2, block=block, wide=wide,
             deep=min(32, tile(layer.outputs if layer else inputs)), lines=STATISTICS // wide, exactness=exactness(g), num_warps=warps, num_stages=3)
         return g, found
