@@ -109,7 +109,9 @@ def html_cell(text, value, notes=""):
     text = escape(textwrap.shorten(text, 36, placeholder=" …") if notes else text)
     if notes:
         text = f"<details><summary>{text}</summary>{escape(notes)}</details>"
-    return f'<td data-value="{escape("" if pd.isna(value) else str(value))}">{text}</td>'
+    # to sort by; not to the last digit, in which processors differ
+    value = "" if pd.isna(value) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    return f'<td data-value="{escape(value)}">{text}</td>'
 
 
 TEMPLATE = Template("""<!DOCTYPE html>

@@ -3,6 +3,7 @@ import csv
 import os
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,19 @@ def test_bad_arguments_of_throughput(words, capsys, tmp_path, monkeypatch):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # no data set, and nothing is downloaded
     assert throughput.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), *words]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_called_fused_is(tmp_path, capsys):
+    """A loop whose network the kernels are not for would be measured as the ordinary one."""
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    assert throughput.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), "--fused"]) == 2
+    assert capsys.readouterr().err == "error: --fused is for a GPU\n"
+    loop = object.__new__(throughput.Suite)
+    loop.lanes, loop.fused, loop.trainers = [], True, [SimpleNamespace(network=SimpleNamespace(fused=used)) for used in (print, False)]
+    with pytest.raises(ValueError, match="--fused is for the ResNets"):
+        loop.train(1)
+    loop.trainers.pop()
+    loop.train(1)
 
 
 @pytest.mark.parametrize("words", [["--rounds", "x"], ["--rounds", "0"], ["--parts", "depth"], []])
