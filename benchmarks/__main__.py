@@ -13,7 +13,7 @@ from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.own_methods import own, rehearse, tell_older
-from benchmarks.progress import counted, name_bad
+from benchmarks.progress import counted, name_bad, spoken
 from benchmarks.results import Store
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -152,7 +152,7 @@ def command_plan(args):
         seconds = estimate(todo, folder, workers[0][1], report=print)
         on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
         number = len(devices) or len(workers)
-        print(f"about {seconds / len(workers) / 60:.0f} minutes on this machine with {number} {on} ({seconds / 3600:.2f} hours in all)")
+        print(f"about {spoken(seconds / len(workers))} on this machine with {number} {on} ({spoken(seconds)} of all runs together)")
     return 0
 
 

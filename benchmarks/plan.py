@@ -11,6 +11,7 @@ from benchmarks.dry_run import told
 from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.levels import branches, levels_of, uncovered
+from benchmarks.progress import duration, spoken
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer, evaluated_together
 
@@ -18,7 +19,7 @@ LEAST, MOST, SECONDS = 3, 30, 1.0  # steps that are timed: as many as fit in a s
 
 
 def estimate(specs, folder, pack=1, report=lambda line: None):
-    """Seconds that the Specs take one after another on this device; reports a line for each kind of run.
+    """Seconds that the Specs take one after another on this device; reports a line for each kind of run, with an estimate of the end.
 
     pack: runs that take turns on it, whose time is shared out among them.
     """
@@ -28,9 +29,9 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
     for spec in specs:
         if spec not in trunks:
             kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
-    total = 0.0
+    total, began = 0.0, time.monotonic()
     gc.freeze()  # what is imported need not be looked through for each kind
-    for alike in kinds.values():
+    for number, alike in enumerate(kinds.values(), 1):
         longest = max(alike, key=lambda spec: spec.sparsity)
         options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
         try:
@@ -43,8 +44,10 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         parting = sum(trunk in alike for trunk in trunks.values())  # each has a last cycle of its own
         last = seconds / len(levels_of(longest))
         total += seconds * len(alike) + last * parting
-        also = f", {parting} that part from them, of {last:.1f} s" * (parting > 0)
-        report(f"{longest.task} {longest.method}{options}: {len(alike)} runs of {seconds:.1f} s{also}")
+        also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
+        runs = f"{len(alike)} run" + "s" * (len(alike) > 1)
+        to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
+        report(f"[{number}/{len(kinds)}, {to_go} to go] {longest.task} {longest.method}{options}: {runs} of {spoken(seconds)}{also}")
     return total
 
 

@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 
 EVERY = 300  # seconds between the lines
+UNITS = ("days", 86400, 3), ("hours", 3600, 2), ("minutes", 60, 2)  # each with its seconds, and how many it takes to be named
 
 
 def title(spec):
@@ -15,6 +16,13 @@ def title(spec):
 def duration(seconds):
     """Seconds as people read them: 0:05:00, or 1 day, 6:00:00."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def spoken(seconds):
+    """Seconds with three digits, in the unit that people would name them in."""
+    unit, size = next(((unit, size) for unit, size, least in UNITS if seconds >= least * size), ("s", 1))
+    number = seconds / size
+    return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
 
 
 def counted(done):

@@ -18,10 +18,26 @@ def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
     assert main(["plan", *words, "--jobs", "3"]) == 0
     said = capsys.readouterr().out
     assert "0 runs done, 8 missing" in said
-    assert re.search(r"digits static: 4 runs of \d+\.\d s", said)
-    assert re.search(r"digits lrr: 2 runs of \d+\.\d s", said)  # its levels are rows of one run
-    assert re.search(r"about \d+ minutes on this machine with 3 processes", said)
+    time = r"[\d,]+(\.\d+)? (s|minutes)"
+    # with an estimate of the plan's own end; the levels of a run are rows of one run
+    assert re.search(rf"^\[1/2, 0:\d\d:\d\d to go\] digits static: 4 runs of {time}\n\[2/2, 0:00:00 to go\] digits lrr: 2 runs of {time}$", said, re.M)
+    assert re.search(rf"^about {time} on this machine with 3 processes \({time} of all runs together\)$", said, re.M)
     assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_plan_estimates_its_own_end(monkeypatch):
+    """Kinds that took 10 s on average have two more of 10 s before them, then one."""
+    now, lines = [1000.0], []
+    monkeypatch.setattr(plan.time, "monotonic", lambda: now[0])
+
+    def timed(*_):
+        now[0] += 10
+        return 7200
+    monkeypatch.setattr(plan, "seconds_of", timed)
+    specs = [Spec("digits", method, 0.9, 0) for method in ("static", "set", "rigl")]
+    assert plan.estimate(specs, "data", report=lines.append) == 3 * 7200
+    assert lines == ["[1/3, 0:00:20 to go] digits static: 1 run of 2.00 hours", "[2/3, 0:00:10 to go] digits set: 1 run of 2.00 hours",
+                     "[3/3, 0:00:00 to go] digits rigl: 1 run of 2.00 hours"]
 
 
 def test_plan_counts_the_runs_on_each_gpu(tmp_path, capsys, monkeypatch):
