@@ -1,13 +1,13 @@
 """A network's passes in training and evaluation compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few
-channels by `models/narrow.py`."""
+channels by `kernels/narrow.py`."""
 import torch
 from torch.func import functional_call
 
-from benchmarks.models import narrow, residual
+from benchmarks.kernels import narrow, residual
 from methods.counting import triton_works
 
 GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch
-FUSED = False  # ResNets in training by models/residual.py instead. Not before a GPU has measured it: benchmarks.throughput --fused
+FUSED = False  # ResNets in training by kernels/residual.py instead. Not before a GPU has measured it: benchmarks.throughput --fused
 aten = torch.ops.aten
 
 

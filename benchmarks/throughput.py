@@ -88,7 +88,7 @@ def plain_precision(device):
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns; fused: by the kernels of models/residual.py."""
+    """The suite's loop: `runs` runs in turns; fused: by kernels/residual.py."""
 
     repeatable = True
 
@@ -110,7 +110,7 @@ class Suite:
             for lane in self.lanes:
                 lane.turn()
         if self.fused and not all(getattr(trainer.network, "fused", None) for trainer in self.trainers):
-            raise ValueError("--fused is for the ResNets of models/residual.py")
+            raise ValueError("--fused is for the ResNets of kernels/residual.py")
 
 
 def train(loop, device, steps):
@@ -158,7 +158,7 @@ def main(words=None):
     parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
     parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
-    parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets (models/residual.py)")
+    parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets (kernels/residual.py)")
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps")

@@ -5,7 +5,7 @@ A JSON line for each name, as soon as it is known; without "wrong" and "error" a
 - methods: on digits. Steps that are recorded against the same ones made anew; a run resumed in its middle against one that was not stopped;
   two that take turns against one alone; bit for bit.
 - networks: the same for the networks of CIFAR, on random images. (On a GPU the ViT's attention adds up in any order: it may differ.)
-- fused: the same for ResNets by kernels of their own (models/residual.py), and one batch's logits, gradients and statistics, which may be twice as
+- fused: the same for ResNets by kernels of their own (kernels/residual.py), and one batch's logits, gradients and statistics, which may be twice as
   far from those in float32 as the plain network's in bf16 are.
 - sparse: training losses of sparse storage, here and on the CPU, which differ by rounding alone: by less than NEAR.
 - ranking: exactly the same weights as on the CPU; milliseconds for 270,000 and 25 million, of which none or 98 % are tied.
@@ -34,7 +34,7 @@ from benchmarks.command import Parser, at_least_one, command
 from benchmarks.batches import Data, Split
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core
-from benchmarks.models import residual
+from benchmarks.kernels import residual
 from benchmarks.pack import Lane
 from benchmarks.tasks import TASKS, settle
 from benchmarks.train import Trainer

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, cross_entropy
 
-from benchmarks.models import narrow, residual
+from benchmarks.kernels import narrow, residual
 from benchmarks.models.resnet import ResNet
 from methods import SparseModel, counting
 from methods.ranking import by_sorting

@@ -13,7 +13,7 @@ from test_every_method import make, read, saved
 from benchmarks import models, train
 from benchmarks.capture import ANEW
 from benchmarks.compiled import Compiled, with_narrow_convolutions, worthwhile
-from benchmarks.models import narrow, residual
+from benchmarks.kernels import narrow, residual
 from benchmarks.tasks import TASKS
 from methods import SparseModel, counting
 

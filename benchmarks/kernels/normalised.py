@@ -1,11 +1,11 @@
-"""Convolutions of few channels with what batch normalisation and ReLU need of them, on a GPU, in Triton: for models/residual.py.
+"""Convolutions of few channels with what batch normalisation and ReLU need of them, on a GPU, in Triton: for residual.py.
 
 A convolution's kernel also sums up the statistics of what it writes, y, and gives `affine` (4, C), four numbers a channel: ReLU(y s + t) is what
 comes after it, (y - mean) inverse what is normalised. The kernel of the gradient at its inputs lets pass what ReLU does, adds that of a shortcut, and
 sums up what the normalisation before needs: `slope` (2, C), by which s g + y p + q is the gradient at y where g is that behind (Ioffe and Szegedy,
 2015, section 3). The last program of a grid that comes to its end sums up what all of them found, in their order: the same bits every time.
 Memory is channels_last; weights are (outputs, size, size, inputs), as in `methods/layout.py`; sums are in float32. Places are numbers of 32
-bits: no tensor may have 2³¹ elements. The gradient at the weights is that of models/narrow.py.
+bits: no tensor may have 2³¹ elements. The gradient at the weights is that of narrow.py.
 """
 try:
     import triton

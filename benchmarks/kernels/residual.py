@@ -1,5 +1,5 @@
-"""CIFAR's ResNets (models/resnet.py) in training, on a GPU, by the kernels of models/normalised.py and models/narrow.py: in a third of a compiled
-network's launches."""
+"""CIFAR's ResNets (models/resnet.py) in training, on a GPU, by the kernels of normalised.py and narrow.py: in a third of a compiled network's
+launches."""
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from . import narrow, normalised
-from .narrow import exactness, tile
-from .normalised import triton
-from .resnet import ResNet, ZeroPadShortcut
+from benchmarks.kernels import narrow, normalised
+from benchmarks.kernels.narrow import exactness, tile
+from benchmarks.kernels.normalised import triton
+from benchmarks.models.resnet import ResNet, ZeroPadShortcut
 
 MOST = 64  # channels
 PROGRAMS = 264  # of a grid, at most: two for each multiprocessor of an H100 and H200
