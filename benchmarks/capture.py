@@ -121,21 +121,33 @@ class Captured:
 class Repeated:
     """What methods do through `Sparsifier.repeated`, each function recorded as `Captured` does, with its numbers in tensors that stay.
 
-    parameters, module, record, key, after: those of Captured.
+    run: whose counts of what methods read and pass are those of every call, replayed or not. parameters, module, record, key, after: those of
+    Captured.
     """
 
-    def __init__(self, parameters, module, record, key, after=None):
-        self.rest, self.device, self.recorded = (parameters, module, record, key, after), parameters[0].device, {}
+    def __init__(self, run, parameters, module, record, key, after=None):
+        self.run, self.rest, self.device, self.recorded = run, (parameters, module, record, key, after), parameters[0].device, {}
 
     def __call__(self, function, fixed, *numbers):
         name = function.__name__, id(fixed)
         if name not in self.recorded:
             kinds = [torch.int64 if isinstance(number, int) else torch.float32 for number in numbers]
             tensors = [torch.empty((), dtype=kind, device=self.device) for kind in kinds]
-            self.recorded[name] = Captured(lambda: function(fixed, *tensors), *self.rest), tensors, [None] * len(numbers)
-        captured, tensors, last = self.recorded[name]
+            run, counts = self.run, {}
+            captured = Captured(lambda: noted(run, counts, function, fixed, *tensors), *self.rest)
+            self.recorded[name] = captured, tensors, [None] * len(numbers), counts
+        captured, tensors, last, counts = self.recorded[name]
         for place, number in enumerate(numbers):
             if number != last[place]:
                 tensors[place].fill_(number)
                 last[place] = number
         captured()
+        self.run.reads, self.run.scored = self.run.reads or counts["reads"], self.run.scored + counts["scored"]
+
+
+def noted(run, counts, function, *arguments):
+    """Calls function(*arguments), and leaves what that adds to the run's counts in `counts` alone."""
+    reads, scored, run.reads = run.reads, run.scored, False
+    function(*arguments)
+    counts.update(reads=run.reads, scored=run.scored - scored)
+    run.reads, run.scored = reads, scored

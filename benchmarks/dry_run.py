@@ -18,6 +18,7 @@ from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE
 from benchmarks.tasks import file_of, settle
 from benchmarks.train import Trainer
+from methods.model import tensors
 
 REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
@@ -35,8 +36,8 @@ def dry_run(spec, folder, device=None):
     where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
     says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
-    resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set and that no
-    checkpoint holds: two steps do not tell whether later ones need them.
+    resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set, or whose
+    tensors they change, and that no checkpoint holds: two steps do not tell whether later ones need them.
     """
     one_core()
     task, options = settle(spec)
@@ -61,9 +62,11 @@ def dry_run(spec, folder, device=None):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of these few steps
                     trainer.training.start()
-                watch(trainer.model.method, found)
-                start = trainer.model.theta.detach().clone()
+                method, start = trainer.model.method, trainer.model.theta.detach().clone()
+                watch(method, found)
+                before = unheld(method)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
+                found |= {name for name, values in unheld(method).items() if not same(values, before.get(name, values))}
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
@@ -93,6 +96,15 @@ def watch(method, found):
     method.__class__ = type(own.__name__, (own,), {"__setattr__": note, "__module__": own.__module__})
 
 
+def unheld(method):
+    """{attribute: copies of its tensors} of those that no state_dict holds."""
+    return {name: [tensor.clone() for tensor in tensors(value, set())] for name, value in vars(method).items() if name not in vars(torch.nn.Module())}
+
+
+def same(one, other):
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
 def differs(start, one, anew, again):
     """Whether a training from `start` (N,) has come elsewhere than another, by more than that one made again does."""
     other, by_chance, moved = (float((each - anew).norm()) for each in (one, again, start))
@@ -103,7 +115,8 @@ def stale(start, recorded, anew, again):
     """What recorded steps have left of `start` (N,) that those made anew, twice, have not: in words, or None."""
     if differs(start, recorded, anew, again):
         return ("recorded steps differ from those made anew: a number of Python that forward (or what is `repeated`) reads stays as it was when "
-                "the step was recorded. What changes must be a buffer, changed in place")
+                "the step was recorded, and so does a tensor that is another one at each step (run.batch). What changes must be a buffer, changed in "
+                "place; what reads the batch does not go through `repeated`")
     return None
 
 

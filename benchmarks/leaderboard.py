@@ -102,6 +102,7 @@ def refuse_absent(against, args, store):
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None), ("results", args.results, "results")]
+    words += [("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
@@ -120,7 +121,7 @@ def cells(args):
     pairs = chosen_options(args)
     for option, _ in pairs:
         if option not in method.options():
-            from methods.base import nearest
+            from methods.options import nearest
             if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
                 raise ValueError(f"{option} is a setting of the task, and the same for all that are compared; options of {name} alone are taken "
                                  "here, `launch` takes both")

@@ -36,7 +36,7 @@ def show(args):
 def options_of(method):
     from benchmarks.tasks import TASKS, file_of
     from methods import available, get
-    from methods.base import nearest
+    from methods.options import nearest
     try:
         return get(method).options()
     except ValueError:

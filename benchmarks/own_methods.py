@@ -27,7 +27,7 @@ def rehearse(specs, folder, device=None):
             unheld.setdefault(spec.method, set()).update(dry_run(spec, folder, device))
     for method, names in unheld.items():
         if names:
-            print(f"{method}: its steps set {', '.join(f'self.{name}' for name in sorted(names))}, which no checkpoint holds; what a later step "
+            print(f"{method}: its steps change {', '.join(f'self.{name}' for name in sorted(names))}, which no checkpoint holds; what a later step "
                   "needs must be a buffer, or a run that was stopped goes on differently", file=sys.stderr)
 
 

@@ -114,7 +114,7 @@ def refuse_unknown(options, task, methods):
     """Raises ValueError for an option, of pairs (name, value), that is neither the task's nor that of all these methods; it names who has it."""
     from benchmarks.tasks import get_task
     from methods import get
-    from methods.base import nearest
+    from methods.options import nearest
     settings, own = get_task(task).settings(), {method: get(method).options() for method in methods}
     for name, _ in options:
         having, lacking = ([method for method in methods if (name in own[method]) is has] for has in (True, False))

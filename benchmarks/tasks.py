@@ -90,7 +90,7 @@ class Task:
     @cache
     def settings(self):
         """{name: methods.base.Option} of what `--set` can change, the task's own value the default."""
-        from methods.base import Option  # which needs torch
+        from methods.options import Option  # which needs torch
         found = {}
         for f in fields(self):
             if f.metadata:
@@ -162,7 +162,7 @@ def suite_of(task):
 def get_task(name):
     """The Task of this name. Raises ValueError in one line with the nearest names."""
     if name not in TASKS:
-        from methods.base import nearest  # which needs torch
+        from methods.options import nearest  # which needs torch
         if tasks := [task for task in TASKS if suite_of(task) == name]:
             raise ValueError(f"{name} is a suite; its tasks: {', '.join(tasks)}")
         raise ValueError(nearest(name, TASKS, "task"))
@@ -187,7 +187,7 @@ def once(function, method):
 @cache
 def _settle(named, method, epochs, precision, chosen):
     from methods import get
-    from methods.base import nearest
+    from methods.options import nearest
     task, known = get_task(named), get(method).options()
     # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
     suite = dict(chosen).get("recipe") != "original"

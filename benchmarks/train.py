@@ -56,7 +56,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
-        extra = self.model.method.groups()
+        extra = self.model.own_groups()
         apart = {p for group in extra for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
         plain += [self.model.net.get_parameter(name) for name in dense]
@@ -92,7 +92,7 @@ class Trainer:
 
         self.forward_backward = Captured(lambda x, y: Trainer.forward_backward(own, x, y), parameters, self.model, record, lambda: training.cycle)
         self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state, self.forward_backward)
-        self.repeated = Repeated(parameters, self.model.method, record, state, self.forward_backward)
+        self.repeated = Repeated(training, parameters, self.model.method, record, state, self.forward_backward)
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):
@@ -269,10 +269,13 @@ class Trainer:
         trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
-        cost = method.training_cost(sparse, 1.0) * passes / max(samples, 1)
-        if type(method).training_cost is Sparsifier.training_cost:  # which knows neither of dense gradients read nor of batches scored
-            cost += self.training.dense_steps * (method.gradient == "masked") / max(steps, 1) * (1.0 - sparse)
-            cost *= 1 + self.training.scored / max(steps, 1)
+        share, formula = passes / max(samples, 1), type(method).training_cost
+        cost = method.training_cost(sparse, 1.0) * share
+        # this formula knows neither of dense gradients read nor of other passes, and one of the suite's not of those in somebody's own file
+        if formula is Sparsifier.training_cost or self.method_digest and formula.__module__.startswith("methods."):
+            counted = Sparsifier.training_cost(method, sparse, 1.0) * share
+            counted += self.training.dense_steps * (method.gradient == "masked") / max(steps, 1) * (1.0 - sparse)
+            cost = max(cost, counted * (1 + self.training.scored / max(steps, 1)))
         return self.progress.done / self.task.epochs * cost / 3
 
     def state_dict(self):

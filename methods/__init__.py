@@ -9,8 +9,9 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-from methods.base import Sparsifier, nearest
+from methods.base import Sparsifier
 from methods.model import SparseModel
+from methods.options import nearest
 from methods.training import Training
 
 __all__ = ["Sparsifier", "SparseModel", "Training", "available", "get"]

@@ -32,7 +32,7 @@ class Activity:
             for hook in hooks:
                 hook.remove()
         if hooks and not self.seen:
-            raise ValueError(f"{run.method.name} sees no layer at work: compile the SparseModel (torch.compile(model)), not the network in it")
+            raise ValueError(f"{run.method.called} sees no layer at work: compile the SparseModel (torch.compile(model)), not the network in it")
 
     def _hook(self, entry):
         def forward(module, args, named, output):

@@ -34,7 +34,7 @@ class AtInit(Sparsifier):
         except torch.OutOfMemoryError:  # no fault of the network's
             raise
         except RuntimeError as error:  # an operation without a second derivative, for one
-            raise ValueError(f"{self.name} cannot score this network: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{self.called} cannot score this network: {str(error).splitlines()[0]}") from error
         if self.restore_bn:
             run.rewind("start")
             run.snapshots.pop("start")
@@ -53,9 +53,9 @@ class AtInit(Sparsifier):
     def check(self, score):
         """Raises ValueError unless all scores (N,) are finite, and one at least is not 0."""
         if not torch.isfinite(score).all():
-            raise ValueError(f"{self.name} cannot score this network: a score is not finite")
+            raise ValueError(f"{self.called} cannot score this network: a score is not finite")
         if not score.any():
-            raise ValueError(f"{self.name} cannot score this network: all scores are 0: does criterion= of Training fit its output, "
+            raise ValueError(f"{self.called} cannot score this network: all scores are 0: does criterion= of Training fit its output, "
                              "or does a layer start at 0?")
 
 
@@ -124,7 +124,7 @@ class SynFlow(AtInit):
                 output = functional_call(net, self.layout.named_views(weights), args, kwargs, tie_weights=False)
             flows = [value.sum() for value in tree_leaves(output) if torch.is_tensor(value)]
             if not flows:
-                raise ValueError(f"{self.name} cannot score this network: it finds no tensor in its output of type {type(output).__name__}")
+                raise ValueError(f"{self.called} cannot score this network: it finds no tensor in its output of type {type(output).__name__}")
             flow = sum(flows)
             # divided by itself against overflow, which changes no ranking (GSE)
             score, = torch.autograd.grad(flow / flow.detach(), weights)

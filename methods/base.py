@@ -1,6 +1,4 @@
 """`Sparsifier`: the one interface behind which every method stands."""
-import difflib
-import math
 import numbers
 from typing import NamedTuple
 
@@ -8,54 +6,8 @@ import torch
 from torch import nn
 
 from methods.allocation import count, count_above
+from methods.options import Option, nearest, option
 from methods.ranking import keep
-
-
-class Option:
-    """A declared option of a method: `option(first, *others)` allows these values, `option(number)` numbers from `least` to `most`."""
-
-    def __init__(self, default, *others, help="", least=0, most=math.inf):
-        if not isinstance(default, (bool, int, float, str)):
-            raise ValueError(f"an option's default is true or false, a number or a text, not {default!r}")
-        self.default, self.choices, self.help = default, (default, *others) if others else (), help
-        self.least, self.most = least, most
-
-    def __set_name__(self, owner, name):
-        self.name, self.help = name, self.help or getattr(getattr(super(owner, owner), name, None), "help", "")  # declared anew: the base's
-
-    def __get__(self, instance, owner):
-        return self if instance is None else instance.chosen.get(self.name, self.default)
-
-    def parse(self, value):
-        """`value` (perhaps text) in this option's type; ValueError in one line if it is not one of its values."""
-        kind = type(self.default)
-        try:
-            if kind is bool:
-                parsed = {"true": True, "false": False}[str(value).lower()]
-            elif kind is str:
-                parsed = value if isinstance(value, str) else None
-            else:
-                parsed = kind(float(value)) if not isinstance(value, bool) and math.isfinite(float(value)) else None
-                parsed = parsed if parsed == float(value) and self.least <= parsed <= self.most else None
-        except (KeyError, TypeError, ValueError):
-            parsed = None
-        if parsed is None or (self.choices and parsed not in self.choices):
-            allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
-            if kind in (int, float):
-                allowed += f" of at least {self.least:g}" * (self.least > -math.inf) + f" and at most {self.most:g}" * (self.most < math.inf)
-            raise ValueError(f"option {self.name} takes {' or '.join(map(str, self.choices)) or allowed}, not {value!r}")
-        return parsed
-
-
-option = Option
-
-
-def nearest(name, names, what):
-    """The line that says that `name` is unknown, with the nearest of `names`."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    return (f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
-            + " (several are separated by spaces)" * ("," in name))
 
 
 class Cycle(NamedTuple):
@@ -100,7 +52,7 @@ class Sparsifier(nn.Module):
         known = self.options()
         for name in options:
             if name not in known:
-                raise ValueError(nearest(name, known, f"option of {self.name or type(self).__name__}"))
+                raise ValueError(nearest(name, known, f"option of {self.called}"))
         self.chosen = {name: known[name].parse(value) for name, value in {**self.preset(options), **options}.items()}
         for name in known:
             end = name.removesuffix("_start") + "_end"
@@ -116,6 +68,13 @@ class Sparsifier(nn.Module):
         super().__init_subclass__(**kwargs)
         if cls.__module__ != next(base.__module__ for base in cls.__mro__ if "original" in vars(base)):
             cls.original = {}  # another file's method is another one, which nobody has trained so
+            if not cls.__module__.startswith("methods."):
+                cls.name = vars(cls).get("name")  # nor has it that one's name
+
+    @property
+    def called(self):
+        """What messages call it."""
+        return self.name or type(self).__name__
 
     @classmethod
     def options(cls):
@@ -157,7 +116,7 @@ class Sparsifier(nn.Module):
     def groups(self):
         """Groups for the optimiser of those parameters of the method that are not to be trained as theta is.
 
-        Each is a dictionary as torch's optimisers take it; `lr_scale` is its learning rate as a multiple of the recipe's.
+        Each is a dictionary as torch's optimisers take it, but for the learning rate: `lr_scale` is it as a multiple of the recipe's.
         """
         return []
 
@@ -206,7 +165,7 @@ class Sparsifier(nn.Module):
         """
         active = int(self.mask.sum())
         if kept > active:
-            raise ValueError(f"{self.name or type(self).__name__} cannot prune to {kept} weights: {active} are active")
+            raise ValueError(f"{self.called} cannot prune to {kept} weights: {active} are active")
         self.set_mask(keep(self.saliency(run).masked_fill(~self.mask, -1), kept))
         run.clear(~self.mask)
 
@@ -217,7 +176,8 @@ class Sparsifier(nn.Module):
     def training_cost(self, sparse, dense):
         """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. For a method that does not
         override this the trainer adds what it does besides: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked",
-        and the batches of `run.gradient` after the first step."""
+        and passes besides the step's own, by `run.loss`, `run.gradient` and as `run.count_passes` says, after the first step. A file of
+        somebody's own that inherits the formula of a method of the suite costs what that says, or this if it is more."""
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 

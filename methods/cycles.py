@@ -39,7 +39,7 @@ class Iterative(Sparsifier):
 
     def final_budget(self):
         if self.dense_first and self.level(0) > 0:
-            raise ValueError(f"option level_list must begin with 0, for the first cycle of {self.name} is dense, not {self.level_list!r}")
+            raise ValueError(f"option level_list must begin with 0, for the first cycle of {self.called} is dense, not {self.level_list!r}")
         return self.budget_at(-1)
 
 

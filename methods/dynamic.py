@@ -100,7 +100,7 @@ class DynamicSparse(Static):
         """`idle`, with a warning where it is so."""
         idle = self.idle(run)
         if idle:
-            warnings.warn(f"{self.name or type(self).__name__} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
+            warnings.warn(f"{self.called} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
                           f"{self.interval} comes too late; choose a smaller interval", stacklevel=4)
         return idle
 

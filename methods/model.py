@@ -102,6 +102,21 @@ class SparseModel(nn.Module):
                 leaf.register_hook(hook)
         return output
 
+    def own_groups(self):
+        """The method's `groups()`. Raises ValueError where one has a learning rate: schedules of the recipe's would overwrite it."""
+        groups = self.method.groups()
+        if any("lr" in group for group in groups):
+            raise ValueError(f"groups() of {self.method.called} gives lr: give lr_scale, a multiple of the recipe's learning rate")
+        return groups
+
+    def parameter_groups(self, lr):
+        """All parameters as groups for an optimiser with the learning rate `lr`: those of which the method says how they are to be trained
+        (thresholds, scores) apart, as it says."""
+        own = self.own_groups()
+        apart = {id(p) for group in own for p in group["params"]}
+        others = [p for p in self.parameters() if id(p) not in apart]
+        return [{"params": others, "lr": lr}, *({**group, "lr": lr * group.get("lr_scale", 1)} for group in own)]
+
     def take_back(self):
         lent, self.lent = self.lent, None
         if lent:
@@ -179,7 +194,7 @@ class SparseModel(nn.Module):
             why = "its training has not come to the end of its schedule" if active > budget else "its mask is that of another sparsity"
             warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {why}", stacklevel=2)
         elif self.cycles_left:
-            warnings.warn(f"of the cycles that {self.method.name or type(self.method).__name__} trains, {self.cycles_left} were not begun: "
+            warnings.warn(f"of the cycles that {self.method.called} trains, {self.cycles_left} were not begun: "
                           "training.start(cycle) begins the next (examples/README.md, methods of several cycles)", stacklevel=2)
         outside = self.outside()
         if outside:

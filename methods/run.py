@@ -63,34 +63,35 @@ class Run:
     def dense_gradient(self):
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
         if self.model.dense_gradient is None:
-            raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.name} grows connections by their gradients, and this step's "
+            raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.called} grows connections by their gradients, and this step's "
                              "loss does not depend on the prunable weights")
         self.reads = True
         return mean_of_processes(self.model.dense_gradient)
 
     @property
     def momentum(self):
-        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam divided by the root of its second moment.
+        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam divided by the root of its second moment. Where a
+        method's gradients are masked, so is it: zero for what never was active.
 
         Raises ValueError for an optimiser that keeps none.
         """
         state = self.optimizer.state.get(self.theta, {})
         found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
         if not found:
-            raise ValueError(f"{self.method.name} reads the optimiser's momentum: give it an optimiser that has one")
+            raise ValueError(f"{self.method.called} reads the optimiser's momentum: give it an optimiser that has one")
         return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
 
     def check_batches(self):
         """Raises ValueError if the training was given no batches."""
         if self._batches is None:
-            raise ValueError(f"{self.method.name} scores connections on training batches: give Training batches=function(n)")
+            raise ValueError(f"{self.method.called} scores connections on training batches: give Training batches=function(n)")
 
     def batches(self, n=None):
         """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
         self.check_batches()
         found = list(self._batches(n or self.scoring_batches))
         if not found:
-            raise ValueError(f"{self.method.name} scores connections on training batches: batches= of Training gave none")
+            raise ValueError(f"{self.method.called} scores connections on training batches: batches= of Training gave none")
         for batch in found:
             if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
                 raise ValueError(f"batches= of Training must give batches (x, y), pairs, not {type(batch).__name__}"
@@ -100,7 +101,8 @@ class Run:
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):
         """Loss of a batch with these effective weights (N,), differentiable, of outputs in float32 at least. x: input, tuple of inputs or
-        dictionary of named ones."""
+        dictionary of named ones. Counts as a pass."""
+        self.count_passes(1)
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)
         if self.criterion is cross_entropy and torch.is_tensor(output) and output.shape[1:2] == (1,):
@@ -112,10 +114,14 @@ class Run:
     def gradient(self, weights, batches):
         """Sum over the batches of the gradient (N,) at these effective weights."""
         if any(batch is None for batch in batches):
-            raise ValueError(f"{self.method.name} passes the training batch once more: call update((x, y)), or set training.batch before")
-        self.scored += len(batches) * (self.step + self.cycle > 0)
+            raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()
         return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
+
+    def count_passes(self, number):
+        """Adds to the training FLOPs so many passes of a batch, forward and back, that a hook made besides the step's own; those of `loss`
+        and `gradient` count by themselves. Before the first step none does: scoring at the start is no training."""
+        self.scored += number * (self.step + self.cycle > 0)
 
     @torch.no_grad()
     def clear(self, where, state=True):

@@ -45,13 +45,22 @@ class Training(Run):
         if id(model.theta) not in held:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
-            raise ValueError(f"{self.method.name} learns parameters that the optimiser does not hold: add model.method.parameters() to one of its groups")
+            raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of its groups")
+        self._warn_of_groups()
         self.cycles = self.method.cycles(epochs)
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
-        # dense_steps: those in which the method read a dense gradient; scored: batches that it scored on after its first step
+        # dense_steps: those in which the method read a dense gradient; scored: passes of batches besides the steps' own (`count_passes`)
         self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
         self.with_optimizer = False  # whether the optimiser's step is an update
         self._watch()
+
+    def _warn_of_groups(self):
+        """Parameters of the method that are to be trained otherwise than theta, and are in its group."""
+        group = next(g for g in self.optimizer.param_groups if any(p is self.theta for p in g["params"]))
+        apart = {id(p) for own in self.model.own_groups() for p in own["params"]}
+        if any(id(p) in apart for p in group["params"]):
+            warnings.warn(f"{self.method.called} has parameters that are to be trained at another rate than the weights: build the optimiser over "
+                          "model.parameter_groups(lr) instead of model.parameters()", stacklevel=3)
 
     def _watch(self):
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
@@ -69,7 +78,7 @@ class Training(Run):
         if self.loaded and cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
         if not 0 <= cycle < len(self.cycles):
-            raise ValueError(f"{self.method.name} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
+            raise ValueError(f"{self.method.called} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
             self.check_batches()
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch

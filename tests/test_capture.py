@@ -6,6 +6,7 @@ it, and numbers of Python that change from step to step, would be stale, as they
 import functools
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,13 +147,30 @@ def test_numbers_that_a_recording_reads_are_written_where_they_change():
             self.sum.copy_(weights.sum() * number + share)
 
     adds, weights = Adds(), torch.ones(3)
-    repeated = capture.Repeated([torch.nn.Parameter(weights)], adds, recorder(lambda: [adds.sum]), lambda: 0)
+    run = SimpleNamespace(reads=False, scored=0)
+    repeated = capture.Repeated(run, [torch.nn.Parameter(weights)], adds, recorder(lambda: [adds.sum]), lambda: 0)
     for step in range(3 * capture.WARM):
         number, share = step // 2, step / 8
         repeated(adds.add, weights, number, share)
         assert adds.sum == 3 * number + share
     repeated(adds.add, torch.ones(2), 1, 0.0)  # another object is another recording
-    assert adds.sum == 2 and len(repeated.recorded) == 2
+    assert adds.sum == 2 and len(repeated.recorded) == 2 and (run.reads, run.scored) == (False, 0)
+
+
+def test_what_a_replayed_part_reads_and_passes_counts_as_if_made_anew():
+    class Scores(torch.nn.Module):
+        def score(self, run):
+            run.reads = True
+            run.scored += 2
+
+    scores, run, weight = Scores(), SimpleNamespace(reads=False, scored=0), torch.nn.Parameter(torch.ones(3))
+    repeated = capture.Repeated(run, [weight], scores, recorder(list), lambda: 0)
+    for step in range(1, capture.WARM + 4):
+        run.reads = step == 1  # read by the step itself, and by this part
+        repeated(scores.score, run)
+        assert run.reads and run.scored == 2 * step
+    (captured, *_), = repeated.recorded.values()
+    assert captured.replay
 
 
 def test_what_took_a_recorded_tensors_place_is_copied_into_it():

@@ -111,6 +111,28 @@ class Reads(Quiet):
 
 class Has(Reads):
     gradient = "dense"
+
+
+class Inherits(get("rigl")):
+    pass
+
+
+class ReadsAll(Inherits):
+    def before_step(self, run):
+        run.dense_gradient
+        return super().before_step(run)
+
+
+class Formula(ReadsAll):
+    def training_cost(self, sparse, dense):
+        return 2.0
+
+
+class Passes(Quiet):
+    def after_step(self, run):
+        run.loss(run.theta * self.mask, *run.batch)
+        run.gradient(run.theta * self.mask, [run.batch])
+        run.count_passes(3)
 '''
 
 
@@ -142,6 +164,22 @@ def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
     steps = 2 * trainer["Reads"].training.steps_per_epoch
     assert reads - quiet == pytest.approx((steps // 2) / steps * (1 - quiet) / 3) and 0.1 < quiet < 0.2
     assert has == pytest.approx((2 * quiet + 1) / 3)  # whose every step has one, which reading does not make again
+
+
+def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_counted(tmp_path, monkeypatch):
+    """All but the passes before the first step; a formula of its own says all."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(READS)
+    costs = {}
+    for method in ("static", "rigl", *(f"mine.py:{name}" for name in ("Inherits", "ReadsAll", "Formula", "Passes"))):
+        task, options = settle(Spec("digits", method, 0.9, 0, epochs=2))
+        trainer = Trainer(task, method, 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
+        macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
+        costs[method.rpartition(":")[2]] = trainer.training_cost(macs)
+    steps = 2 * trainer.training.steps_per_epoch
+    assert costs["Inherits"] == pytest.approx(costs["rigl"], rel=0.01) and costs["Formula"] == pytest.approx(2 / 3)
+    assert costs["ReadsAll"] == pytest.approx(costs["static"] + (1 - costs["static"]) / 3, rel=0.02)
+    assert costs["Passes"] == pytest.approx(costs["static"] * (1 + 5 * (steps - 1) / steps))
 
 
 def test_every_pass_of_a_step_is_counted(monkeypatch):

@@ -126,8 +126,9 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert board(*words, "mine.py:Good", "--against", "static") == 0
     assert set(re.findall(r"^1\S* +(\S+)", capsys.readouterr().out, re.M)) == {"mine.py:Good", "static"}
     assert board("--epochs", "1", "--against", "static", "gse") == 2
-    said = "error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits --epochs 1 --methods gse_uniform\n"
-    assert capsys.readouterr().err == said
+    launch = "error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits --epochs 1"
+    assert capsys.readouterr().err == f"{launch} --methods gse_uniform\n"
+    said = f"{launch} --sparsities 0.9 --seeds 1 --methods gse_uniform\n"
     made = len(in_process)
     assert board(*words, "rigl", "--against", "rigl", "gse") == 2 and capsys.readouterr().err == said and len(in_process) == made  # before it runs
     assert board("--against", "static") == 2 and "no rows of static;" in capsys.readouterr().err

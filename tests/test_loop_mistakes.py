@@ -1,6 +1,7 @@
 """Mistakes in a training loop of one's own around `SparseModel`: each is refused, or told of, in one line."""
 import copy
 import pickle
+import warnings
 from itertools import islice
 
 import pytest
@@ -51,6 +52,47 @@ def test_an_optimiser_of_other_parameters_is_refused():
     other = torch.optim.SGD(net.parameters(), 0.05)  # as it is before SparseModel has made theta of them
     with pytest.raises(ValueError, match=r"build it over model.parameters\(\)"):
         Training(SparseModel(net, "rigl", 0.5), other, 1, 6)
+
+
+def test_parameters_that_are_to_be_trained_otherwise_have_a_group_of_their_own():
+    model = SparseModel(Net(), "movement", 0.5, score_lr=0.25)
+    with pytest.warns(UserWarning, match=r"\Amovement has parameters [^\n]* model.parameter_groups\(lr\) instead of model.parameters\(\)\Z") as told:
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    assert told[0].filename == __file__
+    optimizer = torch.optim.SGD(model.parameter_groups(0.04), 0.05, momentum=0.9, weight_decay=0.1)
+    first, scores = optimizer.param_groups
+    assert (first["lr"], first["momentum"], first["weight_decay"]) == (0.04, 0.9, 0.1)
+    assert (scores["lr"], scores["momentum"], scores["weight_decay"], scores["params"]) == (0.04 * 0.25, 0.0, 0.0, [model.method.scores])
+    assert {*first["params"], *scores["params"]} == {*model.parameters()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Training(model, optimizer, 1, 6)
+        plain = SparseModel(Net(), "st3", 0.5)
+        Training(plain, torch.optim.SGD(plain.parameters(), 0.05), 1, 6)
+
+
+def test_a_group_of_a_method_with_a_learning_rate_is_refused():
+    class Own(get("movement")):
+        def groups(self):
+            return [dict(params=[self.scores], lr=0.01)]
+    model = SparseModel(Net(), Own, 0.5)
+    for use in (lambda: Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6), lambda: model.parameter_groups(0.1)):
+        with pytest.raises(ValueError, match=r"\Agroups\(\) of Own gives lr: give lr_scale, [^\n]*\Z"):
+            use()
+
+
+def test_a_method_of_another_file_has_not_the_name_of_the_one_it_extends():
+    class Own(get("rigl")):
+        pass
+
+    class Named(get("rigl")):
+        name = "mine"
+    called = [SparseModel(Net(), method, 0.5).method.called for method in ("rigl", "gse", Own, Named)]
+    assert called == ["rigl", "gse_uniform", "Own", "mine"]
+    assert SparseModel(nn.Sequential(nn.Linear(8, 8)), "rigl", 0.5, storage="sparse").method.called == "rigl"
+    model = SparseModel(Net(), Own, 0.5, score_batches="ceil10")
+    with pytest.raises(ValueError, match=r"\AOwn scores connections on training batches: give Training batches=function\(n\)\Z"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6).check_batches()
 
 
 @pytest.mark.parametrize("method", ["movement", "str_original", "dst_mask", "probmask"])

@@ -25,6 +25,15 @@ class Warms(Good):
         if run.epoch_ends:
             self.beta = 1.0 + run.epoch
 
+class Gathers(Good):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.mean, self.parts, self.same = torch.zeros(self.layout.size), [{"first": torch.zeros(2)}], torch.zeros(3)
+    @torch.no_grad()
+    def before_step(self, run):
+        self.mean.lerp_(run.theta.grad, 0.1)
+        self.parts[0]["first"] += 1
+
 class Object(Good):
     def skip(self, task):
         return None
@@ -75,8 +84,9 @@ def test_what_is_asked_before_there_is_a_network(mine, method, part, words, caps
 def test_what_no_checkpoint_holds_is_said(mine, capsys):
     assert dry_run(Spec("digits", "mine.py:Warms", 0.9, 0), "data") == ["beta"]
     assert dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data") == []
+    assert dry_run(Spec("digits", "mine.py:Gathers", 0.9, 0), "data") == ["mean", "parts"]  # changed in place, which no step needs yet
     assert main(["run", "--task", "digits", "--method", "mine.py:Warms", "--sparsity", "0.9", "--epochs", "1"]) == 0
-    assert "mine.py:Warms: its steps set self.beta, which no checkpoint holds" in capsys.readouterr().err
+    assert "mine.py:Warms: its steps change self.beta, which no checkpoint holds" in capsys.readouterr().err
 
 
 def test_rows_of_an_older_file_are_made_again(mine, capsys):

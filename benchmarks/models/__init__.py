@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from methods.base import nearest
+from methods.options import nearest
 
 from .mlp import mlp, mlp_digits
 from .mobilenet import mobilenetv1

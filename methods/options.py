@@ -1,0 +1,50 @@
+"""The options that a method declares, and the line for a name that is unknown."""
+import difflib
+import math
+
+
+class Option:
+    """A declared option of a method: `option(first, *others)` allows these values, `option(number)` numbers from `least` to `most`."""
+
+    def __init__(self, default, *others, help="", least=0, most=math.inf):
+        if not isinstance(default, (bool, int, float, str)):
+            raise ValueError(f"an option's default is true or false, a number or a text, not {default!r}")
+        self.default, self.choices, self.help = default, (default, *others) if others else (), help
+        self.least, self.most = least, most
+
+    def __set_name__(self, owner, name):
+        self.name, self.help = name, self.help or getattr(getattr(super(owner, owner), name, None), "help", "")  # declared anew: the base's
+
+    def __get__(self, instance, owner):
+        return self if instance is None else instance.chosen.get(self.name, self.default)
+
+    def parse(self, value):
+        """`value` (perhaps text) in this option's type; ValueError in one line if it is not one of its values."""
+        kind = type(self.default)
+        try:
+            if kind is bool:
+                parsed = {"true": True, "false": False}[str(value).lower()]
+            elif kind is str:
+                parsed = value if isinstance(value, str) else None
+            else:
+                parsed = kind(float(value)) if not isinstance(value, bool) and math.isfinite(float(value)) else None
+                parsed = parsed if parsed == float(value) and self.least <= parsed <= self.most else None
+        except (KeyError, TypeError, ValueError):
+            parsed = None
+        if parsed is None or (self.choices and parsed not in self.choices):
+            allowed = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
+            if kind in (int, float):
+                allowed += f" of at least {self.least:g}" * (self.least > -math.inf) + f" and at most {self.most:g}" * (self.most < math.inf)
+            raise ValueError(f"option {self.name} takes {' or '.join(map(str, self.choices)) or allowed}, not {value!r}")
+        return parsed
+
+
+option = Option
+
+
+def nearest(name, names, what):
+    """The line that says that `name` is unknown, with the nearest of `names`."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return (f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
+            + " (several are separated by spaces)" * ("," in name))
