@@ -148,6 +148,8 @@ class Repeated:
 def noted(run, counts, function, *arguments):
     """Calls function(*arguments), and leaves what that adds to the run's counts in `counts` alone."""
     reads, scored, run.reads = run.reads, run.scored, False
-    function(*arguments)
-    counts.update(reads=run.reads, scored=run.scored - scored)
-    run.reads, run.scored = reads, scored
+    try:
+        function(*arguments)
+        counts.update(reads=run.reads, scored=run.scored - scored)
+    finally:
+        run.reads, run.scored = reads, scored

@@ -62,11 +62,11 @@ def dry_run(spec, folder, device=None):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of these few steps
                     trainer.training.start()
-                method, start = trainer.model.method, trainer.model.theta.detach().clone()
-                watch(method, found)
-                before = unheld(method)
+                model, start = trainer.model, trainer.model.theta.detach().clone()
+                watch(model.method, found)
+                before = unheld(model)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
-                found |= {name for name, values in unheld(method).items() if not same(values, before.get(name, values))}
+                found |= {name for name, values in unheld(model).items() if not same(values, before.get(name, values))}
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
@@ -96,13 +96,19 @@ def watch(method, found):
     method.__class__ = type(own.__name__, (own,), {"__setattr__": note, "__module__": own.__module__})
 
 
-def unheld(method):
-    """{attribute: copies of its tensors} of those that no state_dict holds."""
-    return {name: [tensor.clone() for tensor in tensors(value, set())] for name, value in vars(method).items() if name not in vars(torch.nn.Module())}
+def unheld(model):
+    """{attribute: copies of its tensors} of a model's method, of those that no state_dict holds, in their own memory or that of a buffer."""
+    held = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values() if torch.is_tensor(tensor)}
+
+    def own(value):
+        plain = (tensor for tensor in tensors(value, set()) if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested))
+        return [tensor.detach().clone() for tensor in plain if tensor.untyped_storage().data_ptr() not in held]
+    return {name: own(value) for name, value in vars(model.method).items() if name not in vars(torch.nn.Module())}
 
 
 def same(one, other):
-    return len(one) == len(other) and all(map(torch.equal, one, other))
+    """Whether two lists of tensors have the same numbers, NaN and all."""
+    return len(one) == len(other) and all(a.shape == b.shape and torch.allclose(a.cpu(), b.cpu(), 0, 0, equal_nan=True) for a, b in zip(one, other))
 
 
 def differs(start, one, anew, again):

@@ -21,7 +21,7 @@ def duration(seconds):
 def spoken(seconds):
     """Seconds with three digits, in the unit that people would name them in."""
     unit, size = next(((unit, size) for unit, size, least in UNITS if seconds >= least * size), ("s", 1))
-    number = seconds / size
+    number = float(f"{seconds / size:.3g}") if seconds < 1000 * size else seconds / size
     return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
 
 

@@ -89,7 +89,7 @@ class Task:
 
     @cache
     def settings(self):
-        """{name: methods.base.Option} of what `--set` can change, the task's own value the default."""
+        """{name: methods.options.Option} of what `--set` can change, the task's own value the default."""
         from methods.options import Option  # which needs torch
         found = {}
         for f in fields(self):
@@ -217,7 +217,8 @@ def _settle(named, method, epochs, precision, chosen):
 
 
 def of_the_suite(cls, option):
-    """Whether a method has an option from a class of this project: another's of the same name is another one, with a default of its own."""
+    """Whether a method has an option (or what else it declares) from a class of this project: another's of the same name is another one, with a
+    default of its own."""
     return next(base for base in cls.__mro__ if option in vars(base)).__module__.startswith("methods.")
 
 

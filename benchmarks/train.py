@@ -16,7 +16,7 @@ from benchmarks.checkpoint import Progress, random_state, set_random_state
 from benchmarks.compiled import Compiled, worthwhile
 from benchmarks.cost import sparse_macs
 from benchmarks.switches import Switches
-from benchmarks.tasks import digest
+from benchmarks.tasks import digest, of_the_suite
 from methods import SparseModel, Sparsifier, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
@@ -56,7 +56,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
-        extra = self.model.own_groups()
+        extra = self.model.method.groups()
         apart = {p for group in extra for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
         plain += [self.model.net.get_parameter(name) for name in dense]
@@ -269,13 +269,12 @@ class Trainer:
         trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
-        share, formula = passes / max(samples, 1), type(method).training_cost
-        cost = method.training_cost(sparse, 1.0) * share
+        cost, masked = method.training_cost(sparse, 1.0) * passes / max(samples, 1), method.gradient == "masked"
         # this formula knows neither of dense gradients read nor of other passes, and one of the suite's not of those in somebody's own file
-        if formula is Sparsifier.training_cost or self.method_digest and formula.__module__.startswith("methods."):
-            counted = Sparsifier.training_cost(method, sparse, 1.0) * share
-            counted += self.training.dense_steps * (method.gradient == "masked") / max(steps, 1) * (1.0 - sparse)
-            cost = max(cost, counted * (1 + self.training.scored / max(steps, 1)))
+        if type(method).training_cost is Sparsifier.training_cost or self.method_digest and of_the_suite(type(method), "training_cost"):
+            counted = Sparsifier.training_cost(method, sparse, 1.0) * passes / max(samples, 1) if masked else cost
+            counted *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
+            cost = max(cost, counted + self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse))
         return self.progress.done / self.task.epochs * cost / 3
 
     def state_dict(self):

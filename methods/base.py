@@ -68,8 +68,9 @@ class Sparsifier(nn.Module):
         super().__init_subclass__(**kwargs)
         if cls.__module__ != next(base.__module__ for base in cls.__mro__ if "original" in vars(base)):
             cls.original = {}  # another file's method is another one, which nobody has trained so
-            if not cls.__module__.startswith("methods."):
-                cls.name = vars(cls).get("name")  # nor has it that one's name
+        declares = next(base for base in cls.__mro__ if "name" in vars(base))
+        if cls.__module__ != declares.__module__ and not cls.__module__.startswith("methods."):
+            cls.name = None  # nor has it that one's name
 
     @property
     def called(self):
@@ -116,7 +117,7 @@ class Sparsifier(nn.Module):
     def groups(self):
         """Groups for the optimiser of those parameters of the method that are not to be trained as theta is.
 
-        Each is a dictionary as torch's optimisers take it, but for the learning rate: `lr_scale` is it as a multiple of the recipe's.
+        Each is a dictionary as torch's optimisers take it, `params` a list; but its learning rate is `lr_scale`, a multiple of the recipe's.
         """
         return []
 

@@ -57,10 +57,11 @@ class Training(Run):
     def _warn_of_groups(self):
         """Parameters of the method that are to be trained otherwise than theta, and are in its group."""
         group = next(g for g in self.optimizer.param_groups if any(p is self.theta for p in g["params"]))
-        apart = {id(p) for own in self.model.own_groups() for p in own["params"]}
-        if any(id(p) in apart for p in group["params"]):
-            warnings.warn(f"{self.method.called} has parameters that are to be trained at another rate than the weights: build the optimiser over "
-                          "model.parameter_groups(lr) instead of model.parameters()", stacklevel=3)
+        for own in self.model.own_groups():
+            other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
+            if other and any(p is held for p in own["params"] for held in group["params"]):
+                warnings.warn(f"{self.method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
+                              "model.parameter_groups(lr) instead of model.parameters()", stacklevel=3)
 
     def _watch(self):
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training

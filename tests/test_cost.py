@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from test_capture import recorder, state_of
 from torch import nn
 
 from benchmarks import cost
@@ -97,6 +98,7 @@ def test_resnet50_uniform_with_dense_stem(sparsity, fraction):
 
 READS = '''
 from methods import get
+from methods.base import Cycle
 
 
 class Quiet(get("static")):
@@ -113,11 +115,19 @@ class Has(Reads):
     gradient = "dense"
 
 
-class Inherits(get("rigl")):
+class RigL(get("rigl")):
     pass
 
 
-class ReadsAll(Inherits):
+class TopKAST(get("topkast")):
+    pass
+
+
+class GSE(get("gse_uniform")):
+    pass
+
+
+class ReadsAll(RigL):
     def before_step(self, run):
         run.dense_gradient
         return super().before_step(run)
@@ -133,6 +143,23 @@ class Passes(Quiet):
         run.loss(run.theta * self.mask, *run.batch)
         run.gradient(run.theta * self.mask, [run.batch])
         run.count_passes(3)
+
+
+class Twice(Quiet):
+    def cycles(self, epochs):
+        return [Cycle(epochs, passes=2)]
+
+    def after_step(self, run):
+        run.loss(run.theta * self.mask, *run.batch)
+
+
+class Gathers(Quiet):
+    def before_step(self, run):
+        self.repeated(self.gather, run)
+
+    def gather(self, run):
+        run.dense_gradient
+        run.count_passes(2)
 '''
 
 
@@ -171,15 +198,29 @@ def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_co
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(READS)
     costs = {}
-    for method in ("static", "rigl", *(f"mine.py:{name}" for name in ("Inherits", "ReadsAll", "Formula", "Passes"))):
+    own = "RigL", "TopKAST", "GSE", "ReadsAll", "Formula", "Passes", "Twice"
+    for method in ("static", "rigl", "topkast", "gse_uniform", *(f"mine.py:{name}" for name in own)):
         task, options = settle(Spec("digits", method, 0.9, 0, epochs=2))
         trainer = Trainer(task, method, 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
         macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
         costs[method.rpartition(":")[2]] = trainer.training_cost(macs)
     steps = 2 * trainer.training.steps_per_epoch
-    assert costs["Inherits"] == pytest.approx(costs["rigl"], rel=0.01) and costs["Formula"] == pytest.approx(2 / 3)
+    assert costs["RigL"] == pytest.approx(costs["rigl"], rel=0.01) and costs["Formula"] == pytest.approx(2 / 3)
+    assert costs["TopKAST"] == costs["topkast"] and costs["gse_uniform"] < costs["GSE"] < 1.2 * costs["gse_uniform"]  # its scoring passes are whole
     assert costs["ReadsAll"] == pytest.approx(costs["static"] + (1 - costs["static"]) / 3, rel=0.02)
     assert costs["Passes"] == pytest.approx(costs["static"] * (1 + 5 * (steps - 1) / steps))
+    assert costs["Twice"] == pytest.approx(costs["static"] * (2 + (steps - 1) / steps))  # as much for a pass as for each of a step's two
+
+
+def test_what_a_recorded_part_reads_and_passes_is_counted_at_each_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(READS)
+    task, options = settle(Spec("digits", "mine.py:Gathers", 0.9, 0, epochs=1))
+    trainer = Trainer(task, "mine.py:Gathers", 0.9, 0, options, load(task.dataset, "data", task.validation),
+                      record=recorder(lambda: state_of(trainer)))
+    trainer.run()
+    steps, (captured, *_), = trainer.training.total_steps, *trainer.repeated.recorded.values()
+    assert captured.replay and (trainer.training.dense_steps, trainer.training.scored) == (steps, 2 * (steps - 1))
 
 
 def test_every_pass_of_a_step_is_counted(monkeypatch):

@@ -56,7 +56,7 @@ def test_an_optimiser_of_other_parameters_is_refused():
 
 def test_parameters_that_are_to_be_trained_otherwise_have_a_group_of_their_own():
     model = SparseModel(Net(), "movement", 0.5, score_lr=0.25)
-    with pytest.warns(UserWarning, match=r"\Amovement has parameters [^\n]* model.parameter_groups\(lr\) instead of model.parameters\(\)\Z") as told:
+    with pytest.warns(UserWarning, match=r"\Amovement has parameters that are to be trained otherwise than the weights: [^\n]* model.parameter_groups\(lr\) instead of model.parameters\(\)\Z") as told:
         Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
     assert told[0].filename == __file__
     optimizer = torch.optim.SGD(model.parameter_groups(0.04), 0.05, momentum=0.9, weight_decay=0.1)
@@ -67,6 +67,8 @@ def test_parameters_that_are_to_be_trained_otherwise_have_a_group_of_their_own()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Training(model, optimizer, 1, 6)
+        likewise = SparseModel(Net(), "movement", 0.5)  # at the same rate, and of momentum and decay there are none
+        Training(likewise, torch.optim.SGD(likewise.parameters(), 0.05), 1, 6)
         plain = SparseModel(Net(), "st3", 0.5)
         Training(plain, torch.optim.SGD(plain.parameters(), 0.05), 1, 6)
 
@@ -87,8 +89,11 @@ def test_a_method_of_another_file_has_not_the_name_of_the_one_it_extends():
 
     class Named(get("rigl")):
         name = "mine"
-    called = [SparseModel(Net(), method, 0.5).method.called for method in ("rigl", "gse", Own, Named)]
-    assert called == ["rigl", "gse_uniform", "Own", "mine"]
+
+    class Recipe(get("rigl")):
+        original = {"cifar": dict(epochs=1)}
+    called = [SparseModel(Net(), method, 0.5).method.called for method in ("rigl", "gse", Own, Named, Recipe)]
+    assert called == ["rigl", "gse_uniform", "Own", "mine", "Recipe"]
     assert SparseModel(nn.Sequential(nn.Linear(8, 8)), "rigl", 0.5, storage="sparse").method.called == "rigl"
     model = SparseModel(Net(), Own, 0.5, score_batches="ceil10")
     with pytest.raises(ValueError, match=r"\AOwn scores connections on training batches: give Training batches=function\(n\)\Z"):

@@ -18,6 +18,8 @@ from benchmarks.results import Store
 from benchmarks.tasks import canonical, settle
 
 MORE = METHODS + '''
+import math
+
 class Warms(Good):
     beta = 1.0
     def after_step(self, run):
@@ -28,7 +30,13 @@ class Warms(Good):
 class Gathers(Good):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        self.mean, self.parts, self.same = torch.zeros(self.layout.size), [{"first": torch.zeros(2)}], torch.zeros(3)
+        self.mean, self.parts = torch.zeros(self.layout.size), [{"first": torch.zeros(2)}]
+        # no findings: unchanged ones, views of what checkpoints hold, and kinds that cannot be compared
+        self.same, self.views = torch.full((3,), math.nan), self.mask.split(self.layout.sizes)
+        self.odd = [torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr(), torch.zeros(2, device="meta")]
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        self.net = list(run.model.net.parameters())
     @torch.no_grad()
     def before_step(self, run):
         self.mean.lerp_(run.theta.grad, 0.1)

@@ -28,7 +28,7 @@ def test_durations_do_not_start_anew_after_a_day(seconds, shown):
 
 
 @pytest.mark.parametrize("seconds, shown", [
-    (0.0312, "0.03 s"), (9.996, "10.00 s"), (45.67, "45.7 s"), (119.7, "120 s"), (120, "2.00 minutes"), (7199, "120 minutes"), (7200, "2.00 hours"),
+    (0.0312, "0.03 s"), (9.996, "10.0 s"), (99.96, "100 s"), (45.67, "45.7 s"), (119.7, "120 s"), (120, "2.00 minutes"), (7199, "120 minutes"), (7200, "2.00 hours"),
     (200_000, "55.6 hours"), (827_510.4, "9.58 days"), (123_456_789, "1,429 days")])
 def test_long_times_are_in_units_that_people_name(seconds, shown):
     assert progress.spoken(seconds) == shown
