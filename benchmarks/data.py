@@ -35,12 +35,28 @@ def load(name, folder, validation=True, normalisation="st3"):
         raise DataError(f"data {name!r} have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one")
     known, val = DATASETS[name], None
     train, test = READERS[name](Path(folder or "").expanduser().absolute())
+    refuse_unfit(name, train, test, validation)
     if validation:
         cut = len(train) - known.held_out
         train, val = Split(train.images[:cut], train.labels[:cut]), Split(train.images[cut:], train.labels[cut:])
     mean, std = known.normalisation.get(normalisation) or _statistics(train.images)
     height, width, channels = train.images.shape[1:]
     return Data(train, val, test, mean, std, known.classes, (channels, height, width))
+
+
+def refuse_unfit(name, train, test, validation):
+    """Raises DataError, in one line, for what a reader gives that is not as `Split` has it or does not fit its line in DATASETS."""
+    known = DATASETS[name]
+    for part, split in (("training", train), ("test", test)):
+        images, labels = split.images, split.labels
+        if images.dtype != torch.uint8 or images.dim() != 4 or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(f"the reader of {name} gives {part} images {images.dtype} {tuple(images.shape)} with labels {labels.dtype} "
+                            f"{tuple(labels.shape)}, not torch.uint8 (n, height, width, channels) with torch.int64 (n,)")
+        if not (len(labels) and 0 <= labels.min() and labels.max() < known.classes):
+            raise DataError(f"the {part} labels of {name} are not from 0 to {known.classes - 1}, as its {known.classes} classes in DATASETS have it")
+    if validation and not 0 < known.held_out < len(train):
+        raise DataError(f"{name} holds {known.held_out} of {len(train)} training images out for validation: its held_out in DATASETS is at least 1 "
+                        "and fewer than these, or its tasks have validation=False")
 
 
 def load_for(task, folder):

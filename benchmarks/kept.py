@@ -14,7 +14,8 @@ def save(path, spec, trainer):
     """Writes the network of a Trainer that has trained `spec`, whole or not at all. Raises StoreError."""
     model = trainer.model
     content = {"command": spec.command(), "network": {"name": trainer.task.model, "classes": trainer.data.classes, **trainer.network_options},
-               "state_dict": model.plain().cpu().state_dict(), "masks": {name: mask.cpu() for name, mask in model.masks().items()}}
+               "state_dict": model.plain().cpu().state_dict(), "masks": {name: mask.cpu() for name, mask in model.masks().items()},
+               "mean": trainer.data.mean, "std": trainer.data.std}
     file = io.BytesIO()
     torch.save(content, file)
     write_whole(path, file.getvalue())
@@ -24,7 +25,8 @@ def load(path):
     """The plain network of such a file, in evaluation mode, on the CPU, zeros where the mask has none.
 
     `torch.load(path, weights_only=True)` has besides its `state_dict` the `masks`, {weight's name: bool tensor of its shape}, the
-    `command` that makes the run, and what `network` it is: the arguments of `models.build`.
+    `command` that makes the run, what `network` it is (the arguments of `models.build`), and the `mean` and `std` per channel of images in
+    [0, 1], with which it was trained: it takes (images - mean) / std.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     net = models.build(**content["network"])

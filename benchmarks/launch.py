@@ -83,6 +83,7 @@ class Launch:
         self.queue = deque((spec, 1) for spec in specs if spec not in self.trunks)  # (run, which attempt)
         self.elsewhere = {}  # {run: the process, of another launch, that makes it}
         self.bad, self.look = [], 0.0  # rows that are not ok; when to look again for what others have done
+        self.warned = set()  # what runs were warned of
         costs = {spec: settle(spec)[0].epochs * (1 if spec in self.trunks else len(levels_of(spec))) for spec in specs}
         self.progress = Bar(costs, report, {spec: 1 - 1 / len(levels_of(spec)) for spec in self.trunks})
 
@@ -157,6 +158,10 @@ class Launch:
         self.elsewhere.pop(spec, None)
         self.part(lambda branch: self.waiting[branch] == spec)
         self.progress.done(spec, row)
+        for text in row.get("warned", ()):
+            if text not in self.warned:  # once, however many runs it is true of
+                self.warned.add(text)
+                self.report(f"warning, {title(spec)}: {text}")
         if row["status"] != "ok":
             self.bad.append(row)
 

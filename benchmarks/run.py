@@ -252,8 +252,11 @@ def describe(spec, task, trainer, status, error, alone=True):
 @cache
 def _macs(model, classes, width, shape):
     from benchmarks import models
-    with torch.device("meta"):
-        net = models.build(model, classes, **models.options_of(model, width))
+    try:
+        with torch.device("meta"):
+            net = models.build(model, classes, **models.options_of(model, width))
+    except TypeError as error:  # a network of one's own that has no such arguments
+        raise ValueError(f"{model} cannot be built: {error}") from None
     try:
         return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
     except RuntimeError as error:

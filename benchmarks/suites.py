@@ -37,9 +37,11 @@ def suite_grid(suite, profile, methods):
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS.get(suite))
-    if (suite, profile) not in SIZES or task not in TASKS or suite_of(task) != suite:  # rows are stored by the names of their tasks
-        raise ValueError(f"suite {suite} needs sizes of profile {profile} in SIZES and in SUITE_TASKS a task of its own, named {suite} or "
-                         f"{suite}-…, not {task}")
+    lacking = [name for name in PROFILES if (suite, name) not in SIZES]
+    if lacking:
+        raise ValueError(f"suite {suite} needs sizes of profile {' and '.join(lacking)} in SIZES")
+    if task not in TASKS or suite_of(task) != suite:  # rows are stored by the names of their tasks
+        raise ValueError(f"suite {suite} needs in SUITE_TASKS a task of its own, named {suite} or {suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
     return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
 
@@ -139,7 +141,7 @@ def _runs(name, script, suite, profile):
     """The Specs of a figure's grid."""
     try:
         return list(script.grid(suite, profile))
-    except ValueError:
-        raise
+    except ValueError as error:
+        raise ValueError(f"reproduce/{name}.py: {error}") from None
     except Exception as error:
         raise ValueError(f"reproduce/{name}.py: grid({suite!r}, {profile!r}) fails ({type(error).__name__}: {error})") from error

@@ -4,6 +4,7 @@ import gc
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 # for a GPU, which a fork could not do again
 PRELOADED = ["torchvision.datasets"]
 READERS = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
+WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # as Python prints one
 LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
 
@@ -160,6 +162,7 @@ class Job:
                     yield None  # what is printed goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
                 if row != CROWDED and row["status"] == "ok":
+                    row = row | {"warned": [*dict.fromkeys(WARNED.findall(store.log(spec.key).read_text(errors="replace")))]}
                     store.log(spec.key).unlink(missing_ok=True)
                 return row
         except Taken as other:

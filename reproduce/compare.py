@@ -44,7 +44,8 @@ def chosen(series, args):
             close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
             raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile})" + f"; nearest: {', '.join(close)}" * bool(close))
     runs = own[asked]
-    whole = runs[runs.method != "dense"].groupby("task").apply(lambda rows: set(series_of(rows)) == {*series}, include_groups=False)
+    sparse = runs[runs.method != "dense"]
+    whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
     runs.attrs["folders"] = [folder]
     return runs, profile

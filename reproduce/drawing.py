@@ -99,7 +99,7 @@ def note(runs, lead=None):
     if len(done) < len(begun):
         why = [f"{count} {status}" for status, count in begun.status[begun.accuracy.isna()].value_counts().items()]
         absent = [method for method in begun.method.unique() if method not in set(done.method)]
-        why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} other methods" * (len(absent) > 6)] if absent else []
+        why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} more" * (len(absent) > 6)] if absent else []
         text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
     text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
     diverged = (done.status == "diverged").sum()
@@ -155,6 +155,8 @@ def save(name, draw, runs, suite, profile, out):
     with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         table = draw(runs, figure)
+        if not hasattr(table, "to_csv"):
+            raise ValueError(f"draw of {name} must return the table of what it has drawn, a DataFrame, not {type(table).__name__}")
         sns.despine(figure)
         for axes in figure.axes:
             if axes.axison and not axes.patches and not any(len(line.get_xdata()) for line in axes.lines):

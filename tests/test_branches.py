@@ -1,15 +1,13 @@
 """Runs that have their first cycles in common: these are made once, and the rows are those of runs made alone."""
-import re
 from pathlib import Path
 
 import pytest
 import torch
 from stored import timeless
 
-from benchmarks import checkpoint
+from benchmarks import checkpoint, plan
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
-from benchmarks.plan import estimate
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.run import steps
@@ -90,7 +88,7 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks import checkpoint
+from benchmarks import checkpoint, plan
 from methods import get
 
 checkpoint.CHECKPOINT_SECONDS = 0
@@ -149,11 +147,9 @@ def test_a_branch_whose_trunk_ends_early_begins_at_the_start(tmp_path, monkeypat
     assert Path("cycles.txt").read_text().splitlines() == ["0.6 0 0", "0.6 0 1", "0.6 0 2"]
 
 
-def test_plan_counts_the_last_cycle_of_a_branch(tmp_path):
+def test_plan_counts_the_last_cycle_of_a_branch(monkeypatch):
+    monkeypatch.setattr(plan, "seconds_of", lambda *_: 30.0)
     said, alone = [], []
-    estimate([ladder(0.97)], "data", report=alone.append)
-    total = estimate([ladder(0.97), ladder(0.6), ladder(0.7)], "data", report=said.append)
-    found = re.fullmatch(r"digits lrr level_list=0,0.5,0.97 epochs=1: 1 runs of (\d+\.\d) s, 2 that part from them, of (\d+\.\d) s", said[0])
-    seconds, last = map(float, found.groups())
-    assert len(said) == 1 and "part" not in alone[0]
-    assert abs(last - seconds / 3) < 0.1 and abs(total - seconds - 2 * last) < 0.3
+    assert plan.estimate([ladder(0.97)], "data", report=alone.append) == 30 and "part" not in alone[0]
+    assert plan.estimate([ladder(0.97), ladder(0.6), ladder(0.7)], "data", report=said.append) == 30 + 2 * 10
+    assert said == ["[1/1, 0:00:00 to go] digits lrr level_list=0,0.5,0.97 epochs=1: 1 run of 30.0 s, 2 that part from them, of 10.0 s"]

@@ -163,7 +163,7 @@ def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):
     cells = {key: cell.get_text().get_text() for key, cell in pages[0].axes[0].tables[0].get_celld().items()}
     row = next(key[0] for key, text in cells.items() if text == "GSE (uniform)")
     own = next(spec for spec in specs if spec.method == "gse_uniform")
-    assert cells[row, 0] == f"{accuracy(own) + 1 + 1 / 3:.1f} ± 1.5" and "assumed" in pages[0].get_supxlabel()
+    assert cells[row, 0] == f"{accuracy(own) + 1 + 1 / 3:.1f} ± 1.5" and "assumed" in pages[0]._supxlabel.get_text()
 
 
 def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):

@@ -40,7 +40,7 @@ def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seed
     fill(tmp_path, "digits", [replace(spec, seed=seed) for spec in SCRIPTS[name].grid("digits", "paper") if spec.seed == 0 for seed in seeds],
          achieved_sparsity=0.9, train_flops_fraction=0.4)
     draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
-    note = pages[0].get_supxlabel().replace("\n", " ")
+    note = pages[0]._supxlabel.get_text().replace("\n", " ")
     assert said in note and ("Hollow: one seed." in note) == hollow
     faces = {line.get_markerfacecolor() for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vP")}
     assert ("white" in faces) == hollow
@@ -111,7 +111,7 @@ def test_figure_2_marks_the_late_step_that_changed_the_forward_value_most(tmp_pa
         assert {label: values[79] for label, values in drawn.items()} == pytest.approx({"stored": scale - 0.4, "forward": -0.4})
         bounds = [line.get_ydata() for line in lower.lines if line.get_label().startswith("_")]
         assert [values[[0, -1]].tolist() for values in bounds] == [[0, -0.5], [0, 0.5]]  # none is below zero
-    assert "Weight 7 of digits, sparsity 90 %, seed 0, one run each." in pages[0].get_supxlabel().replace("\n", " ")
+    assert "Weight 7 of digits, sparsity 90 %, seed 0, one run each." in pages[0]._supxlabel.get_text().replace("\n", " ")
 
 
 def test_figure_6_has_each_quarter_of_each_schedule_in_a_panel_of_its_own(tmp_path, pages):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reproduce
-from benchmarks import batches, data, run, suites, tasks
+from benchmarks import batches, data, models, run, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -29,7 +29,7 @@ def parity(monkeypatch):
 
 
 def test_what_counts_as_collapsed():
-    assert {name: round(dataset.collapsed, 6) for name, dataset in DATASETS.items()} == {
+    assert {name: round(DATASETS[name].collapsed, 6) for name in ("digits", "cifar10", "cifar100", "imagenet")} == {
         "digits": 20, "cifar10": 20, "cifar100": 2, "imagenet": 0.2}
     assert DATASETS["cifar10"].collapsed == 20.0 and Dataset("", 2, 1).collapsed == pytest.approx(55.56, abs=0.01)
 
@@ -63,7 +63,8 @@ def test_the_options_of_a_task_that_is_not_named_as_its_data(parity, monkeypatch
 
 @pytest.mark.parametrize("table, key, value, said", [
     ("SUITE_TASKS", "parity", "digits-mlp", "a task of its own, named parity or parity-…, not digits-mlp"),  # whose rows would be of digits
-    ("SUITE_TASKS", "parity", None, "not None"), ("SIZES", ("parity", "quick"), None, "suite parity needs sizes of profile quick in SIZES")])
+    ("SUITE_TASKS", "parity", None, "not None"), ("SIZES", ("parity", "quick"), None, "suite parity needs sizes of profile quick in SIZES"),
+    ("SIZES", ("parity", "paper"), None, "suite parity needs sizes of profile paper in SIZES")])
 def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity, table, key, value, said, monkeypatch, capsys, tmp_path):
     if value is None:
         monkeypatch.delitem(getattr(suites, table), key)
@@ -85,6 +86,33 @@ def test_data_that_are_no_images_can_do_without_augmentation(parity):
     assert not torch.equal(order, whole.flatten(1)) and sorted(order.tolist()) == sorted(whole.flatten(1).tolist())
 
 
+@pytest.mark.parametrize("change, said", [
+    (lambda images, labels: (images.float(), labels), "training images torch.float32 (1497, 8, 8, 1) with labels torch.int64 (1497,), not torch.uint8"),
+    (lambda images, labels: (images[..., 0], labels), "torch.uint8 (1497, 8, 8) with"), (lambda images, labels: (images, labels.int()), "torch.int32"),
+    (lambda images, labels: (images, labels[1:]), "torch.int64 (1496,)"), (lambda images, labels: (images, labels + 1), "labels of parity are not from 0 to 1"),
+    (lambda images, labels: (images[:300], labels[:300]), "parity holds 300 of 300 training images out")])
+def test_what_a_reader_gives_that_is_no_data_set_is_one_line(parity, change, said, monkeypatch, capsys, tmp_path):
+    train, test = data.READERS["parity"](None)
+    monkeypatch.setitem(data.READERS, "parity", lambda folder: (batches.Split(*change(train.images, train.labels)), test))
+    assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("factory, words, said", [
+    (lambda classes: torch.nn.Flatten(), ["--set", "width=2"], "width"), (lambda: torch.nn.Flatten(), [], "cannot be built: "),
+    (lambda classes: torch.nn.Linear(5, classes), [], "takes no images of 1×8×8")])
+def test_a_network_that_cannot_be_made_for_the_data_is_one_line(parity, factory, words, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(models.MODELS, "odd", factory)
+    task = f"parity-{said.split()[0]}"  # a name of its own: what a task's name stands for is remembered
+    monkeypatch.setitem(tasks.TASKS, task, replace(tasks.TASKS["parity-mlp"], model="odd"))
+    monkeypatch.setitem(suites.SUITE_TASKS, "parity", task)
+    run._macs.cache_clear()
+    assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path), *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1 and not list(tmp_path.rglob("*.json"))
+
+
 def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_path):
     monkeypatch.delitem(data.READERS, "parity")
     assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
@@ -92,6 +120,7 @@ def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_pat
 
 
 BROKEN = {"def grid(:": "my_figure.py cannot be loaded: SyntaxError: ", "1 / 0": "my_figure.py cannot be loaded: ZeroDivisionError: ",
+          "def grid(suite, profile): raise ValueError('unknown method')": "error: reproduce/my_figure.py: unknown method",
           "def grid(suite, profile): pass": "my_figure.py: grid('digits', 'paper') fails (TypeError: ",
           "def draw(runs, figure): pass": "my_figure.py: grid('digits', 'paper') fails (AttributeError: "}
 
