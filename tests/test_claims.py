@@ -1,14 +1,11 @@
 """What decides each claim, by worked numbers on both sides of its limit. Rows here are made up, in tmp_path only."""
-import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp
 from test_report import CLAIMS, report, scales, write  # before the next: it says where that is
 
 from claims import AS_GSE
 
 from benchmarks.results import RUN_COLUMNS
-from benchmarks.stats import interval
 
 
 def store(folder, task, runs, precision="bf16", nnz={}):
@@ -228,37 +225,6 @@ def test_growth_is_that_of_one_machine(tmp_path):
     assert [text.partition(" (")[0].rpartition("^")[2] for text, _ in own("B7", tmp_path)] == ["1.00", "1.00", "2.00", "2.00"]
 
 
-def test_two_seeds_can_decide_and_a_claim_needs_the_whole_interval(tmp_path):
-    """By the seeds' own differences t(1) = 12.7: 0.9 and 1.1 have ± 1.27 and decide nothing, 0.99 and 1.01 ± 0.13."""
-    accuracy = {24: (89.11, 88.89), 48: (90.1, 89.9), 96: (91.0, 91.0)}
-    store(tmp_path, "cifar100-vit", {("gse_uniform", 0.98, epochs): own for epochs, own in accuracy.items()})
-    assert [(part.text, part.holds) for _, _, parts in scales("B5", tmp_path) for part in parts if not part.missing] == [
-        ("at 98 %, 48 - 24 epochs: +1.00 ± 0.13 points, 2 seeds", True), ("at 98 %, 96 - 48 epochs: +1.00 ± 1.27 points, 2 seeds", None)]
-
-
-def test_methods_at_one_sparsity_are_compared_as_in_the_leaderboard(tmp_path):
-    """With the spread of all series there: rows of other sparsities and lengths change nothing, others of the same do."""
-    def found(**more):
-        accuracy = {"st3": (91.0, 91.2, 91.1), "str": (90.3, 90.0, 90.3), "gmp": (89.0, 89.4, 89.5), **more}
-        rows = {(method, 0.9, 160): own for method, own in accuracy.items()}
-        rows |= {("rigl", 0.95, 160): (10, 50, 90), ("rigl", 0.9, 80): (10, 50, 90)}
-        store(tmp_path, "cifar10-resnet20", rows)
-        from benchmarks.stats import differences, resolution
-        apart, half, p, _ = differences(np.array([*accuracy.values()], float), resolution("cifar10"))
-        for (one, other), part in zip(((1, 2), (0, 1)), [part for part in scales("A4", tmp_path)[0][2] if not part.missing], strict=True):
-            assert f": {apart[one, other]:+.2f} ± {half[one, other]:.2f} points, 3 seeds" in part.text
-            assert part.p == pytest.approx(p[one, other])
-        return half[0, 1]
-
-    alone = found()
-    assert found(rigl=(91.0, 91.1, 91.2), dnw=(89.0, 89.1, 89.2), set=(88.1, 88.1, 88.2)) < alone
-
-
-def test_a_row_of_a_task_that_is_not_the_suites_decides_nothing(tmp_path):
-    store(tmp_path, "cifar10-mine", {("st3", 0.9, 160): (91, 92, 93), ("gmp", 0.9, 160): (90, 91, 92)})
-    assert len(report.all_runs(tmp_path)) == 0 and own("A3", tmp_path) == []
-
-
 def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
     """On digits, where nothing of the papers is missed, though the figures hold more sparsities."""
     store(tmp_path, "digits", {(method, s, 30): (accuracy, accuracy, accuracy + 0.5) for method, s, accuracy in
@@ -298,44 +264,6 @@ def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_p
     assert report.verdict(parts).startswith("incomplete (1 of ")
     store(tmp_path, "imagenet-resnet50", {("st3", 0.95, 100): (74.4, 74.5, 74.6), ("dense", 0.0, 100): (77.1, 77.2, 77.3)})
     assert [mine for _, mine, _ in report.judged(CLAIMS["A13"], report.all_runs(tmp_path), tmp_path)] == [False]
-
-
-def test_a_difference_is_a_t_test():
-    from evidence import Difference
-    values = [0.4, 1.1, 0.9]
-    found = Difference(np.mean(values), interval(values), 3, 2)
-    for limit in (-1.0, 0.0, 1.0):
-        assert found.p(limit) == pytest.approx(ttest_1samp(values, limit).pvalue)
-    assert np.isnan(Difference(0.4, np.nan, 1, 0).p(0))
-
-
-@pytest.mark.parametrize("mean, half, limits, holds", [
-    (2, 1, {}, True), (2, 3, {}, None), (-2, 1, {}, False), (-2, 3, {}, None), (0.2, 0.5, dict(low=-1, high=1), True),
-    (0.2, 1.5, dict(low=-1, high=1), None), (3, 1, dict(low=-1, high=1), False), (-3, 1, dict(low=-1, high=1), False)])
-def test_what_the_whole_interval_says(mean, half, limits, holds):
-    from evidence import Difference
-    part = Difference(mean, half, 3, 2).part("a above b", **limits)
-    assert part.holds is holds and f"{mean:+.2f} ± {half:.2f} points, 3 seeds" in part.text
-    inside = limits and limits["low"] < mean < limits["high"]
-    assert (part.p == 1) == bool(inside) and (inside or part.p < 0.05 or holds is None)
-
-
-def test_runs_that_share_an_option_are_compared_with_each_other_alone(tmp_path):
-    """ST-3's released code has another momentum of normalisation: such runs are a scale of their own and decide nothing for the paper's."""
-    means = {"st3 bn_momentum=0.99": 92, "gmp bn_momentum=0.99": 91, "gmp": 95, "st3 straight_through=False bn_momentum=0.99": 90}
-    store(tmp_path, "cifar10-resnet20", {(series, 0.9, epochs): [mean + 0.02 * seed for seed in range(3)]
-                                         for series, mean in means.items() for epochs in (24, 160)})
-    found = [(scale, mine, [part.text.partition(" points")[0] for part in parts if not part.missing]) for scale, mine, parts in scales("A3", tmp_path)]
-    assert [each for each in found if each[2]] == [
-        (f"ResNet-20, CIFAR-10{length}, bn_momentum=0.99", False, ["`st3` above `gmp` at 90 %: +1.00 ± 0.05"]) for length in ("", ", 24 of 160 epochs")]
-
-
-def test_runs_without_dense_weights_are_compared_with_each_other_alone(tmp_path):
-    means = {"gse_uniform storage=sparse": 85, "rigl storage=sparse": 84, "rigl": 95}
-    store(tmp_path, "cifar10-vgg16", {(series, 0.98, 200): [mean + 0.02 * seed for seed in range(3)] for series, mean in means.items()})
-    found = [(scale, mine, [part.text.partition(" points")[0] for part in parts if not part.missing]) for scale, mine, parts in scales("B1", tmp_path)]
-    assert [each for each in found if each[2]] == [
-        ("VGG-16, CIFAR-10, storage=sparse", False, ["`gse_uniform` at least `rigl` at 98 %: +1.00 ± 0.05"])]
 
 
 def test_many_short_cycles_are_shown_against_one_and_judged_at_full_length_alone(tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_up import contents, full
 from matplotlib.figure import Figure
-from test_leaderboard import stored
+from test_tables import stored
 
 from benchmarks import tables
 from benchmarks.results import RUN_COLUMNS

@@ -1,7 +1,7 @@
 """The memory of recordings on a GPU, without one: what each has for itself, and what is said where there is none left."""
 import pytest
 import torch
-from test_capture import Graph, graphs  # noqa: F401
+from test_unended_recordings import Graph, graphs  # noqa: F401
 
 from benchmarks import capture
 from benchmarks.run import lost

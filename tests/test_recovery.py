@@ -1,4 +1,4 @@
-"""What is kept when something passes by: a signal, a file that may not be read, a wrong clock, a method that a job cannot load."""
+"""What is kept when something passes by: a signal, a file that may not be read, a wrong clock."""
 import json
 import os
 import signal
@@ -10,16 +10,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stored import ROOT, SPEC, WORDS, table, timeless
-from test_runs import interrupted
+from stored import ROOT, SPEC, WORDS, table
 
-from benchmarks import again, checkpoint, cluster, results
+from benchmarks import again, checkpoint, results
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
-from benchmarks.launch import launch
 from benchmarks.results import RUN_COLUMNS, Store, write_table
 from benchmarks.run_claims import Taken
 
@@ -169,26 +167,6 @@ def test_collecting_waits_for_another_one(tmp_path):
     assert done == [2]
 
 
-def test_a_launch_whose_method_cannot_be_loaded_makes_the_others(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text("import beside\n")
-    store, good = Store(tmp_path / "results"), Spec("digits", "static", 0.9, 0, epochs=1)
-    bad, = launch([Spec("digits", "mine.py:Mine", 0.9, 0, epochs=1), good], store, "data", report=lambda line: None)
-    assert bad["status"] == "failed" and "No module named 'beside'" in bad["error"] and store.row(good.key)["status"] == "ok"
-
-
-def test_what_a_job_made_before_its_method_went_away_stays(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
-    made, begun = (Spec("digits", "mine.py:Mine", 0.9, seed, epochs=1) for seed in (0, 1))
-    store = Store(tmp_path / "results")
-    row = runner.run(made, store)
-    store.checkpoint(begun.key).write_text("what it has done")
-    (tmp_path / "mine.py").unlink()
-    bad, = launch([made, begun], Store(tmp_path / "results"), "data", report=lambda line: None)
-    assert bad["key"] == begun.key and store.row(made.key) == row and store.checkpoint(begun.key).exists()
-
-
 def test_a_row_that_a_longer_run_made_meanwhile_is_not_lost_by_a_failure(tmp_path, monkeypatch):
     short, long = (Spec("digits", "lrr", sparsity, 0, epochs=1, options={"level_list": "0,0.5,0.9"}) for sparsity in (0.5, 0.9))
     step, store, made = runner.Trainer.step, Store(tmp_path), []
@@ -271,16 +249,6 @@ def test_an_error_that_cannot_be_written_ends_no_other_run(tmp_path, encoding):
     assert run.returncode == 1 and rows["static"]["status"] == "ok" and "caf\\udce9.jpg, \u2192" in rows["mine.py:Fails"]["error"]
 
 
-def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "beside.py").write_text("")
-    (tmp_path / "mine.py").write_text("import beside\nfrom methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
-    with pytest.raises(ValueError, match="in a job, which has a copy of the method's file alone: .*No module named 'beside'"):
-        cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine", "static"})
-    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
-    assert (cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine"}) / "mine.py").exists()
-
-
 @pytest.mark.parametrize("changes, said", [({"sparsity": "nan"}, "sparsity is nan"), ({"sparsity": 1.5}, "sparsity is 1.5"),
                                            ({"seed": -1}, "seed is -1"), ({"top1": "inf"}, "top1 is inf"),
                                            ({"macs": -5}, "macs is -5"), ({"train_flops_fraction": "inf"}, "train_flops_fraction is inf"),
@@ -305,20 +273,3 @@ def test_home_is_the_users(monkeypatch, tmp_path):
 
 def test_no_option_is_abbreviated(capsys):
     assert main(["launch", "digits", "--res", "elsewhere"]) == 2 and "--res elsewhere" in capsys.readouterr().err
-
-
-def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeypatch, capsys):
-    """Its row would be of two methods."""
-    monkeypatch.chdir(tmp_path)
-    file, spec = tmp_path / "mine.py", Spec("digits", "mine.py:Mine", 0.9, 0, 2)
-    versions = [f"from methods import get\n\n\nclass Mine(get({name!r})):\n    pass\n" for name in ("static", "gmp")]
-    rows = []
-    for first, then in ((1, 1), (0, 1), (0, 0)):  # as it is, changed meanwhile, changed back
-        store = Store(tmp_path / f"{first}{then}")
-        file.write_text(versions[first])
-        interrupted(store, spec, 19)
-        file.write_text(versions[then])
-        rows.append(timeless(runner.run(spec, store)))
-        said = capsys.readouterr().out
-        assert ("is of the method's file before it was changed; the run starts anew" in said) == (first != then), said
-    assert rows[0] == rows[1] != rows[2]

@@ -1,0 +1,123 @@
+"""What the commands refuse, in one line and with status 2, before anything is run or stored."""
+from pathlib import Path
+
+import pytest
+from stored import WORDS
+
+from benchmarks import launch as launcher
+from benchmarks.__main__ import main
+
+
+def refused(capsys, words, *parts):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith("\n") and len(err.splitlines()) == 1, err
+    assert all(part in err for part in parts), err
+    return err
+
+
+@pytest.mark.parametrize("words, parts", [
+    (["launch", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["plan", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["status", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["collect", "digit"], ("digit", "digits cifar10 cifar100 imagenet")),
+    (["launch", "digits", "--profile", "slow"], ("slow", "paper", "quick")),
+    (["launch", "digits", "--jobs", "0"], ("--jobs", "0")),
+    (["launch", "digits", "--seeds", "0"], ("--seeds", "0")),
+    (["launch", "digits", "--methods", "rgil"], ("rgil", "rigl")),
+    (["launch", "digits", "--sparsities", "1.2"], ("sparsity", "1.2")),
+    (["launch", "digits", "--methods", "st3", "--set", "rescale"], ("--set", "NAME=VALUE")),
+    (["launch", "digits", "--methods", "st3", "static", "--set", "rescale=off"], ("rescale", "static")),
+    (["launch", "digits", "--set", "rescale=off"], ("no option rescale in acdc, cht and ", "methods that have it: --methods dpf lrr_st3 st3 ")),
+    (["launch", "digits", "--methods", "st3", "gmp", "--set", "gama=1"], ("unknown option 'gama'", "nearest: ", "options")),
+    (["plan", "digits", "--methods", "gse_grabo", "dense", "rigl", "--set", "gamma=1"], ("no option gamma in dense, rigl; methods that have it: --methods gse_grabo",)),
+    (["plan", "digits", "--methods", "st3", "--set", "rescale=perhaps"], ("rescale", "perhaps")),
+    (["status", "digits", "--methods", "st3", "--set", "rescal=off"], ("rescal", "rescale")),
+    (["launch", "digits", "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
+    (["launch"], ("SUITE",)),
+    ([], ("COMMAND",)),
+    (["fly"], ("fly", "launch")),
+    (["launch", "digits", "--fly"], ("--fly",)),
+    (["run"], ("--task", "--method")), (["run", "--task", "digits", "--method", "st3"], ("--sparsity is needed",)),
+    ([*WORDS, "--sparsity", "1.2"], ("sparsity", "1.2")),
+    ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
+    ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
+    ([*WORDS, "--sparsity", "0.99999"], ("0.99999",)),
+    ([*WORDS, "--method", "rgil"], ("rgil", "nearest", "rigl")),
+    ([*WORDS, "--method", "nowhere.py:Mine"], ("nowhere.py",)),
+    ([*WORDS, "--task", "cifar10-resnet2"], ("cifar10-resnet2", "cifar10-resnet20")),
+    ([*WORDS, "--seed", "-1"], ("seed", "-1")),
+    ([*WORDS, "--epochs", "0"], ("epochs", "0")),
+    ([*WORDS, "--precision", "fp8"], ("fp8", "bf16", "fp32")),
+    ([*WORDS, "--precision", "tf32", "--device", "cpu"], ("tf32", "CUDA")),
+    ([*WORDS, "--device", "warp"], ("warp",)),
+    ([*WORDS, "--set", "rescale"], ("NAME=VALUE",)),
+    ([*WORDS, "--set", "rescal=off"], ("rescal", "rescale")),
+    ([*WORDS, "--set", "rescale=perhaps"], ("rescale", "perhaps", "smoothed", "paper", "off")),
+    ([*WORDS, "--set", "lr=high"], ("lr", "high")),
+    ([*WORDS, "--set", "ramp_start=0.9", "--set", "ramp_end=0.1"], ("ramp_start (0.9) is after ramp_end (0.1)",)),
+    ([*WORDS, "--set", "model=resnet50"], ("takes no images of 1×8×8",)),
+    ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last",)),
+    (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
+    (["options", "mine.py"], ("mine.py:CLASS",)),
+    ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
+    ([*WORDS, "--data", "nowhere"], ("nowhere", "--data")),
+    (["launch", "digits", "--data", "nowhere"], ("nowhere", "--data")),
+    ([*WORDS, "--results", "file/results"], ("file/results", "--results")),
+    (["launch", "digits", "--results", "file"], ("file", "--results")),
+    (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
+    (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
+    (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv lacks the columns",)),
+    (["leaderboard", "digits", "--sparsities", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),
+    ([*WORDS, "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
+    ([*WORDS, "--precision", "bf16", "--set", "precision=fp32"], ("precision is given twice: bf16 and fp32",)),
+])
+def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    monkeypatch.setattr(launcher, "launch", lambda *a, **k: pytest.fail("was launched"))
+    Path("file").write_text("no folder")
+    Path("cleared/digits").mkdir(parents=True)
+    Path("cleared/digits/runs.csv").write_text("")
+    refused(capsys, words, *parts)
+    assert not list(tmp_path.rglob("*.json")) and not any(path.read_text() for path in tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"]])
+def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, [*words, "--results", "reslts"], "there is no results folder reslts")
+    assert main(words) == 0 and not any(tmp_path.iterdir())  # the usual one is made by the first launch
+
+
+@pytest.mark.parametrize("words, said", [
+    (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
+    (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),
+    (["status", "digits", "--methodz"], "--methodz (--help lists them)")])
+def test_mistakes_are_quoted_with_what_is_right(words, said, capsys):
+    refused(capsys, words, said)
+
+
+@pytest.mark.parametrize("text, said", [("def f(:", "SyntaxError, line 1"), ("import nowhere_at_all", "ModuleNotFoundError"), ("1 / 0", "ZeroDivision")])
+def test_a_file_that_cannot_be_loaded(text, said, capsys, tmp_path):
+    for name in ("broken.py", "broken.txt"):
+        (tmp_path / name).write_text(text)
+        refused(capsys, [*WORDS, "--method", f"{tmp_path / name}:X", "--results", str(tmp_path / "results")], name, "cannot be loaded", said)
+
+
+def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # so that nothing is downloaded
+    words = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    refused(capsys, ["run", "--task", "cifar10-resnet20", "--method", "st3", "--sparsity", "0.9", *words], "cifar10", "missing", "--data")
+    assert main(["launch", "cifar10", *words]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "missing" in err
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("words, part", [
+    (["launch", "digits", "--set", "lr=1", "--set", "lr=2"], "--set lr is given twice"), (["status", "digits", "--results", ""], "has no name"),
+    (["status", "digits", "--results", __file__], "is no folder"),
+    (["run", "--task", "digits", "--method", "m\udcff.py:Mine"], "is no text here")])
+def test_what_would_be_lost_or_land_elsewhere_is_refused(words, part, capsys):
+    assert main(words) == 2 and part in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""The commands that draw: what they refuse in one line, where they write, all figures of a suite at once. Rows are made up, in tmp_path only."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from test_reproduce import ROOT, figure, row, run, run_here, store
+
+from benchmarks import suites
+
+
+def test_figures_refuse_what_the_commands_refuse(tmp_path):
+    """Two rows of one run, what a merge left, a number that none is: nothing is drawn of them, and nothing judged."""
+    specs = list(figure("figure1").grid("digits", "paper"))
+    path = tmp_path / "digits" / "runs.csv"
+    store(tmp_path, "digits", [row(spec) for spec in specs])
+    whole = path.read_text()
+    twice = whole + whole.splitlines()[-1] + "\n"
+    merged = whole.replace("\n", "\n<<<<<<< HEAD\n", 1)
+    for text, said in ((twice, "is in row"), (merged, "row 2: it has more or fewer cells"), (whole.replace(",digits,", ",digits", 1), "row 2")):
+        path.write_text(text)
+        for script in ("figure1.py", "report.py"):
+            done = run_here(script, "--results", tmp_path)
+            assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, row" in done.stderr and said in done.stderr, done.stderr
+    assert not (tmp_path / "REPORT.md").exists() and not (tmp_path / "figures").exists()
+
+
+def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
+    """They draw over none of the repository's."""
+    store(tmp_path, "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
+    assert run_here("figure1.py", "--results", tmp_path).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "figures" / "digits").iterdir()) == ["figure1.csv", "figure1.pdf", "figure1.png"]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--results", "{tmp}"), "bash run_all.sh digits --results {tmp}\n"),
+    (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10 --results {tmp}\n"),
+    (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick --results {tmp}\n"),
+    (("--results", "{tmp}/nowhere"), "no results folder"), (("--suite", "mnist"), "--suite"),
+    (("--suite", "imagenet"), "--suite"),
+    (("--results", "{tmp}/bad", "--suite", "digits"), "lacks the columns achieved_sparsity, "),
+])
+def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said):
+    store(tmp_path / "bad", "digits", [])
+    (tmp_path / "bad/digits/runs.csv").write_text("a,b\n1,2\n")
+    from drawing import main
+
+    with pytest.raises(SystemExit) as stop:
+        main("figure5", figure("figure5").grid, figure("figure5").draw, [word.format(tmp=tmp_path) for word in words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and said.format(tmp=tmp_path) in error and error.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_a_figure_without_a_word(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "reproduce/length.py", "--suite", "digits", "--out", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "") and (tmp_path / "digits/length.png").exists()
+
+
+def test_all_figures_of_a_suite_in_one_process(tmp_path, capsys):
+    import reproduce.__main__ as command
+
+    specs = figure("figure1").grid("digits", "paper")
+    store(tmp_path, "digits", [row(spec) for spec in specs])
+    done = run("-m", "reproduce", "digits", "--results", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 0 and "figure1: wrote" in done.stdout, done.stderr
+    assert (tmp_path / "out/digits/figure1.pdf").exists()
+    assert command.main(["cifar10", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    skipped, = (line for line in capsys.readouterr().out.splitlines() if ": skipped, no finished runs" in line)  # one line for all
+    assert {"figure1", "figure5", "leaderboard"} < set(skipped.partition(":")[0].split(", "))
+    assert not (tmp_path / "out/cifar10").exists()
+
+
+def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    import reproduce.__main__ as command
+
+    store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: 1 / 0)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
+    assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "figure1: failed, ZeroDivisionError" in said.err and "figure5: wrote" in said.out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
+def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsys):
+    import reproduce.__main__ as command
+
+    store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit) as ended:
+        command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 1 and capsys.readouterr().err.splitlines()[-1].startswith("a process that drew was killed")
+
+
+def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for script in ("figure1.py", "leaderboard.py"):
+        done = run_here(script, "--suite", "digits", "--out", tmp_path / "file")
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "file" in done.stderr
+    (tmp_path / "performance").mkdir()
+    (tmp_path / "performance/sparse_speed.csv").write_text("a,b\n1,2\n")
+    done = run_here("sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not as its program wrote it" in done.stderr
+    assert "sparse_figure1.py, line" in done.stderr

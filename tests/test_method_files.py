@@ -1,0 +1,57 @@
+"""A method's file that a launch or a job cannot load, that goes away, or that changes while its runs are made."""
+import pytest
+from stored import timeless
+from test_runs import interrupted
+
+from benchmarks import cluster
+from benchmarks import run as runner
+from benchmarks.grid import Spec
+from benchmarks.launch import launch
+from benchmarks.results import Store
+
+
+def test_a_launch_whose_method_cannot_be_loaded_makes_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("import beside\n")
+    store, good = Store(tmp_path / "results"), Spec("digits", "static", 0.9, 0, epochs=1)
+    bad, = launch([Spec("digits", "mine.py:Mine", 0.9, 0, epochs=1), good], store, "data", report=lambda line: None)
+    assert bad["status"] == "failed" and "No module named 'beside'" in bad["error"] and store.row(good.key)["status"] == "ok"
+
+
+def test_what_a_job_made_before_its_method_went_away_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    made, begun = (Spec("digits", "mine.py:Mine", 0.9, seed, epochs=1) for seed in (0, 1))
+    store = Store(tmp_path / "results")
+    row = runner.run(made, store)
+    store.checkpoint(begun.key).write_text("what it has done")
+    (tmp_path / "mine.py").unlink()
+    bad, = launch([made, begun], Store(tmp_path / "results"), "data", report=lambda line: None)
+    assert bad["key"] == begun.key and store.row(made.key) == row and store.checkpoint(begun.key).exists()
+
+
+def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "mine.py").write_text("import beside\nfrom methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    with pytest.raises(ValueError, match="in a job, which has a copy of the method's file alone: .*No module named 'beside'"):
+        cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine", "static"})
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
+    assert (cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine"}) / "mine.py").exists()
+
+
+def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeypatch, capsys):
+    """Its row would be of two methods."""
+    monkeypatch.chdir(tmp_path)
+    file, spec = tmp_path / "mine.py", Spec("digits", "mine.py:Mine", 0.9, 0, 2)
+    versions = [f"from methods import get\n\n\nclass Mine(get({name!r})):\n    pass\n" for name in ("static", "gmp")]
+    rows = []
+    for first, then in ((1, 1), (0, 1), (0, 0)):  # as it is, changed meanwhile, changed back
+        store = Store(tmp_path / f"{first}{then}")
+        file.write_text(versions[first])
+        interrupted(store, spec, 19)
+        file.write_text(versions[then])
+        rows.append(timeless(runner.run(spec, store)))
+        said = capsys.readouterr().out
+        assert ("is of the method's file before it was changed; the run starts anew" in said) == (first != then), said
+    assert rows[0] == rows[1] != rows[2]

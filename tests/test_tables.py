@@ -1,0 +1,200 @@
+"""The leaderboard's tables and its page: which stored rows are compared, and how each format shows them."""
+import csv
+import io
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from stored import ROOT
+from test_stats import rows_of
+
+from benchmarks import tables
+from benchmarks.page import page
+from benchmarks.results import RUN_COLUMNS
+from benchmarks.tasks import TASKS
+
+
+def stored(accuracy, **columns):
+    rows = rows_of(accuracy, task="digits", dataset="digits")
+    return rows.assign(suite="digits", options="", error="", epochs=TASKS["digits"].epochs, precision="fp32", **columns)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "ste_hard_rescale": [80.0, 9.0, 85],
+                   "a|b.py:A_B": [60.0, 62, 61]})
+    rows.loc[rows.method == "ste_hard_rescale", "train_flops_fraction"] = 0.4
+    return tables.board(tables.select(rows, "digits", "paper"), [0.9])
+
+
+def test_how_many_cycles_a_method_took_is_said():
+    rows = stored({"dense": [99.0], "st3": [97.0], "lrr": [98.0]})
+    rows.loc[rows.method == "lrr", "cycles"] = 19
+    found = tables.board(tables.select(rows, "digits", "paper"), [0.9])
+    assert {line.label: tables.remarks(line) for _, line in found.iterrows()} == {"lrr": "19 cycles", "st3": "", "dense": "reference"}
+
+
+def test_rows_of_other_recipes_are_left_out():
+    rows = pd.concat([stored({"st3": [90.0]}), stored({"quick": [90.0]}).assign(epochs=10),
+                      stored({"bf16": [90.0]}).assign(precision="bf16"), stored({"rigl": [90.0]}).assign(options="interval=5"),
+                      stored({"rigl": [90.0]}).assign(options="interval=7"),
+                      stored({"my.py:A": [90.0]}).assign(options="gamma=2.0"),
+                      stored({"my.py:B": [90.0]}).assign(options="lr=0.5"), stored({"cifar": [90.0]}).assign(suite="cifar10")])
+    assert set(tables.select(rows, "digits", "paper").label) == {"st3", "my.py:A gamma=2.0"}
+    assert set(tables.select(rows, "digits", "quick").label) == {"quick"}
+    with_variant = tables.select(rows, "digits", "paper", variant=("rigl", "interval=5"))
+    assert set(with_variant.label) == {"st3", "my.py:A gamma=2.0", "rigl interval=5"}
+
+
+def test_text(table):
+    lines = tables.text(table).splitlines()
+    assert lines[0] == "digits, sparsity 0.9" and lines[3].split()[1:4] == ["st3", "96.90", "±"]
+    assert "collapsed: seed 1" in next(line for line in lines if "ste_hard_rescale" in line)
+    assert "reference" in next(line for line in lines if " dense " in line) and "3 methods are 3 pairs" in lines[-3]
+
+
+def test_a_small_p_is_shown_as_less_than_a_thousandth_from_there_on_alone(table):
+    line = table.iloc[1]
+    assert [tables.shown(pd.Series({**line, "p": p}))[5] for p in (0.0009, 0.001, 0.0014, 0.05)] == ["<0.001", "0.001", "0.001", "0.050"]
+
+
+@pytest.mark.parametrize("sort", ["accuracy", "cost"])
+def test_one_method_is_the_best_and_one_of_other_seeds_is_compared_too(sort):
+    rows = stored({"st3": [97.0, 97.5], "gmp": [96.0, 96.5], "set": [95.0, 95.5]})
+    rows.loc[rows.method == "gmp", "seed"] += 2
+    rows["train_flops_fraction"] = rows.method.map({"st3": 0.3, "gmp": 0.1, "set": 0.2})
+    table = tables.board(tables.select(rows, "digits", "paper"), [0.9], sort)
+    (columns, *lines), text = tables.lines_of(table), page(table, "digits", "paper")
+    said = {line[columns.index("Method")]: line[columns.index("To the best")] for line in lines}
+    assert said["st3"] == "best" and said["gmp"].startswith("-1.00 ±") and said["set"].startswith("-2.00 ±")
+    assert text.count(">best<") == 1
+
+
+def test_the_page_shows_the_rows_of_every_sparsity_that_it_offers():
+    rows = pd.concat([stored({"st3": [97.0]}).assign(sparsity=s) for s in (0.67232, 0.9)])
+    text = page(tables.board(tables.select(rows, "digits", "paper"), [0.67232, 0.9]), "digits", "paper")
+    offered = re.findall(r'<option value="(0[^"]*)">(\S+) %', text)
+    assert offered == [("0.6723", "67.232"), ("0.9", "90")]
+    assert {value for value, _ in offered} == set(re.findall(r'<tr [^>]*data-sparsity="([^"]*)"', text))
+
+
+def test_of_two_rows_of_a_file_the_later_counts_and_those_of_other_lengths_and_precisions_stay():
+    kinds = [("2026-02-02", 30, "fp32"), ("2026-01-01", 30, "fp32"), ("2026-01-01", 60, "fp32"), ("2026-01-01", 30, "bf16")]
+    rows = pd.concat([stored({"my.py:A": [90.0]}).assign(finished_at=at, epochs=epochs, precision=precision) for at, epochs, precision in kinds],
+                     ignore_index=True)
+    assert list(tables.renamed(rows)) == [1]
+
+
+LINE = dict(rank_low=2, rank_high=3, label="a", seeds=3, mean=90.123, half=0.456, difference=-1.5, difference_half=0.25, p=0.2, separable=False,
+            seeds_needed=12.0,
+            train_flops=0.5, macs=0.1, seconds=12.4, front=True, cycles=1, method="a", on_target=True, achieved=0.8512,
+            diverged="", collapsed="", failed="")
+NONE = float("nan")
+
+
+@pytest.mark.parametrize("changes, expected", [
+    ({}, {}), (dict(rank_high=2), {"Rank": "2"}), (dict(seeds_needed=float("inf")), {"Seeds needed": ">999"}),
+    (dict(separable=True, p=0.01, seeds_needed=NONE), {"To the best": "-1.50 ± 0.25", "p": "0.010", "Seeds needed": ""}),
+    (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
+    (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
+     {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
+    (dict(front=False, diverged="1", failed="2 3"), {"Front": "", "Remarks": "diverged: seed 1; failed: seeds 2 3"}),
+    (dict(seeds=0), {"Accuracy (%)": "", "Seeds": "0"}), (dict(seeds=1, half=NONE), {"Accuracy (%)": "90.12", "Seeds": "1"})])
+def test_what_a_line_says(changes, expected):
+    usual = dict(zip(tables.COLUMNS, ["2-3", "a", "90.12 ± 0.46", "3", "-1.50 ± 0.25 =", "0.200", "12", "0.500", "0.100", "12", "*", ""]))
+    assert dict(zip(tables.COLUMNS, tables.shown(pd.Series(LINE | changes)))) == usual | expected
+
+
+@pytest.mark.parametrize("ranks, seeds, said", [
+    ([1, 1, 3], [3, 3, 5], "3 methods are 3 pairs, of which the seeds (mostly 3) tell 2 apart; "),
+    ([1, 2, 1], [3, 3, 1], "2 methods are 1 pair, of which the seeds (mostly 3) tell 1 apart; "), ([1, 1], [1, 1], "One seed allows no test."),
+    ([1, None], [1, 1], "")])
+def test_what_the_seeds_of_a_cell_separate(ranks, seeds, said):
+    found = tables.power(pd.DataFrame({"rank_low": pd.Series(ranks, dtype=float), "seeds": seeds}))
+    assert found == said + "more seeds tell more." * said.endswith("; ")
+
+
+@pytest.mark.parametrize("epochs, said", [([30, 30], False), ([10, 30], True), ([30, 10], True)])
+def test_runs_that_are_shorter_than_the_papers_are_said_to_be(epochs, said):
+    text = tables.reduced(stored({"st3": [90.0, 91.0]}).assign(epochs=epochs))
+    assert text.startswith("Miniature") and ("Reduced runs: 10 of 30 epochs." in text) == said == ("Reduced" in text)
+    assert "fp32" not in text and "bf16" in tables.reduced(stored({"st3": [90.0]}).assign(precision="bf16"))
+
+
+def test_each_cell_is_sorted_by_its_own_costs_and_has_no_empty_column():
+    rows = pd.concat([stored({"st3": [97.0], "gmp": [98.0]}).assign(sparsity=s, achieved_sparsity=s, train_flops_fraction=cost)
+                      for s, cost in ((0.9, [0.3, 0.4]), (0.95, [0.1, 0.2]))])
+    table = tables.board(tables.select(rows, "digits", "paper"), [0.9, 0.95], "cost")
+    assert list(zip(table.sparsity, table.label)) == [(0.9, "st3"), (0.9, "gmp"), (0.95, "st3"), (0.95, "gmp")]
+    assert [tables.lines_of(cell)[0] for *_, cell in tables.cells(table)] == [[
+        "Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "Training", "Inference", "Time (s)", "Front"]] * 2
+    assert "$-$1.00" in tables.latex(table) and "0.3333333333" in tables.csv(table.assign(mean=1 / 3))
+
+
+def test_markdown(table):
+    lines = [line for line in tables.markdown(table).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(tables.COLUMNS) + 1}
+    assert r"a\|b.py:A\_B" in lines[4] + lines[3] + lines[2] + lines[5] and "_hard" not in "".join(lines).replace(r"\_", "")
+
+
+def test_latex(table):
+    text = tables.latex(table)
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + 4 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(tables.COLUMNS) - 1}
+    assert not re.findall(r"(?<!\\)[_%#]", " ".join(rows)) and text.isascii()
+
+
+def test_csv(table):
+    lines = list(csv.DictReader(io.StringIO(tables.csv(table))))
+    assert [line["label"] for line in lines][:1] == ["st3"] and float(lines[0]["mean"]) == pytest.approx(96.9)
+    assert len(lines) == len(table)
+
+
+def test_sorted_by_cost_and_one_sparsity(table):
+    rows = tables.select(stored({"st3": [97.0], "gmp": [98.0]}).assign(train_flops_fraction=[0.1, 0.2]), "digits", "paper")
+    assert list(tables.board(rows, [0.9]).label) == ["gmp", "st3"]
+    assert "nan" not in tables.text(tables.board(rows, [0.9]))  # of one seed there is no interval
+    assert list(tables.board(rows, [0.9], "cost").label) == ["st3", "gmp"]
+    with pytest.raises(ValueError, match="sparsity 0.5"):
+        tables.board(rows, [0.5])
+    with pytest.raises(ValueError, match="sparsity 0.9"):  # dense alone is nothing to compare
+        tables.board(tables.select(stored({"dense": [97.0]}), "digits", "paper"), [0.9])
+
+
+def test_page_is_self_contained_and_keeps_published_apart(table):
+    text = page(table.assign(label=table.label.replace("st3", "<st3>")), "digits", "paper", b"png")
+    assert "&lt;st3&gt;" in text and "<st3>" not in text
+    assert "There are no published results" in text
+    text = page(table, "cifar10", "paper")
+    assert not re.search(r"(src|href)=\"?(?!data:)", text) and "@import" not in text
+    measured, published = text.split(">Published</h2>")
+    assert len(re.findall("<tr class", measured)) == len(table) and len(re.findall("<tr class", published)) > 200
+
+
+def test_the_script_needs_no_torch(tmp_path):
+    rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "my.py:A_B": [60.0, 62, 61]})
+    (tmp_path / "digits").mkdir()
+    rows.reindex(columns=RUN_COLUMNS).to_csv(tmp_path / "digits" / "runs.csv", index=False)
+    code = ("import runpy, sys\n"
+            "class Block:\n"
+            "    def find_spec(self, name, *rest):\n"
+            "        if name in ('torch', 'statsmodels', 'jinja2', 'tabulate'):\n"
+            "            raise ModuleNotFoundError(name)\n"
+            "sys.meta_path.insert(0, Block()), sys.path.insert(0, 'reproduce')\n"
+            f"sys.argv = ['leaderboard.py', '--suite', 'digits', '--results', {str(tmp_path)!r}, '--out', sys.argv[1]]\n"
+            "runpy.run_path('reproduce/leaderboard.py', run_name='__main__')")
+    for out in ("one", "two"):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / out], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "my.py:A_B" in done.stdout
+    for kind in ("pdf", "png", "csv", "md", "tex", "html"):
+        one, two = ((tmp_path / out / "digits" / f"leaderboard.{kind}").read_bytes() for out in ("one", "two"))
+        assert one == two and one
+
+
+def test_methods_of_two_files_with_one_name_stay_apart():
+    rows = stored({"v1/mine.py:Mine": [90.0, 91.0], "v2/mine.py:Mine": [50.0, 51.0], "other/a.py:A": [70.0]})
+    assert set(tables.select(rows, "digits", "paper").label) == {"v1/mine.py:Mine", "v2/mine.py:Mine", "a.py:A"}
