@@ -93,6 +93,8 @@ def drawing(series, wanted):
                 right.plot(points.epoch, 100 * points.sparsity_then, **style)
             middle.set(xlabel="Epoch", ylabel="Accuracy in training (%)", title=f"{title(task)}, {100 * sparsity:g} %")
             right.set(xlabel="Epoch", ylabel="Sparsity (%)", ylim=(-4, 104))
+            for axes in (middle, right):
+                axes.xaxis.get_major_locator().set_params(integer=True)
             tables.append(curves.assign(source="measured"))
         remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d.")
         return pd.concat(tables, ignore_index=True)

@@ -112,8 +112,9 @@ def draw(table, figure):
     first = pairs[0, 0]
     handles = [first.plot([], [], label=label, linestyle="", **look)[0] for label, look in style.items()]
     handles += [first.plot([], [], linestyle="", label="other methods", **other)[0],
-                first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0],
-                first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0]]
+                first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0]]
+    if (table.method == "dense").any():
+        handles.append(first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0])
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=6)
 
 

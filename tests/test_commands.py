@@ -170,6 +170,15 @@ def test_launch_status_and_collect(tmp_path, capsys):
     assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out
 
 
+def test_what_good_runs_were_warned_of_is_said_once(tmp_path, capsys):
+    words = ["launch", "digits", "--methods", "rigl", "--set", "interval=1000", "--sparsities", "0.9", "--seeds", "2", "--epochs", "1"]
+    assert main([*words, "--results", str(tmp_path), "--jobs", "1"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert told == ["warning, digits rigl interval=1000 sparsity 0.9 seed 0: rigl cannot change its mask in time: of 19 steps, its first update "
+                    "at step 1000 comes too late; choose a smaller interval"]
+    assert not list(tmp_path.rglob("*.log")) and all(row["status"] == "ok" for row in table(Store(tmp_path), "runs"))
+
+
 def test_options_of_a_launch(tmp_path, capsys):
     """Its runs are those of `run` with the same options, and no others: what a figure needs besides has options of its own."""
     def chosen(*words):
