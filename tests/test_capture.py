@@ -162,14 +162,25 @@ def test_what_a_replayed_part_reads_and_passes_counts_as_if_made_anew():
             run.reads = True
             run.scored += 2
 
+        def rest(self, run):
+            pass
+
+        def fails(self, run):
+            run.reads, run.scored = False, 0
+            raise ZeroDivisionError
+
     scores, run, weight = Scores(), SimpleNamespace(reads=False, scored=0), torch.nn.Parameter(torch.ones(3))
     repeated = capture.Repeated(run, [weight], scores, recorder(list), lambda: 0)
     for step in range(1, capture.WARM + 4):
-        run.reads = step == 1  # read by the step itself, and by this part
+        run.reads = reads = step % 2 == 0  # by the step itself
+        repeated(scores.rest, run)
+        assert (run.reads, run.scored) == (reads, 2 * step - 2)
         repeated(scores.score, run)
-        assert run.reads and run.scored == 2 * step
-    (captured, *_), = repeated.recorded.values()
-    assert captured.replay
+        assert (run.reads, run.scored) == (True, 2 * step)
+    assert all(captured.replay for captured, *_ in repeated.recorded.values())
+    with pytest.raises(ZeroDivisionError):
+        repeated(scores.fails, run)
+    assert (run.reads, run.scored) == (True, 2 * step)
 
 
 def test_what_took_a_recorded_tensors_place_is_copied_into_it():
