@@ -162,7 +162,7 @@ class Job:
                     yield None  # what is printed goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
                 if row != CROWDED and row["status"] == "ok":
-                    row = row | {"warned": [*dict.fromkeys(WARNED.findall(store.log(spec.key).read_text(errors="replace")))]}
+                    row = row | {"warned": warned(store.log(spec.key))}
                     store.log(spec.key).unlink(missing_ok=True)
                 return row
         except Taken as other:
@@ -201,6 +201,13 @@ class Job:
         except ValueError as error:  # cannot be started at all, or its device cannot be opened
             problem = error
         return store_failure(self.spec, problem, self.store, before, keep=True)
+
+
+def warned(log):
+    """What a run's log says that it was warned of, each once."""
+    with contextlib.suppress(OSError):  # somebody has removed it: the row is there
+        return [*dict.fromkeys(WARNED.findall(log.read_text(errors="replace")))]
+    return []
 
 
 @contextlib.contextmanager
