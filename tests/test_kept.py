@@ -23,6 +23,9 @@ def test_the_network_of_a_row(words, tmp_path):
         with torch.no_grad():
             hits = sum(int((net(x).argmax(1) == y).sum()) for x, y in eval_batches(data.test, data, 500))
         assert 100 * hits / len(data.test) == pytest.approx(float(row["top1"]))
+        mean, std = (torch.tensor(content[name]).view(-1, 1, 1) for name in ("mean", "std"))  # what it takes, made of plain images
+        images = (data.test.images.permute(0, 3, 1, 2) / 255 - mean) / std
+        assert torch.allclose(images, torch.cat([x for x, _ in eval_batches(data.test, data, 500)]), atol=1e-5)
         weights = {name: dict(net.named_parameters())[name] for name in content["masks"]}
         assert sum(int(mask.sum()) for mask in content["masks"].values()) == int(row["nnz"])
         assert all(mask.shape == weights[name].shape and not weights[name][~mask].any() for name, mask in content["masks"].items())

@@ -84,6 +84,9 @@ def test_the_papers_methods_and_ones_own_have_colours_of_their_own(table):
     assert len({st3, rigl, mine, gmp}) == 4 and gmp == "0.3"  # on the front, yet one of the others
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["st3", "rigl", "my.py:A", "other methods", "Pareto front", "dense"]
+    without = Figure()
+    leaderboard.draw(table[table.method != "dense"], without)
+    assert [text.get_text() for text in without.legends[0].get_texts()] == labels[:-1]
 
 
 def test_a_method_far_below_the_others_does_not_hide_them():

@@ -1,4 +1,6 @@
 """How far runs are, on a terminal and in a log."""
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import progress
@@ -25,6 +27,14 @@ def lines(monkeypatch):
 @pytest.mark.parametrize("seconds, shown", [(0.4, "0:00:00"), (3661, "1:01:01"), (86399.6, "1 day, 0:00:00"), (200_000, "2 days, 7:33:20")])
 def test_durations_do_not_start_anew_after_a_day(seconds, shown):
     assert progress.duration(seconds) == shown
+
+
+def test_runs_that_did_not_end_well_are_named_with_their_options(capsys):
+    row = dict(key="k", status="failed", task="digits", method="gmp", options="width=2.0", sparsity=0.9, seed=1, error="no")
+    store = SimpleNamespace(log=lambda key: f"{key}.log")
+    assert progress.name_bad([row, row | dict(status="diverged", options="")], store) == 1
+    assert capsys.readouterr().err == ("failed: digits gmp width=2.0 sparsity 0.9 seed 1: no (log: k.log)\n"
+                                       "diverged: digits gmp sparsity 0.9 seed 1: no (log: k.log)\n")
 
 
 @pytest.mark.parametrize("seconds, shown", [
