@@ -44,10 +44,11 @@ def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
 def test_nothing_to_draw_is_one_line_and_status_2(tmp_path, capsys, words, said):
     store(tmp_path / "bad", "digits", [])
     (tmp_path / "bad/digits/runs.csv").write_text("a,b\n1,2\n")
+    script = figure("figure5")  # which finds drawing.py
     from drawing import main
 
     with pytest.raises(SystemExit) as stop:
-        main("figure5", figure("figure5").grid, figure("figure5").draw, [word.format(tmp=tmp_path) for word in words])
+        main("figure5", script.grid, script.draw, [word.format(tmp=tmp_path) for word in words])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and said.format(tmp=tmp_path) in error and error.count("\n") == 1
 
