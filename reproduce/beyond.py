@@ -4,7 +4,7 @@ In grey the papers' own methods. Points with more than twice the weights asked f
 the same training whatever sparsity was asked for is one point. Published points, each in its authors' setting, are hollow; where no run
 of ours is stored they are drawn alone.
 """
-from drawing import COLOURS, DENSE, LINES, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, suite_grid, tasks_of
+from drawing import DENSE, LINES, PUBLISHED, apart, looks, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, runs_of, summary, without_runs
 
@@ -109,8 +109,7 @@ def draw(runs, figure):
         tables += [own[own.task == task], hollow[hollow.task == task]]
         shown = pd.concat(tables[-2:]).query("method != 'dense'").astype({"mean": float, "sparsity": float})
         for column, (name, group) in enumerate(groups.items()):
-            styles = {**background, **{method: dict(color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i % len(LINES)], zorder=3)
-                                       for i, method in enumerate(group)}}
+            styles = {**background, **{method: look | dict(zorder=3) for method, look in looks(group).items()}}
             for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
                 lines(axes, tables[-2:], styles, measure, group)
                 for mean in tables[-2][tables[-2].method == "dense"]["mean"]:

@@ -6,7 +6,7 @@ one length. In no paper.
 import difflib
 from pathlib import Path
 
-from drawing import BAD_INPUT, COLOURS, DENSE, LINES, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, save, tasks_of
+from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
 from marks import remark
 from published import title
 from rows import POINT, lines_of, read_rows, series_of
@@ -76,7 +76,7 @@ def drawing(series, wanted):
     def draw(runs, figure):
         import pandas as pd
 
-        tables, tasks = [], tasks_of(runs)
+        tables, tasks, styles = [], tasks_of(runs), {"dense": dict(color=DENSE, linestyle=(0, (4, 2))), **looks(series)}
         figure.set_size_inches(2 * WIDTH, 0.6 + 2.0 * len(tasks))
         labels = {"dense": "Dense", **{name: Path(name).name for name in series}}
         for (left, middle, right), task in zip(figure.subplots(len(tasks), 3, squeeze=False), tasks):
@@ -84,10 +84,9 @@ def drawing(series, wanted):
             tables.append(accuracy_lines(left, own, labels))
             sparsity = drawn_at(own, wanted)
             curves = of_their_curves(own, sparsity)
-            for place, name in enumerate(["dense", *series]):
+            for name, look in styles.items():
+                style = look | dict(marker=None)
                 points = curves[series_of(curves) == name].sort_values("epoch")
-                style = dict(color=COLOURS[(place - 1) % len(COLOURS)], linestyle=LINES[(place - 1) % len(LINES)]) if place else dict(
-                    color=DENSE, linestyle=(0, (4, 2)))
                 middle.plot(points.epoch, points["mean"], **style)
                 middle.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"], alpha=0.15, lw=0)
                 right.plot(points.epoch, 100 * points.sparsity_then, **style)

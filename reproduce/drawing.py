@@ -9,7 +9,7 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, mean_line, number_decades, remark  # noqa: F401
+from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, look, looks, mean_line, number_decades, remark  # noqa: F401
 from published import citation, compare, title
 from rows import NoRows, Trained, make, runs_of, summary  # before the project's: it says where these are
 

@@ -8,7 +8,7 @@ panels in miniature.
 """
 from dataclasses import replace
 
-from drawing import COLOURS, MARKERS, accuracy_lines, main, mean_line, suite_grid, tasks_of, union
+from drawing import accuracy_lines, looks, main, mean_line, suite_grid, tasks_of, union
 from published import hollow
 from rows import series_of, summary, with_sparser
 
@@ -51,11 +51,11 @@ def source(grid, suite, results, profile=None):
 
 def as_coded(axes, runs):
     """Draws the runs on the code's VGG-11, in the colours of their methods, and returns the table that was drawn."""
-    table, sparse = summary(runs), [method for method in METHODS if method != "dense"]
+    table, styles = summary(runs), looks(CODED)
     for method, label in CODED.items():
-        points, index = table[table.method == method].sort_values("sparsity"), sparse.index(method)
+        points = table[table.method == method].sort_values("sparsity")
         if len(points):
-            mean_line(axes, 1 - points.sparsity, points, points["std"], color=COLOURS[index], marker=MARKERS[index], ms=2.5, lw=0.5, label=label)
+            mean_line(axes, 1 - points.sparsity, points, points["std"], **styles[method] | dict(linestyle="-"), ms=2.5, lw=0.5, label=label)
     return table
 
 

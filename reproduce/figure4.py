@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import BARS, COLOURS, DENSE, MARKERS, PUBLISHED, apart, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
+from drawing import BARS, DENSE, PUBLISHED, apart, looks, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import published, settings, title
 from rows import POINT, NoRows, summary, with_sparser, without_runs
 
@@ -54,7 +54,7 @@ def draw(runs, figure):
     whole = runs[runs.status == "ok"]  # the MACs of a diverged run are those that it had then
     own = summary(runs).merge(whole.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT, how="left")
     tasks = list(LEAST) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
-    tables = []
+    tables, styles = [], looks(METHODS)
     figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))
     for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
         tables += [own[own.task == task], literature(task)]
@@ -64,7 +64,7 @@ def draw(runs, figure):
                 for mean in rows[rows.method == "dense"]["mean"]:
                     axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=1 if measured else 0.6)
                 for index, (method, label) in enumerate(METHODS.items()):
-                    style = dict(color=COLOURS[index], ms=3, lw=0.7, marker=MARKERS[index], label=label)
+                    style = styles[method] | dict(linestyle="-", ms=3, lw=0.7, label=label)
                     for _, points in rows[rows.method == method].groupby("options"):
                         x = points[column] * (apart(index, len(METHODS), 1.015) if column == "density" else 1)
                         if measured:
@@ -75,9 +75,10 @@ def draw(runs, figure):
         if task in LEAST:
             pair[0].set_ylim(bottom=LEAST[task])
         remark(figure, "Points of one sparsity are drawn side by side.")
-        left = 1.25 * max((1 - s for s in pd.concat(tables[-2:]).sparsity if s), default=0.2)
-        pair[0].set_xlim(left, 0.008)
-        pair[0].set_xticks(ticks := [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if t < left], [f"{100 - 100 * t:g}" for t in ticks])
+        densities = [1 - s for s in pd.concat(tables[-2:]).sparsity if s] or [0.2, 0.01]
+        left, right = 1.25 * max(densities), min(densities) / 1.25
+        pair[0].set_xlim(left, right)
+        pair[0].set_xticks(ticks := [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if right < t < left], [f"{100 - 100 * t:g}" for t in ticks])
         pair[0].minorticks_off()
         pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
         low, high = pair[1].get_xlim()

@@ -1,5 +1,5 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
-from drawing import COLOURS, LINES, MARKERS, SEEDS, TASKS, Grid, remark, suite_grid
+from drawing import SEEDS, TASKS, Grid, remark, suite_grid
 from published import title
 from rows import series_of, value_of
 
@@ -83,12 +83,6 @@ def panels(figure, runs):
     for task, axes in found.items():
         axes.set_title(title(task))
     return found
-
-
-def style(index, marker=True):
-    """Colour, line and, if wanted, marker of the index-th series."""
-    look = dict(color=COLOURS[index % len(COLOURS)], linestyle=LINES[index % len(LINES)])
-    return look | dict(marker=MARKERS[index % len(MARKERS)]) if marker else look
 
 
 def epoch_lines(axes, lines, column, band=True, **style):

@@ -4,8 +4,8 @@ CIFAR-100, widths 1 to 4; 98 % at width 1 (assumed from the supplement's figure 
 gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in miniature, and what is stored of a larger number of
 connections, of which a miniature at 98 % has few.
 """
-from drawing import main, mean_line, union
-from gse import WEIGHTS, gse_grid, miniature, same_active, style, wider, width_of, widths
+from drawing import look, main, mean_line, union
+from gse import WEIGHTS, gse_grid, miniature, same_active, wider, width_of, widths
 from published import title
 from rows import runs_of, summary
 
@@ -41,7 +41,7 @@ def draw(runs, figure):
     for index, ((task, sparsity), points) in enumerate(table.groupby(["task", "at_width_1"], sort=False)):
         points = points.sort_values("width")
         label = title(task) if several else f"{100 * sparsity:g} % at width 1"
-        mean_line(axes, points.width, points, points["std"], label=label, **style(index))
+        mean_line(axes, points.width, points, points["std"], label=label, **look(index))
     if not several:
         axes.set_title(title(task))
     axes.set(xlabel="Width (active connections as at width 1)", ylabel="Test accuracy (%)", xticks=sorted(set(table.width)))

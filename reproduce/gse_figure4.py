@@ -2,10 +2,10 @@
 
 Computed from layer costs and Erdos-Renyi-kernel densities, without any run (benchmarks/training_flops.py); `--run` computes it anew.
 """
-from drawing import main
+from drawing import looks, main
 from rows import no_runs as grid, stored
 
-METHODS = {"rigl": ("RigL", 2, "o"), "gse": ("GSE", 0, "s")}
+METHODS = {"rigl": ("RigL", "rigl"), "gse_uniform": ("GSE", "gse")}
 
 
 def text(table):
@@ -19,16 +19,15 @@ source = stored("performance/training_flops.csv", "benchmarks.training_flops", t
 
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
-    import seaborn as sns
     from matplotlib.ticker import NullLocator
 
-    palette = sns.color_palette("colorblind")
+    styles = looks(METHODS)
     table = table.assign(density=1 - table.sparsity, ratio=table.rigl_flops / table.gse_flops)
     axes = figure.subplots(1, 2)
     for panel, inside in zip(axes, (table.density >= 0.01, table.density <= 0.01)):
         points = table[inside]
-        for name, (label, colour, marker) in METHODS.items():
-            panel.plot(points.density, points[name + "_flops"] / 1e9, label=label, marker=marker, ms=2.5, color=palette[colour])
+        for method, (label, name) in METHODS.items():
+            panel.plot(points.density, points[name + "_flops"] / 1e9, label=label, ms=2.5, **styles[method])
         panel.set(xscale="log", yscale="log", xlabel="Density")
         panel.invert_xaxis()
     axes[0].set_xticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["50", "20", "10", "5", "2", "1"])

@@ -3,8 +3,8 @@
 CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, hollow. Suite digits, and cifar10 in profile
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
-from drawing import TASKS, main
-from gse import epoch_lines, gse_grid, own_settings, panels, style
+from drawing import TASKS, looks, main
+from gse import epoch_lines, gse_grid, own_settings, panels
 from published import hollow
 from rows import lines_of
 
@@ -23,7 +23,7 @@ def draw(runs, figure):
     import pandas as pd
 
     own_settings(runs)
-    lines, tables = lines_of(runs, "curves"), []
+    lines, tables, styles = lines_of(runs, "curves"), [], looks(METHODS)
     for task, axes in panels(figure, runs).items():
         here = lines[lines.task == task]
         column = "test_top1" if here.test_top1.notna().all() else "val_top1"
@@ -35,10 +35,10 @@ def draw(runs, figure):
             every = max(1, len(own.epoch.unique()) // 6)
             front = dict(lw=1.4, zorder=4) if method == "gse_uniform" else dict(lw=0.7, zorder=3 if method in BANDS else 2)
             mean = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
-                               **style(index), **front)
+                               **styles[method], **front)
             tables.append(mean.rename("mean").reset_index().assign(task=task, method=method, column=column, source="measured"))
             axes.plot([TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
-                      **style(index) | {"linestyle": ""})
+                      **styles[method] | {"linestyle": ""})
         tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1"))
         axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
     return pd.concat(tables, ignore_index=True)

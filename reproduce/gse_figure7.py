@@ -3,8 +3,8 @@
 CIFAR-100; the runs of Figure 3. Suite digits, and cifar10 in profile quick: the same in miniature, with the validation
 accuracy.
 """
-from drawing import main
-from gse import epoch_lines, style, width_of
+from drawing import look, main
+from gse import epoch_lines, width_of
 from gse_figure3 import grid
 from published import title
 from rows import lines_of
@@ -23,7 +23,7 @@ def draw(runs, figure):
             for options in sorted(here.options.unique()):
                 width = int(width_of(task, options))
                 part = here[here.options == options]
-                mean = epoch_lines(axes, part, column, label=f"width {width}×", **style(width - 1, marker=False))
+                mean = epoch_lines(axes, part, column, label=f"width {width}×", **look(width - 1) | dict(marker=None))
                 tables.append(mean.rename("mean").reset_index().assign(task=task, width=width, column=column))
             name = {"train_top1": "Training", "test_top1": "Test", "val_top1": "Validation"}[column]
             axes.set(ylabel=f"{name} accuracy (%)")

@@ -3,8 +3,8 @@
 Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits,
 and cifar10 in profile quick: in miniature.
 """
-from drawing import WIDTH, main, union
-from gse import MODELS, SPARSITIES, gse_grid, own_settings, style
+from drawing import WIDTH, look, main, union
+from gse import MODELS, SPARSITIES, gse_grid, own_settings
 from published import title
 from rows import lines_of, series_of
 
@@ -41,7 +41,7 @@ def draw(runs, figure):
     for panel, (series, model) in zip(panels, cells):
         for index, sparsity in enumerate(SPARSITIES):
             points = table[(table.model == model) & (table.series == series) & (table.sparsity == sparsity)]
-            panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **style(index))
+            panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **look(index))
         panel.set(yscale="log")
         panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
         panel.yaxis.set_minor_formatter("")

@@ -9,7 +9,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, COLOURS, DENSE, MARKERS, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, suite_grid, write_figure
+from drawing import BAD_INPUT, DENSE, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, looks, suite_grid, write_figure
 from published import title
 from rows import Trained, make, none_finished
 
@@ -69,9 +69,9 @@ def draw(table, figure):
     panels = cells(table)
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
     own = sorted(label for label in shown.label.unique() if ":" in label)  # methods from a file
-    style = {label: dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], markersize=4.5, zorder=3, **EDGE)
-             for i, label in enumerate((*NAMED, *own)) if label in set(shown.label)}
-    other = dict(color="0.72", marker="o", markersize=2.5, markeredgewidth=0)
+    style = {label: look | dict(linestyle="", markersize=4.5, zorder=3, **EDGE)
+             for label, look in looks((*NAMED, *own)).items() if label in set(shown.label)}
+    other = dict(color="0.72", marker="o", linestyle="", markersize=2.5, markeredgewidth=0)
     front = other | dict(color="0.3", zorder=4, **EDGE)  # a named one, which is larger, would hide it
     figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
@@ -87,7 +87,7 @@ def draw(table, figure):
             look = style.get(line["label"], front if line["front"] else other)
             look = look | BELOW if line["mean"] < floor else look
             look = look | HOLLOW | dict(markeredgecolor=look["color"]) if line["seeds"] == 1 else look
-            axis.plot(line["train_flops"], max(line["mean"], floor), linestyle="", **look)
+            axis.plot(line["train_flops"], max(line["mean"], floor), **look)
         below = points[points["mean"] < floor]
         if len(below):
             names.text(-0.1, 0, f"▾ {len(below)} below", fontsize=5, transform=names.transAxes)
@@ -110,8 +110,8 @@ def draw(table, figure):
         number(axis, best.train_flops.tolist(), best["mean"].clip(lower=floor).tolist())
     pairs[-1, 0].set_xlabel("Training FLOPs / dense")
     first = pairs[0, 0]
-    handles = [first.plot([], [], label=label, linestyle="", **look)[0] for label, look in style.items()]
-    handles += [first.plot([], [], linestyle="", label="other methods", **other)[0],
+    handles = [first.plot([], [], label=label, **look)[0] for label, look in style.items()]
+    handles += [first.plot([], [], label="other methods", **other)[0],
                 first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0]]
     if (table.method == "dense").any():
         handles.append(first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0])

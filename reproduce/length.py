@@ -5,7 +5,7 @@ normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace
 
-from drawing import COLOURS, DENSE, LINES, MARKERS, WIDTH, apart, main, mean_line, suite_grid, tasks_of, union
+from drawing import DENSE, WIDTH, apart, looks, main, mean_line, suite_grid, tasks_of, union
 from published import title
 from rows import runs_of, summary
 
@@ -47,10 +47,8 @@ def draw(runs, figure):
         present = [method for method in METHODS if method in set(shown.method)]
         for index, method in enumerate(present):
             points = shown[shown.method == method].sort_values("epochs")
-            place = list(METHODS).index(method) - 1
             dense = method == "dense"
-            style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else dict(
-                color=COLOURS[place], linestyle=LINES[place % len(LINES)], marker=MARKERS[place])
+            style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else looks(METHODS)[method]
             mean_line(axes, points.epochs / apart(index, len(present), 1.015), points, None if dense else points["std"],
                       label=METHODS[method], **style)
         ticks = sorted(shown.epochs.unique())

@@ -1,4 +1,6 @@
 """What the points and lines of the figures look like: colours, means with their bars, accuracy against sparsity."""
+from itertools import count
+
 from published import title
 from rows import series_of, summary
 
@@ -7,6 +9,9 @@ MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 # which vanish in print, are darker
 DENSE = "#de8f05"
 COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #857f00 #8b1a6b".split()
+# a method looks the same in all figures: its place in COLOURS, MARKERS and LINES. Those of one place are in no figure together.
+PLACES = (("st3", "synflow"), ("rigl",), ("lrr", "ste_hard", "grasp"), ("gmp", "snip", "ste_soft", "gse_grabo"), ("str", "gradual"),
+          ("probmask", "gse_uniform"), ("granet", "set"), ("dnw", "static"), ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
 
 BARS = dict(capsize=1.5, capthick=0.8, elinewidth=0.8)
 PUBLISHED = dict(mfc="white", mew=0.6)  # thinner than the hollow points of one seed
@@ -15,6 +20,22 @@ PUBLISHED = dict(mfc="white", mew=0.6)  # thinner than the hollow points of one 
 def remark(figure, text):
     """Has the note of a figure end with this sentence, once."""
     figure.remarks = [*dict.fromkeys([*getattr(figure, "remarks", ()), text])]
+
+
+def look(place):
+    """Colour, marker and line of the series at a place."""
+    return dict(color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)], linestyle=LINES[place % len(LINES)])
+
+
+def looks(series):
+    """{name: colour, marker and line} of a figure's series: a method has its own; others have what is left, in their order."""
+    own = {method: place for place, methods in enumerate(PLACES) for method in methods}
+    taken = {}
+    for name in series:
+        if own.get(name) not in (None, *taken.values()):
+            taken[name] = own[name]
+    free = (place for place in count() if place not in taken.values())
+    return {name: look(taken[name] if name in taken else next(free)) for name in series}
 
 
 def apart(index, count, step=1.02):
@@ -52,6 +73,7 @@ def accuracy_lines(axes, runs, methods, hollow=None):
 
     table = summary(runs)
     sparse = [method for method in methods if method != "dense"]
+    styles = looks(sparse)
     parts = [table] if hollow is None or hollow.empty else [table, hollow]
     shown = pd.concat([part[part.method != "dense"] for part in parts])
     planned, drawn, own = (set(series_of(rows)) for rows in (runs, shown, table))
@@ -62,17 +84,16 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     remark(axes.figure, "Points of one sparsity are drawn side by side.")
     for part in parts:
         series = series_of(part)
-        for index, method in enumerate(sparse):
+        for method in sparse:
             points = part[series == method].sort_values("sparsity")
             if len(points) and method in present:
-                style = dict(color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)])
                 x = (1 - points.sparsity) * apart(present.index(method), len(present))
                 if part is table:
-                    mean_line(axes, x, points, points["std"], label=methods[method], linestyle=LINES[index % len(LINES)],
-                              zorder=2 if len(points) > 1 else 4, **style)
+                    mean_line(axes, x, points, points["std"], label=methods[method],
+                              zorder=2 if len(points) > 1 else 4, **styles[method])
                 else:
                     axes.errorbar(0.97 * x, points["mean"], points["std"], label=None if method in own else methods[method],
-                                  linestyle="", zorder=5, **style, **PUBLISHED, **BARS)
+                                  zorder=5, **styles[method] | dict(linestyle=""), **PUBLISHED, **BARS)
         for mean in part[series == "dense"]["mean"]:
             if part is table:
                 axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)

@@ -2,7 +2,7 @@
 
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
-from drawing import COLOURS, MARKERS, main
+from drawing import looks, main
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
@@ -35,7 +35,7 @@ def draw(table, figure):
             points = table[table.method == method].sort_values("width")
             if len(points):
                 table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
-                axes.plot(points.width, points[measure], marker=MARKERS[index], ms=6 - 1.2 * index, mfc="none", color=COLOURS[index],
+                axes.plot(points.width, points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
                           label=name if measure == "update_ms" else None)
                 axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
         axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)

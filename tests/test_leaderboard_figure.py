@@ -113,7 +113,7 @@ def test_the_front_is_in_front_and_one_seed_is_hollow():
     looks = {line.get_ydata()[0]: line for line in axes.lines if line.get_linestyle() == "None" and len(line.get_xdata())}
     assert [looks[height].get_zorder() for height in (94, 93, 95.5, 95.7)] == [2, 3, 3, 4]  # another, the papers' two, the front
     hollow = {height for height, line in looks.items() if line.get_markerfacecolor() == "white"}
-    assert hollow == {94, 93} and {looks[height].get_markeredgecolor() for height in hollow} == {"0.72", leaderboard.COLOURS[0]}
+    assert hollow == {94, 93} and {looks[height].get_markeredgecolor() for height in hollow} == {"0.72", leaderboard.looks(["st3"])["st3"]["color"]}
     assert "Mean over 1 to 2 seeds." in leaderboard.note(board, "paper") and "Hollow: one seed." in leaderboard.note(board, "paper")
 
 

@@ -1,4 +1,5 @@
 """What points and lines look like: one seed, the number of seeds in words, and sparsities that are stored beyond a figure's grid."""
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,23 @@ def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
     assert figure.remarks == ["Hollow: one seed."]  # once
 
 
+def test_a_method_looks_the_same_in_all_figures_and_no_two_of_a_figure_alike():
+    from marks import PLACES, looks
+
+    for name in ("figure1", "figure3", "figure4", "figure5", "gse_figure2", "gse_figure5", "gse_figure6", "length", "sparse_figure2"):
+        script = SCRIPTS[name] if name != "sparse_figure2" else importlib.import_module(name)
+        series = [method for method in getattr(script, "NAMES", None) or script.METHODS if method != "dense"]
+        found = looks(series)
+        assert list(found) == series and len({tuple(look.values()) for look in found.values()}) == len(series)
+        for place, methods in enumerate(PLACES):
+            assert [found[method] for method in methods if method in found] in ([], [looks([methods[0]])[methods[0]]]), (name, place)
+    own = looks(["mine.py:A", "rigl", "mine.py:B", "st3", "mine.py:C"])
+    assert own["st3"] == looks(["st3"])["st3"] and own["rigl"] == looks(["rigl"])["rigl"]
+    assert len({look["color"] for look in own.values()}) == 5  # what is of nobody has the colours that are left
+    assert looks(["st3", "synflow"])["synflow"] != looks(["st3"])["st3"]  # of one place: the first has it
+    assert len({tuple(look.values()) for look in looks([*map(str, range(30))]).values()}) == 30
+
+
 @pytest.fixture
 def pages(monkeypatch):
     """The figures that are saved."""
@@ -42,7 +60,7 @@ def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seed
     draw(name, "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     note = pages[0]._supxlabel.get_text().replace("\n", " ")
     assert said in note and ("Hollow: one seed." in note) == hollow
-    faces = {line.get_markerfacecolor() for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vP")}
+    faces = {line.get_markerfacecolor() for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*<>")}
     assert ("white" in faces) == hollow
 
 
@@ -171,7 +189,7 @@ def test_figure_4_has_macs_of_whole_runs_in_millions(tmp_path, pages):
         handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
         for label in ("ST-3", "GMP"):
             assert list(handles[label].lines[0].get_xdata()) == pytest.approx(expected, rel=0.06 if axes is left else 1e-6)
-    assert [text.get_text() for text in left.get_xticklabels()] == ["90", "95", "98", "99"] and min(left.get_xlim()) == 0.008
+    assert [text.get_text() for text in left.get_xticklabels()] == ["90", "95", "98"] and min(left.get_xlim()) == pytest.approx(0.02 / 1.25)
 
 
 def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, capsys):
@@ -184,7 +202,7 @@ def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, 
     below = sum(int((rows["mean"] < least).sum()) for rows, least in zip((large, small), (60, 55)))
     assert below == 2 and "; 2 points lie below the axes." in capsys.readouterr().out
     assert [axes.get_ylim()[0] for axes in pages[0].axes[::2]] == [60, 55]
-    marked = [line for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*")]
+    marked = [line for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*<>")]
     assert marked and {line.get_markerfacecolor() for line in marked} == {"white"}
     sigma = next(line for line in marked if min(line.get_ydata()) == 63.25)
     assert list(sigma.get_ydata()) == [76.44, 75.28, 73.69, 72.62, 69.75, 63.25]
