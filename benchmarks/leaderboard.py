@@ -44,7 +44,7 @@ def run(args, store, folder):
     failed, variant, against, same = 0, None, names(args, base), asked(args)
     specs = cells(args) if args.method else ()
     if against:
-        refuse_absent(set(against) - {spec.method for spec in specs}, args, store)
+        refuse_absent(set(against) - {spec.method for spec in specs}, sparsities, args, store)
     if specs:
         failed = fill(specs, args, store, folder)
         variant = specs[0].method, specs[0].option_text
@@ -52,6 +52,8 @@ def run(args, store, folder):
     unlike = len(store.rows(args.suite)) * rows.empty
     if against:
         rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
+    if len(rows):
+        tell_older(rows[~rows.method.isin((variant or ())[:1])].to_dict("records"))
     if args.one_cycle and len(rows):
         rows = rows[rows.cycles.astype(float) == 1]
     try:
@@ -88,10 +90,12 @@ def counting(args, store, profile, variant=None):
     return rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, variant, args.precision)
 
 
-def refuse_absent(against, args, store):
-    """Raises ValueError where there are no rows of a method to compare with, before anything is run: who has them, or makes them."""
+def refuse_absent(against, sparsities, args, store):
+    """Raises ValueError where there are no rows of a method to compare with at these sparsities, before anything is run: who has them, or makes them."""
     def absent(profile):
         rows = counting(args, store, profile)
+        if len(rows):
+            rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
         return sorted(against - set(rows.method if len(rows) else ()))
     if missing := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")

@@ -2,7 +2,7 @@
 
 MARKDOWN = {character: "\\" + character for character in "|*_<"}
 LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         **{c: f"${c}$" for c in "<=*+"}, "±": r"$\pm$", "×": r"$\times$", "–": "--", "γ": r"$\gamma$", "σ": r"$\sigma$"}
+         **{c: f"${c}$" for c in "<>=*+|"}, "±": r"$\pm$", "×": r"$\times$", "–": "--", "γ": r"$\gamma$", "σ": r"$\sigma$"}
 PREAMBLE = "% needs \\usepackage{booktabs,graphicx}"
 
 
@@ -16,11 +16,12 @@ def markdown(lines):
     return "\n".join([head, "| " + " | ".join(["---"] * len(lines[0])) + " |", *body])
 
 
-def latex(lines, form, caption):
-    """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."."""
+def latex(lines, form, caption, label=""):
+    """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."; caption:
+    escaped, too."""
     head, *body = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join([
-        r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{escaped(caption, LATEX)}}}",
+        r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}" + rf"\label{{{label}}}" * bool(label),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}}", r"\end{table*}"])

@@ -52,6 +52,6 @@ def tell_older(rows):
     """Says which rows (dicts) were made with another content of their method's own file; of a file that is not here nothing."""
     for file in sorted({file_of(row["method"]) for row in rows} - {""}):
         now = mark(f"{file}:")
-        other = sum(file_of(row["method"]) == file and now not in row["code_version"] for row in rows)
+        other = sum(file_of(row["method"]) == file and now not in str(row["code_version"]) for row in rows)
         if other:
-            print(f"{other} of them were made with another content of {file}; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)
+            print(f"rows made with another content of {file}: {other}; `launch` or `leaderboard` with --again makes them again", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 Imports no torch. Only the spread over seeds is counted, on the one test set of a task: another test set is not looked at.
 """
+import re
+
 import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
@@ -55,20 +57,20 @@ def typical(mean, variance, df):
 
     The variances are those of a scaled inverse chi-squared distribution, by the moments of their logarithms (Smyth, 2004, section 6.2), about
     a line in the logarithm of the error (as limma's trend): what is seldom wrong varies less. The degrees of freedom are at most those of all
-    other methods together, 0 where there are none.
+    other methods together, less the share of two methods, which the line takes: two methods say nothing of one another.
     """
-    most = df.sum() - df.max(initial=0)
-    if not most:
+    if len(df) < 3:
         return np.zeros_like, 0.0
+    most = (df.sum() - df.max()) * (len(df) - 2) / len(df)
 
-    def terms(mean):  # of the line; two methods have no slope
+    def terms(mean):
         error = np.log(np.maximum(100 - mean, LEAST_ERROR))
-        return np.stack([np.ones_like(error), error], -1)[..., :min(len(df) - 1, 2)]
+        return np.stack([np.ones_like(error), error], -1)
 
     logs = np.log(variance) - special.digamma(df / 2) + np.log(df / 2)
     line, *_ = np.linalg.lstsq(terms(mean), logs, rcond=None)
     rest = logs - terms(mean) @ line
-    beyond = (rest**2).sum() / (len(df) - len(line)) - special.polygamma(1, df / 2).mean()  # what methods differ more than chance makes them
+    beyond = (rest**2).sum() / (len(df) - 2) - special.polygamma(1, df / 2).mean()  # what methods differ more than chance makes them
 
     def lacking(prior):
         return special.polygamma(1, prior / 2) - beyond
@@ -84,9 +86,9 @@ def differences(accuracy, resolution, among=None):
     all but the difference are NaN where one of the two has a single seed. Three seeds say little of their own spread, so all methods'
     seeds speak with them (moderated t, Smyth, 2004): the spread that is `typical` counts its degrees of freedom beside a method's own. A
     method whose own spread is the larger one keeps that, and a pair has the degrees of freedom of one method: without these two, methods that
-    spread unequally are told apart too often (tests/test_stats.py). Where one method has ten times the spread of the others it still happens in
-    4 to 8 % of tables of three seeds, 7 to 10 % of two. Seeds are not paired: what a seed does to one method it does not do to another
-    (correlation 0.0 to 0.2 in CIFAR-10's rows).
+    spread unequally are told apart too often (tests/test_stats.py). Two methods alone are compared by Welch's test. Where one method has four
+    to ten times the spread of the others, equal methods are still told apart in 4 to 7 % of tables. Seeds are not paired: what a seed does to
+    one method it does not do to another (correlation 0.0 to 0.2 in CIFAR-10's rows).
     resolution: least standard deviation of a difference that is believed; few test images give equal accuracies by chance.
     among: (any number, seeds), whose spread is looked at instead of `accuracy`'s own.
     """
@@ -101,7 +103,9 @@ def differences(accuracy, resolution, among=None):
     others = spread(accuracy if among is None else among)
     expected, prior = typical(*(column[np.isfinite(others[2])] for column in others))
     variance = np.maximum(own, (prior * expected(mean) + df * own) / (prior + df)) / (df + 1)
-    apart, error, df = mean[:, None] - mean, np.sqrt(variance[:, None] + variance), prior + np.minimum(df[:, None], df)
+    both = variance[:, None] + variance
+    seen = np.minimum(df[:, None], df) if prior else both**2 / ((variance**2 / df)[:, None] + variance**2 / df)  # Welch's
+    apart, error, df = mean[:, None] - mean, np.sqrt(both), prior + seen
     return apart, stats.t.ppf(0.975, df) * error, 2 * stats.t.sf(abs(apart) / error, df), df
 
 
@@ -165,13 +169,19 @@ def compare(rows):
     return table.reindex(columns=table.columns.union(TESTED, sort=False))  # where nothing is ranked too
 
 
+def content(code_version):
+    """Of a row's `code_version` what names the content of its method's own file (`tasks.mark`); nothing for the suite's methods."""
+    return re.search(r"[^,;]*[.]py [0-9a-f]{10}|$", str(code_version))[0]
+
+
 def summary(task, sparsity, label, runs):
     done, whole = runs[runs.accuracy.notna()], runs[runs.status == "ok"]
     named = {outcome: " ".join(map(str, sorted(runs.seed[runs.outcome == outcome])))
              for outcome in ("diverged", "collapsed", "failed")}
     achieved = whole.achieved_sparsity.astype(float)
     return dict(task=task, sparsity=sparsity, method=runs.method.iloc[0], label=label, mean=done.accuracy.mean(),
-                half=interval(done.accuracy), seeds=len(done), **named, achieved=achieved.mean(),
+                half=interval(done.accuracy, resolution(runs.dataset.iloc[0])), seeds=len(done), **named, achieved=achieved.mean(),
+                contents=runs.code_version[done.index].map(content).nunique(),
                 on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
                 macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),

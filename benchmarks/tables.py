@@ -17,6 +17,7 @@ LEGEND = ("Accuracy: on the test set at the best validation epoch where there is
           f"supports that of each) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one from the best among as many pairs "
           f"in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference MACs: multiples of dense. Front *: no "
           "other method is as accurate and as cheap to train. Time: of a run, on the machine that made it, which other work may have shared.")
+BOLD = " Bold: no method is significantly better."
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
@@ -98,6 +99,8 @@ def cells(table):
 def remarks(line):
     """What a reader must know of a line besides its numbers."""
     text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
+    if line.contents > 1:
+        text.append(f"made with {line.contents} contents of its file")
     if line.cycles > 1:
         text.insert(0, f"{line.cycles:.0f} cycles")
     if line.method == "dense":
@@ -130,7 +133,7 @@ def power(cell):
     tested = ranked[ranked.seeds > 1]
     pairs = len(tested) * (len(tested) - 1) // 2
     if not pairs:
-        return "One seed allows no test." if len(ranked) > 1 else ""
+        return "One seed allows no test." if len(ranked) > 1 else "One method is ranked: there is none to compare it with." * len(ranked)
     found = int((tested.rank_low - 1).sum())  # each pair once, with the worse of the two
     return (f"{len(tested)} methods are {pairs} pair{'s' * (pairs > 1)}, of which the seeds (mostly {tested.seeds.mode().iloc[0]}) tell {found} apart; "
             "more seeds tell more.")
@@ -166,15 +169,23 @@ def markdown(table):
 
 
 def latex(table):
-    """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx."""
+    """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The first says what the
+    columns are."""
     minus = {"Rank": "--", "To the best": "$-$"}
-    parts = [markup.PREAMBLE]
+    parts, first = [markup.PREAMBLE], ""
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
         body = [[markup.escaped(t, markup.LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
+        at = columns.index("Accuracy (%)")
+        for line, low in zip(body, cell.rank_low):
+            line[at] = rf"\textbf{{{line[at]}}}" if low == 1 else line[at]
         head = [markup.escaped(name, markup.LATEX) for name in columns]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
-        parts.append(markup.latex([head, *body], form, f"{task}, sparsity {sparsity:g}. {legend(table)} {power(cell)}".strip()))
+        about = rf"Columns as in Table~\ref{{{first}}}." if first else markup.escaped(LEGEND + BOLD, markup.LATEX)
+        said = [markup.escaped(text, markup.LATEX) for text in (f"{task}, sparsity {sparsity:g}.", table.attrs["note"], power(cell))]
+        label = f"tab:{task}-{100 * sparsity:g}"
+        first = first or label
+        parts.append(markup.latex([head, *body], form, " ".join(filter(None, [*said, about])), label))
     return "\n\n".join(parts) + "\n"
 
 

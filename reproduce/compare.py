@@ -12,11 +12,14 @@ from published import title
 from rows import POINT, lines_of, read_rows, series_of
 
 from benchmarks.command import command
+from benchmarks.own_methods import tell_older
+from benchmarks.stats import OFF_TARGET
 from benchmarks.suites import PROFILES, SIZES
 from benchmarks.tables import of_profile
 from benchmarks.tasks import path_of
 
 NAME = "compare"
+ENDS = "At the sparsity they end at, not the one asked for: {}."
 
 
 def chosen(series, args):
@@ -71,6 +74,15 @@ def drawn_at(runs, wanted):
     return wanted
 
 
+def where_they_end(runs):
+    """(the runs, with the sparsity that they end at, in the mean of their seeds, for methods that miss one asked for; the names of these).
+    What is the same training whatever sparsity was asked for is there once."""
+    ends = runs.achieved_sparsity.where(runs.status == "ok").astype(float).groupby([runs[name] for name in POINT]).transform("mean").round(6)
+    off = ((ends - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
+    there = runs.assign(sparsity=ends.where(off, runs.sparsity)).drop_duplicates([*POINT, "seed"])
+    return there, [*dict.fromkeys(Path(name).name for name in series_of(runs[off]))]
+
+
 def drawing(series, wanted):
     """The function that draws runs of these into an empty figure and returns the table of what was drawn."""
     def draw(runs, figure):
@@ -81,7 +93,10 @@ def drawing(series, wanted):
         labels = {"dense": "Dense", **{name: Path(name).name for name in series}}
         for (left, middle, right), task in zip(figure.subplots(len(tasks), 3, squeeze=False), tasks):
             own = runs[runs.task == task]
-            tables.append(accuracy_lines(left, own, labels))
+            there, off = where_they_end(own)
+            tables.append(accuracy_lines(left, there, labels))
+            if off:
+                remark(figure, ENDS.format(", ".join(off)))
             sparsity = drawn_at(own, wanted)
             curves = of_their_curves(own, sparsity)
             for name, look in styles.items():
@@ -117,7 +132,10 @@ def main(argv=None):
         parser.refuse(error, args)
     points = table[table.epoch.isna()]
     print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
+    if off := where_they_end(runs)[1]:
+        print(ENDS.format(", ".join(off)))
     print(f"wrote {files(stem, table)}")
+    tell_older(runs.to_dict("records"))
     return 0
 
 

@@ -1,10 +1,11 @@
 """reproduce/compare.py: chosen methods, one's own among them, from made-up rows in tmp_path and from the stored ones."""
 import pandas as pd
 import pytest
-from made_up import accuracy, fill
+from made_up import accuracy, fill, row
 from test_reproduce import ROOT, run_here
 
 from benchmarks.grid import Grid, union
+from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 from benchmarks.tasks import TASKS
 
 OWN = f"{ROOT}/examples/my_method.py:MyMethod"  # below the folder that the script works in: examples/my_method.py:MyMethod
@@ -46,6 +47,24 @@ def test_the_sparsity_of_the_curves_and_a_variant(tmp_path):
     table = drawn(tmp_path, "st3", variant, "--sparsity", "0.9", "--name", "mine", "--results", tmp_path, name="mine")
     curves = table[table.epoch.notna()].fillna({"options": ""})
     assert {*curves.options} == {"", "straight_through=False"} and {*curves.sparsity[curves.method != "dense"]} == {0.9}
+
+
+def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
+    """As str_original, which trains the same network whatever was asked for; of a run that diverged the sparsity of that time says nothing."""
+    rows = [row(spec, precision="fp32", cycles=1, achieved_sparsity=spec.sparsity) for spec in specs()]
+    for one in rows:
+        if one["method"] == "st3":
+            one.update(achieved_sparsity=[0.86, 0.87, 0.1][one["seed"]], top1_best_val=[97.0, 98.0, 10.0][one["seed"]],
+                       status="diverged" if one["seed"] == 2 else "ok")
+    (tmp_path / "digits").mkdir()
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [
+        dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
+    done = run_here("compare.py", "st3", "gmp", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert "At the sparsity they end at, not the one asked for: st3." in " ".join(done.stdout.split())
+    points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
+    assert points.sparsity[points.method == "st3"].tolist() == [0.865] and points["mean"][points.method == "st3"].tolist() == [68.3333]
+    assert sorted(points.sparsity[points.method == "gmp"]) == [0.9, 0.95, 0.98]
 
 
 @pytest.mark.parametrize("words, said", [

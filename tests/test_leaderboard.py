@@ -90,7 +90,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     with open("mine.py", "a") as file:
         file.write("# changed\n")
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
-    assert "2 of them were made with another content of mine.py; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
+    assert "rows made with another content of mine.py: 2; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     assert capsys.readouterr().out.startswith("task,sparsity,method")
     assert board("--epochs", "1", "--format", "html") == 0 and ">Published</h2>" in capsys.readouterr().out

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import polygamma
-from scipy.stats import linregress, t
+from scipy.stats import linregress, t, ttest_ind
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.stats import compare, differences, front, holm, interval, outcomes, resolution, told_apart, typical
@@ -14,7 +14,7 @@ def rows_of(accuracy, sparsity=0.9, dataset="cifar10", task="cifar10-resnet20", 
     rows = [dict(task=task, dataset=dataset, method=method, label=method, sparsity=0.0 if method == "dense" else sparsity,
                  seed=seed, status="ok", top1=value - 1, top1_best_val=value,
                  achieved_sparsity=0.0 if method == "dense" else sparsity, macs=1e6, dense_macs=1e7,
-                 train_flops_fraction=0.5, cycles=1, seconds=10.0, finished_at="2026-01-01T00:00:00+00:00")
+                 train_flops_fraction=0.5, cycles=1, seconds=10.0, finished_at="2026-01-01T00:00:00+00:00", code_version="a1b2c3d4e5")
             for method, values in accuracy.items() for seed, value in enumerate(values)]
     for row in rows:
         who = row["method"], row["seed"]
@@ -78,9 +78,9 @@ def test_how_little_few_methods_say_of_their_spread():
     def prior(variance, df):
         return typical(np.linspace(80, 90, len(df)), np.array(variance), np.array(df))[1]
 
-    assert prior([1.0, 1.0, 1.0], [2.0, 4.0, 2.0]) == 4  # equal: all that the other methods' seeds hold
-    assert prior([1.0], [2.0]) == 0 and prior([], []) == 0  # nothing
-    assert prior([1.0, 1000.0], [4.0, 4.0]) < 1  # next to nothing: the two are unlike
+    assert prior([1.0] * 4, [2.0, 4.0, 2.0, 2.0]) == 3  # equal: half of what the other methods' seeds hold, the line takes two of four
+    assert prior([1.0], [2.0]) == prior([], []) == prior([1.0, 1.0], [4.0, 4.0]) == 0  # nothing
+    assert prior([1.0, 1000.0, 0.01], [4.0, 4.0, 4.0]) < 1  # next to nothing: they are unlike
     assert typical(np.array([80.0]), np.ones(1), np.ones(1))[0](np.array([80.0, 90.0])).tolist() == [0, 0]
 
 
@@ -115,7 +115,7 @@ SPREADS = {"equal": lambda rng, k: np.ones(k), "unlike": lambda rng, k: np.exp(r
 
 
 @pytest.mark.parametrize("spread", SPREADS)
-@pytest.mark.parametrize("methods, seeds, step", [(3, 3, 0), (10, 3, 0), (10, 5, 0), (45, 3, 0), (8, 3, 1 / 3)])
+@pytest.mark.parametrize("methods, seeds, step", [(2, 3, 0), (2, 2, 0), (3, 3, 0), (4, 3, 0), (10, 3, 0), (10, 5, 0), (45, 3, 0), (8, 3, 1 / 3)])
 def test_equal_methods_are_rarely_told_apart(methods, seeds, step, spread):
     """200 simulations: in at most 5 % is any of the equal methods told from another one, however unequally they spread; also in steps of
     300 test images."""
@@ -175,6 +175,22 @@ def test_the_spread_of_others_can_be_lent():
     assert [each[0, 1] for each in lent] == pytest.approx([each[0, 1] for each in whole]) and lent[3][0, 1] > alone[3][0, 1]
 
 
+def test_two_methods_alone_are_compared_by_welchs_test():
+    values = np.array([[90.0, 90.4, 90.9, 91.0, 90.1], [80.0, 95.0, 89.0, np.nan, np.nan]])
+    apart, half, p, df = differences(values, 0)
+    known = ttest_ind(*values, equal_var=False, nan_policy="omit")
+    assert (p[0, 1], df[0, 1]) == pytest.approx((known.pvalue, known.df))
+    assert (apart[0, 1] - half[0, 1], apart[0, 1] + half[0, 1]) == pytest.approx(tuple(known.confidence_interval()))
+
+
+def test_rows_of_several_contents_of_a_file_are_counted():
+    mine = "a1b2c3d4e5, my file.py 0123456789"
+    rows = rows_of({"my.py:A": [90.0, 91, 92], "my.py:B": [80.0, 81], "st3": [70.0, 71]}, code_version={
+        ("my.py:A", 0): mine, ("my.py:A", 1): mine.replace("a1", "ff"), ("my.py:A", 2): mine.replace("0123", "ffff"),
+        ("my.py:B", 0): mine, ("my.py:B", 1): mine, ("st3", 1): "unknown"})
+    assert {label: line["contents"] for label, line in by_label(compare(rows)).items()} == {"my.py:A": 2, "my.py:B": 1, "st3": 1}
+
+
 def test_all_seeds_of_each_count_and_one_is_not_tested():
     apart, half, p, df = differences(np.array([[90.0, 91.0, np.nan], [80.0, 82.0, 95.0], [np.nan, np.nan, 70.0]]), 0)
     assert apart[0, 1] == pytest.approx(90.5 - 257 / 3) and apart[0, 2] == 20.5
@@ -186,6 +202,7 @@ def test_equal_steps_are_no_proof_and_no_difference_is_p_1():
     lines = by_label(compare(rows_of({"a": [99, 99, 99], "b": [99 - third] * 3}, dataset="digits", task="digits")))
     # one image of 300 in each of three seeds: rounding alone spreads a difference by `resolution`, the two methods have 2 degrees of freedom each
     assert lines["b"]["p"] == pytest.approx(2 * t.sf(third / resolution("digits") * 3**0.5, 4)) and lines["b"]["p"] > 0.01
+    assert lines["b"]["half"] == pytest.approx(t.ppf(0.975, 2) * resolution("digits") / 3**0.5)
     assert by_label(compare(rows_of({"a": [99, 98], "b": [99, 98]})))["b"]["p"] == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from stored import ROOT
 from test_stats import rows_of
 
-from benchmarks import tables
+from benchmarks import markup, tables
 from benchmarks.page import page
 from benchmarks.results import RUN_COLUMNS
 from benchmarks.tasks import TASKS
@@ -90,7 +90,7 @@ def test_of_two_rows_of_a_file_the_later_counts_and_those_of_other_lengths_and_p
 LINE = dict(rank_low=2, rank_high=3, label="a", seeds=3, mean=90.123, half=0.456, difference=-1.5, difference_half=0.25, p=0.2, separable=False,
             seeds_needed=12.0,
             train_flops=0.5, macs=0.1, seconds=12.4, front=True, cycles=1, method="a", on_target=True, achieved=0.8512,
-            diverged="", collapsed="", failed="")
+            diverged="", collapsed="", failed="", contents=1)
 NONE = float("nan")
 
 
@@ -100,6 +100,7 @@ NONE = float("nan")
     (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
     (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
      {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
+    (dict(contents=2), {"Remarks": "made with 2 contents of its file"}),
     (dict(front=False, diverged="1", failed="2 3"), {"Front": "", "Remarks": "diverged: seed 1; failed: seeds 2 3"}),
     (dict(seeds=0), {"Accuracy (%)": "", "Seeds": "0"}), (dict(seeds=1, half=NONE), {"Accuracy (%)": "90.12", "Seeds": "1"})])
 def test_what_a_line_says(changes, expected):
@@ -110,7 +111,7 @@ def test_what_a_line_says(changes, expected):
 @pytest.mark.parametrize("ranks, seeds, said", [
     ([1, 1, 3], [3, 3, 5], "3 methods are 3 pairs, of which the seeds (mostly 3) tell 2 apart; "),
     ([1, 2, 1], [3, 3, 1], "2 methods are 1 pair, of which the seeds (mostly 3) tell 1 apart; "), ([1, 1], [1, 1], "One seed allows no test."),
-    ([1, None], [1, 1], "")])
+    ([1, None], [1, 1], "One method is ranked: there is none to compare it with."), ([None], [1], "")])
 def test_what_the_seeds_of_a_cell_separate(ranks, seeds, said):
     found = tables.power(pd.DataFrame({"rank_low": pd.Series(ranks, dtype=float), "seeds": seeds}))
     assert found == said + "more seeds tell more." * said.endswith("; ")
@@ -145,6 +146,19 @@ def test_latex(table):
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + 4 and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(tables.COLUMNS) - 1}
     assert not re.findall(r"(?<!\\)[_%#]", " ".join(rows)) and text.isascii()
+    caption, = re.findall(r"\\caption{(.*)}\\label{tab:digits-90}", text)
+    assert all(markup.escaped(each, markup.LATEX) in caption for each in (tables.LEGEND, table.attrs["note"], "digits, sparsity 0.9."))
+    assert sorted(re.findall(r"\\textbf{(\d+)", text)) == [str(int(mean)) for mean in sorted(table["mean"][table.rank_low == 1])]
+
+
+def test_latex_says_once_what_the_columns_are_and_always_that_runs_are_reduced():
+    rows = pd.concat([stored({"st3": [97.0, 97.1], "gmp": [60.0, 60.2]}).assign(sparsity=s, achieved_sparsity=s, epochs=3) for s in (0.9, 0.95)])
+    table = tables.board(tables.select(rows, "digits", "paper", epochs=3), [0.9, 0.95])
+    first, second = re.findall(r"\\caption{.*", tables.latex(table))
+    assert "Student" in first and "Student" not in second and r"Columns as in Table~\ref{tab:digits-90}.}\label{tab:digits-95}" in second
+    assert all("Reduced runs: 3 of 30 epochs." in caption for caption in (first, second))
+    assert re.findall(r"\\textbf{(.*?)\.", tables.latex(table)) == ["97", "97"]
+    assert markup.escaped("<1 > 2|", markup.LATEX) == "$<$1 $>$ 2$|$"
 
 
 def test_csv(table):
