@@ -9,7 +9,7 @@ from pathlib import Path
 from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
 from marks import remark
 from published import title
-from rows import POINT, lines_of, read_rows, series_of
+from rows import POINT, lines_of, none_finished, read_rows, series_of
 
 from benchmarks.command import command
 from benchmarks.own_methods import tell_older
@@ -30,7 +30,7 @@ def chosen(series, args):
     """
     folder = Path(args.results) / args.suite
     if not (folder / "runs.csv").exists():
-        raise NoRows(f"there is no {folder / 'runs.csv'}; make it with: bash run_all.sh {args.suite}")
+        raise none_finished(args.suite, args.results, args.profile, args.precision, args.epochs)
     rows = read_rows(folder / "runs.csv")
     rows = rows.assign(options=rows.options.astype(object).fillna(""), method=rows.method.map(lambda name: path_of(name) if ":" in name else name))
     found = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, look, looks, mean_line, number_decades, remark  # noqa: F401
 from published import citation, compare, title
-from rows import NoRows, Trained, make, runs_of, summary  # before the project's: it says where these are
+from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks import markup
 from benchmarks.command import command
@@ -76,6 +76,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
             self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
+        tell_uncollected(args.results)
         return args
 
 

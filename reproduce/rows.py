@@ -1,15 +1,17 @@
 """The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
+import contextlib
 import importlib
 import sys
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
 from benchmarks.grid import Spec, union  # noqa: E402
-from benchmarks.results import Store  # noqa: E402
-from benchmarks.suites import PROFILES, SIZES, accuracies, length, trained, usual_length  # noqa: E402
+from benchmarks.results import Store, StoreError  # noqa: E402
+from benchmarks.suites import PROFILES, SIZES, SUITES, accuracies, length, trained, usual_length  # noqa: E402
 
 # pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -94,10 +96,26 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     raise none_finished(suite, results, profile, grid.precision, grid.epochs)
 
 
+def tell_uncollected(results):
+    """Says on stderr how many finished runs lie in RESULTS/runs and not yet in the suites' tables, which alone are drawn (those of jobs)."""
+    store = Store(results, write=False)
+    keys = {path.stem for path in store.runs.glob("[!.]*.json")}
+    with contextlib.suppress(StoreError):  # who draws such a table says so
+        keys -= {row["key"] for suite in SUITES if keys for row in store.read(suite)}
+        for suite, count in Counter(row["suite"] for row in map(store.row, sorted(keys)) if row).items():
+            print(f"{count} finished runs of {suite} in {store.runs} are not in its tables; put them there with: "
+                  f"python -m benchmarks collect {suite}{elsewhere(results)}", file=sys.stderr)
+
+
+def elsewhere(results):
+    """The option that names a results folder, where it is not the usual one."""
+    return f" --results {results}" if str(results) != "results" else ""
+
+
 def none_finished(suite, results, profile, precision=None, epochs=None):
     """The NoRows of a figure of whose runs there are none."""
-    given = {"profile": profile, "precision": precision, "epochs": epochs, "results": results if str(results) != "results" else None}
-    options = "".join(f" --{name} {value}" for name, value in given.items() if value)
+    given = {"profile": profile, "precision": precision, "epochs": epochs}
+    options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
                   f"with: bash run_all.sh {suite}{options}")
 
@@ -171,7 +189,7 @@ def stored(path, module, text, choose=None):
 
         file = Path(results) / path
         if not file.exists():
-            raise NoRows(f"there is no {file}; make it with: python -m {module}")
+            raise NoRows(f"there is no {file}; make it with: python -m {module}{elsewhere(results)}")
         table = pd.read_csv(file)
         table = choose(table) if choose else of_one_machine(table) if "measured_at" in table else table
         table.attrs["note"] = text(table)

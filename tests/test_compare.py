@@ -69,7 +69,7 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
 
 @pytest.mark.parametrize("words, said", [
     (["st4"], "no finished runs of 'st4' in "), (["st3", "--sparsity", "0.5"], "no finished runs of these methods at sparsity 0.5; at 0.9, 0.95, 0.98"),
-    ([], "arguments are required: METHOD"), (["st3", "--suite", "cifar10"], "make it with: bash run_all.sh cifar10"), (["gmp", "--epochs", "7"], "'gmp'")])
+    ([], "arguments are required: METHOD"), (["st3", "--suite", "cifar10"], "make them with: bash run_all.sh cifar10 --results "), (["gmp", "--epochs", "7"], "'gmp'")])
 def test_what_is_not_there(words, said, tmp_path):
     store(tmp_path, specs())
     done = run_here("compare.py", *words, "--results", tmp_path)

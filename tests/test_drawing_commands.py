@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 
+import made_up
 import pytest
 from test_reproduce import ROOT, figure, row, run, run_here, store
 
 from benchmarks import suites
+from benchmarks.results import Store
 
 
 def test_figures_refuse_what_the_commands_refuse(tmp_path):
@@ -110,3 +112,16 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_pa
     done = run_here("sparse_figure1.py", "--results", tmp_path, "--out", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "not as its program wrote it" in done.stderr
     assert "sparse_figure1.py, line" in done.stderr
+
+def test_finished_runs_that_are_not_collected_are_named(tmp_path):
+    """As after jobs of a cluster, which leave that to whoever looks at them."""
+    runs, specs = Store(tmp_path), [*figure("figure1").grid("digits", "paper")]
+    store(tmp_path, "digits", [row(spec) for spec in specs[1:]])
+    said = f"1 finished runs of digits in {tmp_path}/runs are not in its tables; put them there with: python -m benchmarks collect digits --results {tmp_path}\n"
+    for spec, words in ((specs[1], ""), (specs[0], said)):
+        runs.write(made_up.row(spec, finished_at="2026-01-01T00:00:00+00:00"))
+        done = run_here("figure1.py", "--suite", "digits", "--results", tmp_path)
+        assert (done.returncode, done.stderr) == (0, words)
+    (runs.runs / f"{specs[0].key}.json").write_text("{")  # damaged: it is none
+    done = run_here("figure1.py", "--suite", "digits", "--results", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
