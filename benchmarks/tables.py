@@ -69,10 +69,12 @@ def board(rows, sparsities, sort="accuracy"):
 
     Raises ValueError where there is nothing to compare.
     """
+    there = sorted({*rows.sparsity[rows.method != "dense"]}) if len(rows) else []
     if len(rows):
         rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
     if not len(rows) or (rows.method == "dense").all():
-        raise ValueError(f"there are no finished runs at sparsity {', '.join(f'{s:g}' for s in sparsities)}")
+        wanted, others = (", ".join(f"{s:g}" for s in some) for some in (sparsities, there))
+        raise ValueError(f"there are no finished runs at sparsity {wanted}" + f", but at {others}" * bool(there))
     table = compare(rows)
     if sort == "cost":
         table = table.sort_values(["task", "sparsity", "train_flops"], kind="stable")

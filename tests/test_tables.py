@@ -172,7 +172,9 @@ def test_sorted_by_cost_and_one_sparsity(table):
     assert list(tables.board(rows, [0.9]).label) == ["gmp", "st3"]
     assert "nan" not in tables.text(tables.board(rows, [0.9]))  # of one seed there is no interval
     assert list(tables.board(rows, [0.9], "cost").label) == ["st3", "gmp"]
-    with pytest.raises(ValueError, match="sparsity 0.5"):
+    with pytest.raises(ValueError, match="sparsity 0.5, 0.6, but at 0.9$"):
+        tables.board(rows, [0.5, 0.6])
+    with pytest.raises(ValueError, match="sparsity 0.5, but"):
         tables.board(rows, [0.5])
     with pytest.raises(ValueError, match="sparsity 0.9"):  # dense alone is nothing to compare
         tables.board(tables.select(stored({"dense": [97.0]}), "digits", "paper"), [0.9])
