@@ -91,7 +91,7 @@ def counting(args, store, profile, variant=None):
 
 
 def refuse_absent(against, sparsities, args, store):
-    """Raises ValueError where there are no rows of a method to compare with at these sparsities, before anything is run: who has them, or makes them."""
+    """Raises ValueError where a method to compare with has no rows at these sparsities, before anything is run: who has them, or makes them."""
     def absent(profile):
         rows = counting(args, store, profile)
         if len(rows):
