@@ -92,7 +92,8 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
     assert "rows made with another content of mine.py: 2; `launch` or `leaderboard` with --again makes them" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
-    assert capsys.readouterr().out.startswith("task,sparsity,method")
+    out, err = capsys.readouterr()
+    assert out.startswith("task,sparsity,method") and "rows made with another content of mine.py: 2;" in err
     assert board("--epochs", "1", "--format", "html") == 0 and ">Published</h2>" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--set", "amount=0.5") == 0 and len(in_process) == 3
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
@@ -127,6 +128,8 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     made = len(in_process)
     assert board(*words, "rigl", "--against", "rigl", "gse") == 2 and capsys.readouterr().err == said and len(in_process) == made  # before it runs
     assert board("--against", "static") == 2 and "no rows of static;" in capsys.readouterr().err
+    assert board("--epochs", "1", "--sparsity", "0.95", "--against", "static") == 2  # has one at 0.9
+    assert "no rows of static;" in capsys.readouterr().err
     assert board("--profile", "quick", "--epochs", "30", "--method", "gmp", "--seeds", "1", "--sparsity", "0.9") == 0
     assert board("--profile", "quick", "--against", "gmp") == 2
     assert "no rows of gmp of profile quick; compare those of --profile paper, or make them with" in capsys.readouterr().err
