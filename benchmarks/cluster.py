@@ -102,8 +102,7 @@ def send_missing(args, store, todo, folder):
     from benchmarks.places import PACK
     from benchmarks.levels import branches, levels_of, uncovered
     from benchmarks.tasks import settle
-    states = jobs.states(store, args.suite)
-    jobs.queue()  # without SLURM nothing is copied
+    states = jobs.states(jobs.sent(store, args.suite), jobs.queue(store))  # without SLURM nothing is copied
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
     print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
     if not fresh:
@@ -194,13 +193,13 @@ def load_there(code, methods):
 
 def cancel(args):
     """Take what is queued of a suite out of the queue (`--running`: what runs too). Returns the exit status."""
-    states = jobs.states(Store(args.results, write=False), args.suite)
-    wanted = sorted({job for job, state in states.values() if state == "PENDING" or (state and args.running)})
+    states = jobs.states(*jobs.look(Store(args.results, write=False), args.suite))
+    wanted = sorted({job for job, state, _ in states.values() if state == "PENDING" or (state and args.running)})
     for place in range(0, len(wanted), ARRAY):
         done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
-    running = {job for job, state in states.values() if state} - set(wanted)
+    running = {job for job, state, _ in states.values() if state} - set(wanted)
     left = f", {len(running)} go on (--running ends them too)" if running else ""
     print(f"{len(wanted)} tasks of {args.suite} taken out of the queue{left}")
     return 0

@@ -12,7 +12,7 @@ def show(store, suite, specs, rows):
     """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
     at_work = run_claims.held(store)
     try:
-        queue = jobs.states(store, suite)
+        queue = jobs.states(*jobs.look(store, suite))
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}
