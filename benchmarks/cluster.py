@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import jobs
+from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
+from benchmarks.progress import duration
 from benchmarks.results import Store
 from benchmarks.tasks import file_of
 
@@ -102,11 +103,16 @@ def send_missing(args, store, todo, folder):
     from benchmarks.places import PACK
     from benchmarks.levels import branches, levels_of, uncovered
     from benchmarks.tasks import settle
-    states = jobs.states(jobs.sent(store, args.suite), jobs.queue(store))  # without SLURM nothing is copied
+    claims, known = run_claims.held(store), jobs.sent(store, args.suite)
+    now = jobs.queue(store)  # without SLURM nothing is copied
+    states = jobs.states(known, now)
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
     print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
     if not fresh:
         return 0
+    for key in jobs.gone(known, now, claims):
+        run_claims.drop(store, key, claims.pop(key))
+    tell_made_elsewhere(store, {spec.key: claims[spec.key] for spec in fresh if spec.key in claims})
     at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
     fresh.sort(key=lambda spec: (spec.task, spec.method))
     together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # of which one runs at a time
@@ -129,6 +135,15 @@ def send_missing(args, store, todo, folder):
     print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
           f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
+
+
+def tell_made_elsewhere(store, claims):
+    """Says which runs that are sent are being made, by these claims, and how long they stay so without another sign of life."""
+    if claims:
+        who = sorted({run_claims.words(claim) for claim in claims.values()})
+        left = run_claims.VOID_SECONDS - min(abs(run_claims.age(store.runs / f"{key}.claim")) for key in claims)
+        print(f"{len(claims)} of them {'is' if len(claims) == 1 else 'are'} being made by {', '.join(who[:3])}{', …' * (len(who) > 3)}: a job that "
+              f"begins meanwhile makes none of these (one that shows no sign of life is given up in {duration(max(left, 0))})")
 
 
 def send(args, folder, code, calls):

@@ -63,3 +63,14 @@ def look(store, suite):
 def states(known, now):
     """{key: (job id, its state, or "" if none of its jobs is in the queue any more, SLURM's reason)} of what was `sent`, by the `queue`."""
     return {key: next(((job, *now[job]) for job in reversed(ids) if job in now), (ids[-1], "", "")) for key, ids in known.items()}
+
+
+def gone(known, now, claims):
+    """Keys of `claims`, which were read before the queue, whose job was sent from here and does not run: it has left the queue, or waits
+    in it again. However lately they were rewritten, nobody makes these runs."""
+    return {key for key, claim in claims.items() if claim["job"] in known.get(key, ()) and now.get(claim["job"], ("PENDING",))[0] == "PENDING"}
+
+
+def several(number, noun):
+    """A number of things in words."""
+    return f"{number} {noun}{'s' * (number != 1)}"

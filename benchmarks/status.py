@@ -12,7 +12,9 @@ def show(store, suite, specs, rows):
     """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
     at_work = run_claims.held(store)
     try:
-        queue = jobs.states(*jobs.look(store, suite))
+        known, now = jobs.look(store, suite)
+        queue = jobs.states(known, now)
+        at_work = {key: claim for key, claim in at_work.items() if key not in jobs.gone(known, now, at_work)}
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}

@@ -1,0 +1,66 @@
+"""What `launch --launcher slurm`, `status` and `cancel` make of SLURM's queue and of claims (fake_slurm.py; tests/slurm: a real one)."""
+import json
+import os
+import time
+
+import pytest
+from fake_slurm import slurm, store  # noqa: F401
+
+from benchmarks import cluster, jobs, run_claims
+from benchmarks.__main__ import parser
+from benchmarks.grid import Spec
+from benchmarks.status import show
+
+specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
+
+
+@pytest.fixture
+def launch(store, monkeypatch):  # noqa: F811
+    """A function that sends `specs` with such options to a SLURM that takes all as job 12."""
+    monkeypatch.setattr(cluster, "send", lambda args, folder, code, calls: [f"12_{place}" for place in range(len(calls))])
+    return lambda *words, specs=specs: cluster.submit(parser().parse_args(["launch", "digits", "--launcher", "slurm", *words]), store, specs, "data")
+
+
+def claim(store, key, job, silent=0):  # noqa: F811
+    """A claim of a process on another machine, which has not rewritten it for so many seconds."""
+    content = {"host": "node17", "boot": "another", "space": 1, "pid": 12, "born": "1", "job": job, "restart": "0", "epochs": 30, "share": 0.5}
+    path = store.runs / f"{key}.claim"
+    path.write_text(json.dumps(content))
+    os.utime(path, (time.time() - silent,) * 2)
+    return path
+
+
+def test_a_claim_of_a_job_that_slurm_has_no_longer_is_void(store, slurm, launch, capsys):  # noqa: F811
+    """Its node died a moment ago. That of a job which runs, or was not sent from here, says nothing of the sort."""
+    jobs.remember(store, "digits", "31", {spec.key: f"31_{place}" for place, spec in enumerate(specs)})
+    dead, again, other = claim(store, specs[0].key, "31_0"), claim(store, specs[1].key, "31_1"), claim(store, specs[2].key, "99", silent=840)
+    slurm("31_1 RUNNING\n")
+    show(store, "digits", specs, {})
+    said = capsys.readouterr().out
+    assert "2 running, 0 queued, 1 lost" in said and "static sparsity 0.9 seed 0: job 31_0" in said
+    assert launch() == 0 and not dead.exists() and again.exists() and other.exists()
+    said = capsys.readouterr().out
+    assert "1 of them is being made by process 12 on node17: " in said and "given up in 0:01:00" in said.replace("0:00:59", "0:01:00")
+    slurm("31_1 PENDING BeginTime\n12_0 RUNNING\n12_1 RUNNING\n")  # queued again: its process is gone
+    show(store, "digits", specs, {})
+    assert "1 running, 2 queued, 0 lost" in capsys.readouterr().out
+
+
+def test_without_an_answer_no_claim_is_void(store, slurm, launch, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "31", {specs[0].key: "31_0"})
+    path = claim(store, specs[0].key, "31_0")
+    slurm("", 1, "no controller")
+    with pytest.raises(ValueError, match="no controller"):
+        launch()
+    show(store, "digits", specs, {})
+    assert path.exists() and "1 running" in capsys.readouterr().out
+
+
+def test_a_claim_that_another_process_has_taken_over_stays(store):  # noqa: F811
+    path = claim(store, "k", "31_0")
+    read = run_claims.read(path)
+    run_claims.drop(store, "k", read | {"pid": 13})
+    assert path.exists()
+    run_claims.drop(store, "k", read)
+    assert not path.exists()
+    run_claims.drop(store, "k", read)
