@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -128,9 +129,10 @@ def send_missing(args, store, todo, folder):
         calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
                      store.keep_models)
                  for pack in part]
-        ids = send(args, results / "runs" / "submitted", code, calls)
-        array = ids[0].split("_")[0]
-        jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
+        with held_back():
+            ids = send(args, results / "runs" / "submitted", code, calls)
+            array = ids[0].split("_")[0]
+            jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
         print(f"job {array}: {len(part)} tasks, {sum(map(len, part))} runs")
     print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
           f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
@@ -144,6 +146,24 @@ def tell_made_elsewhere(store, claims):
         left = run_claims.VOID_SECONDS - min(abs(run_claims.age(store.runs / f"{key}.claim")) for key in claims)
         print(f"{len(claims)} of them {'is' if len(claims) == 1 else 'are'} being made by {', '.join(who[:3])}{', …' * (len(who) > 3)}: a job that "
               f"begins meanwhile makes none of these (one that shows no sign of life is given up in {duration(max(left, 0))})")
+
+
+@contextlib.contextmanager
+def held_back():
+    """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered."""
+    from benchmarks.worker import SIGNALS, undisturbed
+    came, before = [], {}
+    with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
+        try:
+            if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
+                before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS if signal.getsignal(number)
+                          is not None}
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    for number in came:
+        os.kill(os.getpid(), number)
 
 
 def send(args, folder, code, calls):

@@ -1,6 +1,9 @@
 """What `launch --launcher slurm`, `status` and `cancel` make of SLURM's queue and of claims (fake_slurm.py; tests/slurm: a real one)."""
 import json
 import os
+import signal
+import subprocess
+import threading
 import time
 
 import pytest
@@ -64,3 +67,26 @@ def test_a_claim_that_another_process_has_taken_over_stays(store):  # noqa: F811
     run_claims.drop(store, "k", read)
     assert not path.exists()
     run_claims.drop(store, "k", read)
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_slurm_has_taken_is_remembered_though_ctrl_c_comes_meanwhile(store, slurm, launch, monkeypatch, thread):  # noqa: F811
+    """sbatch, which the terminal tells of it, does not see it; nor does a thread of some library's that takes any signal."""
+    masks, ended = [], threading.Event()
+
+    def send(*rest):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        masks.append(int(subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True, text=True).stdout.split()[1], 16))
+        return ["12_0", "12_1", "12_2"]
+    monkeypatch.setattr(cluster, "send", send)
+    before = signal.getsignal(signal.SIGINT)
+    threading.Thread(target=ended.wait if thread else print).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch()
+            time.sleep(1)
+    finally:
+        ended.set()
+    assert len(jobs.sent(store, "digits")) == 3 and masks[0] >> signal.SIGINT - 1 & masks[0] >> signal.SIGTERM - 1 & 1
+    assert signal.getsignal(signal.SIGINT) == before and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
