@@ -232,7 +232,7 @@ def command_status(args):
 
 def command_cancel(args):
     suites.suite_grid(args.suite, args.profile, ())
-    return cluster.cancel(args)
+    return cluster.cancel(args, existing(args))
 
 
 def command_collect(args):

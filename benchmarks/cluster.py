@@ -26,6 +26,7 @@ from benchmarks.tasks import file_of
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 TIMEOUTS = 100    # how often a job that runs out of time is queued again
 TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
+LEAVING_SECONDS = 60  # that `cancel` waits for what it has ended
 PLAIN = ("partition", "qos", "account", "constraint", "gpus_per_task", "cpus_per_task", "array_parallelism")
 
 
@@ -108,7 +109,7 @@ def send_missing(args, store, todo, folder):
     now = jobs.queue(store)  # without SLURM nothing is copied
     states = jobs.states(known, now)
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
-    print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
+    print(f"{jobs.several(len(fresh), 'run')} to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
     if not fresh:
         return 0
     for key in jobs.gone(known, now, claims):
@@ -133,7 +134,7 @@ def send_missing(args, store, todo, folder):
             ids = send(args, results / "runs" / "submitted", code, calls)
             array = ids[0].split("_")[0]
             jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
-        print(f"job {array}: {len(part)} tasks, {sum(map(len, part))} runs")
+        print(f"job {array}: {jobs.several(len(part), 'task')}, {jobs.several(sum(map(len, part)), 'run')}")
     print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
           f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
@@ -156,8 +157,8 @@ def held_back():
     with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
         try:
             if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
-                before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in SIGNALS if signal.getsignal(number)
-                          is not None}
+                ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+                before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ours}
             yield
         finally:
             for number, handler in before.items():
@@ -226,15 +227,22 @@ def load_there(code, methods):
             raise ValueError(f"in a job, which has a copy of the method's file alone: {reason}")
 
 
-def cancel(args):
-    """Take what is queued of a suite out of the queue (`--running`: what runs too). Returns the exit status."""
-    states = jobs.states(*jobs.look(Store(args.results, write=False), args.suite))
+def cancel(args, store):
+    """Take what is queued of a suite out of the queue (`--running`: what runs too), and wait until it has left. Returns the exit status."""
+    states = jobs.states(*jobs.look(store, args.suite))
     wanted = sorted({job for job, state, _ in states.values() if state == "PENDING" or (state and args.running)})
     for place in range(0, len(wanted), ARRAY):
         done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
     running = {job for job, state, _ in states.values() if state} - set(wanted)
-    left = f", {len(running)} go on (--running ends them too)" if running else ""
-    print(f"{len(wanted)} tasks of {args.suite} taken out of the queue{left}")
+    left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
+    print(f"{jobs.several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would find these queued, and send none of their runs
+        if time.monotonic() > deadline:
+            some = ("has", "its", "it has") if len(ending) == 1 else ("have", "their", "they have")
+            print("{} {} not ended yet; a launch sends {} runs once {}".format(len(ending), *some))
+            break
+        time.sleep(1)
     return 0

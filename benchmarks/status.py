@@ -24,7 +24,7 @@ def show(store, suite, specs, rows):
         counts[state] += 1
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
-    print(f"{len(specs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(f"{jobs.several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     for line in lines:
         print(line)
     if counts["lost"]:

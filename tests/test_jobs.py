@@ -42,7 +42,7 @@ def test_a_job_of_the_same_number_that_was_sent_from_elsewhere_is_none_of_ours(s
     (tmp_path / "named otherwise").symlink_to(store.folder)
     slurm(f"7_0 RUNNING None /home/me/an other | project\n7_1 PENDING None {store.runs}\n")
     assert jobs.queue(store) == {}
-    assert cluster.cancel(Namespace(results=store.folder, suite="digits", running=True)) == 0 and not (tmp_path / "told").exists()
+    assert cluster.cancel(Namespace(suite="digits", running=True), store) == 0 and not (tmp_path / "told").exists()
     monkeypatch.setattr(cluster, "send", lambda *rest: ["12"])
     assert cluster.submit(parser().parse_args(["launch", "digits", "--launcher", "slurm"]), store, [spec], "data") == 0
     assert "0 in the queue already" in capsys.readouterr().out and jobs.sent(store, "digits")[spec.key] == ["7_0", "12"]
@@ -127,11 +127,11 @@ def test_two_submissions_at_once_send_a_run_once(store, slurm, monkeypatch, caps
 
 
 @pytest.mark.parametrize("running, ended, said", [
-    (False, "7_0", "1 tasks of digits taken out of the queue, 1 go on"), (True, "7_0 7_1", "2 tasks")])
+    (False, "7_0", "1 task of digits taken out of the queue, 1 goes on"), (True, "7_0 7_1", "2 tasks")])
 def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path, capsys, running, ended, said):
     jobs.remember(store, "digits", "7", {"a": "7_0", "b": "7_0", "c": "7_1", "d": "7_2"})
     slurm("7_0 PENDING\n7_1 RUNNING\n9_0 PENDING\n")  # 9_0 is somebody else's
-    assert cluster.cancel(Namespace(results=store.folder, suite="digits", running=running)) == 0
+    assert cluster.cancel(Namespace(suite="digits", running=running), store) == 0
     assert (tmp_path / "told").read_text() == ended + "\n" and capsys.readouterr().out.startswith(said)
 
 

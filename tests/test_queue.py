@@ -5,12 +5,13 @@ import signal
 import subprocess
 import threading
 import time
+from argparse import Namespace
 
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
 from benchmarks import cluster, jobs, run_claims
-from benchmarks.__main__ import parser
+from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.status import show
 
@@ -90,3 +91,26 @@ def test_what_slurm_has_taken_is_remembered_though_ctrl_c_comes_meanwhile(store,
         ended.set()
     assert len(jobs.sent(store, "digits")) == 3 and masks[0] >> signal.SIGINT - 1 & masks[0] >> signal.SIGTERM - 1 & 1
     assert signal.getsignal(signal.SIGINT) == before and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_cancel_waits_until_what_it_ended_has_left_the_queue(store, slurm, launch, monkeypatch, tmp_path, capsys):  # noqa: F811
+    """Its processes end in half a minute, and a launch before that would find it queued."""
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0", specs[1].key: "7_1"})
+    slurm("7_0 RUNNING\n7_1 COMPLETING\n")
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")  # and none of them leaves
+    queues, words = ["7_1 COMPLETING\n", "", "7_1 COMPLETING\n"], ["cancel", "digits", "--running", "--results", str(store.folder)]
+    monkeypatch.setattr(cluster, "time", Namespace(sleep=lambda seconds: slurm(queues.pop(0)), monotonic=time.monotonic))
+    assert main(words) == 0 and len(queues) == 1
+    assert capsys.readouterr().out == "2 tasks of digits taken out of the queue\n"
+    assert launch() == 0 and "3 runs to send" in capsys.readouterr().out
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0", specs[1].key: "7_1"})
+    slurm("7_0 RUNNING\n")
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")
+    monkeypatch.setattr(cluster, "LEAVING_SECONDS", -1)
+    assert main(words) == 0
+    assert capsys.readouterr().out == "1 task of digits taken out of the queue\n1 has not ended yet; a launch sends its runs once it has\n"
+
+
+def test_cancel_refuses_a_folder_that_is_not_there(tmp_path, capsys):
+    assert main(["cancel", "digits", "--results", str(tmp_path / "mistyped")]) == 2
+    assert "there is no results folder" in capsys.readouterr().err

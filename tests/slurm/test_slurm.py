@@ -153,7 +153,7 @@ def parent(pid):
 
 
 def test_second_submission_sends_nothing(sent):
-    assert "3 runs to send, 0 in the queue" in sent["grid"] and "1 tasks, 3 runs" in sent["grid"]
+    assert "3 runs to send, 0 in the queue" in sent["grid"] and "1 task, 3 runs" in sent["grid"]
     assert re.search("0 runs to send|, 0 to do", sent["again"]) and "job" not in sent["again"]  # some may have ended by now
 
 
@@ -171,7 +171,7 @@ def test_disturbed_run_goes_on_and_gives_the_same_row(project, sent, ended, alon
         assert len(processes) == EPOCHS * STEPS
     if what == "job killed":
         assert "lost: digits mine.py:Slow sparsity 0.9 seed 2: job" in sent["lost"]
-        assert re.search(r"^1 runs to send, \d in the queue", sent["lost again"], re.MULTILINE)  # others may have ended by now
+        assert re.search(r"^1 run to send, \d in the queue", sent["lost again"], re.MULTILINE)  # others may have ended by now
 
 
 def test_grid_with_a_failing_method(project, ended, alone):
@@ -183,7 +183,7 @@ def test_grid_with_a_failing_method(project, ended, alone):
     status = project.command("status", *GRID).stdout
     assert "2 done, 0 diverged, 1 failed" in status and 'raise RuntimeError("broken on purpose")' in status
     assert "0 to do" in project.send(*GRID).stdout
-    assert "1 runs to send" in project.send(*GRID, "--retry-failed").stdout
+    assert "1 run to send" in project.send(*GRID, "--retry-failed").stdout
 
 
 def test_time_limit(project, sent, alone):
