@@ -71,6 +71,13 @@ def gone(known, now, claims):
     return {key for key, claim in claims.items() if claim["job"] in known.get(key, ()) and now.get(claim["job"], ("PENDING",))[0] == "PENDING"}
 
 
+def sent_after(store, job, path):
+    """Whether a job was sent after a file was written, by the clock of their file system, or there is no such file here."""
+    def written(path):
+        return path.stat().st_mtime_ns if path.exists() else 0
+    return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(path)
+
+
 def several(number, noun):
     """A number of things in words."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -33,7 +33,7 @@ def show(store, suite, specs, rows):
 
 def stand(key, row, claim, job, store):
     """(one of STATES, what there is to say about the run or "")."""
-    if row:
+    if row and not made_again(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
         tail = last_lines(store.log(key))
@@ -51,6 +51,13 @@ def stand(key, row, claim, job, store):
     if job:
         return "lost", f"job {job[0]}" + last_lines(store.runs / "submitted" / f"{job[0]}_0_log.err")
     return ("started" if store.checkpoint(key).exists() or store.log(key).exists() else "not started"), ""
+
+
+def made_again(key, row, claim, job, store):
+    """Whether a run that has a row is at work or queued once more; a job that has made this row may go on with others."""
+    if store.again(key).exists() or row["status"] == "failed" and claim:
+        return bool(claim or job and job[1])
+    return bool(row["status"] == "failed" and job and job[1] and jobs.sent_after(store, job[0], store.runs / f"{key}.json"))
 
 
 def last_lines(path):

@@ -136,12 +136,13 @@ def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path
 
 
 def test_how_a_run_stands(store):
-    """A row counts before all else, then a claim, then the queue; then what lies there."""
+    """A row counts before all else, but for a failed one which is made again; then a claim, then the queue; then what lies there."""
     claim = {"host": "node", "pid": 12, "born": "1", "job": None, "epochs": 30, "share": 0.5, "left": 3661.0}
     failed = {"status": "failed", "error": "no memory"}
     store.log("k").write_text("one\n\ntwo\nthree\nfour\n")
     assert stand("k", {"status": "ok"}, claim, ("7_0", "RUNNING"), store) == ("done", "")
-    assert stand("k", failed, claim, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
+    assert stand("k", failed, claim | {"left": None}, None, store) == ("running", "epoch 16 of 30 (process 12 on node)")
+    assert stand("k", failed, None, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
     assert stand("k", failed | {"status": "diverged"}, None, None, store) == ("diverged", f"no memory (log: {store.log('k')})")
     assert stand("k", None, claim, ("7_0", "RUNNING"), store) == ("running", "epoch 16 of 30, 1:01:01 to go (process 12 on node)")
     assert stand("k", None, claim | {"epochs": None, "share": 0.0, "left": None}, None, store) == ("running", "starting (process 12 on node)")

@@ -1,4 +1,5 @@
 """What `launch --launcher slurm`, `status` and `cancel` make of SLURM's queue and of claims (fake_slurm.py; tests/slurm: a real one)."""
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from fake_slurm import slurm, store  # noqa: F401
 from benchmarks import cluster, jobs, run_claims
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
+from benchmarks.run import store_failure
 from benchmarks.status import show
 
 specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
@@ -111,6 +113,59 @@ def test_cancel_waits_until_what_it_ended_has_left_the_queue(store, slurm, launc
     assert capsys.readouterr().out == "1 task of digits taken out of the queue\n1 has not ended yet; a launch sends its runs once it has\n"
 
 
-def test_cancel_refuses_a_folder_that_is_not_there(tmp_path, capsys):
-    assert main(["cancel", "digits", "--results", str(tmp_path / "mistyped")]) == 2
-    assert "there is no results folder" in capsys.readouterr().err
+def test_a_launch_to_slurm_names_failed_runs(store, slurm, monkeypatch, tmp_path, capsys):  # noqa: F811
+    """As one here does, with its exit status; not those that it makes again."""
+    monkeypatch.setattr(cluster, "send", lambda *rest: ["12"])
+    store_failure(specs[0], "no memory", store, None)
+    words = ["launch", "digits", "--methods", "static", "--sparsities", "0.9", "--launcher", "slurm", "--results", str(store.folder), "--seeds"]
+    for seeds, sent in ("1", "0 runs"), ("2", "1 run"):
+        assert main([*words, seeds]) == 1
+        out, err = capsys.readouterr()
+        assert f"{sent} to send" in out and f"no memory (log: {store.log(specs[0].key)})" in err and "1 run failed; `--retry-failed`" in err
+    assert main([*words, "2", "--retry-failed"]) == 0 and "2 runs to send" in capsys.readouterr().out
+
+
+def test_status_of_a_failed_run_that_is_made_again(store, slurm, capsys):  # noqa: F811
+    """It is queued, then runs, then fails again, while its job goes on with other runs."""
+    spec = specs[0]
+
+    def status():
+        show(store, "digits", [spec], store.rows("digits"))
+        return capsys.readouterr().out
+
+    def fails():
+        store_failure(spec, "no memory", store, None)
+        later(store.runs / f"{spec.key}.json")
+
+    def later(path, moments=itertools.count(1)):
+        os.utime(path, (next(moments),) * 2)
+    fails()
+    jobs.remember(store, "digits", "7", {spec.key: "7"})
+    later(store.runs / "jobs" / "7.json")
+    slurm("7 PENDING\n")
+    assert "1 queued" in status()
+    slurm("7 RUNNING\n")
+    path = claim(store, spec.key, "7")
+    assert "1 running" in status()
+    path.unlink()
+    fails()
+    assert "1 failed" in status() and "1 failed" in status()
+    slurm("")
+    assert "1 failed" in status()
+
+
+def test_status_of_a_run_that_is_made_again_after_a_change(store, slurm, capsys):  # noqa: F811
+    row = {"key": specs[0].key, "status": "ok", "suite": "digits", "finished_at": "2026"}
+    jobs.remember(store, "digits", "7", {specs[0].key: "7"})
+    slurm("7 PENDING\n")
+    for note, said in (False, "1 done"), (True, "1 queued"):
+        store.again(specs[0].key).touch() if note else None
+        show(store, "digits", specs[:1], {specs[0].key: row})
+        assert said in capsys.readouterr().out
+    claim(store, specs[0].key, "7")
+    slurm("7 RUNNING\n")
+    show(store, "digits", specs[:1], {specs[0].key: row})
+    assert "1 running" in capsys.readouterr().out
+    slurm("")
+    show(store, "digits", specs[:1], {specs[0].key: row})
+    assert "1 done" in capsys.readouterr().out
