@@ -38,7 +38,8 @@ def add_arguments(sub):
     group.add_argument("--cpus-per-task", type=int, metavar="N", default=1, help="runs at a time in a task without GPUs (default: 1)")
     group.add_argument("--mem", type=float, metavar="GB")
     group.add_argument("--time", type=int, metavar="MINUTES", default=240, help="after it a task goes back into the queue (default: 240)")
-    group.add_argument("--array-parallelism", type=int, metavar="N", default=256, help="tasks at a time (default: 256)")
+    group.add_argument("--array-parallelism", type=int, metavar="N", default=256,
+                       help=f"tasks at a time of each array of {ARRAY} (default: 256)")
     group.add_argument("--runs-per-task", type=int, metavar="K", help="default: as many as run at a time")
     for name in ("qos", "account", "constraint"):
         group.add_argument(f"--{name}", metavar="NAME")
@@ -91,6 +92,8 @@ def check(args):
             raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
     if args.signal_delay >= 60 * args.time:
         raise ValueError(f"--signal-delay {args.signal_delay} (seconds) leaves nothing of --time {args.time} (minutes)")
+    if args.jobs and not args.gpus_per_task and args.jobs > args.cpus_per_task:
+        print(f"--jobs {args.jobs} is more than --cpus-per-task {args.cpus_per_task}: runs share a core, each slower for it", file=sys.stderr)
 
 
 def submit(args, store, todo, folder):
@@ -109,7 +112,9 @@ def send_missing(args, store, todo, folder):
     now = jobs.queue(store)  # without SLURM nothing is copied
     states = jobs.states(known, now)
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
-    print(f"{jobs.several(len(fresh), 'run')} to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
+    queued = len(uncovered(todo)) - len(fresh)
+    print(f"{jobs.several(len(fresh), 'run')} to send, {queued} in the queue already"
+          + f", with the options they were sent with (`cancel {args.suite}` takes them out)" * bool(queued))
     if not fresh:
         return 0
     for key in jobs.gone(known, now, claims):
@@ -123,7 +128,7 @@ def send_missing(args, store, todo, folder):
     first = [spec for spec in fresh if spec not in trunks]
     packs = [first[place:place + each] for place in range(0, len(first), each)]
     packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # they come after those
-    results = store.folder.resolve()
+    results, first_job = store.folder.resolve(), None
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
@@ -132,12 +137,22 @@ def send_missing(args, store, todo, folder):
                  for pack in part]
         with held_back():
             ids = send(args, results / "runs" / "submitted", code, calls)
-            array = ids[0].split("_")[0]
+            array, first_job = ids[0].split("_")[0], first_job or ids[0]
             jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
         print(f"job {array}: {jobs.several(len(part), 'task')}, {jobs.several(sum(map(len, part)), 'run')}")
-    print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
-          f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
+    print(f"follow them with: squeue --me; {status_of(args, store)}\n"
+          f"what the first prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
+
+
+def status_of(args, store):
+    """The command that shows what a launch has sent: with its options, as far as `status` has them."""
+    words = [sys.executable, "-m", "benchmarks", "status", args.suite, "--results", str(store.folder)]
+    for name in ("profile", "methods", "sparsities", "seeds", "epochs", "precision"):
+        value = getattr(args, name)
+        if value is not None and (name, value) != ("profile", "paper"):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words + [word for pair in args.set for word in ("--set", pair)])
 
 
 def tell_made_elsewhere(store, claims):
@@ -184,10 +199,16 @@ def send(args, folder, code, calls):
         with contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
             return [job.job_id for job in executor.submit_array(calls)]
     except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error")] or str(error).splitlines()
-        raise ValueError(f"SLURM refuses the job: {lines[0].removeprefix('sbatch: error: ').strip()}") from None
+        raise ValueError(f"SLURM refuses the job: {reason(str(error))}") from None
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror}); nothing was sent") from None
+
+
+def reason(text):
+    """What sbatch says against a job, in one line: all of its errors, without the lines that frame them."""
+    lines = [line for line in text.splitlines() if line.startswith("sbatch: error")] or text.splitlines()
+    words = " ".join(line.removeprefix("sbatch: error:").strip() for line in lines if any(map(str.isalpha, line.removeprefix("sbatch: error:"))))
+    return words + " (--runs-per-task K makes fewer tasks)" * ("job array specification" in words)
 
 
 def snapshot(store, methods):

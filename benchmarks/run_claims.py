@@ -1,8 +1,9 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
 A claim is void when its process is gone: on the same host by process id and start time, or because the host was started since; in the same
-SLURM job when that was requeued, elsewhere when it was not rewritten for a while; a launch to SLURM drops those of jobs that have ended. No clock of this machine decides, so it may be wrong. A
-process that was only suspended finds the claim another's, and ends the run without storing. Standard library only.
+SLURM job when that was requeued, elsewhere when it was not rewritten for a while; those of SLURM jobs that have ended, a launch to SLURM drops.
+No clock of this machine decides, so it may be wrong. A process that was only suspended finds the claim another's, and ends the run without
+storing. Standard library only.
 """
 import contextlib
 import json

@@ -1,11 +1,13 @@
 """`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
 import sys
+from collections import Counter
 
 from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
+USUAL = ("None", "Priority", "Resources")  # SLURM's reasons to wait that end by themselves
 
 
 def show(store, suite, specs, rows):
@@ -18,13 +20,18 @@ def show(store, suite, specs, rows):
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}
+    waiting = Counter()
     counts, lines = dict.fromkeys(STATES, 0), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         counts[state] += 1
+        if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
+            waiting[queue[spec.key][2]] += 1
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
     print(f"{jobs.several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    if waiting:
+        print("  queued: " + ", ".join(f"{count} ({reason})" for reason, count in waiting.most_common()))
     for line in lines:
         print(line)
     if counts["lost"]:

@@ -2,6 +2,8 @@
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -169,3 +171,52 @@ def test_status_of_a_run_that_is_made_again_after_a_change(store, slurm, capsys)
     slurm("")
     show(store, "digits", specs[:1], {specs[0].key: row})
     assert "1 done" in capsys.readouterr().out
+
+
+def test_what_is_printed_can_be_used_as_it_is(store, slurm, launch, monkeypatch, capsys):  # noqa: F811
+    """The command shows what was sent, and the log is that of the first task, which is no array's where there is one."""
+    words = ["--profile", "quick", "--methods", "static", "mine file.py:X", "--sparsities", "0.9", "0.95", "--seeds", "3", "--epochs", "2",
+             "--precision", "fp32", "--set", "lr=0.1", "--set", "bn_momentum=0.99"]
+    assert launch(*words) == 0
+    said = capsys.readouterr().out
+    command = re.search(r"; (\S+ -m benchmarks status .*)", said)[1]
+    args, asked = (parser().parse_args(found) for found in (shlex.split(command)[3:], ["launch", "digits", *words]))
+    names = "suite profile methods sparsities seeds epochs precision set".split()
+    assert [getattr(args, name) for name in names] == [getattr(asked, name) for name in names] and args.results == str(store.folder)
+    assert f"{store.runs}/submitted/12_0_0_log.out" in said
+    (store.runs / "jobs" / "12.json").unlink()
+    monkeypatch.setattr(cluster, "send", lambda *rest: ["13"])
+    assert launch(specs=specs[:1]) == 0
+    said = capsys.readouterr().out
+    assert f"{store.runs}/submitted/13_0_log.out" in said and said.splitlines()[1] == "job 13: 1 task, 1 run"
+    assert f"status digits --results {store.folder}\n" in said
+
+
+def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {spec.key: f"7_{place}" for place, spec in enumerate(specs)})
+    slurm("7_0 PENDING PartitionTimeLimit\n7_1 PENDING Priority\n7_2 RUNNING None\n")
+    show(store, "digits", specs, {})
+    assert "  queued: 1 (PartitionTimeLimit)\n" in capsys.readouterr().out
+    assert launch() == 0
+    assert "0 runs to send, 3 in the queue already, with the options they were sent with (`cancel digits` takes" in capsys.readouterr().out
+    slurm("7_1 PENDING Resources\n7_2 PENDING None\n")
+    show(store, "digits", specs, {})
+    assert "queued:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text, said", [
+    ("sbatch: error: ****\nsbatch: error: No account was given.\nsbatch: error:   See https://docs\nsbatch: error: ----\n"
+     "sbatch: error: Batch job submission failed: Unspecified error",
+     "No account was given. See https://docs Batch job submission failed: Unspecified error"),
+    ("sbatch: error: Batch job submission failed: Invalid job array specification",
+     "Batch job submission failed: Invalid job array specification (--runs-per-task K makes fewer tasks)"),
+    ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
+    ("it went\nwrong", "it went wrong")])
+def test_all_that_sbatch_says_is_one_line(text, said):
+    assert cluster.reason(text) == said
+
+
+def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, capsys):  # noqa: F811
+    for words, warned in (("--jobs 4", True), ("--jobs 4 --cpus-per-task 4", False), ("--jobs 4 --gpus-per-task 1", False), ("", False)):
+        assert launch(*words.split()) == 0
+        assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
