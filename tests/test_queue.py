@@ -220,3 +220,10 @@ def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, caps
     for words, warned in (("--jobs 4", True), ("--jobs 4 --cpus-per-task 4", False), ("--jobs 4 --gpus-per-task 1", False), ("", False)):
         assert launch(*words.split()) == 0
         assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
+
+
+def test_help_says_what_slurm_makes_of_the_numbers(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["launch", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tasks at a time of each array of 1000 (default: 256)" in said and "in a task of SLURM's --cpus-per-task)" in said

@@ -214,7 +214,7 @@ def test_cancel_takes_queued_jobs_out(project, ended):
     assert "queued" in project.command("status", *words).stdout
     project.slurm("scontrol", "hold", *{job.split("_")[0] for job in project.slurm("squeue", "--noheader", "--format=%i")})
     assert "taken out of the queue" in project.command("cancel", "digits", "--running").stdout
-    project.wait_for(lambda: not project.slurm("squeue", "--noheader"))
+    assert not project.slurm("squeue", "--noheader"), "it came back before they had ended"
     assert "3 lost" in project.command("status", *words).stdout
 
 
@@ -225,3 +225,9 @@ def test_cancel_takes_queued_jobs_out(project, ended):
 def test_what_slurm_refuses_is_one_line(project, words, part):
     done = project.command("launch", *GRID[:-1], "9", "--launcher", "slurm", *words)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and part in done.stderr
+
+
+def test_what_launch_has_no_option_for_sbatch_takes_from_the_environment(project, monkeypatch):
+    monkeypatch.setitem(project.environment, "SBATCH_RESERVATION", "none")
+    done = project.send(*GRID[:-1], "9")
+    assert done.returncode == 2 and "reservation is invalid" in done.stderr
