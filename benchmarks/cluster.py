@@ -141,7 +141,7 @@ def send_missing(args, store, todo, folder):
             jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
         print(f"job {array}: {jobs.several(len(part), 'task')}, {jobs.several(sum(map(len, part)), 'run')}")
     print(f"follow them with: squeue --me; {status_of(args, store)}\n"
-          f"what the first prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
+          f"what the first task prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
 
 
@@ -199,12 +199,12 @@ def send(args, folder, code, calls):
         with contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
             return [job.job_id for job in executor.submit_array(calls)]
     except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-        raise ValueError(f"SLURM refuses the job: {reason(str(error))}") from None
+        raise ValueError(f"SLURM refuses the job: {objection(str(error))}") from None
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror}); nothing was sent") from None
 
 
-def reason(text):
+def objection(text):
     """What sbatch says against a job, in one line: all of its errors, without the lines that frame them."""
     lines = [line for line in text.splitlines() if line.startswith("sbatch: error")] or text.splitlines()
     words = " ".join(line.removeprefix("sbatch: error:").strip() for line in lines if any(map(str.isalpha, line.removeprefix("sbatch: error:"))))

@@ -16,7 +16,8 @@ def show(store, suite, specs, rows):
     try:
         known, now = jobs.look(store, suite)
         queue = jobs.states(known, now)
-        at_work = {key: claim for key, claim in at_work.items() if key not in jobs.gone(known, now, at_work)}
+        for key in jobs.gone(known, now, at_work):
+            del at_work[key]
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}

@@ -213,7 +213,7 @@ def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, ca
     ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
     ("it went\nwrong", "it went wrong")])
 def test_all_that_sbatch_says_is_one_line(text, said):
-    assert cluster.reason(text) == said
+    assert cluster.objection(text) == said
 
 
 def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, capsys):  # noqa: F811
@@ -222,7 +222,8 @@ def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, caps
         assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
 
 
-def test_help_says_what_slurm_makes_of_the_numbers(capsys):
+def test_help_says_what_slurm_makes_of_the_numbers(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         parser().parse_args(["launch", "--help"])
     said = " ".join(capsys.readouterr().out.split())
