@@ -12,6 +12,7 @@ from benchmarks.again import left, renew
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
+from benchmarks.jobs import several
 from benchmarks.own_methods import own, rehearse, tell_older
 from benchmarks.progress import counted, name_bad, spoken
 from benchmarks.results import Store
@@ -50,7 +51,8 @@ def parser():
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
         if name == "status":
             continue
-        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores)")
+        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores, "
+                         "in a task of SLURM's --cpus-per-task)")
         sub.add_argument("--launcher", default="local", choices=("local", "slurm"))
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
@@ -184,7 +186,7 @@ def command_launch(args):
     renew(todo if args.again else (), store, args.suite)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
-        return cluster.submit(args, store, todo, load_data(todo, data_folder(args)))
+        return cluster.submit(args, store, todo, load_data(todo, data_folder(args))) or tell_failed(done, store)
     return launch_missing(args, store, todo, done)
 
 
@@ -210,9 +212,14 @@ def launch_missing(args, store, todo, done):
         from benchmarks.launch import launch
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
     print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
-    failed = name_bad(bad + [row for row in done if row["status"] == "failed"], store)
+    return tell_failed(done, store, bad)
+
+
+def tell_failed(done, store, bad=()):
+    """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
+    failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
-        print(f"{failed} runs failed; `--retry-failed` makes them again", file=sys.stderr)
+        print(f"{several(failed, 'run')} failed; `--retry-failed` makes them again", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -232,7 +239,7 @@ def command_status(args):
 
 def command_cancel(args):
     suites.suite_grid(args.suite, args.profile, ())
-    return cluster.cancel(args)
+    return cluster.cancel(args, existing(args))
 
 
 def command_collect(args):

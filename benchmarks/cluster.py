@@ -13,17 +13,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from benchmarks import jobs
+from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
+from benchmarks.progress import duration
 from benchmarks.results import Store
 from benchmarks.tasks import file_of
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 TIMEOUTS = 100    # how often a job that runs out of time is queued again
 TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
+LEAVING_SECONDS = 60  # that `cancel` waits for what it has ended
 PLAIN = ("partition", "qos", "account", "constraint", "gpus_per_task", "cpus_per_task", "array_parallelism")
 
 
@@ -35,7 +38,8 @@ def add_arguments(sub):
     group.add_argument("--cpus-per-task", type=int, metavar="N", default=1, help="runs at a time in a task without GPUs (default: 1)")
     group.add_argument("--mem", type=float, metavar="GB")
     group.add_argument("--time", type=int, metavar="MINUTES", default=240, help="after it a task goes back into the queue (default: 240)")
-    group.add_argument("--array-parallelism", type=int, metavar="N", default=256, help="tasks at a time (default: 256)")
+    group.add_argument("--array-parallelism", type=int, metavar="N", default=256,
+                       help=f"tasks at a time of each array of {ARRAY} (default: 256)")
     group.add_argument("--runs-per-task", type=int, metavar="K", help="default: as many as run at a time")
     for name in ("qos", "account", "constraint"):
         group.add_argument(f"--{name}", metavar="NAME")
@@ -88,6 +92,8 @@ def check(args):
             raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
     if args.signal_delay >= 60 * args.time:
         raise ValueError(f"--signal-delay {args.signal_delay} (seconds) leaves nothing of --time {args.time} (minutes)")
+    if args.jobs and not args.gpus_per_task and args.jobs > args.cpus_per_task:
+        print(f"--jobs {args.jobs} is more than --cpus-per-task {args.cpus_per_task}: runs share a core, each slower for it", file=sys.stderr)
 
 
 def submit(args, store, todo, folder):
@@ -102,12 +108,18 @@ def send_missing(args, store, todo, folder):
     from benchmarks.places import PACK
     from benchmarks.levels import branches, levels_of, uncovered
     from benchmarks.tasks import settle
-    states = jobs.states(store, args.suite)
-    jobs.queue()  # without SLURM nothing is copied
+    claims, known = run_claims.held(store), jobs.sent(store, args.suite)
+    now = jobs.queue(store)  # without SLURM nothing is copied
+    states = jobs.states(known, now)
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
-    print(f"{len(fresh)} runs to send, {len(uncovered(todo)) - len(fresh)} in the queue already")
+    queued = len(uncovered(todo)) - len(fresh)
+    print(f"{jobs.several(len(fresh), 'run')} to send, {queued} in the queue already"
+          + f", with the options they were sent with (`cancel {args.suite}` takes them out)" * bool(queued))
     if not fresh:
         return 0
+    for key in jobs.gone(known, now, claims):
+        run_claims.drop(store, key, claims.pop(key))
+    tell_made_elsewhere(store, {spec.key: claims[spec.key] for spec in fresh if spec.key in claims})
     at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
     fresh.sort(key=lambda spec: (spec.task, spec.method))
     together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # of which one runs at a time
@@ -116,20 +128,58 @@ def send_missing(args, store, todo, folder):
     first = [spec for spec in fresh if spec not in trunks]
     packs = [first[place:place + each] for place in range(0, len(first), each)]
     packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # they come after those
-    results = store.folder.resolve()
+    results, first_job = store.folder.resolve(), None
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
         calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
                      store.keep_models)
                  for pack in part]
-        ids = send(args, results / "runs" / "submitted", code, calls)
-        array = ids[0].split("_")[0]
-        jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
-        print(f"job {array}: {len(part)} tasks, {sum(map(len, part))} runs")
-    print(f"follow them with: squeue --me; {sys.executable} -m benchmarks status {args.suite} --results {shlex.quote(str(store.folder))}\n"
-          f"what they print: {store.runs / 'submitted'}/JOB_TASK_0_log.out (and .err); of a run: {store.runs}/KEY.log")
+        with held_back():
+            ids = send(args, results / "runs" / "submitted", code, calls)
+            array, first_job = ids[0].split("_")[0], first_job or ids[0]
+            jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
+        print(f"job {array}: {jobs.several(len(part), 'task')}, {jobs.several(sum(map(len, part)), 'run')}")
+    print(f"follow them with: squeue --me; {status_of(args, store)}\n"
+          f"what the first task prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
+
+
+def status_of(args, store):
+    """The command that shows what a launch has sent: with its options, as far as `status` has them."""
+    words = [sys.executable, "-m", "benchmarks", "status", args.suite, "--results", str(store.folder)]
+    for name in ("profile", "methods", "sparsities", "seeds", "epochs", "precision"):
+        value = getattr(args, name)
+        if value is not None and (name, value) != ("profile", "paper"):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words + [word for pair in args.set for word in ("--set", pair)])
+
+
+def tell_made_elsewhere(store, claims):
+    """Says which runs that are sent are being made, by these claims, and how long they stay so without another sign of life."""
+    if claims:
+        who = sorted({run_claims.words(claim) for claim in claims.values()})
+        left = run_claims.VOID_SECONDS - min(abs(run_claims.age(store.runs / f"{key}.claim")) for key in claims)
+        print(f"{len(claims)} of them {'is' if len(claims) == 1 else 'are'} being made by {', '.join(who[:3])}{', …' * (len(who) > 3)}: a job that "
+              f"begins meanwhile makes none of these (one that shows no sign of life is given up in {duration(max(left, 0))})")
+
+
+@contextlib.contextmanager
+def held_back():
+    """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered."""
+    from benchmarks.worker import SIGNALS, undisturbed
+    came, before = [], {}
+    with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
+        try:
+            if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
+                ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+                before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ours}
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    for number in came:
+        os.kill(os.getpid(), number)
 
 
 def send(args, folder, code, calls):
@@ -149,10 +199,16 @@ def send(args, folder, code, calls):
         with contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
             return [job.job_id for job in executor.submit_array(calls)]
     except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-        lines = [line for line in str(error).splitlines() if line.startswith("sbatch: error")] or str(error).splitlines()
-        raise ValueError(f"SLURM refuses the job: {lines[0].removeprefix('sbatch: error: ').strip()}") from None
+        raise ValueError(f"SLURM refuses the job: {objection(str(error))}") from None
     except OSError as error:
         raise StoreError(f"{folder} cannot be written ({error.strerror}); nothing was sent") from None
+
+
+def objection(text):
+    """What sbatch says against a job, in one line: all of its errors, without the lines that frame them."""
+    lines = [line for line in text.splitlines() if line.startswith("sbatch: error")] or text.splitlines()
+    words = " ".join(line.removeprefix("sbatch: error:").strip() for line in lines if any(map(str.isalpha, line.removeprefix("sbatch: error:"))))
+    return words + " (--runs-per-task K makes fewer tasks)" * ("job array specification" in words)
 
 
 def snapshot(store, methods):
@@ -192,15 +248,22 @@ def load_there(code, methods):
             raise ValueError(f"in a job, which has a copy of the method's file alone: {reason}")
 
 
-def cancel(args):
-    """Take what is queued of a suite out of the queue (`--running`: what runs too). Returns the exit status."""
-    states = jobs.states(Store(args.results, write=False), args.suite)
-    wanted = sorted({job for job, state in states.values() if state == "PENDING" or (state and args.running)})
+def cancel(args, store):
+    """Take what is queued of a suite out of the queue (`--running`: what runs too), and wait until it has left. Returns the exit status."""
+    states = jobs.states(*jobs.look(store, args.suite))
+    wanted = sorted({job for job, state, _ in states.values() if state == "PENDING" or (state and args.running)})
     for place in range(0, len(wanted), ARRAY):
         done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
-    running = {job for job, state in states.values() if state} - set(wanted)
-    left = f", {len(running)} go on (--running ends them too)" if running else ""
-    print(f"{len(wanted)} tasks of {args.suite} taken out of the queue{left}")
+    running = {job for job, state, _ in states.values() if state} - set(wanted)
+    left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
+    print(f"{jobs.several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would find these queued, and send none of their runs
+        if time.monotonic() > deadline:
+            some = ("has", "its", "it has") if len(ending) == 1 else ("have", "their", "they have")
+            print("{} {} not ended yet; a launch sends {} runs once {}".format(len(ending), *some))
+            break
+        time.sleep(1)
     return 0

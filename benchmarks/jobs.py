@@ -3,6 +3,7 @@ import getpass
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 from benchmarks.files import StoreError, write_whole
 
@@ -33,24 +34,50 @@ def sent(store, suite):
     return found
 
 
-def queue():
-    """{job id: state, such as PENDING or RUNNING} of this user's jobs. Raises ValueError in one line where SLURM does not answer."""
+def queue(store):
+    """{job id: (state, such as PENDING or RUNNING, SLURM's reason for it)} of the jobs that were sent from this results folder. Raises
+    ValueError in one line where SLURM does not answer.
+
+    They are those that work in its copies of the code: a number alone may be another job's, where the folder came from another cluster.
+    """
     if not shutil.which("squeue"):
         raise ValueError("there is no SLURM here (squeue is not installed); use --launcher local")
-    words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T"]
+    words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%r|%Z"]  # a folder may have any character
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", timeout=60)
     except subprocess.TimeoutExpired:
         raise ValueError("SLURM does not answer (squeue took more than a minute)") from None
     if done.returncode:
         raise ValueError(f"SLURM does not answer ({' '.join(done.stderr.split())})")
-    return {job: state for job, state in (line.split() for line in done.stdout.splitlines()) if state not in ENDING}
+    code = store.runs.resolve() / "code"
+    lines = (line.split("|", 3) for line in done.stdout.split("\n") if line.count("|") >= 3)
+    return {job: (state, reason) for job, state, reason, folder in lines if state not in ENDING and Path(folder).parent == code}
 
 
-def states(store, suite):
-    """{key: (job id, its state, or "" if none of its jobs is in the queue any more)} of all that was sent of a suite."""
-    jobs = sent(store, suite)
-    if not jobs:
-        return {}
-    now = queue()
-    return {key: next(((job, now[job]) for job in reversed(ids) if job in now), (ids[-1], "")) for key, ids in jobs.items()}
+def look(store, suite):
+    """(what was `sent` of a suite, the `queue`): SLURM is not asked where nothing was sent."""
+    known = sent(store, suite)
+    return known, queue(store) if known else {}
+
+
+def states(known, now):
+    """{key: (job id, its state, or "" if none of its jobs is in the queue any more, SLURM's reason)} of what was `sent`, by the `queue`."""
+    return {key: next(((job, *now[job]) for job in reversed(ids) if job in now), (ids[-1], "", "")) for key, ids in known.items()}
+
+
+def gone(known, now, claims):
+    """Keys of `claims`, which were read before the queue, whose job was sent from here and does not run: it has left the queue, or waits
+    in it again. However lately they were rewritten, nobody makes these runs."""
+    return {key for key, claim in claims.items() if claim["job"] in known.get(key, ()) and now.get(claim["job"], ("PENDING",))[0] == "PENDING"}
+
+
+def sent_after(store, job, path):
+    """Whether a job was sent after a file was written, by the clock of their file system, or there is no such file here."""
+    def written(path):
+        return path.stat().st_mtime_ns if path.exists() else 0
+    return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(path)
+
+
+def several(number, noun):
+    """A number of things in words."""
+    return f"{number} {noun}{'s' * (number != 1)}"

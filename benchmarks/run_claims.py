@@ -1,8 +1,9 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
 A claim is void when its process is gone: on the same host by process id and start time, or because the host was started since; in the same
-SLURM job when that was requeued, elsewhere when it was not rewritten for a while. No clock of this machine decides, so it may be wrong. A
-process that was only suspended finds the claim another's, and ends the run without storing. Standard library only.
+SLURM job when that was requeued, elsewhere when it was not rewritten for a while; those of SLURM jobs that have ended, a launch to SLURM drops.
+No clock of this machine decides, so it may be wrong. A process that was only suspended finds the claim another's, and ends the run without
+storing. Standard library only.
 """
 import contextlib
 import json
@@ -111,6 +112,18 @@ def held(store):
     """{key: content} of the claims whose process is at work: host, pid, job, epochs, share (of the run done), left (seconds)."""
     claims = {path.stem: (path, read(path)) for path in store.runs.glob("*.claim")}
     return {key: content for key, (path, content) in claims.items() if content and not void(path, content, same_job=False)}
+
+
+def drop(store, key, content):
+    """Remove a claim whose process is known to be gone, unless it is another's by now."""
+    path = store.runs / f"{key}.claim"
+    try:
+        with locked(store.runs / ".claims.lock"):
+            found = read(path)
+            if found and all(found.get(name) == content.get(name) for name in WHO):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be removed ({error.strerror})") from None
 
 
 def words(content):

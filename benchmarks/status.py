@@ -1,28 +1,38 @@
 """`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
 import sys
+from collections import Counter
 
 from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
+USUAL = ("None", "Priority", "Resources")  # SLURM's reasons to wait that end by themselves
 
 
 def show(store, suite, specs, rows):
     """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
     at_work = run_claims.held(store)
     try:
-        queue = jobs.states(store, suite)
+        known, now = jobs.look(store, suite)
+        queue = jobs.states(known, now)
+        for key in jobs.gone(known, now, at_work):
+            del at_work[key]
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {}
+    waiting = Counter()
     counts, lines = dict.fromkeys(STATES, 0), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         counts[state] += 1
+        if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
+            waiting[queue[spec.key][2]] += 1
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
-    print(f"{len(specs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(f"{jobs.several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    if waiting:
+        print("  queued: " + ", ".join(f"{count} ({reason})" for reason, count in waiting.most_common()))
     for line in lines:
         print(line)
     if counts["lost"]:
@@ -31,7 +41,7 @@ def show(store, suite, specs, rows):
 
 def stand(key, row, claim, job, store):
     """(one of STATES, what there is to say about the run or "")."""
-    if row:
+    if row and not made_again(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
         tail = last_lines(store.log(key))
@@ -49,6 +59,13 @@ def stand(key, row, claim, job, store):
     if job:
         return "lost", f"job {job[0]}" + last_lines(store.runs / "submitted" / f"{job[0]}_0_log.err")
     return ("started" if store.checkpoint(key).exists() or store.log(key).exists() else "not started"), ""
+
+
+def made_again(key, row, claim, job, store):
+    """Whether a run that has a row is at work or queued once more; a job that has made this row may go on with others."""
+    if store.again(key).exists() or row["status"] == "failed" and claim:
+        return bool(claim or job and job[1])
+    return bool(row["status"] == "failed" and job and job[1] and jobs.sent_after(store, job[0], store.runs / f"{key}.json"))
 
 
 def last_lines(path):

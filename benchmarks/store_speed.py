@@ -101,7 +101,7 @@ def measure(folder):
         yield timed("collect again", ROWS, "10 s", "collect", *words)
         yield timed("status", ROWS, "2 s", "status", *words, "--seeds", str(seeds))
     try:
-        jobs.queue()
+        jobs.queue(Store(write=False))
     except ValueError as error:
         print(f"no submission: {error}", file=sys.stderr)
         return

@@ -83,7 +83,7 @@ def test_bad_arguments_end_in_one_line(words, parts, capsys, tmp_path, monkeypat
     assert not list(tmp_path.rglob("*.json")) and not any(path.read_text() for path in tmp_path.rglob("*.csv"))
 
 
-@pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"]])
+@pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"], ["cancel", "digits"]])
 def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     refused(capsys, [*words, "--results", "reslts"], "there is no results folder reslts")

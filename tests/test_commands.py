@@ -197,7 +197,7 @@ def test_options_of_a_launch(tmp_path, capsys):
     capsys.readouterr()
     run = ["run", "--task", "digits", "--method", "st3", "--sparsity", "0.9", "--epochs", "1", "--results", str(tmp_path), *both]
     assert main(run) == 0 and capsys.readouterr().out.startswith(f"{row['key']} is done already")
-    assert main(["status", *words]) == 0 and "1 runs: 1 done" in capsys.readouterr().out
+    assert main(["status", *words]) == 0 and "1 run: 1 done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["status", "digits"], ["collect", "digits"], ["cancel", "digits"], ["options", "lrr"]])

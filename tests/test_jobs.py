@@ -1,11 +1,11 @@
-"""What was sent to SLURM, as it is remembered and joined with its queue: a squeue and a scancel of our own (tests/slurm: real ones)."""
-import os
+"""What was sent to SLURM, as it is remembered and joined with its queue (fake_slurm.py; tests/slurm: a real one)."""
 import signal
 import threading
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from fake_slurm import slurm, store  # noqa: F401
 
 from benchmarks import cluster, jobs, launch, run_claims
 from benchmarks.__main__ import parser
@@ -13,27 +13,6 @@ from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.status import stand
 from benchmarks.levels import levels_of
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """A function that says what squeue prints and how it ends; what scancel was told is in `told`."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    def answers(out, status=0, err=""):
-        (tmp_path / "queue").write_text(out)
-        commands = {"squeue": f"echo $* > {tmp_path}/asked\ncat {tmp_path}/queue\necho '{err}' >&2\nexit {status}",
-                    "scancel": f"echo $* >> {tmp_path}/told"}
-        for name, text in commands.items():
-            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-            (tmp_path / name).chmod(0o755)
-    answers("")
-    return answers
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "results")
 
 
 def test_what_was_sent_later_counts(store):
@@ -47,33 +26,51 @@ def test_what_was_sent_later_counts(store):
     assert jobs.sent(store, "cifar10") == {"a": ["11_0"]} and jobs.sent(store, "imagenet") == {}
 
 
-def test_the_queue_has_what_has_not_ended(slurm, tmp_path):
+def test_the_queue_has_what_has_not_ended(store, slurm, tmp_path):
     """Each task of an array in a line of its own, or several that wait would be one, such as 7_[0-3]."""
     slurm("7_0 PENDING\n7_1 RUNNING\n7_2 COMPLETED\n7_3 CANCELLED\n7_4 REQUEUED\n7_5 TIMEOUT\n8 COMPLETING\n")
-    assert jobs.queue() == {"7_0": "PENDING", "7_1": "RUNNING", "7_4": "REQUEUED", "8": "COMPLETING"}
+    states = {"7_0": "PENDING", "7_1": "RUNNING", "7_4": "REQUEUED", "8": "COMPLETING"}
+    assert jobs.queue(store) == {job: (state, "None") for job, state in states.items()}
     assert "--array" in (tmp_path / "asked").read_text().split()
 
 
-def test_a_queue_that_does_not_answer_is_one_line(slurm, monkeypatch):
+def test_a_job_of_the_same_number_that_was_sent_from_elsewhere_is_none_of_ours(store, slurm, tmp_path, monkeypatch, capsys):
+    """The results came from another cluster, say, whose numbers another job has here: it is not ended, and the run is sent. What was sent
+    from here is known however the results are named."""
+    spec = Spec("digits", "static", 0.9, 0)
+    jobs.remember(store, "digits", "7", {spec.key: "7_0", "b": "7_1"})
+    (tmp_path / "named otherwise").symlink_to(store.folder)
+    slurm(f"7_0 RUNNING None /home/me/an other | project\n7_1 PENDING None {store.runs}\n")
+    assert jobs.queue(store) == {}
+    assert cluster.cancel(Namespace(suite="digits", running=True), store) == 0 and not (tmp_path / "told").exists()
+    monkeypatch.setattr(cluster, "send", lambda *rest: ["12"])
+    assert cluster.submit(parser().parse_args(["launch", "digits", "--launcher", "slurm"]), store, [spec], "data") == 0
+    assert "0 in the queue already" in capsys.readouterr().out and jobs.sent(store, "digits")[spec.key] == ["7_0", "12"]
+    slurm("7_0 RUNNING\n")
+    assert list(jobs.queue(Store(tmp_path / "named otherwise"))) == ["7_0"]
+
+
+def test_a_queue_that_does_not_answer_is_one_line(store, slurm, monkeypatch):
     slurm("", 1, "slurm_load_jobs error: no controller")
     with pytest.raises(ValueError, match=r"^SLURM does not answer \(slurm_load_jobs error: no controller\)$"):
-        jobs.queue()
+        jobs.queue(store)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="there is no SLURM here.*--launcher local"):
-        jobs.queue()
+        jobs.queue(store)
 
 
 def test_a_run_that_was_sent_again_is_where_its_last_queued_job_is(store, slurm):
-    assert jobs.states(store, "digits") == {}
+    assert jobs.states(*jobs.look(store, "digits")) == {}
     jobs.remember(store, "digits", "7", {"again": "7_0", "lost": "7_1", "first": "7_2"})
     jobs.remember(store, "digits", "8", {"again": "8_0", "first": "8_2", "lost": "8_1"})
     slurm("7_0 RUNNING\n7_2 RUNNING\n8_0 PENDING\n")
-    assert jobs.states(store, "digits") == {"again": ("8_0", "PENDING"), "lost": ("8_1", ""), "first": ("7_2", "RUNNING")}
+    assert jobs.states(*jobs.look(store, "digits")) == {
+        "again": ("8_0", "PENDING", "None"), "lost": ("8_1", "", ""), "first": ("7_2", "RUNNING", "None")}
 
 
 def test_nothing_is_asked_of_a_queue_to_which_nothing_was_sent(store, monkeypatch):
-    monkeypatch.setattr(jobs, "queue", lambda: pytest.fail("was asked"))
-    assert jobs.states(store, "digits") == {}
+    monkeypatch.setattr(jobs, "queue", lambda store: pytest.fail("was asked"))
+    assert jobs.look(store, "digits") == ({}, {})
 
 
 def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monkeypatch, capsys):
@@ -130,21 +127,22 @@ def test_two_submissions_at_once_send_a_run_once(store, slurm, monkeypatch, caps
 
 
 @pytest.mark.parametrize("running, ended, said", [
-    (False, "7_0", "1 tasks of digits taken out of the queue, 1 go on"), (True, "7_0 7_1", "2 tasks")])
+    (False, "7_0", "1 task of digits taken out of the queue, 1 goes on"), (True, "7_0 7_1", "2 tasks")])
 def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path, capsys, running, ended, said):
     jobs.remember(store, "digits", "7", {"a": "7_0", "b": "7_0", "c": "7_1", "d": "7_2"})
     slurm("7_0 PENDING\n7_1 RUNNING\n9_0 PENDING\n")  # 9_0 is somebody else's
-    assert cluster.cancel(Namespace(results=store.folder, suite="digits", running=running)) == 0
+    assert cluster.cancel(Namespace(suite="digits", running=running), store) == 0
     assert (tmp_path / "told").read_text() == ended + "\n" and capsys.readouterr().out.startswith(said)
 
 
 def test_how_a_run_stands(store):
-    """A row counts before all else, then a claim, then the queue; then what lies there."""
+    """A row counts before all else, but for a failed one which is made again; then a claim, then the queue; then what lies there."""
     claim = {"host": "node", "pid": 12, "born": "1", "job": None, "epochs": 30, "share": 0.5, "left": 3661.0}
     failed = {"status": "failed", "error": "no memory"}
     store.log("k").write_text("one\n\ntwo\nthree\nfour\n")
     assert stand("k", {"status": "ok"}, claim, ("7_0", "RUNNING"), store) == ("done", "")
-    assert stand("k", failed, claim, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
+    assert stand("k", failed, claim | {"left": None}, None, store) == ("running", "epoch 16 of 30 (process 12 on node)")
+    assert stand("k", failed, None, None, store) == ("failed", f"no memory (log: {store.log('k')})\n      two\n      three\n      four")
     assert stand("k", failed | {"status": "diverged"}, None, None, store) == ("diverged", f"no memory (log: {store.log('k')})")
     assert stand("k", None, claim, ("7_0", "RUNNING"), store) == ("running", "epoch 16 of 30, 1:01:01 to go (process 12 on node)")
     assert stand("k", None, claim | {"epochs": None, "share": 0.0, "left": None}, None, store) == ("running", "starting (process 12 on node)")

@@ -96,8 +96,7 @@ def test_a_run_on_imagenet_takes_all_gpus(task, gpus, expected):
 ])
 def test_a_task_of_a_cluster_has_as_many_runs_as_run_at_a_time(task, words, at_a_time, runs, tmp_path, monkeypatch, capsys):
     sent = []
-    monkeypatch.setattr(jobs, "queue", dict)
-    monkeypatch.setattr(jobs, "states", lambda store, suite: {})
+    monkeypatch.setattr(jobs, "queue", lambda store: {})
     monkeypatch.setattr(cluster, "send", lambda args, folder, code, calls: sent.extend(calls) or [f"7_{i}" for i in range(len(calls))])
     args = parser().parse_args(["launch", task.partition("-")[0], "--launcher", "slurm", *words.split()])
     assert cluster.submit(args, Store(tmp_path), [Spec(task, "static", 0.9, seed) for seed in range(20)], "data") == 0

@@ -4,7 +4,7 @@ import csv
 from benchmarks import store_speed
 
 
-def no_slurm():
+def no_slurm(store):
     raise ValueError("no SLURM here")
 
 

@@ -153,7 +153,7 @@ def parent(pid):
 
 
 def test_second_submission_sends_nothing(sent):
-    assert "3 runs to send, 0 in the queue" in sent["grid"] and "1 tasks, 3 runs" in sent["grid"]
+    assert "3 runs to send, 0 in the queue" in sent["grid"] and "1 task, 3 runs" in sent["grid"]
     assert re.search("0 runs to send|, 0 to do", sent["again"]) and "job" not in sent["again"]  # some may have ended by now
 
 
@@ -171,7 +171,7 @@ def test_disturbed_run_goes_on_and_gives_the_same_row(project, sent, ended, alon
         assert len(processes) == EPOCHS * STEPS
     if what == "job killed":
         assert "lost: digits mine.py:Slow sparsity 0.9 seed 2: job" in sent["lost"]
-        assert re.search(r"^1 runs to send, \d in the queue", sent["lost again"], re.MULTILINE)  # others may have ended by now
+        assert re.search(r"^1 run to send, \d in the queue", sent["lost again"], re.MULTILINE)  # others may have ended by now
 
 
 def test_grid_with_a_failing_method(project, ended, alone):
@@ -183,7 +183,7 @@ def test_grid_with_a_failing_method(project, ended, alone):
     status = project.command("status", *GRID).stdout
     assert "2 done, 0 diverged, 1 failed" in status and 'raise RuntimeError("broken on purpose")' in status
     assert "0 to do" in project.send(*GRID).stdout
-    assert "1 runs to send" in project.send(*GRID, "--retry-failed").stdout
+    assert "1 run to send" in project.send(*GRID, "--retry-failed").stdout
 
 
 def test_time_limit(project, sent, alone):
@@ -214,7 +214,7 @@ def test_cancel_takes_queued_jobs_out(project, ended):
     assert "queued" in project.command("status", *words).stdout
     project.slurm("scontrol", "hold", *{job.split("_")[0] for job in project.slurm("squeue", "--noheader", "--format=%i")})
     assert "taken out of the queue" in project.command("cancel", "digits", "--running").stdout
-    project.wait_for(lambda: not project.slurm("squeue", "--noheader"))
+    assert not project.slurm("squeue", "--noheader"), "it came back before they had ended"
     assert "3 lost" in project.command("status", *words).stdout
 
 
@@ -225,3 +225,9 @@ def test_cancel_takes_queued_jobs_out(project, ended):
 def test_what_slurm_refuses_is_one_line(project, words, part):
     done = project.command("launch", *GRID[:-1], "9", "--launcher", "slurm", *words)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and part in done.stderr
+
+
+def test_what_launch_has_no_option_for_sbatch_takes_from_the_environment(project, monkeypatch):
+    monkeypatch.setitem(project.environment, "SBATCH_RESERVATION", "none")
+    done = project.send(*GRID[:-1], "9")
+    assert done.returncode == 2 and "reservation is invalid" in done.stderr
