@@ -12,9 +12,8 @@ from benchmarks.again import left, renew
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
-from benchmarks.jobs import several
 from benchmarks.own_methods import own, rehearse, tell_older
-from benchmarks.progress import counted, name_bad, spoken
+from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -152,9 +151,8 @@ def command_plan(args):
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
         seconds = estimate(todo, folder, workers[0][1], report=print)
-        on = f"GPUs, {workers[0][1]} runs at a time on each" if workers[0][0] else "processes"
-        number = len(devices) or len(workers)
-        print(f"about {spoken(seconds / len(workers))} on this machine with {number} {on} ({spoken(seconds)} of all runs together)")
+        on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
+        print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)")
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
-from benchmarks.progress import duration
+from benchmarks.progress import duration, several
 from benchmarks.results import Store
 from benchmarks.tasks import file_of
 
@@ -113,7 +113,7 @@ def send_missing(args, store, todo, folder):
     states = jobs.states(known, now)
     fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
     queued = len(uncovered(todo)) - len(fresh)
-    print(f"{jobs.several(len(fresh), 'run')} to send, {queued} in the queue already"
+    print(f"{several(len(fresh), 'run')} to send, {queued} in the queue already"
           + f", with the options they were sent with (`cancel {args.suite}` takes them out)" * bool(queued))
     if not fresh:
         return 0
@@ -139,7 +139,7 @@ def send_missing(args, store, todo, folder):
             ids = send(args, results / "runs" / "submitted", code, calls)
             array, first_job = ids[0].split("_")[0], first_job or ids[0]
             jobs.remember(store, args.suite, array, {level.key: job for job, pack in zip(ids, part) for spec in pack for level in levels_of(spec)})
-        print(f"job {array}: {jobs.several(len(part), 'task')}, {jobs.several(sum(map(len, part)), 'run')}")
+        print(f"job {array}: {several(len(part), 'task')}, {several(sum(map(len, part)), 'run')}")
     print(f"follow them with: squeue --me; {status_of(args, store)}\n"
           f"what the first task prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
@@ -258,7 +258,7 @@ def cancel(args, store):
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
     running = {job for job, state, _ in states.values() if state} - set(wanted)
     left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
-    print(f"{jobs.several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
+    print(f"{several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
     deadline = time.monotonic() + LEAVING_SECONDS
     while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would find these queued, and send none of their runs
         if time.monotonic() > deadline:

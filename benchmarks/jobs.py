@@ -76,8 +76,3 @@ def sent_after(store, job, path):
     def written(path):
         return path.stat().st_mtime_ns if path.exists() else 0
     return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(path)
-
-
-def several(number, noun):
-    """A number of things in words."""
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -11,7 +11,7 @@ from benchmarks.dry_run import told
 from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.levels import branches, levels_of, uncovered
-from benchmarks.progress import duration, spoken
+from benchmarks.progress import duration, several, spoken
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer, evaluated_together
 
@@ -45,9 +45,8 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         last = seconds / len(levels_of(longest))
         total += seconds * len(alike) + last * parting
         also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
-        runs = f"{len(alike)} run" + "s" * (len(alike) > 1)
         to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
-        report(f"[{number}/{len(kinds)}, {to_go} to go] {longest.task} {longest.method}{options}: {runs} of {spoken(seconds)}{also}")
+        report(f"[{number}/{len(kinds)}, {to_go} to go] {longest.task} {longest.method}{options}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
     return total
 
 

@@ -25,10 +25,15 @@ def spoken(seconds):
     return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
 
 
+def several(number, noun):
+    """A number of things in words."""
+    return f"{number} {noun}{('es' if noun.endswith('s') else 's') * (number != 1)}"
+
+
 def counted(done):
     """How many runs are done, in words; a failed one, which has its row and is not made again by itself, is among them."""
     failed = sum(row["status"] == "failed" for row in done)
-    return f"{len(done)} runs done" + f" ({failed} of them failed)" * bool(failed)
+    return f"{several(len(done), 'run')} done" + f" ({failed} of them failed)" * bool(failed)
 
 
 def name_bad(rows, store):

@@ -3,7 +3,7 @@ import sys
 from collections import Counter
 
 from benchmarks import jobs, run_claims
-from benchmarks.progress import duration, title
+from benchmarks.progress import duration, several, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
@@ -30,7 +30,7 @@ def show(store, suite, specs, rows):
             waiting[queue[spec.key][2]] += 1
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
-    print(f"{jobs.several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(f"{several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
     if waiting:
         print("  queued: " + ", ".join(f"{count} ({reason})" for reason, count in waiting.most_common()))
     for line in lines:

@@ -83,7 +83,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     capsys.readouterr()
     assert board(*words, "--seeds", "2") == 0 and [spec.seed for spec in in_process] == [0, 1]
     out, err = capsys.readouterr()
-    assert "1 runs done, 1 to do" in err and re.search(r"mine.py:Good +\d+\.\d\d ± \d+\.\d\d +2 +best", out)
+    assert "1 run done, 1 to do" in err and re.search(r"mine.py:Good +\d+\.\d\d ± \d+\.\d\d +2 +best", out)
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
     unchanged = capsys.readouterr()
     assert unchanged.out == out and "another content" not in unchanged.err

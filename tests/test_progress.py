@@ -122,5 +122,10 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys, total, said):
 
 
 def test_failed_runs_are_done_and_named_as_failed():
-    assert progress.counted([ROW]) == "1 runs done"
+    assert progress.counted([ROW]) == "1 run done"
     assert progress.counted([ROW, {"status": "failed"}, {"status": "diverged"}]) == "3 runs done (1 of them failed)"
+
+
+@pytest.mark.parametrize("number, noun, said", [(0, "run", "0 runs"), (1, "run", "1 run"), (2, "process", "2 processes"), (1, "process", "1 process")])
+def test_a_number_of_things_in_words(number, noun, said):
+    assert progress.several(number, noun) == said
