@@ -111,10 +111,11 @@ def send_missing(args, store, todo, folder):
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # without SLURM nothing is copied
     states = jobs.states(known, now)
-    fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", ""))[1]]
-    queued = len(uncovered(todo)) - len(fresh)
-    print(f"{several(len(fresh), 'run')} to send, {queued} in the queue already"
-          + f", with the options they were sent with (`cancel {args.suite}` takes them out)" * bool(queued))
+    fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", "", ""))[1]]
+    queued = [states[spec.key][1] for spec in uncovered(todo) if spec not in fresh]
+    out = ["cancel", args.suite, "--results", str(store.folder), *["--running"] * any(state != "PENDING" for state in queued)]
+    print(f"{several(len(fresh), 'run')} to send, {len(queued)} in the queue already"
+          + f", with the options they were sent with (`{shlex.join(out)}` takes them out)" * bool(queued))
     if not fresh:
         return 0
     for key in jobs.gone(known, now, claims):
@@ -169,17 +170,17 @@ def held_back():
     """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered."""
     from benchmarks.worker import SIGNALS, undisturbed
     came, before = [], {}
-    with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
-        try:
+    try:
+        with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
             if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
                 ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
                 before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ours}
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    for number in came:
-        os.kill(os.getpid(), number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            os.kill(os.getpid(), number)
 
 
 def send(args, folder, code, calls):
@@ -262,8 +263,7 @@ def cancel(args, store):
     deadline = time.monotonic() + LEAVING_SECONDS
     while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would find these queued, and send none of their runs
         if time.monotonic() > deadline:
-            some = ("has", "its", "it has") if len(ending) == 1 else ("have", "their", "they have")
-            print("{} {} not ended yet; a launch sends {} runs once {}".format(len(ending), *some))
+            print(f"not ended yet: {several(len(ending), 'task')}; until then a launch does not send their runs")
             break
         time.sleep(1)
     return 0

@@ -52,10 +52,10 @@ def run(args, store, folder):
     unlike = len(store.rows(args.suite)) * rows.empty
     if against:
         rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
-    if len(rows):
-        tell_older(rows[~rows.method.isin((variant or ())[:1])].to_dict("records"))
     if args.one_cycle and len(rows):
         rows = rows[rows.cycles.astype(float) == 1]
+    if len(rows):
+        tell_older(rows[rows.sparsity.isin(sparsities) & ~rows.method.isin((variant or ())[:1])].to_dict("records"))
     try:
         table = tables.board(rows, sparsities, args.sort)
     except ValueError as error:
@@ -99,7 +99,8 @@ def refuse_absent(against, sparsities, args, store):
         return sorted(against - set(rows.method if len(rows) else ()))
     if missing := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
-        raise ValueError(f"there are no rows of {' '.join(missing)}{other} make them with: python -m benchmarks launch {args.suite}{asked(args)} "
+        at = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
+        raise ValueError(f"there are no rows of {' '.join(missing)}{at}{other} make them with: python -m benchmarks launch {args.suite}{asked(args)} "
                          f"--methods {' '.join(missing)}")
 
 

@@ -46,7 +46,8 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
         total += seconds * len(alike) + last * parting
         also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
         to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
-        report(f"[{number}/{len(kinds)}, {to_go} to go] {longest.task} {longest.method}{options}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
+        what = f"{longest.task} {longest.method}{options}"
+        report(f"[{number}/{len(kinds)}, {to_go} to go] {what}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
     return total
 
 

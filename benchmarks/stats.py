@@ -86,9 +86,9 @@ def differences(accuracy, resolution, among=None):
     all but the difference are NaN where one of the two has a single seed. Three seeds say little of their own spread, so all methods'
     seeds speak with them (moderated t, Smyth, 2004): the spread that is `typical` counts its degrees of freedom beside a method's own. A
     method whose own spread is the larger one keeps that, and a pair has the degrees of freedom of one method: without these two, methods that
-    spread unequally are told apart too often (tests/test_stats.py). Two methods alone are compared by Welch's test. Where one method has four
-    to ten times the spread of the others, equal methods are still told apart in 4 to 7 % of tables. Seeds are not paired: what a seed does to
-    one method it does not do to another (correlation 0.0 to 0.2 in CIFAR-10's rows).
+    spread unequally are told apart too often (tests/test_stats.py). Two methods alone are compared by Welch's test. Where one of
+    two to four has four to ten times the spread of the others, equal methods are still told apart in 5 to 7 % of tables. Seeds are not paired:
+    what a seed does to one method it does not do to another (correlation 0.0 to 0.2 in CIFAR-10's rows).
     resolution: least standard deviation of a difference that is believed; few test images give equal accuracies by chance.
     among: (any number, seeds), whose spread is looked at instead of `accuracy`'s own.
     """
@@ -180,8 +180,8 @@ def summary(task, sparsity, label, runs):
              for outcome in ("diverged", "collapsed", "failed")}
     achieved = whole.achieved_sparsity.astype(float)
     return dict(task=task, sparsity=sparsity, method=runs.method.iloc[0], label=label, mean=done.accuracy.mean(),
-                half=interval(done.accuracy, resolution(runs.dataset.iloc[0])), seeds=len(done), **named, achieved=achieved.mean(),
-                contents=runs.code_version[done.index].map(content).nunique(),
+                half=interval(done.accuracy, resolution(runs.dataset.iloc[0]) / 2**0.5), seeds=len(done), **named, achieved=achieved.mean(),
+                contents=done.code_version.map(content).nunique(),
                 on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
                 macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),

@@ -7,7 +7,7 @@ from benchmarks.progress import duration, several, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
-USUAL = ("None", "Priority", "Resources")  # SLURM's reasons to wait that end by themselves
+USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's reasons to wait that end by themselves
 
 
 def show(store, suite, specs, rows):
@@ -25,6 +25,8 @@ def show(store, suite, specs, rows):
     counts, lines = dict.fromkeys(STATES, 0), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
+        if state == "lost" and (row := store.row(spec.key)):  # which came meanwhile
+            state, line = stand(spec.key, row, None, None, store)
         counts[state] += 1
         if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
             waiting[queue[spec.key][2]] += 1

@@ -14,10 +14,10 @@ RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
           "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: ± half its 95 % "
           "interval; = where tests do not separate them (one seed: no test). p: moderated t-tests (Smyth 2004: the spread of all methods' seeds "
-          f"supports that of each) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one from the best among as many pairs "
+          f"supports that of each; of two methods alone Welch's) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one from the best among as many pairs "
           f"in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference MACs: multiples of dense. Front *: no "
           "other method is as accurate and as cheap to train. Time: of a run, on the machine that made it, which other work may have shared.")
-BOLD = " Bold: no method is significantly better."
+BOLD = " Bold: the best, and what tests do not set apart from any better one."
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
@@ -69,7 +69,7 @@ def board(rows, sparsities, sort="accuracy"):
 
     Raises ValueError where there is nothing to compare.
     """
-    there = sorted({*rows.sparsity[rows.method != "dense"]}) if len(rows) else []
+    there = sorted({*rows.sparsity[(rows.method != "dense") & (rows.status != "failed") & (rows.cycles.astype(float) == 1)]}) if len(rows) else []
     if len(rows):
         rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
     if not len(rows) or (rows.method == "dense").all():
@@ -178,9 +178,10 @@ def latex(table):
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
         body = [[markup.escaped(t, markup.LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
-        at = columns.index("Accuracy (%)")
-        for line, low in zip(body, cell.rank_low):
-            line[at] = rf"\textbf{{{line[at]}}}" if low == 1 else line[at]
+        for line, (_, each) in zip(body, cell.iterrows()):
+            if each.rank_low == 1 and (pd.notna(each.p) or pd.isna(each.difference)):  # the best, and what was tested against it
+                at = columns.index("Accuracy (%)")
+                line[at] = rf"\textbf{{{line[at]}}}"
         head = [markup.escaped(name, markup.LATEX) for name in columns]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
         about = rf"Columns as in Table~\ref{{{first}}}." if first else markup.escaped(LEGEND + BOLD, markup.LATEX)

@@ -15,10 +15,11 @@ from benchmarks.command import command
 from benchmarks.own_methods import tell_older
 from benchmarks.stats import OFF_TARGET
 from benchmarks.suites import PROFILES, SIZES
-from benchmarks.tables import of_profile
+from benchmarks.tables import of_profile, renamed
 from benchmarks.tasks import path_of
 
 NAME = "compare"
+MOST = 0.99999  # sparsity that has a place on the axis
 ENDS = "At the sparsity they end at, not the one asked for: {}."
 
 
@@ -32,7 +33,8 @@ def chosen(series, args):
     if not (folder / "runs.csv").exists():
         raise none_finished(args.suite, args.results, args.profile, args.precision, args.epochs)
     rows = read_rows(folder / "runs.csv")
-    rows = rows.assign(options=rows.options.astype(object).fillna(""), method=rows.method.map(lambda name: path_of(name) if ":" in name else name))
+    rows = rows.assign(options=rows.options.astype(object).fillna(""))
+    rows = rows.drop(renamed(rows))
     found = {}
     for profile in [args.profile] * bool(args.profile) or PROFILES:
         # the first of LRR's levels are no comparison
@@ -76,10 +78,14 @@ def drawn_at(runs, wanted):
 
 def where_they_end(runs):
     """(the runs, with the sparsity that they end at, in the mean of their seeds, for methods that miss one asked for; the names of these).
-    What is the same training whatever sparsity was asked for is there once."""
-    ends = runs.achieved_sparsity.where(runs.status == "ok").astype(float).groupby([runs[name] for name in POINT]).transform("mean").round(6)
-    off = ((ends - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
-    there = runs.assign(sparsity=ends.where(off, runs.sparsity)).drop_duplicates([*POINT, "seed"])
+    What is the same training whatever sparsity was asked for is there once. What diverged stays at that one."""
+    def ends(runs):
+        achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
+        return achieved.groupby([runs[name] for name in POINT]).transform("mean").round(6)
+    off = ((ends(runs) - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
+    training = [*(name for name in POINT if name != "sparsity"), "seed", "achieved_sparsity", "accuracy"]
+    there = runs[~(off & (runs.status == "ok") & runs.duplicated(training))]
+    there = there.assign(sparsity=ends(there).clip(upper=MOST).where(off, there.sparsity).fillna(there.sparsity))
     return there, [*dict.fromkeys(Path(name).name for name in series_of(runs[off]))]
 
 

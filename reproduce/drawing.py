@@ -76,7 +76,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
             self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
-        tell_uncollected(args.results)
+        if not getattr(args, "run", False):  # which collects
+            tell_uncollected(args.results)
         return args
 
 

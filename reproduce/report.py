@@ -17,7 +17,8 @@ HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
 the seeds that both have, with its 95 % interval. Two methods at one sparsity are compared as in the leaderboard (moderated t-tests: the spread
-of all methods there supports that of these two), runs of unlike sparsities, lengths or widths by the differences of each seed (Student t).
+of all methods there supports that of these two; where there are no others, Welch's), runs of unlike sparsities, lengths or widths by the
+differences of each seed (Student t).
 "Above" claims that it is more than 0, "at least" more than -{NEAR:g} point, "near" within {NEAR:g} point; other limits are named. It is as claimed where
 the whole interval lies there, and speaks against the claim where all of it lies outside and would still do so among all comparisons of the
 claim (Holm, level 0.05). One seed decides nothing. Runs of two kinds of machine differ by rounding besides; where such are compared it is

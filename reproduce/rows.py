@@ -1,6 +1,7 @@
 """The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
 import contextlib
 import importlib
+import shlex
 import sys
 import warnings
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
 
 from benchmarks.grid import Spec, union  # noqa: E402
+from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
 from benchmarks.suites import PROFILES, SIZES, SUITES, accuracies, length, trained, usual_length  # noqa: E402
 
@@ -97,19 +99,20 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
 
 
 def tell_uncollected(results):
-    """Says on stderr how many finished runs lie in RESULTS/runs and not yet in the suites' tables, which alone are drawn (those of jobs)."""
+    """Says on stderr how many runs, as they lie in RESULTS/runs, are not in the suites' tables, which alone are drawn: those of jobs."""
     store = Store(results, write=False)
-    keys = {path.stem for path in store.runs.glob("[!.]*.json")}
+    keys = sorted(path.stem for path in store.runs.glob("[!.]*.json"))
     with contextlib.suppress(StoreError):  # who draws such a table says so
-        keys -= {row["key"] for suite in SUITES if keys for row in store.read(suite)}
-        for suite, count in Counter(row["suite"] for row in map(store.row, sorted(keys)) if row).items():
-            print(f"{count} finished runs of {suite} in {store.runs} are not in its tables; put them there with: "
+        drawn = {row["key"]: row["finished_at"] for suite in SUITES if keys for row in store.read(suite)}
+        rows = [row for row in map(store.row, keys) if row and row["finished_at"] > drawn.get(row["key"], "")]
+        for suite, count in Counter(row["suite"] for row in rows).items():
+            print(f"{several(count, 'run')} of {suite} in {store.runs} not in its tables yet, which are drawn: "
                   f"python -m benchmarks collect {suite}{elsewhere(results)}", file=sys.stderr)
 
 
 def elsewhere(results):
     """The option that names a results folder, where it is not the usual one."""
-    return f" --results {results}" if str(results) != "results" else ""
+    return f" --results {shlex.quote(str(results))}" if str(results) != "results" else ""
 
 
 def none_finished(suite, results, profile, precision=None, epochs=None):

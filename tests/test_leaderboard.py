@@ -124,12 +124,12 @@ def test_compared_with_chosen_methods_alone(mine, in_process, capsys):
     assert board("--epochs", "1", "--against", "static", "gse") == 2
     launch = "error: there are no rows of gse_uniform; make them with: python -m benchmarks launch digits --epochs 1"
     assert capsys.readouterr().err == f"{launch} --methods gse_uniform\n"
-    said = f"{launch} --sparsities 0.9 --seeds 1 --methods gse_uniform\n"
+    said = f"{launch} --sparsities 0.9 --seeds 1 --methods gse_uniform\n".replace("uniform;", "uniform at sparsity 0.9;")
     made = len(in_process)
     assert board(*words, "rigl", "--against", "rigl", "gse") == 2 and capsys.readouterr().err == said and len(in_process) == made  # before it runs
     assert board("--against", "static") == 2 and "no rows of static;" in capsys.readouterr().err
     assert board("--epochs", "1", "--sparsity", "0.95", "--against", "static") == 2  # has one at 0.9
-    assert "no rows of static;" in capsys.readouterr().err
+    assert "no rows of static at sparsity 0.95;" in capsys.readouterr().err
     assert board("--profile", "quick", "--epochs", "30", "--method", "gmp", "--seeds", "1", "--sparsity", "0.9") == 0
     assert board("--profile", "quick", "--against", "gmp") == 2
     assert "no rows of gmp of profile quick; compare those of --profile paper, or make them with" in capsys.readouterr().err

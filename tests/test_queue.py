@@ -114,7 +114,7 @@ def test_cancel_waits_until_what_it_ended_has_left_the_queue(store, slurm, launc
     (tmp_path / "scancel").write_text("#!/bin/sh\n")
     monkeypatch.setattr(cluster, "LEAVING_SECONDS", -1)
     assert main(words) == 0
-    assert capsys.readouterr().out == "1 task of digits taken out of the queue\n1 has not ended yet; a launch sends its runs once it has\n"
+    assert capsys.readouterr().out == "1 task of digits taken out of the queue\nnot ended yet: 1 task; until then a launch does not send their runs\n"
 
 
 def test_a_launch_to_slurm_names_failed_runs(store, slurm, monkeypatch, tmp_path, capsys):  # noqa: F811
@@ -194,14 +194,24 @@ def test_what_is_printed_can_be_used_as_it_is(store, slurm, launch, monkeypatch,
     assert f"status digits --results {store.folder}\n" in said
 
 
+def test_a_run_that_ends_while_status_looks_is_done(store, slurm, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0"})
+    slurm("")
+    store.row = lambda key: {"status": "ok"}  # the rows of the suite were read before
+    show(store, "digits", specs[:1], {})
+    assert capsys.readouterr().out == "1 run: 1 done, 0 diverged, 0 failed, 0 running, 0 queued, 0 lost, 0 started, 0 not started\n"
+
+
 def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, capsys):  # noqa: F811
     jobs.remember(store, "digits", "7", {spec.key: f"7_{place}" for place, spec in enumerate(specs)})
     slurm("7_0 PENDING PartitionTimeLimit\n7_1 PENDING Priority\n7_2 RUNNING None\n")
     show(store, "digits", specs, {})
     assert "  queued: 1 (PartitionTimeLimit)\n" in capsys.readouterr().out
     assert launch() == 0
-    assert "0 runs to send, 3 in the queue already, with the options they were sent with (`cancel digits` takes" in capsys.readouterr().out
-    slurm("7_1 PENDING Resources\n7_2 PENDING None\n")
+    assert "0 runs to send, 3 in the queue already, with the options they were sent with (`cancel digits --results {} --running` takes".format(
+        store.folder) in capsys.readouterr().out
+    slurm("7_0 PENDING JobArrayTaskLimit\n7_1 PENDING Resources\n7_2 PENDING None\n")
+    assert launch() == 0 and f"(`cancel digits --results {store.folder}` takes" in capsys.readouterr().out
     show(store, "digits", specs, {})
     assert "queued:" not in capsys.readouterr().out
 

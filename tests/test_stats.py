@@ -202,7 +202,7 @@ def test_equal_steps_are_no_proof_and_no_difference_is_p_1():
     lines = by_label(compare(rows_of({"a": [99, 99, 99], "b": [99 - third] * 3}, dataset="digits", task="digits")))
     # one image of 300 in each of three seeds: rounding alone spreads a difference by `resolution`, the two methods have 2 degrees of freedom each
     assert lines["b"]["p"] == pytest.approx(2 * t.sf(third / resolution("digits") * 3**0.5, 4)) and lines["b"]["p"] > 0.01
-    assert lines["b"]["half"] == pytest.approx(t.ppf(0.975, 2) * resolution("digits") / 3**0.5)
+    assert lines["b"]["half"] == pytest.approx(t.ppf(0.975, 2) * resolution("digits") / 6**0.5)  # of one of the two
     assert by_label(compare(rows_of({"a": [99, 98], "b": [99, 98]})))["b"]["p"] == 1
 
 
