@@ -65,7 +65,7 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     assert "At the sparsity they end at, not the one asked for: st3." in " ".join(done.stdout.split())
     points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
     found = points[points.method == "st3"]
-    assert found[["sparsity", "mean", "seeds"]].values.tolist() == [[0.865, 68.3333, 3], [0.98, 10, 3]]
+    assert found[["sparsity", "mean", "seeds"]].values.tolist() == [[0.865, 68.3333, 3], [0.98, 10, 2]]  # seed 2 is the same training there, too
     assert sorted(points.sparsity[points.method == "gmp"]) == [0.9, 0.95, 0.98]
 
 
