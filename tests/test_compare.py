@@ -69,6 +69,26 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     assert sorted(points.sparsity[points.method == "gmp"]) == [0.9, 0.95, 0.98]
 
 
+def test_a_network_of_zeros_has_a_place_too(tmp_path):
+    fill(tmp_path, "digits", specs(methods=("st3", "gmp")), precision="fp32", cycles=1, achieved_sparsity=1.0)
+    points = drawn(tmp_path, "st3", "--results", tmp_path).query("epoch.isna()")
+    assert points.sparsity.tolist() == [0.99999]  # the axis is logarithmic in what is left
+
+
+def test_of_a_file_launched_from_two_folders_the_later_rows_count_and_another_content_is_named(tmp_path):
+    rows = [row(spec, precision="fp32", cycles=1, finished_at=f"2026-01-0{day}", method=name, key=f"{day}{spec.key[1:]}", top1_best_val=80 + day,
+                achieved_sparsity=spec.sparsity, code_version="a, my_method.py 0123456789")
+            for day, name in ((1, f"/elsewhere/../{OWN}"), (2, NAMES[3])) for spec in specs(methods=NAMES[3:], sparsities=(0.9,))]
+    (tmp_path / "digits").mkdir()
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [
+        dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
+    done = run_here("compare.py", OWN, "--results", tmp_path, "--out", tmp_path / "figures")
+    assert done.returncode == 0 and "rows made with another content of examples/my_method.py: 3;" in done.stderr, done.stderr
+    points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
+    assert points[["mean", "seeds"]].values.tolist() == [[82, 3]]
+
+
 @pytest.mark.parametrize("words, said", [
     (["st4"], "no finished runs of 'st4' in "), (["st3", "--sparsity", "0.5"], "no finished runs of these methods at sparsity 0.5; at 0.9, 0.95, 0.98"),
     ([], "arguments are required: METHOD"), (["st3", "--suite", "cifar10"], "make them with: bash run_all.sh cifar10 --results "), (["gmp", "--epochs", "7"], "'gmp'")])

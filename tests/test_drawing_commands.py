@@ -1,4 +1,5 @@
 """The commands that draw: what they refuse in one line, where they write, all figures of a suite at once. Rows are made up, in tmp_path only."""
+import importlib
 import os
 import signal
 import subprocess
@@ -114,7 +115,7 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_table_are_one_line(tmp_pa
     assert "sparse_figure1.py, line" in done.stderr
 
 
-def test_finished_runs_that_are_not_collected_are_named(tmp_path):
+def test_finished_runs_that_are_not_collected_are_named(tmp_path, capsys):
     """As after jobs of a cluster, which leave that to whoever looks at them."""
     runs, specs = Store(tmp_path), [*figure("figure1").grid("digits", "paper")]
     store(tmp_path, "digits", [row(spec) for spec in specs[1:]])
@@ -124,6 +125,7 @@ def test_finished_runs_that_are_not_collected_are_named(tmp_path):
         runs.write(made_up.row(spec, finished_at="2026-01-01T00:00:00+00:00"))
         done = run_here("figure1.py", "--suite", "digits", "--results", tmp_path)
         assert (done.returncode, done.stderr) == (0, words)
+    assert importlib.import_module("drawing").Parser(prog="p").standard().running().read(["--results", str(tmp_path), "--run"]) and not capsys.readouterr().err
     (runs.runs / f"{specs[0].key}.json").write_text("{")  # damaged: it is none
     done = run_here("figure1.py", "--suite", "digits", "--results", tmp_path)
     assert (done.returncode, done.stderr) == (0, said)

@@ -94,11 +94,13 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     out, err = capsys.readouterr()
     assert out.startswith("task,sparsity,method") and "rows made with another content of mine.py: 2;" in err
+    assert board("--method", "static", "--epochs", "1", "--sparsity", "0.95", "--seeds", "1") == 0 and len(in_process) == 3
+    assert "another content" not in capsys.readouterr().err  # its rows are at 0.9
     assert board("--epochs", "1", "--format", "html") == 0 and ">Published</h2>" in capsys.readouterr().out
-    assert board(*words, "--seeds", "1", "--set", "amount=0.5") == 0 and len(in_process) == 3
+    assert board(*words, "--seeds", "1", "--set", "amount=0.5") == 0 and len(in_process) == 4
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
-    assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 4
-    assert len(Store("results").rows("digits")) == 3
+    assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 5
+    assert len(Store("results").rows("digits")) == 4
 
 
 def test_again_begins_anew_once_the_file_is_accepted(mine, in_process, capsys):

@@ -180,6 +180,9 @@ def test_sorted_by_cost_and_one_sparsity(table):
     assert list(tables.board(rows, [0.9], "cost").label) == ["st3", "gmp"]
     with pytest.raises(ValueError, match="sparsity 0.5, 0.6, but at 0.9$"):
         tables.board(rows, [0.5, 0.6])
+    levels = rows.assign(method="lrr", cycles=3, sparsity=0.488)  # which nobody asks for
+    with pytest.raises(ValueError, match="sparsity 0.5, but at 0.9$"):
+        tables.board(pd.concat([rows, levels]), [0.5])
     with pytest.raises(ValueError, match="sparsity 0.5, but"):
         tables.board(rows, [0.5])
     with pytest.raises(ValueError, match="sparsity 0.9"):  # dense alone is nothing to compare
