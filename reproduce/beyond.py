@@ -6,7 +6,7 @@ of ours is stored they are drawn alone.
 """
 from drawing import DENSE, LINES, PUBLISHED, apart, looks, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
-from rows import POINT, NoRows, none_finished, runs_of, summary, without_runs
+from rows import POINT, TRAINING, NoRows, none_finished, runs_of, summary, without_runs
 
 GROUPS = {
     "Pruned while trained": {
@@ -48,8 +48,7 @@ def source(grid, suite, results, profile=None):
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
             raise none_finished(suite, results, found, grid.precision, grid.epochs)
-        same = [*(name for name in POINT if name != "sparsity"), "seed", "achieved_sparsity", "accuracy"]
-        runs = runs[~(runs.duplicated(same) & runs.accuracy.notna())]
+        runs = runs[~(runs.duplicated(TRAINING) & runs.accuracy.notna())]
         density = 1 - runs.achieved_sparsity.astype(float)
         missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
         gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # of which nothing is left to be drawn

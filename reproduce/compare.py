@@ -9,7 +9,7 @@ from pathlib import Path
 from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
 from marks import remark
 from published import title
-from rows import POINT, lines_of, none_finished, read_rows, series_of
+from rows import POINT, TRAINING, lines_of, none_finished, read_rows, series_of
 
 from benchmarks.command import command
 from benchmarks.own_methods import tell_older
@@ -83,8 +83,7 @@ def where_they_end(runs):
         achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
         return achieved.groupby([runs[name] for name in POINT]).transform("mean").round(6)
     off = ((ends(runs) - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
-    training = [*(name for name in POINT if name != "sparsity"), "seed", "achieved_sparsity", "accuracy"]
-    there = runs[~(off & runs.duplicated(training))]
+    there = runs[~(off & runs.duplicated(TRAINING))]
     there = there.assign(sparsity=ends(there).clip(upper=MOST).where(off, there.sparsity).fillna(there.sparsity))
     return there, [*dict.fromkeys(Path(name).name for name in series_of(runs[off]))]
 

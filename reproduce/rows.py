@@ -19,6 +19,7 @@ from benchmarks.suites import PROFILES, SIZES, SUITES, accuracies, length, train
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
 SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of CIFAR-10 shows its panels of CIFAR-100 too
 POINT = ["task", "method", "options", "sparsity"]
+TRAINING = ["task", "method", "options", "seed", "achieved_sparsity", "accuracy"]  # alike in all: one training, whatever sparsity was asked for
 
 
 class NoRows(Exception):
