@@ -147,7 +147,7 @@ class Repeated:
 
 def noted(run, counts, function, *arguments):
     """Calls function(*arguments), and leaves what that adds to the run's counts in `counts` alone."""
-    reads, scored, run.reads = run.reads, run.scored, False
+    reads, scored, run.reads = run.reads, run.scored, 0
     try:
         function(*arguments)
         counts.update(reads=run.reads, scored=run.scored - scored)

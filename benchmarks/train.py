@@ -270,8 +270,7 @@ class Trainer:
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
         cost, masked = method.training_cost(sparse, 1.0) * passes / max(samples, 1), method.gradient == "masked"
-        # this formula knows neither of dense gradients read nor of other passes, and one of the suite's not of those in somebody's own file
-        if type(method).training_cost is Sparsifier.training_cost or self.method_digest and of_the_suite(type(method), "training_cost"):
+        if of_the_suite(type(method), "training_cost"):  # what it read and passed besides may be more; somebody's own says all
             counted = Sparsifier.training_cost(method, sparse, 1.0) * passes / max(samples, 1) if masked else cost
             counted *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
             cost = max(cost, counted + self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse))

@@ -185,9 +185,8 @@ class RigL(DropAndGrow):
         bn_momentum=0.1)}
 
     def growth_score(self, run):
-        fresh = self.score_batches == "ceil10"
-        return (run.gradient(run.theta * self.mask, run.batches()) if fresh else run.dense_gradient).abs()
-
-    def training_cost(self, sparse, dense):
-        # RigL, appendix: one dense gradient every `interval` steps
-        return (3 * sparse * self.interval + 2 * sparse + dense) / (self.interval + 1)
+        if self.score_batches == "train_batch":
+            return run.dense_gradient.abs()
+        batches = run.batches()
+        run.reads = len(batches)
+        return run.gradient(run.theta * self.mask, batches).abs()

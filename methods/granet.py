@@ -79,6 +79,3 @@ class GraNet(RigL):
                 run.clear(before ^ self.mask)
         if done == run.total_steps and self.exact_k:  # the target of a training with less than two updates
             self.prune(run, self.budget)
-
-    def training_cost(self, sparse, dense):
-        return super().training_cost(sparse, dense) if self.regenerate else 3 * sparse

@@ -32,8 +32,7 @@ class GSE(DynamicSparse):
 
         Who calls it clears what enters and leaves.
         """
-        batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
-        weights, gradient = self.explore(run, batches)
+        weights, gradient = self.explore(run, self.growth_batches(run))
         candidates, score = self.sample(run, weights), gradient.abs()
         sizes, old = self.pieces, self.mask.clone()
         active, new = ([int(piece.sum()) for piece in mask.split(sizes)] for mask in (old, candidates))
@@ -41,6 +40,12 @@ class GSE(DynamicSparse):
         score.masked_fill_(~candidates, -torch.inf).masked_fill_(old, torch.inf)
         grown = keep_each(score, grown, sizes)
         self.set_mask(keep_each(run.theta.abs().masked_fill(~grown, -torch.inf).masked_fill(grown & ~old, torch.inf), after, sizes))
+
+    def growth_batches(self, run):
+        """What growth is scored on; a pass of it costs 2 + γ sparse forward passes where a step costs 3."""
+        batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
+        run.count_passes(len(batches) * (self.gamma - 1) / 3)  # besides what `run.gradient` counts
+        return batches
 
     def grown_and_pruned(self, active, new, fraction):
         """(weights after growth, and after the pruning) of each of the `pieces`, which have so many active ones and new candidates."""
@@ -73,10 +78,6 @@ class GSE(DynamicSparse):
     def explore(self, run, batches):
         """(per layer (g (outputs,), f (groups, fan_in)) on the CPU, dense gradient (N,)); pairs are drawn in proportion to g ⊗ f."""
         return uniform(self.layout), run.gradient(run.theta * self.mask, batches)
-
-    def training_cost(self, sparse, dense):
-        # Evci's counting with the gradients of the sampled subset in place of the dense gradient
-        return (3 * sparse * self.interval + (2 + self.gamma) * sparse) / (self.interval + 1)
 
 
 class GraBo(GSE):

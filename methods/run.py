@@ -65,7 +65,7 @@ class Run:
         if self.model.dense_gradient is None:
             raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.called} grows connections by their gradients, and this step's "
                              "loss does not depend on the prunable weights")
-        self.reads = True
+        self.reads = 1
         return mean_of_processes(self.model.dense_gradient)
 
     @property

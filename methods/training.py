@@ -49,8 +49,8 @@ class Training(Run):
         self._warn_of_groups()
         self.cycles = self.method.cycles(epochs)
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
-        # dense_steps: those in which the method read a dense gradient; scored: passes of batches besides the steps' own (`count_passes`)
-        self.started, self.reads, self.dense_steps, self.scored = False, False, 0, 0
+        # reads: dense gradients that the method read in this step; dense_steps: in all; scored: passes besides the steps' own (`count_passes`)
+        self.started, self.reads, self.dense_steps, self.scored = False, 0, 0, 0
         self.with_optimizer = False  # whether the optimiser's step is an update
         self._watch()
 
@@ -145,7 +145,7 @@ class Training(Run):
             self.same_everywhere()
         if self.epoch_ends and not torch.stack([p.isfinite().all() for p in self.parameters]).all():
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
-        self.dense_steps, self.reads = self.dense_steps + self.reads, False
+        self.dense_steps, self.reads = self.dense_steps + self.reads, 0
         self.step += 1
 
     def check_step(self):

@@ -213,5 +213,4 @@ def test_without_regeneration_it_prunes_alone(monkeypatch):
         step(run, torch.randn(20, 20, dtype=torch.float64))
         assert not (run.model.method.mask & ~before).any()
     assert int(run.model.method.mask.sum()) == 40
-    assert run.model.method.training_cost(0.1, 1.0) == near(0.3)
-    assert training("granet", 0.9, interval=9).model.method.training_cost(0.1, 1.0) == near((3 * 0.1 * 9 + 2 * 0.1 + 1) / 10)
+    assert run.dense_steps == 0

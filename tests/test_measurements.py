@@ -49,6 +49,13 @@ def test_training_flops_are_those_of_the_specification():
     assert sparse["rigl_flops"] / sparse["gse_flops"] == pytest.approx(131, abs=1)
 
 
+def test_a_mean_step_by_the_specification():
+    """Its example: the sparse forward pass costs .1 of the dense one, and every 100 steps the mask is updated."""
+    assert training_flops.step(0.1, 1.0, 100) == pytest.approx(0.3089109, abs=1e-7)   # RigL: (3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1)
+    assert training_flops.step(0.1, 0.1, 100) == pytest.approx(0.3)                   # GSE: (3 f_S ΔT + 2 f_S + γ f_S) / (ΔT + 1)
+    assert training_flops.step(0.1, 0.2, 100) == pytest.approx(0.3 + 0.1 / 101)
+
+
 def test_training_flops_of_other_subsets():
     """An update of GSE's mask costs 2 + γ sparse passes where a step costs 3; RigL knows no γ."""
     one, = training_flops.lines(densities=(0.01,))

@@ -25,5 +25,4 @@ class GraNetGSE(GraNet):
     name = "granet_gse"
     scope, regrow, noise, drop_rounding, regenerate = "layer", "keeps", 0.0, "floor", True
     gamma = GSE.gamma
-    update, grown_and_pruned, sample, explore = GSE.update, GSE.grown_and_pruned, GSE.sample, GSE.explore
-    training_cost = GSE.training_cost
+    update, grown_and_pruned, sample, explore, growth_batches = GSE.update, GSE.grown_and_pruned, GSE.sample, GSE.explore, GSE.growth_batches

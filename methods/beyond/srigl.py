@@ -2,7 +2,7 @@
 import torch
 
 from methods.base import option
-from methods.dynamic import DynamicSparse, RigL
+from methods.dynamic import DynamicSparse
 from methods.ranking import keep
 
 
@@ -22,7 +22,6 @@ class SRigL(DynamicSparse):
                    "is ablated")
     ablation = option(True, help="false: constant fan-in alone")
     cut = option("magnitude", "literal", help="which of too many kept inputs stay: the largest, or the first (released code)")
-    training_cost = RigL.training_cost
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)

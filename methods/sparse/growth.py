@@ -140,7 +140,7 @@ class StoredGSE(StoredDynamic):
     @torch.no_grad()
     def update(self, run, fraction):
         model, keys = run.model, self.keys
-        batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
+        batches = self.growth_batches(run)
         random = torch.get_rng_state()
         weights, explored = self.explore(run, batches)
         candidates = self.candidates(run, weights)
@@ -211,8 +211,10 @@ def dense_gradients(run, fresh=False):
 
     def add(i, layer, x, delta):
         found[i] += dense_gradient(layer, x, delta)
+    batches = run.batches() if fresh else [run.batch]
     with same_buffers(run.model.net, not fresh):
-        watch(run, run.batches() if fresh else [run.batch], add)
+        watch(run, batches, add)
+    run.reads = len(batches)
     return found
 
 
