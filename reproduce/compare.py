@@ -33,7 +33,6 @@ def chosen(series, args):
     if not (folder / "runs.csv").exists():
         raise none_finished(args.suite, args.results, args.profile, args.precision, args.epochs)
     rows = read_rows(folder / "runs.csv")
-    rows = rows.assign(options=rows.options.astype(object).fillna(""))
     rows = rows.drop(renamed(rows))
     found = {}
     for profile in [args.profile] * bool(args.profile) or PROFILES:

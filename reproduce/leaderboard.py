@@ -11,7 +11,7 @@ from pathlib import Path
 
 from drawing import BAD_INPUT, DENSE, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, looks, suite_grid, write_figure
 from published import title
-from rows import Trained, make, none_finished
+from rows import Trained, make, none_finished, read_rows
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -35,22 +35,17 @@ def board_of(suite, results, profile=None, precision=None, epochs=None):
     No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for
     a file that is not a table of runs.
     """
-    import pandas as pd
-
     from benchmarks import tables
 
     path = Path(results) / suite / "runs.csv"
     if path.exists():
-        try:
-            rows = pd.read_csv(path, dtype={"key": str})
-            chosen = {name: tables.select(rows, suite, name, epochs, precision=precision) for name in ([profile] if profile else PROFILES)}
-            counted = {name: table[table.sparsity.isin(SIZES[suite, name][0])] for name, table in chosen.items()}
-            counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
-            name = max(counts, key=counts.get)
-            if any(counts[name]):
-                return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
-        except (KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
+        rows = read_rows(path)
+        chosen = {name: tables.select(rows, suite, name, epochs, precision=precision) for name in ([profile] if profile else PROFILES)}
+        counted = {name: table[table.sparsity.isin(SIZES[suite, name][0])] for name, table in chosen.items()}
+        counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
+        name = max(counts, key=counts.get)
+        if any(counts[name]):
+            return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
     raise none_finished(suite, results, profile, precision, epochs)
 
 
