@@ -12,7 +12,6 @@ SEEDS = (0, 1, 2)
 SUITE_TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
-CHANCE = {name: dataset.chance for name, dataset in DATASETS.items()}  # accuracy of a constant answer, in percent
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
 SIZES = {
@@ -84,7 +83,8 @@ def accuracies(rows):
     loses. A failed run (a program error) has no result.
     """
     accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
-    return accuracy.mask(rows.status == "diverged", rows.dataset.map(CHANCE)).mask(rows.status == "failed")
+    chance = rows.dataset.map({name: dataset.chance for name, dataset in DATASETS.items()})
+    return accuracy.mask(rows.status == "diverged", chance).mask(rows.status == "failed")
 
 
 def scripts():

@@ -25,7 +25,6 @@ def parity(monkeypatch):
     monkeypatch.setitem(suites.SUITE_TASKS, "parity", "parity-mlp")
     for profile in suites.PROFILES:
         monkeypatch.setitem(suites.SIZES, ("parity", profile), ((0.9,), 2))
-    monkeypatch.setitem(suites.CHANCE, "parity", DATASETS["parity"].chance)
 
 
 def test_what_counts_as_collapsed():
