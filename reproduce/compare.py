@@ -130,8 +130,8 @@ def main(argv=None):
     args = parser.standard().read(argv)
     series = [path_of(name) if ":" in name else name for name in dict.fromkeys(args.methods) if name != "dense"]
     try:
-        runs, profile = chosen(series, args)
-        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, profile, args.out)
+        runs, _ = chosen(series, args)
+        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     points = table[table.epoch.isna()]

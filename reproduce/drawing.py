@@ -144,7 +144,7 @@ def tasks_of(runs, others=()):
     return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
 
 
-def save(name, draw, runs, suite, profile, out):
+def save(name, draw, runs, suite, out):
     """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
 
     A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`.
@@ -239,7 +239,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
                 message = str(nothing)
         else:
             raise NoRows(message)
-        stem, table = save(name, draw, runs, suite, profile, args.out)
+        stem, table = save(name, draw, runs, suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     print(f"suite {suite}, profile {profile}: {note(runs, getattr(draw, 'lead', None))}")
