@@ -30,7 +30,7 @@ class GSE(DynamicSparse):
     def update(self, run, fraction):
         """Before the optimiser's step (with GraNet: after it), grow `fraction` and prune to the budget.
 
-        Who calls it clears what enters and leaves.
+        `change_mask` clears what enters and leaves.
         """
         batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
         weights, gradient = self.explore(run, batches)
