@@ -139,7 +139,7 @@ def summary(row):
 
 
 def command_plan(args):
-    store, todo, done = prepare(args)
+    _, todo, done = prepare(args)
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
