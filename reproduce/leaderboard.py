@@ -6,10 +6,9 @@ have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
-import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, looks, suite_grid, write_figure
+from drawing import BAD_INPUT, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
 from published import title
 from rows import Trained, make, none_finished, read_rows
 
@@ -152,8 +151,6 @@ def note(table, profile):
 
 def write(suite, results, profile, out, precision=None, epochs=None):
     """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows: (stem, profile, table)."""
-    import matplotlib
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     from benchmarks import tables
@@ -161,15 +158,11 @@ def write(suite, results, profile, out, precision=None, epochs=None):
 
     table, profile = board_of(suite, results, profile, precision, epochs)
     stem = Path(out) / suite / "leaderboard"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+    with styled():
         figure = Figure(layout="constrained")
         shown = pictured(table, suite, profile)
         draw(shown, figure)
-        sns.despine(figure)
-        text = note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table))
-        figure.supxlabel(textwrap.fill(text, int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
-        write_figure(figure, stem)
+        write_figure(figure, stem, note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table)))
     for name, ending in FILES.items():
         write_whole(f"{stem}.{ending}", tables.FORMATS[name](table))
     write_whole(f"{stem}.html", page(table, suite, profile, Path(f"{stem}.png").read_bytes()))
