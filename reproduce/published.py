@@ -1,4 +1,5 @@
 """Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
+import re
 from functools import cache
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def published(beyond=False):
             if row.epochs > 0 and row.epochs != epochs and method not in CYCLES:
                 options.append(f"epochs={row.epochs:.0f}")
             sparsity = row.target_sparsity if pd.isna(row.achieved_sparsity) else row.achieved_sparsity
-            where = pd.Series([str(row.source)]).str.extract(r"((?:Fig|Table) \d+)")[0].fillna("").item()
+            where = (re.search(r"(?:Fig|Table) \d+", str(row.source)) or [""])[0]
             found.append([task, method, " ".join(options), round(sparsity, 4), row.top1_mean, row.top1_std, row.seeds, row.epochs,
                           row.variant, row.flops_mac, row.flops_fraction, row.paper_id, where,
                           row.train_flops_fraction])
