@@ -90,7 +90,8 @@ def accuracies(rows):
 def scripts():
     """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
     folder = Path(__file__).resolve().parent.parent / "reproduce"
-    names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "length.py", "packs.py", "speed.py") for path in folder.glob(pattern))
+    patterns = "*figure*.py", "*table*.py", "beyond.py", "length.py", "packs.py", "speed.py"
+    names = sorted(path.stem for pattern in patterns for path in folder.glob(pattern))
     return {name: _script(name) for name in names}
 
 

@@ -76,7 +76,8 @@ def get(method):
         raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
-        there = [name for name, own in vars(module).items() if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
+        there = [name for name, own in vars(module).items()
+                 if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier" + f"; it has {', '.join(there)}" * bool(there))
     for name in ("skip", "levels"):
         if not isinstance(inspect.getattr_static(cls, name), (classmethod, staticmethod)):

@@ -67,7 +67,8 @@ class DynamicSparse(Static):
     drop_fraction = option(0.3, most=1, help="share of the active weights that the first update replaces; cosine decay to 0")
     scope = option("layer", "global", help="layer: each layer keeps its number of weights; global: all together keep theirs")
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
-    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a class)")
+    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a "
+                           "class)")
     changes = "change its mask"  # what cannot be done where its updates come too late
 
     def final_budget(self):

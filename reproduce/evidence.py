@@ -130,7 +130,8 @@ class Evidence:
     def tables(self):
         """{sparsity: DataFrame of the accuracy of every series (rows) with every seed (columns)} at this length."""
         own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
-        return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy") for sparsity, rows in own.groupby(own.sparsity.round(6))}
+        return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy")
+                for sparsity, rows in own.groupby(own.sparsity.round(6))}
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""

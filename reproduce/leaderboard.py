@@ -123,7 +123,8 @@ def number(axis, x, y):
         if before is not None and where - before < column:
             share = max(share, place + height)
         place, before = share, where
-        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5, bbox=dict(pad=0.3, fc="white", ec="none", alpha=0.85),
+        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5,
+                      bbox=dict(pad=0.3, fc="white", ec="none", alpha=0.85),
                       arrowprops=dict(arrowstyle="-", color="0.5", linewidth=0.3, shrinkA=0, shrinkB=1))
 
 
