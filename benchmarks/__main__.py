@@ -139,7 +139,7 @@ def summary(row):
 
 
 def command_plan(args):
-    store, todo, done = prepare(args)
+    _, todo, done = prepare(args)
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
@@ -244,8 +244,9 @@ def command_collect(args):
     suites.suite_grid(args.suite, args.profile, ())
     store = existing(args, write=True)
     total = store.collect(args.suite)
+    where = f" --results {args.results}" * (args.results != "results")
     print(f"{total} rows in {store.folder / args.suite / 'runs.csv'}" if total else
-          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{f' --results {args.results}' * (args.results != 'results')}` makes them")
+          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{where}` makes them")
     return 0
 
 

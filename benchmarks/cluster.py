@@ -111,8 +111,8 @@ def send_missing(args, store, todo, folder):
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # without SLURM nothing is copied
     states = jobs.states(known, now)
-    fresh = [spec for spec in uncovered(todo) if not states.get(spec.key, ("", "", ""))[1]]
-    queued = [states[spec.key][1] for spec in uncovered(todo) if spec not in fresh]
+    waiting = {spec: states.get(spec.key, ("", "", ""))[1] for spec in uncovered(todo)}
+    fresh, queued = [spec for spec, state in waiting.items() if not state], [state for state in waiting.values() if state]
     out = ["cancel", args.suite, "--results", str(store.folder), *["--running"] * any(state != "PENDING" for state in queued)]
     print(f"{several(len(fresh), 'run')} to send, {len(queued)} in the queue already"
           + f", with the options they were sent with (`{shlex.join(out)}` takes them out)" * bool(queued))

@@ -18,7 +18,8 @@ def add_arguments(sub):
     sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
-    sub.add_argument("--against", nargs="+", action="extend", metavar="M", help="compare with these methods only, chosen before their results are seen")
+    sub.add_argument("--against", nargs="+", action="extend", metavar="M",
+                     help="compare with these methods only, chosen before their results are seen")
     sub.add_argument("--one-cycle", action="store_true", help="only methods that train once, without LRR and the like")
     sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
     sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
@@ -78,7 +79,8 @@ def tell_fuller(args, store):
     counts = {profile: len(counting(args, store, profile)) for profile in PROFILES}
     fullest = max(counts, key=counts.get)
     if counts[fullest] > 2 * counts[args.profile]:
-        print(f"profile {args.profile} has {counts[args.profile]} rows, {fullest} {counts[fullest]}: --profile {fullest} compares those", file=sys.stderr)
+        print(f"profile {args.profile} has {counts[args.profile]} rows, {fullest} {counts[fullest]}: --profile {fullest} compares those",
+              file=sys.stderr)
 
 
 def counting(args, store, profile, variant=None):
@@ -106,8 +108,8 @@ def refuse_absent(against, sparsities, args, store):
 
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
-    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None), ("results", args.results, "results")]
-    words += [("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
+    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
+             ("results", args.results, "results"), ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 

@@ -17,7 +17,8 @@ def show(args):
         for name in available():
             print(f"{name:17} {(get(name).__doc__ or '').partition(chr(10))[0]}".rstrip())
         for name, task in TASKS.items():
-            print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}" + f" of width {task.width:g}" * (task.width != 1) + f", {task.epochs} epochs")
+            width = f" of width {task.width:g}" * (task.width != 1)
+            print(f"{name:21} {DATASETS[task.dataset].title}, {task.model}{width}, {task.epochs} epochs")
         return 0
     of_task = suite_of(args.name) in map(suite_of, TASKS)
     if of_task and args.task:

@@ -102,7 +102,8 @@ def html_table(name, columns, rows):
         line[0] = line[0].replace("<td", '<td role="rowheader"', 1)
         body.append(f'<tr class="{kind}" data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{"".join(line)}</tr>')
     body = "\n".join(body)
-    return f'<div class="scroll"><table id="{name}" aria-labelledby="{name}-title"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    return (f'<div class="scroll"><table id="{name}" aria-labelledby="{name}-title"><thead><tr>{head}</tr></thead>'
+            f'<tbody>\n{body}\n</tbody></table></div>')
 
 
 def html_cell(text, value, notes=""):

@@ -85,7 +85,7 @@ class Store:
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        parts = *self.runs.glob(f".{key}.*pt*.part"), *self.folder.glob(f"models/.{key}.*.part")  # of whoever died while writing them
+        parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # of whoever died while writing them
         for path in (self.again(key), *(() if keep else (self.checkpoint(key), *parts))):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

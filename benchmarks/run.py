@@ -17,7 +17,7 @@ from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numeric
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
 from benchmarks.levels import levels_of
-from benchmarks.results import moment, unreadable
+from benchmarks.results import RUN_COLUMNS, moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
 from benchmarks.tasks import get_task, mark, settle, suite_of
@@ -275,9 +275,7 @@ def code_of(method):
 
 def _identity(spec, task):
     """The columns that say what was run, where and when; the measured ones empty."""
-    return dict.fromkeys(("top1", "top1_best_val", "val_top1", "loss", "nnz", "prunable", "achieved_sparsity", "macs", "dense_macs",
-                          "train_flops_fraction", "seconds", "step_ms", "peak_memory_mb", "device", "cycles")) | dict(
+    return dict.fromkeys(RUN_COLUMNS) | dict(
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
         options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
-        torch_version=torch.__version__, code_version=code_of(spec.method),
-        finished_at=moment())
+        torch_version=torch.__version__, code_version=code_of(spec.method), finished_at=moment())

@@ -12,7 +12,6 @@ SEEDS = (0, 1, 2)
 SUITE_TASKS = {  # by suite, or by suite and profile
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
-CHANCE = {name: dataset.chance for name, dataset in DATASETS.items()}  # accuracy of a constant answer, in percent
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
 SIZES = {
@@ -84,13 +83,15 @@ def accuracies(rows):
     loses. A failed run (a program error) has no result.
     """
     accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
-    return accuracy.mask(rows.status == "diverged", rows.dataset.map(CHANCE)).mask(rows.status == "failed")
+    chance = rows.dataset.map({name: dataset.chance for name, dataset in DATASETS.items()})
+    return accuracy.mask(rows.status == "diverged", chance).mask(rows.status == "failed")
 
 
 def scripts():
     """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
     folder = Path(__file__).resolve().parent.parent / "reproduce"
-    names = sorted(path.stem for pattern in ("*figure*.py", "*table*.py", "beyond.py", "length.py", "packs.py", "speed.py") for path in folder.glob(pattern))
+    patterns = "*figure*.py", "*table*.py", "beyond.py", "length.py", "packs.py", "speed.py"
+    names = sorted(path.stem for pattern in patterns for path in folder.glob(pattern))
     return {name: _script(name) for name in names}
 
 

@@ -14,9 +14,10 @@ RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
           "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: ± half its 95 % "
           "interval; = where tests do not separate them (one seed: no test). p: moderated t-tests (Smyth 2004: the spread of all methods' seeds "
-          f"supports that of each; of two methods alone Welch's) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one from the best among as many pairs "
-          f"in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference MACs: multiples of dense. Front *: no "
-          "other method is as accurate and as cheap to train. Time: of a run, on the machine that made it, which other work may have shared.")
+          f"supports that of each; of two methods alone Welch's) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one "
+          f"from the best among as many pairs in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference "
+          "MACs: multiples of dense. Front *: no other method is as accurate and as cheap to train. Time: of a run, on the machine that made it, "
+          "which other work may have shared.")
 BOLD = " Bold: the best, and what tests do not set apart from any better one."
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
@@ -137,8 +138,8 @@ def power(cell):
     if not pairs:
         return "One seed allows no test." if len(ranked) > 1 else "One method is ranked: there is none to compare it with." * len(ranked)
     found = int((tested.rank_low - 1).sum())  # each pair once, with the worse of the two
-    return (f"{len(tested)} methods are {pairs} pair{'s' * (pairs > 1)}, of which the seeds (mostly {tested.seeds.mode().iloc[0]}) tell {found} apart; "
-            "more seeds tell more.")
+    return (f"{len(tested)} methods are {pairs} pair{'s' * (pairs > 1)}, of which the seeds (mostly {tested.seeds.mode().iloc[0]}) tell {found} "
+            "apart; more seeds tell more.")
 
 
 def lines_of(cell):

@@ -1,11 +1,12 @@
 """Sparse-training methods behind one interface: `available()`, `get(name)`, `SparseModel`, `Training`."""
 import importlib
-import importlib.machinery
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 import traceback
+import types
 from functools import cache
 from pathlib import Path
 
@@ -67,16 +68,16 @@ def get(method):
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")
     name = "method_" + Path(path).stem
-    try:
-        spec = importlib.util.spec_from_file_location(name, path, loader=importlib.machinery.SourceFileLoader(name, path))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__file__ = os.path.abspath(path)
+    try:  # its text of the moment: Python's import takes the bytecode that it keeps for that of a file of the same size and second
+        exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
     except Exception as error:
         raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
-        there = [name for name, own in vars(module).items() if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
+        there = [name for name, own in vars(module).items()
+                 if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier" + f"; it has {', '.join(there)}" * bool(there))
     for name in ("skip", "levels"):
         if not isinstance(inspect.getattr_static(cls, name), (classmethod, staticmethod)):

@@ -186,8 +186,8 @@ class Ramped(Sparsifier):
     """A method whose global sparsity follows the cubic schedule of Zhu & Gupta (2018) and whose mask ranks all weights."""
 
     retained = {"imagenet": dict(ramp_start=0.05, ramp_end=0.5)}  # ST-3, §4.3
-    threshold = option("quantile_lerp", "topk_exact", "kth_value", help="weights that a sparsity s keeps of N: those above the quantile s (torch.quantile), "
-                       "round(N (1 - s)), or N - floor(N s)")
+    threshold = option("quantile_lerp", "topk_exact", "kth_value", help="weights that a sparsity s keeps of N: those above the quantile s "
+                       "(torch.quantile), round(N (1 - s)), or N - floor(N s)")
     ramp_start = option(5 / 160, most=1, help="start of the ramp, as a share of training")
     ramp_end = option(80 / 160, most=1, help="end of the ramp, as a share of training")
     ramp_power = option(3.0, help="0 is the final sparsity from the first step on, 3 the cubic schedule")

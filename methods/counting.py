@@ -26,7 +26,8 @@ def triton_works():
     except torch.OutOfMemoryError:  # passes, and is not remembered
         raise
     except Exception as error:  # of the compiler, its files, the driver
-        warnings.warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and ranking sorts")
+        warnings.warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and "
+                      "ranking sorts")
         return False
     return True
 

@@ -67,7 +67,8 @@ class DynamicSparse(Static):
     drop_fraction = option(0.3, most=1, help="share of the active weights that the first update replaces; cosine decay to 0")
     scope = option("layer", "global", help="layer: each layer keeps its number of weights; global: all together keep theirs")
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
-    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a class)")
+    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a "
+                           "class)")
     changes = "change its mask"  # what cannot be done where its updates come too late
 
     def final_budget(self):
@@ -111,10 +112,14 @@ class DynamicSparse(Static):
     def before_step(self, run):
         if not self.due(run):
             return True
+        self.change_mask(run)
+        return not self.skip_step
+
+    def change_mask(self, run):
+        """The `update` of this step; the weights and the optimiser state of what enters or leaves restart at zero."""
         before = self.mask.clone()
         self.update(run, self.fraction(run))
         run.clear(before ^ self.mask)
-        return not self.skip_step
 
     def update(self, run, fraction):
         """Change the mask so that `fraction` of the active weights are others."""
@@ -132,7 +137,7 @@ class DropAndGrow(DynamicSparse):
     def update(self, run, fraction):
         """Before the optimiser's step (GraNet: after it), drop `fraction` and grow as many.
 
-        Clears what was dropped where it may grow again at zero alone; who calls it clears what enters and leaves.
+        Clears what was dropped where it may grow again at zero alone; `change_mask` clears what enters and leaves.
         """
         score, sizes = self.growth_score(run), self.pieces
         kept, after = self.dropped_and_grown([int(piece.sum()) for piece in self.mask.split(sizes)], fraction)

@@ -74,8 +74,6 @@ class GraNet(RigL):
                 size = self.layout.size
                 self.prune(run, count(size, sparsity) if self.exact_k else int(size * (1 - sparsity)) - 1)
             if self.regenerate and update >= first:  # nothing moves before
-                before = self.mask.clone()
-                self.update(run, self.fraction(run))
-                run.clear(before ^ self.mask)
+                self.change_mask(run)
         if done == run.total_steps and self.exact_k:  # the target of a training with less than two updates
             self.prune(run, self.budget)

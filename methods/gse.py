@@ -30,7 +30,7 @@ class GSE(DynamicSparse):
     def update(self, run, fraction):
         """Before the optimiser's step (with GraNet: after it), grow `fraction` and prune to the budget.
 
-        Who calls it clears what enters and leaves.
+        `change_mask` clears what enters and leaves.
         """
         weights, gradient = self.explore(run, self.growth_batches(run))
         candidates, score = self.sample(run, weights), gradient.abs()

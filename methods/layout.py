@@ -229,8 +229,8 @@ def _named(net, names, word, least=0):
             found.append(parameter)
             used |= of
     if missing := set(names) - used:
-        raise ValueError(f"{word}: {min(missing)!r} is no weight of {least} or more dimensions that is trained, nor a module that has one" if least else
-                         f"{word}: the network has no parameter or module {min(missing)!r}")
+        kinds = f"is no weight of {least} or more dimensions that is trained, nor a module that has one"
+        raise ValueError(f"{word}: {min(missing)!r} {kinds}" if least else f"{word}: the network has no parameter or module {min(missing)!r}")
     return found
 
 

@@ -141,8 +141,8 @@ class SparseModel(nn.Module):
             self.rounded_to = fn(torch.zeros((), dtype=self.rounded_to)).dtype
         super()._apply(fn, *args, **options)
         if self.theta.element_size() < 4:
-            warnings.warn(f"weights are ranked and trained in {self.theta.dtype} now, too coarse for small steps: for training use autocast, or convert "
-                          "the network before SparseModel takes it, which then keeps float32 weights", stacklevel=3)
+            warnings.warn(f"weights are ranked and trained in {self.theta.dtype} now, too coarse for small steps: for training use autocast, or "
+                          "convert the network before SparseModel takes it, which then keeps float32 weights", stacklevel=3)
         return self
 
     def rounded(self, weights):

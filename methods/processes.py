@@ -15,7 +15,7 @@ def number():
 
 def mean_of_processes(tensor):
     """The mean over the processes, the same in each to the bit; alone the tensor itself."""
-    if count() == 1 or tensor is None:
+    if count() == 1:
         return tensor
     tensor = tensor.detach().clone()
     dist.all_reduce(tensor)

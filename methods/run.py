@@ -63,8 +63,9 @@ class Run:
     def dense_gradient(self):
         """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
         if self.model.dense_gradient is None:
-            raise ValueError(NO_GRADIENTS if self.theta.grad is None else f"{self.method.called} grows connections by their gradients, and this step's "
-                             "loss does not depend on the prunable weights")
+            raise ValueError(NO_GRADIENTS if self.theta.grad is None else
+                             f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "
+                             "weights")
         self.reads = 1
         return mean_of_processes(self.model.dense_gradient)
 

@@ -45,7 +45,8 @@ class Training(Run):
         if id(model.theta) not in held:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
         if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
-            raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of its groups")
+            raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of "
+                             "its groups")
         self._warn_of_groups()
         self.cycles = self.method.cycles(epochs)
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
@@ -151,8 +152,9 @@ class Training(Run):
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
         if self.holder() and not self.holder().updating:
-            raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself; where a framework takes it, "
-                             "call training.update_with_optimizer() once (two SparseModels need an optimiser each, or one SparseModel around both networks)")
+            raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself; where a framework "
+                             "takes it, call training.update_with_optimizer() once (two SparseModels need an optimiser each, or one SparseModel "
+                             "around both networks)")
 
     def apply(self):
         """Clip the gradients and change the weights by them."""
@@ -165,7 +167,8 @@ class Training(Run):
 
     def update_with_optimizer(self):
         """From now on `optimizer.step()` is `update()`, for loops of frameworks, which take the step themselves. A closure that they give
-        runs first; where it gives None and leaves no gradients, the batch is no step. For methods that score connections on the step's batch, the loop sets `batch` to its (x, y) before each.
+        runs first; where it gives None and leaves no gradients, the batch is no step. For methods that score connections on the step's
+        batch, the loop sets `batch` to its (x, y) before each.
 
         The optimiser holds this training from then on. Raises ValueError for an optimiser that needs a closure for itself (LBFGS).
         """

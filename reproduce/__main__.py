@@ -52,7 +52,7 @@ def draw(job):
             return name, "skipped", f"not of suite {args.suite}"
         suite = args.suite if args.suite in suites else suites[0]
         runs, profile = source(Trained(script.grid, args.precision, args.epochs), suite, args.results, args.profile)
-        stem, table = save(name, script.draw, runs, suite, profile, args.out)
+        stem, table = save(name, script.draw, runs, suite, args.out)
         return name, "drawn", f"wrote {files(stem, table)} (profile {profile})"
     except NoRows as nothing:
         return name, "skipped", str(nothing)

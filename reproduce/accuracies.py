@@ -3,7 +3,7 @@ from beyond import METHODS
 from length import LENGTHS
 from measured import markdown, number, step_times
 from published import PUBLISHED_AS, published, title
-from rows import POINT
+from rows import POINT, read_rows
 
 from benchmarks.suites import SIZES, SUITE_TASKS
 from benchmarks.tasks import TASKS
@@ -16,18 +16,14 @@ MULTIPLES = (1, 4, 16)
 
 
 def accuracy(results, suite, profile, beyond=False, costs=()):
-    """Test accuracy (`stats.outcomes`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
+    """Test accuracy (`suites.accuracies`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
 
     beyond: the methods beyond the two papers, instead of the papers' own. costs: of last columns, each "step" for `step_times`, or a
     sparsity, at which it has the training FLOPs.
     """
-    import pandas as pd
-
-    from benchmarks.stats import outcomes
     from benchmarks.tables import select
 
-    rows = select(pd.read_csv(results / suite / "runs.csv", dtype={"key": str}), suite, profile)
-    rows = outcomes(rows)
+    rows = select(read_rows(results / suite / "runs.csv"), suite, profile)
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
@@ -61,15 +57,10 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
 
 def papers(results):
     """Runs on CIFAR-10 as long as a paper's, accuracy of the last and of the best validation epoch, beside what the paper has published."""
-    import pandas as pd
-
-    from benchmarks.stats import outcomes
-
-    rows = pd.read_csv(results / "cifar10" / "runs.csv", dtype={"key": str})
+    rows = read_rows(results / "cifar10" / "runs.csv")
     lengths = {task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()}
-    rows = outcomes(rows[rows.epochs == rows.task.map(lengths)])
-    rows = rows[rows.accuracy.notna()]
-    rows = rows.assign(options=rows.options.fillna(""), sparsity=rows.sparsity.round(4))
+    rows = rows[(rows.epochs == rows.task.map(lengths)) & rows.accuracy.notna()]
+    rows = rows.assign(sparsity=rows.sparsity.round(4))
     theirs = {tuple(point): f"{mean:.2f} ({CITED.get(source, source)}, {where})"
               for *point, mean, source, where in published()[[*POINT, "mean", "source", "where"]].itertuples(index=False)}
     lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
@@ -86,15 +77,11 @@ def papers(results):
 
 
 def all_rows(results, suite, profile):
-    """Finished rows of the suite's own task in its own precision, with `accuracy` (`stats.outcomes`) and `options`, "" for none."""
-    import pandas as pd
-
-    from benchmarks.stats import outcomes
-
+    """Finished rows of the suite's own task in its own precision, with `accuracy` and `options`, as `rows.read_rows` has them."""
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
-    rows = pd.read_csv(results / suite / "runs.csv", dtype={"key": str})
-    rows = outcomes(rows[(rows.task == task) & (rows.precision == TASKS[task].precision) & ~rows.method.str.contains(":")])
-    options = rows.options.astype(object).fillna("").str.replace(SWITCHES, "").str.strip()
+    rows = read_rows(results / suite / "runs.csv")
+    rows = rows[(rows.task == task) & (rows.precision == TASKS[task].precision) & ~rows.method.str.contains(":")]
+    options = rows.options.str.replace(SWITCHES, "").str.strip()
     rows = rows.assign(options=options, sparsity=rows.sparsity.round(4))[rows.accuracy.notna()]
     return rows.drop_duplicates(["method", "options", "sparsity", "seed", "epochs"])
 

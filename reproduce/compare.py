@@ -33,7 +33,6 @@ def chosen(series, args):
     if not (folder / "runs.csv").exists():
         raise none_finished(args.suite, args.results, args.profile, args.precision, args.epochs)
     rows = read_rows(folder / "runs.csv")
-    rows = rows.assign(options=rows.options.astype(object).fillna(""))
     rows = rows.drop(renamed(rows))
     found = {}
     for profile in [args.profile] * bool(args.profile) or PROFILES:
@@ -47,7 +46,8 @@ def chosen(series, args):
     for name in series:
         if name not in have:
             close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
-            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile})" + f"; nearest: {', '.join(close)}" * bool(close))
+            nearest = f"; nearest: {', '.join(close)}" * bool(close)
+            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){nearest}")
     runs = own[asked]
     sparse = runs[runs.method != "dense"]
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
@@ -63,7 +63,8 @@ def of_their_curves(runs, sparsity):
     lines["epoch"] += 1 - lines.groupby("key").epoch.transform("min")
     lines["accuracy"] = lines.val_top1.fillna(lines.test_top1)
     points = lines.groupby([*POINT, "epoch"], sort=False)
-    return points.agg(mean=("accuracy", "mean"), std=("accuracy", "std"), seeds=("seed", "nunique"), sparsity_then=("sparsity_then", "mean")).reset_index()
+    return points.agg(mean=("accuracy", "mean"), std=("accuracy", "std"), seeds=("seed", "nunique"),
+                      sparsity_then=("sparsity_then", "mean")).reset_index()
 
 
 def drawn_at(runs, wanted):
@@ -108,7 +109,8 @@ def drawing(series, wanted):
                 style = look | dict(marker=None)
                 points = curves[series_of(curves) == name].sort_values("epoch")
                 middle.plot(points.epoch, points["mean"], **style)
-                middle.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"], alpha=0.15, lw=0)
+                middle.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"],
+                                    alpha=0.15, lw=0)
                 right.plot(points.epoch, 100 * points.sparsity_then, **style)
             middle.set(xlabel="Epoch", ylabel="Accuracy in training (%)", title=f"{title(task)}, {100 * sparsity:g} %")
             right.set(xlabel="Epoch", ylabel="Sparsity (%)", ylim=(-4, 104))
@@ -131,8 +133,8 @@ def main(argv=None):
     args = parser.standard().read(argv)
     series = [path_of(name) if ":" in name else name for name in dict.fromkeys(args.methods) if name != "dense"]
     try:
-        runs, profile = chosen(series, args)
-        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, profile, args.out)
+        runs, _ = chosen(series, args)
+        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     points = table[table.epoch.isna()]

@@ -3,6 +3,7 @@
 Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
 """
 import argparse
+import contextlib
 import io
 import re
 import textwrap
@@ -144,46 +145,55 @@ def tasks_of(runs, others=()):
     return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
 
 
-def save(name, draw, runs, suite, profile, out):
+def save(name, draw, runs, suite, out):
     """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
 
     A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`.
     """
-    import matplotlib
-    import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+    with styled():
         figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
         table = draw(runs, figure)
         if not hasattr(table, "to_csv"):
             raise ValueError(f"draw of {name} must return the table of what it has drawn, a DataFrame, not {type(table).__name__}")
-        sns.despine(figure)
         for axes in figure.axes:
             if axes.axison and not axes.patches and not any(len(line.get_xdata()) for line in axes.lines):
                 axes.text(0.5, 0.5, "no runs yet", transform=axes.transAxes, ha="center", color="0.5")
-        width = figure.get_figwidth()
         entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
         others = table.source[table.source != "measured"] if "source" in table else ()
         if entries and len(others):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
-            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(width / 1.4)), frameon=False)
+            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(figure.get_figwidth() / 1.4)), frameon=False)
         text = note(runs, getattr(draw, "lead", None))
         text += "".join(f" {remark}" for remark in getattr(figure, "remarks", ())) + citation(others)
-        figure.supxlabel(textwrap.fill(text, int(24 * width)), fontsize=5.5, x=0.01, ha="left")
         stem = Path(out) / suite / name
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(figure, stem)
+        write_figure(figure, stem, text)
     write_whole(f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
     if "blocks" in table.attrs:
         paste(stem, table.attrs, text)
     return stem, table
 
 
-def write_figure(figure, stem):
-    """Writes STEM.pdf and .png, each whole or not at all."""
+@contextlib.contextmanager
+def styled():
+    """What is drawn within it has the look of all figures."""
+    import matplotlib
+    import seaborn as sns
+
+    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+        yield
+
+
+def write_figure(figure, stem, text):
+    """Writes STEM.pdf and .png, with the text below all panels, each whole or not at all. To be called within `styled`."""
+    import seaborn as sns
+
+    sns.despine(figure)
+    figure.supxlabel(textwrap.fill(text, int(24 * figure.get_figwidth())), fontsize=5.5, x=0.01, ha="left")
+    stem.parent.mkdir(parents=True, exist_ok=True)
     for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
         content = io.BytesIO()
         figure.savefig(content, format=ending, **options)
@@ -239,7 +249,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
                 message = str(nothing)
         else:
             raise NoRows(message)
-        stem, table = save(name, draw, runs, suite, profile, args.out)
+        stem, table = save(name, draw, runs, suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     print(f"suite {suite}, profile {profile}: {note(runs, getattr(draw, 'lead', None))}")

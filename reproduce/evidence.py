@@ -8,7 +8,7 @@ from statistics import mean
 
 from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
-from rows import read_rows
+from rows import read_rows, series_of
 
 NEAR = 1.0  # points: two methods are as good as each other where the interval of their difference lies within this
 PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "gse_figure2", "gse_figure3", "gse_table3",
@@ -29,13 +29,11 @@ def all_runs(results):
     """All finished and diverged runs of every suite, with `accuracy` (percent) and `series`, "METHOD OPTIONS"; None without any."""
     import pandas as pd
 
-    from benchmarks.stats import outcomes
-
     paths = sorted(Path(results).glob("*/runs.csv"))
     if not paths:
         return None
-    runs = outcomes(pd.concat([read_rows(path) for path in paths], ignore_index=True))
-    runs["series"] = (runs.method + " " + runs.options.astype(object).fillna("").astype(str)).str.strip()
+    runs = pd.concat([read_rows(path) for path in paths], ignore_index=True)
+    runs["series"] = series_of(runs)
     return runs[runs.accuracy.notna() & runs.task.isin(TASKS)]
 
 
@@ -51,8 +49,7 @@ def alike(runs, *options):
 
 def sharing(runs, option):
     """The runs of `all_runs` that have an option ("bn_momentum=0.99"), as if they had been made without it."""
-    words = runs.options.astype(object).fillna("").astype(str).str.split()
-    own = runs[words.map(lambda each: option in each).astype(bool)].copy()
+    own = runs[runs.options.map(lambda options: option in options.split()).astype(bool)].copy()
     own["series"] = [" ".join(word for word in series.split() if word != option) for series in own.series]
     return own
 
@@ -133,7 +130,8 @@ class Evidence:
     def tables(self):
         """{sparsity: DataFrame of the accuracy of every series (rows) with every seed (columns)} at this length."""
         own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
-        return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy") for sparsity, rows in own.groupby(own.sparsity.round(6))}
+        return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy")
+                for sparsity, rows in own.groupby(own.sparsity.round(6))}
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""

@@ -13,8 +13,9 @@ METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "st
            "granet": "GraNet"}
 OWN = ("dense", "st3", "st3_sigma")
 # what the paper compares with: (paper, method): the start of its variant; each in its authors' setting
-LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard", ("dnw", "dnw"): "all layers sparse",
-              ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "", ("zhu_gupta", "gmp"): ""}
+LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard",
+              ("dnw", "dnw"): "all layers sparse", ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "",
+              ("zhu_gupta", "gmp"): ""}
 LEAST = {"imagenet-resnet50": 60, "imagenet-mobilenetv1": 55}  # lower end of the accuracy axis
 
 
@@ -40,7 +41,8 @@ def literature(task):
     """Published points of a task; MACs from the fraction of dense where a paper gives only that. RigL on MobileNetV1: 5 times the epochs."""
     rows = published()
     dense = rows[(rows.task == task) & (rows.method == "dense")].macs.max()  # of both papers that give it, nearly the same
-    rows = settings(rows[rows.task == task], LITERATURE).query("sparsity >= 0.7 or method == 'dense'").drop_duplicates(["method", "options", "sparsity", "variant"])
+    rows = settings(rows[rows.task == task], LITERATURE).query("sparsity >= 0.7 or method == 'dense'")
+    rows = rows.drop_duplicates(["method", "options", "sparsity", "variant"])
     rows = rows if (rows.method != "dense").any() else rows[:0]
     allowed = ("", "epochs=500") if "mobilenet" in task else ("",)
     rows = rows[rows.options.isin(allowed) & ~rows.variant.str.contains("released|label")]

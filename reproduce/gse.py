@@ -108,8 +108,7 @@ def text_table(figure, table, rows, blocks, head):
     """
     def cell(points):
         own, other = points[points.source == "measured"], points[points.source != "measured"]
-        text = [plus_minus(p.mean_, p.std) for p in own.rename(columns={"mean": "mean_"}).itertuples()][:1]
-        text += [f"[{plus_minus(p.mean_, p.std)}]" for p in other.rename(columns={"mean": "mean_"}).itertuples()][:1]
+        text = [plus_minus(p.mean, p.std) for p in own[:1].itertuples()] + [f"[{plus_minus(p.mean, p.std)}]" for p in other[:1].itertuples()]
         return "\n".join(text) or "–"
 
     series = series_of(table)

@@ -1,6 +1,7 @@
 """GSE, Figure 2: test accuracy against γ, the candidates drawn as a multiple of the active weights, for the three samplers and RigL.
 
-98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Suite digits, and cifar10 in profile quick: the same in miniature.
+98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Suite digits, and cifar10
+in profile quick: the same in miniature.
 """
 from drawing import looks, main, mean_line, union
 from gse import gse_grid, miniature, own_settings, panels

@@ -11,8 +11,8 @@ from gse import text_table
 from published import published, settings, title
 from rows import NoRows, runs_of, summary, without_runs
 
-METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)", "topkast": "Top-KAST",
-           "gse_uniform recipe=original": "GSE (uniform)"}
+METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)",
+           "topkast": "Top-KAST", "gse_uniform recipe=original": "GSE (uniform)"}
 # (paper, method): the start of the variant that is shown
 LITERATURE = {("rigl", "dense"): "", ("rigl", "static"): "ERK", ("dsr", "dsr"): "", ("snfs", "snfs"): "as reported", ("rigl", "set"): "uniform",
               ("rigl", "rigl"): "ERK", ("topkast", "topkast"): ""}

@@ -6,12 +6,11 @@ have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
-import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE, PROFILES, STYLE, SUITES, WIDTH, NoRows, Parser, looks, suite_grid, write_figure
+from drawing import BAD_INPUT, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
 from published import title
-from rows import Trained, make, none_finished
+from rows import Trained, make, none_finished, read_rows
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -35,22 +34,17 @@ def board_of(suite, results, profile=None, precision=None, epochs=None):
     No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for
     a file that is not a table of runs.
     """
-    import pandas as pd
-
     from benchmarks import tables
 
     path = Path(results) / suite / "runs.csv"
     if path.exists():
-        try:
-            rows = pd.read_csv(path, dtype={"key": str})
-            chosen = {name: tables.select(rows, suite, name, epochs, precision=precision) for name in ([profile] if profile else PROFILES)}
-            counted = {name: table[table.sparsity.isin(SIZES[suite, name][0])] for name, table in chosen.items()}
-            counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
-            name = max(counts, key=counts.get)
-            if any(counts[name]):
-                return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
-        except (KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
+        rows = read_rows(path)
+        chosen = {name: tables.select(rows, suite, name, epochs, precision=precision) for name in ([profile] if profile else PROFILES)}
+        counted = {name: table[table.sparsity.isin(SIZES[suite, name][0])] for name, table in chosen.items()}
+        counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
+        name = max(counts, key=counts.get)
+        if any(counts[name]):
+            return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
     raise none_finished(suite, results, profile, precision, epochs)
 
 
@@ -129,7 +123,8 @@ def number(axis, x, y):
         if before is not None and where - before < column:
             share = max(share, place + height)
         place, before = share, where
-        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5, bbox=dict(pad=0.3, fc="white", ec="none", alpha=0.85),
+        axis.annotate(str(index), (across, up), xytext=(across / 1.12, low + share * (high - low)), ha="right", va="center", fontsize=5,
+                      bbox=dict(pad=0.3, fc="white", ec="none", alpha=0.85),
                       arrowprops=dict(arrowstyle="-", color="0.5", linewidth=0.3, shrinkA=0, shrinkB=1))
 
 
@@ -157,8 +152,6 @@ def note(table, profile):
 
 def write(suite, results, profile, out, precision=None, epochs=None):
     """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows: (stem, profile, table)."""
-    import matplotlib
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     from benchmarks import tables
@@ -166,15 +159,11 @@ def write(suite, results, profile, out, precision=None, epochs=None):
 
     table, profile = board_of(suite, results, profile, precision, epochs)
     stem = Path(out) / suite / "leaderboard"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+    with styled():
         figure = Figure(layout="constrained")
         shown = pictured(table, suite, profile)
         draw(shown, figure)
-        sns.despine(figure)
-        text = note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table))
-        figure.supxlabel(textwrap.fill(text, int(24 * WIDTH)), fontsize=5.5, x=0.01, ha="left")
-        write_figure(figure, stem)
+        write_figure(figure, stem, note(shown, profile) + " Other tasks: leaderboard.html." * (len(shown) < len(table)))
     for name, ending in FILES.items():
         write_whole(f"{stem}.{ending}", tables.FORMATS[name](table))
     write_whole(f"{stem}.html", page(table, suite, profile, Path(f"{stem}.png").read_bytes()))

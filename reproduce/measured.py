@@ -25,11 +25,13 @@ def sparse(results):
 
     rows, shown = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
     rows = rows[rows.sparsity.isin(shown)].set_index(["sparsity", "storage"]).sort_index()
-    lines = [["Method", "Network", "Width", "Batch", "Precision", *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
+    lines = [["Method", "Network", "Width", "Batch", "Precision",
+              *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
     for (method, task, width, batch, precision), own in rows.groupby(["method", "task", "width", "batch_size", "precision"]):
         cells = []
         for sparsity in shown:
-            ratio, size = ({name: own[column].dropna().get((sparsity, name)) for name in ("masked", "sparse", "auto")} for column in ("ratio", "state_mb"))
+            ratio, size = ({name: own[column].dropna().get((sparsity, name)) for name in ("masked", "sparse", "auto")}
+                           for column in ("ratio", "state_mb"))
             cells += ["" if ratio[name] is None else f"{ratio[name]:.2f} ×" for name in ("sparse", "auto")]
             cells += ["" if None in (size["masked"], size["sparse"]) else f"{size['masked'] / size['sparse']:.0f} ×"]
         if any(cells):
@@ -88,8 +90,8 @@ def gpu(results):
         if task in plain.index and len(own) == 2:
             alone, pack = own.sort_values("runs").itertuples()
             rates = [f"{row.images_per_second:,.0f}" for row in (plain.loc[task], alone, pack)]
-            lines.append([f"{title(task)}, `{method}`", f"{alone.epochs}", *rates, f"{pack.ratio:.1f} ×", f"{alone.seconds:.0f}", f"{pack.seconds:.0f}",
-                          f"{pack.peak_memory_mb / 8:.0f}"])
+            lines.append([f"{title(task)}, `{method}`", f"{alone.epochs}", *rates, f"{pack.ratio:.1f} ×", f"{alone.seconds:.0f}",
+                          f"{pack.seconds:.0f}", f"{pack.peak_memory_mb / 8:.0f}"])
     return markdown(lines) + f"\n\nMeasured: {rows.device.iloc[0]}, bf16, batches of 128; seconds of the steps, without evaluations."
 
 

@@ -31,8 +31,8 @@ def network(task):
 
 def text(table):
     lengths = "; ".join(f"{epochs} epochs: {', '.join(map(network, own.task.unique()))}" for epochs, own in table.groupby("epochs"))
-    return (f"CIFAR-10. Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, "
-            f"steps without evaluations; {lengths}."
+    return (f"CIFAR-10. Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of "
+            f"128, steps without evaluations; {lengths}."
             + " Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, once each." * (table.device.iloc[0] in BANDWIDTH))
 
 

@@ -1,4 +1,5 @@
 """Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
+import re
 from functools import cache
 from pathlib import Path
 
@@ -19,13 +20,15 @@ TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model,
 METHODS = {"Dense": "dense", "ST-3": "st3", "ST-3-sigma": "st3_sigma", "GMP": "gmp", "STR": "str", "ProbMask": "probmask", "DNW": "dnw",
            "LRR": "lrr", "LTH": "imp", "SNIP": "snip", "GraSP": "grasp", "SynFlow": "synflow", "Static": "static", "SET": "set",
            "RigL": "rigl", "GraNet": "granet", "Top-KAST": "topkast", "GSE": "gse_uniform"}
-BEYOND = {"Feather": "feather", "AC/DC": "acdc", "SRigL": "srigl", "SNFS": "snfs", "MEST": "mest", "DPF": "dpf", "DSR": "dsr"}  # in no figure of the papers
+BEYOND = {"Feather": "feather", "AC/DC": "acdc", "SRigL": "srigl", "SNFS": "snfs", "MEST": "mest", "DPF": "dpf",
+          "DSR": "dsr"}  # in no figure of the papers
 CYCLES = ("lrr", "imp")  # papers count the epochs of one cycle or of all
 PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 2024", "lrr": "Renda et al. 2020, 182 epochs a cycle",
           "str": "Kusupati et al. 2020", "rigl": "Evci et al. 2020", "gale2019": "Gale et al. 2019", "dnw": "Wortsman et al. 2019",
           "probmask": "Zhou et al. 2021", "granet": "Liu et al. 2021", "zhu_gupta": "Zhu & Gupta 2018",
           "feather": "Glentis Georgoulakis et al. 2023", "acdc": "Peste et al. 2021", "srigl": "Lasby et al. 2024",
-          "snfs": "Dettmers & Zettlemoyer 2019", "mest": "Yuan et al. 2021", "dsr": "Mostafa & Wang 2019", "topkast": "Jayakumar et al. 2020", "dpf": "DPF by a third party"}
+          "snfs": "Dettmers & Zettlemoyer 2019", "mest": "Yuan et al. 2021", "dsr": "Mostafa & Wang 2019",
+          "topkast": "Jayakumar et al. 2020", "dpf": "DPF by a third party"}
 
 
 def title(task):
@@ -61,7 +64,7 @@ def published(beyond=False):
             if row.epochs > 0 and row.epochs != epochs and method not in CYCLES:
                 options.append(f"epochs={row.epochs:.0f}")
             sparsity = row.target_sparsity if pd.isna(row.achieved_sparsity) else row.achieved_sparsity
-            where = pd.Series([str(row.source)]).str.extract(r"((?:Fig|Table) \d+)")[0].fillna("").item()
+            where = (re.search(r"(?:Fig|Table) \d+", str(row.source)) or [""])[0]
             found.append([task, method, " ".join(options), round(sparsity, 4), row.top1_mean, row.top1_std, row.seeds, row.epochs,
                           row.variant, row.flops_mac, row.flops_fraction, row.paper_id, where,
                           row.train_flops_fraction])

@@ -27,7 +27,7 @@ class NoRows(Exception):
 
 
 def read_rows(path):
-    """`runs.csv` as a DataFrame, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
+    """`runs.csv` as a DataFrame, `options` "" for none, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
 
     Raises ValueError (one line) for a file that is not such a table.
     """
@@ -39,6 +39,7 @@ def read_rows(path):
         rows["last"] = rows.top1_best_val.isna()
         rows["accuracy"] = accuracies(rows)
         rows["epochs"] = rows.epochs.astype(float)
+        rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
         return rows
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None

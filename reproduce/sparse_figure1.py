@@ -19,7 +19,8 @@ def text(table):
     usual = table.batch_size.max()
     others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
     batches = "".join(f" ({TITLES.get(task, task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
-    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, median, batches of {usual}{batches}. "
+    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, median, "
+            f"batches of {usual}{batches}. "
             "Solid: sparse, in fp32; " + "dotted: both in bf16; " * ("bf16" in set(table.precision)) +
             "dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, masks or indices. "
             "Above 1 sparse wins.")

@@ -23,6 +23,12 @@ def row(spec, **changes):
         top1=accuracy(spec) - 5 * validated, top1_best_val=accuracy(spec) if validated else "", macs=1e9 * (1 - spec.sparsity)) | changes
 
 
+def write_runs(path, columns, lines):
+    """A table of runs with these columns and lines, texts; what it lacks of a table's columns is empty."""
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines]
+    write_table(path, RUN_COLUMNS, [dict.fromkeys(RUN_COLUMNS, "") | row for row in rows])
+
+
 def full(*_):
     """Instead of os.fsync: a disk that is full."""
     raise OSError(errno.ENOSPC, "No space left on device")

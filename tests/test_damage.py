@@ -287,11 +287,11 @@ def test_two_writers_of_one_file_do_not_share_its_part(monkeypatch):
 
 def test_parts_of_checkpoints_that_were_not_finished_go_with_the_row(halfway):
     store = Store("results")
-    for name in (f".{SPEC.key}.pt.part", f".{SPEC.key}.host-1-2.pt.part", ".other.host-1-2.pt.part"):
+    for name in (f".{SPEC.key}.pt.host-1-2.part", f".{SPEC.key}.pt.laptop-1-2.part", ".other.pt.host-1-2.part"):
         (store.runs / name).touch()
     model = store.folder / "models" / f".{SPEC.key}.pt.host-1-2.part"
     model.parent.mkdir()
     model.touch()
     store.write(json.loads(halfway[1])["runs"][0])
     assert not model.exists()
-    assert [path.name for path in store.runs.glob("*.part")] == [".other.host-1-2.pt.part"]
+    assert [path.name for path in store.runs.glob("*.part")] == [".other.pt.host-1-2.part"]

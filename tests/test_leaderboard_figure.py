@@ -5,17 +5,10 @@ import pandas as pd
 import pytest
 from made_up import contents, full
 from matplotlib.figure import Figure
-from test_tables import stored
+from test_tables import stored, written
 
 from benchmarks import tables
-from benchmarks.results import RUN_COLUMNS
 from reproduce import leaderboard
-
-
-def written(folder, *parts):
-    """FOLDER/digits/runs.csv with the rows of all parts."""
-    (folder / "digits").mkdir(exist_ok=True)
-    pd.concat(parts).reindex(columns=RUN_COLUMNS).to_csv(folder / "digits" / "runs.csv", index=False)
 
 
 @pytest.fixture
@@ -55,7 +48,16 @@ def test_the_profile_with_more_rows_is_shown(tmp_path):
     with pytest.raises(leaderboard.NoRows, match=rf"bash run_all.sh cifar10 --results {tmp_path}$"):
         leaderboard.board_of("cifar10", tmp_path)
     (tmp_path / "digits" / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is not a table of runs"):
+    with pytest.raises(ValueError, match="runs.csv lacks the columns"):
+        leaderboard.board_of("digits", tmp_path)
+
+
+def test_rows_that_are_there_twice_are_not_drawn(tmp_path):
+    """Their seeds would count twice. The commands refuse them, too."""
+    written(tmp_path, stored({"st3": [90.0, 91]}))
+    path = tmp_path / "digits" / "runs.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(ValueError, match="row 4: the key key1 is in row 3 too"):
         leaderboard.board_of("digits", tmp_path)
 
 
@@ -149,7 +151,7 @@ def test_the_note_names_seeds_profile_and_what_is_left_out(table):
 def test_where_nothing_can_be_ranked_the_rest_is_drawn_and_named(tmp_path, ranked, monkeypatch, capsys):
     """Every run failed, or missed the sparsity asked for; of another sparsity there is a method, and nowhere a dense one."""
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **kwargs: None)
-    lost = [stored({"st3": [0.0]}).assign(status="failed"), stored({"dnw": [90.0, 91]}).assign(achieved_sparsity=0.5)]
+    lost = [stored({"st3": [1.0]}).assign(status="failed"), stored({"dnw": [90.0, 91]}).assign(achieved_sparsity=0.5)]
     written(tmp_path, *lost, *[stored({"gmp": [90.0]}).assign(sparsity=0.95, achieved_sparsity=0.95)] * ranked)
     assert leaderboard.main(["--suite", "digits", "--results", str(tmp_path), "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out

@@ -1,4 +1,7 @@
 """A method's file that a launch or a job cannot load, that goes away, or that changes while its runs are made."""
+import os
+import sys
+
 import pytest
 from stored import timeless
 from test_runs import interrupted
@@ -8,6 +11,7 @@ from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.results import Store
+from methods import get
 
 
 def test_a_launch_whose_method_cannot_be_loaded_makes_the_others(tmp_path, monkeypatch):
@@ -55,3 +59,12 @@ def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeyp
         said = capsys.readouterr().out
         assert ("is of the method's file before it was changed; the run starts anew" in said) == (first != then), said
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_a_file_is_loaded_as_it_is_though_its_size_and_time_are_those_of_another(tmp_path, monkeypatch):
+    """Python keeps bytecode beside a file, and knows it by these."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for number in (1, 2):
+        (tmp_path / "mine.py").write_text(f"from methods.base import Sparsifier\n\n\nclass Mine(Sparsifier):\n    number = {number}\n")
+        os.utime(tmp_path / "mine.py", (1e9, 1e9))
+        assert get(f"{tmp_path}/mine.py:Mine").number == number

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_up import write_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -17,10 +18,9 @@ def results(tmp_path):
     """A function that stores lines (of a suite): (method, options, sparsity, seed, epochs, status, accuracy)."""
     def store(cifar, digits):
         for lines, (suite, task, precision) in ((cifar, CIFAR), (digits, DIGITS)):
-            (tmp_path / suite).mkdir()
             rows = [f"{suite}{number},{suite},{suite},{task},{method},{options},{sparsity},{seed},{epochs},1,{precision},{status},1,{accuracy}"
                     for number, (method, options, sparsity, seed, epochs, status, accuracy) in enumerate(lines)]
-            (tmp_path / suite / "runs.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+            write_runs(tmp_path / suite / "runs.csv", COLUMNS, rows)
         return tmp_path
     return store
 

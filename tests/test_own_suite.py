@@ -21,11 +21,11 @@ def parity(monkeypatch):
     monkeypatch.setitem(DATASETS, "parity", Dataset("parity", 2, 300, 300))
     monkeypatch.setitem(data.READERS, "parity", read)
     monkeypatch.setitem(tasks.TASKS, "parity-mlp", Task("parity", "mlp_digits", **DIGITS))
+    suites.scripts()  # which keep the suites that there were when they were loaded: not these
     monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, "parity"))
     monkeypatch.setitem(suites.SUITE_TASKS, "parity", "parity-mlp")
     for profile in suites.PROFILES:
         monkeypatch.setitem(suites.SIZES, ("parity", profile), ((0.9,), 2))
-    monkeypatch.setitem(suites.CHANCE, "parity", DATASETS["parity"].chance)
 
 
 def test_what_counts_as_collapsed():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import write_runs
 
 import methods
 from benchmarks.results import TABLES
@@ -111,12 +112,11 @@ def test_the_loop_of_several_cycles_goes_on_where_it_was_stopped(name, options):
 
 
 def test_a_table_is_made_from_its_rows(tmp_path):
-    (tmp_path / "digits").mkdir()
     columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
     runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,{cycles},fp32,ok,{top1},,{got},1,1,1,1,2026-01-01"
             for method, sparsity, got, cycles in (("dense", 0.0, 0.0, 1), ("st3", 0.9, 0.9, 1), ("str_original", 0.9, 0.8, 1), ("lrr", 0.9, 0.9, 6))
             for seed, top1 in enumerate((90, 92, 94))]
-    (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    write_runs(tmp_path / "digits" / "runs.csv", columns.split(), runs)
     text = readme.filled("a\n<!-- digits -->\nold\n<!-- /digits -->\nb", tmp_path)
     assert "| `st3` |  | 92.00 ± 2.00 |" in text and "| `dense` | 92.00 ± 2.00 |  |" in text and "old" not in text and text.startswith("a\n") and text.endswith("\nb")
     assert "| `str_original` ¹ |  | 92.00 ± 2.00 |" in text and "3 seeds, 30 epochs a cycle (cycles up to the highest sparsity: `lrr` 6)." in text
@@ -127,19 +127,17 @@ def test_a_table_is_made_from_its_rows(tmp_path):
 
 def test_a_diverged_run_counts_with_its_accuracy_and_has_no_costs(tmp_path):
     """Nor a sparsity that could be another one than was asked for: it ended early, with a mask on its way."""
-    (tmp_path / "digits").mkdir()
     columns = ("key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs "
                "dense_macs train_flops_fraction seconds finished_at")
     runs = [f"k{seed}{method},digits,digits,digits,{method},,{sparsity},{seed},30,1,fp32,{status},{top1},,{got},1,1,{flops},1,2026-01-01"
             for method, sparsity in (("dense", 0.0), ("st3", 0.9)) for seed, (status, top1, got, flops) in enumerate((
                 ("ok", 90, sparsity, 0.5), ("ok", 92, sparsity, 0.7), ("diverged", "", 0.3, 0.01) if method == "st3" else ("ok", 94, 0.0, 0.6)))]
-    (tmp_path / "digits" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    write_runs(tmp_path / "digits" / "runs.csv", columns.split(), runs)
     lines = readme.accuracy(tmp_path, "digits", "paper", costs=[0.9]).splitlines()
     assert "| `st3` |  | 64.00 ± 46.78 | 0.60 |" in lines and "3 seeds" in lines[-1]  # chance, of ten classes, is 10
 
 
 def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
-    (tmp_path / "cifar10").mkdir()
     columns = "key suite dataset task method options sparsity seed epochs cycles precision status top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds finished_at"
     runs = [f"{number},cifar10,cifar10,{task},{method},{options},{sparsity},{seed},{epochs},1,{precision},{status},{top1},{best},{sparsity},1,1,1,1,2026-01-01"
             for number, (task, method, options, sparsity, seed, epochs, precision, status, top1, best) in enumerate((
@@ -152,7 +150,7 @@ def test_runs_of_a_papers_length_stand_beside_it(tmp_path):
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 200, "fp32", "ok", 80, ""),
                 ("cifar10-vgg16", "gse_uniform", "", 0.98, 0, 160, "bf16", "ok", 70, ""), ("cifar10-resnet20", "st3", "bn_momentum=0.99", 0.9, 0, 160, "bf16", "ok", 88, 89),
                 ("cifar10-resnet20w8", "st3", "", 0.9, 0, 160, "bf16", "ok", 60, 60)))]
-    (tmp_path / "cifar10" / "runs.csv").write_text("\n".join([columns.replace(" ", ","), *runs]) + "\n")
+    write_runs(tmp_path / "cifar10" / "runs.csv", columns.split(), runs)
     found = readme.papers(tmp_path).splitlines()[2:]
     rigl = found[-1].split(" | ")[-1].removesuffix(" |")
     assert rigl.endswith("(GSE, Fig 5)") and found == [

@@ -213,10 +213,10 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
     from drawing import runs_of, save
 
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "quick") if spec.method != "dense"])
-    runs, profile = runs_of(script.grid, "digits", tmp_path)
+    runs, _ = runs_of(script.grid, "digits", tmp_path)
     pages = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
-    save("figure1", script.draw, runs, "digits", profile, tmp_path)
+    save("figure1", script.draw, runs, "digits", tmp_path)
     text = " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
     assert "Missing: 3 of 21 runs (all of dense)." in text and "Reduced runs: 10 of 30 epochs." in text and "Miniature" in text
 

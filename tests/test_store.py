@@ -57,6 +57,14 @@ def test_rows_are_in_the_order_of_their_numbers(store):
     assert [spec.key for spec in specs] != sorted(spec.key for spec in specs)
 
 
+def test_a_stored_row_leaves_what_another_process_writes_of_it(store):
+    """On a host in whose name .pt's letters are. What is left of its checkpoint goes."""
+    others, left = (store.runs / f".{SPEC.key}.{name}.laptop-1.part" for name in ("json", "pt"))
+    others.touch(), left.touch()
+    write(store)
+    assert others.exists() and not left.exists()
+
+
 def test_what_stands_under_its_name_is_on_the_disk(tmp_path, monkeypatch):
     """All of it, before it gets the name: else a machine that loses its power may keep a name without content."""
     path, synced, sync, replace = tmp_path / "row.json", [], os.fsync, os.replace

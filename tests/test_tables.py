@@ -21,6 +21,13 @@ def stored(accuracy, **columns):
     return rows.assign(suite="digits", options="", error="", epochs=TASKS["digits"].epochs, precision="fp32", **columns)
 
 
+def written(folder, *parts):
+    """FOLDER/digits/runs.csv with the rows of all parts."""
+    (folder / "digits").mkdir(exist_ok=True)
+    rows = pd.concat(parts, ignore_index=True).reindex(columns=RUN_COLUMNS)
+    rows.assign(key=[f"key{number}" for number in rows.index]).to_csv(folder / "digits" / "runs.csv", index=False)
+
+
 @pytest.fixture(scope="module")
 def table():
     rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "ste_hard_rescale": [80.0, 9.0, 85],
@@ -201,8 +208,7 @@ def test_page_is_self_contained_and_keeps_published_apart(table):
 
 def test_the_script_needs_no_torch(tmp_path):
     rows = stored({"dense": [99.0, 98, 98.5], "st3": [97.0, 96.5, 97.2], "my.py:A_B": [60.0, 62, 61]})
-    (tmp_path / "digits").mkdir()
-    rows.reindex(columns=RUN_COLUMNS).to_csv(tmp_path / "digits" / "runs.csv", index=False)
+    written(tmp_path, rows)
     code = ("import runpy, sys\n"
             "class Block:\n"
             "    def find_spec(self, name, *rest):\n"

@@ -20,8 +20,8 @@ CHUNKS = 132  # parts of a batch whose gradients of the weights are summed apart
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. By the kernels below for at most `MOST` channels
-    in and out, 1 x 1 and 3 x 3 kernels padded by half, of one stride, without groups and dilation; else by PyTorch."""
+    """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. By the kernels below for at most `MOST`
+    channels in and out, 1 x 1 and 3 x 3 kernels padded by half, of one stride, without groups and dilation; else by PyTorch."""
     (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     narrow = max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
@@ -162,14 +162,14 @@ if triton:
             ok = ok & (m < pixels) & (h < height) & (v < width)
             place = ((image * height + h) * width + v) * inputs
             a = tl.load(x + place[:, None] + channel[None, :], mask=ok[:, None] & (channel < inputs)[None, :], other=0.0)
-            b = tl.load(weight + n[None, :] * at_n + channel[:, None] * at_k + tap * at_tap, mask=(n < outputs)[None, :] & (channel < inputs)[:, None],
-                        other=0.0)
+            b = tl.load(weight + n[None, :] * at_n + channel[:, None] * at_k + tap * at_tap,
+                        mask=(n < outputs)[None, :] & (channel < inputs)[:, None], other=0.0)
             sums = tl.dot(a, b, sums, input_precision=exactness)
         tl.store(y + m[:, None] * outputs + n[None, :], sums.to(y.dtype.element_ty), mask=(m < pixels)[:, None] & (n < outputs)[None, :])
 
     @triton.jit
-    def _shifted(x, ok, row, column, image, k, across: tl.constexpr, height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
-                 inputs: tl.constexpr):
+    def _shifted(x, ok, row, column, image, k, across: tl.constexpr, height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr,
+                 size: tl.constexpr, inputs: tl.constexpr):
         """The inputs (block, deep) of a block of the output's pixels at one place of the kernel: this program's line, `across` along it."""
         h, v = row * stride + tl.program_id(1) - size // 2, column * stride + across - size // 2
         ok = ok & (h >= 0) & (h < height) & (v >= 0) & (v < width)

@@ -159,8 +159,8 @@ class Fused:
         normalised._backward[(programs,)](
             at, layer.of(weights) if layer else weights, x if more is None else more, x, first.y, first.affine, second.y, second.affine, g,
             torch.empty((programs, 3, wide), device=self.device), self.counters[len(self.layers) + layer.number if layer else -1],
-            *found[0], *found[-1], pixels, each, **(layer.shape if layer else mean), kind="same" if layer else "average", added=added, norms=len(norms),
-            wider=more.shape[1] if added == "padded" else 1, share=1 / side ** 2, block=block, wide=wide,
+            *found[0], *found[-1], pixels, each, **(layer.shape if layer else mean), kind="same" if layer else "average", added=added,
+            norms=len(norms), wider=more.shape[1] if added == "padded" else 1, share=1 / side ** 2, block=block, wide=wide,
             deep=min(32, tile(layer.outputs if layer else inputs)), lines=STATISTICS // wide, exactness=exactness(g), num_warps=warps, num_stages=3)
         return g, found
 

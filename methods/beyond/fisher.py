@@ -38,7 +38,9 @@ class FisherDiag(AfterDense):
         for norm in norms:
             norm.eval()
         batches = run.batches(self.gradients)
-        fisher = sum(run.gradient(run.theta * self.mask, [batch]).square() for batch in batches) / len(batches)
-        for norm in norms:
-            norm.train()
+        try:
+            fisher = sum(run.gradient(run.theta * self.mask, [batch]).square() for batch in batches) / len(batches)
+        finally:
+            for norm in norms:
+                norm.train()
         return run.theta.square() * (fisher + self.damping)

@@ -42,7 +42,7 @@ class SRigL(DynamicSparse):
 
     @torch.no_grad()
     def update(self, run, fraction):
-        """Before the optimiser's step; `before_step` clears what leaves and what enters."""
+        """Before the optimiser's step; `change_mask` clears what leaves and what enters."""
         parts = [vector.split(self.layout.sizes) for vector in (run.theta.abs(), run.dense_gradient.abs(), self.mask)]
         self.set_mask(torch.cat([self.following(index, layer, fraction) for index, layer in enumerate(zip(*parts))]))
 

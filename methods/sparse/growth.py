@@ -60,11 +60,8 @@ class StoredDynamic(Stored):
             self.counts = self.allocate(self.sparsity, redistribute=True)
             run.model.redraw(stable_seed(run.seed, "graph"))
 
-    def before_step(self, run):
-        if not self.due(run):
-            return True
-        self.update(run, self.fraction(run))
-        return not self.skip_step
+    def change_mask(self, run):
+        self.update(run, self.fraction(run))  # in which `rewire` clears
 
     def active(self, model):
         """Connections of each of the `pieces`."""

@@ -45,8 +45,8 @@ class AlwaysSparse(SparseModel):
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
                   if not all(layer_class(module) and name == "weight" for module, name in entry.places(net))}
         if others:
-            raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {' and no '.join(sorted({*others.values()}))}; these stay dense with "
-                             f"skip={[*others]}")
+            kinds = " and no ".join(sorted({*others.values()}))
+            raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {kinds}; these stay dense with skip={[*others]}")
         for entry, users in zip(self.layout.entries, self.users):
             if len({(getattr(module, "groups", 1), gpt2_linear(module)) for module in users}) > 1:
                 raise ValueError(f"{entry.name} is the weight of layers with different groups or orders, whose connections are not the same; "
