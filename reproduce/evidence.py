@@ -17,12 +17,14 @@ PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "g
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-value of the claim's limit."""
+    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-values of the claim's limits: p that
+    it is no worse than claimed, claimed_p that it is no better."""
 
     text: str
     holds: bool | None
     p: float = math.nan
     missing: bool = False  # there are no runs for it
+    claimed_p: float = math.nan
 
 
 def all_runs(results):
@@ -84,8 +86,9 @@ class Difference:
         least, most = self.mean - self.half, self.mean + self.half
         holds = None if self.seeds < 2 else True if low < least and most < high else False if most < low or least > high else None
         p = 1.0 if low < self.mean < high < math.inf else self.p(low if self.mean < low or high == math.inf else high)
+        claimed_p = max(self.p(limit) for limit in (low, high) if math.isfinite(limit)) if low < self.mean < high else 1.0
         spread = f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"
-        return Part(f"{what}: {self.mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p)
+        return Part(f"{what}: {self.mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
 
 
 @dataclass
@@ -171,12 +174,13 @@ class Evidence:
     def compare(self, a, words, b, sparsities=None, **limits):
         """A Part for each sparsity that both series have (or these) on a - b."""
         return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
-                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines(a, b, s)}", self.apart(a, b, s), **limits)]
+                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines((a, s), (b, s))}", self.apart(a, b, s), **limits)]
 
-    def machines(self, a, b, sparsity):
-        """A remark where a seed's two runs are of different machines, which differ in rounding."""
-        one, other = (self.seeds(series, sparsity, "device") for series in (a, b))
-        return " (of two kinds of machine)" * any(str(one[seed]) != str(other[seed]) for seed in one.keys() & other.keys())
+    def machines(self, *points):
+        """A remark where a seed's runs of these (series, sparsity[, epochs]) are of different machines, which differ in rounding."""
+        found = [self.seeds(*point[:2], "device", *point[2:]) for point in points]
+        return " (of two kinds of machine)" * any(
+            len({str(one[seed]) for one in found}) > 1 for seed in set.intersection(*({*one} for one in found)))
 
     def above(self, a, b, sparsities=None):
         return self.compare(a, "above", b, sparsities)
@@ -208,4 +212,12 @@ def verdict(parts):
         return f"incomplete ({decided} of {len(parts)} comparisons as claimed, {len(parts) - found} without runs)"
     if decided == len(parts):
         return f"reproduced ({len(parts)} of {len(parts)} comparisons)"
-    return f"undecided ({decided} of {len(parts)} comparisons as claimed, the others not decided)"
+    return f"undecided ({decided} of {len(parts)} comparisons as claimed{among_all(parts)}, the others not decided)"
+
+
+def among_all(parts):
+    """In words: how many comparisons would be as claimed after a correction among all (Holm), where those are fewer."""
+    from benchmarks.stats import LEVEL, holm
+    adjusted = [p for part, p in zip(parts, holm([part.claimed_p for part in parts])) if part.holds]
+    stay = sum(p < LEVEL for p in adjusted)
+    return f", {stay} among all" if stay < len(adjusted) and all(map(math.isfinite, adjusted)) else ""

@@ -1,4 +1,4 @@
-"""What growing connections costs at a constant number of weights, against the width: GSE's updates are linear, RigL's quadratic.
+"""What growing connections costs: GSE's updates are linear in the width and in the number of weights, RigL's quadratic in the width.
 
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
@@ -6,39 +6,51 @@ from drawing import looks, main
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
-LAST = 3  # widths of a fit: the largest, where what does not depend on the width counts least
+LAST = 3  # points of a fit: the largest, where what does not depend on their size counts least
+AGAINST = {"width": "Width", "nnz": "Active weights"}
 
 
 def text(table):
     return (f"Measured with one thread: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}. An MLP "
-            f"with two hidden layers and {table.nnz.min():,} weights, one batch of {table.batch_size.min()} digits. Slopes: least squares over "
-            f"the {LAST} largest widths.")
+            f"with two hidden layers, one batch of {table.batch_size.min()} digits; top: {table.nnz.min():,} active weights"
+            + "".join(f", bottom: width {own.width.min():,}" for own in (against(table, "nnz"),) if len(own))
+            + f". Slopes: least squares over the {LAST} largest.")
 
 
 source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
 
 
-def slope(points, measure):
-    """Slope of log measure against log width over the LAST largest widths, in as many digits as all machines agree on."""
+def against(table, size):
+    """The lines of different widths at the smallest number of weights, or of different numbers of weights at the width that has most of them;
+    none where there is but one."""
+    if size == "width":
+        return table[table.nnz == table.nnz.min()]
+    numbers = table.groupby("width").nnz.nunique()
+    return table[table.width == numbers.idxmax()] if numbers.max() > 1 else table[:0]
+
+
+def slope(points, measure, size="width"):
+    """Slope of log measure against log size over the LAST largest, in as many digits as all machines agree on."""
     import numpy as np
 
-    points = points.sort_values("width")[-LAST:]
-    return round(np.polyfit(np.log(points.width), np.log(points[measure]), 1)[0], 6) if len(points) > 1 else float("nan")
+    points = points.sort_values(size)[-LAST:]
+    return round(np.polyfit(np.log(points[size]), np.log(points[measure]), 1)[0], 6) if len(points) > 1 else float("nan")
 
 
 def draw(table, figure):
     """Draws the table into the empty figure and returns it, with the fitted slopes."""
-    table = table.copy()
-    figure.set_size_inches(5.6, 3)
-    for axes, measure, label in zip(figure.subplots(1, 2), ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Its peak memory (MB)")):
-        for index, (method, name) in enumerate(NAMES.items()):
-            points = table[table.method == method].sort_values("width")
-            if len(points):
-                table.loc[points.index, f"{measure}_slope"] = fitted = slope(points, measure)
-                axes.plot(points.width, points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
-                          label=name if measure == "update_ms" else None)
-                axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
-        axes.set(xscale="log", yscale="log", xlabel="Width", ylabel=label)
+    table, shown = table.copy(), {size: own for size in AGAINST if len(own := against(table, size))}
+    figure.set_size_inches(5.6, 0.4 + 2.6 * len(shown))
+    for row, (size, own) in zip(figure.subplots(len(shown), 2, squeeze=False), shown.items()):
+        for axes, measure, label in zip(row, ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Its peak memory (MB)")):
+            for index, (method, name) in enumerate(NAMES.items()):
+                points = own[own.method == method].sort_values(size)
+                if len(points) > 1:
+                    table.loc[points.index, f"{measure}_slope_{size}"] = fitted = slope(points, measure, size)
+                    axes.plot(points[size], points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
+                              label=name if (size, measure) == ("width", "update_ms") else None)
+                    axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
+            axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
     return table
 
 

@@ -1,6 +1,7 @@
 """The papers' claims judged by rows whose differences are known. Rows here are made up, in tmp_path only."""
 import csv
 import importlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -204,7 +205,7 @@ def test_near_needs_the_whole_interval(tmp_path):
 def test_every_claim_is_there_without_any_row(tmp_path):
     text = report.report(tmp_path)
     assert [f"| {name} |" in text for name in CLAIMS] == [True] * 20
-    assert text.count("**not yet measured**") == 20 and "published numbers, no run of ours: undecided (11 of 13" in text
+    assert text.count("**not yet measured**") == 20 and "published numbers, no run of ours: undecided (8 of 13" in text
 
 
 def test_a_report_of_no_folder_is_one_line(tmp_path, capsys):
@@ -264,3 +265,17 @@ def test_sigma_is_compared_at_equal_macs(tmp_path):
     write(path, lines)
     equal = [part for part in scales("A9", tmp_path)[0][2] if "equal MACs" in part.text]
     assert len(equal) == 1 and "90 % above `st3` at equal MACs: +0.93 " in equal[0].text and equal[0].holds
+
+
+def test_how_many_comparisons_a_correction_leaves():
+    """Of five at p = .04, .005, .6 (not as claimed), .001 and one that claims a number: Holm leaves those below .05 / 4 and .05 / 5."""
+    def part(holds, p):
+        return evidence.Part("", holds, claimed_p=p)
+    parts = [part(True, 0.04), part(True, 0.005), part(None, 0.6), part(True, 0.001), part(None, math.nan)]
+    assert report.verdict(parts) == "undecided (3 of 5 comparisons as claimed, 2 among all, the others not decided)"
+    assert report.brief(parts) == "undecided (3 of 5, 2 among all)"
+    assert report.verdict(parts[1:]) == "undecided (2 of 4 comparisons as claimed, the others not decided)"  # both stay
+    assert report.verdict([part(True, math.nan), *parts]) == "undecided (4 of 6 comparisons as claimed, the others not decided)"  # one has no test
+    found = evidence.Difference(0.5, 1.0, 3, 4.0)
+    assert found.part("", low=-1.0).claimed_p == found.p(-1.0) and found.part("", low=1.0).claimed_p == 1.0
+    assert found.part("", low=-2.0, high=2.0).claimed_p == max(found.p(-2.0), found.p(2.0)) == found.p(2.0)
