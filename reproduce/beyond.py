@@ -23,7 +23,7 @@ METHODS = {name: label for group in GROUPS.values() for name, label in group.ite
 NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
 OTHERS = ("gmp", "gradual", "str", "probmask", "dnw", "lrr", "imp", "snip", "grasp", "synflow", "static", "set", "granet", "topkast")
 HOLLOW = PUBLISHED | dict(linestyle="")
-BELOW = "the lowest 15 % of the points lie below."
+BELOW = "the lowest 15 % of the points lie below (▼)."
 # (paper, method): the start of the variant that is drawn
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
@@ -79,6 +79,17 @@ def lines(axes, tables, styles, measure, group):
                 axes.plot(x, points["mean"], **style | HOLLOW)
 
 
+def mark_lower(axes, tables, styles, measure, group, low):
+    """A triangle at the lower end of the axis for each point of the group that lies further down."""
+    for rows in tables:
+        rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity))
+        for index, method in enumerate(group):
+            points = rows[(rows.method == method) & (rows["mean"] < low)].dropna(subset=[measure])
+            if len(points):
+                axes.plot(points[measure] * (apart(index, len(group)) if measure == "density" else 1), [low] * len(points), linestyle="", marker="v", ms=3,
+                          color=styles[method]["color"], clip_on=False, zorder=4)
+
+
 def hidden(points, group, low):
     """The methods of a group all of whose points lie below the axes, with their best."""
     best = points[points.method.isin(group)].groupby("method", sort=False)["mean"].max()
@@ -119,6 +130,7 @@ def draw(runs, figure):
                     while ((shown["mean"] - bottom).abs() < 0.025 * (high - low)).any():  # no point is cut
                         bottom -= 0.01 * (high - low)
                     axes.set_ylim(bottom, high + 0.05 * (high - low) + 0.5)
+                    mark_lower(axes, tables[-2:], styles, measure, group, bottom)
                     if best := hidden(shown, group, bottom):
                         axes.text(0.02, 0.02, f"↓ {best}", transform=axes.transAxes, fontsize=5.5)
                 axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",

@@ -23,7 +23,7 @@ def wider_steps(results, device):
         return ""
     times = rows.pivot_table("value", "x", "method")
     ratios = (times.st3 / times.dense)[times.index > 1].dropna()
-    return f"; {', '.join(f'{width:g}' for width in ratios.index)} times as wide: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
+    return f"; measured by themselves, {', '.join(f'{width:g}' for width in ratios.index)} times as wide: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
 
 
 def flops(results):

@@ -82,6 +82,9 @@ def draw(table, figure):
             look = look | BELOW if line["mean"] < floor else look
             look = look | HOLLOW | dict(markeredgecolor=look["color"]) if line["seeds"] == 1 else look
             axis.plot(line["train_flops"], max(line["mean"], floor), **look)
+            if (line["front"] or line["label"] in style) and line["mean"] >= floor and line["half"] > 0:
+                axis.vlines(line["train_flops"], max(line["mean"] - line["half"], floor), line["mean"] + line["half"], color=look["color"],
+                            linewidth=0.5, zorder=2)
         below = points[points["mean"] < floor]
         if len(below):
             names.text(-0.1, 0, f"▾ {len(below)} below", fontsize=5, transform=names.transAxes)
@@ -143,7 +146,8 @@ def note(table, profile):
         several = f"Mean over {'' if seeds[0] == seeds[-1] else f'{seeds[0]} to '}{seeds[-1]} seeds."
     text = f"Profile {profile}. {several} Test accuracy at the best validation epoch, where there is validation."
     text += f" {table.attrs['note']}" * bool(table.attrs["note"])
-    text += " Numbers: the Pareto front, by training cost."
+    text += " Numbers: the Pareto front of the means, by training cost."
+    text += " Bars: 95 % intervals of its methods and of the named ones; what they tell apart is in the table." * bool((table.half > 0).any())
     alone = table.seeds[table.rank_low.notna()] == 1
     text += " Hollow: one seed." * bool(alone.any() and not alone.all())
     left = table.label[(table.method != "dense") & ~table.on_target].unique()

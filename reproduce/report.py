@@ -29,7 +29,8 @@ rounding besides; where such are compared it is said. A12, A13, B6 and B7 have n
 
 Runs that share an option which no figure of the papers plans, `bn_momentum=0.99` of ST-3's code or `storage=sparse`, are compared among themselves.
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the
-papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone.
+papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone (and for
+the options that short runs have: ProbMask's on digits is another than its paper's and far better, [`FINDINGS.md`](FINDINGS.md#digits)).
 In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are as claimed and none is against it; the last column counts verdicts.
 """
 
@@ -68,9 +69,9 @@ def score(results):
     for name, *rest in CLAIMS:
         word = verdict(decisive(judged((name, *rest), runs, results))).partition(" (")[0]
         found.setdefault({"not yet measured": "have no such run yet", "reproduced": "are reproduced", "not reproduced": "are not reproduced"}.get(
-            word, "have too few of them"), []).append(name)
+            word, "are undecided or have too few runs"), []).append(name)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
-    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths or, for costs, by what was measured or computed, "
+    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what was measured or computed, "
             f"{', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
 
 

@@ -49,7 +49,8 @@ def draw(table, figure):
                     table.loc[points.index, f"{measure}_slope_{size}"] = fitted = slope(points, measure, size)
                     axes.plot(points[size], points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
                               label=name if (size, measure) == ("width", "update_ms") else None)
-                    axes.text(0.98, 0.17 - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha="right", transform=axes.transAxes)
+                    x, y, side = (0.98, 0.17, "right") if size == "width" else (0.02, 0.96, "left")
+                    axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
             axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
     return table
 

@@ -15,7 +15,8 @@ DRAWN = ("cores", "width", "selection")  # parts of scaling
 def text(table):
     devices = ", ".join(sorted(table.device.unique()))
     return (f"Measured: {devices}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Images per second: the suite trains "
-            "ST-3, the plain loop a fixed mask for each layer. Over the width: steps in turns, medians of the rounds. Threshold: ST-3's.")
+            "ST-3, the plain loop a fixed mask for each layer. Over the width: steps in turns, medians of the rounds. Threshold: ST-3's. "
+            "Each panel was measured by itself, where one name stands for processors of several generations.")
 
 
 overhead = stored("performance/overhead.csv", "benchmarks.overhead", text)

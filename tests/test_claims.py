@@ -109,7 +109,7 @@ def test_overhead_of_five_percent_is_little(tmp_path):
     table(tmp_path, "scaling", "part method x value device", *(("width", method, width, value, device) for device in ("core", "other")
                                                               for method, times in (("dense", (1, 2, 4)), ("st3", (1.02, 2.2, 4.2)))
                                                               for width, value in zip((1, 2, 4), times)), ("selection", "st3", 2, 9, "core"))
-    assert [text.partition("core; ")[2] for text, _ in own("A12", tmp_path)] == ["2, 4 times as wide: 1.10, 1.05"] * 3
+    assert [text.partition("core; ")[2] for text, _ in own("A12", tmp_path)] == ["measured by themselves, 2, 4 times as wide: 1.10, 1.05"] * 3
 
 
 @pytest.mark.parametrize("best, leads", [(65.5, True), (65.6, False), (70.0, False)])
