@@ -138,7 +138,7 @@ def test_files_that_cannot_be_written_leave_the_old_ones_whole(tmp_path, monkeyp
 def test_the_note_names_seeds_profile_and_what_is_left_out(table):
     assert leaderboard.note(table, "paper") == (
         "Profile paper. Mean over 2 seeds. Test accuracy at the best validation epoch, where there is validation. Miniature on "
-        "digits, not the paper's task. Numbers: the Pareto front, by training cost. Left out, as other sparsities than asked for: dnw.")
+        "digits, not the paper's task. Numbers: the Pareto front of the means, by training cost. Bars: 95 % intervals of its methods and of the named ones; what they tell apart is in the table. Left out, as other sparsities than asked for: dnw.")
     rows = stored({"dense": [98.0], "st3": [96.0, 97, 98], "gmp": [97.0]})
     text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "quick")
     assert text.startswith("Profile quick. Mean over 1 to 3 seeds. ")
