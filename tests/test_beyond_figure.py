@@ -1,10 +1,13 @@
 """The figure of the methods beyond the two papers, which shows those that are there, and which the papers' figures do not."""
 import pytest
 from made_up import fill, row
+from matplotlib.figure import Figure
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 import methods
 from benchmarks.results import RUN_COLUMNS, write_table
+from reproduce.marks import looks
+from reproduce.rows import Trained
 
 
 def of(module):
@@ -38,6 +41,23 @@ def test_draws_achieved_sparsity_and_training_flops(tmp_path, no_files):  # noqa
     lines = [line for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] == "srigl"]
     assert [float(line["achieved_sparsity"]) for line in lines] == pytest.approx([0.97] * 3)
     assert [float(line["train_flops"]) for line in lines] == pytest.approx([0.4] * 3)
+
+
+def test_what_lies_below_the_axes_is_marked(tmp_path):
+    """DPF alone fails at 98 %: a triangle of its colour at the end of the axis, at its sparsity and at its cost."""
+    beyond, figure = SCRIPTS["beyond"], Figure()
+    rows = [row(spec, train_flops_fraction=0.4, achieved_sparsity=spec.sparsity,
+                top1_best_val=20.0 if (spec.method, spec.sparsity) == ("dpf", 0.98) else 60.0 + 3 * spec.seed + len(spec.method))
+            for spec in beyond.grid("digits", "paper")]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    beyond.draw(beyond.source(Trained(beyond.grid, None, None), "digits", tmp_path, "paper")[0], figure)
+    colour = looks(beyond.GROUPS["Pruned while trained"])["dpf"]["color"]
+    found = [[line for line in axes.lines if (line.get_marker(), line.get_linestyle(), line.get_color()) == ("v", "None", colour)]
+             for axes in figure.axes]
+    columns = len(figure.axes) // 2
+    assert [len(lines) for lines in found] == [1, *[0] * (columns - 1)] * 2
+    for lines, x in zip((found[0], found[columns]), (0.02, 0.4)):
+        assert lines[0].get_xdata()[0] == pytest.approx(x, rel=0.15) and lines[0].get_ydata()[0] == lines[0].axes.get_ylim()[0] > 20
 
 
 def test_what_has_far_more_weights_than_asked_for_is_left_out_and_named(tmp_path, capsys, no_files):  # noqa: F811

@@ -107,6 +107,19 @@ def test_a_method_far_below_the_others_does_not_hide_them():
     assert "▾ 2 below" in [text.get_text() for text in names.texts]
 
 
+def test_intervals_of_the_front_and_of_the_named_are_drawn():
+    """From the axis's end on; not of others, nor of what lies below, nor of one seed."""
+    rows = stored({"st3": [90.0, 91, 92], "set": [80.0, 81, 82], "rigl": [60.0, 80, 100], "gmp": [95.0, 96, 97], "gse_uniform": [85.0], "dnw": [5.0, 6, 7]})
+    rows["train_flops_fraction"] = rows.method.map({"st3": 0.4, "set": 0.6, "rigl": 0.5, "gmp": 0.3, "gse_uniform": 0.7, "dnw": 0.1})
+    board = tables.board(tables.select(rows, "digits", "paper"), [0.9])
+    axes, _ = drawn(board)
+    halves, floor = board.set_index("label").half, leaderboard.lowest(board["mean"])
+    bars = {round(path.vertices[0, 0], 6): tuple(path.vertices[:, 1]) for bars in axes.collections for path in bars.get_paths()}
+    assert bars == {0.3: pytest.approx((96 - halves.gmp, 96 + halves.gmp)), 0.4: pytest.approx((91 - halves.st3, 91 + halves.st3)),
+                    0.5: pytest.approx((max(80 - halves.rigl, floor), 80 + halves.rigl))} and 80 - halves.rigl < floor
+    assert "Bars: 95 % intervals" in leaderboard.note(board, "paper") and "Bars" not in leaderboard.note(board.assign(half=float("nan")), "paper")
+
+
 def test_the_front_is_in_front_and_one_seed_is_hollow():
     rows = stored({"rigl": [95.0, 96], "set": [95.2, 96.2], "gmp": [94.0], "st3": [93.0]})
     rows["train_flops_fraction"] = rows.method.map({"rigl": 0.3, "set": 0.3, "gmp": 0.6, "st3": 0.7})
