@@ -5,6 +5,7 @@ import torch
 
 from methods.allocation import count, share_counts
 from methods.base import Ramped, Sparsifier, option
+from methods.dynamic import DynamicSparse
 from methods.ranking import keep, keep_each
 
 
@@ -64,13 +65,25 @@ class Gradual(Sparsifier):
     interval = option(1000, least=1, help="steps between two prunings")
     update_end = option(0.6, most=1, help="share of training at which the schedule ends")
     final_snap = option(True, help="prune to the exact target at the end; false: GSE's code, whose last update falls short of it")
+    changes, warn_if_idle = "prune", DynamicSparse.warn_if_idle
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.exact = self.final_snap
 
+    def start(self, run, cycle):
+        self.warn_if_idle(run)
+
+    def last(self, run):
+        """The step that ends the schedule."""
+        return min(int(self.update_end * run.total_steps), run.total_steps - 1)
+
+    def idle(self, run):
+        """Whether the schedule ends before, or with, the first regular pruning: then nothing is gradual."""
+        return self.interval > max(self.last(run), 1)
+
     def before_step(self, run):
-        last = min(int(self.update_end * run.total_steps), run.total_steps - 1)
+        last = self.last(run)
         due = (run.step + 1) % self.interval == 0 and run.step <= last
         if due or (self.final_snap and run.step == last):
             share = 0.5 * (1 - math.cos(math.pi * run.step / last)) if last else 1.0

@@ -83,3 +83,13 @@ def test_short_runs_reach_the_target(epochs, interval, end):
     for _ in range(epochs):
         step(run)
     assert int(run.model.method.mask.sum()) == 3
+
+
+@pytest.mark.parametrize("interval, said", [(100, True), (7, True), (6, False)])  # of ten steps, the seventh ends the schedule
+def test_a_pruning_all_at_once_is_said(interval, said, recwarn):
+    run = training("gradual", 0.5, epochs=10, interval=interval)
+    assert [str(w.message) for w in recwarn] == said * [
+        f"gradual cannot prune in time: of 10 steps, its first update at step {interval} comes too late; choose a smaller interval"]
+    recwarn.clear()
+    run.start()
+    assert [w.filename for w in recwarn] == said * [__file__]
