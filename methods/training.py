@@ -13,6 +13,8 @@ from methods import processes
 from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
 
+UPDATING = []  # those whose update is being made: a list, because changing a class at every step would undo Python's caches
+
 
 class Training(Run):
     """Counts the steps and takes them in the right order.
@@ -37,7 +39,8 @@ class Training(Run):
         if not hasattr(optimizer, "param_groups"):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         self.model, self.optimizer, self.method = model, optimizer, model.method
-        self.steps_per_epoch, self.seed, self.clip, self.criterion = steps_per_epoch, seed, clip, criterion
+        # int: of NumPy's numbers torch.load makes nothing
+        self.steps_per_epoch, self.seed, self.clip, self.criterion = int(steps_per_epoch), seed, clip, criterion
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
@@ -48,7 +51,7 @@ class Training(Run):
             raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of "
                              "its groups")
         self._warn_of_groups()
-        self.cycles = self.method.cycles(epochs)
+        self.cycles = self.method.cycles(int(epochs))
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
         # reads: dense gradients that the method read in this step; dense_steps: in all; scored: passes besides the steps' own (`count_passes`)
         self.started, self.reads, self.dense_steps, self.scored = False, 0, 0, 0
@@ -77,8 +80,11 @@ class Training(Run):
 
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
-        if self.loaded and cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
-            raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
+        if cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
+            if self.loaded:
+                raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
+            warnings.warn(f"start() begins this cycle anew, after {self.step} of its {self.total_steps} steps: call it once, before the loop",
+                          stacklevel=2)
         if not 0 <= cycle < len(self.cycles):
             raise ValueError(f"{self.method.called} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
@@ -119,10 +125,12 @@ class Training(Run):
                 f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
                 stacklevel=2)
         self.batch, self.updating = batch, True
+        UPDATING.append(self)
         try:
             self._update()
         finally:
             self.batch, self.updating = None, False
+            UPDATING.remove(self)
 
     def _update(self):
         apart = ()  # of this step's loss
@@ -152,9 +160,11 @@ class Training(Run):
     def check_step(self):
         """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
         if self.holder() and not self.holder().updating:
+            if any(other.optimizer is self.optimizer for other in UPDATING):
+                raise ValueError("this step of the optimiser is an update of another SparseModel's training: two SparseModels need an optimiser "
+                                 "each, or one SparseModel around both networks")
             raise ValueError("call training.update() and not optimizer.step(): update() takes the optimiser's step itself; where a framework "
-                             "takes it, call training.update_with_optimizer() once (two SparseModels need an optimiser each, or one SparseModel "
-                             "around both networks)")
+                             "takes it, call training.update_with_optimizer() once")
 
     def apply(self):
         """Clip the gradients and change the weights by them."""
@@ -196,10 +206,20 @@ class Training(Run):
     def state_dict(self):
         """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
         return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps,
-                "scored": self.scored, "started": self.started}
+                "scored": self.scored, "started": self.started, "method": self.method.called, "epochs": self.epochs,
+                "steps_per_epoch": self.steps_per_epoch}
 
     def load_state_dict(self, state):
-        """Go on from `state_dict()`; the model and the optimiser are loaded apart."""
+        """Go on from `state_dict()`; the model and the optimiser are loaded apart. Raises ValueError for the state of another method, or of a
+        training that has not ended and had another number of steps per epoch."""
+        saved = {"method": self.method.called, "steps_per_epoch": self.steps_per_epoch, **state}  # one of older code has neither
+        if saved["method"] != self.method.called:
+            raise ValueError(f"this is the state of a training with {saved['method']}, not with {self.method.called}: build the model with "
+                             "that method")
+        was, now = saved["steps_per_epoch"], self.steps_per_epoch
+        if was != now and 0 < state["step"] < max(state["epochs"] * was, self.cycles[state["cycle"]].epochs * now):
+            raise ValueError(f"this training had {was} steps per epoch and would go on with {now}, elsewhere in its schedules: keep what decides the "
+                             "number of updates in an epoch (batch size, accumulation)")
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
         self.dense_steps, self.scored = state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
         if state.get("started", True):  # nor this, and was begun
