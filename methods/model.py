@@ -13,6 +13,7 @@ from methods.layout import ASKED, Layout
 
 STORAGES = ("masked", "sparse", "auto")
 UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
+FAR = 0.01  # from the sparsity asked for: where a method that does not end at exactly that may end without a warning
 
 
 class SparseModel(nn.Module):
@@ -117,6 +118,14 @@ class SparseModel(nn.Module):
         others = [p for p in self.parameters() if id(p) not in apart]
         return [{"params": others, "lr": lr}, *({**group, "lr": lr * group.get("lr_scale", 1)} for group in own)]
 
+    def load_state_dict(self, state_dict, *args, **options):
+        try:
+            return super().load_state_dict(state_dict, *args, **options)
+        except RuntimeError as error:
+            if "theta" in state_dict:
+                raise
+            raise RuntimeError(f"{error}\n\tThere is no theta: load pretrained weights into the network before SparseModel takes it") from None
+
     def take_back(self):
         lent, self.lent = self.lent, None
         if lent:
@@ -190,17 +199,29 @@ class SparseModel(nn.Module):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
         not reached, or cycles of the training are left."""
         active, budget = int(self.method.mask.sum()), self.method.budget
-        if self.method.exact and active != budget:
-            why = "its training has not come to the end of its schedule" if active > budget else "its mask is that of another sparsity"
-            warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {why}", stacklevel=2)
+        if abs(active - budget) > (0 if self.method.exact else FAR * self.layout.size):
+            warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {self.why_not(active > budget)}",
+                          stacklevel=2)
         elif self.cycles_left:
-            warnings.warn(f"of the cycles that {self.method.called} trains, {self.cycles_left} were not begun: "
-                          "training.start(cycle) begins the next (examples/README.md, methods of several cycles)", stacklevel=2)
+            warnings.warn(self.why_not(), stacklevel=2)
         outside = self.outside()
         if outside:
             warnings.warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
                           "them out", stacklevel=2)
         return self.plain()
+
+    def why_not(self, more=True):
+        """Why there are not as many weights as were asked for, but `more` or fewer, in words."""
+        training = self.trained_by and self.trained_by()
+        if self.cycles_left:
+            return (f"of the cycles that {self.method.called} trains, {self.cycles_left} were not begun: training.start(cycle) begins the next "
+                    "(examples/README.md, methods of several cycles)")
+        if training and training.step < training.total_steps:
+            return ("its training has not come to the end of its schedule: "
+                    f"{training.step} of {training.total_steps} updates were made; steps_per_epoch counts calls of update()")
+        if not self.method.exact:
+            return f"where {self.method.called} ends depends on its options, too"
+        return "its training has not come to the end of its schedule" if more else "its mask is that of another sparsity"
 
     @torch.no_grad()
     def plain(self):
@@ -220,6 +241,8 @@ def layout_of(net, skip, include):
     much stays dense that nobody asked to leave so."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
+    if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ValueError(f"SparseModel takes the network itself: wrap the SparseModel instead, {type(net).__name__}(SparseModel(net, …))")
     layout = Layout(net, skip, include)
     sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
     left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())

@@ -1,0 +1,94 @@
+"""What `export` says of a network that is not what was asked for, and what is refused before and after `SparseModel` takes a network."""
+import re
+import warnings
+
+import pytest
+import torch
+from test_loop_mistakes import planned
+from test_own_loop import STORAGES, Net
+from torch import nn
+
+from methods import SparseModel
+
+
+def said(model):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model.export()
+    assert all(w.filename == __file__ for w in told)
+    return [str(w.message) for w in told]
+
+
+@pytest.mark.parametrize("method, left", [("lrr", 4), ("imp", 4), ("lamp_oneshot", 1)])
+def test_cycles_that_were_not_begun_are_named_first(method, left):
+    """After one loop, as for a method of one cycle, and before its end."""
+    model, _, epoch = planned(method, 2)
+    for _ in range(2):
+        epoch()
+        line, = said(model)
+        assert line == (f"the exported network has {model.layout.size} weights, not the {model.method.budget} that were asked for: "
+                        f"of the cycles that {method} trains, {left} were not begun: training.start(cycle) begins the next "
+                        "(examples/README.md, methods of several cycles)")
+
+
+def test_a_training_shorter_than_planned_is_told_in_numbers():
+    model, training, epoch = planned("gmp", 20)
+    epoch()
+    line, = said(model)
+    assert line.endswith("its training has not come to the end of its schedule: 6 of 120 updates were made; steps_per_epoch counts calls of update()")
+    del training, epoch
+    line, = said(model)  # nobody knows how many
+    assert line.endswith("its training has not come to the end of its schedule")
+
+
+@pytest.mark.parametrize("method", ["dst_mask", "str_original", "srigl"])
+def test_a_sparsity_that_is_far_from_what_was_asked_for_is_told_of_once(method):
+    model, _, epoch = planned(method, 1)
+    epoch()
+    for active, lines in ((0.5, 0), (0.495, 0), (0.505, 0), (0.52, 1), (0.48, 1)):
+        with torch.no_grad():  # a mask of so many
+            model.method.mask.copy_(torch.arange(model.layout.size) < active * model.layout.size)
+        model.outside = lambda: 0
+        found = said(model)
+        assert len(found) == lines
+        if lines:
+            assert found[0].startswith("the exported network has ")
+            assert found[0].endswith(f"asked for: where {method} ends depends on its options, too")
+
+
+def test_one_that_has_not_ended_has_another_reason():
+    model, _, epoch = planned("dst_mask", 2)
+    epoch()
+    line, = said(model)
+    assert "the end of its schedule: 6 of 12 updates" in line
+
+
+class DistributedDataParallel(nn.parallel.DistributedDataParallel):
+    """One that needs no processes."""
+
+    def __init__(self, module):
+        nn.Module.__init__(self)
+        self.module = module
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, DistributedDataParallel])
+def test_a_network_that_is_wrapped_is_refused(wrapper, storage):
+    net = Net()
+    line = f"SparseModel takes the network itself: wrap the SparseModel instead, {wrapper.__name__}(SparseModel(net, …))"
+    with pytest.raises(ValueError, match=rf"\A{re.escape(line)}\Z"):
+        SparseModel(wrapper(net), "static", 0.5, storage=storage)
+    SparseModel(net, "static", 0.5, storage=storage)  # which is whole
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_that_come_too_late_are_told_when_to_come(storage):
+    pretrained, model, other = Net().state_dict(), *(SparseModel(Net(), "static", sparsity, storage=storage) for sparsity in (0.5, 0.9))
+    line = "\tThere is no theta: load pretrained weights into the network before SparseModel takes it"
+    with pytest.raises(RuntimeError, match=rf"Missing key[^\0]*\n{line}\Z"):
+        model.load_state_dict(pretrained)
+    assert model.load_state_dict(pretrained, strict=False).missing_keys
+    with pytest.raises(RuntimeError) as plain:
+        model.load_state_dict({**other.state_dict(), "another": torch.zeros(1)})
+    assert "There is no theta" not in str(plain.value)
+    assert not model.load_state_dict(other.state_dict(), strict=True).missing_keys
