@@ -15,7 +15,7 @@ WITHOUT = ("method", "epochs", "steps_per_epoch")  # what states of older code l
 
 def parts(method="rigl", epochs=4, steps=10, **options):
     torch.manual_seed(0)
-    model = SparseModel(nn.Linear(40, 10), method, 0.9, **({"interval": 5} if method == "rigl" else {}), **options)
+    model = SparseModel(nn.Linear(40, 10), method, 0.9, **{**({"interval": 5} if method == "rigl" else {}), **options})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return model, optimizer, Training(model, optimizer, epochs, steps)
 
@@ -98,3 +98,17 @@ def test_the_next_cycle_may_be_started_in_the_middle(recwarn):
     epoch()
     training.start(1)
     assert not recwarn
+
+
+def test_a_new_optimiser_goes_on_in_a_new_training():
+    model, _, training = parts(interval=10)
+    training.start()
+    go_on(training, 13)
+    mask = model.method.mask.clone()
+    again = Training(model, torch.optim.Adam(model.parameters()), 4, 10)
+    again.load_state_dict(training.state_dict())
+    assert again.step == 13 and torch.equal(model.method.mask, mask)
+    go_on(again, 27)
+    assert again.step == again.total_steps and not torch.equal(model.method.mask, mask)
+    with pytest.raises(ValueError, match="another Training has begun with this model since"):
+        training.update()
