@@ -2,7 +2,7 @@
 
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
-from drawing import looks, main
+from drawing import looks, main, number_decades
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
@@ -52,6 +52,8 @@ def draw(table, figure):
                     x, y, side = (0.98, 0.17, "right") if size == "width" else (0.02, 0.96, "left")
                     axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
             axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
+            if size == "nnz":  # less than two decades
+                number_decades(axes.yaxis, 1, 2, 4, 6)
     return table
 
 
