@@ -35,9 +35,10 @@ def dry_run(spec, folder, device=None):
     folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
     where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
-    resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set, or whose
-    tensors they change, and that no checkpoint holds: two steps do not tell whether later ones need them.
+    says, weights outside the mask, a mask that is none, a replayed step that differs from one made anew, or a resumed training that
+    differs from one that was not stopped. Returns (the names of the method's attributes that its steps set, or whose tensors they change,
+    and that no checkpoint holds: two steps do not tell whether later ones need them; in words how its mask misses the budget, or None: a
+    schedule in epochs or steps of its own does not end in so few).
     """
     one_core()
     task, options = settle(spec)
@@ -50,7 +51,7 @@ def dry_run(spec, folder, device=None):
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
     ways = [(record, False), (ANEW, False), (ANEW, False), (ANEW, True)] if record else [(None, False), (None, True)]
-    trained, found, stopped = [], set(), False
+    trained, found, stopped, missed = [], set(), False, None
     try:
         for recording, stopped in ways:
             with Lane(None, device).alone():
@@ -70,6 +71,7 @@ def dry_run(spec, folder, device=None):
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
+            missed = missed or misses(trainer.model.method, steps)
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
@@ -79,9 +81,10 @@ def dry_run(spec, folder, device=None):
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the runs are other processes'
+    named = f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: "
     if mistake:
-        raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
-    return sorted(found)
+        raise ValueError(named + " ".join(mistake.split()))
+    return sorted(found), missed and named + missed
 
 
 def watch(method, found):
@@ -165,15 +168,22 @@ def some_steps(trainer, stop=None, make=None):
             return trainer, f"the loss or the weights are NaN or infinity after step {step}"
         trainer = gone_on(trainer, make) if step == stop else trainer
     method = trainer.model.method
-    active, budget, outside = int(method.mask.sum()), method.budget_at(0), trainer.model.outside()
+    outside = trainer.model.outside()
     if outside:
         return trainer, OUTSIDE.format(outside)
-    if method.exact and active != budget:
-        return trainer, f"{active} weights are active when training ends, the budget is {budget}"
-    cost = method.training_cost(active / method.layout.size, 1.0)
+    cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
     if not 0 <= cost < math.inf:
         return trainer, f"training_cost is {cost}, in dense forward passes"
     return trainer, None
+
+
+def misses(method, steps):
+    """How a method's mask misses the budget of its first cycle after a trial of so many steps: in words, or None."""
+    active, budget = int(method.mask.sum()), method.budget_at(0)
+    if method.exact and active != budget:
+        return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the end of "
+                "a run, too, it fails")
+    return None
 
 
 def wrong(model, step):
