@@ -10,8 +10,10 @@ from methods import available
 
 METHODS = '''
 import random
+import numpy
 import torch
-from methods.base import Ramped, Sparsifier, through
+from methods import get
+from methods.base import Ramped, Sparsifier, option, through
 
 class NoMethod:
     pass
@@ -112,6 +114,21 @@ class LateTensor(Good):
         self.mean.lerp_(run.theta.detach(), 0.1)
         super().after_step(run)
 
+class Typo(get("set")):
+    def growth_score(self, run):
+        return run.random("grow") + self.bonus
+
+class OwnDice(get("set")):
+    def growth_score(self, run):
+        return torch.from_numpy(numpy.random.rand(self.layout.size))
+
+class OwnGenerator(get("rigl")):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.numbers = numpy.random.default_rng(0)
+    def growth_score(self, run):
+        return torch.from_numpy(self.numbers.random(self.layout.size))
+
 class NoSuper(Good):
     def __init__(self, layout, sparsity, **options):
         self.count = 0
@@ -140,6 +157,8 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
     ("mine.py:LateTensor", ("stopped cannot go on", "buffers, made in __init__", "after_step (mine.py", "no attribute 'mean'")),
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
+    ("mine.py:Typo", ("sparsity 0.9, interval=1: AttributeError in growth_score (mine.py, line", "'bonus'")),
+    ("mine.py:OwnDice", ("interval=1: ", "draws numbers that no seed decides")), ("mine.py:OwnGenerator", ("interval=1: ", "no checkpoint holds")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])
@@ -169,6 +188,27 @@ def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, c
     assert main([*words, "1"]) == 1
     out, err = capsys.readouterr()
     assert said in err and "failed: RuntimeError: 19408 weights are active, the budget is 1941" in out
+
+
+def test_what_is_rare_is_tried_where_nobody_chose_how_rare(mine):
+    """And then the optimiser takes a step, too, of a method whose updates take its place."""
+    seen = []
+
+    def interval(method, *options):
+        seen.append(trial.brief(Spec("digits", method, 0.9, 0, options=options), 1))
+        dry_run(Spec("digits", method, 0.9, 0, options=options), "data")
+    (mine / "mine.py").write_text(METHODS + """
+class Share(Good):
+    interval = option(0.25)
+class Even(Good):
+    interval = option(4, least=2)
+class Applies(get("rigl")):
+    def after_step(self, run):
+        if run.step + 1 == run.total_steps and not run.optimizer.state:
+            raise ValueError("the optimiser has taken no step")
+""")
+    interval("mine.py:Applies"), interval("rigl", ("interval", "50")), interval("mine.py:Share"), interval("mine.py:Even"), interval("gmp")
+    assert seen == [{"interval": 1}, {}, {}, {}, {}]
 
 
 def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):
