@@ -24,6 +24,8 @@ REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in 
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
 STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
 COSTS = ("masked", "superset", "dense", "shaped")
+RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where steps are recorded (on a GPU) only when it changes, so that what is "
+         "written stays or is lost. Declare it, by Cycle(lr=…) or lr_scale in groups(), or multiply the gradient in before_step")
 METHODS = Path(methods.__file__).resolve().parent
 
 
@@ -36,7 +38,7 @@ def dry_run(spec, folder, device=None):
     folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
     where the method raised
     it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, weights outside the mask, a mask that is none, a replayed step that differs from one made anew, or a resumed training that
+    says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from one made anew, or a resumed training that
     differs from one that was not stopped. Returns (the names of the method's attributes that its steps set, or whose tensors they change,
     and that no checkpoint holds: two steps do not tell whether later ones need them; in words how its mask misses the budget, or None: a
     schedule in epochs or steps of its own does not end in so few).
@@ -174,6 +176,8 @@ def some_steps(trainer, stop=None, make=None):
         if mistake:
             return trainer, mistake
         trainer.step(x, y)
+        if any(not math.isclose(group["lr"], trainer.rate * group.get("lr_scale", 1), rel_tol=1e-6) for group in trainer.optimizer.param_groups):
+            return trainer, RATES
         if not all(p.isfinite().all() for p in trainer.training.parameters) or not trainer.loss_sum.isfinite():
             return trainer, f"the loss or the weights are NaN or infinity after step {step}"
         trainer = gone_on(trainer, make) if step == stop else trainer

@@ -129,6 +129,12 @@ class OwnGenerator(get("rigl")):
     def growth_score(self, run):
         return torch.from_numpy(self.numbers.random(self.layout.size))
 
+class Halves(Good):
+    def before_step(self, run):
+        if run.step:
+            for group in run.optimizer.param_groups:
+                group["lr"] *= 0.5
+
 class NoSuper(Good):
     def __init__(self, layout, sparsity, **options):
         self.count = 0
@@ -159,6 +165,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
     ("mine.py:Typo", ("sparsity 0.9, interval=1: AttributeError in growth_score (mine.py, line", "'bonus'")),
     ("mine.py:OwnDice", ("interval=1: ", "draws numbers that no seed decides")), ("mine.py:OwnGenerator", ("interval=1: ", "no checkpoint holds")),
+    ("mine.py:Halves", ("write the optimiser's \"lr\"", "Cycle(lr=…)", "lr_scale", "before_step")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])
