@@ -1,6 +1,8 @@
 """A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+import contextlib
 import io
 import math
+import pickle
 import traceback
 import warnings
 from dataclasses import replace
@@ -36,12 +38,11 @@ def dry_run(spec, folder, device=None):
     that what it does that rarely is tried too (of 2 where steps are recorded, so that the optimiser takes some between).
 
     folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
-    where the method raised
-    it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from one made anew, or a resumed training that
-    differs from one that was not stopped. Returns (the names of the method's attributes that its steps set, or whose tensors they change,
-    and that no checkpoint holds: two steps do not tell whether later ones need them; in words how its mask misses the budget, or None: a
-    schedule in epochs or steps of its own does not end in so few).
+    where the method raised it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that
+    cost more than it says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from
+    one made anew, or a resumed training that differs from one that was not stopped. Returns (the names of the method's attributes that its
+    steps set, or whose content they change, and that no checkpoint holds: two steps do not tell whether later ones need them; in words how
+    its mask misses the budget, or None: a schedule in epochs or steps of its own does not end in so few).
     """
     one_core()
     task, options = settle(spec)
@@ -70,9 +71,10 @@ def dry_run(spec, folder, device=None):
                     trainer.training.start()
                 model, start = trainer.model, trainer.model.theta.detach().clone()
                 watch(model.method, found)
-                before = unheld(model)
+                before, contents = unheld(model), plain(model.method)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
                 found |= {name for name, values in unheld(model).items() if not same(values, before.get(name, values))}
+                found |= {name for name, content in plain(model.method).items() if content != contents.get(name, content)}
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
@@ -119,6 +121,25 @@ def unheld(model):
         plain = (tensor for tensor in tensors(value, set()) if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested))
         return [tensor.detach().clone() for tensor in plain if tensor.untyped_storage().data_ptr() not in held]
     return {name: own(value) for name, value in vars(model.method).items() if name not in vars(torch.nn.Module())}
+
+
+class Plain(pickle.Pickler):
+    """Pickles values without their tensors, which `unheld` looks at."""
+
+    def persistent_id(self, value):
+        return "" if isinstance(value, (torch.Tensor, torch.nn.Module)) else None
+
+
+def plain(method):
+    """{attribute: its content without tensors (lists, dictionaries, NumPy's arrays and generators), as bytes}, of those that can be pickled.
+    Of a method with an extra state nothing: they may be in that."""
+    found, known = {}, {*vars(torch.nn.Module()), "layout"}  # which notes what it has worked out
+    for name, value in vars(method).items() if type(method).get_extra_state is torch.nn.Module.get_extra_state else ():
+        if name not in known:
+            with contextlib.suppress(Exception):  # functions and what else no pickle takes
+                Plain(file := io.BytesIO()).dump(value)
+                found[name] = file.getvalue()
+    return found
 
 
 def same(one, other):
@@ -195,8 +216,8 @@ def misses(method, steps):
     """How a method's mask misses the budget of its first cycle after a trial of so many steps: in words, or None."""
     active, budget = int(method.mask.sum()), method.budget_at(0)
     if method.exact and active != budget:
-        return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the end of "
-                "a run, too, it fails")
+        return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the "
+                "end of a run, too, it fails")
     return None
 
 

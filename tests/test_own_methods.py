@@ -42,6 +42,18 @@ class Gathers(Good):
         self.mean.lerp_(run.theta.grad, 0.1)
         self.parts[0]["first"] += 1
 
+class Lists(Good):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.history, self.count, self.ages, self.numbers = [], {"steps": 0}, numpy.zeros(3000), numpy.random.default_rng(0)
+        self.same, self.masks, self.odd = [1, {"a": numpy.zeros(3)}], [self.mask], [lambda: 0]  # no findings
+    def after_step(self, run):
+        super().after_step(run)
+        self.history.append(run.step)
+        self.count["steps"] += 1
+        self.ages[1500] += 1
+        self.numbers.random()
+
 class Object(Good):
     def skip(self, task):
         return None
@@ -93,6 +105,7 @@ def test_what_no_checkpoint_holds_is_said(mine, capsys):
     assert dry_run(Spec("digits", "mine.py:Warms", 0.9, 0), "data")[0] == ["beta"]
     assert dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data")[0] == []
     assert dry_run(Spec("digits", "mine.py:Gathers", 0.9, 0), "data")[0] == ["mean", "parts"]  # changed in place, which no step needs yet
+    assert dry_run(Spec("digits", "mine.py:Lists", 0.9, 0), "data")[0] == ["ages", "count", "history", "numbers"]
     assert main(["run", "--task", "digits", "--method", "mine.py:Warms", "--sparsity", "0.9", "--epochs", "1"]) == 0
     assert "mine.py:Warms: its steps change self.beta, which no checkpoint holds" in capsys.readouterr().err
 
