@@ -217,7 +217,7 @@ def tell_failed(done, store, bad=()):
     """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
     failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
-        print(f"{several(failed, 'run')} failed; `--retry-failed` makes them again", file=sys.stderr)
+        print(f"{several(failed, 'run')} failed; `--retry-failed` makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -2,6 +2,7 @@
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.own_methods import outdated
 
 
 def chosen(args):
@@ -29,7 +30,8 @@ def chosen(args):
 
 
 def missing(specs, store, suite, retry_failed=False):
-    """(Specs without a row, rows of the others)."""
+    """(Specs without a row, rows of the others). A row that failed with another content of its method's own file says nothing of this one: it
+    counts as none, and with retry_failed all that failed do."""
     rows = store.rows(suite)
-    have = {key: row for key, row in rows.items() if not (retry_failed and row["status"] == "failed")}
+    have = {key: row for key, row in rows.items() if not (row["status"] == "failed" and (retry_failed or outdated(row)))}
     return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]

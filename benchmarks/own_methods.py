@@ -53,6 +53,12 @@ def own(specs):
     return [spec for spec in specs if ":" in spec.method]
 
 
+def outdated(row):
+    """Whether a row (dict) was made with another content of its method's own file; of a file that is not here that is not known."""
+    now = mark(row["method"])
+    return bool(now) and now not in str(row["code_version"])
+
+
 def tell_older(rows):
     """Says which rows (dicts) were made with another content of their method's own file; of a file that is not here nothing."""
     for file in sorted({file_of(row["method"]) for row in rows} - {""}):

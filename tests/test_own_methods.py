@@ -128,6 +128,19 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
 
 
+def test_what_failed_with_an_older_file_is_made_again(mine, capsys):
+    """A mistake that was mended needs no option; one that was not, --retry-failed."""
+    mistake = "class Fails(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        assert run.step < 10\n"
+    Path("mine.py").write_text(MORE + mistake)
+    assert launched("mine.py:Fails") == 1
+    assert "1 run failed; `--retry-failed` makes it again" in capsys.readouterr().err
+    assert launched("mine.py:Fails") == 1 and "1 run done (1 of them failed), 0 to do" in capsys.readouterr().out
+    Path("mine.py").write_text(MORE + mistake.replace("< 10", ">= 0"))
+    assert launched("mine.py:Fails") == 0 and "0 runs done, 1 to do" in capsys.readouterr().out
+    Path("mine.py").write_text(MORE + mistake)
+    assert launched("mine.py:Fails") == 0 and "1 run done, 0 to do" in capsys.readouterr().out  # one that ended well stays
+
+
 def test_a_file_has_one_name_and_its_content_is_in_the_row(mine, monkeypatch):
     assert launched("mine.py:Good") == 0
     row, = Store("results").rows("digits").values()
