@@ -68,9 +68,18 @@ def run(args, store, folder):
         print(page(table, args.suite, args.profile))
     else:
         print(tables.FORMATS[args.format](table))
+    if not args.sparsities:
+        tell_others(rows, sparsities)
     if not args.epochs:
         tell_fuller(args, store)
     return 1 if failed else 0
+
+
+def tell_others(rows, sparsities):
+    """Says which other sparsities have rows, but for the levels that runs of several cycles pass."""
+    others = sorted({*rows.sparsity[(rows.cycles.astype(float) == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
+    if others:
+        print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
 
 def tell_fuller(args, store):

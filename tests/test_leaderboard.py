@@ -103,6 +103,12 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert len(Store("results").rows("digits")) == 4
 
 
+def test_rows_at_other_sparsities_are_named(mine, in_process, capsys):
+    words = ["--epochs", "1", "--seeds", "1", "--method", "mine.py:Good", "--sparsities"]
+    assert board(*words, "0.9") == board(*words, "0.5", "0.93") == 0 and "not shown" not in capsys.readouterr().err  # as was asked
+    assert board("--epochs", "1") == 0 and "rows at 0.5, 0.93 are not shown: --sparsities\n" in capsys.readouterr().err
+
+
 def test_again_begins_anew_once_the_file_is_accepted(mine, in_process, capsys):
     words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsity", "0.9", "--seeds", "1"]
     assert board(*words) == 0
