@@ -83,7 +83,7 @@ def dry_run(spec, folder, device=None):
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
             mistake = mistake or forgotten(start, resumed, anew, again)
-    except Exception as error:  # whatever a method of somebody else raises
+    except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
         mistake = STOPPED * stopped + told(error, spec.method)
     finally:
         if device.type == "cuda":

@@ -197,6 +197,19 @@ class Fewer(Good):
     assert row["status"] == "failed" and re.fullmatch(said, row["error"]) and row["top1"] is None
 
 
+def test_a_hook_that_ends_the_process_is_a_mistake_like_others(mine, capsys):
+    """In the trial, and where it comes later: the other runs of a launch go on."""
+    ends = "class Ends(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        if run.step == {}:\n            raise SystemExit(3)\n"
+    Path("mine.py").write_text(MORE + ends.format(1))
+    assert launched("mine.py:Ends") == 2 and "SystemExit in after_step (mine.py, line" in capsys.readouterr().err
+    Path("mine.py").write_text(MORE + ends.format(10))
+    assert launched("mine.py:Ends", "--methods", "mine.py:Good", "--jobs", "1") == 1
+    assert {row["method"]: (row["status"], row["error"]) for row in Store("results").rows("digits").values()} == {
+        "mine.py:Ends": ("failed", "SystemExit: 3"), "mine.py:Good": ("ok", "")}
+    assert main(["run", "--task", "digits", "--method", "mine.py:Ends", "--sparsity", "0.95", "--epochs", "1"]) == 1
+    assert "failed: SystemExit: 3" in capsys.readouterr().out
+
+
 def test_a_class_that_is_not_there(mine):
     Path("mine.py").write_text("from methods.base import Ramped, Sparsifier\nclass First(Ramped): pass\nclass Other(Sparsifier): pass\n")
     with pytest.raises(ValueError, match="mine.py has no class Frist derived from methods.Sparsifier; it has First, Other$"):
