@@ -153,6 +153,20 @@ def test_a_file_has_one_name_and_its_content_is_in_the_row(mine, monkeypatch):
     assert names == {str(mine): ["mine.py:Good"] * 3, "below": [f"{mine}/mine.py:Good"] * 3}
 
 
+def test_another_file_of_the_same_name_is_said(mine, monkeypatch, capsys):
+    """In another folder, with the same results."""
+    words = ["run", "--task", "digits", "--method", "mine.py:Good", "--sparsity", "0.9", "--epochs", "1", "--results", str(mine / "results")]
+    assert main(words) == 0
+    for name, text, said in ("copy", MORE, ""), ("other", MORE + "# other", "rows made with another content of mine.py: 1; "):
+        (mine / name).mkdir()
+        (mine / name / "mine.py").write_text(text)
+        monkeypatch.chdir(mine / name)
+        capsys.readouterr()
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert "is done already: " in out and err.startswith(said) and bool(err) == bool(said)
+
+
 def test_an_option_of_ones_own_has_its_own_default(mine):
     """Tasks have defaults for options of the suite's methods; another option of that name is none of these."""
     Path("mine.py").write_text("""from methods.base import Ramped, option
