@@ -42,7 +42,8 @@ def dry_run(spec, folder, device=None):
     cost more than it says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from
     one made anew, or a resumed training that differs from one that was not stopped. Returns (the names of the method's attributes that its
     steps set, or whose content they change, and that no checkpoint holds: two steps do not tell whether later ones need them; in words how
-    its mask misses the budget, or None: a schedule in epochs or steps of its own does not end in so few).
+    its mask misses the budget, or what goes wrong in the first steps of a second cycle, or None: a schedule in epochs or steps of its own
+    does not end in so few).
     """
     one_core()
     task, options = settle(spec)
@@ -83,6 +84,9 @@ def dry_run(spec, folder, device=None):
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
             mistake = mistake or forgotten(start, resumed, anew, again)
+            if not mistake and not missed:
+                with Lane(None, device).alone():
+                    missed = in_second(trainer, spec.method)
     except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
         mistake = STOPPED * stopped + told(error, spec.method)
     finally:
@@ -91,7 +95,7 @@ def dry_run(spec, folder, device=None):
     named = f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}{''.join(f', {name}={value}' for name, value in often.items())}: "
     if mistake:
         raise ValueError(named + " ".join(mistake.split()))
-    return sorted(found), missed and named + missed
+    return sorted(found), missed and named + " ".join(missed.split())
 
 
 def brief(spec, interval):
@@ -219,6 +223,23 @@ def misses(method, steps):
         return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the "
                 "end of a run, too, it fails")
     return None
+
+
+def in_second(trainer, method):
+    """What goes wrong in as many steps of the second cycle, where it has any: in words, or None. Perhaps only because the first was so short."""
+    training = trainer.training
+    if not any(cycle.first < cycle.epochs for cycle in training.cycles[1:2]):
+        return None
+    try:
+        if trainer.model.method.keeps_best:
+            training.snapshot("best")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            training.start(1)
+        mistake = some_steps(trainer)[1]
+    except (Exception, SystemExit) as error:
+        mistake = told(error, method)
+    return mistake and f"in the second cycle of a trial of a few steps: {mistake}; where that is so in a run, it fails"
 
 
 def wrong(model, step):

@@ -11,7 +11,7 @@ NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mis
 
 def rehearse(specs, folder, device=None):
     """A dry run on a device (`machine.usable_device`) of each of the Specs that differs from the others in more than its seed and length. Raises
-    ValueError with the first mistake; says what no checkpoint holds, and where the budget is missed. On a CPU it leaves out ImageNet's networks, a
+    ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks, a
     few steps of which take too long."""
     from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device

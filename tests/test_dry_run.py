@@ -197,6 +197,27 @@ def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, c
     assert said in err and "failed: RuntimeError: 19408 weights are active, the budget is 1941" in out
 
 
+def test_what_goes_wrong_in_a_second_cycle_is_said(mine):
+    (mine / "mine.py").write_text(METHODS + """
+from methods.base import Cycle
+class Twice(Sparsifier):
+    first = 0
+    def cycles(self, epochs):
+        return [Cycle(epochs), Cycle(epochs, self.first)]
+    def budget_at(self, cycle):
+        return self.budget if cycle else self.layout.size
+    def start(self, run, cycle):
+        if cycle:
+            raise RuntimeError("on\\npurpose")
+class Nothing(Twice):
+    first = 1
+""")
+    names, said = dry_run(Spec("digits", "mine.py:Twice", 0.9, 0), "data")
+    assert said.startswith("mine.py:Twice on digits at sparsity 0.9: in the second cycle of a trial of a few steps: RuntimeError in start (mine.py, line")
+    assert said.endswith(": on purpose; where that is so in a run, it fails") and names == []
+    assert dry_run(Spec("digits", "mine.py:Nothing", 0.9, 0), "data") == ([], None)  # in an epoch it has no second cycle
+
+
 def test_what_is_rare_is_tried_where_nobody_chose_how_rare(mine):
     """And then the optimiser takes a step, too, of a method whose updates take its place."""
     seen = []
