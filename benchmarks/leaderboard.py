@@ -138,7 +138,7 @@ def cells(args):
             from methods.options import nearest
             if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
                 raise ValueError(f"{option} is a setting of the task, and the same for all that are compared; options of {name} alone are taken "
-                                 "here, `launch` takes both")
+                                 "here; `launch` takes both, and reproduce/compare.py draws what it makes")
             raise ValueError(nearest(option, method.options(), f"option of {name}"))
     base, tasks = suite_grid(args.suite, args.profile, [name]), []
     for task in base.tasks:
