@@ -44,6 +44,7 @@ def parser():
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set", "precision")
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M")
+        sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
         sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")

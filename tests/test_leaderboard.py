@@ -104,6 +104,22 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert len(Store("results").rows("digits")) == 4
 
 
+def test_other_tasks_of_the_suite(mine, in_process, capsys):
+    words = ["--epochs", "1", "--seeds", "1", "--sparsities", "0.9", "--method", "mine.py:Good"]
+    assert board(*words) == board(*words, "--tasks", "digits-mlp") == 0
+    assert [spec.task for spec in in_process] == ["digits", "digits-mlp"]
+    assert re.findall(r"(\S+), sparsity 0.9\n", capsys.readouterr().out) == ["digits", "digits-mlp"]  # of one command each
+    assert board("--epochs", "1", "--sparsities", "0.9") == 0 and capsys.readouterr().out.count(", sparsity 0.9\n") == 2
+    assert board("--epochs", "1", "--sparsities", "0.9", "--tasks", "digits-mlp") == 0
+    assert re.findall(r"(\S+), sparsity 0.9\n", capsys.readouterr().out) == ["digits-mlp"]
+    assert board("--tasks", "cifar10-vgg16") == 2
+    assert "cifar10-vgg16 is no task of suite digits; its tasks: digits, digits-mlp\n" in capsys.readouterr().err
+    words = ["digits", "--methods", "mine.py:Good", "gmp", "--tasks", "digits-mlp", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1"]
+    assert main(["launch", *words]) == 0
+    assert [(spec.task, spec.method) for spec in in_process[2:]] == [("digits-mlp", "gmp")]
+    assert main(["status", *words]) == 0 and "2 runs: 2 done" in capsys.readouterr().out
+
+
 def test_rows_at_other_sparsities_are_named(mine, in_process, capsys):
     words = ["--epochs", "1", "--seeds", "1", "--method", "mine.py:Good", "--sparsities"]
     assert board(*words, "0.9") == board(*words, "0.5", "0.93") == 0 and "not shown" not in capsys.readouterr().err  # as was asked
