@@ -44,6 +44,7 @@ def parser():
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set", "precision")
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M")
+        sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
         sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")
@@ -217,7 +218,7 @@ def tell_failed(done, store, bad=()):
     """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
     failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
-        print(f"{several(failed, 'run')} failed; `--retry-failed` makes them again", file=sys.stderr)
+        print(f"{several(failed, 'run')} failed; `--retry-failed` makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)
     return 1 if failed else 0
 
 

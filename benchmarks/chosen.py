@@ -2,6 +2,7 @@
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.own_methods import outdated
 
 
 def chosen(args):
@@ -11,25 +12,37 @@ def chosen(args):
     options = chosen_options(args)
     # a figure's runs have options of their own
     specs = [] if options else suites.trained(suites.grid(args.suite, args.profile), args.profile, args.precision, args.epochs)
-    if options or any(x is not None for x in (args.methods, args.sparsities, args.seeds, args.epochs)):
+    if options or any(x is not None for x in (args.tasks, args.methods, args.sparsities, args.seeds, args.epochs)):
         if args.seeds is not None and args.seeds < 1:
             raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
         base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
-        suites.refuse_unknown(options, base.tasks[0], base.methods)
+        tasks = tasks_of(args, base)
+        suites.refuse_unknown(options, tasks[0], base.methods)
         seeds = range(args.seeds) if args.seeds else base.seeds
-        asked = Grid(base.tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
+        asked = Grid(tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
                      args.precision, options)
         asked = [canonical(spec) for spec in asked]
         names = {spec.method for spec in asked}
-        specs = [s for s in specs if s.seed in seeds and (not args.methods or s.method in names)
+        specs = [s for s in specs if s.seed in seeds and (not args.methods or s.method in names) and (not args.tasks or s.task in tasks)
                  and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
         specs = union(asked, (canonical(spec) for spec in specs))
     return [spec for spec in specs if not ask(spec.method, get(spec.method).skip, spec.task)]
 
 
+def tasks_of(args, base):
+    """The tasks that --tasks names, or those of the suite's Grid. Raises ValueError for one of another suite."""
+    from benchmarks.tasks import TASKS, get_task, suite_of
+    for task in args.tasks or ():
+        get_task(task)
+        if suite_of(task) != args.suite:
+            raise ValueError(f"{task} is no task of suite {args.suite}; its tasks: {', '.join(name for name in TASKS if suite_of(name) == args.suite)}")
+    return tuple(dict.fromkeys(args.tasks or base.tasks))
+
+
 def missing(specs, store, suite, retry_failed=False):
-    """(Specs without a row, rows of the others)."""
+    """(Specs without a row, rows of the others). A row that failed with another content of its method's own file says nothing of this one: it
+    counts as none, and with retry_failed all that failed do."""
     rows = store.rows(suite)
-    have = {key: row for key, row in rows.items() if not (retry_failed and row["status"] == "failed")}
+    have = {key: row for key, row in rows.items() if not (row["status"] == "failed" and (retry_failed or outdated(row)))}
     return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]

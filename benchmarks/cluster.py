@@ -149,7 +149,7 @@ def send_missing(args, store, todo, folder):
 def status_of(args, store):
     """The command that shows what a launch has sent: with its options, as far as `status` has them."""
     words = [sys.executable, "-m", "benchmarks", "status", args.suite, "--results", str(store.folder)]
-    for name in ("profile", "methods", "sparsities", "seeds", "epochs", "precision"):
+    for name in ("profile", "methods", "tasks", "sparsities", "seeds", "epochs", "precision"):
         value = getattr(args, name)
         if value is not None and (name, value) != ("profile", "paper"):
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

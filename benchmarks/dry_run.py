@@ -1,6 +1,8 @@
 """A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+import contextlib
 import io
 import math
+import pickle
 import traceback
 import warnings
 from dataclasses import replace
@@ -24,20 +26,24 @@ REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in 
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
 STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
 COSTS = ("masked", "superset", "dense", "shaped")
+RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where steps are recorded (on a GPU) only when it changes, so that what is "
+         "written stays or is lost. Declare it, by Cycle(lr=…) or lr_scale in groups(), or multiply the gradient in before_step")
 METHODS = Path(methods.__file__).resolve().parent
 
 
 def dry_run(spec, folder, device=None):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
     recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
-    once more, stopped in the middle and gone on from its state.
+    once more, stopped in the middle and gone on from its state. Twice as many steps where it has an `interval` that nobody chose: of 1, so
+    that what it does that rarely is tried too (of 2 where steps are recorded, so that the optimiser takes some between).
 
     folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
-    where the method raised
-    it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that cost more than it
-    says, weights outside the mask, a mask that is none or misses the budget, a replayed step that differs from one made anew, or a
-    resumed training that differs from one that was not stopped. Returns the names of the method's attributes that its steps set, or whose
-    tensors they change, and that no checkpoint holds: two steps do not tell whether later ones need them.
+    where the method raised it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that
+    cost more than it says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from
+    one made anew, or a resumed training that differs from one that was not stopped. Returns (the names of the method's attributes that its
+    steps set, or whose content they change, and that no checkpoint holds: two steps do not tell whether later ones need them; in words how
+    its mask misses the budget, or what goes wrong in the first steps of a second cycle, or None: a schedule in epochs or steps of its own
+    does not end in so few).
     """
     one_core()
     task, options = settle(spec)
@@ -47,10 +53,12 @@ def dry_run(spec, folder, device=None):
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
     record = recorder(task, device) if processes == 1 else None
     steps = WARM + 2 + REPLAYED if record else 2
+    often = brief(spec, 2 if record else 1)
+    steps, options = steps * (1 + bool(often)), {**options, **often}
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
     ways = [(record, False), (ANEW, False), (ANEW, False), (ANEW, True)] if record else [(None, False), (None, True)]
-    trained, found, stopped = [], set(), False
+    trained, found, stopped, missed = [], set(), False, None
     try:
         for recording, stopped in ways:
             with Lane(None, device).alone():
@@ -64,24 +72,37 @@ def dry_run(spec, folder, device=None):
                     trainer.training.start()
                 model, start = trainer.model, trainer.model.theta.detach().clone()
                 watch(model.method, found)
-                before = unheld(model)
+                before, contents = unheld(model), plain(model.method)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
                 found |= {name for name, values in unheld(model).items() if not same(values, before.get(name, values))}
+                found |= {name for name, content in plain(model.method).items() if content != contents.get(name, content)}
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
+            missed = missed or misses(trainer.model.method, steps)
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
             mistake = mistake or forgotten(start, resumed, anew, again)
-    except Exception as error:  # whatever a method of somebody else raises
+            if not mistake and not missed:
+                with Lane(None, device).alone():
+                    missed = in_second(trainer, spec.method)
+    except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
         mistake = STOPPED * stopped + told(error, spec.method)
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the runs are other processes'
+    named = f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}{''.join(f', {name}={value}' for name, value in often.items())}: "
     if mistake:
-        raise ValueError(f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}: {' '.join(mistake.split())}")
-    return sorted(found)
+        raise ValueError(named + " ".join(mistake.split()))
+    return sorted(found), missed and named + " ".join(missed.split())
+
+
+def brief(spec, interval):
+    """{"interval": this} for a trial of a Spec's method that has such an option, a whole number of steps, where nobody chose one; or {}."""
+    option = methods.get(spec.method).options().get("interval")
+    usual = option is None or type(option.default) is not int or option.choices or not option.least <= interval <= option.most
+    return {} if usual or "interval" in dict(spec.options) else {"interval": interval}
 
 
 def watch(method, found):
@@ -104,6 +125,25 @@ def unheld(model):
         plain = (tensor for tensor in tensors(value, set()) if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested))
         return [tensor.detach().clone() for tensor in plain if tensor.untyped_storage().data_ptr() not in held]
     return {name: own(value) for name, value in vars(model.method).items() if name not in vars(torch.nn.Module())}
+
+
+class Plain(pickle.Pickler):
+    """Pickles values without their tensors, which `unheld` looks at."""
+
+    def persistent_id(self, value):
+        return "" if isinstance(value, (torch.Tensor, torch.nn.Module)) else None
+
+
+def plain(method):
+    """{attribute: its content without tensors (lists, dictionaries, NumPy's arrays and generators), as bytes}, of those that can be pickled.
+    Of a method with an extra state nothing: they may be in that."""
+    found, known = {}, {*vars(torch.nn.Module()), "layout"}  # which notes what it has worked out
+    for name, value in vars(method).items() if type(method).get_extra_state is torch.nn.Module.get_extra_state else ():
+        if name not in known:
+            with contextlib.suppress(Exception):  # functions and what else no pickle takes
+                Plain(file := io.BytesIO()).dump(value)
+                found[name] = file.getvalue()
+    return found
 
 
 def same(one, other):
@@ -161,19 +201,45 @@ def some_steps(trainer, stop=None, make=None):
         if mistake:
             return trainer, mistake
         trainer.step(x, y)
+        if any(not math.isclose(group["lr"], trainer.rate * group.get("lr_scale", 1), rel_tol=1e-6) for group in trainer.optimizer.param_groups):
+            return trainer, RATES
         if not all(p.isfinite().all() for p in trainer.training.parameters) or not trainer.loss_sum.isfinite():
             return trainer, f"the loss or the weights are NaN or infinity after step {step}"
         trainer = gone_on(trainer, make) if step == stop else trainer
     method = trainer.model.method
-    active, budget, outside = int(method.mask.sum()), method.budget_at(0), trainer.model.outside()
+    outside = trainer.model.outside()
     if outside:
         return trainer, OUTSIDE.format(outside)
-    if method.exact and active != budget:
-        return trainer, f"{active} weights are active when training ends, the budget is {budget}"
-    cost = method.training_cost(active / method.layout.size, 1.0)
+    cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
     if not 0 <= cost < math.inf:
         return trainer, f"training_cost is {cost}, in dense forward passes"
     return trainer, None
+
+
+def misses(method, steps):
+    """How a method's mask misses the budget of its first cycle after a trial of so many steps: in words, or None."""
+    active, budget = int(method.mask.sum()), method.budget_at(0)
+    if method.exact and active != budget:
+        return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the "
+                "end of a run, too, it fails")
+    return None
+
+
+def in_second(trainer, method):
+    """What goes wrong in as many steps of the second cycle, where it has any: in words, or None. Perhaps only because the first was so short."""
+    training = trainer.training
+    if not any(cycle.first < cycle.epochs for cycle in training.cycles[1:2]):
+        return None
+    try:
+        if trainer.model.method.keeps_best:
+            training.snapshot("best")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            training.start(1)
+        mistake = some_steps(trainer)[1]
+    except (Exception, SystemExit) as error:
+        mistake = told(error, method)
+    return mistake and f"in the second cycle of a trial of a few steps: {mistake}; where that is so in a run, it fails"
 
 
 def wrong(model, step):

@@ -21,6 +21,7 @@ def add_arguments(sub):
     sub.add_argument("--against", nargs="+", action="extend", metavar="M",
                      help="compare with these methods only, chosen before their results are seen")
     sub.add_argument("--one-cycle", action="store_true", help="only methods that train once, without LRR and the like")
+    sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="only these, and that method's runs on them")
     sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
     sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
@@ -37,9 +38,11 @@ def run(args, store, folder):
     Raises ValueError in one line for a method with mistakes, options that cannot be used, and where there is nothing to compare.
     """
     from benchmarks import tables
+    from benchmarks.chosen import tasks_of
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
     at_least_one(args, "jobs", "seeds", "epochs")
+    tasks_of(args, base)  # refuses one of another suite
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
     failed, variant, against, same = 0, None, names(args, base), asked(args)
@@ -69,9 +72,18 @@ def run(args, store, folder):
         print(page(table, args.suite, args.profile))
     else:
         print(tables.FORMATS[args.format](table))
+    if not args.sparsities:
+        tell_others(rows, sparsities)
     if not args.epochs:
         tell_fuller(args, store)
     return 1 if failed else 0
+
+
+def tell_others(rows, sparsities):
+    """Says which other sparsities have rows, but for the levels that runs of several cycles pass."""
+    others = sorted({*rows.sparsity[(rows.cycles.astype(float) == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
+    if others:
+        print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
 
 def tell_fuller(args, store):
@@ -89,7 +101,8 @@ def counting(args, store, profile, variant=None):
 
     from benchmarks import tables
     rows = pd.DataFrame(store.rows(args.suite).values())
-    return rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, variant, args.precision)
+    rows = rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, variant, args.precision)
+    return rows[rows.task.isin(args.tasks)] if args.tasks and len(rows) else rows
 
 
 def refuse_absent(against, sparsities, args, store):
@@ -109,7 +122,8 @@ def refuse_absent(against, sparsities, args, store):
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
-             ("results", args.results, "results"), ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
+             ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
+             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
@@ -122,6 +136,7 @@ def names(args, base):
 def cells(args):
     """The Specs of the method on the suite, without the tasks that it skips, which are named."""
     from benchmarks.tasks import ask, canonical, get_task
+    from benchmarks.chosen import tasks_of
     from methods import get
     name = args.method
     method = get(name)
@@ -131,10 +146,10 @@ def cells(args):
             from methods.options import nearest
             if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
                 raise ValueError(f"{option} is a setting of the task, and the same for all that are compared; options of {name} alone are taken "
-                                 "here, `launch` takes both")
+                                 "here; `launch` takes both, and reproduce/compare.py draws what it makes")
             raise ValueError(nearest(option, method.options(), f"option of {name}"))
     base, tasks = suite_grid(args.suite, args.profile, [name]), []
-    for task in base.tasks:
+    for task in tasks_of(args, base):
         reason = ask(name, method.skip, task)
         if reason:
             print(f"{name} skips {task}: {reason}", file=sys.stderr)

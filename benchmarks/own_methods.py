@@ -11,21 +11,25 @@ NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mis
 
 def rehearse(specs, folder, device=None):
     """A dry run on a device (`machine.usable_device`) of each of the Specs that differs from the others in more than its seed and length. Raises
-    ValueError with the first mistake; says what no checkpoint holds. On a CPU it leaves out ImageNet's networks, a few steps of which take too
-    long."""
+    ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks, a
+    few steps of which take too long."""
     from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device
     for method in dict.fromkeys(spec.method for spec in specs):
         for name, hook in mistyped(method):
             print(f"{method}: nothing calls {name} but the method itself; the hook is {hook}", file=sys.stderr)
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs}
-    unheld = {}
+    unheld, missed = {}, {}
     for spec in cells.values():
         levels_of(spec)
         if settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
             continue
         with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
-            unheld.setdefault(spec.method, set()).update(dry_run(spec, folder, device))
+            names, misses = dry_run(spec, folder, device)
+        unheld.setdefault(spec.method, set()).update(names)
+        missed[spec.method] = missed.get(spec.method) or misses  # once, not for each sparsity
+    for said in filter(None, missed.values()):
+        print(said, file=sys.stderr)
     for method, names in unheld.items():
         if names:
             print(f"{method}: its steps change {', '.join(f'self.{name}' for name in sorted(names))}, which no checkpoint holds; what a later step "
@@ -47,6 +51,12 @@ def mistyped(method):
 def own(specs):
     """Those of the Specs whose method is somebody's own file."""
     return [spec for spec in specs if ":" in spec.method]
+
+
+def outdated(row):
+    """Whether a row (dict) was made with another content of its method's own file; of a file that is not here that is not known."""
+    now = mark(row["method"])
+    return bool(now) and now not in str(row["code_version"])
 
 
 def tell_older(rows):

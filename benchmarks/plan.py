@@ -38,7 +38,7 @@ def estimate(specs, folder, pack=1, report=lambda line: None):
             seconds = seconds_of(longest, folder, usable_device(), pack)
         except DataError:
             raise
-        except Exception as error:  # whatever a method of somebody else raises
+        except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
             raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None
         gc.collect()  # what a method's own circles of references keep alive of its runs, on a GPU with their recordings
         parting = sum(trunk in alike for trunk in trunks.values())  # each has a last cycle of its own

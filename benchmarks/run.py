@@ -93,7 +93,7 @@ class Run:
             self.trainer = trainer = self.prepared()
         except ValueError:  # nonsense is refused, not stored
             raise
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:  # a method's hook may call sys.exit
             return self.failed(problem)
         try:
             self.begun(trainer.training.all_epochs)
@@ -109,7 +109,7 @@ class Run:
             for level in (*unmade(self.levels, self.store), self.spec):
                 row = self.finish(level, trainer.progress.curves, "diverged", str(problem))
             return row
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             return self.failed(problem)
 
     def cycle_done(self, trainer):
@@ -211,7 +211,7 @@ def store_failure(spec, problem, store, before, keep=False):
     """
     if row := store.since(spec.key, before):
         return row
-    if isinstance(problem, Exception):
+    if isinstance(problem, BaseException):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
     text = " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()  # the name of a file may be no UTF-8

@@ -4,15 +4,17 @@
 one length. In no paper.
 """
 import difflib
+import shlex
 from pathlib import Path
 
 from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
 from marks import remark
 from published import title
-from rows import POINT, TRAINING, lines_of, none_finished, read_rows, series_of
+from rows import POINT, TRAINING, elsewhere, lines_of, none_finished, read_rows, series_of
 
 from benchmarks.command import command
 from benchmarks.own_methods import tell_older
+from benchmarks.progress import several
 from benchmarks.stats import OFF_TARGET
 from benchmarks.suites import PROFILES, SIZES
 from benchmarks.tables import of_profile, renamed
@@ -42,8 +44,15 @@ def chosen(series, args):
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
     own, asked = found[profile]
-    have = set(series_of(own))
+    have, bad = set(series_of(own)), series_of(rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)])
     for name in series:
+        if name not in have and (failed := int((bad == name).sum())):
+            method, *options = name.split()
+            words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
+            given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
+            words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
+            raise NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status "
+                         f"{shlex.join(words)}{elsewhere(args.results)}")
         if name not in have:
             close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
             nearest = f"; nearest: {', '.join(close)}" * bool(close)

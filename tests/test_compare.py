@@ -98,6 +98,20 @@ def test_what_is_not_there(words, said, tmp_path):
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1 and not (tmp_path / "figures").exists()
 
 
+FAILED = dict(status="failed", error="no", top1="", top1_best_val="", achieved_sparsity="")
+
+
+def test_of_a_method_whose_runs_all_failed_that_is_said(tmp_path):
+    rows = [row(spec, precision="fp32", cycles=1, top1_best_val=80, achieved_sparsity=spec.sparsity) for spec in specs(methods=("st3", "gmp"))]
+    rows = [one | (FAILED if one["method"] == "gmp" else {}) for one in rows]
+    (tmp_path / "digits").mkdir()
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", "st3", "gmp", "--results", tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and (
+        f"no finished runs of 'gmp': {sum(one['method'] == 'gmp' for one in rows)} runs of it failed, and why says python -m benchmarks status digits "
+        f"--methods gmp --results {tmp_path}") in done.stderr, done.stderr
+
+
 def test_runs_of_one_profile_and_of_tasks_that_have_all(tmp_path):
     """Stored rows of CIFAR-10: VGG-16 of the paper's length has SET and GSE, ResNet-20 of width 8 has most rows."""
     table = drawn(tmp_path, "set", "gse_uniform", suite="cifar10")

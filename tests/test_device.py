@@ -24,6 +24,10 @@ class Good(get("static")):
     pass
 
 
+class Grows(get("rigl")):
+    pass
+
+
 class Waits(Good):
     def forward(self, theta):
         return super().forward(theta) * (1 if theta.abs().sum() > 0 else 2)
@@ -95,13 +99,13 @@ def test_steps_that_are_recorded_are_dry_run_too(tmp_path, monkeypatch):
         return recorder(lambda: state_of(made[-1]))(function)
     monkeypatch.setattr(dry, "Trainer", trainer)
     monkeypatch.setattr(dry, "recorder", lambda task, device: record)
-    for method in ("Good", "Moves"):
+    for method, half in (("Good", 4), ("Moves", 4), ("Grows", 8)):
         dry.dry_run(Spec("digits", f"mine.py:{method}", 0.9, 0), "data")
         # the passes, and the optimiser's step; with a recording, twice without, and once stopped in the middle and gone on
         assert len(recorded) == 2 and len(made) == 5
         stopped = made.pop(3)
         assert all(torch.equal(trainer.model.theta, made[0].model.theta) for trainer in made)
-        assert stopped.training.step == 4 and not torch.equal(stopped.model.theta, made[0].model.theta)
+        assert stopped.training.step == half and not torch.equal(stopped.model.theta, made[0].model.theta)
         made.clear(), recorded.clear()
     with pytest.raises(ValueError, match=r"in forward \(mine.py, line \d+\): a recorded part waits for the device"):
         dry.dry_run(Spec("digits", "mine.py:Waits", 0.9, 0), "data")

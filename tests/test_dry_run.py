@@ -10,8 +10,10 @@ from methods import available
 
 METHODS = '''
 import random
+import numpy
 import torch
-from methods.base import Ramped, Sparsifier, through
+from methods import get
+from methods.base import Ramped, Sparsifier, option, through
 
 class NoMethod:
     pass
@@ -41,8 +43,10 @@ class StepNaN(Good):
         with torch.no_grad():
             run.theta.mul_(float("nan"))
 
-class Missed(Sparsifier):
-    pass
+class Late(Sparsifier):
+    def after_step(self, run):
+        if run.epoch_ends and run.epoch + 1 == 2:
+            self.prune(run, self.budget)
 
 class Leaks(Good):
     def forward(self, theta):
@@ -110,6 +114,27 @@ class LateTensor(Good):
         self.mean.lerp_(run.theta.detach(), 0.1)
         super().after_step(run)
 
+class Typo(get("set")):
+    def growth_score(self, run):
+        return run.random("grow") + self.bonus
+
+class OwnDice(get("set")):
+    def growth_score(self, run):
+        return torch.from_numpy(numpy.random.rand(self.layout.size))
+
+class OwnGenerator(get("rigl")):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.numbers = numpy.random.default_rng(0)
+    def growth_score(self, run):
+        return torch.from_numpy(self.numbers.random(self.layout.size))
+
+class Halves(Good):
+    def before_step(self, run):
+        if run.step:
+            for group in run.optimizer.param_groups:
+                group["lr"] *= 0.5
+
 class NoSuper(Good):
     def __init__(self, layout, sparsity, **options):
         self.count = 0
@@ -130,7 +155,7 @@ def mine(tmp_path, monkeypatch):
     ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
-    ("mine.py:StepNaN", ("NaN", "after step 1")), ("mine.py:Missed", ("19408", "budget", "1941")),
+    ("mine.py:StepNaN", ("NaN", "after step 1")),
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:Pays", ("training_cost is -3.0",)),
@@ -138,6 +163,9 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
     ("mine.py:LateTensor", ("stopped cannot go on", "buffers, made in __init__", "after_step (mine.py", "no attribute 'mean'")),
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
+    ("mine.py:Typo", ("sparsity 0.9, interval=1: AttributeError in growth_score (mine.py, line", "'bonus'")),
+    ("mine.py:OwnDice", ("interval=1: ", "draws numbers that no seed decides")), ("mine.py:OwnGenerator", ("interval=1: ", "no checkpoint holds")),
+    ("mine.py:Halves", ("write the optimiser's \"lr\"", "Cycle(lr=…)", "lr_scale", "before_step")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])
@@ -156,7 +184,59 @@ def test_what_is_a_buffer_is_not_forgotten(mine):
 
 @pytest.mark.parametrize("method", available())
 def test_every_method_passes_the_dry_run(method):
-    dry_run(Spec("digits", method, 0.9, 0), "data")
+    assert dry_run(Spec("digits", method, 0.9, 0), "data") == ([], None)  # and ends with its budget
+
+
+def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, capsys):
+    words = ["run", "--task", "digits", "--method", "mine.py:Late", "--sparsity", "0.9", "--epochs"]
+    said = ("mine.py:Late on digits at sparsity 0.9: in a trial of 1 epoch of 2 steps 19408 weights are active at the end, the budget is 1941; "
+            "where that is so at the end of a run, too, it fails\n")
+    assert main([*words, "2"]) == 0 and capsys.readouterr().err == said
+    assert main([*words, "1"]) == 1
+    out, err = capsys.readouterr()
+    assert said in err and "failed: RuntimeError: 19408 weights are active, the budget is 1941" in out
+
+
+def test_what_goes_wrong_in_a_second_cycle_is_said(mine):
+    (mine / "mine.py").write_text(METHODS + """
+from methods.base import Cycle
+class Twice(Sparsifier):
+    first = 0
+    def cycles(self, epochs):
+        return [Cycle(epochs), Cycle(epochs, self.first)]
+    def budget_at(self, cycle):
+        return self.budget if cycle else self.layout.size
+    def start(self, run, cycle):
+        if cycle:
+            raise RuntimeError("on\\npurpose")
+class Nothing(Twice):
+    first = 1
+""")
+    names, said = dry_run(Spec("digits", "mine.py:Twice", 0.9, 0), "data")
+    assert said.startswith("mine.py:Twice on digits at sparsity 0.9: in the second cycle of a trial of a few steps: RuntimeError in start (mine.py, line")
+    assert said.endswith(": on purpose; where that is so in a run, it fails") and names == []
+    assert dry_run(Spec("digits", "mine.py:Nothing", 0.9, 0), "data") == ([], None)  # in an epoch it has no second cycle
+
+
+def test_what_is_rare_is_tried_where_nobody_chose_how_rare(mine):
+    """And then the optimiser takes a step, too, of a method whose updates take its place."""
+    seen = []
+
+    def interval(method, *options):
+        seen.append(trial.brief(Spec("digits", method, 0.9, 0, options=options), 1))
+        dry_run(Spec("digits", method, 0.9, 0, options=options), "data")
+    (mine / "mine.py").write_text(METHODS + """
+class Share(Good):
+    interval = option(0.25)
+class Even(Good):
+    interval = option(4, least=2)
+class Applies(get("rigl")):
+    def after_step(self, run):
+        if run.step + 1 == run.total_steps and not run.optimizer.state:
+            raise ValueError("the optimiser has taken no step")
+""")
+    interval("mine.py:Applies"), interval("rigl", ("interval", "50")), interval("mine.py:Share"), interval("mine.py:Even"), interval("gmp")
+    assert seen == [{"interval": 1}, {}, {}, {}, {}]
 
 
 def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):

@@ -58,7 +58,8 @@ def in_process(monkeypatch):
     (["--set", "amount=2"], "--method"), (["--method", "mine.py:Good", "--set", "amount"], "NAME=VALUE"),
     (["--method", "mine.py:Good", "--set", "amont=2"], "amount"),
     (["--method", "mine.py:Good", "--set", "amount=x"], "amount"),
-    (["--method", "mine.py:Good", "--set", "lr=2"], "lr"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
+    (["--method", "mine.py:Good", "--set", "lr=2"], "lr is a setting of the task, "),
+    (["--method", "mine.py:Good", "--set", "lr=2"], "`launch` takes both, and reproduce/compare.py draws"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
     (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
     (["--format", "word"], "word"),
 ])
@@ -101,6 +102,28 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 5
     assert len(Store("results").rows("digits")) == 4
+
+
+def test_other_tasks_of_the_suite(mine, in_process, capsys):
+    words = ["--epochs", "1", "--seeds", "1", "--sparsities", "0.9", "--method", "mine.py:Good"]
+    assert board(*words) == board(*words, "--tasks", "digits-mlp") == 0
+    assert [spec.task for spec in in_process] == ["digits", "digits-mlp"]
+    assert re.findall(r"(\S+), sparsity 0.9\n", capsys.readouterr().out) == ["digits", "digits-mlp"]  # of one command each
+    assert board("--epochs", "1", "--sparsities", "0.9") == 0 and capsys.readouterr().out.count(", sparsity 0.9\n") == 2
+    assert board("--epochs", "1", "--sparsities", "0.9", "--tasks", "digits-mlp") == 0
+    assert re.findall(r"(\S+), sparsity 0.9\n", capsys.readouterr().out) == ["digits-mlp"]
+    assert board("--tasks", "cifar10-vgg16") == 2
+    assert "cifar10-vgg16 is no task of suite digits; its tasks: digits, digits-mlp\n" in capsys.readouterr().err
+    words = ["digits", "--methods", "mine.py:Good", "gmp", "--tasks", "digits-mlp", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1"]
+    assert main(["launch", *words]) == 0
+    assert [(spec.task, spec.method) for spec in in_process[2:]] == [("digits-mlp", "gmp")]
+    assert main(["status", *words]) == 0 and "2 runs: 2 done" in capsys.readouterr().out
+
+
+def test_rows_at_other_sparsities_are_named(mine, in_process, capsys):
+    words = ["--epochs", "1", "--seeds", "1", "--method", "mine.py:Good", "--sparsities"]
+    assert board(*words, "0.9") == board(*words, "0.5", "0.93") == 0 and "not shown" not in capsys.readouterr().err  # as was asked
+    assert board("--epochs", "1") == 0 and "rows at 0.5, 0.93 are not shown: --sparsities\n" in capsys.readouterr().err
 
 
 def test_again_begins_anew_once_the_file_is_accepted(mine, in_process, capsys):

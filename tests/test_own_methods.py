@@ -42,6 +42,18 @@ class Gathers(Good):
         self.mean.lerp_(run.theta.grad, 0.1)
         self.parts[0]["first"] += 1
 
+class Lists(Good):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.history, self.count, self.ages, self.numbers = [], {"steps": 0}, numpy.zeros(3000), numpy.random.default_rng(0)
+        self.same, self.masks, self.odd = [1, {"a": numpy.zeros(3)}], [self.mask], [lambda: 0]  # no findings
+    def after_step(self, run):
+        super().after_step(run)
+        self.history.append(run.step)
+        self.count["steps"] += 1
+        self.ages[1500] += 1
+        self.numbers.random()
+
 class Object(Good):
     def skip(self, task):
         return None
@@ -90,9 +102,10 @@ def test_what_is_asked_before_there_is_a_network(mine, method, part, words, caps
 
 
 def test_what_no_checkpoint_holds_is_said(mine, capsys):
-    assert dry_run(Spec("digits", "mine.py:Warms", 0.9, 0), "data") == ["beta"]
-    assert dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data") == []
-    assert dry_run(Spec("digits", "mine.py:Gathers", 0.9, 0), "data") == ["mean", "parts"]  # changed in place, which no step needs yet
+    assert dry_run(Spec("digits", "mine.py:Warms", 0.9, 0), "data")[0] == ["beta"]
+    assert dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data")[0] == []
+    assert dry_run(Spec("digits", "mine.py:Gathers", 0.9, 0), "data")[0] == ["mean", "parts"]  # changed in place, which no step needs yet
+    assert dry_run(Spec("digits", "mine.py:Lists", 0.9, 0), "data")[0] == ["ages", "count", "history", "numbers"]
     assert main(["run", "--task", "digits", "--method", "mine.py:Warms", "--sparsity", "0.9", "--epochs", "1"]) == 0
     assert "mine.py:Warms: its steps change self.beta, which no checkpoint holds" in capsys.readouterr().err
 
@@ -115,6 +128,19 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
 
 
+def test_what_failed_with_an_older_file_is_made_again(mine, capsys):
+    """A mistake that was mended needs no option; one that was not, --retry-failed."""
+    mistake = "class Fails(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        assert run.step < 10\n"
+    Path("mine.py").write_text(MORE + mistake)
+    assert launched("mine.py:Fails") == 1
+    assert "1 run failed; `--retry-failed` makes it again" in capsys.readouterr().err
+    assert launched("mine.py:Fails") == 1 and "1 run done (1 of them failed), 0 to do" in capsys.readouterr().out
+    Path("mine.py").write_text(MORE + mistake.replace("< 10", ">= 0"))
+    assert launched("mine.py:Fails") == 0 and "0 runs done, 1 to do" in capsys.readouterr().out
+    Path("mine.py").write_text(MORE + mistake)
+    assert launched("mine.py:Fails") == 0 and "1 run done, 0 to do" in capsys.readouterr().out  # one that ended well stays
+
+
 def test_a_file_has_one_name_and_its_content_is_in_the_row(mine, monkeypatch):
     assert launched("mine.py:Good") == 0
     row, = Store("results").rows("digits").values()
@@ -125,6 +151,20 @@ def test_a_file_has_one_name_and_its_content_is_in_the_row(mine, monkeypatch):
                           (f"{mine}/mine.py:Good", f"{mine}/below/../mine.py:Good", f"{'../' * up}mine.py:Good")]
              for up, place in enumerate((mine, below)) if not monkeypatch.chdir(place)}
     assert names == {str(mine): ["mine.py:Good"] * 3, "below": [f"{mine}/mine.py:Good"] * 3}
+
+
+def test_another_file_of_the_same_name_is_said(mine, monkeypatch, capsys):
+    """In another folder, with the same results."""
+    words = ["run", "--task", "digits", "--method", "mine.py:Good", "--sparsity", "0.9", "--epochs", "1", "--results", str(mine / "results")]
+    assert main(words) == 0
+    for name, text, said in ("copy", MORE, ""), ("other", MORE + "# other", "rows made with another content of mine.py: 1; "):
+        (mine / name).mkdir()
+        (mine / name / "mine.py").write_text(text)
+        monkeypatch.chdir(mine / name)
+        capsys.readouterr()
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert "is done already: " in out and err.startswith(said) and bool(err) == bool(said)
 
 
 def test_an_option_of_ones_own_has_its_own_default(mine):
@@ -169,6 +209,19 @@ class Fewer(Good):
 """)
     row = runner.run(Spec("digits", f"mine.py:{name}", 0.9, 0, epochs=1), Store("results"))
     assert row["status"] == "failed" and re.fullmatch(said, row["error"]) and row["top1"] is None
+
+
+def test_a_hook_that_ends_the_process_is_a_mistake_like_others(mine, capsys):
+    """In the trial, and where it comes later: the other runs of a launch go on."""
+    ends = "class Ends(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        if run.step == {}:\n            raise SystemExit(3)\n"
+    Path("mine.py").write_text(MORE + ends.format(1))
+    assert launched("mine.py:Ends") == 2 and "SystemExit in after_step (mine.py, line" in capsys.readouterr().err
+    Path("mine.py").write_text(MORE + ends.format(10))
+    assert launched("mine.py:Ends", "--methods", "mine.py:Good", "--jobs", "1") == 1
+    assert {row["method"]: (row["status"], row["error"]) for row in Store("results").rows("digits").values()} == {
+        "mine.py:Ends": ("failed", "SystemExit: 3"), "mine.py:Good": ("ok", "")}
+    assert main(["run", "--task", "digits", "--method", "mine.py:Ends", "--sparsity", "0.95", "--epochs", "1"]) == 1
+    assert "failed: SystemExit: 3" in capsys.readouterr().out
 
 
 def test_a_class_that_is_not_there(mine):
