@@ -120,7 +120,8 @@ def refuse_absent(against, sparsities, args, store):
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None), ("results", args.results, "results")]
-    words += [("tasks", " ".join(args.tasks or ()), ""), ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
+    words += [("tasks", " ".join(args.tasks or ()), "")]
+    words += [("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
