@@ -36,7 +36,8 @@ def tasks_of(args, base):
     for task in args.tasks or ():
         get_task(task)
         if suite_of(task) != args.suite:
-            raise ValueError(f"{task} is no task of suite {args.suite}; its tasks: {', '.join(name for name in TASKS if suite_of(name) == args.suite)}")
+            own = [name for name in TASKS if suite_of(name) == args.suite]
+            raise ValueError(f"{task} is no task of suite {args.suite}; its tasks: {', '.join(own)}")
     return tuple(dict.fromkeys(args.tasks or base.tasks))
 
 

@@ -63,7 +63,8 @@ def update(made):
 def main(words=None):
     parser = standard("sparse_growth", "The cost of growing connections, against the width and the number of weights.", rounds=7, precision=False)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--nnz", type=int, nargs="+", default=COUNTS, help="active weights: of all widths the first, of --wide all (default: %(default)s)")
+    parser.add_argument("--nnz", type=int, nargs="+", default=COUNTS,
+                        help="active weights: of all widths the first, of --wide all (default: %(default)s)")
     parser.add_argument("--wide", type=float, default=WIDE, help="width at which the number of weights grows (default: %(default)s)")
     parser.add_argument("--rigl-width", type=float, default=16, help="RigL's largest width: it needs several dense tensors")
     run_and_store(parser, words, measure, "sparse_growth.csv", COLUMNS, IDENTITY)

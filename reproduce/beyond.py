@@ -86,8 +86,8 @@ def mark_lower(axes, tables, styles, measure, group, low):
         for index, method in enumerate(group):
             points = rows[(rows.method == method) & (rows["mean"] < low)].dropna(subset=[measure])
             if len(points):
-                axes.plot(points[measure] * (apart(index, len(group)) if measure == "density" else 1), [low] * len(points), linestyle="", marker="v", ms=3,
-                          color=styles[method]["color"], clip_on=False, zorder=4)
+                x = points[measure] * (apart(index, len(group)) if measure == "density" else 1)
+                axes.plot(x, [low] * len(points), linestyle="", marker="v", ms=3, color=styles[method]["color"], clip_on=False, zorder=4)
 
 
 def hidden(points, group, low):

@@ -11,7 +11,8 @@ def overhead(results, tasks):
     rows = measured(results, "overhead", "task method")
     rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
-                 + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device), True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)
+                 + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device),
+                 True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)
             for row in rows.itertuples()]
 
 
@@ -23,7 +24,8 @@ def wider_steps(results, device):
         return ""
     times = rows.pivot_table("value", "x", "method")
     ratios = (times.st3 / times.dense)[times.index > 1].dropna()
-    return f"; measured by themselves, {', '.join(f'{width:g}' for width in ratios.index)} times as wide: {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
+    widths, ratios = (", ".join(f"{number:{form}}" for number in numbers) for numbers, form in ((ratios.index, "g"), (ratios, ".2f")))
+    return f"; measured by themselves, {widths} times as wide: {ratios}"
 
 
 def flops(results):
@@ -35,8 +37,8 @@ def flops(results):
     at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
     most = (rows.rigl_flops / rows.gse_flops).max()
     seldom = 1 - (3 * 1000 + 2 + at.gamma) / (3 * 1000 + 2 + at.dense_macs / at.sparse_macs)
-    assumed = (f"an update every {rows.interval.iloc[0]} steps, RigL's own; the paper does not state it, and with the 1,000 of GSE's other runs it would "
-               f"be {100 * seldom:.1f} %")
+    assumed = (f"an update every {rows.interval.iloc[0]} steps, RigL's own; the paper does not state it, and with the 1,000 of GSE's other runs "
+               f"it would be {100 * seldom:.1f} %")
     return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
                  f"a point), with {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
             Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
@@ -68,15 +70,14 @@ def slopes(results):
     if table.empty:
         return []
     table = of_one_machine(table)
-    for (size, things, constant), (method, name) in product((("width", "widths", "{:,} weights"), ("nnz", "numbers of weights", "width {:,}")),
-                                                            NAMES.items()):
+    sizes = ("width", "width", "widths", "{0.nnz:,} weights"), ("nnz", "weights", "numbers of weights", "width {0.width:,}")
+    for (size, called, things, constant), (method, name) in product(sizes, NAMES.items()):
         own = against(table, size)
         quadratic, points = method == "rigl", own[own.method == method]
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
             fitted = slope(points, measure, size)
             claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
-            parts.append(Part(f"{name}: {what} of an update ∝ {'width' if size == 'width' else 'weights'}^{fitted:.2f} (claimed: {claimed}; {LAST} largest "
-                              f"of {len(points)} {things} up to {points[size].max():,}, "
-                              f"{constant.format(points['nnz' if size == 'width' else 'width'].iloc[0])})",
+            parts.append(Part(f"{name}: {what} of an update ∝ {called}^{fitted:.2f} (claimed: {claimed}; {LAST} largest of "
+                              f"{len(points)} {things} up to {points[size].max():,}, {constant.format(points.iloc[0])})",
                               bool(fitted >= 1.85 if quadratic else fitted <= 1.15)))
     return parts

@@ -154,7 +154,8 @@ def gamma(e):
     for sparsity in (s for s in e.sparsities("gse_uniform", "set", "rigl") if abs(s - 0.98) < 1e-6):
         for other in ("set", "rigl", *(series for series in AS_GSE if (e.epochs, series, sparsity) in e.points)):
             parts += e.above("gse_uniform", other, [sparsity])
-        others = sorted({series for _, series, _ in e.points if series.startswith("gse_uniform gamma=") and value_of(series.partition(" ")[2], "gamma", 1) > 1})
+        others = sorted({series for _, series, _ in e.points
+                         if series.startswith("gse_uniform gamma=") and value_of(series.partition(" ")[2], "gamma", 1) > 1})
         parts += each(lambda a, b: e.not_below(a, b, [sparsity]), "gse_uniform", others)
     return parts
 
@@ -245,7 +246,8 @@ CLAIMS = (
     ("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3", ST3,
      lambda e: each(e.above, "st3", SINGLE)),
     ("A4", "STR is clearly above GMP, and below ST-3", "ST-3, §4.2", "figure3", ST3, lambda e: e.above("str", "gmp") + e.above("st3", "str")),
-    ("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3, lambda e: many_cycles(e, e.above("lrr", "st3")) + e.above("lrr_st3", "lrr")),
+    ("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3,
+     lambda e: many_cycles(e, e.above("lrr", "st3")) + e.above("lrr_st3", "lrr")),
     ("A6", "With the augmentation seed reset each cycle, LRR falls to about ST-3", "ST-3, figure 3", "figure3", (RESNET20,),
      lambda e: e.above("lrr", "lrr_aug_reset") + many_cycles(e, e.near("lrr_aug_reset", "st3"))),
     ("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3", (RESNET20,), longer_beats_lrr),

@@ -108,8 +108,8 @@ def test_of_a_method_whose_runs_all_failed_that_is_said(tmp_path):
     write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
     done = run_here("compare.py", "st3", "gmp", "--results", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and (
-        f"no finished runs of 'gmp': {sum(one['method'] == 'gmp' for one in rows)} runs of it failed, and why says python -m benchmarks status digits "
-        f"--methods gmp --results {tmp_path}") in done.stderr, done.stderr
+        f"no finished runs of 'gmp': {sum(one['method'] == 'gmp' for one in rows)} runs of it failed, and why says python -m benchmarks "
+        f"status digits --methods gmp --results {tmp_path}") in done.stderr, done.stderr
 
 
 def test_runs_of_one_profile_and_of_tasks_that_have_all(tmp_path):

@@ -213,7 +213,8 @@ class Nothing(Twice):
     first = 1
 """)
     names, said = dry_run(Spec("digits", "mine.py:Twice", 0.9, 0), "data")
-    assert said.startswith("mine.py:Twice on digits at sparsity 0.9: in the second cycle of a trial of a few steps: RuntimeError in start (mine.py, line")
+    where = "in the second cycle of a trial of a few steps: RuntimeError in start (mine.py, line"
+    assert said.startswith(f"mine.py:Twice on digits at sparsity 0.9: {where}")
     assert said.endswith(": on purpose; where that is so in a run, it fails") and names == []
     assert dry_run(Spec("digits", "mine.py:Nothing", 0.9, 0), "data") == ([], None)  # in an epoch it has no second cycle
 

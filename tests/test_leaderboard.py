@@ -59,7 +59,8 @@ def in_process(monkeypatch):
     (["--method", "mine.py:Good", "--set", "amont=2"], "amount"),
     (["--method", "mine.py:Good", "--set", "amount=x"], "amount"),
     (["--method", "mine.py:Good", "--set", "lr=2"], "lr is a setting of the task, "),
-    (["--method", "mine.py:Good", "--set", "lr=2"], "`launch` takes both, and reproduce/compare.py draws"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
+    (["--method", "mine.py:Good", "--set", "lr=2"], "`launch` takes both, and reproduce/compare.py draws"),
+    (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
     (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
     (["--format", "word"], "word"),
 ])

@@ -213,7 +213,13 @@ class Fewer(Good):
 
 def test_a_hook_that_ends_the_process_is_a_mistake_like_others(mine, capsys):
     """In the trial, and where it comes later: the other runs of a launch go on."""
-    ends = "class Ends(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        if run.step == {}:\n            raise SystemExit(3)\n"
+    ends = """
+class Ends(Good):
+    def after_step(self, run):
+        super().after_step(run)
+        if run.step == {}:
+            raise SystemExit(3)
+"""
     Path("mine.py").write_text(MORE + ends.format(1))
     assert launched("mine.py:Ends") == 2 and "SystemExit in after_step (mine.py, line" in capsys.readouterr().err
     Path("mine.py").write_text(MORE + ends.format(10))
