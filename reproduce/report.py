@@ -71,8 +71,8 @@ def score(results):
         found.setdefault({"not yet measured": "have no such run yet", "reproduced": "are reproduced", "not reproduced": "are not reproduced"}.get(
             word, "are undecided or have too few runs"), []).append(name)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
-    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what was measured or computed, "
-            f"{', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
+    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
+            f"was measured or computed, {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
 
 
 def decisive(scales):
