@@ -142,7 +142,7 @@ class Repeated:
                 tensors[place].fill_(number)
                 last[place] = number
         captured()
-        self.run.reads, self.run.scored = self.run.reads or counts["reads"], self.run.scored + counts["scored"]
+        self.run.reads, self.run.scored = max(self.run.reads, counts["reads"]), self.run.scored + counts["scored"]
 
 
 def noted(run, counts, function, *arguments):

@@ -93,7 +93,8 @@ def restored(make, path):
         except (*DEVICE_ERRORS, OSError):  # which says nothing of what is in it
             raise
         except Exception as error:  # whatever is wrong with the file, the run can start anew
-            print(f"the checkpoint {path} is damaged, or not of this method ({type(error).__name__}); the run starts anew")
+            why = f"{error}".split("\n")[0] if isinstance(error, ValueError) else type(error).__name__
+            print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")
             trainer = make()
     return trainer
 

@@ -18,7 +18,8 @@ def chosen(args):
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
         base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
         tasks = tasks_of(args, base)
-        suites.refuse_unknown(options, tasks[0], base.methods)
+        for task in tasks:
+            suites.refuse_unknown(options, task, base.methods)
         seeds = range(args.seeds) if args.seeds else base.seeds
         asked = Grid(tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
                      args.precision, options)

@@ -1,7 +1,7 @@
 """Inference cost: multiply-accumulates (MACs) of the conv and linear layers.
 
 Counted as in ST-3: batch norm, biases, activations, pooling and attention products are left out, and a weight at zero
-costs nothing. What training costs, a method says itself (`training_cost`).
+costs nothing. What training costs: `Trainer.training_cost`.
 """
 
 import copy

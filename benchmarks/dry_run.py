@@ -31,11 +31,11 @@ RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where
 METHODS = Path(methods.__file__).resolve().parent
 
 
-def dry_run(spec, folder, device=None):
+def dry_run(spec, folder, device=None, often=True):
     """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
     recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
-    once more, stopped in the middle and gone on from its state. Twice as many steps where it has an `interval` that nobody chose: of 1, so
-    that what it does that rarely is tried too (of 2 where steps are recorded, so that the optimiser takes some between).
+    once more, stopped in the middle and gone on from its state. With `often`, twice as many steps where it has an `interval` that nobody chose:
+    of 1, so that what it does that rarely is tried too (of 2 where steps are recorded, so that the optimiser takes some between).
 
     folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
     where the method raised it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that
@@ -53,7 +53,7 @@ def dry_run(spec, folder, device=None):
     task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
     record = recorder(task, device) if processes == 1 else None
     steps = WARM + 2 + REPLAYED if record else 2
-    often = brief(spec, 2 if record else 1)
+    often = brief(spec, 2 if record else 1) if often else {}
     steps, options = steps * (1 + bool(often)), {**options, **often}
     data = replace(data, train=data.train.first(steps * task.batch_size))
     arguments = replace(task, epochs=1), spec.method, spec.sparsity, spec.seed, options
@@ -99,10 +99,19 @@ def dry_run(spec, folder, device=None):
 
 
 def brief(spec, interval):
-    """{"interval": this} for a trial of a Spec's method that has such an option, a whole number of steps, where nobody chose one; or {}."""
-    option = methods.get(spec.method).options().get("interval")
-    usual = option is None or type(option.default) is not int or option.choices or not option.least <= interval <= option.most
-    return {} if usual or "interval" in dict(spec.options) else {"interval": interval}
+    """{"interval": this} for a trial of a Spec's method that has such an option, a whole number of steps, where nobody chose one; or {}, also
+    where the method takes no such interval."""
+    method, chosen = methods.get(spec.method), dict(spec.options)
+    option = method.options().get("interval")
+    if option is None or type(option.default) is not int or option.choices or not option.least <= interval <= option.most or "interval" in chosen:
+        return {}
+    try:
+        method(methods.layout.Layout(torch.nn.Linear(8, 8)), 0.5, interval=interval)
+    except ValueError:
+        return {}
+    except Exception:  # not of the interval: the trial says it
+        pass
+    return {"interval": interval}
 
 
 def watch(method, found):

@@ -19,13 +19,14 @@ def rehearse(specs, folder, device=None):
         for name, hook in mistyped(method):
             print(f"{method}: nothing calls {name} but the method itself; the hook is {hook}", file=sys.stderr)
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs}
-    unheld, missed = {}, {}
+    unheld, missed, tried = {}, {}, set()
     for spec in cells.values():
         levels_of(spec)
         if settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
             continue
         with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
-            names, misses = dry_run(spec, folder, device)
+            names, misses = dry_run(spec, folder, device, often=(spec.task, spec.method) not in tried)
+        tried.add((spec.task, spec.method))  # other options and sparsities have the same code
         unheld.setdefault(spec.method, set()).update(names)
         missed[spec.method] = missed.get(spec.method) or misses  # once, not for each sparsity
     for said in filter(None, missed.values()):

@@ -128,8 +128,9 @@ GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validati
            bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
                                           regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10", final_snap=False,
                                           level_list="0,0.5,0.75,0.9,0.95,0.98", start_weights="pytorch"))
-# Ours: short runs, so that a whole grid fits in minutes; RigL and SET update the mask as often in a run as in 160 epochs of CIFAR-10. With the rate
-# of its paper (0.006) ProbMask's probabilities would not become a mask in so few steps; those of str_original and dst_mask decide their sparsity.
+# Ours: short runs, so that a whole grid fits in minutes; GSE, Gradual and GraNet update the mask as often in a run as in 160 epochs of CIFAR-10. With
+# the rate of its paper (0.006) ProbMask's probabilities would not become a mask in so few steps; options of str_original and dst_mask decide their
+# sparsity.
 DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", precision="fp32",
               defaults=dict(interval=10, level_list="0,0.5,0.8,0.9,0.95,0.98", mask_lr=0.2, a0=-3.0, decay=0.005,
                             sparsity_penalty=0.007, repeats=3))

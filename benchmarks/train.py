@@ -271,9 +271,9 @@ class Trainer:
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
         cost, masked = method.training_cost(sparse, 1.0) * passes / max(samples, 1), method.gradient == "masked"
         if of_the_suite(type(method), "training_cost"):  # what it read and passed besides may be more; somebody's own says all
-            counted = Sparsifier.training_cost(method, sparse, 1.0) * passes / max(samples, 1) if masked else cost
-            counted *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
-            cost = max(cost, counted + self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse))
+            cost = max(cost, Sparsifier.training_cost(method, sparse, 1.0) * passes / max(samples, 1)) if masked else cost
+            cost *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
+            cost += self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse)
         return self.progress.done / self.task.epochs * cost / 3
 
     def state_dict(self):

@@ -193,5 +193,5 @@ class RigL(DropAndGrow):
         if self.score_batches == "train_batch":
             return run.dense_gradient.abs()
         batches = run.batches()
-        run.reads = len(batches)
+        run.reads += len(batches)
         return run.gradient(run.theta * self.mask, batches).abs()

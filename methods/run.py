@@ -66,7 +66,7 @@ class Run:
             raise ValueError(NO_GRADIENTS if self.theta.grad is None else
                              f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "
                              "weights")
-        self.reads = 1
+        self.reads = max(self.reads, 1)
         return mean_of_processes(self.model.dense_gradient)
 
     @property

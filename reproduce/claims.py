@@ -65,7 +65,8 @@ def distances(e):
 
 def many_cycles(e, parts):
     """Comparisons of several cycles with one, which where cycles are short are of length."""
-    return parts if e.full else [replace(part, holds=None, text=part.text + " (many short cycles against one: not judged)") for part in parts]
+    text = " (many short cycles against one: not judged)"
+    return parts if e.full else [replace(part, holds=None, p=1.0, claimed_p=1.0, text=part.text + text) for part in parts]
 
 
 def longer_beats_lrr(e):
@@ -144,7 +145,7 @@ def switches(e):
     for group in (0, 2, 3):  # one by one: the most of several is more than each of them by chance alone
         parts += e.part(f"saved in quarter 2 - in quarter {group + 1}", second.get(group), unit="%")
     if in_second and in_second.mean - in_second.half <= 0:  # where nothing is saved, the least loss is not what is claimed
-        parts[1:] = [replace(part, holds=None, text=part.text + " (nothing is saved in quarter 2)") for part in parts[1:]]
+        parts[1:] = [replace(part, holds=None, p=1.0, claimed_p=1.0, text=part.text + " (nothing is saved in quarter 2)") for part in parts[1:]]
     return parts
 
 

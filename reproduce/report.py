@@ -25,7 +25,8 @@ decided almost nothing ([`FINDINGS.md`](FINDINGS.md)).
 the whole interval lies there, and speaks against the claim where all of it lies outside and would still do so among all comparisons of the
 claim (Holm, level 0.05). What has to be as claimed in every comparison needs no such correction; of single ones by chance some may be, and
 "16 of 27 as claimed, 9 among all" says how many the same correction leaves. One seed decides nothing. Runs of two kinds of machine differ by
-rounding besides; where such are compared it is said. A12, A13, B6 and B7 have no seeds: what was measured, published or computed is taken as it is.
+rounding besides; where such are compared it is said. A12 is decided where both quartiles of the
+rounds are on one side of 5 %; A13, B6 and B7 are taken as they were published, computed or measured.
 
 Runs that share an option which no figure of the papers plans, `bn_momentum=0.99` of ST-3's code or `storage=sparse`, are compared among themselves.
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the

@@ -41,6 +41,14 @@ def test_a_checkpoint_that_loads_in_part_leaves_nothing_behind(tmp_path, capsys)
     assert run.progress == new.progress and not run.optimizer.state
 
 
+def test_a_checkpoint_of_other_batches_says_so(tmp_path, capsys):
+    path, state = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1).run().state_dict()
+    state["training"]["steps_per_epoch"] = 7
+    torch.save(state, path)
+    restored(lambda: trainer("st3", 0.5, epochs=2), path)
+    assert "not of this method (this training had 7 steps per epoch and would go on with " in capsys.readouterr().out
+
+
 def test_a_bit_of_a_weight_that_has_changed_on_the_disk_is_noticed(tmp_path, capsys):
     """torch reads it without a word."""
     path, run = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1)

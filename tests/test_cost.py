@@ -133,6 +133,12 @@ class ReadsAll(RigL):
         return super().before_step(run)
 
 
+class ReadsBoth(RigL):
+    def growth_score(self, run):
+        run.dense_gradient
+        return super().growth_score(run) + 0 * run.dense_gradient
+
+
 class Formula(ReadsAll):
     def training_cost(self, sparse, dense):
         return 2.0
@@ -227,6 +233,16 @@ def test_what_growth_costs(method, options, scored, dense):
     found, trainer.training.scored, trainer.training.dense_steps = trainer.training_cost(macs), 0, 0
     steps = trainer.training_cost(macs)  # of a static mask of these sizes
     assert found == pytest.approx(steps * (1 + scored / 38) + dense / 38 * (1 - steps) / 3)
+
+
+def test_dense_gradients_of_fresh_batches_count_beside_the_step_s_own(tmp_path, monkeypatch):
+    """In each of two updates those of two batches; what is read of the step's own, before and after, is there with them."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(READS)
+    for score_batches, dense in (("train_batch", 2), ("ceil10", 6)):
+        task, options = settle(Spec("digits", "mine.py:ReadsBoth", 0.9, 0, epochs=2, options={"score_batches": score_batches}))
+        trainer = Trainer(task, "mine.py:ReadsBoth", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
+        assert trainer.training.dense_steps == dense
 
 
 def test_what_a_recorded_part_reads_and_passes_is_counted_at_each_step(tmp_path, monkeypatch):

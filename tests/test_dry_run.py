@@ -3,6 +3,7 @@ import pytest
 
 from benchmarks import dry_run as trial
 from benchmarks import launch as launcher
+from benchmarks import own_methods
 from benchmarks.__main__ import main
 from benchmarks.dry_run import dry_run
 from benchmarks.grid import Spec
@@ -231,13 +232,27 @@ class Share(Good):
     interval = option(0.25)
 class Even(Good):
     interval = option(4, least=2)
+class Seldom(get("rigl")):
+    def __init__(self, layout, sparsity=0.0, **options):
+        super().__init__(layout, sparsity, **options)
+        if self.interval <= 5:
+            raise ValueError("not so often")
 class Applies(get("rigl")):
     def after_step(self, run):
         if run.step + 1 == run.total_steps and not run.optimizer.state:
             raise ValueError("the optimiser has taken no step")
 """)
     interval("mine.py:Applies"), interval("rigl", ("interval", "50")), interval("mine.py:Share"), interval("mine.py:Even"), interval("gmp")
-    assert seen == [{"interval": 1}, {}, {}, {}, {}]
+    interval("mine.py:Seldom")  # refuses it
+    assert seen == [{"interval": 1}, {}, {}, {}, {}, {}]
+
+
+def test_other_sparsities_are_tried_with_their_own_interval_alone(monkeypatch):
+    """The code is the same, and these steps twice as many."""
+    tried = []
+    monkeypatch.setattr(trial, "dry_run", lambda spec, folder, device, often: (tried.append((spec.method, spec.sparsity, often)), ([], None))[1])
+    own_methods.rehearse([Spec("digits", method, s, seed) for method in ("set", "rigl") for s in (0.9, 0.95) for seed in (0, 1)], "data")
+    assert tried == [("set", 0.9, True), ("set", 0.95, False), ("rigl", 0.9, True), ("rigl", 0.95, False)]
 
 
 def test_a_run_of_several_processes_is_tried_with_the_part_of_a_batch_that_one_has(monkeypatch):

@@ -211,7 +211,7 @@ def dense_gradients(run, fresh=False):
     batches = run.batches() if fresh else [run.batch]
     with same_buffers(run.model.net, not fresh):
         watch(run, batches, add)
-    run.reads = len(batches)
+    run.reads += len(batches)
     return found
 
 
