@@ -159,6 +159,12 @@ class Twice(Quiet):
         run.loss(run.theta * self.mask, *run.batch)
 
 
+class Dearer(get("movement")):
+    def after_step(self, run):
+        super().after_step(run)
+        run.loss(run.theta * self.mask, *run.batch)
+
+
 class Gathers(Quiet):
     def before_step(self, run):
         self.repeated(self.gather, run)
@@ -204,8 +210,8 @@ def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_co
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(READS)
     costs = {}
-    own = "RigL", "TopKAST", "GSE", "ReadsAll", "Formula", "Passes", "Twice"
-    for method in ("static", "rigl", "topkast", "gse_uniform", *(f"mine.py:{name}" for name in own)):
+    own = "RigL", "TopKAST", "GSE", "ReadsAll", "Formula", "Passes", "Twice", "Dearer"
+    for method in ("static", "rigl", "topkast", "gse_uniform", "movement", *(f"mine.py:{name}" for name in own)):
         task, options = settle(Spec("digits", method, 0.9, 0, epochs=2))
         trainer = Trainer(task, method, 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
         macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
@@ -215,6 +221,7 @@ def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_co
     assert costs["TopKAST"] == costs["topkast"] and costs["GSE"] == pytest.approx(costs["gse_uniform"], rel=0.02)  # another first graph
     assert costs["ReadsAll"] == pytest.approx(costs["static"] + (1 - costs["static"]) / 3, rel=0.02)
     assert costs["Passes"] == pytest.approx(costs["static"] * (1 + 5 * (steps - 1) / steps))
+    assert costs["Dearer"] == pytest.approx(costs["movement"] * (1 + (steps - 1) / steps), rel=0.01)  # each by the formula that it inherits
     assert costs["Twice"] == pytest.approx(costs["static"] * (2 + (steps - 1) / steps))  # as much for a pass as for each of a step's two
 
 

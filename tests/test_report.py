@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from made_up import contents, full
@@ -12,7 +13,7 @@ from made_up import contents, full
 from benchmarks.results import RUN_COLUMNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reproduce"))
-report, evidence, gse = map(importlib.import_module, ("report", "evidence", "gse"))
+report, evidence, gse, claims = map(importlib.import_module, ("report", "evidence", "gse", "claims"))
 CLAIMS = {claim[0]: claim for claim in report.CLAIMS}
 
 
@@ -279,3 +280,10 @@ def test_how_many_comparisons_a_correction_leaves():
     found = evidence.Difference(0.5, 1.0, 3, 4.0)
     assert found.part("", low=-1.0).claimed_p == found.p(-1.0) and found.part("", low=1.0).claimed_p == 1.0
     assert found.part("", low=-2.0, high=2.0).claimed_p == max(found.p(-2.0), found.p(2.0)) == found.p(2.0)
+
+
+def test_what_is_not_judged_is_no_part_of_the_correction():
+    """Its p-values are 1: they neither speak nor make the others' smaller."""
+    part = evidence.Part("`lrr` above `st3`", True, p=0.001, claimed_p=0.001)
+    for full, kept in ((True, part), (False, evidence.Part("`lrr` above `st3` (many short cycles against one: not judged)", None, 1.0, claimed_p=1.0))):
+        assert claims.many_cycles(SimpleNamespace(full=full), [part]) == [kept]
