@@ -112,3 +112,19 @@ def test_a_new_optimiser_goes_on_in_a_new_training():
     assert again.step == again.total_steps and not torch.equal(model.method.mask, mask)
     with pytest.raises(ValueError, match="another Training has begun with this model since"):
         training.update()
+
+
+def test_a_step_of_ones_own_while_another_model_is_updated():
+    """Each with its optimiser, as of runs in turns: no word of two models in one."""
+    (_, optimizer, own), (_, _, other) = parts("static"), parts("static")
+    own.start(), other.start()
+    own.model(torch.randn(8, 40)).square().sum().backward()
+    apply = other.apply
+
+    def and_mine():
+        apply()
+        with pytest.raises(ValueError, match=r"\Acall training.update\(\) and not optimizer.step\(\)"):
+            optimizer.step()
+    other.apply = and_mine
+    go_on(other, 1)
+    assert other.step == 1
