@@ -17,7 +17,7 @@ from benchmarks.compiled import Compiled, worthwhile
 from benchmarks.cost import sparse_macs
 from benchmarks.switches import Switches
 from benchmarks.tasks import digest, of_the_suite
-from methods import SparseModel, Sparsifier, Training
+from methods import SparseModel, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
 
@@ -270,8 +270,7 @@ class Trainer:
         sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
         method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
         cost, masked = method.training_cost(sparse, 1.0) * passes / max(samples, 1), method.gradient == "masked"
-        if of_the_suite(type(method), "training_cost"):  # what it read and passed besides may be more; somebody's own says all
-            cost = max(cost, Sparsifier.training_cost(method, sparse, 1.0) * passes / max(samples, 1)) if masked else cost
+        if of_the_suite(type(method), "training_cost"):  # what it read and passed besides is more; somebody's own says all
             cost *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
             cost += self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse)
         return self.progress.done / self.task.epochs * cost / 3

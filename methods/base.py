@@ -177,8 +177,8 @@ class Sparsifier(nn.Module):
     def training_cost(self, sparse, dense):
         """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. For a method that does not
         override this the trainer adds what it does besides: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked",
-        and passes besides the step's own, by `run.loss`, `run.gradient` and as `run.count_passes` says, after the first step. A formula of
-        one of the suite's methods, which a file of somebody's own may inherit, counts where it is more than that; one in such a file counts alone."""
+        and passes besides the step's own, by `run.loss`, `run.gradient` and as `run.count_passes` says, after the first step. To the
+        formula of one of the suite's methods, which a file of somebody's own may inherit, it adds the same; one in such a file counts alone."""
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 
