@@ -75,8 +75,8 @@ class Task:
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
     clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
     validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
-    augmentation: str = setting("st3", "st3 (edge padding), gse (zero), granet (reflect), digits (1 pixel, no flip), none; imagenet's is its own",
-                                "st3", "gse", "granet", "digits", "none")
+    augmentation: str = setting("st3", "st3 (edge padding), zero, gse (zero, its constants), granet (reflect), digits (1 pixel, no flip), none; imagenet's is its own",
+                                "st3", "zero", "gse", "granet", "digits", "none")
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
     last_dense: bool = setting(False, "and the last one, the classifier")

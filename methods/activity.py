@@ -13,7 +13,8 @@ class Activity:
     `gradient` (N,) is the sum of the loss gradients over the batches at every connection.
 
     `signs(n)` draws ±1 for n samples and positions, giving Σrh and Σrδ (GraEst), or is None for Σ|h| and Σ|δ| (GraBo). With
-    `literal`, convolutions take δ at the first sample and position alone, times the sum of the signs (a slip in GSE's code).
+    `literal`, as in GSE's code, all batches have the signs of the first, and convolutions take δ at the first sample and position alone,
+    times the sum of the signs (a slip).
     Linear layers and 2-D convolutions are followed; other layers, and those with a forward of their own (which may pad), are sampled
     uniformly. Raises ValueError where none that is followed can be seen.
     """
@@ -35,12 +36,14 @@ class Activity:
             raise ValueError(f"{run.method.called} sees no layer at work: compile the SparseModel (torch.compile(model)), not the network in it")
 
     def _hook(self, entry):
+        first = {}  # signs, by their number
+
         def forward(module, args, named, output):
             self.seen = True
             if not output.requires_grad:  # computed under no_grad
                 return
             h = rows_of_input(module, (args[0] if args else named["input"]).detach().float())
-            r = self.signs(h.shape[1])
+            r = first.setdefault(h.shape[1], self.signs(h.shape[1])) if self.literal else self.signs(h.shape[1])
             r = None if r is None else r.to(h)
             inputs = h.abs().sum(1) if r is None else h.transpose(1, 2) @ r
 

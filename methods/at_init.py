@@ -67,13 +67,16 @@ class SNIP(AtInit):
     def score(self, run, batches):
         return (run.gradient(run.theta, batches) * run.theta).abs()
 
+# of its ResNet-32
+GRASP = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(80 / 160, 120 / 160), clip=0.0,
+             bn_momentum=0.1)
+
 
 class GraSP(AtInit):
     """Preservation of gradient flow: the largest w·Hg are kept (Wang et al. 2020)."""
 
     name = "grasp"
-    original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(80 / 160, 120 / 160),
-                              augmentation="gse", clip=0.0, bn_momentum=0.1)}  # of its ResNet-32
+    original = {"cifar10": dict(GRASP, augmentation="zero"), "cifar100": dict(GRASP, augmentation="gse")}
     temperature = option(200.0, least=1e-3, help="divides the logits")
 
     def kept(self, sparsity):

@@ -33,7 +33,7 @@ class Static(Sparsifier):
     @torch.no_grad()
     def start(self, run, cycle):
         self.set_mask(self.first_mask(run.random("mask")))
-        if self.init == "sparse":
+        if self.init != "network":
             self.initialise(run)
         run.clear(~self.mask)
 
@@ -46,7 +46,7 @@ class Static(Sparsifier):
 
     @torch.no_grad()
     def initialise(self, run):
-        """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs (GSE, released code)."""
+        """First weights by the active inputs κ of a neuron: weights and biases uniform with variance 1/κ (GSE, released code)."""
         self.draw_weights(run, (3 / self.layout.filter_sums(self.mask.to(run.theta.dtype)).clamp_min(1)).sqrt())
 
     def draw_weights(self, run, bounds):

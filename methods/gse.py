@@ -94,7 +94,8 @@ class GraEst(GSE):
     """Candidates by an unbiased estimate of the gradient: |Σ rδ| times |Σ rh| with random signs r shared by both."""
 
     name, aliases = "gse_graest", ()
-    signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone")
+    signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone, and "
+                   "whose signs are the same in every batch")
 
     def explore(self, run, batches):
         # where each process has its part of a batch, samples of two would look alike with the same signs

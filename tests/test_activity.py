@@ -236,6 +236,16 @@ def test_literal_graest_sees_the_first_position_alone():
     assert torch.equal(literal[1], corrected[1])
 
 
+def test_literal_graest_has_the_signs_of_the_first_batch_in_all():
+    """So that an output is drawn by the sum of its gradients over the batches, and not by a random mixture of them."""
+    run = convolution("strided", "gse_graest")
+    run.model.method.chosen["signs"] = "literal"
+    (x, delta), = run.batches()
+    (outputs, _), = run.model.method.explore(run, [(x, delta), (x, delta.flip(0))])[0]
+    expected = (delta[0, :, 0, 0] + delta[-1, :, 0, 0]).abs()
+    assert torch.allclose(outputs / outputs.sum(), expected / expected.sum(), atol=1e-5)
+
+
 def test_graest_is_corrected_by_default():
     def outputs(**options):
         run = convolution("strided", "gse_graest")

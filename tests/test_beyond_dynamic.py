@@ -240,6 +240,16 @@ def test_srigl_starts_by_its_fan_in_where_asked(init, bound):
     assert model.theta.abs().max().item() == pytest.approx(bound, rel=0.05) and not model.theta[~model.method.mask].any()
 
 
+def test_srigl_starts_as_its_released_code_where_asked():
+    """Normal, with a standard deviation of 2 / 14 for 14 active inputs; biases stay."""
+    net = nn.Linear(144, 320)
+    model, bias = SparseModel(net, "srigl", 0.9, allocation="uniform", init="grad_flow"), net.bias.detach().clone()
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    active = model.theta[model.method.mask]
+    assert active.std().item() == pytest.approx(2 / 14, rel=0.03) and abs(active.mean().item()) < 0.01
+    assert 3 < active.abs().max() / active.std() < 6 and not model.theta[~model.method.mask].any() and torch.equal(net.bias, bias)
+
+
 @pytest.mark.parametrize("gamma", [0.3, 0.9])
 def test_srigl_fan_in_is_constant_at_every_step(gamma):
     torch.manual_seed(0)

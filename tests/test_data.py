@@ -125,6 +125,7 @@ def test_places_and_flips_are_uniform():
 
 
 @pytest.mark.parametrize("name, padding, pad, flip", [("st3", "edge", 4, True), ("gse", "zero", 4, True), ("granet", "reflect", 4, True),
+                                                      ("zero", "zero", 4, True),
                                                       ("digits", "edge", 1, False)])
 def test_augmentation_of_each_recipe(name, padding, pad, flip):
     assert B.AUGMENTATION[name] == dict(padding=padding, pad=pad, flip=flip)

@@ -23,23 +23,25 @@ GRANET = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, w
 ORIGINAL = {"recipe": "original"}
 STATED = {
     ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
-                               augmentation="gse", clip=3.0, validation=False, bn_momentum=0.1),
-    ("acdc", "cifar"): dict(PLAIN, epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, decay_all=True,
-                            milestones=(0.375, 0.575, 0.775)),
+                               augmentation="zero", clip=3.0, validation=False, bn_momentum=0.1),
+    ("acdc", "cifar10"): dict(PLAIN, epochs=200, lr=0.1, momentum=0.9, nesterov=False, weight_decay=5e-4, decay_all=True,
+                              milestones=(0.325, 0.625, 0.925), augmentation="zero", validation=False),
+    ("acdc", "cifar100"): dict(PLAIN, epochs=200, lr=0.08, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True,
+                               milestones=(0.375, 0.575, 0.775), augmentation="gse", validation=False),
     ("acdc", "imagenet"): dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, label_smoothing=0.0,
                                schedule="cosine", epochs=100,
                                table="imagenet"),
-    ("spartan", "imagenet"): dict(PLAIN, batch_size=4096, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False, epochs=100, schedule="cosine",
-                                  label_smoothing=0.1),
+    ("spartan", "imagenet"): dict(PLAIN, batch_size=4096, lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-4, decay_all=False, epochs=100,
+                                  schedule="cosine",                                  label_smoothing=0.1),
     ("snfs", "cifar"): dict(PLAIN, batch_size=100, momentum=0.9, nesterov=True, lr=0.1, milestones=(5 / 9,), weight_decay=5e-4, decay_all=True,
                             epochs=100, augmentation="granet"),
-    **{(name, "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_epoch",
-                                   epochs=160)
-       for name in ("mest", "mest_s")},
+    **{(name, data): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_epoch",
+                          epochs=160, augmentation=padding, validation=False)
+       for name in ("mest", "mest_s") for data, padding in (("cifar10", "zero"), ("cifar100", "gse"))},
     ("srigl", "cifar"): dict(PLAIN, epochs=250, batch_size=128, lr=0.1, nesterov=True, schedule="cosine_step", weight_decay=5e-4,
-                             decay_all=True, gamma=0.3, interval=100, init="sparse"),
+                             decay_all=True, gamma=0.3, interval=100, init="grad_flow", augmentation="granet", validation=False),
     ("dst_mask", "cifar"): dict(PLAIN, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, epochs=160,
-                                milestones=(0.5, 0.75), sparsity_penalty=5e-6),
+                                milestones=(0.5, 0.75), sparsity_penalty=5e-6, augmentation="zero", validation=False),
     ("str_original", "imagenet"): dict(STR, decay=2.251757813e-5),
     ("str_original", "imagenet-mobilenetv1"): dict(STR, decay=3.751757813e-5, a0=-12800.0),
     ("granet", "cifar10"): dict(GRANET, augmentation="granet"),
@@ -58,10 +60,10 @@ STATED = {
         gamma=2.0, allocation="er_gse", init="sparse", batch_size=256, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
         schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0, label_smoothing=0.1, bn_momentum=0.1,
         epochs=100, model="resnet50_torchvision") for name in ("gse_uniform", "gse_grabo", "gse_graest")},
-    ("grasp", "cifar"): dict(PLAIN, epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(0.5, 0.75),
-                             augmentation="gse"),
+    **{("grasp", data): dict(PLAIN, epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(0.5, 0.75),
+                             augmentation=padding) for data, padding in (("cifar10", "zero"), ("cifar100", "gse"))},
     ("dpf", "cifar"): dict(PLAIN, epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, decay_all=True,
-                           milestones=(0.5, 0.75)),
+                           milestones=(0.5, 0.75), augmentation="zero", validation=False),
 }
 
 
@@ -195,7 +197,7 @@ def test_learning_rates():
     trainer, spe = make("static", schedule="cosine_epoch", lr=0.1, epochs=100), total // 100
     assert [trainer.learning_rate(t) for t in (spe - 1, spe, 25 * spe + spe - 1, total - 1)] == pytest.approx(
         [0.1 * (1 + math.cos(math.pi * e / 100)) / 2 for e in (0, 1, 25, 99)])
-    milestones = STATED["acdc", "cifar"]["milestones"]
+    milestones = STATED["acdc", "cifar100"]["milestones"]
     trainer = make("static", lr=0.08, epochs=200, milestones=milestones)
     spe = trainer.training.steps_per_epoch
     rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}

@@ -8,14 +8,16 @@ from methods.ranking import keep
 
 # epochs at which sparse and dense phases begin in turn, and the length of the training that they belong to
 TABLES = {"scaled": (range(10, 171, 20), 200), "imagenet": ([*range(10, 76, 5), 85], 100)}
+CIFAR = dict(epochs=200, weight_decay=5e-4, decay_all=True, clip=0.0, bn_momentum=0.1, validation=False)
 
 
 class ACDC(Sparsifier):
     """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse."""
 
     name = "acdc"
-    original = {"cifar": dict(epochs=200, lr=0.08, nesterov=True, weight_decay=5e-4, decay_all=True,
-                              milestones=(75 / 200, 115 / 200, 155 / 200), clip=0.0, bn_momentum=0.1),
+    # of its networks for them, ResNet-20 and WRN-28-10; all training images, as in its code
+    original = {"cifar10": dict(CIFAR, lr=0.1, milestones=(65 / 200, 125 / 200, 185 / 200), augmentation="zero"),
+                "cifar100": dict(CIFAR, lr=0.08, nesterov=True, milestones=(75 / 200, 115 / 200, 155 / 200), augmentation="gse"),
                 "imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, schedule="cosine",
                                  label_smoothing=0.0, clip=0.0, bn_momentum=0.1, table="imagenet")}
     table = option("scaled", "imagenet", help="where phases begin: as for CIFAR or for ImageNet, scaled to the length of training")

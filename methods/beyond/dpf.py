@@ -8,7 +8,7 @@ class DPF(STEHard):
 
     name = "dpf"
     original = {"cifar": dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, decay_all=True,
-                              milestones=(150 / 300, 225 / 300), clip=0.0, bn_momentum=0.1)}
+                              milestones=(150 / 300, 225 / 300), clip=0.0, bn_momentum=0.1, augmentation="zero", validation=False)}
     retained = {}  # its ramp is not ST-3's
     ft_epochs, rewind_finetune = 0, False  # ST-3's fine-tuning begins with a new mask
     every = option(16, least=1, help="steps between two masks")

@@ -11,8 +11,7 @@ class Feather(Ramped):
     name = "feather"
     gradient = "dense"
     original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
-                              clip=3.0, validation=False, augmentation="gse",  # which pads with zeros, by 4
-                              bn_momentum=0.1)}
+                              clip=3.0, validation=False, augmentation="zero", bn_momentum=0.1)}
     retained = {}  # its ramp is not ST-3's
     p = option(3, 1, help="1 is the soft threshold")
     theta = option("auto", "1", "0.5", help="factor on the gradients of pruned weights; auto: 0.5 beyond 95 % sparsity")

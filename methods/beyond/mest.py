@@ -6,14 +6,16 @@ from methods.dynamic import Static
 from methods.ranking import keep_each
 
 STAGES = (90 / 160, 120 / 160)  # shares of training at which the extra drop or growth falls from 2 to 1 to 0 parts
+# All training images, as in its code, which then chooses the epoch by the test images; here the last one counts.
+CIFAR = dict(epochs=160, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, schedule="cosine_epoch", clip=0.0,
+             bn_momentum=0.1, validation=False)
 
 
 class MEST(Static):
     """Elastic mutation: drops to a little below the budget in each layer, then grows at random to the budget."""
 
     name = "mest"
-    original = {"cifar": dict(epochs=160, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
-                              schedule="cosine_epoch", clip=0.0, bn_momentum=0.1)}
+    original = {"cifar10": dict(CIFAR, augmentation="zero"), "cifar100": dict(CIFAR, augmentation="gse")}
     allocation = option("uniform", "erk", "er", "er_gse")
     every = option(5, least=1, help="epochs between two updates")
     lam = option(0.0, help="factor on |gradient| in the score |w| + λ|g| by which connections are dropped")

@@ -18,8 +18,8 @@ class Spartan(Sparsifier):
 
     name = "spartan"
     gradient = "shaped"
-    original = {"imagenet": dict(epochs=100, batch_size=8 * 512, lr=1.0, momentum=0.9, weight_decay=1e-4, decay_all=False,
-                                 schedule="cosine", label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
+    original = {"imagenet": dict(epochs=100, batch_size=8 * 512, lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-4,
+                                 decay_all=False, schedule="cosine", label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
     beta = option(10.0, help="sharpness of the soft mask at its end, from 1")
     ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
     freeze = option(0.8, most=1, help="share of training after which the masks are frozen")

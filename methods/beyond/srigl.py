@@ -16,8 +16,11 @@ class SRigL(DynamicSparse):
 
     name = "srigl"
     original = {"cifar": dict(epochs=250, batch_size=128, lr=0.1, nesterov=True, weight_decay=5e-4, decay_all=True,
-                              schedule="cosine_step", gamma=0.3, interval=100, init="sparse", clip=0.0, bn_momentum=0.1)}
+                              schedule="cosine_step", gamma=0.3, interval=100, init="grad_flow", clip=0.0, bn_momentum=0.1,
+                              augmentation="granet", validation=False)}  # which pads by reflection; its images are not normalised
     scope, score_batches, sampler = "layer", "train_batch", "exact"
+    init = option("network", "sparse", "grad_flow", help="network: its own first weights; sparse: uniform by the active inputs of each neuron (GSE); "
+                  "grad_flow: normal, with a standard deviation of 2 / active inputs (released code)")
     gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in (without ablation: released code) "
                    "is ablated")
     ablation = option(True, help="false: constant fan-in alone")
@@ -39,6 +42,12 @@ class SRigL(DynamicSparse):
         score, rows = score.view(entry.shape[0], -1), min(entry.shape[0], count)
         chosen = keep(score.mean(1), rows)  # a count below one input a neuron leaves some without any
         return (largest(score, count // rows) & chosen[:, None]).flatten()
+
+    def initialise(self, run):
+        if self.init == "sparse":
+            return super().initialise(run)
+        spread = 2 / self.layout.filter_sums(self.mask.to(run.theta.dtype)).clamp_min(1)
+        run.theta.copy_(run.random("init", normal=True) * self.layout.spread_filters(spread))
 
     @torch.no_grad()
     def update(self, run, fraction):
