@@ -183,7 +183,8 @@ class RigL(DropAndGrow):
     """Drop by magnitude, grow where the dense gradient is largest (Evci et al. 2020)."""
 
     name = "rigl"
-    # of its 32,000 steps, 102 epochs, updates in the first 25,000; the learning rate is 0.1 for 256 images
+    # of its 32,000 steps, 102 epochs, updates in the first 25,000; the learning rate is 0.1 for 256 images. Its code has no
+    # warm-up; the paper has one of 5 epochs (warmup=5)
     original = {"imagenet-resnet50": dict(
         epochs=102, batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps",
         milestones=(30 / 102, 70 / 102, 90 / 102), label_smoothing=0.1, update_end=25 / 32, clip=0.0,

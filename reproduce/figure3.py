@@ -2,7 +2,8 @@
 other networks (bottom).
 
 Paper: ResNet-20 and VGG-11 on CIFAR-10, WRN-34x2 on CIFAR-100, 3 seeds; top right with ST-3 trained for four times the epochs at
-67.23 %. LRR and its kin pass 1 - 0.8^c on their way, which gives their points. Which VGG-11 the paper has is not clear: the one it cites
+67.23 %. All methods have ST-3's recipe here; the paper has DNW, RigL and GraNet "as recommended by their respective authors" (for GraNet:
+`recipe=original`). LRR and its kin pass 1 - 0.8^c on their way, which gives their points. Which VGG-11 the paper has is not clear: the one it cites
 is drawn, and, thin and small where there are such runs, ST-3 and GMP on the smaller one that its code builds. Suite digits: the upper
 panels in miniature.
 """

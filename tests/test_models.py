@@ -89,6 +89,14 @@ def test_start_follows_from_the_global_seed(name):
     assert not torch.equal(states[0], states[2])
 
 
+def test_vgg11_ends_with_the_mean_of_four_positions():
+    """As the network of Liu et al. (2019): no fifth max pool."""
+    net, x = build("vgg11", 10).eval(), torch.randn(3, 3, 32, 32)
+    features = net[:-3](x)
+    assert features.shape == (3, 512, 2, 2) and torch.allclose(net(x), features.mean((2, 3)) @ net[-1].weight.T, atol=1e-5)
+    assert sum(isinstance(module, nn.MaxPool2d) for module in net) == 4
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet8_digits", "wrn34x2", "vgg11", "vgg11_st3code", "mobilenetv1"])
 def test_he_normal_start(name):
     torch.manual_seed(0)

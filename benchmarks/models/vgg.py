@@ -18,7 +18,7 @@ def _features(plan: list, bias: bool) -> list[nn.Module]:
 
 
 def _vgg_st3(plan: list, classes: int, bn_momentum: float) -> nn.Module:
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(plan[-2], classes, bias=False)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear([item for item in plan if item != "M"][-1], classes, bias=False)]
     return he_normal(nn.Sequential(*_features(plan, bias=False), *head), bn_momentum)
 
 
@@ -26,9 +26,9 @@ def vgg11(classes: int = 10, bn_momentum: float = 0.01) -> nn.Module:
     """VGG-11 with 8 convs and one FC, bias-free. Input (B, 3, 32, 32), output (B, classes).
 
     9,222,848 prunable weights, 5,504 norm parameters, 152,769,536 MACs (10 classes).
-    Source: the simplification that ST-3 cites (Liu et al., 2019, "Rethinking the value of network pruning").
+    Source: the simplification that ST-3 cites (Liu et al., 2019, "Rethinking the value of network pruning"), whose last pool takes means.
     """
-    plan = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
+    plan = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512]
     return _vgg_st3(plan, classes, bn_momentum)
 
 
