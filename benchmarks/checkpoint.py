@@ -1,16 +1,19 @@
 """Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
 import contextlib
 import math
+import random
 import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy
 import torch
 
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.files import replacing
+from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
@@ -99,12 +102,25 @@ def restored(make, path):
     return trainer
 
 
+def seed_all(*parts):
+    """Seeds the global generators, torch's, NumPy's and Python's, by `stable_seed(*parts)`."""
+    seed = stable_seed(*parts)
+    torch.manual_seed(seed)
+    numpy.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 def random_state(device):
-    """The states of torch's own generators, which dropout draws from."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    """The states of the global generators: Python's, NumPy's, torch's, which dropout draws from, and a GPU's."""
+    name, keys, *rest = numpy.random.get_state()
+    return [random.getstate(), (name, keys.tolist(), *rest), torch.get_rng_state(),
+            *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def set_random_state(states, device):
+    if not torch.is_tensor(states[0]):  # a state of older code has torch's alone
+        python, numpys, *states = states
+        random.setstate(python), numpy.random.set_state(numpys)
     torch.set_rng_state(states[0].cpu())
     if device.type == "cuda" and len(states) > 1:  # a run that began on a CPU has no other
         torch.cuda.set_rng_state(states[1].cpu(), device)

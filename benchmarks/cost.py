@@ -1,7 +1,7 @@
-"""Inference cost: multiply-accumulates (MACs) of the conv and linear layers.
+"""Costs in multiply-accumulates (MACs) of the conv and linear layers: of an image, and of a training.
 
 Counted as in ST-3: batch norm, biases, activations, pooling and attention products are left out, and a weight at zero
-costs nothing. What training costs: `Trainer.training_cost`.
+costs nothing.
 """
 
 import copy
@@ -9,6 +9,8 @@ import copy
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.tasks import of_the_suite
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -35,3 +37,27 @@ def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
     if macs.keys() != density.keys():
         raise ValueError(f"macs and density must name the same layers; they differ in {sorted(macs.keys() ^ density.keys())}")
     return sum(density[name] * count for name, count in macs.items())
+
+
+@torch.no_grad()
+def computed_with(model):
+    """Weights of each layer that a training step of a SparseModel computes with: the mask's, and those that somebody's own `forward` leaves
+    besides."""
+    method = model.method
+    if of_the_suite(type(method), "forward"):
+        return model.layer_nnz()
+    return model.layout.layer_sums(method.mask | (method(model.theta) != 0))
+
+
+def training_cost(trainer, macs):
+    """Training FLOPs of a Trainer so far as a multiple of one dense training by the recipe; `macs`: dense MACs per layer."""
+    progress, training, model = trainer.progress, trainer.training, trainer.model
+    density = trainer.nnz_sum.cpu() / max(progress.passes, 1) / torch.tensor(model.layout.sizes)
+    trained = {entry.name: d for entry, d in zip(model.layout.entries, density.tolist())}
+    sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
+    steps, passes = max(progress.done * training.steps_per_epoch, 1), progress.passes / max(progress.samples, 1)
+    cost = model.method.training_cost(sparse, 1.0) * passes
+    if of_the_suite(type(model.method), "training_cost"):  # what it read and passed besides is more; somebody's own says all
+        cost *= 1 + training.scored / steps / (passes or 1)
+        cost += training.dense_steps * (model.method.gradient == "masked") / steps * (1.0 - sparse)
+    return progress.done / trainer.task.epochs * cost / 3

@@ -12,7 +12,7 @@ from benchmarks import capture, kept, team
 from benchmarks import data as datasets
 from benchmarks.batches import DataError
 from benchmarks.checkpoint import Saver, restored
-from benchmarks.cost import layer_macs
+from benchmarks.cost import layer_macs, training_cost
 from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
@@ -105,12 +105,12 @@ class Run:
             return self.finish(self.spec, curves_of(trainer, trainer.training.cycles[-1]) if len(self.levels) > 1 else trainer.progress.curves)
         except (StoreError, Taken):
             raise
-        except FloatingPointError as problem:
+        except (Exception, SystemExit) as problem:
+            if not isinstance(problem, FloatingPointError) and not trainer.diverged():
+                return self.failed(problem)
             for level in (*unmade(self.levels, self.store), self.spec):
                 row = self.finish(level, trainer.progress.curves, "diverged", str(problem))
             return row
-        except (Exception, SystemExit) as problem:
-            return self.failed(problem)
 
     def cycle_done(self, trainer):
         """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
@@ -242,7 +242,7 @@ def describe(spec, task, trainer, status, error, alone=True):
         cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
         top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
-        macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=trainer.training_cost(macs),
+        macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
         peak_memory_mb=round(peak_memory(trainer.device)) if known else None,
         **{column: "; ".join(values) for column, values in progress.origins.items()})

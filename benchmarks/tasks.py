@@ -194,7 +194,11 @@ def _settle(named, method, epochs, precision, chosen):
     # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
     suite = dict(chosen).get("recipe") != "original"
     defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
-    own = {**defaults, **get(method).retained.get(kind(task), {})} if suite else original(method, task)
+    retained = get(method).retained.get(kind(task), {})
+    if ":" in method and not of_the_suite(get(method), "retained") and (told := [name for name in retained if name not in known]):
+        raise ValueError(f"{method}: retained changes the recipe ({', '.join(told)}), which its rows would not say: run it with --set, or keep the "
+                         "options of the method alone there")
+    own = {**defaults, **retained} if suite else original(method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
     options, settings = {name: value for name, value in own.items() if name in known}, task.settings()
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}

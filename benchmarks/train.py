@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks import models, team
 from benchmarks.batches import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
 from benchmarks.capture import Captured, Repeated
-from benchmarks.checkpoint import Progress, random_state, set_random_state
+from benchmarks.checkpoint import Progress, random_state, seed_all, set_random_state
 from benchmarks.compiled import Compiled, worthwhile
-from benchmarks.cost import sparse_macs
+from benchmarks.cost import computed_with
 from benchmarks.switches import Switches
-from benchmarks.tasks import digest, of_the_suite
+from benchmarks.tasks import digest
 from methods import SparseModel, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
@@ -154,7 +154,7 @@ class Trainer:
         if progress.index:
             set_random_state(self.random, self.device)
         else:  # what else draws random numbers (dropout) depends on the epoch alone
-            torch.manual_seed(stable_seed(self.seed, "epoch", progress.cycle, progress.epoch))
+            seed_all(self.seed, "epoch", progress.cycle, progress.epoch)
             self.loss_sum.zero_(), self.hits.zero_()
         self.model.train()
         # each cycle sees batches of its own, unless the method replays those of the first
@@ -166,7 +166,7 @@ class Trainer:
         began = time.monotonic()
         for index, (x, y) in enumerate(batches, progress.index):
             if index % every == 0:
-                self.nnz_sum += training.passes * self.model.layer_nnz()
+                self.nnz_sum += training.passes * computed_with(self.model)
                 progress.samples, progress.passes = progress.samples + 1, progress.passes + training.passes
             self.batch_images = min(task.batch_size, len(self.data.train) - index * task.batch_size)
             self.step(x, y)
@@ -215,7 +215,7 @@ class Trainer:
         yield self.share()
         began, nnz = time.monotonic(), int(model.method.mask.sum())
         last = progress.epoch == training.epochs - 1
-        final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle))
+        final = last or (model.method.settled(training) and nnz <= model.method.budget_at(progress.cycle) and not model.outside())
         now = self.percent(hits, watched)
         val, test = (now, math.nan) if self.data.val else (math.nan, now)
         improved = final and val > progress.best_val
@@ -250,8 +250,10 @@ class Trainer:
         progress, training = self.progress, self.training
         while progress.cycle < len(training.cycles):
             if not progress.started:
-                torch.manual_seed(stable_seed(self.seed, "start", progress.cycle))  # of the dropout in scoring passes
+                seed_all(self.seed, "start", progress.cycle)  # of the dropout in scoring passes
+                began = time.monotonic()
                 training.start(progress.cycle)
+                progress.seconds += time.monotonic() - began
                 progress.epoch, progress.started = training.epoch, True
                 progress.best_val, progress.test_at_best = -1.0, math.nan
             while progress.epoch < training.epochs:
@@ -262,18 +264,12 @@ class Trainer:
             cycle_done(self)
             progress.cycle, progress.started = progress.cycle + 1, False
 
-    def training_cost(self, macs):
-        """Training FLOPs so far as a multiple of one dense training by the recipe; `macs` dense MACs per layer."""
-        samples, passes = self.progress.samples, self.progress.passes
-        density = self.nnz_sum.cpu() / max(passes, 1) / torch.tensor(self.model.layout.sizes)
-        trained = {entry.name: d for entry, d in zip(self.model.layout.entries, density.tolist())}
-        sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
-        method, steps = self.model.method, self.progress.done * self.training.steps_per_epoch
-        cost, masked = method.training_cost(sparse, 1.0) * passes / max(samples, 1), method.gradient == "masked"
-        if of_the_suite(type(method), "training_cost"):  # what it read and passed besides is more; somebody's own says all
-            cost *= 1 + self.training.scored / max(steps, 1) / (passes / max(samples, 1) or 1)
-            cost += self.training.dense_steps * masked / max(steps, 1) * (1.0 - sparse)
-        return self.progress.done / self.task.epochs * cost / 3
+    def diverged(self):
+        """Whether the loss or the weights are NaN or infinite, of which an operation of a method may say something else."""
+        try:
+            return not all(value.isfinite().all() for value in (self.loss_sum, self.model.theta))
+        except RuntimeError:  # of a device that is lost
+            return False
 
     def state_dict(self):
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),

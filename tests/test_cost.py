@@ -180,9 +180,9 @@ def test_batches_that_are_scored_in_training_are_counted(every, scored):
     task, options = settle(Spec("digits", "fisher_diag", 0.9, 0, epochs=4, options={"every": every, "gradients": 7}))
     trainer = Trainer(task, "fisher_diag", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
-    with_scores, trainer.training.scored = trainer.training_cost(macs), 0
+    with_scores, trainer.training.scored = cost.training_cost(trainer, macs), 0
     steps = 4 * trainer.training.steps_per_epoch
-    assert with_scores / trainer.training_cost(macs) == pytest.approx(1 + 7 * scored / steps)
+    assert with_scores / cost.training_cost(trainer, macs) == pytest.approx(1 + 7 * scored / steps)
 
 
 def test_scores_before_the_first_step_are_not_counted():
@@ -199,7 +199,7 @@ def test_dense_gradients_that_a_method_reads_are_counted(tmp_path, monkeypatch):
         task, options = settle(Spec("digits", f"mine.py:{name}", 0.9, 0, epochs=2))
         trainer[name] = Trainer(task, f"mine.py:{name}", 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer["Quiet"].model.export(), (1, 8, 8)).items()}
-    quiet, reads, has = (trainer[name].training_cost(macs) for name in trainer)
+    quiet, reads, has = (cost.training_cost(trainer[name], macs) for name in trainer)
     steps = 2 * trainer["Reads"].training.steps_per_epoch
     assert reads - quiet == pytest.approx((steps // 2) / steps * (1 - quiet) / 3) and 0.1 < quiet < 0.2
     assert has == pytest.approx((2 * quiet + 1) / 3)  # whose every step has one, which reading does not make again
@@ -215,7 +215,7 @@ def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_co
         task, options = settle(Spec("digits", method, 0.9, 0, epochs=2))
         trainer = Trainer(task, method, 0.9, 0, options, load(task.dataset, "data", task.validation)).run()
         macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
-        costs[method.rpartition(":")[2]] = trainer.training_cost(macs)
+        costs[method.rpartition(":")[2]] = cost.training_cost(trainer, macs)
     steps = 2 * trainer.training.steps_per_epoch
     assert costs["RigL"] == pytest.approx(costs["rigl"], rel=0.01) and costs["Formula"] == pytest.approx(2 / 3)
     assert costs["TopKAST"] == costs["topkast"] and costs["GSE"] == pytest.approx(costs["gse_uniform"], rel=0.02)  # another first graph
@@ -237,8 +237,8 @@ def test_what_growth_costs(method, options, scored, dense):
     trainer = Trainer(task, method, 0.9, 0, settled, load(task.dataset, "data", task.validation)).run()
     assert (trainer.training.total_steps, trainer.training.scored) == (38, pytest.approx(scored)) and trainer.training.dense_steps == dense
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
-    found, trainer.training.scored, trainer.training.dense_steps = trainer.training_cost(macs), 0, 0
-    steps = trainer.training_cost(macs)  # of a static mask of these sizes
+    found, trainer.training.scored, trainer.training.dense_steps = cost.training_cost(trainer, macs), 0, 0
+    steps = cost.training_cost(trainer, macs)  # of a static mask of these sizes
     assert found == pytest.approx(steps * (1 + scored / 38) + dense / 38 * (1 - steps) / 3)
 
 
@@ -273,7 +273,7 @@ def test_every_pass_of_a_step_is_counted(monkeypatch):
     trainer.run()
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
     steps = trainer.training.steps_per_epoch
-    assert sum(passes) == steps * (2 * 2 + 1) and trainer.training_cost(macs) == pytest.approx((2 * 2 + 1) / 2)
+    assert sum(passes) == steps * (2 * 2 + 1) and cost.training_cost(trainer, macs) == pytest.approx((2 * 2 + 1) / 2)
 
 
 def test_the_densities_of_an_epoch_are_those_of_its_steps():
@@ -284,6 +284,6 @@ def test_the_densities_of_an_epoch_are_those_of_its_steps():
     trainer.step = lambda x, y: seen.append(trainer.model.layer_nnz()) or step(x, y)
     trainer.run()
     macs = {f"{name}.weight": count for name, count in cost.layer_macs(trainer.model.export(), (1, 8, 8)).items()}
-    sampled, trainer.nnz_sum, trainer.progress.passes = trainer.training_cost(macs), torch.stack(seen).sum(0), len(seen)
+    sampled, trainer.nnz_sum, trainer.progress.passes = cost.training_cost(trainer, macs), torch.stack(seen).sum(0), len(seen)
     trainer.progress.samples = len(seen)
-    assert sampled == pytest.approx(trainer.training_cost(macs), rel=0.03) and 0.3 < sampled < 0.7
+    assert sampled == pytest.approx(cost.training_cost(trainer, macs), rel=0.03) and 0.3 < sampled < 0.7

@@ -57,7 +57,7 @@ def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
             generator.state[1] += 1
             yield step
         saved[seed] = random_state(device)
-        set_random_state([saved[seed][0], torch.tensor([seed, 9], dtype=torch.uint8)], device)
+        set_random_state([saved[seed][2], torch.tensor([seed, 9], dtype=torch.uint8)], device)
         assert generator.state == [seed, 9] and generator.state is used[seed][0]
 
     outside = generator.state
@@ -67,7 +67,7 @@ def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
             lane.turn()
             assert generator.state is outside and outside == [7, 0]
     assert all(state is used[seed][0] for seed in used for state in used[seed]) and used[1][0] is not used[2][0]
-    assert [saved[seed][1].tolist() for seed in (1, 2)] == [[1, 3], [2, 3]]
+    assert [saved[seed][3].tolist() for seed in (1, 2)] == [[1, 3], [2, 3]]
 
 
 def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
