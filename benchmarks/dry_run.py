@@ -2,7 +2,6 @@
 import contextlib
 import io
 import math
-import pickle
 import traceback
 import warnings
 from dataclasses import replace
@@ -18,9 +17,9 @@ from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE
-from benchmarks.tasks import file_of, settle
+from benchmarks.tasks import file_of, of_the_suite, settle
 from benchmarks.train import Trainer
-from methods.model import tensors
+from benchmarks.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
@@ -83,7 +82,7 @@ def dry_run(spec, folder, device=None, often=True):
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
-            mistake = mistake or forgotten(start, resumed, anew, again)
+            mistake = mistake or forgotten(start, resumed, anew, again) or longer(trainer.model.method, task.epochs)
             if not mistake and not missed:
                 with Lane(None, device).alone():
                     missed = in_second(trainer, spec.method)
@@ -112,56 +111,6 @@ def brief(spec, interval):
     except Exception:  # not of the interval: the trial says it
         pass
     return {"interval": interval}
-
-
-def watch(method, found):
-    """From now on the names of attributes that are set on `method` go into the set `found`, but those that its state_dict holds."""
-    own = type(method)
-
-    def note(self, name, value):
-        own.__setattr__(self, name, value)
-        if name != "training" and name in vars(self):
-            found.add(name)
-
-    method.__class__ = type(own.__name__, (own,), {"__setattr__": note, "__module__": own.__module__})
-
-
-def unheld(model):
-    """{attribute: copies of its tensors} of a model's method, of those that no state_dict holds, in their own memory or that of a buffer."""
-    held = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values() if torch.is_tensor(tensor)}
-
-    def own(value):
-        plain = (tensor for tensor in tensors(value, set()) if tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested))
-        return [tensor.detach().clone() for tensor in plain if tensor.untyped_storage().data_ptr() not in held]
-    return {name: own(value) for name, value in vars(model.method).items() if name not in vars(torch.nn.Module())}
-
-
-class Plain(pickle.Pickler):
-    """Pickles values without their tensors, which `unheld` looks at."""
-
-    def persistent_id(self, value):
-        return "" if isinstance(value, (torch.Tensor, torch.nn.Module)) else None
-
-
-def plain(method):
-    """{attribute: its content without tensors (lists, dictionaries, NumPy's arrays and generators), as bytes}, of those that can be pickled.
-    Of a method with an extra state nothing: they may be in that."""
-    found, known = {}, {*vars(torch.nn.Module()), "layout"}  # which notes what it has worked out
-    for name, value in vars(method).items() if type(method).get_extra_state is torch.nn.Module.get_extra_state else ():
-        if name not in known:
-            with contextlib.suppress(Exception):  # functions and what else no pickle takes
-                Plain(file := io.BytesIO()).dump(value)
-                found[name] = file.getvalue()
-    return found
-
-
-def same(one, other):
-    """Whether two lists of tensors have the same bits."""
-    return [(tensor.dtype, tensor.shape, bits(tensor)) for tensor in one] == [(tensor.dtype, tensor.shape, bits(tensor)) for tensor in other]
-
-
-def bits(tensor):
-    return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def differs(start, one, anew, again):
@@ -209,7 +158,13 @@ def some_steps(trainer, stop=None, make=None):
         mistake = wrong(trainer.model, step)
         if mistake:
             return trainer, mistake
-        trainer.step(x, y)
+        with besides(trainer) as made:
+            trainer.step(x, y)
+        if made["steps"] > 1:
+            return trainer, f"its hooks take {made['steps'] - 1} steps of the optimiser besides the one of update"
+        if step > 1 and made["passes"] and not made["scored"]:
+            return trainer, (f"its hooks pass {made['passes']} batches through the network, which nothing counts: by run.loss or run.gradient they are, or "
+                             "say run.count_passes(number), or the training FLOPs miss them")
         if any(not math.isclose(group["lr"], trainer.rate * group.get("lr_scale", 1), rel_tol=1e-6) for group in trainer.optimizer.param_groups):
             return trainer, RATES
         if not all(p.isfinite().all() for p in trainer.training.parameters) or not trainer.loss_sum.isfinite():
@@ -223,6 +178,35 @@ def some_steps(trainer, stop=None, make=None):
     if not 0 <= cost < math.inf:
         return trainer, f"training_cost is {cost}, in dense forward passes"
     return trainer, None
+
+
+@contextlib.contextmanager
+def besides(trainer):
+    """What one update makes, as a dictionary: "steps" of the optimiser, "passes" of a batch that are for gradients, and what it says of them
+    ("scored"). Of recorded parts that are replayed nothing."""
+    training, made = trainer.training, {"steps": 0, "passes": 0, "scored": 0}
+
+    def step(*_):
+        made["steps"] += 1
+
+    def one(*_):
+        made["passes"] += training.updating and torch.is_grad_enabled()
+    hooks, before = [trainer.optimizer.register_step_pre_hook(step), trainer.model.net.register_forward_pre_hook(one)], training.scored
+    try:
+        yield made
+    finally:
+        made["scored"] = training.scored - before
+        for hook in hooks:
+            hook.remove()
+
+
+def longer(method, epochs):
+    """Which cycle of somebody's own method is longer than the recipe, of which its row would say nothing: in words, or None."""
+    lengths = [cycle.epochs - cycle.first for cycle in method.cycles(epochs)]
+    if max(lengths) > epochs and not of_the_suite(type(method), "cycles"):
+        return (f"cycles() has one of {max(lengths)} epochs where the recipe has {epochs}, and the row would not say so: train longer with "
+                f"--epochs {max(lengths)}")
+    return None
 
 
 def misses(method, steps):

@@ -21,6 +21,13 @@ def save(path, spec, trainer):
     write_whole(path, file.getvalue())
 
 
+def plain(trainer):
+    """The plain network that `load` gives of a Trainer, on its device: nothing but the network's own modules, with the effective weights."""
+    net = models.build(trainer.task.model, trainer.data.classes, **trainer.network_options)
+    net.load_state_dict(trainer.model.plain().state_dict())
+    return net.to(trainer.device).eval()
+
+
 def load(path):
     """The plain network of such a file, in evaluation mode, on the CPU, zeros where the mask has none.
 

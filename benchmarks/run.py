@@ -20,10 +20,12 @@ from benchmarks.levels import levels_of
 from benchmarks.results import RUN_COLUMNS, moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
-from benchmarks.tasks import get_task, mark, settle, suite_of
+from benchmarks.tasks import file_of, get_task, mark, settle, suite_of
 from benchmarks.train import Trainer
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
+BESIDES = ("the plain network with these weights has {:.1f} % where the trained one has {:.1f}: what the method adds to the network, or changes in how it "
+           "is evaluated, is in no number of a row")
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
@@ -133,6 +135,8 @@ class Run:
         outside = trainer.model.outside() if status == "ok" else 0
         if outside:
             raise RuntimeError(OUTSIDE.format(outside))
+        if status == "ok" and file_of(level.method) and team.size() == 1:
+            self.compare_plain()
         if status == "ok" and store.keep_models:
             kept.save(store.model(level.key), level, trainer)
         row, layers = describe(level, self.task, trainer, status, error, self.alone)
@@ -141,6 +145,13 @@ class Run:
             raise RuntimeError(f"the row would say that {problem}")
         store.write(row, curves, layers, switches)
         return row
+
+    def compare_plain(self):
+        """Raises RuntimeError where somebody's own method has more than the network's weights: by more than a point, which no rounding makes."""
+        trainer, split = self.trainer, self.trainer.data.val or self.trainer.data.test
+        plain, trained = (trainer.percent(hits, split) for hits in (trainer.hits_on(split, kept.plain(trainer)), trainer.hits_on(split)))
+        if abs(plain - trained) > max(1, 200 / len(split)):
+            raise RuntimeError(BESIDES.format(plain, trained))
 
     def failed(self, problem):
         """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError where others share the device, and ends the

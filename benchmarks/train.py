@@ -194,15 +194,15 @@ class Trainer:
         return 100 * team.total(hits).item() / len(split)
 
     @torch.no_grad()
-    def hits_on(self, split):
-        """Right answers on a split, as a tensor on the device, which may still be at work."""
+    def hits_on(self, split, net=None):
+        """Right answers on a split, as a tensor on the device, which may still be at work; net: of another network."""
         self.model.eval()
-        weights = self.model.method(self.model.theta)
+        output = net or partial(self.apply_weights, self.model.method(self.model.theta))
         hits = torch.zeros((), device=self.device, dtype=torch.int64)
         with self.autocast():
             for x, y in eval_batches(split, self.data, evaluated_together(self.data, self.device)):
                 if len(y):
-                    hits += (self.apply_weights(weights, x).argmax(1) == y).sum()
+                    hits += (output(x).argmax(1) == y).sum()
         return hits
 
     def finish_epoch(self, loss, accuracy):
