@@ -162,7 +162,7 @@ def some_steps(trainer, stop=None, make=None):
             trainer.step(x, y)
         if made["steps"] > 1:
             return trainer, f"its hooks take {made['steps'] - 1} steps of the optimiser besides the one of update"
-        if step > 1 and made["passes"] and not made["scored"]:
+        if step > 1 and made["passes"] and not made["counted"]:
             return trainer, (f"its hooks pass {made['passes']} batches through the network, which nothing counts: by run.loss or run.gradient they are, or "
                              "say run.count_passes(number), or the training FLOPs miss them")
         if any(not math.isclose(group["lr"], trainer.rate * group.get("lr_scale", 1), rel_tol=1e-6) for group in trainer.optimizer.param_groups):
@@ -182,20 +182,25 @@ def some_steps(trainer, stop=None, make=None):
 
 @contextlib.contextmanager
 def besides(trainer):
-    """What one update makes, as a dictionary: "steps" of the optimiser, "passes" of a batch that are for gradients, and what it says of them
-    ("scored"). Of recorded parts that are replayed nothing."""
-    training, made = trainer.training, {"steps": 0, "passes": 0, "scored": 0}
+    """What one update makes, as a dictionary: "steps" of the optimiser, "passes" of a batch that are for gradients, and how often it says how
+    many ("counted"). Of recorded parts that are replayed nothing."""
+    training, made = trainer.training, {"steps": 0, "passes": 0, "counted": 0}
 
     def step(*_):
         made["steps"] += 1
 
     def one(*_):
         made["passes"] += training.updating and torch.is_grad_enabled()
-    hooks, before = [trainer.optimizer.register_step_pre_hook(step), trainer.model.net.register_forward_pre_hook(one)], training.scored
+
+    def count(number):
+        made["counted"] += 1
+        type(training).count_passes(training, number)
+    hooks = [trainer.optimizer.register_step_pre_hook(step), trainer.model.net.register_forward_pre_hook(one)]
+    training.count_passes = count
     try:
         yield made
     finally:
-        made["scored"] = training.scored - before
+        del training.count_passes
         for hook in hooks:
             hook.remove()
 

@@ -74,6 +74,8 @@ def run(args, store, folder):
         print(tables.FORMATS[args.format](table))
     if not args.sparsities:
         tell_others(rows, sparsities)
+    if variant:
+        tell_variants(*variant, store.rows(args.suite).values())
     if not args.epochs:
         tell_fuller(args, store)
     return 1 if failed else 0
@@ -84,6 +86,14 @@ def tell_others(rows, sparsities):
     others = sorted({*rows.sparsity[(rows.cycles.astype(float) == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
     if others:
         print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
+
+
+def tell_variants(method, options, rows):
+    """Says which other options of a method of the suite have rows (dicts), which the table does not show."""
+    others = sorted({row["options"] or "its defaults" for row in rows if row["method"] == method and row["options"] != options} - {"its defaults"})
+    if others and ":" not in method:
+        print(f"{method} has rows with other options, too, which are not shown ({'; '.join(others[:5])}{'; …' * (len(others) > 5)}): of several, the "
+              "best is good by chance, too", file=sys.stderr)
 
 
 def tell_fuller(args, store):

@@ -146,12 +146,14 @@ def front(accuracy, cost):
 def compare(rows):
     """The leaderboard: one line per task, sparsity and method of the rows (runs.csv's columns and `label`, which names a method).
 
-    `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text;
+    `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text; `chosen`: all, where they
+    are not the first ones;
     `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
     `rank_low`, `rank_high`: 1 + the methods that are significantly better, and the number of methods - those significantly worse;
     `separable` from the best; costs as multiples of dense (means over the seeds that trained to the end), `seconds`; `front`: on the
     Pareto front of accuracy and training FLOPs.
-    Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front.
+    Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front; one of which seeds
+    failed has no front.
     """
     rows = outcomes(rows)
     lines = [summary(task, sparsity, label, runs)
@@ -178,9 +180,10 @@ def summary(task, sparsity, label, runs):
     done, whole = runs[runs.accuracy.notna()], runs[runs.status == "ok"]
     named = {outcome: " ".join(map(str, sorted(runs.seed[runs.outcome == outcome])))
              for outcome in ("diverged", "collapsed", "failed")}
-    achieved = whole.achieved_sparsity.astype(float)
+    achieved, seeds = whole.achieved_sparsity.astype(float), sorted(map(int, runs.seed))
     return dict(task=task, sparsity=sparsity, method=runs.method.iloc[0], label=label, mean=done.accuracy.mean(),
                 half=interval(done.accuracy, resolution(runs.dataset.iloc[0]) / 2**0.5), seeds=len(done), **named, achieved=achieved.mean(),
+                chosen=" ".join(map(str, seeds)) if seeds != [*range(len(seeds))] else "",
                 contents=done.code_version.map(content).nunique(),
                 on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
@@ -206,6 +209,6 @@ def rank(cell, rows):
         ranked = ranked.assign(
             difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], seeds_needed=needed, separable=found[:, 0],
             rank_low=1 + (found & (mean < 0)).sum(1), rank_high=len(ranked) - (found & (mean > 0)).sum(1),
-            front=front(ranked["mean"], ranked.train_flops))
+            front=front(ranked["mean"].where(ranked.failed == ""), ranked.train_flops))
         ranked.loc[ranked.index[0], ["difference", "difference_half"]] = np.nan  # the best differs from itself by nothing
     return pd.concat([part for part in (ranked, rest) if len(part)], ignore_index=True)

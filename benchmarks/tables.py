@@ -102,6 +102,8 @@ def cells(table):
 def remarks(line):
     """What a reader must know of a line besides its numbers."""
     text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
+    if line.chosen:
+        text.append(f"of seed{'s' * (' ' in line.chosen)} {line.chosen}")
     if line.contents > 1:
         text.append(f"made with {line.contents} contents of its file")
     if line.cycles > 1:

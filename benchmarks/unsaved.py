@@ -1,5 +1,6 @@
 """What a method keeps that no checkpoint holds: a trial (`dry_run`) looks at it before and after its steps."""
 import contextlib
+import io
 import pickle
 
 import torch
