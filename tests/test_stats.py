@@ -272,6 +272,17 @@ def test_cells_do_not_touch_each_other():
     assert len(both) == 5
 
 
+def test_a_method_that_lost_a_seed_is_not_on_the_front():
+    rows = rows_of({"a": [90.0, 91, 92], "b": [80.0, 81, 82]}, status={("a", 1): "failed"})
+    assert {name: line["front"] for name, line in by_label(compare(rows)).items()} == {"a": False, "b": True}
+
+
+def test_seeds_that_are_not_the_first_ones_are_named():
+    rows = rows_of({"a": [90.0, 91, 92, 93], "b": [80.0, 81, 82]}, status={("b", 1): "failed"})
+    found = by_label(compare(rows.drop(rows.index[(rows.method == "a") & (rows.seed == 1)])))
+    assert (found["a"]["chosen"], found["b"]["chosen"]) == ("0 2 3", "")  # a failed seed is there, too
+
+
 def test_pareto_front():
     accuracy, cost = [90, 91, 89, 91, 95, np.nan, 99], [0.1, 0.2, 0.1, 0.3, 1.0, 0.01, np.nan]
     assert front(accuracy, cost).tolist() == [True, True, False, False, True, False, False]

@@ -97,7 +97,7 @@ def test_of_two_rows_of_a_file_the_later_counts_and_those_of_other_lengths_and_p
 LINE = dict(rank_low=2, rank_high=3, label="a", seeds=3, mean=90.123, half=0.456, difference=-1.5, difference_half=0.25, p=0.2, separable=False,
             seeds_needed=12.0,
             train_flops=0.5, macs=0.1, seconds=12.4, front=True, cycles=1, method="a", on_target=True, achieved=0.8512,
-            diverged="", collapsed="", failed="", contents=1)
+            diverged="", collapsed="", failed="", chosen="", contents=1)
 NONE = float("nan")
 
 
@@ -107,6 +107,7 @@ NONE = float("nan")
     (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
     (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
      {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
+    (dict(chosen="1 3 4"), {"Remarks": "of seeds 1 3 4"}), (dict(chosen="2"), {"Remarks": "of seed 2"}),
     (dict(contents=2), {"Remarks": "made with 2 contents of its file"}),
     (dict(front=False, diverged="1", failed="2 3"), {"Front": "", "Remarks": "diverged: seed 1; failed: seeds 2 3"}),
     (dict(seeds=0), {"Accuracy (%)": "", "Seeds": "0"}), (dict(seeds=1, half=NONE), {"Accuracy (%)": "90.12", "Seeds": "1"})])
