@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from benchmarks import cluster, leaderboard, options, suites
 from benchmarks.again import left, renew
@@ -253,10 +252,10 @@ def command_collect(args):
 
 def existing(args, write=False):
     """The Store of a command that makes none. Raises ValueError where a folder that was named is not there."""
-    there = Path(args.results).expanduser().exists()
-    if not there and args.results not in ("", "results"):
+    store = Store(args.results, write=False)
+    if not store.folder.exists() and args.results != "results":
         raise ValueError(f"there is no results folder {args.results}; `launch` and `run` make one")
-    return Store(args.results, write=write and there)
+    return Store(args.results) if write and store.folder.exists() else store
 
 
 def command_options(args):

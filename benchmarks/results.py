@@ -12,9 +12,8 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
 
-from benchmarks.files import StoreError, locked, write_whole, writer
+from benchmarks.files import StoreError, folder as named, locked, write_whole, writer
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
                "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
@@ -45,9 +44,7 @@ class Store:
     """
 
     def __init__(self, folder="results", write=True, keep_models=False):
-        if not str(folder).strip():
-            raise StoreError("the results folder has no name: --results takes a folder")
-        self.folder = Path(folder).expanduser()
+        self.folder = named(folder, "--results")
         self.runs = self.folder / "runs"
         self.keep_models = keep_models
         self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read

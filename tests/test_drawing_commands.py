@@ -36,6 +36,24 @@ def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "figures" / "digits").iterdir()) == ["figure1.csv", "figure1.pdf", "figure1.png"]
 
 
+def test_folders_below_the_home_folder(tmp_path, monkeypatch):
+    """A shell leaves the ~ of --results=~/rows to the command, and one of nobody as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store(tmp_path / "rows", "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
+    for words, folder in (((), "rows/figures"), (("--out=~/out",), "out")):
+        done = run_here("figure1.py", "--results=~/rows", *words)
+        assert done.returncode == 0 and (tmp_path / folder / "digits/figure1.pdf").exists(), done.stderr
+    assert run_here("report.py", "--results=~/rows").returncode == 0 and (tmp_path / "rows/REPORT.md").exists()
+
+
+@pytest.mark.parametrize("script", ["figure1.py", "leaderboard.py", "compare.py"])
+@pytest.mark.parametrize("words, said", [(("--results", "~nobody-here/x"), "--results ~nobody-here/x begins with a home"),
+                                         (("--out", "~nobody-here/x"), "--out ~nobody-here/x begins with a home"), (("--out", ""), "--out has no name")])
+def test_folders_that_are_none(script, words, said):
+    done = run_here(script, *["st3"] * (script == "compare.py"), "--suite", "digits", *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("words, said", [
     (("--results", "{tmp}"), "bash run_all.sh digits --results {tmp}\n"),
     (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10 --results {tmp}\n"),
