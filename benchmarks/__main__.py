@@ -176,9 +176,9 @@ def command_launch(args):
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
-    if args.launcher != "slurm":
+    if todo:
         from benchmarks.launch import refuse_unsuited
-        refuse_unsuited(todo)
+        refuse_unsuited(todo, here=args.launcher != "slurm")
     if own(todo):
         rehearse(own(todo), load_data(todo, data_folder(args)))
     renew(todo if args.again else (), store, args.suite)

@@ -260,14 +260,19 @@ def describe(spec, task, trainer, status, error, alone=True):
     return row, layers
 
 
-@cache
-def _macs(model, classes, width, shape):
+def shapes_of(model, classes, width):
+    """A network on the meta device, which has no memory. Raises ValueError for one that cannot be built."""
     from benchmarks import models
     try:
         with torch.device("meta"):
-            net = models.build(model, classes, **models.options_of(model, width))
+            return models.build(model, classes, **models.options_of(model, width))
     except TypeError as error:  # a network of one's own that has no such arguments
         raise ValueError(f"{model} cannot be built: {error}") from None
+
+
+@cache
+def _macs(model, classes, width, shape):
+    net = shapes_of(model, classes, width)
     try:
         return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
     except RuntimeError as error:

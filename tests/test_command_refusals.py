@@ -43,6 +43,10 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
     ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
     ([*WORDS, "--sparsity", "0.99999"], ("0.99999",)),
+    *(([*words, "0.999999"], ("st3 cannot be trained on digits: sparsity 0.999999 leaves 1 weights for 7 layers; each needs one at least\n",))
+      for words in ([*WORDS, "--sparsity"], ["launch", "digits", "--methods", "st3", "--sparsities"],
+                    ["launch", "digits", "--launcher", "slurm", "--methods", "st3", "--sparsities"])),
+    (["launch", "digits", "--methods", "st3", "gmp", "--set", "storage=sparse"], ("st3 cannot be trained on digits: storage='sparse' is for static, ",)),
     ([*WORDS, "--method", "rgil"], ("rgil", "nearest", "rigl")),
     ([*WORDS, "--method", "nowhere.py:Mine"], ("nowhere.py",)),
     ([*WORDS, "--task", "cifar10-resnet2"], ("cifar10-resnet2", "cifar10-resnet20")),
