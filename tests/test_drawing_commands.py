@@ -9,6 +9,7 @@ import made_up
 import pytest
 from test_reproduce import ROOT, figure, row, run, run_here, store
 
+from benchmarks import __main__ as commands
 from benchmarks import suites
 from benchmarks.results import Store
 
@@ -27,6 +28,25 @@ def test_figures_refuse_what_the_commands_refuse(tmp_path):
             done = run_here(script, "--results", tmp_path)
             assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, row" in done.stderr and said in done.stderr, done.stderr
     assert not (tmp_path / "REPORT.md").exists() and not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize("script, table, column", [("figure6.py", "switches", "weights"), ("report.py", "switches", "switches"),
+                                                   ("gse_figure6.py", "curves", "test_top1"), ("gse_figure9.py", "layers", "nnz")])
+def test_damaged_lines_of_runs_are_refused_too(tmp_path, capsys, script, table, column):
+    """A table that ends in the middle of a line, text where a number belongs: one line, from who draws as from who collects."""
+    name = script.removesuffix(".py").replace("report", "figure6")
+    made_up.fill(tmp_path, "digits", figure(name).grid("digits", "paper"), precision="fp32")
+    path, words = tmp_path / f"digits/{table}.csv", ["--suite", "digits"] * (script != "report.py")
+    head, first, *rest = path.read_text().splitlines()
+    assert run_here(script, *words, "--results", tmp_path).returncode == 0
+    cells = first.split(",")
+    cells[head.split(",").index(column)] = "many"
+    for lines, said in (([head, first, *rest[:2], rest[2].rpartition(",")[0]], "row 5: it has more or fewer cells than columns"),
+                        ([head, ",".join(cells), *rest], f"row 2: {column} is 'many', not a number")):
+        path.write_text("\n".join(lines))
+        done = run_here(script, *words, "--results", tmp_path)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, {said}" in done.stderr, done.stderr
+        assert commands.main(["collect", "digits", "--results", str(tmp_path)]) == 2 and said in capsys.readouterr().err
 
 
 def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
