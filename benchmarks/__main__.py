@@ -66,8 +66,10 @@ def parser():
 def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.launch import refuse_unsuited, tell_slow
+    from benchmarks.machine import usable_device
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
+    usable_device(args.device)
     if args.sparsity is None and spec.method != "dense":
         raise ValueError("--sparsity is needed: the share of zeros, in [0, 1)")
     store, folder = Store(args.results, keep_models=args.keep_models), data_folder(args)
