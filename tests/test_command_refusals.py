@@ -6,6 +6,8 @@ from stored import WORDS
 
 from benchmarks import launch as launcher
 from benchmarks.__main__ import main
+from benchmarks.grid import Spec
+from methods import get
 
 
 def refused(capsys, words, *parts):
@@ -43,10 +45,10 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
     ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
     ([*WORDS, "--sparsity", "0.99999"], ("0.99999",)),
-    *(([*words, "0.999999"], ("st3 cannot be trained on digits: sparsity 0.999999 leaves 1 weights for 7 layers; each needs one at least\n",))
+    *(([*words, "0.999999"], ("error: sparsity 0.999999 leaves 1 weights for 7 layers; each needs one at least\n",))
       for words in ([*WORDS, "--sparsity"], ["launch", "digits", "--methods", "st3", "--sparsities"],
                     ["launch", "digits", "--launcher", "slurm", "--methods", "st3", "--sparsities"])),
-    (["launch", "digits", "--methods", "st3", "gmp", "--set", "storage=sparse"], ("st3 cannot be trained on digits: storage='sparse' is for static, ",)),
+    (["launch", "digits", "--methods", "st3", "--set", "storage=sparse"], ("error: storage='sparse' is for static, ",)),
     ([*WORDS, "--method", "rgil"], ("rgil", "nearest", "rigl")),
     ([*WORDS, "--method", "nowhere.py:Mine"], ("nowhere.py",)),
     ([*WORDS, "--task", "cifar10-resnet2"], ("cifar10-resnet2", "cifar10-resnet20")),
@@ -64,7 +66,7 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--set", "model=resnet50"], ("takes no images of 1×8×8",)),
     ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last",)),
     (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
-    (["options", "mine.py"], ("mine.py:CLASS",)),
+    (["options", "mine.py"], ("mine.py:CLASS",)), ([*WORDS, "--method", f"{__file__}:"], (f"{__file__}: names no class: {__file__}:CLASS does",)),
     ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
     ([*WORDS, "--data", "nowhere"], ("nowhere", "--data")),
     (["launch", "digits", "--data", "nowhere"], ("nowhere", "--data")),
@@ -129,3 +131,15 @@ def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
     (["run", "--task", "digits", "--method", "m\udcff.py:Mine"], "is no text here")])
 def test_what_would_be_lost_or_land_elsewhere_is_refused(words, part, capsys):
     assert main(words) == 2 and part in capsys.readouterr().err
+
+
+def test_a_method_that_cannot_be_made_without_memory_is_left_to_its_run(monkeypatch):
+    made, init = [], get("static").__init__
+
+    def reads(self, *arguments, **options):
+        init(self, *arguments, **options)
+        made.append(self.mask.device.type)
+        bool(self.mask.all())
+    monkeypatch.setattr(get("static"), "__init__", reads)
+    launcher.refuse_unsuited([Spec("digits", "static", 0.9, 0)])
+    assert made == ["meta"]
