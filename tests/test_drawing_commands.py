@@ -68,7 +68,8 @@ def test_folders_below_the_home_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("script", ["figure1.py", "leaderboard.py", "compare.py"])
 @pytest.mark.parametrize("words, said", [(("--results", "~nobody-here/x"), "--results ~nobody-here/x begins with a home"),
-                                         (("--out", "~nobody-here/x"), "--out ~nobody-here/x begins with a home"), (("--out", ""), "--out has no name")])
+                                         (("--out", "~nobody-here/x"), "--out ~nobody-here/x begins with a home"),
+                                         (("--out", ""), "--out has no name")])
 def test_folders_that_are_none(script, words, said):
     done = run_here(script, *["st3"] * (script == "compare.py"), "--suite", "digits", *words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
