@@ -89,7 +89,7 @@ if [[ $here != "$PWD" ]]; then  # relative paths are the caller's
         before=$word
         set -- "$@" "$word"
     done
-    if [[ -n ${DATA_DIR:-} && $DATA_DIR != /* ]]; then DATA_DIR=$here/$DATA_DIR; fi
+    if [[ -n ${DATA_DIR:-} && $DATA_DIR != [/~]* ]]; then DATA_DIR=$here/$DATA_DIR; fi
 fi
 
 for word; do

@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from benchmarks import cluster, leaderboard, options, suites
 from benchmarks.again import left, renew
@@ -67,8 +66,10 @@ def parser():
 def command_run(args):
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.launch import refuse_unsuited, tell_slow
+    from benchmarks.machine import usable_device
     from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
+    usable_device(args.device)
     if args.sparsity is None and spec.method != "dense":
         raise ValueError("--sparsity is needed: the share of zeros, in [0, 1)")
     store, folder = Store(args.results, keep_models=args.keep_models), data_folder(args)
@@ -177,9 +178,9 @@ def command_launch(args):
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
-    if args.launcher != "slurm":
+    if todo:
         from benchmarks.launch import refuse_unsuited
-        refuse_unsuited(todo)
+        refuse_unsuited(todo, here=args.launcher != "slurm")
     if own(todo):
         rehearse(own(todo), load_data(todo, data_folder(args)))
     renew(todo if args.again else (), store, args.suite)
@@ -253,10 +254,10 @@ def command_collect(args):
 
 def existing(args, write=False):
     """The Store of a command that makes none. Raises ValueError where a folder that was named is not there."""
-    there = Path(args.results).expanduser().exists()
-    if not there and args.results not in ("", "results"):
+    store = Store(args.results, write=False)
+    if not store.folder.exists() and args.results != "results":
         raise ValueError(f"there is no results folder {args.results}; `launch` and `run` make one")
-    return Store(args.results, write=write and there)
+    return Store(args.results) if write and store.folder.exists() else store
 
 
 def command_options(args):

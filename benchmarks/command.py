@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks.files import folder
 from benchmarks.tasks import PRECISIONS
 
 OPTIONS = {
@@ -42,11 +43,13 @@ class Parser(argparse.ArgumentParser):
 
 def data_folder(args):
     """The folder of the data sets as a Path: the one the user named, which must exist, or data."""
-    named = args.data or os.environ.get("DATA_DIR")
-    folder = Path(named or "data").expanduser()
-    if named and not folder.is_dir():
-        raise Usage(f"the data folder {folder} does not exist: name an existing one with --data DIR or DATA_DIR")
-    return folder
+    named, option = (os.environ.get("DATA_DIR") or None, "DATA_DIR") if args.data is None else (args.data, "--data")
+    if named is None:
+        return Path("data")
+    path = folder(named, option)
+    if not path.is_dir():
+        raise Usage(f"the data folder {path} does not exist: name an existing one with --data DIR or DATA_DIR")
+    return path
 
 
 def chosen_options(args):

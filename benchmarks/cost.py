@@ -10,9 +10,19 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import models
 from benchmarks.tasks import of_the_suite
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def shapes_of(model, classes, width):
+    """A network on the meta device, which has no memory. Raises ValueError for one that cannot be built."""
+    try:
+        with torch.device("meta"):
+            return models.build(model, classes, **models.options_of(model, width))
+    except TypeError as error:  # a network of one's own that has no such arguments
+        raise ValueError(f"{model} cannot be built: {error}") from None
 
 
 def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:

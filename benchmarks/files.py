@@ -18,6 +18,17 @@ class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
 
 
+def folder(name, option):
+    """The folder that an option names, as a Path: a shell leaves the ~ of --results=~/DIR as it is. Raises StoreError for one without a name,
+    and for a ~ that stands for nobody's home."""
+    if not str(name).strip():
+        raise StoreError(f"the folder of {option} has no name; leave the option out for the usual one")
+    path = os.path.expanduser(name)
+    if str(path).startswith("~"):
+        raise StoreError(f"{option} {name} begins with a home folder that is not known here; name the folder by its whole path")
+    return Path(path)
+
+
 def space():
     """What process ids count in: containers may share a host's name, but have processes of their own. None where there is no such thing."""
     try:

@@ -38,7 +38,8 @@ class Spec:
                 getattr(self, name).encode()
             except UnicodeEncodeError:  # a path that this Python, in an ASCII locale, has no letters for: no table could hold it
                 raise ValueError(f"{name} {getattr(self, name)!r} is no text here: rename it, or set LC_ALL=C.UTF-8") from None
-        put("sparsity", 0.0 if self.method == "dense" else _sparsity(self.sparsity))
+        sparsity = _sparsity(self.sparsity)
+        put("sparsity", 0.0 if self.method == "dense" else sparsity)
         put("seed", _whole("seed", self.seed, 0))
         if self.epochs is not None:
             put("epochs", _whole("epochs", self.epochs, 1))

@@ -2,12 +2,13 @@
 import os
 import time
 from collections import deque
+from functools import cache
 from multiprocessing import connection
 
 from benchmarks import places
 from benchmarks.progress import Bar, title
 from benchmarks.levels import branches, levels_of, uncovered
-from benchmarks.tasks import settle
+from benchmarks.tasks import DATASETS, file_of, settle
 from benchmarks.worker import CROWDED, Worker, preload, undisturbed
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
@@ -22,11 +23,44 @@ def tell_slow(specs, report, device=None):
         report(said)
 
 
-def refuse_unsuited(specs, device=None):
-    """Raises ValueError in one line for runs that would become failed rows here, one after the other, for their precision."""
+def refuse_unsuited(specs, device=None, here=True):
+    """Raises ValueError in one line for runs that would become failed rows, one after the other: for their precision, where they are made
+    `here`; for a sparsity or options that their method does not take on their network. Methods of somebody's own files are tried otherwise
+    (`own_methods.rehearse`)."""
     from benchmarks.machine import default_device, refuse_precision
-    for precision in {settle(spec)[0].precision for spec in specs}:
+    for precision in {settle(spec)[0].precision for spec in specs} if here else ():
         refuse_precision(precision, device or default_device())
+    cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs if not file_of(spec.method)}
+    for spec in cells.values():
+        refuse_method(spec)
+
+
+def refuse_method(spec):
+    """Raises ValueError where its method cannot be made for the network, which takes a millisecond where neither has memory."""
+    import torch
+
+    from methods import get
+    from methods.sparse.growth import of
+    task, options = settle(spec)
+    method = get(spec.method) if task.storage == "masked" else of(get(spec.method))
+    layout = _layout(task.model, DATASETS[task.dataset].classes, task.width, task.first_dense, task.last_dense)
+    try:
+        with torch.device("meta"):
+            method(layout, spec.sparsity, **options)
+    except ValueError:
+        raise
+    except Exception:  # a number that it reads, of which shapes have none: what is wrong with it the run will say
+        pass
+
+
+@cache
+def _layout(model, classes, width, first_dense, last_dense):
+    """The prunable weights of a network, as a Trainer has them."""
+    from benchmarks.cost import shapes_of
+    from methods.layout import Layout
+    net = shapes_of(model, classes, width)
+    names = [entry.name for entry in Layout(net).entries]
+    return Layout(net, names[:1] * first_dense + names[-1:] * last_dense)
 
 
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):

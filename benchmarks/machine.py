@@ -29,9 +29,11 @@ def usable_device(name=None):
     """The torch.device of this name, by default the GPU where there is one. Raises ValueError in one line if there is none here."""
     # a GPU's queues, else 8, in which runs side by side, each on a stream of its own, would wait for each other
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
-    name = name or default_device()
+    name = default_device() if name is None else name
     try:
         device = torch.device(name)
+        if device.type == "meta" or device.type == "cpu" and device.index:  # which torch would take
+            raise RuntimeError("a device is cpu, cuda or cuda:N")
         torch.empty(0, device=device)
         return device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

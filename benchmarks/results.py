@@ -12,9 +12,9 @@ import math
 import os
 import sys
 import time
-from pathlib import Path
+from collections import Counter
 
-from benchmarks.files import StoreError, locked, write_whole, writer
+from benchmarks.files import StoreError, folder as named, locked, write_whole, writer
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
                "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
@@ -26,8 +26,11 @@ TABLES = {
     "switches": "key schedule group final_state switches weights".split(),
 }
 STATUSES = ("ok", "diverged", "failed")
-TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at".split())
-NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row has
+TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "
+            "layer shape schedule final_state".split())
+NUMBERS = {table: [name for name in columns if name not in TEXTS] for table, columns in TABLES.items()}
+NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row of runs.csv has
+WHOLE = ("seed", "epochs")
 LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1", "top1_best_val", "val_top1"), 100.001),
           **dict.fromkeys("seed epochs nnz prunable macs dense_macs train_flops_fraction seconds".split(), math.inf)}  # at least 0, and less
 CHECKSUM = ', "checksum": "'
@@ -45,9 +48,7 @@ class Store:
     """
 
     def __init__(self, folder="results", write=True, keep_models=False):
-        if not str(folder).strip():
-            raise StoreError("the results folder has no name: --results takes a folder")
-        self.folder = Path(folder).expanduser()
+        self.folder = named(folder, "--results")
         self.runs = self.folder / "runs"
         self.keep_models = keep_models
         self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read
@@ -156,12 +157,14 @@ class Store:
                 rows, columns = list(reader), reader.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:
             raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-        lacking = set(TABLES[table]) - set(columns)
+        lacking, more = set(TABLES[table]) - set(columns), Counter(columns) - Counter(TABLES[table])
         if lacking:
             raise StoreError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
+        if more:  # which would be gone when the table is written anew
+            raise StoreError(f"{path} has columns of its own or twice ({', '.join(sorted(more))}): keep them in another file")
         seen = {}
         for place, row in enumerate(rows, 2):
-            problem = _problem(row) if table == "runs" or None in row or None in row.values() else ""
+            problem = _problem(row, table)
             if table == "runs" and not problem and seen.setdefault(row["key"], place) != place:
                 problem = f"the key {row['key']} is in row {seen[row['key']]} too; remove one"
             if problem:
@@ -237,19 +240,21 @@ def _checksum(text):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _problem(row):
-    """What is wrong with a row of `runs.csv`, in words; empty if nothing is."""
+def _problem(row, table="runs"):
+    """What is wrong with a row of a table, in words; empty if nothing is."""
     if None in row or None in row.values():
         return "it has more or fewer cells than columns"
-    if not row["key"].strip() or row["status"] not in STATUSES:
+    runs = table == "runs"
+    if runs and (not row["key"].strip() or row["status"] not in STATUSES):
         return f"its key is {row['key']!r} and its status {row['status']!r}; status is one of {' '.join(STATUSES)}"
-    for name, text in row.items():
-        if name in TABLES["runs"] and name not in TEXTS and (text or name in NEEDED):
-            whole = name in ("seed", "epochs")
+    for name in NUMBERS[table]:
+        text = row[name]
+        if text or runs and name in NEEDED:
+            whole = name in WHOLE
             try:
                 number = (int if whole else float)(text)
             except ValueError:
                 return f"{name} is {text!r}, not a {'whole ' * whole}number"
-            if name in LIMITS and not 0 <= number < LIMITS[name]:
+            if runs and name in LIMITS and not 0 <= number < LIMITS[name]:
                 return f"{name} is {text}, which it cannot be"
     return ""

@@ -1,6 +1,7 @@
 """One run: a Spec becomes a stored row."""
 import math
 import os
+import sys
 import time
 import traceback
 from dataclasses import replace
@@ -12,11 +13,12 @@ from benchmarks import capture, kept, team
 from benchmarks import data as datasets
 from benchmarks.batches import DataError
 from benchmarks.checkpoint import Saver, restored
-from benchmarks.cost import layer_macs, training_cost
+from benchmarks.cost import layer_macs, shapes_of, training_cost
 from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
 from benchmarks.levels import levels_of
+from benchmarks.progress import title
 from benchmarks.results import RUN_COLUMNS, moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
@@ -32,9 +34,9 @@ def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=l
     """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
 
     `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. A run
-    whose loss is no longer finite becomes a row with status `diverged`; an error while training one with status `failed`, and its
-    traceback goes to stderr. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row that cannot be
-    written: its checkpoint stays. Where `stop` raises Taken, so does the run, and stores nothing more.
+    whose loss is no longer finite becomes a row with status `diverged`, which a line on stderr says; an error while training one with
+    status `failed`, and its traceback goes there. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row
+    that cannot be written: its checkpoint stays. Where `stop` raises Taken, so does the run, and stores nothing more.
     """
     device = usable_device(device)
     lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), -math.inf
@@ -110,6 +112,7 @@ class Run:
         except (Exception, SystemExit) as problem:
             if not isinstance(problem, FloatingPointError) and not trainer.diverged():
                 return self.failed(problem)
+            print(f"{title(self.spec)} diverged: {problem}", file=sys.stderr)
             for level in (*unmade(self.levels, self.store), self.spec):
                 row = self.finish(level, trainer.progress.curves, "diverged", str(problem))
             return row
@@ -262,12 +265,7 @@ def describe(spec, task, trainer, status, error, alone=True):
 
 @cache
 def _macs(model, classes, width, shape):
-    from benchmarks import models
-    try:
-        with torch.device("meta"):
-            net = models.build(model, classes, **models.options_of(model, width))
-    except TypeError as error:  # a network of one's own that has no such arguments
-        raise ValueError(f"{model} cannot be built: {error}") from None
+    net = shapes_of(model, classes, width)
     try:
         return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
     except RuntimeError as error:

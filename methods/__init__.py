@@ -68,6 +68,8 @@ def get(method):
         return _methods()[str(method)]
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")
+    if not attribute:
+        raise ValueError(f"{method} names no class: {path}:CLASS does")
     name = "method_" + Path(path).stem
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = os.path.abspath(path)

@@ -8,7 +8,7 @@ from claimed_costs import flops, overhead, slopes, trained_flops
 from drawing import TASKS
 from evidence import Difference, Evidence, Part
 from published import published
-from rows import value_of
+from rows import read_table, value_of
 
 from benchmarks.tasks import suite_of
 
@@ -121,14 +121,12 @@ def arms(e):
 def switches(e):
     """Switches in each quarter, cubic against fixed schedule: what the cubic one saves, by seed. As in figure 6 without weights that
     switch less than twice."""
-    import pandas as pd
-
     path = Path(e.results) / suite_of(e.task) / "switches.csv"
     saved = None
     if path.exists():
         drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]
         runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs) & e.runs.series.isin(drawn) & (e.runs.sparsity == 0.9)]
-        lines = pd.read_csv(path, dtype={"key": str}).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
+        lines = read_table(path).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
         total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
         if {"cubic", "fixed"} <= set(total.columns):
             total = total.dropna()

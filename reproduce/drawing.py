@@ -16,7 +16,7 @@ from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # be
 
 from benchmarks import markup
 from benchmarks.command import command
-from benchmarks.files import write_whole
+from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
 from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid, unusual  # noqa: F401
 from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
@@ -44,6 +44,13 @@ class Parser(argparse.ArgumentParser):
                        f"{' '.join(str(error).split())})")
         self.error(str(error))
 
+    def find(self, args, *names):
+        """Puts the folders in place of what these arguments call them."""
+        try:
+            vars(args).update({name: str(folder(vars(args)[name], f"--{name}")) for name in names if vars(args).get(name) is not None})
+        except ValueError as error:
+            self.error(str(error))
+
     def standard(self):
         """Adds the options that all drawing commands take."""
         self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
@@ -60,13 +67,14 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def read(self, argv):
-        """Parses; a number of epochs that is none, a results folder that does not exist and a Python without the libraries are bad
-        arguments."""
+        """Parses; a number of epochs that is none, folders without a name, a results folder that does not exist and a Python without the
+        libraries are bad arguments."""
         args = self.parse_args(argv)
         try:
             Trained(None, epochs=getattr(args, "epochs", None))
         except ValueError as error:
             self.error(f"--{error}")
+        self.find(args, "results", "data", "out")
         if getattr(args, "out", "") is None:
             usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
             args.out = "figures" if usual else Path(args.results) / "figures"  # other rows draw over no picture of these

@@ -45,13 +45,14 @@ def filled(text, results):
 def main(argv=None):
     """Returns 0, or 1 where `--check` finds a difference."""
     parser = Parser(prog="readme.py", description="Writes the tables of README.md and of the pages that it leads to from the stored rows.")
-    parser.add_argument("--results", default=ROOT / "results", type=Path)
+    parser.add_argument("--results", default=ROOT / "results")
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")
     args, old, new = parser.parse_args(argv), {}, {}
+    parser.find(args, "results")
     try:
         for page in PAGES:
             old[page] = (ROOT / page).read_text(encoding="utf-8")
-            new[page] = filled(old[page], args.results)
+            new[page] = filled(old[page], Path(args.results))
     except BAD_INPUT as error:
         parser.refuse(error, args)
     changed = [page for page in PAGES if new[page] != old[page]]

@@ -31,18 +31,25 @@ def read_rows(path):
 
     Raises ValueError (one line) for a file that is not such a table.
     """
-    import pandas as pd
-
-    Store(path.parent.parent, write=False).read(path.parent.name)  # what the commands refuse is not drawn
     try:
-        rows = pd.read_csv(path, dtype={"key": str})
+        rows = read_table(path)
         rows["last"] = rows.top1_best_val.isna()
         rows["accuracy"] = accuracies(rows)
         rows["epochs"] = rows.epochs.astype(float)
         rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
         return rows
+    except StoreError:
+        raise
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is not a table of runs ({str(error).splitlines()[0]})") from None
+
+
+def read_table(path):
+    """One of a suite's tables, RESULTS/SUITE/TABLE.csv, as a DataFrame. Raises StoreError (one line): what the commands refuse is not drawn."""
+    import pandas as pd
+
+    Store(path.parent.parent, write=False).read(path.parent.name, path.stem)
+    return pd.read_csv(path, dtype={"key": str})
 
 
 class Trained:
@@ -171,7 +178,7 @@ def lines_of(runs, table):
     import pandas as pd
 
     paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
-    tables = [pd.read_csv(path, dtype={"key": str}) for path in paths if path.exists()]
+    tables = [read_table(path) for path in paths if path.exists()]
     done = runs.loc[runs.accuracy.notna(), ["key", *POINT, "seed"]]
     lines = done.merge(pd.concat(tables), on="key", suffixes=("", "_then")) if tables else ()
     if not len(lines):

@@ -6,6 +6,8 @@ from stored import WORDS
 
 from benchmarks import launch as launcher
 from benchmarks.__main__ import main
+from benchmarks.grid import Spec
+from methods import get
 
 
 def refused(capsys, words, *parts):
@@ -43,6 +45,10 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--sparsity", "nan"], ("sparsity", "nan")),
     ([*WORDS, "--sparsity", "much"], ("--sparsity", "much")),
     ([*WORDS, "--sparsity", "0.99999"], ("0.99999",)),
+    *(([*words, "0.999999"], ("error: sparsity 0.999999 leaves 1 weights for 7 layers; each needs one at least\n",))
+      for words in ([*WORDS, "--sparsity"], ["launch", "digits", "--methods", "st3", "--sparsities"],
+                    ["launch", "digits", "--launcher", "slurm", "--methods", "st3", "--sparsities"])),
+    (["launch", "digits", "--methods", "st3", "--set", "storage=sparse"], ("error: storage='sparse' is for static, ",)),
     ([*WORDS, "--method", "rgil"], ("rgil", "nearest", "rigl")),
     ([*WORDS, "--method", "nowhere.py:Mine"], ("nowhere.py",)),
     ([*WORDS, "--task", "cifar10-resnet2"], ("cifar10-resnet2", "cifar10-resnet20")),
@@ -50,7 +56,8 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--epochs", "0"], ("epochs", "0")),
     ([*WORDS, "--precision", "fp8"], ("fp8", "bf16", "fp32")),
     ([*WORDS, "--precision", "tf32", "--device", "cpu"], ("tf32", "CUDA")),
-    ([*WORDS, "--device", "warp"], ("warp",)),
+    *(([*WORDS, "--device", name], (f"there is no device {name!r} here",)) for name in ("warp", "", "cpu:7", "meta")),
+    *(([*WORDS, "--method", "dense", "--sparsity", text], ("sparsity must be a number in [0, 1)", text)) for text in ("95", "nan")),
     ([*WORDS, "--set", "rescale"], ("NAME=VALUE",)),
     ([*WORDS, "--set", "rescal=off"], ("rescal", "rescale")),
     ([*WORDS, "--set", "rescale=perhaps"], ("rescale", "perhaps", "smoothed", "paper", "off")),
@@ -59,11 +66,14 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--set", "model=resnet50"], ("takes no images of 1×8×8",)),
     ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last",)),
     (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
-    (["options", "mine.py"], ("mine.py:CLASS",)),
+    (["options", "mine.py"], ("mine.py:CLASS",)), ([*WORDS, "--method", f"{__file__}:"], (f"{__file__}: names no class: {__file__}:CLASS does",)),
     ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
     ([*WORDS, "--data", "nowhere"], ("nowhere", "--data")),
     (["launch", "digits", "--data", "nowhere"], ("nowhere", "--data")),
     ([*WORDS, "--results", "file/results"], ("file/results", "--results")),
+    ([*WORDS, "--results", "~nobody-here/x"], ("--results ~nobody-here/x begins with a home folder that is not known",)),
+    ([*WORDS, "--data", "~nobody-here/x"], ("--data ~nobody-here/x begins with a home folder that is not known",)),
+    (["status", "digits", "--results", "~nobody-here/x"], ("--results ~nobody-here/x",)), ([*WORDS, "--data", ""], ("--data has no name",)),
     (["launch", "digits", "--results", "file"], ("file", "--results")),
     (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
     (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
@@ -121,3 +131,15 @@ def test_missing_data_end_the_launch_at_once(capsys, tmp_path):
     (["run", "--task", "digits", "--method", "m\udcff.py:Mine"], "is no text here")])
 def test_what_would_be_lost_or_land_elsewhere_is_refused(words, part, capsys):
     assert main(words) == 2 and part in capsys.readouterr().err
+
+
+def test_a_method_that_cannot_be_made_without_memory_is_left_to_its_run(monkeypatch):
+    made, init = [], get("static").__init__
+
+    def reads(self, *arguments, **options):
+        init(self, *arguments, **options)
+        made.append(self.mask.device.type)
+        bool(self.mask.all())
+    monkeypatch.setattr(get("static"), "__init__", reads)
+    launcher.refuse_unsuited([Spec("digits", "static", 0.9, 0)])
+    assert made == ["meta"]

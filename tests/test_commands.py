@@ -61,12 +61,23 @@ def methods_file(tmp_path):
 def test_a_diverged_run_is_a_row(tmp_path, capsys):
     assert main([*WORDS, "--set", "lr=1e9", "--results", str(tmp_path)]) == 1
     row, = Store(tmp_path).rows("digits").values()
+    assert capsys.readouterr().err == f"digits st3 lr=1000000000.0 sparsity 0.9 seed 0 diverged: {row['error']}\n"
     assert row["status"] == "diverged" and "epoch 0" in row["error"] and row["options"] == "lr=1000000000.0"
     assert row["top1"] is row["top1_best_val"] is row["val_top1"] is None
     assert Store(tmp_path).collect("digits") == 1
     assert table(Store(tmp_path), "runs")[0]["top1"] == ""
     assert main([*WORDS, "--set", "lr=1e9", "--results", str(tmp_path)]) == 1
     assert "is done already: diverged" in capsys.readouterr().out
+
+
+def test_the_log_of_a_diverged_run_says_so(tmp_path, capsys):
+    """To launch and plan it is done."""
+    words = ["digits", "--methods", "st3", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--set", "lr=1e9", "--results", str(tmp_path)]
+    assert main(["launch", *words, "--jobs", "1"]) == 0
+    log, = Store(tmp_path).runs.glob("*.log")
+    assert f"(log: {log})" in capsys.readouterr().err
+    assert "digits st3 lr=1000000000.0 sparsity 0.9 seed 0 diverged: " in log.read_text()
+    assert main(["plan", *words]) == 0 and "1 run done, 0 missing" in capsys.readouterr().out
 
 
 def test_a_method_that_misses_its_budget_fails(tmp_path, methods_file):

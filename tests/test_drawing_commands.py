@@ -9,6 +9,7 @@ import made_up
 import pytest
 from test_reproduce import ROOT, figure, row, run, run_here, store
 
+from benchmarks import __main__ as commands
 from benchmarks import suites
 from benchmarks.results import Store
 
@@ -29,11 +30,49 @@ def test_figures_refuse_what_the_commands_refuse(tmp_path):
     assert not (tmp_path / "REPORT.md").exists() and not (tmp_path / "figures").exists()
 
 
+@pytest.mark.parametrize("script, table, column", [("figure6.py", "switches", "weights"), ("report.py", "switches", "switches"),
+                                                   ("gse_figure6.py", "curves", "test_top1"), ("gse_figure9.py", "layers", "nnz")])
+def test_damaged_lines_of_runs_are_refused_too(tmp_path, capsys, script, table, column):
+    """A table that ends in the middle of a line, text where a number belongs: one line, from who draws as from who collects."""
+    name = script.removesuffix(".py").replace("report", "figure6")
+    made_up.fill(tmp_path, "digits", figure(name).grid("digits", "paper"), precision="fp32")
+    path, words = tmp_path / f"digits/{table}.csv", ["--suite", "digits"] * (script != "report.py")
+    head, first, *rest = path.read_text().splitlines()
+    assert run_here(script, *words, "--results", tmp_path).returncode == 0
+    cells = first.split(",")
+    cells[head.split(",").index(column)] = "many"
+    for lines, said in (([head, first, *rest[:2], rest[2].rpartition(",")[0]], "row 5: it has more or fewer cells than columns"),
+                        ([head, ",".join(cells), *rest], f"row 2: {column} is 'many', not a number")):
+        path.write_text("\n".join(lines))
+        done = run_here(script, *words, "--results", tmp_path)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"{path}, {said}" in done.stderr, done.stderr
+        assert commands.main(["collect", "digits", "--results", str(tmp_path)]) == 2 and said in capsys.readouterr().err
+
+
 def test_figures_of_other_results_lie_beside_them(tmp_path, monkeypatch):
     """They draw over none of the repository's."""
     store(tmp_path, "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
     assert run_here("figure1.py", "--results", tmp_path).returncode == 0
     assert sorted(path.name for path in (tmp_path / "figures" / "digits").iterdir()) == ["figure1.csv", "figure1.pdf", "figure1.png"]
+
+
+def test_folders_below_the_home_folder(tmp_path, monkeypatch):
+    """A shell leaves the ~ of --results=~/rows to the command, and one of nobody as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store(tmp_path / "rows", "digits", [row(spec) for spec in figure("figure1").grid("digits", "paper")])
+    for words, folder in (((), "rows/figures"), (("--out=~/out",), "out")):
+        done = run_here("figure1.py", "--results=~/rows", *words)
+        assert done.returncode == 0 and (tmp_path / folder / "digits/figure1.pdf").exists(), done.stderr
+    assert run_here("report.py", "--results=~/rows").returncode == 0 and (tmp_path / "rows/REPORT.md").exists()
+
+
+@pytest.mark.parametrize("script", ["figure1.py", "leaderboard.py", "compare.py"])
+@pytest.mark.parametrize("words, said", [(("--results", "~nobody-here/x"), "--results ~nobody-here/x begins with a home"),
+                                         (("--out", "~nobody-here/x"), "--out ~nobody-here/x begins with a home"),
+                                         (("--out", ""), "--out has no name")])
+def test_folders_that_are_none(script, words, said):
+    done = run_here(script, *["st3"] * (script == "compare.py"), "--suite", "digits", *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("words, said", [

@@ -178,4 +178,4 @@ def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     said = capsys.readouterr().err
-    assert end.value.code == 2 and said.count("\n") == 1 and "is not as its program wrote it" in said
+    assert end.value.code == 2 and said.count("\n") == 1 and f"{curves}, row 5: val_top1 is 'much', not a number" in said

@@ -100,6 +100,13 @@ def test_the_runs_of_a_kind_are_gone_before_the_next(tmp_path, monkeypatch):
     assert left == [[], []]
 
 
+def test_a_sparsity_that_no_method_takes_is_refused_before_anything_is_timed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "estimate", lambda *rest, **more: pytest.fail("was timed"))
+    assert main(["plan", "digits", "--methods", "st3", "dense", "--sparsities", "0.9", "0.999999", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == ("error: sparsity 0.999999 leaves 1 weights for 7 layers; each needs one "
+                                       "at least\n")
+
+
 FAILS = '''
 from methods.base import Ramped
 

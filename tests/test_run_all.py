@@ -108,6 +108,12 @@ def test_data_folder_of_the_environment_is_checked_too(installed):
     assert refused(start(installed, DATA_DIR="/nowhere"), "/nowhere", "DATA_DIR")
 
 
+def test_the_home_folder_is_that_from_elsewhere_too(installed, tmp_path):
+    """Where the shell has left the ~ of --data=~/DIR and of DATA_DIR as it is."""
+    for words, variables in ((["--data=~/none"], {}), ([], {"DATA_DIR": "~/none"})):
+        assert refused(start(installed, *words, cwd=tmp_path, HOME="/home/of/somebody", **variables), "/home/of/somebody/none does not exist")
+
+
 # ---- a whole start
 
 def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_path):

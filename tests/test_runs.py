@@ -87,6 +87,8 @@ def test_a_run_that_has_a_row_is_not_made_again(copied, capsys, monkeypatch):
     (copied.runs / f"{SPEC.key}.json").unlink()
     assert main([*WORDS, "--out", str(copied.folder)]) == 0  # collected is done too
     assert "is done already" in capsys.readouterr().out
+    for device in ("warp", "cuda:99"):  # nonsense stays nonsense
+        assert main([*WORDS, "--out", str(copied.folder), "--device", device]) == 2 and device in capsys.readouterr().err
 
 
 def test_options_of_method_and_task_are_in_the_key_only_if_they_differ(copied, capsys):
