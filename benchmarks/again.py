@@ -5,7 +5,7 @@ import json
 import sys
 
 from benchmarks.files import write_whole
-from benchmarks.tasks import digest
+from benchmarks.method_files import digest
 
 
 def left(specs, store):

@@ -7,7 +7,8 @@ from benchmarks.own_methods import outdated
 
 def chosen(args):
     """The Specs that the arguments of plan, launch and status name, without those that their method skips."""
-    from benchmarks.tasks import ask, canonical
+    from benchmarks.method_files import ask
+    from benchmarks.tasks import canonical
     from methods import get
     options = chosen_options(args)
     # a figure's runs have options of their own

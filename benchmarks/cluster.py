@@ -21,7 +21,7 @@ from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
 from benchmarks.progress import duration, several
 from benchmarks.results import Store
-from benchmarks.tasks import file_of
+from benchmarks.method_files import file_of
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 TIMEOUTS = 100    # how often a job that runs out of time is queued again

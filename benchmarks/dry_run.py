@@ -17,7 +17,8 @@ from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.run import OUTSIDE
-from benchmarks.tasks import file_of, of_the_suite, settle
+from benchmarks.method_files import file_of
+from benchmarks.tasks import of_the_suite, settle
 from benchmarks.train import Trainer
 from benchmarks.unsaved import plain, same, unheld, watch
 

@@ -8,7 +8,8 @@ from multiprocessing import connection
 from benchmarks import places
 from benchmarks.progress import Bar, title
 from benchmarks.levels import branches, levels_of, uncovered
-from benchmarks.tasks import DATASETS, file_of, settle
+from benchmarks.method_files import file_of
+from benchmarks.tasks import DATASETS, settle
 from benchmarks.worker import CROWDED, Worker, preload, undisturbed
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row

@@ -145,7 +145,8 @@ def names(args, base):
 
 def cells(args):
     """The Specs of the method on the suite, without the tasks that it skips, which are named."""
-    from benchmarks.tasks import ask, canonical, get_task
+    from benchmarks.method_files import ask
+    from benchmarks.tasks import canonical, get_task
     from benchmarks.chosen import tasks_of
     from methods import get
     name = args.method

@@ -1,7 +1,8 @@
 """Runs of several levels of sparsity (LRR, IMP, …): each gives rows for lower ones, and some have cycles in common."""
 from dataclasses import replace
 
-from benchmarks.tasks import ask, settle
+from benchmarks.method_files import ask
+from benchmarks.tasks import settle
 
 
 def levels_of(spec):

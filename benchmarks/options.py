@@ -35,7 +35,8 @@ def show(args):
 
 
 def options_of(method):
-    from benchmarks.tasks import TASKS, file_of
+    from benchmarks.method_files import file_of
+    from benchmarks.tasks import TASKS
     from methods import available, get
     from methods.options import nearest
     try:

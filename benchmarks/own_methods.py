@@ -4,7 +4,8 @@ import difflib
 import sys
 
 from benchmarks.levels import levels_of
-from benchmarks.tasks import file_of, mark, settle
+from benchmarks.method_files import file_of, mark
+from benchmarks.tasks import settle
 
 NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mistyped
 

@@ -22,7 +22,8 @@ from benchmarks.progress import title
 from benchmarks.results import RUN_COLUMNS, moment, unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
-from benchmarks.tasks import file_of, get_task, mark, settle, suite_of
+from benchmarks.method_files import file_of, mark
+from benchmarks.tasks import get_task, settle, suite_of
 from benchmarks.train import Trainer
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"

@@ -172,7 +172,7 @@ def compare(rows):
 
 
 def content(code_version):
-    """Of a row's `code_version` what names the content of its method's own file (`tasks.mark`); nothing for the suite's methods."""
+    """Of a row's `code_version` what names the content of its method's own file (`method_files.mark`); nothing for the suite's methods."""
     return re.search(r"[^,;]*[.]py [0-9a-f]{10}|$", str(code_version))[0]
 
 

@@ -1,11 +1,9 @@
 """Data sets, and tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
-import contextlib
-import hashlib
 import math
-import os
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
+
+from benchmarks.method_files import path_of
 
 
 @dataclass(frozen=True)
@@ -195,9 +193,9 @@ def _settle(named, method, epochs, precision, chosen):
     suite = dict(chosen).get("recipe") != "original"
     defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
     retained = get(method).retained.get(kind(task), {})
-    if ":" in method and not of_the_suite(get(method), "retained") and (told := [name for name in retained if name not in known]):
-        raise ValueError(f"{method}: retained changes the recipe ({', '.join(told)}), which its rows would not say: run it with --set, or keep the "
-                         "options of the method alone there")
+    if not of_the_suite(get(method), "retained") and (told := ", ".join(name for name in retained if name not in known)):
+        raise ValueError(f"{method}: retained changes the recipe ({told}), which its rows would not say: run it with --set, and keep options of the "
+                         "method alone there")
     own = {**defaults, **retained} if suite else original(method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
     options, settings = {name: value for name, value in own.items() if name in known}, task.settings()
@@ -267,38 +265,3 @@ def _canonical(task, method, epochs, precision, chosen):
                 options=tuple((name, str(settled[name])) for name, _ in chosen
                               if settled[name] != default[name] and name not in ("epochs", "precision")),  # which stand for themselves
                 precision=None if task.precision == own.precision else task.precision)
-
-
-def file_of(method):
-    """The path in "file.py:Class"; "" for a method of the suite."""
-    return method.rpartition(":")[0]
-
-
-def path_of(method):
-    """The one name of a method's file, "file.py:Class": relative where it lies below the working folder, else the whole path."""
-    path, _, attribute = method.rpartition(":")
-    below = os.path.relpath(path)
-    return f"{os.path.abspath(path) if below.startswith(os.pardir) else below}:{attribute}"
-
-
-def digest(method):
-    """What tells the content of a method's own file ("file.py:Class") from another; "" for the suite's methods."""
-    path = file_of(method) if isinstance(method, str) else ""
-    return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def mark(method):
-    """The file's name and content, as `code_version` of a row has them; "" for the suite's methods, and where it is gone."""
-    with contextlib.suppress(OSError):
-        return (content := digest(method)) and f"{Path(file_of(method)).name} {content[:10]}"
-    return ""
-
-
-def ask(method, function, *arguments):
-    """What a class method of a method says. A ValueError is its refusal; what else it raises becomes one that names both."""
-    try:
-        return function(*arguments)
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{method}: {function.__name__} fails ({type(error).__name__}: {error})") from error

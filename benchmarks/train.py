@@ -16,7 +16,7 @@ from benchmarks.checkpoint import Progress, random_state, seed_all, set_random_s
 from benchmarks.compiled import Compiled, worthwhile
 from benchmarks.cost import computed_with
 from benchmarks.switches import Switches
-from benchmarks.tasks import digest
+from benchmarks.method_files import digest
 from methods import SparseModel, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed

@@ -18,7 +18,7 @@ from benchmarks.progress import several
 from benchmarks.stats import OFF_TARGET
 from benchmarks.suites import PROFILES, SIZES
 from benchmarks.tables import of_profile, renamed
-from benchmarks.tasks import path_of
+from benchmarks.method_files import path_of
 
 NAME = "compare"
 MOST = 0.99999  # sparsity that has a place on the axis

@@ -216,7 +216,7 @@ def test_a_recipe_of_its_own_is_said_by_set(mine, capsys):
     words = ["run", "--task", "digits", "--method", "mine.py:Wide", "--sparsity", "0.9", "--epochs", "1"]
     assert main(words) == 2
     assert capsys.readouterr().err == ("error: mine.py:Wide: retained changes the recipe (width, first_dense), which its rows would not say: run it "
-                                       "with --set, or keep the options of the method alone there\n")
+                                       "with --set, and keep options of the method alone there\n")
     assert settle(Spec("digits", "mine.py:Own", 0.9, 0))[1]["allocation"] == "uniform"
 
 
