@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, launch, run_claims
+from benchmarks import cluster, jobs, launch, run_claims, sbatch
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -177,9 +177,9 @@ def test_a_job_makes_its_runs_as_they_were_sent(store, monkeypatch):
     spec, made, handlers, asked = Spec("digits", "static", 0.9, 0), [], {}, []
     monkeypatch.setattr(launch, "launch", lambda specs, own, *rest, **more: made.append((specs, own.folder, own.seen, own.keep_models, rest, more)))
     monkeypatch.setattr(launch, "ask_to_stop", lambda: asked.append(1))
-    monkeypatch.setattr(cluster.signal, "signal", handlers.__setitem__)
-    cluster.Job([spec], {spec.key: [1, 2, 3]}, str(store.folder), "data", 4, 120, True)()
-    assert made == [([spec], store.folder, {spec.key: [1, 2, 3]}, True, ("data", 4), {"wait": False, "grace": cluster.TERM_SECONDS})]
+    monkeypatch.setattr(sbatch.signal, "signal", handlers.__setitem__)
+    sbatch.Job([spec], {spec.key: [1, 2, 3]}, str(store.folder), "data", 4, 120, True)()
+    assert made == [([spec], store.folder, {spec.key: [1, 2, 3]}, True, ("data", 4), {"wait": False, "grace": sbatch.TERM_SECONDS})]
     handlers[signal.SIGTERM](signal.SIGTERM, None)
     assert asked
 
@@ -188,7 +188,7 @@ def test_a_job_makes_its_runs_as_they_were_sent(store, monkeypatch):
 def test_a_job_whose_time_is_up_stops_its_runs_and_is_sent_again(store, monkeypatch, delay, grace):
     stopped = []
     monkeypatch.setattr(launch, "stop", stopped.append)
-    job = cluster.Job([Spec("digits", "static", 0.9, 0)], {}, str(store.folder), "data", 4, delay, False)
+    job = sbatch.Job([Spec("digits", "static", 0.9, 0)], {}, str(store.folder), "data", 4, delay, False)
     assert job.checkpoint().function is job and stopped == [grace]
 
 
@@ -208,7 +208,7 @@ def test_what_slurm_is_told_of_a_job(store, monkeypatch):
             return [Namespace(job_id=f"12_{place}") for place in range(len(calls))]
     monkeypatch.setattr(submitit, "SlurmExecutor", Executor)
     words = "launch digits --launcher slurm --partition gpu --time 30 --mem 1.5 --setup true --signal-delay 90 --gpus-per-task 1".split()
-    assert cluster.send(parser().parse_args(words), store.runs / "submitted", Path("/a copy"), ["one", "two"]) == ["12_0", "12_1"]
+    assert sbatch.send(parser().parse_args(words), store.runs / "submitted", Path("/a copy"), ["one", "two"]) == ["12_0", "12_1"]
     assert told["max_num_timeout"] == 100 and told["additional_parameters"] == {"chdir": "/a copy", "requeue": True}
     assert told["setup"] == ["export PYTHONPATH='/a copy'", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", "true"]
     assert (told["folder"], told["time"], told["signal_delay_s"], told["mem"], told["partition"], told["gpus_per_task"]) == (

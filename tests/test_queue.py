@@ -13,7 +13,7 @@ from argparse import Namespace
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, run_claims
+from benchmarks import cluster, jobs, run_claims, sbatch
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.run import store_failure
@@ -225,7 +225,7 @@ def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, ca
     ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
     ("it went\nwrong", "it went wrong")])
 def test_all_that_sbatch_says_is_one_line(text, said):
-    assert cluster.objection(text) == said
+    assert sbatch.objection(text) == said
 
 
 def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, capsys):  # noqa: F811
