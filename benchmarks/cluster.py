@@ -99,7 +99,7 @@ def send_missing(args, store, todo, folder):
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
         calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
-                     store.keep_models)
+                     store.keep_models, args.gpus_per_task)
                  for pack in part]
         with held_back():
             ids = send(args, results / "runs" / "submitted", code, calls)

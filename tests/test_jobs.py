@@ -1,5 +1,7 @@
 """What was sent to SLURM, as it is remembered and joined with its queue (fake_slurm.py; tests/slurm: a real one)."""
+import os
 import signal
+import subprocess
 import threading
 from argparse import Namespace
 from pathlib import Path
@@ -32,6 +34,15 @@ def test_the_queue_has_what_has_not_ended(store, slurm, tmp_path):
     states = {"7_0": "PENDING", "7_1": "RUNNING", "7_4": "REQUEUED", "8": "COMPLETING"}
     assert jobs.queue(store) == {job: (state, "None") for job, state in states.items()}
     assert "--array" in (tmp_path / "asked").read_text().split()
+
+
+def test_no_job_is_left_out_of_the_queue(store, slurm, tmp_path, monkeypatch):
+    """What filters squeue for people, and another name to log in with, would make jobs lost that run."""
+    for name, value in ("SQUEUE_STATES", "PENDING"), ("SQUEUE_PARTITION", "low"), ("LOGNAME", "nobody"):
+        monkeypatch.setenv(name, value)
+    jobs.queue(store)
+    asked = (tmp_path / "asked").read_text()
+    assert "SQUEUE_" not in asked and f"--all --noheader --array --user {os.getuid()} " in asked
 
 
 def test_a_job_of_the_same_number_that_was_sent_from_elsewhere_is_none_of_ours(store, slurm, tmp_path, monkeypatch, capsys):
@@ -209,7 +220,64 @@ def test_what_slurm_is_told_of_a_job(store, monkeypatch):
     monkeypatch.setattr(submitit, "SlurmExecutor", Executor)
     words = "launch digits --launcher slurm --partition gpu --time 30 --mem 1.5 --setup true --signal-delay 90 --gpus-per-task 1".split()
     assert sbatch.send(parser().parse_args(words), store.runs / "submitted", Path("/a copy"), ["one", "two"]) == ["12_0", "12_1"]
-    assert told["max_num_timeout"] == 100 and told["additional_parameters"] == {"chdir": "/a copy", "requeue": True}
-    assert told["setup"] == ["export PYTHONPATH='/a copy'", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", "true"]
+    assert told["max_num_timeout"] == 100 and told["additional_parameters"] == {"chdir": "/a copy", "requeue": True, "ntasks": 1}
+    assert told["setup"][:3] == ["unset SLURM_EXPORT_ENV", "export PYTHONPATH='/a copy'", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1"]
+    assert len(told["setup"]) == 4 and told["setup"][3].startswith("true\n")
     assert (told["folder"], told["time"], told["signal_delay_s"], told["mem"], told["partition"], told["gpus_per_task"]) == (
         store.runs / "submitted", 30, 90, "1536MB", "gpu", 1)
+
+
+SBATCH = """#!/bin/sh
+env | grep -E "^(SBATCH|SLURM)_" | sort > {0}/environment
+case $SLURM_CONF in refuses) echo "sbatch: error: invalid partition" >&2; exit 1;; esac
+echo Submitted batch job 12
+"""
+
+
+@pytest.fixture
+def sbatch_here(slurm, tmp_path):
+    """An sbatch that takes all as job 12, unless SLURM_CONF=refuses, and notes in `environment` what it found there."""
+    for name, text in ("sbatch", SBATCH.format(tmp_path)), ("srun", ""):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+
+def test_what_is_not_said_to_launch_sbatch_takes_from_the_environment_alone(store, sbatch_here, tmp_path, monkeypatch):
+    """Nothing of an allocation that the launch runs in, either: srun would take its numbers in the job."""
+    for name in "PARTITION TIMELIMIT NO_REQUEUE QOS RESERVATION MEM_PER_CPU EXPORT".split():
+        monkeypatch.setenv(f"SBATCH_{name}", "NONE")
+    monkeypatch.setenv("SLURM_CONF", "of the site")
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    for words, given in ("--partition gpu --mem 2", {"PARTITION", "MEM_PER_CPU"}), ("", set()):
+        args = parser().parse_args(["launch", "digits", "--launcher", "slurm", *words.split()])
+        assert sbatch.send(args, store.runs / "submitted", tmp_path, [print]) == ["12"]
+        found = {f"SBATCH_{name}=NONE" for name in {"PARTITION", "QOS", "RESERVATION", "MEM_PER_CPU", "EXPORT"} - given}
+        assert {*(tmp_path / "environment").read_text().splitlines()} == found | {"SLURM_CONF=of the site", "SLURM_NTASKS=4"}
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    sbatch.send(args, store.runs / "submitted", tmp_path, [print])
+    assert {*(tmp_path / "environment").read_text().splitlines()} == found | {"SLURM_CONF=of the site"}
+    assert os.environ["SLURM_NTASKS"] == "4" and os.environ["SBATCH_TIMELIMIT"] == "NONE"
+
+
+def test_nothing_stays_of_what_slurm_refuses(store, sbatch_here, tmp_path, monkeypatch):
+    args, folder = parser().parse_args(["launch", "digits", "--launcher", "slurm"]), store.runs / "submitted"
+    assert sbatch.send(args, folder, tmp_path, [print, print]) == ["12_0", "12_1"]
+    before = sorted(folder.iterdir())
+    assert len(before) == 4
+    monkeypatch.setenv("SLURM_CONF", "refuses")
+    for calls in [print], [print, print]:
+        with pytest.raises(ValueError, match="^SLURM refuses the job: invalid partition$"):
+            sbatch.send(args, folder, tmp_path, calls)
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("command, ends", [("false", True), ("true # only this", False), ("false; true", False), ('grep "isn.t" /dev/null', True)])
+def test_a_command_of_the_setup_that_fails_ends_the_job(command, ends):
+    done = subprocess.run(["bash", "-c", sbatch.or_end(command) + "\necho went on"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, f"--setup failed: {command}\n" in done.stderr) == ((1, "", True) if ends else (0, "went on\n", False))
+
+
+def test_a_job_whose_gpus_torch_does_not_see_says_so(store, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"^this job has 2 GPUs, and torch sees none on \S+: check `nvidia-smi` there, and that torch \S+ is built"):
+        sbatch.Job([], {}, str(store.folder), "data", 4, 120, False, 2)()
