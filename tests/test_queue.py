@@ -17,7 +17,7 @@ from benchmarks import cluster, jobs, run_claims, sbatch
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.run import store_failure
-from benchmarks.status import show
+from benchmarks.status import show, stand
 
 specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
 
@@ -214,6 +214,42 @@ def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, ca
     assert launch() == 0 and f"(`cancel digits --results {store.folder}` takes" in capsys.readouterr().out
     show(store, "digits", specs, {})
     assert "queued:" not in capsys.readouterr().out
+
+
+def test_a_job_that_slurm_holds_has_a_way_out(store, slurm, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {spec.key: f"7_{place}" for place, spec in enumerate(specs)})
+    slurm("7_0 PENDING launch_failed_requeued_held\n7_1 PENDING JobHeldUser\n7_2 PENDING JobHeldUser\n")
+    show(store, "digits", specs, {})
+    said = capsys.readouterr().out
+    assert "2 (JobHeldUser: `scontrol release 7`, or `cancel`), 1 (launch_failed_requeued_held: `scontrol release 7`, or `cancel`)\n" in said
+
+
+def test_what_was_sent_is_not_called_unstarted_while_slurm_does_not_answer(store, slurm, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0", specs[1].key: "7_1"})
+    claim(store, specs[1].key, "7_1")
+    slurm("", 1, "no controller")
+    show(store, "digits", specs, {})
+    out, err = capsys.readouterr()
+    assert "1 running, 0 queued, 0 lost, 0 started, 1 not started, 1 sent to SLURM\n" in out and "not known: SLURM does not answer" in err
+
+
+@pytest.mark.parametrize("err, out, said", [
+    ("a\nslurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***\n" + "b\nc\nd\n", "o",
+     ["slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***", "c", "d"]),
+    ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.\nb\n", "",
+     ["slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.", "b"]),
+    ("", "\na\nb\nc\nd\n", ["b", "c", "d"]), (None, "a\n", ["a"])])
+def test_why_a_job_was_lost_is_in_its_logs(store, err, out, said):  # noqa: F811
+    folder = store.runs / "submitted"
+    folder.mkdir()
+    (folder / "7_0_log.out").write_text(out)
+    if err is not None:
+        (folder / "7_0_log.err").write_text(err)
+    assert stand("k", None, None, ("7", "", ""), store)[1].split("\n      ") == ["job 7", *said]
+
+
+def test_of_a_lost_job_without_a_log_somebody_else_knows_more(store):  # noqa: F811
+    assert stand("k", None, None, ("7_0", "", ""), store) == ("lost", "job 7_0: no log; `sacct -j 7_0` says more")
 
 
 @pytest.mark.parametrize("text, said", [
