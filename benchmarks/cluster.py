@@ -49,8 +49,10 @@ def refuse(args):
             raise ValueError(f"--{name.replace('_', '-')} belongs to --launcher slurm")
 
 
-def check(args):
-    """Raises ValueError in one line for numbers that cannot be."""
+def check(args, folder):
+    """Raises ValueError in one line for numbers that cannot be, and for a results folder whose name means something else to SLURM."""
+    if {"%", "\\"} & {*str(folder.resolve())}:
+        raise ValueError(f"{folder.resolve()} has a % or a backslash, which SLURM takes for something else: give --results another folder")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -63,7 +65,7 @@ def check(args):
 
 def submit(args, store, todo, folder):
     """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
-    check(args)
+    check(args, store.folder)
     with locked(store.runs / ".jobs.lock"):  # what another submission sends meanwhile would be sent twice
         return send_missing(args, store, todo, folder)
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.progress import several
 from benchmarks.results import Store
 
 TIMEOUTS = 100    # how often a job that runs out of time is queued again
+AWAY_SECONDS = 60  # that a job which is to be queued again waits for SLURM's controller
 TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
 PLAIN = ("partition", "qos", "account", "constraint", "gpus_per_task", "cpus_per_task", "array_parallelism")
 OF_SBATCH = {  # what sbatch would take from the environment, SBATCH_…, instead of what it is told
@@ -51,7 +53,19 @@ class Job:
 
         from benchmarks import launch
         launch.stop(max(self.delay - 20, 5))
+        deadline = time.monotonic() + AWAY_SECONDS
+        while away() and time.monotonic() < deadline:  # submitit asks it once; and while it is away, it ends no job
+            time.sleep(2)
         return DelayedSubmission(self)
+
+
+def away():
+    """Whether no controller of SLURM answers."""
+    try:
+        said = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return " is DOWN" in said and " is UP" not in said
 
 
 def must_see(gpus):

@@ -270,6 +270,14 @@ def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, caps
         assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
 
 
+@pytest.mark.parametrize("name", ["100%", "a\\b"])
+def test_a_folder_whose_name_slurm_would_read_otherwise_is_refused(tmp_path, name, slurm, capsys):  # noqa: F811
+    words = ["launch", "digits", "--methods", "static", "--seeds", "1", "--sparsity", "0.9", "--launcher", "slurm", "--results"]
+    assert main([*words, str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and f"{tmp_path / name} has a % or a backslash" in err
+
+
 def test_help_says_what_slurm_makes_of_the_numbers(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
