@@ -3,6 +3,7 @@
 A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`.
 """
 import argparse
+import contextlib
 import hashlib
 import os
 import shlex
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
-from benchmarks.progress import duration, several
+from benchmarks.progress import duration, several, waiting
 from benchmarks.sbatch import Job, held_back, send
 from benchmarks.tasks import file_of
 
@@ -66,7 +67,9 @@ def check(args, folder):
 def submit(args, store, todo, folder):
     """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
     check(args, store.folder)
-    with locked(store.runs / ".jobs.lock"):  # what another submission sends meanwhile would be sent twice
+    with contextlib.ExitStack() as stack:
+        with waiting(f"waiting for another launch that sends from {store.folder}"):
+            stack.enter_context(locked(store.runs / ".jobs.lock"))  # what another submission sends meanwhile would be sent twice
         return send_missing(args, store, todo, folder)
 
 

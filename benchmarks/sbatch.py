@@ -9,12 +9,13 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 from benchmarks.files import StoreError
-from benchmarks.progress import several
+from benchmarks.progress import several, waiting
 from benchmarks.results import Store
 
 TIMEOUTS = 100    # how often a job that runs out of time is queued again
@@ -78,20 +79,64 @@ def must_see(gpus):
 
 @contextlib.contextmanager
 def held_back():
-    """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered."""
+    """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered. Twice ends sbatch."""
     from benchmarks.worker import SIGNALS, undisturbed
     came, before = [], {}
     try:
         with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
-            if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
-                ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
+            if threading.current_thread() is threading.main_thread():
+                ours = [number for number in SIGNALS if signal.getsignal(number) not in (None, signal.SIG_IGN)]
                 before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ours}
-            yield
+            with watched(before) if before else contextlib.nullcontext():
+                yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         for number in came:
             os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def watched(signals):
+    """Another thread hears of these signals, whichever thread they reach, while this one waits for sbatch."""
+    ears, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=end_at_the_second, args=(ears, signals, children(), sys.stderr), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(mouth)
+        watcher.join()
+        os.close(ears)
+
+
+def end_at_the_second(ears, signals, others, err):
+    """End the processes of this one that are not `others` when the second of these signals comes; says so on `err`."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    told = 0
+    while number := os.read(ears, 1):
+        if number[0] not in signals:
+            continue
+        told += 1
+        if told == 1:
+            print("stops when sbatch has answered, as what SLURM takes must be remembered; once more ends sbatch", file=err)
+        if told == 2:
+            for pid in children() - others:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            print("sbatch was ended; if SLURM has taken its array all the same (`squeue --me`), these jobs find nothing to do and end", file=err)
+
+
+def children():
+    """The processes that this one has started and that run."""
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # of a thread that has ended meanwhile
+            found |= {*map(int, path.read_text().split())}
+    return found
 
 
 def send(args, folder, code, calls):
@@ -109,7 +154,8 @@ def send(args, folder, code, calls):
             job_name=f"sparse-{args.suite}", signal_delay_s=args.signal_delay, setup=setup,
             srun_args=[f"--cpus-per-task={args.cpus_per_task}"],  # srun does not take it from sbatch since SLURM 22.05
             additional_parameters={"chdir": str(code), "requeue": True, "ntasks": 1}, **options)  # GPUs per task need a number of tasks
-        with own_environment(options), contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
+        slow = waiting("sbatch has not answered yet; where the queue is full or its controller away, it tries again by itself")
+        with slow, own_environment(options), contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
             return [job.job_id for job in executor.submit_array(calls)]
     except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
         raise ValueError(f"SLURM refuses the job: {objection(str(error))}") from None

@@ -1,14 +1,17 @@
 """How arrays are sent, and what their jobs do (fake_slurm.py; tests/slurm: a real one)."""
 import os
+import shutil
 import signal
 import subprocess
+import threading
+import time
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import launch, sbatch
+from benchmarks import cluster, files, jobs, launch, progress, sbatch
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 
@@ -77,6 +80,7 @@ def test_what_slurm_is_told_of_a_job(store, monkeypatch):
 
 
 SBATCH = """#!/bin/sh
+[ "$SLURM_CONF" = hangs ] && exec sleep 60
 env | grep -E "^(SBATCH|SLURM)_" | sort > {0}/environment
 case $SLURM_CONF in refuses) echo "sbatch: error: invalid partition" >&2; exit 1;; esac
 echo Submitted batch job 12
@@ -85,7 +89,7 @@ echo Submitted batch job 12
 
 @pytest.fixture
 def sbatch_here(slurm, tmp_path):
-    """An sbatch that takes all as job 12, unless SLURM_CONF=refuses, and notes in `environment` what it found there."""
+    """An sbatch that takes all as job 12, unless SLURM_CONF=refuses or =hangs, and notes in `environment` what it found there."""
     for name, text in ("sbatch", SBATCH.format(tmp_path)), ("srun", ""):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -130,3 +134,42 @@ def test_a_job_whose_gpus_torch_does_not_see_says_so(store, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match=r"^this job has 2 GPUs, and torch sees none on \S+: check `nvidia-smi` there, and that torch \S+ is built"):
         sbatch.Job([], {}, str(store.folder), "data", 4, 120, False, 2)()
+
+
+@pytest.mark.parametrize("signals, said", [(0, []), (2, ["stops when sbatch has answered", "sbatch was ended; if SLURM has taken its array"])])
+def test_a_launch_says_what_it_waits_for_and_ends_sbatch_at_the_second_ctrl_c(store, sbatch_here, monkeypatch, capfd, signals, said):
+    """And remembers nothing then: what SLURM may have taken finds no runs."""
+    spec, began = Spec("digits", "static", 0.9, 0), time.monotonic()
+    monkeypatch.setattr(sbatch, "waiting", lambda text: progress.waiting(text, 0.1))
+    monkeypatch.setenv("SLURM_CONF", "hangs")
+    script = Path(shutil.which("sbatch"))
+    script.write_text(script.read_text().replace("sleep 60", f"sleep {30 if signals else 1}"))
+
+    def press():
+        for _ in range(signals):
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may have it ignored
+    presser = threading.Thread(target=press)
+    try:
+        with pytest.raises(KeyboardInterrupt if signals else ValueError):
+            presser.start()
+            cluster.submit(parser().parse_args(["launch", "digits", "--launcher", "slurm"]), store, [spec], "data")
+    finally:
+        presser.join()
+        signal.signal(signal.SIGINT, before)
+    lines = capfd.readouterr().err.splitlines()
+    assert time.monotonic() - began < 15 and not jobs.sent(store, "digits") and not [*(store.runs / "submitted").iterdir()]
+    starts = ["sbatch has not answered yet", *said]
+    assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts))
+
+
+def test_a_launch_says_that_it_waits_for_another(store, slurm, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(cluster, "waiting", lambda text: progress.waiting(text, 0.1))
+    monkeypatch.setattr(cluster, "send_missing", lambda *rest: 0)
+    with files.locked(store.runs / ".jobs.lock"):
+        other = threading.Thread(target=cluster.submit, args=(parser().parse_args(["launch", "digits"]), store, [], "data"))
+        other.start()
+        time.sleep(0.5)
+    other.join()
+    assert capsys.readouterr().err == f"waiting for another launch that sends from {store.folder}\n"
