@@ -9,7 +9,7 @@ from benchmarks.progress import duration, several, title
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
 SENT = "sent to SLURM"  # whose queue does not answer
-ENDED = re.compile(r"error: \*\*\*|DUE TO|oom.kill|OOM Kill")  # SLURM's own words: cancelled, preempted, time limit, memory
+ENDED = re.compile(r"error: \*\*\*(?!.*JOB REQUEUE)|DUE TO (?!JOB REQUEUE)|oom.kill|OOM Kill")  # SLURM's own words: cancelled, memory, …
 USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's reasons to wait that end by themselves
 
 
