@@ -190,4 +190,5 @@ def objection(text):
     """What sbatch says against a job, in one line: all of its errors, without the lines that frame them."""
     lines = [line for line in text.splitlines() if line.startswith("sbatch: error")] or text.splitlines()
     words = " ".join(line.removeprefix("sbatch: error:").strip() for line in lines if any(map(str.isalpha, line.removeprefix("sbatch: error:"))))
+    words += " (if it has taken them all the same, these jobs find nothing to do and end)" * ("timed out" in words)
     return words + " (--runs-per-task K makes fewer tasks)" * ("job array specification" in words)

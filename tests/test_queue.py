@@ -238,6 +238,7 @@ def test_what_was_sent_is_not_called_unstarted_while_slurm_does_not_answer(store
      ["slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***", "c", "d"]),
     ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.\nb\n", "",
      ["slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.", "b"]),
+    ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026 DUE TO JOB REQUEUE ***\nb\nc\nd\n", "o", ["b", "c", "d"]),  # it went on then
     ("", "\na\nb\nc\nd\n", ["b", "c", "d"]), (None, "a\n", ["a"])])
 def test_why_a_job_was_lost_is_in_its_logs(store, err, out, said):  # noqa: F811
     folder = store.runs / "submitted"
@@ -258,6 +259,8 @@ def test_of_a_lost_job_without_a_log_somebody_else_knows_more(store):  # noqa: F
      "No account was given. See https://docs Batch job submission failed: Unspecified error"),
     ("sbatch: error: Batch job submission failed: Invalid job array specification",
      "Batch job submission failed: Invalid job array specification (--runs-per-task K makes fewer tasks)"),
+    ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+     "Batch job submission failed: Socket timed out on send/recv operation (if it has taken them all the same, these jobs find nothing to do and end)"),
     ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
     ("it went\nwrong", "it went wrong")])
 def test_all_that_sbatch_says_is_one_line(text, said):
