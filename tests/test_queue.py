@@ -260,7 +260,8 @@ def test_of_a_lost_job_without_a_log_somebody_else_knows_more(store):  # noqa: F
     ("sbatch: error: Batch job submission failed: Invalid job array specification",
      "Batch job submission failed: Invalid job array specification (--runs-per-task K makes fewer tasks)"),
     ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
-     "Batch job submission failed: Socket timed out on send/recv operation (if it has taken them all the same, these jobs find nothing to do and end)"),
+     "Batch job submission failed: Socket timed out on send/recv operation "
+     "(if it has taken them all the same, these jobs find nothing to do and end)"),
     ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
     ("it went\nwrong", "it went wrong")])
 def test_all_that_sbatch_says_is_one_line(text, said):
