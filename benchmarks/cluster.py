@@ -1,33 +1,26 @@
-"""`launch --launcher slurm` and `cancel`: what is missing becomes job arrays, sent through submitit (which is imported only here).
+"""`launch --launcher slurm` and `cancel`: what is missing becomes job arrays.
 
-A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`. When its time is up
-or it is preempted, its runs write checkpoints, and it is queued again.
+A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`.
 """
 import argparse
 import contextlib
 import hashlib
-import io
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 from benchmarks import jobs, run_claims
 from benchmarks.files import StoreError, locked, writer
-from benchmarks.progress import duration, several
-from benchmarks.results import Store
 from benchmarks.method_files import file_of
+from benchmarks.progress import duration, several, waiting
+from benchmarks.sbatch import Job, held_back, send
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
-TIMEOUTS = 100    # how often a job that runs out of time is queued again
-TERM_SECONDS = 25  # SLURM kills 30 seconds after SIGTERM, by default
 LEAVING_SECONDS = 60  # that `cancel` waits for what it has ended
-PLAIN = ("partition", "qos", "account", "constraint", "gpus_per_task", "cpus_per_task", "array_parallelism")
 
 
 def add_arguments(sub):
@@ -57,35 +50,10 @@ def refuse(args):
             raise ValueError(f"--{name.replace('_', '-')} belongs to --launcher slurm")
 
 
-class Job:
-    """What a task of an array does: makes its runs, `at_a_time` on each of its GPUs. Called by submitit, which calls `checkpoint` when
-    time is up or on preemption."""
-
-    def __init__(self, specs, seen, results, data, at_a_time, delay, keep_models):
-        self.specs, self.seen, self.results, self.data, self.at_a_time, self.delay = specs, seen, results, data, at_a_time, delay
-        self.keep_models = keep_models
-
-    def __call__(self):
-        from benchmarks import launch
-        signal.signal(signal.SIGTERM, lambda *_: launch.ask_to_stop())  # scancel, requeue, or preemption before its own signal
-        store = Store(self.results, keep_models=self.keep_models)
-        store.seen = self.seen
-        try:
-            launch.launch(self.specs, store, self.data, self.at_a_time, wait=False, grace=TERM_SECONDS)
-        except launch.Ended:
-            time.sleep(TERM_SECONDS)  # for what ends this process: SLURM, or submitit that queues it again
-            raise
-
-    def checkpoint(self):
-        from submitit.helpers import DelayedSubmission
-
-        from benchmarks import launch
-        launch.stop(max(self.delay - 20, 5))
-        return DelayedSubmission(self)
-
-
-def check(args):
-    """Raises ValueError in one line for numbers that cannot be."""
+def check(args, folder):
+    """Raises ValueError in one line for numbers that cannot be, and for a results folder whose name means something else to SLURM."""
+    if {"%", "\\"} & {*str(folder.resolve())}:
+        raise ValueError(f"{folder.resolve()} has a % or a backslash, which SLURM takes for something else: give --results another folder")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -98,8 +66,10 @@ def check(args):
 
 def submit(args, store, todo, folder):
     """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
-    check(args)
-    with locked(store.runs / ".jobs.lock"):  # what another submission sends meanwhile would be sent twice
+    check(args, store.folder)
+    with contextlib.ExitStack() as stack:
+        with waiting(f"waiting for another launch that sends from {store.folder}"):
+            stack.enter_context(locked(store.runs / ".jobs.lock"))  # what another submission sends meanwhile would be sent twice
         return send_missing(args, store, todo, folder)
 
 
@@ -134,7 +104,7 @@ def send_missing(args, store, todo, folder):
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
         calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
-                     store.keep_models)
+                     store.keep_models, args.gpus_per_task)
                  for pack in part]
         with held_back():
             ids = send(args, results / "runs" / "submitted", code, calls)
@@ -163,53 +133,6 @@ def tell_made_elsewhere(store, claims):
         left = run_claims.VOID_SECONDS - min(abs(run_claims.age(store.runs / f"{key}.claim")) for key in claims)
         print(f"{len(claims)} of them {'is' if len(claims) == 1 else 'are'} being made by {', '.join(who[:3])}{', …' * (len(who) > 3)}: a job that "
               f"begins meanwhile makes none of these (one that shows no sign of life is given up in {duration(max(left, 0))})")
-
-
-@contextlib.contextmanager
-def held_back():
-    """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered."""
-    from benchmarks.worker import SIGNALS, undisturbed
-    came, before = [], {}
-    try:
-        with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C
-            if threading.current_thread() is threading.main_thread():  # blocked here, a signal may still reach another thread of torch's, say
-                ours = [number for number in SIGNALS if signal.getsignal(number) is not None]
-                before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ours}
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            os.kill(os.getpid(), number)
-
-
-def send(args, folder, code, calls):
-    """Send the calls as one job array; returns their job ids. Raises ValueError in one line with what SLURM says against it."""
-    import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-    options = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None}
-    if args.mem:
-        options["mem"] = f"{round(1024 * args.mem)}MB"
-    setup = [f"export PYTHONPATH={shlex.quote(str(code))}", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", *args.setup]
-    try:
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=TIMEOUTS)
-        executor.update_parameters(
-            job_name=f"sparse-{args.suite}", time=args.time, signal_delay_s=args.signal_delay, setup=setup,
-            srun_args=[f"--cpus-per-task={args.cpus_per_task}"],  # srun does not take it from sbatch since SLURM 22.05
-            additional_parameters={"chdir": str(code), "requeue": True}, **options)
-        with contextlib.redirect_stderr(io.StringIO()):  # the error has sbatch's words
-            return [job.job_id for job in executor.submit_array(calls)]
-    except (FailedJobError, FailedSubmissionError, RuntimeError) as error:
-        raise ValueError(f"SLURM refuses the job: {objection(str(error))}") from None
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}); nothing was sent") from None
-
-
-def objection(text):
-    """What sbatch says against a job, in one line: all of its errors, without the lines that frame them."""
-    lines = [line for line in text.splitlines() if line.startswith("sbatch: error")] or text.splitlines()
-    words = " ".join(line.removeprefix("sbatch: error:").strip() for line in lines if any(map(str.isalpha, line.removeprefix("sbatch: error:"))))
-    return words + " (--runs-per-task K makes fewer tasks)" * ("job array specification" in words)
 
 
 def snapshot(store, methods):

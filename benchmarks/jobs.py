@@ -1,6 +1,6 @@
 """What was sent to SLURM: `results/runs/jobs/ID.json`, one file a job array, joined with what squeue says. Standard library only."""
-import getpass
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,9 +42,11 @@ def queue(store):
     """
     if not shutil.which("squeue"):
         raise ValueError("there is no SLURM here (squeue is not installed); use --launcher local")
-    words = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T|%r|%Z"]  # a folder may have any character
+    # of all states and partitions, also hidden ones: a job that is left out would be sent again; a folder may have any character
+    words = ["squeue", "--all", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%T|%r|%Z"]
+    unfiltered = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", timeout=60)
+        done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", timeout=60, env=unfiltered)
     except subprocess.TimeoutExpired:
         raise ValueError("SLURM does not answer (squeue took more than a minute)") from None
     if done.returncode:

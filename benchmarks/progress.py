@@ -1,5 +1,7 @@
 """How far runs are, for people: a bar on a terminal, elsewhere a line now and then."""
+import contextlib
 import sys
+import threading
 import time
 from datetime import timedelta
 
@@ -28,6 +30,18 @@ def spoken(seconds):
 def several(number, noun):
     """A number of things in words."""
     return f"{number} {noun}{('es' if noun.endswith('s') else 's') * (number != 1)}"
+
+
+@contextlib.contextmanager
+def waiting(text, seconds=10):
+    """Says on stderr what is waited for, where it takes longer than that."""
+    timer = threading.Timer(seconds, print, [text], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def counted(done):

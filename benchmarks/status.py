@@ -1,12 +1,15 @@
 """`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 
 from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, several, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
+SENT = "sent to SLURM"  # whose queue does not answer
+ENDED = re.compile(r"error: \*\*\*(?!.*JOB REQUEUE)|DUE TO (?!JOB REQUEUE)|oom.kill|OOM Kill")  # SLURM's own words: cancelled, memory, …
 USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's reasons to wait that end by themselves
 
 
@@ -20,9 +23,9 @@ def show(store, suite, specs, rows):
             del at_work[key]
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
-        queue = {}
-    waiting = Counter()
-    counts, lines = dict.fromkeys(STATES, 0), []
+        queue = {key: (ids[-1], None, "") for key, ids in jobs.sent(store, suite).items()}
+    waiting, held = Counter(), defaultdict(set)
+    counts, lines = Counter(), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         if state == "lost" and (row := store.row(spec.key)):  # which came meanwhile
@@ -30,11 +33,12 @@ def show(store, suite, specs, rows):
         counts[state] += 1
         if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
             waiting[queue[spec.key][2]] += 1
+            held[queue[spec.key][2]].add(queue[spec.key][0].split("_")[0])
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
-    print(f"{several(len(specs), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(f"{several(len(specs), 'run')}: " + ", ".join(f"{counts[state]} {state}" for state in (*STATES, *[SENT] * (SENT in counts))))
     if waiting:
-        print("  queued: " + ", ".join(f"{count} ({reason})" for reason, count in waiting.most_common()))
+        print("  queued: " + ", ".join(f"{count} ({reason}{way_out(reason, held[reason])})" for reason, count in waiting.most_common()))
     for line in lines:
         print(line)
     if counts["lost"]:
@@ -58,8 +62,10 @@ def stand(key, row, claim, job, store):
         return "running", f"epoch {min(int(share * epochs) + 1, epochs)} of {epochs}{left} ({where})"
     if job and job[1]:
         return "queued", ""
+    if job and job[1] is None:
+        return SENT, ""
     if job:
-        return "lost", f"job {job[0]}" + last_lines(store.runs / "submitted" / f"{job[0]}_0_log.err")
+        return "lost", f"job {job[0]}" + why_lost(store.runs / "submitted", job[0])
     return ("started" if store.checkpoint(key).exists() or store.log(key).exists() else "not started"), ""
 
 
@@ -70,10 +76,32 @@ def made_again(key, row, claim, job, store):
     return bool(row["status"] == "failed" and job and job[1] and jobs.sent_after(store, job[0], store.runs / f"{key}.json"))
 
 
+def way_out(reason, arrays):
+    """What there is to do for jobs that no node will take by themselves."""
+    return f": `scontrol release {','.join(sorted(arrays))}`, or `cancel`" if "held" in reason.lower() else ""
+
+
+def why_lost(folder, job):
+    """What the logs of a job say of its end, SLURM's own words first, indented."""
+    for stream in ("err", "out"):
+        if lines := lines_of(folder / f"{job}_0_log.{stream}"):
+            ended = [line for line in lines if ENDED.search(line)][1 - LINES:]
+            return indented(ended + [line for line in lines if line not in ended][len(ended) - LINES:])
+    return f": no log; `sacct -j {job}` says more"
+
+
 def last_lines(path):
     """The last lines of a log, indented; empty if there are none."""
+    return indented(lines_of(path)[-LINES:])
+
+
+def lines_of(path):
+    """The lines of a log that are not blank; none where there is no log."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        return [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     except OSError:
-        return ""
-    return "".join(f"\n      {line[:200]}" for line in [line for line in lines if line.strip()][-LINES:])
+        return []
+
+
+def indented(lines):
+    return "".join(f"\n      {line[:200]}" for line in lines)

@@ -21,7 +21,7 @@ def slurm(store, tmp_path, monkeypatch):
         lines = [line.split(" ", 3) for line in out.splitlines()]
         rest = ["None", f"{store.runs.resolve()}/code/0123456789ab"]
         (tmp_path / "queue").write_text("".join("|".join(line + rest[len(line) - 2:]) + "\n" for line in lines))
-        commands = {"squeue": f"echo $* > {tmp_path}/asked\ncat {tmp_path}/queue\necho '{err}' >&2\nexit {status}",
+        commands = {"squeue": f"echo $* > {tmp_path}/asked\nenv | grep ^SQUEUE_ >> {tmp_path}/asked\ncat {tmp_path}/queue\necho '{err}' >&2\nexit {status}",
                     "scancel": f"echo $* >> {tmp_path}/told\nfor job; do sed -i \"/^$job|/d\" {tmp_path}/queue; done"}
         for name, text in commands.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

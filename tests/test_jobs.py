@@ -1,5 +1,5 @@
 """What was sent to SLURM, as it is remembered and joined with its queue (fake_slurm.py; tests/slurm: a real one)."""
-import signal
+import os
 import threading
 from argparse import Namespace
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, launch, run_claims
+from benchmarks import cluster, jobs, run_claims
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.results import Store
@@ -32,6 +32,15 @@ def test_the_queue_has_what_has_not_ended(store, slurm, tmp_path):
     states = {"7_0": "PENDING", "7_1": "RUNNING", "7_4": "REQUEUED", "8": "COMPLETING"}
     assert jobs.queue(store) == {job: (state, "None") for job, state in states.items()}
     assert "--array" in (tmp_path / "asked").read_text().split()
+
+
+def test_no_job_is_left_out_of_the_queue(store, slurm, tmp_path, monkeypatch):
+    """What filters squeue for people, and another name to log in with, would make jobs lost that run."""
+    for name, value in ("SQUEUE_STATES", "PENDING"), ("SQUEUE_PARTITION", "low"), ("LOGNAME", "nobody"):
+        monkeypatch.setenv(name, value)
+    jobs.queue(store)
+    asked = (tmp_path / "asked").read_text()
+    assert "SQUEUE_" not in asked and f"--all --noheader --array --user {os.getuid()} " in asked
 
 
 def test_a_job_of_the_same_number_that_was_sent_from_elsewhere_is_none_of_ours(store, slurm, tmp_path, monkeypatch, capsys):
@@ -170,46 +179,3 @@ def test_what_is_left_of_a_run_follows_from_what_was_done_since_it_began(store, 
         claim.note(0.6)
         content = run_claims.held(store)["key"]
     assert (content["share"], content["epochs"]) == (0.6, 30) and content["left"] == pytest.approx(100)
-
-
-def test_a_job_makes_its_runs_as_they_were_sent(store, monkeypatch):
-    """With the rows that were seen then, so that one which was written since is taken; SLURM's first signal asks its runs to stop."""
-    spec, made, handlers, asked = Spec("digits", "static", 0.9, 0), [], {}, []
-    monkeypatch.setattr(launch, "launch", lambda specs, own, *rest, **more: made.append((specs, own.folder, own.seen, own.keep_models, rest, more)))
-    monkeypatch.setattr(launch, "ask_to_stop", lambda: asked.append(1))
-    monkeypatch.setattr(cluster.signal, "signal", handlers.__setitem__)
-    cluster.Job([spec], {spec.key: [1, 2, 3]}, str(store.folder), "data", 4, 120, True)()
-    assert made == [([spec], store.folder, {spec.key: [1, 2, 3]}, True, ("data", 4), {"wait": False, "grace": cluster.TERM_SECONDS})]
-    handlers[signal.SIGTERM](signal.SIGTERM, None)
-    assert asked
-
-
-@pytest.mark.parametrize("delay, grace", [(120, 100), (20, 5)])
-def test_a_job_whose_time_is_up_stops_its_runs_and_is_sent_again(store, monkeypatch, delay, grace):
-    stopped = []
-    monkeypatch.setattr(launch, "stop", stopped.append)
-    job = cluster.Job([Spec("digits", "static", 0.9, 0)], {}, str(store.folder), "data", 4, delay, False)
-    assert job.checkpoint().function is job and stopped == [grace]
-
-
-def test_what_slurm_is_told_of_a_job(store, monkeypatch):
-    """It works in the copy of the code, is queued again when its time is up or its node fails, and has its signal in time."""
-    import submitit
-    told = {}
-
-    class Executor:
-        def __init__(self, folder, **options):
-            told.update(options, folder=folder)
-
-        def update_parameters(self, **parameters):
-            told.update(parameters)
-
-        def submit_array(self, calls):
-            return [Namespace(job_id=f"12_{place}") for place in range(len(calls))]
-    monkeypatch.setattr(submitit, "SlurmExecutor", Executor)
-    words = "launch digits --launcher slurm --partition gpu --time 30 --mem 1.5 --setup true --signal-delay 90 --gpus-per-task 1".split()
-    assert cluster.send(parser().parse_args(words), store.runs / "submitted", Path("/a copy"), ["one", "two"]) == ["12_0", "12_1"]
-    assert told["max_num_timeout"] == 100 and told["additional_parameters"] == {"chdir": "/a copy", "requeue": True}
-    assert told["setup"] == ["export PYTHONPATH='/a copy'", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", "true"]
-    assert (told["folder"], told["time"], told["signal_delay_s"], told["mem"], told["partition"], told["gpus_per_task"]) == (
-        store.runs / "submitted", 30, 90, "1536MB", "gpu", 1)

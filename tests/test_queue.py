@@ -13,11 +13,11 @@ from argparse import Namespace
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, run_claims
+from benchmarks import cluster, jobs, run_claims, sbatch
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.run import store_failure
-from benchmarks.status import show
+from benchmarks.status import show, stand
 
 specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
 
@@ -216,22 +216,70 @@ def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, ca
     assert "queued:" not in capsys.readouterr().out
 
 
+def test_a_job_that_slurm_holds_has_a_way_out(store, slurm, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {spec.key: f"7_{place}" for place, spec in enumerate(specs)})
+    slurm("7_0 PENDING launch_failed_requeued_held\n7_1 PENDING JobHeldUser\n7_2 PENDING JobHeldUser\n")
+    show(store, "digits", specs, {})
+    said = capsys.readouterr().out
+    assert "2 (JobHeldUser: `scontrol release 7`, or `cancel`), 1 (launch_failed_requeued_held: `scontrol release 7`, or `cancel`)\n" in said
+
+
+def test_what_was_sent_is_not_called_unstarted_while_slurm_does_not_answer(store, slurm, capsys):  # noqa: F811
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0", specs[1].key: "7_1"})
+    claim(store, specs[1].key, "7_1")
+    slurm("", 1, "no controller")
+    show(store, "digits", specs, {})
+    out, err = capsys.readouterr()
+    assert "1 running, 0 queued, 0 lost, 0 started, 1 not started, 1 sent to SLURM\n" in out and "not known: SLURM does not answer" in err
+
+
+@pytest.mark.parametrize("err, out, said", [
+    ("a\nslurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***\n" + "b\nc\nd\n", "o",
+     ["slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***", "c", "d"]),
+    ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.\nb\n", "",
+     ["slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks have been OOM Killed.", "b"]),
+    ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026 DUE TO JOB REQUEUE ***\nb\nc\nd\n", "o", ["b", "c", "d"]),  # it went on then
+    ("", "\na\nb\nc\nd\n", ["b", "c", "d"]), (None, "a\n", ["a"])])
+def test_why_a_job_was_lost_is_in_its_logs(store, err, out, said):  # noqa: F811
+    folder = store.runs / "submitted"
+    folder.mkdir()
+    (folder / "7_0_log.out").write_text(out)
+    if err is not None:
+        (folder / "7_0_log.err").write_text(err)
+    assert stand("k", None, None, ("7", "", ""), store)[1].split("\n      ") == ["job 7", *said]
+
+
+def test_of_a_lost_job_without_a_log_somebody_else_knows_more(store):  # noqa: F811
+    assert stand("k", None, None, ("7_0", "", ""), store) == ("lost", "job 7_0: no log; `sacct -j 7_0` says more")
+
+
 @pytest.mark.parametrize("text, said", [
     ("sbatch: error: ****\nsbatch: error: No account was given.\nsbatch: error:   See https://docs\nsbatch: error: ----\n"
      "sbatch: error: Batch job submission failed: Unspecified error",
      "No account was given. See https://docs Batch job submission failed: Unspecified error"),
     ("sbatch: error: Batch job submission failed: Invalid job array specification",
      "Batch job submission failed: Invalid job array specification (--runs-per-task K makes fewer tasks)"),
+    ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+     "Batch job submission failed: Socket timed out on send/recv operation "
+     "(if it has taken them all the same, these jobs find nothing to do and end)"),
     ("sbatch: warning: can't honor it\nsbatch: error: invalid partition", "invalid partition"),
     ("it went\nwrong", "it went wrong")])
 def test_all_that_sbatch_says_is_one_line(text, said):
-    assert cluster.objection(text) == said
+    assert sbatch.objection(text) == said
 
 
 def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, capsys):  # noqa: F811
     for words, warned in (("--jobs 4", True), ("--jobs 4 --cpus-per-task 4", False), ("--jobs 4 --gpus-per-task 1", False), ("", False)):
         assert launch(*words.split()) == 0
         assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize("name", ["100%", "a\\b"])
+def test_a_folder_whose_name_slurm_would_read_otherwise_is_refused(tmp_path, name, slurm, capsys):  # noqa: F811
+    words = ["launch", "digits", "--methods", "static", "--seeds", "1", "--sparsity", "0.9", "--launcher", "slurm", "--results"]
+    assert main([*words, str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and f"{tmp_path / name} has a % or a backslash" in err
 
 
 def test_help_says_what_slurm_makes_of_the_numbers(monkeypatch, capsys):

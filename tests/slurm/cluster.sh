@@ -48,9 +48,12 @@ JobRequeue=1
 KillWait=10
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=$host NodeAddr=127.0.0.1 CPUs=6 State=UNKNOWN
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=6 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
 PartitionName=debug Nodes=$host Default=YES MaxTime=INFINITE State=UP
+PartitionName=hidden Nodes=$host Hidden=YES MaxTime=INFINITE State=UP
 END
+    echo "Name=gpu File=/dev/null" >"$dir/gres.conf"  # a GPU as far as SLURM knows
     export SLURM_CONF=$dir/slurm.conf
     slurmctld -f "$SLURM_CONF" >"$dir/start.log" 2>&1 && slurmd -f "$SLURM_CONF" >>"$dir/start.log" 2>&1 || return 1
     for _ in $(seq 100); do
