@@ -49,7 +49,7 @@ KillWait=10
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=6 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=6 RealMemory=2000 Gres=gpu:1 State=UNKNOWN
 PartitionName=debug Nodes=$host Default=YES MaxTime=INFINITE State=UP
 PartitionName=hidden Nodes=$host Hidden=YES MaxTime=INFINITE State=UP
 END

@@ -13,7 +13,7 @@ FROM = {  # by sparsity: where a launch runs, and options of it
     0.5: (["salloc", "--ntasks=4"], []),
     0.6: (["salloc", "--nodes=1", "--ntasks=2", "--cpus-per-task=2", "srun", "--ntasks=1"], []),
     0.7: (["salloc", "--mem-per-cpu=100"], ["--mem", "0.5"]),
-    0.8: (["salloc", "--mem=3000", "--gpus-per-node=1"], ["--mem", "0.5"]),
+    0.8: (["salloc", "--mem=1500", "--gpus-per-node=1"], ["--mem", "0.5"]),
     0.9: (["env", "SBATCH_EXPORT=NONE"], []),
 }
 ONE = ["digits", "--methods", "static", "--seeds", "1", "--epochs", "1", "--sparsity"]
