@@ -56,7 +56,14 @@ def computed_with(model):
     method = model.method
     if of_the_suite(type(method), "forward"):
         return model.layer_nnz()
-    return model.layout.layer_sums(method.mask | (method(model.theta) != 0))
+    held, own = [buffer.clone() for buffer in method.buffers()], dict(vars(method))
+    with torch.random.fork_rng([model.theta.device] if model.theta.is_cuda else []):
+        used = method.mask | (method(model.theta) != 0)
+    for buffer, value in zip(method.buffers(), held):  # what `forward` changes is of the steps alone
+        buffer.copy_(value)
+    vars(method).clear()
+    vars(method).update(own)
+    return model.layout.layer_sums(used)
 
 
 def training_cost(trainer, macs):

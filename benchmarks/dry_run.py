@@ -11,11 +11,12 @@ import torch
 
 import methods
 from benchmarks import data as datasets
-from benchmarks import team
+from benchmarks import kept, team
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
+from benchmarks.progress import several
 from benchmarks.run import OUTSIDE
 from benchmarks.method_files import file_of
 from benchmarks.tasks import of_the_suite, settle
@@ -162,10 +163,10 @@ def some_steps(trainer, stop=None, make=None):
         with besides(trainer) as made:
             trainer.step(x, y)
         if made["steps"] > 1:
-            return trainer, f"its hooks take {made['steps'] - 1} steps of the optimiser besides the one of update"
+            return trainer, f"its hooks take {several(made['steps'] - 1, 'step')} of the optimiser besides the one of update"
         if step > 1 and made["passes"] and not made["counted"]:
-            return trainer, (f"its hooks pass {made['passes']} batches through the network, which nothing counts: by run.loss or run.gradient they are, or "
-                             "say run.count_passes(number), or the training FLOPs miss them")
+            return trainer, (f"its hooks pass {several(made['passes'], 'batch')} through the network, which nothing counts: by run.loss or "
+                             "run.gradient they are, or say run.count_passes(number), or the training FLOPs miss them")
         if any(not math.isclose(group["lr"], trainer.rate * group.get("lr_scale", 1), rel_tol=1e-6) for group in trainer.optimizer.param_groups):
             return trainer, RATES
         if not all(p.isfinite().all() for p in trainer.training.parameters) or not trainer.loss_sum.isfinite():
@@ -175,10 +176,23 @@ def some_steps(trainer, stop=None, make=None):
     outside = trainer.model.outside()
     if outside:
         return trainer, OUTSIDE.format(outside)
+    if computes_more(trainer, x):
+        return trainer, ("the plain network with these weights computes something else than the trained one: what the method adds to the network, or "
+                         "changes in how it is evaluated, is in no number of a row")
     cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
     if not 0 <= cost < math.inf:
         return trainer, f"training_cost is {cost}, in dense forward passes"
     return trainer, None
+
+
+@torch.no_grad()
+def computes_more(trainer, x):
+    """Whether the network of a Trainer gives other outputs for a batch than the plain one with its weights, by more than rounding does."""
+    trainer.model.eval()
+    with trainer.autocast():
+        outputs, others = trainer.apply_weights(trainer.model.method(trainer.model.theta), x), kept.plain(trainer)(x)
+    trainer.model.train()
+    return (outputs - others).abs().max() > 0.1 * outputs.abs().max()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def folder(name, option):
     """The folder that an option names, as a Path: a shell leaves the ~ of --results=~/DIR as it is. Raises StoreError for one without a name,
     and for a ~ that stands for nobody's home."""
     if not str(name).strip():
-        raise StoreError(f"the folder of {option} has no name; leave the option out for the usual one")
+        raise StoreError(f"the folder of {option} has no name; leave it out for the usual one")
     path = os.path.expanduser(name)
     if str(path).startswith("~"):
         raise StoreError(f"{option} {name} begins with a home folder that is not known here; name the folder by its whole path")

@@ -27,8 +27,8 @@ from benchmarks.tasks import get_task, settle, suite_of
 from benchmarks.train import Trainer
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
-BESIDES = ("the plain network with these weights has {:.1f} % where the trained one has {:.1f}: what the method adds to the network, or changes in how it "
-           "is evaluated, is in no number of a row")
+BESIDES = ("the plain network with these weights has {:.1f} % where the trained one has {:.1f}: what the method adds to the network, or changes in "
+           "how it is evaluated, is in no number of a row")
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
@@ -113,9 +113,10 @@ class Run:
         except (Exception, SystemExit) as problem:
             if not isinstance(problem, FloatingPointError) and not trainer.diverged():
                 return self.failed(problem)
-            print(f"{title(self.spec)} diverged: {problem}", file=sys.stderr)
+            text = in_words(problem)
+            print(f"{title(self.spec)} diverged: {text}", file=sys.stderr)
             for level in (*unmade(self.levels, self.store), self.spec):
-                row = self.finish(level, trainer.progress.curves, "diverged", str(problem))
+                row = self.finish(level, trainer.progress.curves, "diverged", text)
             return row
 
     def cycle_done(self, trainer):
@@ -218,6 +219,14 @@ def unmade(levels, store):
     return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
+def in_words(problem):
+    """An error, or a text, in the one line that a row has of it. The traceback goes to stderr, but of a divergence."""
+    if isinstance(problem, BaseException) and not isinstance(problem, FloatingPointError):
+        traceback.print_exception(problem)
+        problem = f"{type(problem).__name__}: {problem}"
+    return " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()[:300]  # the name of a file may be no UTF-8
+
+
 def store_failure(spec, problem, store, before, keep=False):
     """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
@@ -226,17 +235,14 @@ def store_failure(spec, problem, store, before, keep=False):
     """
     if row := store.since(spec.key, before):
         return row
-    if isinstance(problem, BaseException):
-        traceback.print_exception(problem)
-        problem = f"{type(problem).__name__}: {problem}"
-    text = " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()  # the name of a file may be no UTF-8
+    text = in_words(problem)
     try:
         task, levels = settle(spec)[0], levels_of(spec)
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
     for level in (*unmade(levels, store), spec):
-        row = {**_identity(level, task), "status": "failed", "error": text[:300]}
+        row = {**_identity(level, task), "status": "failed", "error": text}
         store.write(row, keep=keep)
     return row
 

@@ -73,7 +73,8 @@ class Task:
     label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
     clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
     validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
-    augmentation: str = setting("st3", "st3 (edge padding), zero, gse (zero, its constants), granet (reflect), digits (1 pixel, no flip), none; imagenet's is its own",
+    augmentation: str = setting("st3", "st3 (edge padding), zero, gse (zero, its constants), granet (reflect), digits (1 pixel, no flip), none; "
+                                "imagenet's is its own",
                                 "st3", "zero", "gse", "granet", "digits", "none")
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
@@ -193,7 +194,7 @@ def _settle(named, method, epochs, precision, chosen):
     suite = dict(chosen).get("recipe") != "original"
     defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
     retained = get(method).retained.get(kind(task), {})
-    if not of_the_suite(get(method), "retained") and (told := ", ".join(name for name in retained if name not in known)):
+    if suite and not of_the_suite(get(method), "retained") and (told := ", ".join(name for name in retained if name not in known)):
         raise ValueError(f"{method}: retained changes the recipe ({told}), which its rows would not say: run it with --set, and keep options of the "
                          "method alone there")
     own = {**defaults, **retained} if suite else original(method, task)

@@ -16,7 +16,6 @@ from methods.options import nearest
 from methods.training import Training
 
 __all__ = ["Sparsifier", "SparseModel", "Training", "available", "get"]
-BESIDE = {}  # {a method's own file: the modules of its folder that it imports}
 
 
 @cache
@@ -73,17 +72,10 @@ def get(method):
     name = "method_" + Path(path).stem
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = os.path.abspath(path)
-    for beside in BESIDE.pop(module.__file__, ()):  # read anew, as the file is: what one run has left in them is not the next one's
-        sys.modules.pop(beside, None)
-    before = {*sys.modules}
     try:  # its text of the moment: Python's import takes the bytecode that it keeps for that of a file of the same size and second
         exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
     except Exception as error:
         raise ValueError(_broken(path, error)) from None
-    finally:
-        folder = Path(module.__file__).parent
-        BESIDE[module.__file__] = [other for other in {*sys.modules} - before if str(getattr(sys.modules[other], "__file__", "")) == str(
-            folder / f"{other}.py")]
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):
         there = [name for name, own in vars(module).items()

@@ -4,10 +4,21 @@ import torch
 from test_sparse_equality import convolutional, mlp, pair, same, train
 from torch import nn
 
+from methods import SparseModel
+
 
 def net():
     """As `mlp`, without the dropout, whose draws a second pass over the training batch would move."""
     return nn.Sequential(*(layer for layer in mlp() if type(layer).__name__ != "Dropped"))
+
+
+def test_first_weights_as_in_the_released_code():
+    """Normal, with a standard deviation of 2 / 14 for 14 active inputs; biases stay."""
+    layer = nn.Linear(144, 320)
+    bias = layer.bias.detach().clone()
+    model = SparseModel(nn.Sequential(layer), "srigl", 0.9, allocation="uniform", init="grad_flow", storage="sparse")
+    assert model.theta.std().item() == pytest.approx(2 / 14, rel=0.03) and 3 < model.theta.abs().max() / model.theta.std() < 6
+    assert torch.equal(model.export()[0].bias, bias)
 
 
 @pytest.mark.parametrize("build, options", [(net, {}), (convolutional, {"gamma": 0.9}), (net, {"ablation": False, "skip_step": False})])

@@ -2,7 +2,6 @@
 import os
 import threading
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 from fake_slurm import slurm, store  # noqa: F401

@@ -143,9 +143,11 @@ def test_a_launch_says_what_it_waits_for_and_ends_sbatch_at_the_second_ctrl_c(st
     monkeypatch.setattr(sbatch, "waiting", lambda text: progress.waiting(text, 0.1))
     monkeypatch.setenv("SLURM_CONF", "hangs")
     script = Path(shutil.which("sbatch"))
-    script.write_text(script.read_text().replace("sleep 60", f"sleep {30 if signals else 1}"))
+    script.write_text(script.read_text().replace("exec sleep 60", f"{{ touch {store.folder}/began; exec sleep {30 if signals else 1}; }}"))
 
     def press():
+        while not (store.folder / "began").exists():
+            time.sleep(0.01)
         for _ in range(signals):
             time.sleep(1)
             os.kill(os.getpid(), signal.SIGINT)

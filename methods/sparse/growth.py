@@ -117,8 +117,6 @@ class SparseRigL(StoredDropAndGrow, dynamic.RigL):
 class SparseSRigL(StoredDynamic, SRigL):
     """Constant fan-in; as RigL, O(all connections) at an update."""
 
-    init = dynamic.Static.init
-
     def draw_graph(self, bounds):
         masks = (self.first_layer_mask(torch.rand(entry.size), count, entry) for count, entry in zip(self.counts, self.layout.entries))
         return torch.cat([low + mask.nonzero().flatten() for low, mask in zip(bounds, masks)])

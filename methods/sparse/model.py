@@ -78,7 +78,7 @@ class AlwaysSparse(SparseModel):
                 module.forward = layer
         if shapes:
             materialise(net)
-        if shapes or self.method.init == "sparse":
+        if shapes or self.method.init != "network":
             self.initialise()
         self.register_load_state_dict_post_hook(_reconnect)
 
@@ -188,11 +188,17 @@ class AlwaysSparse(SparseModel):
 
     @torch.no_grad()
     def initialise(self):
-        """Weights and biases uniform with variance 1/κ for a neuron of κ active inputs."""
+        """First weights by the active inputs κ of a neuron, as the masked methods' `initialise`: weights and biases uniform with variance 1/κ, or
+        weights alone normal with standard deviation 2/κ (init=grad_flow)."""
         draws = []
         for entry, users, keys in zip(self.layout.entries, self.users, self.local(self.method.keys)):
             rows = keys // entry.fan_in
-            bounds = (3 / torch.bincount(rows, minlength=entry.shape[0]).clamp_min(1)).sqrt().to(self.theta.dtype)
+            active = torch.bincount(rows, minlength=entry.shape[0]).clamp_min(1)
+            if self.method.init == "grad_flow":
+                spread = (2 / active).to(self.theta.dtype)[rows]
+                draws.append(torch.randn_like(spread) * spread)
+                continue
+            bounds = (3 / active).sqrt().to(self.theta.dtype)
             draws.append((2 * torch.rand_like(bounds[rows]) - 1) * bounds[rows])
             for bias in dict.fromkeys(module.bias for module in users if module.bias is not None):  # a set has another order every time
                 bias.copy_((2 * torch.rand_like(bounds) - 1) * bounds)
