@@ -57,7 +57,7 @@ def computed_with(model):
     if of_the_suite(type(method), "forward"):
         return model.layer_nnz()
     held, own = [buffer.clone() for buffer in method.buffers()], dict(vars(method))
-    with torch.random.fork_rng([model.theta.device] if model.theta.is_cuda else []):
+    with torch.random.fork_rng(devices=[]):  # a GPU's generator is that of its recorded steps, too
         used = method.mask | (method(model.theta) != 0)
     for buffer, value in zip(method.buffers(), held):  # what `forward` changes is of the steps alone
         buffer.copy_(value)
