@@ -17,7 +17,7 @@ from benchmarks.capture import ANEW, WARM, recorder
 from benchmarks.machine import one_core, usable_device
 from benchmarks.pack import Lane
 from benchmarks.progress import several
-from benchmarks.run import OUTSIDE
+from benchmarks.run import BESIDES, OUTSIDE
 from benchmarks.method_files import file_of
 from benchmarks.tasks import of_the_suite, settle
 from benchmarks.train import Trainer
@@ -177,8 +177,7 @@ def some_steps(trainer, stop=None, make=None):
     if outside:
         return trainer, OUTSIDE.format(outside)
     if computes_more(trainer, x):
-        return trainer, ("the plain network with these weights computes something else than the trained one: what the method adds to the network, or "
-                         "changes in how it is evaluated, is in no number of a row")
+        return trainer, BESIDES.format("computes something else than", "")
     cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
     if not 0 <= cost < math.inf:
         return trainer, f"training_cost is {cost}, in dense forward passes"

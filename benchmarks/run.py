@@ -27,8 +27,8 @@ from benchmarks.tasks import get_task, settle, suite_of
 from benchmarks.train import Trainer
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
-BESIDES = ("the plain network with these weights has {:.1f} % where the trained one has {:.1f}: what the method adds to the network, or changes in "
-           "how it is evaluated, is in no number of a row")
+BESIDES = ("the plain network with these weights {} the trained one{}: what the method adds to the network, or changes in how it is evaluated, is in "
+           "no number of a row")
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
@@ -156,7 +156,7 @@ class Run:
         trainer, split = self.trainer, self.trainer.data.val or self.trainer.data.test
         plain, trained = (trainer.percent(hits, split) for hits in (trainer.hits_on(split, kept.plain(trainer)), trainer.hits_on(split)))
         if abs(plain - trained) > max(1, 200 / len(split)):
-            raise RuntimeError(BESIDES.format(plain, trained))
+            raise RuntimeError(BESIDES.format(f"has {plain:.1f} % where", f" has {trained:.1f}"))
 
     def failed(self, problem):
         """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError where others share the device, and ends the
