@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash run_all.sh [SUITE] [options]       runs what is missing of a suite, collects the rows, draws every figure
 #                                         and judges the papers' claims anew (RESULTS/REPORT.md)
-# bash run_all.sh test [pytest options]   runs the tests, on up to four cores
+# bash run_all.sh test [pytest options]   runs the tests, in up to four processes
 # bash run_all.sh setup                   only sets up .venv, which the others do first where needed
 #
 # SUITE: digits (default), cifar10, cifar100, imagenet. Options: those of `python -m benchmarks launch`.

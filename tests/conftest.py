@@ -10,12 +10,19 @@ if "TESTS_ON_GPU" not in os.environ:
 import pytest
 import torch
 
+from benchmarks.places import cores
+
 torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
 # files that take long, most of it waiting for other processes: last, one of them would keep a single core from its end
 LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_team", "test_recovery", "test_pack", "test_faults", "test_branches", "test_figures",
         "test_every_method", "test_fake_gpu", "test_sparse_layers")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A process more than cores: in a quarter of the time that the tests take, one only waits for SLURM or for runs that it started."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items):
