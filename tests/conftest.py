@@ -20,6 +20,7 @@ LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_team", "test_reco
         "test_every_method", "test_fake_gpu", "test_sparse_layers")
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist's
 def pytest_xdist_auto_num_workers(config):
     """A process more than cores: in a quarter of the time that the tests take, one only waits for SLURM or for runs that it started."""
     return cores() + 1
