@@ -21,7 +21,8 @@ def latex(lines, form, caption, label=""):
     escaped, too."""
     head, *body = [" & ".join(line) + r" \\" for line in lines]
     return "\n".join([
-        r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}" + rf"\label{{{label}}}" * bool(label),
+        r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",
+        rf"\caption{{{caption}}}" + rf"\label{{{label}}}" * bool(label),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}}", r"\end{table*}"])

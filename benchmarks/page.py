@@ -146,6 +146,11 @@ tr.unranked td { opacity: .65 } tr.unranked td:first-child { opacity: 1 }
 @media (max-width: 40rem) { body { padding: .6rem; font-size: 14px }
   td:first-child { min-width: 6.5rem; max-width: 8.5rem; white-space: normal; overflow-wrap: anywhere }
   }
+@page { size: landscape; margin: 10mm }
+@media print { :root { color-scheme: light } body { font-size: 7pt; max-width: none; padding: 0 } form { display: none }
+  .scroll { overflow: visible; border: 0 } thead { display: table-header-group } tr { break-inside: avoid }
+  th, td { padding: .1rem .25rem; white-space: normal; overflow-wrap: anywhere } th button { text-align: left; white-space: normal }
+  th:first-child, td:first-child { position: static } #published td:last-child { min-width: 0; font-size: 1em } }
 </style>
 </head>
 <body>

@@ -84,6 +84,7 @@ def test_the_page_shows_the_rows_of_every_sparsity_that_it_offers():
     text = page(tables.board(tables.select(rows, "digits", "paper"), [0.67232, 0.9]), "digits", "paper")
     offered = re.findall(r'<option value="(0[^"]*)">(\S+) %', text)
     assert offered == [("0.6723", "67.232"), ("0.9", "90")]
+    assert "@media print" in text and "@page { size: landscape" in text
     assert {value for value, _ in offered} == set(re.findall(r'<tr [^>]*data-sparsity="([^"]*)"', text))
 
 
