@@ -2,7 +2,7 @@
 
 Computed from layer costs and Erdos-Renyi-kernel densities, without any run (benchmarks/training_flops.py); `--run` computes it anew.
 """
-from drawing import looks, main
+from drawing import looks, main, number_decades
 from rows import no_runs as grid, stored
 
 METHODS = {"rigl": ("RigL", "rigl"), "gse_uniform": ("GSE", "gse")}
@@ -22,24 +22,28 @@ def draw(table, figure):
     from matplotlib.ticker import NullLocator
 
     styles = looks(METHODS)
-    table = table.assign(density=1 - table.sparsity, ratio=table.rigl_flops / table.gse_flops)
+    table = table.assign(density=(1 - table.sparsity).round(9), ratio=table.rigl_flops / table.gse_flops)  # 1 % belongs to both panels
     axes = figure.subplots(1, 2)
     for panel, inside in zip(axes, (table.density >= 0.01, table.density <= 0.01)):
         points = table[inside]
         for method, (label, name) in METHODS.items():
             panel.plot(points.density, points[name + "_flops"] / 1e9, label=label, ms=2.5, **styles[method])
-        panel.set(xscale="log", yscale="log", xlabel="Density")
+        panel.set(xscale="log", yscale="log", xlabel="Sparsity (%)")
         panel.invert_xaxis()
-    axes[0].set_xticks([0.5, 0.2, 0.1, 0.05, 0.02, 0.01], ["50", "20", "10", "5", "2", "1"])
-    axes[0].set(title="practical sparsities", xlabel="Density (%)", ylabel="GFLOPs per image and step")
-    axes[0].minorticks_off()
-    for point in table[table.density.round(7).isin([1e-4, 1e-5])].itertuples():
-        between = (point.gse_flops * point.rigl_flops) ** 0.5 / 1e9
-        axes[1].plot([point.density] * 2, [point.gse_flops / 1e9, point.rigl_flops / 1e9], color="0.6", linewidth=0.6, zorder=0)
-        axes[1].text(point.density, between, f" {point.ratio:.3g}×", color="0.4", fontsize=6)
-    axes[1].set_xticks([1e-2, 1e-4, 1e-6], ["1", "0.01", "0.0001"])
-    axes[1].set(title="brain-like sparsities", xlabel="Density (%)")
-    axes[1].xaxis.set_minor_locator(NullLocator())
+    axes[0].set(title="practical sparsities", ylabel="GFLOPs per image and step")
+    axes[1].set(title="brain-like sparsities")
+    for panel, ticks in zip(axes, ((0.5, 0.2, 0.1, 0.05, 0.02, 0.01), (1e-2, 1e-4, 1e-6))):
+        panel.set_xticks(ticks, [f"{100 - 100 * density:.6g}" for density in ticks])
+        panel.xaxis.set_minor_locator(NullLocator())
+    number_decades(axes[0].yaxis, 1, 2, 5)
+    for panel, density in ((axes[0], 1e-2), (axes[1], 1e-2), (axes[1], 1e-4), (axes[1], 1e-5)):
+        for point in table[table.density == density].itertuples():
+            ends = [point.gse_flops / 1e9, point.rigl_flops / 1e9]
+            panel.plot([density] * 2, ends, color="0.6", linewidth=0.6, zorder=0)
+            # along its line; where the methods meet, beside them
+            along = dict(y=0.8 * ends[1], rotation=90, ha="right", va="top")
+            beside = dict(y=ends[0], ha="right", va="top") if panel is axes[0] else dict(y=ends[1], ha="left", va="bottom")
+            panel.text(density, s=f"{point.ratio:.3g}×", color="0.4", fontsize=6, **along if density < 1e-2 else beside)
     return table
 
 

@@ -13,7 +13,7 @@ def text(table):
     named = "; ".join(f"{device}, {threads} thread{'s' * (threads > 1)}" for device, threads in machines)
     return (f"Measured: {named}; torch {', '.join(map(str, table.torch_version.unique()))}, float32. Timed: the product alone of an n × n matrix, n "
             f"units, with a dense n × {table.batch.min()} one, the mean of {table.repeats.min()} after one that is not counted; no conversion, no "
-            "gradient. The dense product does not depend on the density and is timed once for each n.")
+            "gradient. The dense product does not depend on the sparsity and is timed once for each n.")
 
 
 source = stored("performance/products.csv", "benchmarks.products", text)
@@ -37,9 +37,9 @@ def draw(table, figure):
             axes.plot([], [], color=palette[index], label=f"{units} units")
         for form, line in zip(FORMATS, LINES):
             axes.plot([], [], color="0.3", linestyle=line, label=form if form == "dense" else form.upper())
-        axes.set(xscale="log", yscale="log", xlabel="Density (%)", ylabel="Milliseconds", title=short(device))
+        axes.set(xscale="log", yscale="log", xlabel="Sparsity (%)", ylabel="Milliseconds", title=short(device))
         ticks = [t for t in (20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if 100 * low <= t * 1.01 and t <= 101 * high]
-        axes.set_xticks([t / 100 for t in ticks], [f"{t:g}" for t in ticks])
+        axes.set_xticks([t / 100 for t in ticks], [f"{100 - t:g}" for t in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.invert_xaxis()
     return table

@@ -3,13 +3,14 @@
 Measured by benchmarks/throughput.py; readme.py makes a table of the same rows.
 """
 from drawing import COLOURS, MARKERS, main, number_decades
-from published import title
+from published import METHODS, title
 from rows import NoRows, no_runs as grid, of_one_machine, stored
 
 from benchmarks.tasks import DATASETS, TASKS
 
 NETWORKS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
 CIFAR_IMAGES = 50_000  # to train on, with those held out
+NAMES = {method: name for name, method in METHODS.items()}
 TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}  # bytes that ResNet-20's 160 epochs read and write once, in bf16; bytes a second
 
 
@@ -30,9 +31,12 @@ def network(task):
 
 
 def text(table):
+    spread = (table[["ratio_low", "ratio_high"]].sub(table.ratio, axis=0).abs().max(axis=1) / table.ratio).max()
     lengths = "; ".join(f"{epochs} epochs: {', '.join(map(network, own.task.unique()))}" for epochs, own in table.groupby("epochs"))
-    return (f"CIFAR-10. Measured: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}; bf16, batches of "
-            f"128, steps without evaluations; {lengths}."
+    sparsities = ", ".join(f"{100 * s:g} %" for s in sorted(table.sparsity.unique()))
+    return (f"CIFAR-10, {sparsities} sparsity. Measured: {', '.join(table.device.unique())}; torch "
+            f"{', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, steps without evaluations, medians of {table.rounds.min()} "
+            f"or more rounds, whose quartiles lie up to {100 * spread:.1f} % from them; {lengths}."
             + " Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, once each." * (table.device.iloc[0] in BANDWIDTH))
 
 
@@ -49,7 +53,7 @@ def draw(table, figure):
     lines = sorted(table.groupby(["task", "method", "sparsity"]), key=lambda line: NETWORKS.index(line[0][0]))
     for index, ((task, method, _), own) in enumerate(lines):
         look = dict(marker=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)])
-        times.plot(own.runs, own.seconds, label=f"{network(task)}, {method}", **look)
+        times.plot(own.runs, own.seconds, label=f"{network(task)}, {NAMES.get(method, method)}", **look)
         memory.plot(own.runs, own.memory_mb, **look)
         if task == "cifar10-resnet20" and (bandwidth := BANDWIDTH.get(own.device.iloc[0])):
             times.axhline(TRAFFIC / bandwidth, color=COLOURS[index], linestyle=(0, (4, 2)), linewidth=0.8)

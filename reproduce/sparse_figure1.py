@@ -5,7 +5,7 @@ Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 from drawing import COLOURS, MARKERS, main, number_decades
 from rows import no_runs as grid, stored
 
-STYLES = {("sparse", "fp32"): "-", ("auto", "fp32"): "--", ("sparse", "bf16"): ":"}
+STYLES = {("sparse", "fp32"): ("-", "sparse, fp32"), ("auto", "fp32"): ("--", "auto, fp32"), ("sparse", "bf16"): (":", "sparse, bf16")}
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
 
 
@@ -15,15 +15,21 @@ def shown(table):
 
 
 def text(table):
-    machines = ", ".join(table.device.unique())
+    machines, drawn = ", ".join(table.device.unique()), compared(table[table.method == shown(table)])
+    most = drawn.torch_version.mode()[0]
+    torch = f"torch {most}" + "".join(f" (width × {width:g}: another, {version})" for width, version in
+                                      drawn[drawn.torch_version != most].groupby("width").torch_version.first().items())
     usual = table.batch_size.max()
     others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
     batches = "".join(f" ({TITLES.get(task, task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
-    return (f"{shown(table)}, measured in turns with one thread: {machines}; torch {', '.join(map(str, table.torch_version.unique()))}, median, "
-            f"batches of {usual}{batches}. "
-            "Solid: sparse, in fp32; " + "dotted: both in bf16; " * ("bf16" in set(table.precision)) +
-            "dashed: auto, which computes a layer dense where that is faster. Memory: weights, gradients, momentum, masks or indices. "
-            "Above 1 sparse wins.")
+    return (f"{shown(table)}, measured in turns with one thread: {machines}; {torch}; median, "
+            f"batches of {usual}{batches}. Masked in the same precision; auto computes a layer dense where that is faster. Memory, in fp32: weights, "
+            "gradients, momentum, masks or indices. Above 1 sparse wins.")
+
+
+def compared(table):
+    """What is drawn: the lines that were measured beside masks."""
+    return table[table.ratio.notna() & (table.storage != "masked")]
 
 
 source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
@@ -36,19 +42,21 @@ def draw(table, figure):
     masked = table[table.storage == "masked"].set_index(key).state_mb.rename("masked_mb")
     table = table.join(masked, on=key)
     table["memory_ratio"] = table.masked_mb / table.state_mb
-    compared = table[table.ratio.notna() & (table.storage != "masked")]
-    tasks, widths = list(compared.task.unique()), sorted(compared.width.unique())
-    sparsities = sorted(compared.sparsity.unique())
-    figure.set_size_inches(1.8 * len(tasks) + 0.4, 3.8)
-    panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True, sharey="row")
+    rows = compared(table)
+    tasks, widths, sparsities = list(rows.task.unique()), sorted(rows.width.unique()), sorted(rows.sparsity.unique())
+    figure.set_size_inches(min(1.8 * len(tasks) + 0.4, 7), 3.8)
+    panels = figure.subplots(2, len(tasks), squeeze=False, sharex=True)
     look = {width: dict(marker=MARKERS[i % len(MARKERS)], ms=2.5, color=COLOURS[i % len(COLOURS)]) for i, width in enumerate(widths)}
     for width in widths:
         panels[0, 0].plot([], [], label=f"width × {width:g}", **look[width])
+    for kind, (style, name) in STYLES.items():
+        if kind in {*zip(rows.storage, rows.precision)}:
+            panels[0, 0].plot([], [], style, color="0.4", label=name)
     for column, task in zip(panels.T, tasks):
         for axes, measure in zip(column, ("ratio", "memory_ratio")):
             axes.set(xscale="log", yscale="log", xlim=(1.2 * (1 - sparsities[0]), (1 - sparsities[-1]) / 1.2))
-            for (width, *kind), lines in compared[compared.task == task].groupby(["width", "storage", "precision"]):
-                style = STYLES.get(tuple(kind))
+            for (width, *kind), lines in rows[rows.task == task].groupby(["width", "storage", "precision"]):
+                style, _ = STYLES.get(tuple(kind), (None, None))
                 if style and (style == "-" or measure == "ratio"):
                     points = lines.sort_values("sparsity")
                     axes.plot(1 - points.sparsity, points[measure], style, **look[width])
@@ -57,8 +65,12 @@ def draw(table, figure):
         column[1].set_xlabel("Sparsity (%)")
         column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
         column[1].minorticks_off()
-    number_decades(panels[0, 0].yaxis, 1, 2, 5)
-    number_decades(panels[1, 0].yaxis, 1)
+    for above, below in panels.T:
+        low, high = above.get_ylim()
+        number_decades(above.yaxis, *((1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5)))
+        number_decades(below.yaxis, 1)
+        below.sharey(panels[1, 0])  # above, each network has an axis of its own
+        below.tick_params(labelleft=below is panels[1, 0])
     panels[0, 0].set_ylabel("Step: masked / sparse")
     panels[1, 0].set_ylabel("Memory: masked / sparse")
     return table

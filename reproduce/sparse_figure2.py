@@ -11,10 +11,11 @@ AGAINST = {"width": "Width", "nnz": "Active weights"}
 
 
 def text(table):
+    rigl = " RigL was measured against the width alone." * (set(table.method[table.nnz > table.nnz.min()]) == {*table.method} - {"rigl"})
     return (f"Measured with one thread: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}. An MLP "
             f"with two hidden layers, one batch of {table.batch_size.min()} digits; top: {table.nnz.min():,} active weights"
             + "".join(f", bottom: width {own.width.min():,}" for own in (against(table, "nnz"),) if len(own))
-            + f". Slopes: least squares over the {LAST} largest.")
+            + f".{rigl} Slopes: least squares over the {LAST} largest; none of the memory against the active weights, which bends until the last.")
 
 
 source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
@@ -42,13 +43,15 @@ def draw(table, figure):
     table, shown = table.copy(), {size: own for size in AGAINST if len(own := against(table, size))}
     figure.set_size_inches(5.6, 0.4 + 2.6 * len(shown))
     for row, (size, own) in zip(figure.subplots(len(shown), 2, squeeze=False), shown.items()):
-        for axes, measure, label in zip(row, ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Its peak memory (MB)")):
+        for axes, measure, label in zip(row, ("update_ms", "peak_mb"), ("One update of the connections (ms)", "Peak memory of an update (MB)")):
             for index, (method, name) in enumerate(NAMES.items()):
                 points = own[own.method == method].sort_values(size)
                 if len(points) > 1:
-                    table.loc[points.index, f"{measure}_slope_{size}"] = fitted = slope(points, measure, size)
                     axes.plot(points[size], points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
                               label=name if (size, measure) == ("width", "update_ms") else None)
+                    if (size, measure) == ("nnz", "peak_mb"):
+                        continue
+                    table.loc[points.index, f"{measure}_slope_{size}"] = fitted = slope(points, measure, size)
                     x, y, side = (0.98, 0.17, "right") if size == "width" else (0.02, 0.96, "left")
                     axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
             axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
