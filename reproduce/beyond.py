@@ -1,10 +1,10 @@
 """Beyond the two papers: test accuracy of the methods beside and after them, against sparsity and against training FLOPs.
 
-In grey the papers' own methods. Points with more than twice the weights asked for, in the mean of their runs, are left out, and what is
-the same training whatever sparsity was asked for is one point. Published points, each in its authors' setting, are hollow; where no run
-of ours is stored they are drawn alone.
+In grey the papers' own methods, but for three, which look as everywhere. Points with more than twice the weights asked for, in the mean
+of their runs, are left out, and what is the same training whatever sparsity was asked for is one point. Published points, each in its
+authors' setting, are hollow; where no run of ours is stored they are drawn alone.
 """
-from drawing import DENSE, LINES, PUBLISHED, apart, looks, main, mean_line, number_decades, suite_grid, tasks_of
+from drawing import DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
 from rows import POINT, TRAINING, NoRows, none_finished, runs_of, summary, without_runs
 
@@ -21,9 +21,9 @@ GROUPS = {
 }
 METHODS = {name: label for group in GROUPS.values() for name, label in group.items()}
 NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
-OTHERS = ("gmp", "gradual", "str", "probmask", "dnw", "lrr", "imp", "snip", "grasp", "synflow", "static", "set", "granet", "topkast")
+OTHERS = {"gmp": "GMP", "gradual": "gradual", "str": "STR", "probmask": "ProbMask", "dnw": "DNW", "lrr": "LRR", "imp": "IMP", "snip": "SNIP",
+          "grasp": "GraSP", "synflow": "SynFlow", "static": "static", "set": "SET", "granet": "GraNet", "topkast": "Top-KAST"}
 HOLLOW = PUBLISHED | dict(linestyle="")
-BELOW = "the lowest 15 % of the points lie below (▼)."
 # (paper, method): the start of the variant that is drawn
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
@@ -61,39 +61,25 @@ def source(grid, suite, results, profile=None):
     except NoRows:
         if suite != "imagenet" or grid.other or literature().empty:
             raise
-    return without_runs(f"; {BELOW}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
+    return without_runs(".", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
 def lines(axes, tables, styles, measure, group):
-    """Accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; those of a group at one
-    sparsity side by side."""
+    """Draws accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; those of a group at one
+    sparsity side by side. Returns what was drawn, for `cut`."""
+    drawn = []
     for rows, own in zip(tables, (True, False)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
         for method, style in styles.items():
             points = rows[rows.method == method].dropna(subset=[measure])
             x = points[measure] * (apart([*group].index(method), len(group)) if method in group and measure == "density" else 1)
             style = {"ms": 3, "lw": 0.7, **style}
+            drawn.append((method, style, x, points))
             if len(points) and own:
                 mean_line(axes, x, points, None, **style)
             elif len(points):
                 axes.plot(x, points["mean"], **style | HOLLOW)
-
-
-def mark_lower(axes, tables, styles, measure, group, low):
-    """A triangle at the lower end of the axis for each point of the group that lies further down."""
-    for rows in tables:
-        rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity))
-        for index, method in enumerate(group):
-            points = rows[(rows.method == method) & (rows["mean"] < low)].dropna(subset=[measure])
-            if len(points):
-                x = points[measure] * (apart(index, len(group)) if measure == "density" else 1)
-                axes.plot(x, [low] * len(points), linestyle="", marker="v", ms=3, color=styles[method]["color"], clip_on=False, zorder=4)
-
-
-def hidden(points, group, low):
-    """The methods of a group all of whose points lie below the axes, with their best."""
-    best = points[points.method.isin(group)].groupby("method", sort=False)["mean"].max()
-    return ", ".join(f"{group[method]} {value:.1f}" for method, value in best.items() if value < low)
+    return drawn
 
 
 def draw(runs, figure):
@@ -109,30 +95,25 @@ def draw(runs, figure):
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
     tables = []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
-    background.update({method: dict(color="0.2", linestyle=line, marker=marker, label=label, zorder=2)
-                       for (method, label), line, marker in zip(NAMED.items(), LINES, "phx")})
+    background.update({method: look | dict(label=NAMED[method], zorder=2) for method, look in looks(NAMED).items()})
     present = set(own.method) | set(hollow.method[hollow.task.isin(tasks)])
     groups = {name: group for name, group in GROUPS.items() if present & group.keys()}
-    figure.set_size_inches(1 + 2 * len(groups), 1.4 + 3.6 * len(tasks))
+    figure.set_size_inches(1 + 2 * len(groups), 1.4 + 4.2 * len(tasks))
     panels = figure.subplots(2 * len(tasks), len(groups), squeeze=False, sharex="row", sharey="row")
     for index, task in enumerate(tasks):
         tables += [own[own.task == task], hollow[hollow.task == task]]
         shown = pd.concat(tables[-2:]).query("method != 'dense'").astype({"mean": float, "sparsity": float})
         for column, (name, group) in enumerate(groups.items()):
-            styles = {**background, **{method: look | dict(zorder=3) for method, look in looks(group).items()}}
+            own_looks = looks([*NAMED, *group])
+            styles = {**background, **{method: own_looks[method] | dict(zorder=3) for method in group}}
             for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
-                lines(axes, tables[-2:], styles, measure, group)
+                there = lines(axes, tables[-2:], styles, measure, group)
                 for mean in tables[-2][tables[-2].method == "dense"]["mean"]:
                     axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0)
-                if len(shown):  # a few that fail entirely would hide what the others differ by
-                    low, high = shown["mean"].quantile(0.15), shown["mean"].max()
-                    bottom = low - 0.05 * (high - low)
-                    while ((shown["mean"] - bottom).abs() < 0.025 * (high - low)).any():  # no point is cut
-                        bottom -= 0.01 * (high - low)
-                    axes.set_ylim(bottom, high + 0.05 * (high - low) + 0.5)
-                    mark_lower(axes, tables[-2:], styles, measure, group, bottom)
-                    if best := hidden(shown, group, bottom):
-                        axes.text(0.02, 0.02, f"↓ {best}", transform=axes.transAxes, fontsize=5.5)
+                if len(shown):
+                    cut(axes, there, draw.labels, lowest(shown["mean"]))
+                if not any(len(x) for method, _, x, _ in there if method in group):
+                    axes.text(0.5, 0.2, "of these no training FLOPs\nare published", transform=axes.transAxes, ha="center", color="0.5")
                 axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",
                          xlabel="Sparsity (%)" if measure == "density" else "Training FLOPs / dense")
                 axes.minorticks_off()
@@ -149,7 +130,8 @@ def draw(runs, figure):
     return pd.concat(tables).drop(columns=["variant"], errors="ignore")
 
 
-draw.lead = f"Mean test accuracy over {{seeds}} at the best validation epoch, those of one sparsity side by side; {BELOW}"
+draw.labels = METHODS | NAMED | OTHERS
+draw.lead = "Mean test accuracy over {seeds} at the {epoch}, those of one sparsity side by side."
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from marks import BARS, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, look, looks, mean_line, number_decades, remark  # noqa: F401
+from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
+from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
@@ -90,9 +91,9 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
-def note(runs, lead=None):
-    """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with their number in place of {seeds}), what
-    they have in common, and what is missing, reduced, or has too few seeds.
+def note(runs, lead=None, labels={}):
+    """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what
+    they have in common, and what is missing, reduced, or has too few seeds. labels: {method: its name in the figure}.
 
     `runs.attrs`: a `note` instead of all that, what was left `out`.
     """
@@ -102,14 +103,15 @@ def note(runs, lead=None):
     last = done["last"][done.status != "diverged"]  # which have no epoch that counts
     epoch = "last epoch" if last.all() else "best validation epoch"
     seeds = summary(runs).seeds
-    text = (lead or f"Mean ± s.d. over {{seeds}}; test accuracy at the {epoch}.").format(seeds=number_of(seeds))
-    if last.any() and not last.all() and not lead:
+    lead = lead or "Mean ± s.d. over {seeds}; test accuracy at the {epoch}."
+    text = lead.format(seeds=number_of(seeds), epoch=epoch).replace(" ± s.d. over one", " over one")
+    if last.any() and not last.all() and "{epoch}" in lead:
         text += f" {last.sum()} of {len(done)} runs: last epoch, for want of a validated one."
     text += in_common(runs) + "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
     begun = runs[runs.task.isin(done.task)]
     if len(done) < len(begun):
         why = [f"{count} {status}" for status, count in begun.status[begun.accuracy.isna()].value_counts().items()]
-        absent = [method for method in begun.method.unique() if method not in set(done.method)]
+        absent = [labels.get(method, method) for method in begun.method.unique() if method not in set(done.method)]
         why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} more" * (len(absent) > 6)] if absent else []
         text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
     text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
@@ -127,8 +129,14 @@ def note(runs, lead=None):
     text += "".join(f" {words}" for words in unusual(done))
     several = done[done.cycles > 1]
     if len(several) and (done.cycles == 1).any():
-        text += f" In up to {several.cycles.max():g} cycles: {', '.join(sorted(several.method.unique()))}."
+        names = [labels.get(method, method) for method in sorted(several.method.unique())]
+        text += f" In up to {several.cycles.max():g} cycles: {'; '.join(names)}."
     return text + runs.attrs.get("out", "")
+
+
+def noted(runs, draw):
+    """The note of a `draw`'s figure, without what drawing adds."""
+    return note(runs, getattr(draw, "lead", None), getattr(draw, "labels", {}))
 
 
 def number_of(seeds):
@@ -156,7 +164,7 @@ def tasks_of(runs, others=()):
 def save(name, draw, runs, suite, out):
     """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
 
-    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`.
+    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`; `labels` are its names of methods.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -174,8 +182,10 @@ def save(name, draw, runs, suite, out):
         if entries and len(others):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
-            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(2, int(figure.get_figwidth() / 1.4)), frameon=False)
-        text = note(runs, getattr(draw, "lead", None))
+            column = 0.42 + 0.046 * max(map(len, entries))  # inches: line and gaps, letters of 6 points
+            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / column)),
+                          columnspacing=1.2, frameon=False)
+        text = noted(runs, draw) + tell_cut(figure)
         text += "".join(f" {remark}" for remark in getattr(figure, "remarks", ())) + citation(others)
         stem = Path(out) / suite / name
         write_figure(figure, stem, text)
@@ -260,7 +270,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
         stem, table = save(name, draw, runs, suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
-    print(f"suite {suite}, profile {profile}: {note(runs, getattr(draw, 'lead', None))}")
+    print(f"suite {suite}, profile {profile}: {noted(runs, draw)}")
     own = "accuracy" in runs and runs.accuracy.notna().any()
     shown = compare(summary(runs)) if own else table
     print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")

@@ -9,8 +9,8 @@ panels in miniature.
 """
 from dataclasses import replace
 
-from drawing import accuracy_lines, looks, main, mean_line, suite_grid, tasks_of, union
-from published import hollow
+from drawing import accuracy_lines, looks, main, mean_line, remark, suite_grid, tasks_of, union
+from published import hollow, title
 from rows import series_of, summary, with_sparser
 
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
@@ -60,6 +60,12 @@ def as_coded(axes, runs):
     return table
 
 
+def lower_end(runs):
+    """Where the axis begins that shows what the augmentation changes: below LRR with and without its reset, if there are such runs."""
+    means = summary(runs[runs.method.isin(("lrr", "lrr_aug_reset"))])["mean"]
+    return means.min() - max(0.05 * (means.max() - means.min()), 0.5) if len(means) else None
+
+
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
@@ -75,13 +81,20 @@ def draw(runs, figure):
     grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []
     for axes, (task, methods) in zip(grid, shown):
         part = runs[(runs.task == task) & series.isin(methods)]
-        tables.append(accuracy_lines(axes, part, labels, hollow(part, methods)))
+        tables.append(accuracy_lines(axes, part, labels, hollow(part, methods), lower_end(part) if methods is AUGMENTATION else None))
+        if small and task == tasks[0]:
+            axes.set_title(f"{title(task)}: {'the augmentation of LRR' if methods is AUGMENTATION else 'all methods'}")
         coded = runs[(runs.task == task) & (runs.options == CODE)]
         tables += [as_coded(axes, coded)] if len(coded) else []
     for axes in grid[len(shown):]:
         axes.set_visible(False)
+    levels = [runs.sparsity[runs.accuracy.notna() & (series == method)].min() for method in ("lrr", "st3")]
+    if small and levels[0] < levels[1]:
+        remark(figure, f"Of ST-3 in the usual epochs there are no runs below {100 * levels[1]:g} %.")
     return pd.concat(tables).drop_duplicates()
 
+
+draw.labels = METHODS
 
 if __name__ == "__main__":
     raise SystemExit(main("figure3", grid, draw, source=source))

@@ -32,5 +32,7 @@ def draw(runs, figure):
     return accuracy_lines(figure.subplots(), runs, METHODS | NO_STE)
 
 
+draw.labels = METHODS
+
 if __name__ == "__main__":
     raise SystemExit(main("figure5", grid, draw, source=source))

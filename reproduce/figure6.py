@@ -1,11 +1,12 @@
 """ST-3, Figure 6: how often weights switch between active and zero, in four quarters of training, by their final state.
 
 Paper: ResNet-20 on CIFAR-10 at 90 %, ST-3, quarters of 40 epochs; a sparsity that is fixed (left) or rises along the cubic schedule
-(right). Counted at every step; weights that switch less than twice in a quarter are left out. Suite digits: the same in miniature.
+(right). Counted at every step; weights that switch less than twice in a quarter are left out. The numbers of switches are put together in
+bins, of which the wider ones hold more of them: what is drawn is the weights per number. Suite digits: the same in miniature.
 """
 from dataclasses import replace
 
-from drawing import main, suite_grid, union
+from drawing import main, number_decades, suite_grid, union
 from rows import lines_of
 
 STATES = {"active": (0, "-", "active at the end"), "zero": (3, "--", "zero at the end")}
@@ -28,6 +29,8 @@ def draw(runs, figure):
     palette, lines = sns.color_palette("colorblind"), lines_of(runs, "switches").query("switches >= 2")
     lines["weights"] = lines.weights / lines.groupby("schedule").seed.transform("nunique")
     bins = np.unique(np.geomspace(2, lines.switches.max() + 1, 24).astype(int))
+    width = np.diff(bins)[np.digitize(lines.switches, bins) - 1]
+    lines["density"] = lines.weights / width
     figure.set_size_inches(3.4, 3.6)
     grid = figure.subplots(4, 2, sharex=True, sharey=True)
     for column, schedule in enumerate(("fixed", "cubic")):
@@ -35,7 +38,7 @@ def draw(runs, figure):
             for state, (colour, line, label) in STATES.items():
                 part = lines[(lines.schedule == schedule) & (lines.group == group) & (lines.final_state == state)]
                 if len(part):
-                    axes.hist(part.switches, bins, weights=part.weights, histtype="step", color=palette[colour], linestyle=line, label=label)
+                    axes.hist(part.switches, bins, weights=part.density, histtype="step", color=palette[colour], linestyle=line, label=label)
             axes.set(xscale="log", yscale="log")
             axes.text(0.97, 0.95, f"quarter {group + 1}", transform=axes.transAxes, ha="right", va="top", fontsize=6)
         grid[0, column].set_title(f"{schedule} sparsity")
@@ -43,9 +46,11 @@ def draw(runs, figure):
     ticks = [n for n in (2, 5, 10, 20, 50, 200, 1000, 5000) if n < bins[-1]]
     grid[0, 0].set_xticks(ticks, map(str, ticks))
     grid[0, 0].xaxis.set_minor_formatter("")
-    grid[0, 0].set_ylim(bottom=0.7)  # of all, when all is drawn
-    figure.supylabel("Weights", fontsize=7)
-    return lines.drop(columns="key")
+    # of all, when all is drawn: a single weight of one seed in the widest bin
+    grid[0, 0].set_ylim(bottom=0.7 / (np.diff(bins).max() * lines.seed.nunique()))
+    number_decades(grid[0, 0].yaxis, 1)
+    figure.supylabel("Weights per number of switches", fontsize=7)
+    return lines.drop(columns=["key", "density"])
 
 
 draw.lead = "Counted at every step of training, mean over {seeds}; weights that switch less than twice in a quarter are left out."

@@ -1,5 +1,5 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
-from drawing import SEEDS, TASKS, Grid, remark, suite_grid
+from drawing import SEEDS, TASKS, Grid, remark, suite_grid, tasks_of
 from published import title
 from rows import series_of, value_of
 
@@ -53,13 +53,18 @@ def width_of(task, options):
     return value_of(options, "width", TASKS[task].width) / TASKS[task].width
 
 
-def own_settings(runs):
-    """Has the figure's note say whose settings RigL and SET have where the tasks are none of GSE's, which give them GSE's."""
+def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
+    """Has the figure's note say, where the tasks are none of GSE's, what the paper has (digits say that they are not it) and whose settings
+    RigL and SET have, which GSE's tasks give GSE's."""
+    if any(task.endswith(MODELS) for task in runs.task):
+        return
     names = [label for method, label in (("rigl", "RigL"), ("set", "SET")) if method in set(runs.method)]
-    if names and not any(task.endswith(MODELS) for task in runs.task):
+    words = f" In miniature; the paper: {paper}." * ("digits" not in set(runs.task))
+    if names:
         papers = "their own papers" if len(names) > 1 else "its own paper"
-        runs.attrs["out"] = (f" {' and '.join(names)} as in {papers} (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, "
-                             "over all layers)" + "; ER is ERK" * bool(runs.options.str.contains("allocation=uniform").any()) + ".")
+        words += (f" {' and '.join(names)} as in {papers} (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, over all "
+                  "layers)" + "; ER is ERK" * bool(runs.options.str.contains("allocation=uniform").any()) + ".")
+    runs.attrs["out"] = words
 
 
 def same_active(task, width, sparsity):
@@ -71,9 +76,9 @@ def same_active(task, width, sparsity):
 
 
 def panels(figure, runs):
-    """{task: axes}: a row for each data set and a column for each model, at page width if there are several."""
+    """{task: axes} of the tasks that have runs: a row for each data set and a column for each model, at page width if there are several."""
     rows = {}
-    for task in runs.task.unique():
+    for task in tasks_of(runs):
         rows.setdefault(suite_of(task), []).append(task)
     columns = max(map(len, rows.values()))
     if columns > 1:

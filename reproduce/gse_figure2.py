@@ -4,7 +4,7 @@
 in profile quick: the same in miniature.
 """
 from drawing import looks, main, mean_line, union
-from gse import gse_grid, miniature, own_settings, panels
+from gse import gse_grid, miniature, not_the_papers, panels
 from rows import POINT, summary, value_of
 
 METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
@@ -20,7 +20,7 @@ def grid(suite, profile):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
-    own_settings(runs)
+    not_the_papers(runs)
     band = runs.groupby(POINT, sort=False).accuracy.quantile([0.025, 0.975]).unstack().set_axis(["low", "high"], axis=1)
     table = summary(runs).merge(band.round(4).reset_index(), on=POINT)
     table["gamma"] = table.options.map(lambda options: value_of(options, "gamma", 1))
@@ -37,6 +37,7 @@ def draw(runs, figure):
     return table
 
 
+draw.labels = METHODS
 draw.lead = ("Mean over {seeds}; bars and the grey band: 2.5th to 97.5th percentile of the seeds (of 3 nearly their range). Points of one γ are "
              "drawn side by side.")
 

@@ -5,7 +5,7 @@ gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in min
 connections, of which a miniature at 98 % has few.
 """
 from drawing import look, main, mean_line, union
-from gse import WEIGHTS, gse_grid, miniature, same_active, wider, width_of, widths
+from gse import WEIGHTS, gse_grid, miniature, not_the_papers, same_active, wider, width_of, widths
 from published import title
 from rows import runs_of, summary
 
@@ -33,6 +33,7 @@ def source(grid, suite, results, profile=None):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
+    not_the_papers(runs, "ResNet-56, VGG-16, ViT on CIFAR-100, 200 epochs")
     table = summary(runs)
     table["width"] = list(map(width_of, table.task, table.options))
     weights = [WEIGHTS[task][int(width) - 1] / WEIGHTS[task][0] for task, width in zip(table.task, table.width)]
@@ -47,6 +48,8 @@ def draw(runs, figure):
     axes.set(xlabel="Width (active connections as at width 1)", ylabel="Test accuracy (%)", xticks=sorted(set(table.width)))
     return table
 
+
+draw.lead = "GSE (uniform): mean ± s.d. over {seeds}; test accuracy at the {epoch}."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure3", grid, draw, source=source))

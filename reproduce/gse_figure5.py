@@ -4,7 +4,7 @@ CIFAR-10 and CIFAR-100, three networks, 90, 95 and 98 %. The published bars are 
 Suite digits, and cifar10 in profile quick: in miniature.
 """
 from drawing import accuracy_lines, main, union
-from gse import gse_grid, own_settings, panels
+from gse import gse_grid, not_the_papers, panels
 from published import hollow
 
 METHODS = {"set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
@@ -21,11 +21,13 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    own_settings(runs)
+    not_the_papers(runs)
     tables = [accuracy_lines(axes, part := runs[runs.task == task], METHODS, hollow(part, METHODS))
               for task, axes in panels(figure, runs).items()]
     return pd.concat(tables, ignore_index=True)
 
+
+draw.labels = METHODS
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure5", grid, draw))

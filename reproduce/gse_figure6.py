@@ -4,7 +4,7 @@ CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
 from drawing import TASKS, looks, main
-from gse import epoch_lines, gse_grid, own_settings, panels
+from gse import epoch_lines, gse_grid, not_the_papers, panels
 from published import hollow
 from rows import lines_of
 
@@ -22,7 +22,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    own_settings(runs)
+    not_the_papers(runs)
     lines, tables, styles = lines_of(runs, "curves"), [], looks(METHODS)
     for task, axes in panels(figure, runs).items():
         here = lines[lines.task == task]
@@ -44,7 +44,8 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
-draw.lead = "Mean over {seeds} at every epoch; of GSE and RigL with their range."
+draw.labels = METHODS
+draw.lead = "Mean over {seeds} at every epoch of the last cycle; of GSE and RigL with their range."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure6", grid, draw))

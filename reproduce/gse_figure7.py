@@ -3,8 +3,8 @@
 CIFAR-100; the runs of Figure 3. Suite digits, and cifar10 in profile quick: the same in miniature, with the validation
 accuracy.
 """
-from drawing import look, main
-from gse import epoch_lines, width_of
+from drawing import look, main, tasks_of
+from gse import epoch_lines, not_the_papers, width_of
 from gse_figure3 import grid
 from published import title
 from rows import lines_of
@@ -14,7 +14,8 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    lines, tables, tasks = lines_of(runs, "curves"), [], list(runs.task.unique())
+    not_the_papers(runs, "ResNet-56, VGG-16, ViT on CIFAR-100, 200 epochs")
+    lines, tables, tasks = lines_of(runs, "curves"), [], tasks_of(runs)
     figure.set_size_inches(7 if len(tasks) > 1 else 3.4, 4.2)
     for column_of_axes, task in zip(figure.subplots(2, len(tasks), squeeze=False, sharex="col").T, tasks):
         here = lines[lines.task == task]
@@ -32,7 +33,7 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
-draw.lead = "Mean over {seeds} at every epoch, with their range."
+draw.lead = "GSE (uniform): mean over {seeds} at every epoch, with their range."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure7", grid, draw))

@@ -4,7 +4,7 @@ Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights
 and cifar10 in profile quick: in miniature.
 """
 from drawing import WIDTH, look, main, union
-from gse import MODELS, SPARSITIES, gse_grid, own_settings
+from gse import MODELS, SPARSITIES, gse_grid, not_the_papers
 from published import title
 from rows import lines_of, series_of
 
@@ -23,7 +23,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import numpy as np
 
-    own_settings(runs)
+    not_the_papers(runs)
     lines = lines_of(runs[runs.status == "ok"], "layers")
     lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
     lines["index"] = lines.groupby("key").cumcount() + 1
@@ -45,19 +45,19 @@ def draw(runs, figure):
         panel.set(yscale="log")
         panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
         panel.yaxis.set_minor_formatter("")
-    for panel in axes[-1]:
-        panel.set_xlabel("Layer")
     for panel in panels[:len(cells)][-columns:]:  # the last of their columns
+        panel.set_xlabel("Layer")
         panel.tick_params(labelbottom=True)
         panel.xaxis.get_major_locator().set_params(integer=True)
     for panel in panels[len(cells):]:
         panel.set_axis_off()
-    for top, model in zip(axes[0], models * columns):
+    for top, model in zip(axes[0], models):  # of one model once
         top.set_title(names[model], pad=12)
     figure.supylabel("Weights per active weight", fontsize=7)
     return table
 
 
+draw.labels = METHODS
 draw.lead = "All weights of a layer by its active ones, over {seeds} (and all data sets); no point where a layer has none."
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ training starts as that of all others (the paper's program for it: from PyTorch'
 cifar10 in profile quick: the same in miniature.
 """
 from drawing import main
-from gse import SPARSITIES, gse_grid, own_settings, text_table
+from gse import SPARSITIES, gse_grid, not_the_papers, text_table
 from published import hollow, title
 from rows import summary
 
@@ -24,7 +24,7 @@ def draw(runs, figure):
     """Draws the table into the empty figure and returns it."""
     import pandas as pd
 
-    own_settings(runs)
+    not_the_papers(runs)
     table = pd.concat([summary(runs), hollow(runs, METHODS)], ignore_index=True)
     blocks, tasks, head = {}, runs.task.unique(), "Test accuracy (%)"
     for task in tasks:
@@ -34,6 +34,8 @@ def draw(runs, figure):
             for s in SPARSITIES)
     return text_table(figure, table, METHODS, list(blocks.values()), head if len(tasks) > 1 else f"{title(tasks[0])}\n{head}")
 
+
+draw.labels = METHODS
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_table1", grid, draw))

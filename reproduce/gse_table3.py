@@ -4,7 +4,7 @@ CIFAR-100, three networks; milestones and mask updates stretch with the epochs. 
 quick: 1, 1.5 and 2 times its epochs, and what is stored of 4 times.
 """
 from drawing import main, union
-from gse import gse_grid, text_table
+from gse import gse_grid, not_the_papers, text_table
 from published import hollow, title
 from rows import runs_of, series_of, summary, value_of
 
@@ -30,6 +30,7 @@ def draw(runs, figure):
     """Draws the table into the empty figure and returns it."""
     import pandas as pd
 
+    not_the_papers(runs, "ResNet-56, VGG-16, ViT on CIFAR-100, 200, 300 and 400 epochs")
     series = series_of(runs)
     table = pd.concat([summary(runs), hollow(runs, set(series))], ignore_index=True)
     table = table[(table.source == "measured") | (table["where"] == "Table 3")] if "where" in table else table
@@ -38,6 +39,8 @@ def draw(runs, figure):
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
     return text_table(figure, table, rows, [columns], "Test accuracy (%)")
 
+
+draw.lead = "GSE (uniform): mean ± s.d. over {seeds}; test accuracy at the {epoch}."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_table3", grid, draw, source=source))

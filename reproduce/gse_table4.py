@@ -5,7 +5,7 @@ and warms up for 5 epochs; ours from those of all other methods, without). Suite
 its own network.
 """
 from drawing import main, union
-from gse import gse_grid, text_table, wider, width_of, widths
+from gse import gse_grid, not_the_papers, text_table, wider, width_of, widths
 from published import published, title
 from rows import summary
 
@@ -21,6 +21,7 @@ def draw(runs, figure):
     """Draws the table into the empty figure and returns it."""
     import pandas as pd
 
+    not_the_papers(runs, "ViT on CIFAR-100, 200 epochs")
     other = published()
     table = pd.concat([summary(runs), other[other.task.isin(runs.task) & (other.method == "dense")]], ignore_index=True)
     rows = {f"dense {options}".strip(): f"width {width_of(task, options):.0f}×" for task, options in zip(runs.task, runs.options)}

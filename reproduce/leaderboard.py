@@ -8,7 +8,7 @@ Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -
 import math
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
+from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
 from published import title
 from rows import Trained, make, none_finished, read_rows
 
@@ -19,7 +19,6 @@ from benchmarks.suites import SIZES, usual
 NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
 HOLLOW = dict(markerfacecolor="white", markeredgewidth=0.6)  # one seed
-BELOW = dict(marker="v", markersize=3.5)  # at the axis, below which it lies
 FILES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 
 
@@ -76,18 +75,18 @@ def draw(table, figure):
         if points.empty:
             axis.text(0.5, 0.5, "no method is ranked", transform=axis.transAxes, ha="center", color="0.5")
             continue
-        floor = lowest(points["mean"])
+        floor, ends = lowest(points["mean"]), []
         for line in points.to_dict("records"):
             look = style.get(line["label"], front if line["front"] else other)
             look = look | BELOW if line["mean"] < floor else look
             look = look | HOLLOW | dict(markeredgecolor=look["color"]) if line["seeds"] == 1 else look
             axis.plot(line["train_flops"], max(line["mean"], floor), **look)
             if (line["front"] or line["label"] in style) and line["mean"] >= floor and line["half"] > 0:
-                axis.vlines(line["train_flops"], max(line["mean"] - line["half"], floor), line["mean"] + line["half"], color=look["color"],
-                            linewidth=0.5, zorder=2)
+                ends.append(line["mean"] + line["half"])
+                axis.vlines(line["train_flops"], max(line["mean"] - line["half"], floor), ends[-1], color=look["color"], linewidth=0.5, zorder=2)
         below = points[points["mean"] < floor]
         if len(below):
-            names.text(-0.1, 0, f"▾ {len(below)} below", fontsize=5, transform=names.transAxes)
+            names.text(-0.1, 0, f"↓ {len(below)} below", fontsize=5, transform=names.transAxes)
         best = points[points.front].sort_values("train_flops")
         axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
         dense = cell["mean"][cell.method == "dense"]
@@ -99,7 +98,8 @@ def draw(table, figure):
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
         height = max([points["mean"].max(), *dense]) - floor
-        axis.set(ylim=(floor - 0.05 * height, floor + 1.16 * height),
+        top = max(floor + 1.16 * height, min(max(ends, default=0), 100) + 0.02 * height)  # an interval may go beyond 100 %
+        axis.set(ylim=(floor - 0.05 * height, top),
                  xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
         axis.set_ylabel("Test accuracy (%)")
         lines = [f"{place} {line.label}" for place, line in enumerate(best.itertuples(), 1)]

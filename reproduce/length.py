@@ -40,8 +40,9 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     table = summary(runs)
     places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
-    panels = figure.subplots(1, len(places) or 1, squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, len(places) or 1, squeeze=False, sharex=True, sharey=True)[0]
     figure.set_figwidth(WIDTH * (1 if len(places) < 2 else 2))
+    ticks = sorted({int(epochs) for epochs in table.epochs})  # of all panels
     for axes, (task, sparsity) in zip(panels, places):
         shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})
         present = [method for method in METHODS if method in set(shown.method)]
@@ -51,7 +52,6 @@ def draw(runs, figure):
             style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else looks(METHODS)[method]
             mean_line(axes, points.epochs / apart(index, len(present), 1.015), points, None if dense else points["std"],
                       label=METHODS[method], **style)
-        ticks = sorted(shown.epochs.unique())
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
         axes.minorticks_off()

@@ -1,4 +1,5 @@
 """What the points and lines of the figures look like: colours, means with their bars, accuracy against sparsity."""
+import re
 from itertools import count
 
 from published import title
@@ -6,15 +7,18 @@ from rows import series_of, summary
 
 MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 # seaborn's colour-blind palette, in an order of our own: orange is dense, and what is close to it comes late; its yellow and its pink,
-# which vanish in print, are darker
+# which vanish in print, are darker. The last but one is far from all others in protanopia and deuteranopia, too (CIEDE2000: 21 and more)
 DENSE = "#de8f05"
-COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #857f00 #8b1a6b".split()
+COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a6b".split()
+FILLS = ("left", "top", "right", "bottom")  # halves of the markers of a method's variants: hollow are single seeds and published points
 # a method looks the same in all figures: its place in COLOURS, MARKERS and LINES. Those of one place are in no figure together.
 PLACES = (("st3", "synflow"), ("rigl",), ("lrr", "ste_hard", "grasp"), ("gmp", "snip", "ste_soft", "gse_grabo"), ("str", "gradual"),
           ("probmask", "gse_uniform"), ("granet", "set"), ("dnw", "static"), ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
+VARIANTS = {"lrr_aug_reset": "lrr"}  # besides those of other options: a method that looks like another's variant
 
 BARS = dict(capsize=1.5, capthick=0.8, elinewidth=0.8)
 PUBLISHED = dict(mfc="white", mew=0.6)  # thinner than the hollow points of one seed
+BELOW = dict(marker=r"$\downarrow$", markersize=6, markeredgewidth=0.3, linestyle="")  # at the end of an axis, below which a point lies
 
 
 def remark(figure, text):
@@ -22,20 +26,29 @@ def remark(figure, text):
     figure.remarks = [*dict.fromkeys([*getattr(figure, "remarks", ()), text])]
 
 
-def look(place):
-    """Colour, marker and line of the series at a place."""
-    return dict(color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)], linestyle=LINES[place % len(LINES)])
+def look(place, variant=0):
+    """Colour, marker and line of the series at a place; of its variants (1, 2, ...) another line and a half-filled marker."""
+    style = dict(color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)], linestyle=LINES[(place + variant) % len(LINES)])
+    return style | (dict(fillstyle=FILLS[(variant - 1) % len(FILLS)], markerfacecoloralt="white") if variant else {})
 
 
 def looks(series):
-    """{name: colour, marker and line} of a figure's series: a method has its own; others have what is left, in their order."""
+    """{name: colour, marker and line} of a figure's series: a method has its own, a method with options is its variant; others have what
+    is left, in their order, first the colours that no method of the figure has."""
     own = {method: place for place, methods in enumerate(PLACES) for method in methods}
-    taken = {}
-    for name in series:
-        if own.get(name) not in (None, *taken.values()):
-            taken[name] = own[name]
-    free = (place for place in count() if place not in taken.values())
-    return {name: look(taken[name] if name in taken else next(free)) for name in series}
+    plain = {name: VARIANTS.get(name) or re.sub(r"( \w+=\S*)+$", "", name) for name in series}
+    places, variants, found = {}, {}, {}
+    for method in plain.values():
+        if own.get(method) not in (None, *places.values()):
+            places[method] = own[method]
+    taken = {place % len(COLOURS) for place in places.values()}
+    free = (place for place in count() if place not in places.values() and (place % len(COLOURS) not in taken or len(taken) == len(COLOURS)))
+    for name, method in plain.items():
+        if method not in places:
+            places[method] = next(free)
+        variants[method] = variants.get(method, 0) + (name != method)
+        found[name] = look(places[method], variants[method] if name != method else 0)
+    return found
 
 
 def apart(index, count, step=1.02):
@@ -53,6 +66,36 @@ def mean_line(axes, x, points, bars, **style):
         remark(axes.figure, "Hollow: one seed.")
 
 
+def lowest(means):
+    """Where an axis of accuracies at several sparsities begins: with the least of them, or above the lowest 15 % where these would take up
+    more than half of it, as a few that fail would hide what the others differ by."""
+    least, low, top = means.min(), means.quantile(0.15), means.max()
+    low = low if top - low < (top - least) / 2 else least
+    bottom, height = low - 0.05 * (top - low), top - low
+    while ((means - bottom).abs() < 0.025 * height).any():  # no point is cut
+        bottom -= 0.01 * height
+    return bottom
+
+
+def cut(axes, lines, labels, bottom):
+    """Begins an axis of accuracies at `bottom`, with an arrow at its end, in the colour of its line, for each point that lies further
+    down. lines: [(method, its look, x, points)]. The note names the points (`tell_cut`)."""
+    hidden = axes.figure.hidden = getattr(axes.figure, "hidden", {})
+    for method, look, x, points in lines:
+        below = points["mean"] < bottom
+        if below.any():
+            axes.set_ylim(bottom=bottom)
+            axes.plot(x[below], [bottom] * below.sum(), **BELOW, color=look["color"], clip_on=False, zorder=4)
+        for point in points[below].itertuples():
+            hidden.setdefault(labels.get(method, method), {})[f"{point.mean:.1f} ({100 * point.sparsity:g} %)"] = None  # once in all panels
+
+
+def tell_cut(figure):
+    """The sentence of a note that names what lies below the axes."""
+    hidden = [f"{label} {', '.join(points)}" for label, points in getattr(figure, "hidden", {}).items()]
+    return f" Below the axes (↓): {'; '.join(hidden)}." if hidden else ""
+
+
 def number_decades(axis, *digits):
     """Writes numbers, not powers, on a logarithmic axis: at `digits` times each power of ten."""
     from matplotlib.ticker import LogLocator
@@ -62,12 +105,12 @@ def number_decades(axis, *digits):
     axis.set_minor_formatter("")
 
 
-def accuracy_lines(axes, runs, methods, hollow=None):
+def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
 
     A method with options is named by both: "set allocation=uniform". One line with error bars (standard deviation) per method, set
     2 % apart along x, a single point in front of the lines; `dense` is a dashed orange line at its mean.
-    hollow: published points (`published.hollow`), drawn without a line.
+    hollow: published points (`published.hollow`), drawn without a line. bottom: of the accuracy axis (default: `lowest`).
     """
     import pandas as pd
 
@@ -82,23 +125,28 @@ def accuracy_lines(axes, runs, methods, hollow=None):
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
     axes.set(xscale="log", xlim=(left, right))  # before anything is drawn: points of one sparsity have no limits of their own
     remark(axes.figure, "Points of one sparsity are drawn side by side.")
+    lines = []
     for part in parts:
         series = series_of(part)
         for method in sparse:
             points = part[series == method].sort_values("sparsity")
             if len(points) and method in present:
-                x = (1 - points.sparsity) * apart(present.index(method), len(present))
+                x = (1 - points.sparsity) * apart(present.index(method), len(present)) * (1 if part is table else 0.97)
+                lines.append((method, styles[method], x, points))
                 if part is table:
+                    small = dict(ms=2.5) if len(points) > 6 else {}  # the levels of several cycles lie close together
                     mean_line(axes, x, points, points["std"], label=methods[method],
-                              zorder=2 if len(points) > 1 else 4, **styles[method])
+                              zorder=2 if len(points) > 1 else 4, **styles[method] | small)
                 else:
-                    axes.errorbar(0.97 * x, points["mean"], points["std"], label=None if method in own else methods[method],
+                    axes.errorbar(x, points["mean"], points["std"], label=None if method in own else methods[method],
                                   zorder=5, **styles[method] | dict(linestyle=""), **PUBLISHED, **BARS)
         for mean in part[series == "dense"]["mean"]:
             if part is table:
                 axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
             else:
                 axes.plot([left], [mean], color=DENSE, marker="o", clip_on=False, zorder=5, **PUBLISHED)
+    if lines:
+        cut(axes, lines, methods, lowest(pd.concat([points["mean"] for *_, points in lines])) if bottom is None else bottom)
     ticks = [s for s in sparsities if s == round(s, 3)]
     ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points
     axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])

@@ -30,6 +30,12 @@ def test_published_points_are_drawn_hollow_and_alone_where_nothing_was_run(tmp_p
     assert "No run of ours" in capsys.readouterr().out
 
 
+def test_a_group_without_published_costs_says_so_in_its_panel():
+    beyond, figure = SCRIPTS["beyond"], Figure()
+    beyond.draw(beyond.source(Trained(beyond.grid, None, None), "imagenet", ".")[0], figure)
+    assert [len([text for text in axes.texts if "no training FLOPs" in text.get_text()]) for axes in figure.axes] == [0, 0, 1, 0]
+
+
 def test_published_values_beyond_reach_no_other_figure():
     from published import published
     assert not set(published().method) & of(True) and {"feather", "dpf"} <= set(published(beyond=True).method)
@@ -44,18 +50,19 @@ def test_draws_achieved_sparsity_and_training_flops(tmp_path, no_files):  # noqa
 
 
 def test_what_lies_below_the_axes_is_marked(tmp_path):
-    """DPF alone fails at 98 %: a triangle of its colour at the end of the axis, at its sparsity and at its cost."""
+    """DPF and ST-3 alone fail at 98 %: an arrow of its colour at the end of the axis, at its sparsity and at its cost."""
     beyond, figure = SCRIPTS["beyond"], Figure()
     rows = [row(spec, train_flops_fraction=0.4, achieved_sparsity=spec.sparsity,
-                top1_best_val=20.0 if (spec.method, spec.sparsity) == ("dpf", 0.98) else 60.0 + 3 * spec.seed + len(spec.method))
+                top1_best_val=20.0 if spec.method in ("dpf", "st3") and spec.sparsity == 0.98 else 60.0 + 3 * spec.seed + len(spec.method))
             for spec in beyond.grid("digits", "paper")]
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
     beyond.draw(beyond.source(Trained(beyond.grid, None, None), "digits", tmp_path, "paper")[0], figure)
-    colour = looks(beyond.GROUPS["Pruned while trained"])["dpf"]["color"]
-    found = [[line for line in axes.lines if (line.get_marker(), line.get_linestyle(), line.get_color()) == ("v", "None", colour)]
-             for axes in figure.axes]
+    found = looks([*beyond.NAMED, *beyond.GROUPS["Pruned while trained"]])
+    colours = [found[method]["color"] for method in ("dpf", "st3")]
+    found, named = ([[line for line in axes.lines if (line.get_marker(), line.get_color()) == (r"$\downarrow$", colour)] for axes in figure.axes]
+                    for colour in colours)
     columns = len(figure.axes) // 2
-    assert [len(lines) for lines in found] == [1, *[0] * (columns - 1)] * 2
+    assert [len(lines) for lines in found] == [1, *[0] * (columns - 1)] * 2 and [len(lines) for lines in named] == [1] * 2 * columns
     for lines, x in zip((found[0], found[columns]), (0.02, 0.4)):
         assert lines[0].get_xdata()[0] == pytest.approx(x, rel=0.15) and lines[0].get_ydata()[0] == lines[0].axes.get_ylim()[0] > 20
 

@@ -33,14 +33,28 @@ def test_widths_hold_the_number_of_active_connections(task, profile, widths):
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("gse_") and not NEEDS_NO_RUNS & {name} and name != "gse_table2"])
-def test_what_gse_shows_of_cifar_is_drawn_in_small_too(name, tmp_path, no_files):  # noqa: F811
-    """Profile quick of suite cifar10: on its own network, whatever the data of the paper."""
+def test_what_gse_shows_of_cifar_is_drawn_in_small_too(name, tmp_path, capsys, no_files):  # noqa: F811
+    """Profile quick of suite cifar10: on its own network, whatever the data of the paper, which the note names."""
     grid = SCRIPTS[name].grid
     fill(tmp_path, "cifar10", grid("cifar10", "quick"))
     draw(name, "--results", tmp_path, "--out", tmp_path)
     with open(tmp_path / f"cifar10/{name}.csv") as file:
         assert {line.get("source", "measured") for line in csv.DictReader(file)} == {"measured"}
     assert not list(grid("cifar100", "quick"))
+    said = capsys.readouterr().out
+    assert "In miniature; the paper: " in said and ("GSE (uniform): mean" in said) == (name in ("gse_figure3", "gse_figure7", "gse_table3"))
+    assert ("at every epoch of the last cycle" in said) == (name == "gse_figure6")
+
+
+def test_only_networks_with_runs_have_panels(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    fill(tmp_path, "cifar10", [spec for spec in SCRIPTS["gse_figure2"].grid("cifar10", "paper") if spec.task == "cifar10-vgg16"])
+    draw("gse_figure2", "--results", tmp_path, "--out", tmp_path)
+    assert [axes.get_title() for axes in pages[0].axes] == ["VGG-16, CIFAR-10"]
+    assert pages[0].legends[0]._ncols == 4  # as many short names as a column of a page has room for
 
 
 def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):  # noqa: F811
@@ -122,12 +136,18 @@ def test_cells_keep_measured_and_published_apart(tmp_path, monkeypatch):
     assert cells[row + 1, 0] == "[90.6]" and cells[row + 2, 0] == "–"
 
 
-def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path, no_files):  # noqa: F811
+def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
     fill(tmp_path, "digits", SCRIPTS["gse_figure9"].grid("digits", "paper"))
     draw("gse_figure9", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     with open(tmp_path / "digits/gse_figure9.csv") as file:
         lines = list(csv.DictReader(file))
     assert {(line["index"], float(line["compression"])) for line in lines} == {("1", 18.0), ("2", 64.0)} and len(lines) == 11 * 3 * 2
+    panels = [axes for axes in pages[0].axes if axes.axison]
+    assert [axes.get_xlabel() for axes in panels] == [""] * 9 + ["Layer"] * 2 and [bool(axes.get_title()) for axes in panels] == [True] + [False] * 10
 
 
 def test_a_table_pastes_as_it_is_drawn(tmp_path, capsys):
@@ -147,7 +167,7 @@ def test_a_table_pastes_as_it_is_drawn(tmp_path, capsys):
     assert len(own) == 2 * 3 * 3 and cells["SET", "ResNet-56, CIFAR-10, 90 %"].endswith("[90.2]")
     for line in lines[:1] + lines[2:14] + lines[15:]:
         assert " & ".join(line).replace("±", r"$\pm$").replace("%", r"\%").replace("–", "--") + r" \\" in paper
-    assert paper.count(r"\begin{table*}") == 2
+    assert paper.count(r"\begin{table*}") == paper.count(r"\setlength{\belowcaptionskip}{4pt}") == 2
 
 
 def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):

@@ -103,8 +103,8 @@ def test_a_method_far_below_the_others_does_not_hide_them():
     floor = 97 - 4 * 1.2 - 0.05 * 4.8
     assert sorted(height for _, height in points(axes)) == pytest.approx([floor, floor, 95.8, 96, 97])
     assert axes.get_ylim()[0] < floor - 0.1  # where those that lie below are whole, too
-    assert sorted(line.get_marker() for line in axes.lines if list(line.get_ydata()) == [pytest.approx(floor)]) == ["v", "v"]
-    assert "▾ 2 below" in [text.get_text() for text in names.texts]
+    assert sorted(line.get_marker() for line in axes.lines if list(line.get_ydata()) == [pytest.approx(floor)]) == [r"$\downarrow$"] * 2
+    assert "↓ 2 below" in [text.get_text() for text in names.texts]
 
 
 def test_intervals_of_the_front_and_of_the_named_are_drawn():
@@ -117,6 +117,9 @@ def test_intervals_of_the_front_and_of_the_named_are_drawn():
     bars = {round(path.vertices[0, 0], 6): tuple(path.vertices[:, 1]) for bars in axes.collections for path in bars.get_paths()}
     assert bars == {0.3: pytest.approx((96 - halves.gmp, 96 + halves.gmp)), 0.4: pytest.approx((91 - halves.st3, 91 + halves.st3)),
                     0.5: pytest.approx((max(80 - halves.rigl, floor), 80 + halves.rigl))} and 80 - halves.rigl < floor
+    rows = stored({"st3": [90.0, 95, 100], "rigl": [94.9, 95, 95.1]}).assign(train_flops_fraction=[0.1] * 3 + [0.2] * 3)
+    axes, _ = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
+    assert 100 < axes.get_ylim()[1] < 101  # an interval is not cut below 100 %
     assert "Bars: 95 % intervals" in leaderboard.note(board, "paper") and "Bars" not in leaderboard.note(board.assign(half=float("nan")), "paper")
 
 

@@ -245,3 +245,11 @@ def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
     days = ["2026-01-02", "2026-01-01", "2026-01-01", "2026-01-03", "2026-01-04"]
     measured = pd.DataFrame({"device": list("aabbc"), "measured_at": days})
     assert set(of_one_machine(measured).device) == {"b"} and set(of_one_machine(measured[:3]).device) == {"a"}
+
+def test_a_note_names_methods_as_the_legend_does():
+    from drawing import note
+
+    runs = pd.DataFrame([dict(task="digits", method=method, options="", sparsity=0.9, seed=0, accuracy=90.0 if method != "str" else None, epochs=30,
+                           cycles=cycles, precision="fp32", status="ok", last=False) for method, cycles in (("imp", 19), ("gmp", 1), ("str", 1))])
+    text = note(runs, labels={"imp": "Lottery", "str": "STR"})
+    assert "In up to 19 cycles: Lottery." in text and "(all of STR)" in text.replace("1 ok; ", "") and text.startswith("Mean over one seed;")

@@ -1,11 +1,12 @@
 """Single figures of `reproduce/`: what their grids add, published values beside ours, and the tables that some are drawn from."""
 import pytest
-from made_up import accuracy, fill
+from made_up import accuracy, fill, row
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 from benchmarks import suites
 from benchmarks.grid import union
 from benchmarks.levels import uncovered
+from benchmarks.results import RUN_COLUMNS, write_table
 
 
 # ---- grids
@@ -51,7 +52,7 @@ def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_pa
     fill(tmp_path, "cifar10", specs)
     draw("figure3", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
     axes = next(axes for axes in pages[-1].axes if axes.get_title() == "VGG-11, CIFAR-10")
-    lines = [line for line in axes.lines if line.get_markersize() == 2.5 and line.get_marker() in tuple("osD^")]
+    lines = [line for line in axes.lines if (line.get_markersize(), line.get_linewidth()) == (2.5, 0.5) and line.get_marker() in tuple("osD^")]
     assert [list(line.get_ydata()) for line in lines if line.get_linestyle() != "None"] == [
         [pytest.approx(accuracy(spec) + 4 / 3, abs=1e-3) for spec in coded if (spec.method, spec.seed) == (method, 0)]
         for method in ("st3", "gmp")]
@@ -68,6 +69,20 @@ def test_the_vgg11_of_the_released_code_is_drawn_besides_where_it_was_run(tmp_pa
         monkeypatch.delattr(script, "source", raising=False)
     for kind in ("pdf", "png", "csv"):
         assert len({(tmp_path / folder / f"cifar10/figure3.{kind}").read_bytes() for folder in ("with", "without")}) == 1
+
+
+def test_the_panel_of_augmentation_begins_below_lrr(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    specs = [spec for spec in SCRIPTS["figure3"].grid("digits", "paper") if spec.method in ("st3", "lrr", "lrr_aug_reset")]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, [row(spec, top1_best_val=20.0 if spec.method == "st3" else 90.0) for spec in specs])
+    draw("figure3", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    right = pages[0].axes[1]
+    arrow, = (line for line in right.lines if line.get_marker() == r"$\downarrow$")
+    assert right.get_ylim()[0] == 89.5 and len(arrow.get_xdata()) == 3
+    assert "Below the axes (↓): ST-3 20.0 (90 %), 20.0 (95 %), 20.0 (98 %)." in pages[0]._supxlabel.get_text().replace("\n", " ")
 
 
 def test_published_points_never_enter_a_mean(tmp_path, capsys, no_files):  # noqa: F811
@@ -143,7 +158,7 @@ def test_figure_6_is_a_mean_over_seeds(tmp_path, no_files):  # noqa: F811
     assert len(weights) == len({spec.seed for spec in specs}) == 3 and sum(weights) == pytest.approx(100 // 5)
 
 
-def test_the_speed_of_growth_is_that_of_the_machine_whose_steps_are_drawn(tmp_path, no_files):  # noqa: F811
+def test_the_speed_of_growth_is_that_of_the_machine_whose_steps_are_drawn(tmp_path, capsys, no_files):  # noqa: F811
     """Another has measured more of it."""
     from benchmarks import overhead, scaling
     from benchmarks.measurements import store
@@ -154,6 +169,7 @@ def test_the_speed_of_growth_is_that_of_the_machine_whose_steps_are_drawn(tmp_pa
            for device, part, x in (("a", "cores", 1), ("a", "width", 1), ("b", "cores", 1), ("b", "width", 1), ("b", "width", 2), ("b", "host", 43))],
           folder / "scaling.csv", scaling.COLUMNS, scaling.IDENTITY)
     assert draw("speed", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    assert "Cores: dense training" in capsys.readouterr().out
     lines = drawn(tmp_path / "out/performance/speed.csv")
     assert {line["device"] for line in lines} == {"a"} and [line["part"] for line in lines] == ["", "cores", "width"]
 
@@ -175,6 +191,8 @@ def test_packs_are_those_of_a_gpu_in_seconds_of_the_recipes_length(tmp_path, cap
     kept(row("cifar10-resnet20", "plain", 1, 10, precision="tf32"), row("cifar10-resnet20", "suite", 1, 1000),
          row("cifar10-resnet20", "suite", 8, 2000), row("cifar10-resnet20", "suite", 8, 3, precision="fp32"), row("cifar10-vgg16", "suite", 1, 1000))
     assert draw("packs", "--results", tmp_path, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "CIFAR-10, 100 % sparsity." in said and "whose quartiles lie up to 0.0 % from them" in said
     lines = [(line["task"], line["runs"], float(line["seconds"]), float(line["memory_mb"])) for line in drawn(tmp_path / "out/performance/packs.csv")]
     # GSE's VGG-16 trains on all 50,000 images, ST-3's network on 45,000
     assert lines == [("cifar10-resnet20", "1", 160 * 45, 200), ("cifar10-vgg16", "1", 200 * 50, 200), ("cifar10-resnet20", "8", 160 * 22.5, 112.5)]
@@ -187,5 +205,52 @@ def test_over_the_width_the_speed_of_st3_is_a_ratio_to_dense():
     axes, times = Figure().subplots(), {("dense", 1): 100, ("st3", 1): 102, ("dense", 4): 1000, ("st3", 4): 1060}
     SCRIPTS["speed"].over_width(axes, DataFrame([(*key, time) for key, time in times.items()], columns=["method", "x", "value"]), ["b", "k"])
     x, y = axes.lines[0].get_data()
-    assert list(x) == [1, 4] and list(y) == pytest.approx([1.02, 1.06])
+    assert list(x) == [1, 4] and list(y) == pytest.approx([1.02, 1.06]) and axes.get_ylim()[0] == 0.95
     SCRIPTS["speed"].over_width(axes, DataFrame(columns=["method", "x", "value"]), ["b", "k"])  # not measured
+
+
+def test_training_flops_stand_by_sparsity_and_both_panels_have_one_percent():
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    figure, sparsities = Figure(), (0.5, 0.9, 0.99, 0.9999, 0.99999)
+    SCRIPTS["gse_figure4"].draw(DataFrame([dict(sparsity=s, rigl_flops=3e9 * (1 - s) + 1e6, gse_flops=3e9 * (1 - s)) for s in sparsities]), figure)
+    left, right = figure.axes
+    assert [len(axes.lines[0].get_xdata()) for axes in (left, right)] == [3, 3]
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["50", "80", "90", "95", "98", "99"]
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["99", "99.99", "99.9999"] and right.get_xlabel() == "Sparsity (%)"
+    assert [[text.get_text() for text in axes.texts] for axes in (left, right)] == [["1.03×"], ["1.03×", "4.33×", "34.3×"]]
+    products = DataFrame([dict(units=16, format=form, sparsity=s, seconds=0.1, device="a", threads=1)
+                          for form, s in (("dense", 0.0), ("csr", 0.8), ("csr", 0.99))])
+    SCRIPTS["gse_figure8"].draw(products, figure := Figure())
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["80", "90", "95", "98", "99"]
+
+
+def test_sparse_storage_names_its_lines_and_gives_each_network_an_axis():
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    networks = (("cifar10-mlp", 1.0, 20.0), ("cifar10-mlp", 16.0, 400.0), ("cifar10-vgg16", 1.0, 2.0), ("cifar10-vit", 1.0, 7.0))
+    lines = [dict(method="gse_uniform", task=task, width=width, batch_size=128, sparsity=s, precision="fp32", device="a", storage=storage,
+                  torch_version="2" if width > 1 else "3", ratio=ratio if storage != "masked" else 1.0, state_mb=1.0)
+             for task, width, ratio in networks
+             for s in (0.9, 0.99) for storage in ("masked", "sparse", "auto")]
+    script, figure = SCRIPTS["sparse_figure1"], Figure()
+    script.draw(DataFrame(lines), figure)
+    above = figure.axes[:3]
+    assert above[0].get_legend_handles_labels()[1] == ["width × 1", "width × 16", "sparse, fp32", "auto, fp32"]
+    assert [axes.get_ylim()[1] > 100 for axes in above] == [True, False, False] and figure.get_figwidth() < 7.01
+    assert "torch 3 (width × 16: another, 2)" in script.text(DataFrame(lines))
+
+
+def test_growth_has_no_slope_of_memory_against_the_weights():
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    lines = [dict(method=method, width=width, nnz=nnz, batch_size=128, update_ms=width * nnz, peak_mb=width + nnz, device="a", torch_version="3")
+             for method in ("gse_uniform", "rigl") for width, nnz in ((1, 8), (2, 8), (4, 8), (4, 16), (4, 32)) if method != "rigl" or nnz == 8]
+    script, figure = SCRIPTS["sparse_figure2"], Figure()
+    table = script.draw(DataFrame(lines), figure)
+    assert [len(axes.texts) for axes in figure.axes] == [2, 2, 1, 0] and "peak_mb_slope_nnz" not in table
+    assert {axes.get_ylabel() for axes in figure.axes[1::2]} == {"Peak memory of an update (MB)"}
+    assert "RigL was measured against the width alone." in script.text(DataFrame(lines))
