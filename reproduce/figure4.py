@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from drawing import BARS, DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import published, settings, title
-from rows import POINT, NoRows, summary, with_sparser, without_runs
+from rows import POINT, NoRows, none_finished, summary, with_sparser, without_runs
 
 from benchmarks.tasks import suite_of
 
@@ -33,6 +33,8 @@ def source(grid, suite, results, profile=None):
     try:
         runs, found = with_sparser(grid, suite, results, profile)
         runs = runs[runs.task.map(suite_of) == suite]
+        if not runs.accuracy.notna().any():
+            raise none_finished(suite, results, profile, grid.precision, grid.epochs)
         if suite not in ("digits", "imagenet"):  # digits say what they are by themselves
             runs.attrs["out"] += " In miniature; the paper: ResNet-50 and MobileNetV1 on ImageNet, 100 epochs."
         return runs, found

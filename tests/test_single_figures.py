@@ -136,6 +136,16 @@ def test_figure_4_takes_macs_from_fractions_of_the_dense_network():
     assert not SCRIPTS["figure4"].literature("cifar10-resnet20").size
 
 
+def test_figure_4_of_a_suite_has_its_own_data_alone(tmp_path):
+    from rows import NoRows, Trained
+
+    script = SCRIPTS["figure4"]
+    fill(tmp_path, "cifar100", [spec for spec in script.grid("cifar100", "paper") if spec.method == "st3"])
+    with pytest.raises(NoRows, match="bash run_all.sh cifar10 "):
+        script.source(Trained(script.grid), "cifar10", tmp_path)
+    assert {*script.source(Trained(script.grid), "cifar100", tmp_path)[0].task} == {"cifar100-wrn34x2"}
+
+
 # ---- other tables
 
 def test_figure_6_leaves_out_weights_that_switch_less_than_twice(tmp_path, no_files, capsys):  # noqa: F811
