@@ -65,7 +65,7 @@ def test_of_a_residual_network_they_are_few(name, count, monkeypatch):
     assert len(launched(monkeypatch, name)) == count
 
 
-@pytest.mark.parametrize("dtype, forms", [(torch.bfloat16, ("kind", "added", "norms", "size")), (torch.float32, ())])  # which check_device.py has, too
+@pytest.mark.parametrize("dtype, forms", [(torch.bfloat16, ("kind", "added", "norms", "size")), (torch.float32, ())])  # as check_device.py has
 def test_those_of_a_residual_network_compile_for_a_gpu_and_fit_into_it(dtype, forms, monkeypatch):
     """The largest of each: of 64 channels, or with two normalisations before the inputs."""
     types, compiled = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32"}, set()
