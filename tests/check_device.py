@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
-from test_capture import recorder, state_of
+from test_capture import carried, recorder, state_of
 from test_every_method import VARIANTS, make, small_digits
 from torch.nn.functional import cross_entropy
 
@@ -77,7 +77,7 @@ class Run:
         """How many tensors have other bits than those of another run."""
         if self.lane.stream:
             torch.cuda.synchronize()  # each works on a stream of its own
-        pairs = list(zip(state_of(self.trainer), state_of(other.trainer), strict=True))
+        pairs = list(zip(carried(self.trainer), carried(other.trainer), strict=True))
         wrong = sum(not torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
         curves, others = (json.dumps(run.trainer.progress.curves) for run in (self, other))  # with NaN, which does not equal itself
         return f"{wrong} of {len(pairs)} tensors" if wrong else "curves" * (curves != others)
