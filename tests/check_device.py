@@ -31,8 +31,8 @@ from torch.nn.functional import cross_entropy
 
 import methods
 from benchmarks import capture, compiled
+from benchmarks.batches import random_images
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.batches import Data, Split
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core
 from benchmarks.kernels import residual
@@ -152,10 +152,7 @@ def network(name, device):
     words, method, precision = name.split()
     task, options = settle(Spec(words, method, 0.9, 0, epochs=2, precision=precision, options={"interval": "3"} if method == "rigl" else {}))
     numerics(task.precision, device)
-    classes, draw = 100 if task.dataset == "cifar100" else 10, torch.Generator().manual_seed(0)
-    parts = [Split(torch.randint(256, (n, 32, 32, 3), generator=draw, dtype=torch.uint8), torch.randint(classes, (n,), generator=draw))
-             for n in (2000, 500, 500)]
-    data = Data(*parts, (0.5,) * 3, (0.25,) * 3, classes, (3, 32, 32)).to(device)
+    data = random_images(task.dataset, 2000, 500, 500).to(device)
     return lambda record: Trainer(task, method, 0.9, 0, options, data, device, record)
 
 
