@@ -5,6 +5,7 @@ batch, the learning rate, how many weights are kept) is copied into tensors that
 back into the recorded one. Numbers of Python and branches are those of the recording, so that whatever they depend on belongs to `key`.
 """
 import gc
+from operator import is_
 
 import torch
 
@@ -69,22 +70,18 @@ class Captured:
 
     def __init__(self, function, parameters, module, record, key=lambda: None, after=None):
         self.function, self.parameters, self.module, self.record, self.key, self.after = function, parameters, module, record, key, after
-        self.seen, self.shapes, self.size, self.calls, self.replay = None, None, -1, 0, None
+        self.seen, self.shapes, self.size, self.calls, self.replay, self.cleared = None, None, -1, 0, None, False
 
     def __call__(self, *inputs):
-        # once: for all layers of a network such loops cost more than all else that is done here
+        # a loop over all layers' gradients costs more than all else that is done here: each is a single call where they lie as they did
         gradients = [p.grad for p in self.parameters]
-        seen = self.key(), [gradient is None for gradient in gradients]
-        if seen != self.seen:
-            self.seen, self.calls, self.replay = seen, 0, None
-        shapes = [x.shape for x in inputs]
-        if shapes != self.shapes:
-            size = sum(x.numel() for x in inputs)
-            if size <= self.size:
-                return self.function(*inputs)
-            self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
-        self.calls += 1
-        if self.calls <= WARM or self.record is ANEW or self.after and not self.after.replay:
+        cleared, self.cleared = self.cleared, False
+        in_place = cleared and self.replay and all(map(is_, gradients, self.gradients))
+        gradients = [None] * len(gradients) if cleared else gradients
+        replays = self._replays(gradients, inputs)
+        if cleared and not (in_place and replays):
+            self.clear(at_once=True)
+        if not replays:
             return self.function(*inputs)
         if not self.replay:
             self._record(inputs, gradients)
@@ -92,10 +89,31 @@ class Captured:
             fixed.copy_(x)
         self._put_back(gradients)
         self.replay()
-        for p, now, gradient in zip(self.parameters, gradients, self.gradients):
-            if now is not gradient:
+        if not in_place and not all(map(is_, gradients, self.gradients)):
+            for p, gradient in zip(self.parameters, self.gradients):
                 p.grad = gradient
         return self.result
+
+    def clear(self, at_once=False):
+        """The parameters have no gradients from now on, for this function. Where it will be replayed, which writes them anew, they stay where they
+        are until its next call, if not `at_once`."""
+        self.cleared = bool(self.replay) and not at_once
+        for p in () if self.cleared else self.parameters:
+            p.grad = None
+
+    def _replays(self, gradients, inputs):
+        """Whether a call with these is replayed, or recorded for that."""
+        seen = self.key(), [gradient is None for gradient in gradients]
+        if seen != self.seen:
+            self.seen, self.calls, self.replay = seen, 0, None
+        shapes = [x.shape for x in inputs]
+        if shapes != self.shapes:
+            size = sum(x.numel() for x in inputs)
+            if size <= self.size:
+                return False
+            self.shapes, self.size, self.calls, self.replay = shapes, size, 0, None
+        self.calls += 1
+        return not (self.calls <= WARM or self.record is ANEW or self.after and not self.after.replay)
 
     def _record(self, inputs, gradients):
         """Recording runs nothing: the tensors have what they had before."""
@@ -113,20 +131,22 @@ class Captured:
             if now is not buffer:
                 buffer.copy_(now)
                 buffers[name] = buffer
-        for now, gradient in zip(gradients, self.read):
-            if now is not gradient:
-                gradient.copy_(now)
+        if not all(map(is_, gradients, self.read)):
+            for now, gradient in zip(gradients, self.read):
+                if now is not gradient:
+                    gradient.copy_(now)
 
 
 class Repeated:
     """What methods do through `Sparsifier.repeated`, each function recorded as `Captured` does, with its numbers in tensors that stay.
 
-    run: whose counts of what methods read and pass are those of every call, replayed or not. parameters, module, record, key, after: those of
-    Captured.
+    run: whose counts of what methods read and pass are those of every call, replayed or not. parameters: those whose gradients a function given
+    the run may touch, own: one given a tensor. module, record, key, after: those of Captured.
     """
 
-    def __init__(self, run, parameters, module, record, key, after=None):
-        self.run, self.rest, self.device, self.recorded = run, (parameters, module, record, key, after), parameters[0].device, {}
+    def __init__(self, run, parameters, own, module, record, key, after=None):
+        self.run, self.parameters, self.own, self.rest = run, parameters, own, (module, record, key, after)
+        self.device, self.recorded = parameters[0].device, {}
 
     def __call__(self, function, fixed, *numbers):
         name = function.__name__, id(fixed)
@@ -134,7 +154,8 @@ class Repeated:
             kinds = [torch.int64 if isinstance(number, int) else torch.float32 for number in numbers]
             tensors = [torch.empty((), dtype=kind, device=self.device) for kind in kinds]
             run, counts = self.run, {}
-            captured = Captured(lambda: noted(run, counts, function, fixed, *tensors), *self.rest)
+            touched = self.own if torch.is_tensor(fixed) else self.parameters
+            captured = Captured(lambda: noted(run, counts, function, fixed, *tensors), touched, *self.rest)
             self.recorded[name] = captured, tensors, [None] * len(numbers), counts
         captured, tensors, last, counts = self.recorded[name]
         for place, number in enumerate(numbers):

@@ -1,5 +1,7 @@
 """A network's passes in training and evaluation compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few
 channels by `kernels/narrow.py`."""
+from contextlib import contextmanager
+
 import torch
 from torch.func import functional_call
 
@@ -19,6 +21,18 @@ def worthwhile(task, device):
         return False
     from torch._inductor import config  # takes seconds
     return hasattr(config, "deterministic") and triton_works()
+
+
+@contextmanager
+def fusing(on):
+    """What is `Compiled` within it has FUSED as `on` says; None: as it is."""
+    global FUSED
+    before = FUSED
+    FUSED = before if on is None else on
+    try:
+        yield
+    finally:
+        FUSED = before
 
 
 def with_narrow_convolutions(graph):

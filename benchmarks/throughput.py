@@ -15,8 +15,10 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
   cuBLAS (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small), one of each recording or, before torch 2.12, those of its streams, which
   the first loop on a stream pays for (of torch's 32).
 """
+import math
 import os
 import sys
+import traceback
 from functools import partial
 from itertools import count, islice
 
@@ -88,18 +90,18 @@ def plain_precision(device):
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns; fused: by kernels/residual.py."""
+    """The suite's loop: `runs` runs in turns; fused: by kernels/residual.py, None: as compiled.FUSED says."""
 
     repeatable = True
 
-    def __init__(self, spec, folder, device, runs=1, fused=False):
+    def __init__(self, spec, folder, device, runs=1, fused=None):
         task, options = settle(spec)
         data = datasets.load_for(task, folder).to(device)
         record = recorder(task, device)
 
         def steps(seed):  # made in the lane's own turn, on its stream
-            compiled.FUSED = fused
-            self.trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
+            with compiled.fusing(fused):
+                self.trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
             yield from self.trainers[-1].steps()
         self.trainers, self.fused = [], fused
         self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
@@ -138,12 +140,28 @@ def ready(make, device):
 
 
 def measure(loops, device, rounds, steps):
-    """{name: images per second of each round, (rounds,)}, and {name: the device's memory in MB}. loops: {name: what makes the loop}."""
+    """({name: images per second of each round, (rounds,)}, {name: the device's memory in MB}, names of what failed). loops: {name: what makes it}.
+
+    A loop that fails, all but the making of the first, gives its traceback on stderr and NaN from then on; the others go on.
+    """
     one_core()
-    made = {name: ready(make, device) for name, make in loops.items()}
-    loops, peaks = {name: loop for name, (loop, _) in made.items()}, {name: memory for name, (_, memory) in made.items()}
-    seconds = in_turns({name: partial(train, loop, device, steps) for name, loop in loops.items()}, rounds)
-    return {name: steps * loop.batch_size * loop.runs / np.array(seconds[name]) for name, loop in loops.items()}, peaks
+    failed = []
+
+    def tried(name, call, *arguments):
+        if name in failed:
+            return math.nan
+        try:
+            return call(*arguments)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            return math.nan
+    first, *others = loops  # with which all are compared
+    made = {first: ready(loops[first], device), **{name: tried(name, ready, loops[name], device) for name in others}}
+    made = {name: one for name, one in made.items() if name not in failed}
+    seconds = in_turns({name: partial(tried, name, train, loop, device, steps) for name, (loop, _) in made.items()}, rounds)
+    rates = {name: steps * loop.batch_size * loop.runs / np.array(seconds[name]) for name, (loop, _) in made.items()}
+    return rates, {name: memory for name, (_, memory) in made.items()}, failed
 
 
 @command
@@ -181,18 +199,24 @@ def main(words=None):
     for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
         for precision, spec in specs.items():
             for loop in ("suite", "fused")[:1 + (args.fused and precision == "bf16")]:
-                loops[loop, args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, loop == "fused")
-    rates, peaks = measure(loops, device, args.rounds, args.steps)
+                loops[loop, args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, loop == "fused" or None)
+    rates, peaks, failed = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():
+        both = np.isfinite(rate / plain)  # the rounds before one of them failed
+        if not both.any():
+            continue
         lines.append(dict(
             task=args.task, loop=loop, method=method, sparsity=args.sparsity, precision=precision, workers=workers, runs=runs,
-            images_per_second=round(float(np.median(rate)), 1), **quartiles(rate / plain, 3), rounds=args.rounds,
+            images_per_second=round(float(np.median(rate[both])), 1), **quartiles((rate / plain)[both], 3), rounds=int(both.sum()),
             peak_memory_mb=round(peaks[loop, method, precision, workers, runs]), **measured_on(device)))
         print("{loop:>6} {method:>7} {precision}, {workers} workers, {runs:2} at a time: {images_per_second:8.1f} images/s, {ratio:.2f} × plain "
               "({ratio_low:.2f} to {ratio_high:.2f})".format(**lines[-1]))
     store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {path}")
+    for loop, method, precision, _, runs in failed:
+        print(f"failed: {loop} {method} {precision}, {runs} at a time", file=sys.stderr)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

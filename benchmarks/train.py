@@ -92,7 +92,9 @@ class Trainer:
 
         self.forward_backward = Captured(lambda x, y: Trainer.forward_backward(own, x, y), parameters, self.model, record, lambda: training.cycle)
         self.training.apply = Captured(lambda: Training.apply(training), parameters, self.model.method, record, state, self.forward_backward)
-        self.repeated = Repeated(training, parameters, self.model.method, record, state, self.forward_backward)
+        touched = [self.model.theta, *self.model.method.parameters()]
+        self.repeated = Repeated(training, parameters, touched, self.model.method, record, state, self.forward_backward)
+        self.training.clear_gradients = self.forward_backward.clear
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):
@@ -175,6 +177,8 @@ class Trainer:
             within(self)
             yield self.share()
             began = time.monotonic()
+        if self.record:
+            self.forward_backward.clear(at_once=True)  # hooks at the ends of epochs and cycles find no gradients
         seen = min(progress.index * task.batch_size, len(self.data.train))
         loss, hits = team.total(self.loss_sum).item() / seen, team.total(self.hits).item()
         self._clock(began)

@@ -111,29 +111,33 @@ def _work(pipe, store, folder, gpu):
     from benchmarks.checkpoint import Stopped
     gc.freeze()  # and need not be looked through after every run
     jobs, asked = [], []
-    while jobs or not asked:
-        try:
-            while pipe.poll(0 if jobs else None):
-                message = pipe.recv()
-                if message is None:
-                    asked.append(True)
-                    break
-                jobs.append(Job(*message, store, folder, lambda: bool(asked)))
-            for job in list(jobs):
-                try:
-                    said = job.turn()
-                except Stopped:
-                    jobs.remove(job)
-                    continue
-                if said is None:
-                    continue
-                if not isinstance(said, float):
-                    jobs.remove(job)
-                    if gpu is not None:
-                        gc.collect()  # memory that circles of references keep, such as that of an error and its traceback
-                pipe.send((job.spec, said))
-        except (EOFError, OSError):  # the launcher is gone
-            os._exit(1)
+    try:
+        with Output() as output:
+            while jobs or not asked:
+                output.to(None)  # once a round: nothing is printed between the turns
+                while pipe.poll(0 if jobs else None):
+                    message = pipe.recv()
+                    if message is None:
+                        asked.append(True)
+                        break
+                    jobs.append(Job(*message, store, folder, lambda: bool(asked)))
+                for job in list(jobs):
+                    output.to(job.log)
+                    try:
+                        said = job.turn()
+                    except Stopped:
+                        jobs.remove(job)
+                        continue
+                    if said is None:
+                        continue
+                    if not isinstance(said, float):
+                        output.to(None)  # the launcher may read the log
+                        jobs.remove(job)
+                        if gpu is not None:
+                            gc.collect()  # memory that circles of references keep, such as that of an error and its traceback
+                    pipe.send((job.spec, said))
+    except (EOFError, OSError):  # the launcher is gone
+        os._exit(1)
     os._exit(0)
 
 
@@ -145,12 +149,11 @@ class Job:
         self.run = self._make(before, alone, branches, stopping)
 
     def turn(self):
-        """A step of the run: None, or what there is to say to the launcher, anything but a float at the end."""
-        with redirected(self.log) if self.log else contextlib.nullcontext():
-            try:
-                return next(self.run)
-            except StopIteration as end:
-                return end.value
+        """A step of the run: None, or what there is to say to the launcher, anything but a float at the end. What it prints belongs into `log`."""
+        try:
+            return next(self.run)
+        except StopIteration as end:
+            return end.value
 
     def _make(self, before, alone, branches, stopping):
         spec, store = self.spec, self.store
@@ -210,20 +213,25 @@ def warned(log):
     return []
 
 
-@contextlib.contextmanager
-def redirected(file):
-    """Everything that is printed goes to `file`, as far as there is room for it."""
-    def flush():
+class Output:
+    """Where everything that is printed goes, as far as there is room for it: to this process's own place before and after."""
+
+    def __enter__(self):
+        self.own, self.file = (os.dup(1), os.dup(2)), None
+        return self
+
+    def __exit__(self, *error):
+        self.to(None)
+        for place in self.own:
+            os.close(place)
+
+    def to(self, file):
+        """From now on to an open file, None: to the process's own place. Two calls of the system where that is another one."""
+        if file is self.file:
+            return
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
-    flush()
-    before = os.dup(1), os.dup(2)
-    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        flush()
-        for number, old in zip((1, 2), before):
-            os.dup2(old, number)
-            os.close(old)
+        for number, place in zip((1, 2), (file.fileno(), file.fileno()) if file else self.own):
+            os.dup2(place, number)
+        self.file = file

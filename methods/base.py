@@ -154,7 +154,7 @@ class Sparsifier(nn.Module):
     def repeated(self, function, fixed, *numbers):
         """Calls function(fixed, *numbers), a bound method that does the same work at every step, on `fixed`, always the same object (theta,
         run), and leaves what it does in buffers. A run on a GPU records it once, as it does `forward`, and replays it; the numbers then arrive
-        as 0-dim tensors, so that it must not branch on them.
+        as 0-dim tensors, so that it must not branch on them. Gradients of the network's other parameters are for functions of run alone.
         """
         function(fixed, *numbers)
 

@@ -6,7 +6,7 @@ A JSON line for each name, as soon as it is known; without "wrong" and "error" a
   two that take turns against one alone; bit for bit.
 - networks: the same for the networks of CIFAR, on random images. (On a GPU the ViT's attention adds up in any order: it may differ.)
 - fused: the same for ResNets by kernels of their own (kernels/residual.py), and one batch's logits, gradients and statistics, which may be twice as
-  far from those in float32 as the plain network's in bf16 are.
+  far from those in float64 as the plain network's are: in bf16, whose gradients are far off by themselves, and in float32, where a mistake shows.
 - sparse: training losses of sparse storage, here and on the CPU, which differ by rounding alone: by less than NEAR.
 - ranking: exactly the same weights as on the CPU; milliseconds for 270,000 and 25 million, of which none or 98 % are tied.
 
@@ -19,19 +19,20 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
-from test_capture import recorder, state_of
+from test_capture import carried, recorder, state_of
 from test_every_method import VARIANTS, make, small_digits
 from torch.nn.functional import cross_entropy
 
 import methods
 from benchmarks import capture, compiled
+from benchmarks.batches import random_images
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.batches import Data, Split
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core
 from benchmarks.kernels import residual
@@ -42,6 +43,8 @@ from methods.ranking import keep
 
 STEPS, RESUMED = 28, 10  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded
 NEAR = 0.05
+# what rounding may make of gradients (where ReLU lets others pass), and of logits and statistics, besides what it makes of the plain network's
+ROUNDED = {torch.bfloat16: (0.01, 0.01), torch.float32: (0.01, 1e-4)}
 SPARSE = ("static init=sparse", "set", "rigl", "srigl", "gse_uniform", "gse_grabo", "gse_graest")
 
 
@@ -74,7 +77,7 @@ class Run:
         """How many tensors have other bits than those of another run."""
         if self.lane.stream:
             torch.cuda.synchronize()  # each works on a stream of its own
-        pairs = list(zip(state_of(self.trainer), state_of(other.trainer), strict=True))
+        pairs = list(zip(carried(self.trainer), carried(other.trainer), strict=True))
         wrong = sum(not torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
         curves, others = (json.dumps(run.trainer.progress.curves) for run in (self, other))  # with NaN, which does not equal itself
         return f"{wrong} of {len(pairs)} tensors" if wrong else "curves" * (curves != others)
@@ -110,33 +113,38 @@ def check_network(name, device):
 
 def check_fused(name, device):
     build = network(name, device)
-    try:
-        compiled.FUSED = True
+    with compiled.fusing(True):
         trainer = Run(build, device).turns(1).trainer
         wrong = compared(build, device).get("wrong", {}) if getattr(trainer.network, "fused", None) else {"kernels": "not used"}
-    finally:
-        compiled.FUSED = False
     return {"wrong": wrong} if (wrong := wrong | far(trainer.model, device)) else {}
 
 
-def far(model, device):
-    """{tensor: (how far it is, how far the plain network's is)} of what the kernels compute further from float32 than the plain network does in 16
-    bits, of one batch: logits, gradients, running statistics."""
-    draw, found = torch.Generator().manual_seed(0), []
-    x, y = torch.randn(128, 3, 32, 32, generator=draw).to(device), torch.randint(10, (128,), generator=draw).to(device)
-    for way in ("exact", "plain", "kernels"):
-        own = copy.deepcopy(model).train()
-        own.theta.grad = None
-        with torch.autocast(device.type, torch.bfloat16, enabled=way != "exact"):
-            fused = residual.fused(own.net, own.layout, x, torch.bfloat16)
-            logits = (fused(own.method(own.theta), x) if way == "kernels" else own(x)).float()
-        cross_entropy(logits, y).backward()
-        layers = zip([entry.name for entry in own.layout.entries], own.layout.views(own.theta.grad))
-        found.append({"logits": logits.detach(), **dict(layers)} | {f"at {key}": value.grad for key, value in own.net.named_parameters()}
-                     | {key: value for key, value in own.net.named_buffers() if value.is_floating_point()})
-    exact, *others = found
-    plain, kernels = ({key: float((one[key] - exact[key]).norm() / exact[key].norm()) for key in exact} for one in others)
-    return {key: (kernels[key], plain[key]) for key in exact if not kernels[key] <= 2 * plain[key] + 0.01}
+def far(model, device, images=128):
+    """{tensor: (how far it is, how far the plain network's is)} from float64, of what the kernels compute of one batch further from it than the plain
+    network does, twice and what rounding makes of itself: logits, gradients, running statistics, in 16 bits and in float32."""
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.randn(images, 3, 32, 32, generator=draw).to(device), torch.randint(10, (images,), generator=draw).to(device)
+    exact, found = passed(model, x, y, torch.float64), {}
+    for dtype, near in ROUNDED.items():
+        plain, kernels = (passed(model, x, y, dtype, by_kernels) for by_kernels in (False, True))
+        for key, right in exact.items():
+            ours, its = (float((values[key] - right).norm() / right.norm()) for values in (kernels, plain))
+            if not ours <= 2 * its + near[not key.startswith("at ")]:
+                found[f"{key}, {dtype}"] = ours, its
+    return found
+
+
+def passed(model, x, y, dtype, by_kernels=False):
+    """{name: tensor} of the logits of a batch, the gradients and the running statistics, computed in a dtype, 16 bits by autocast."""
+    half = dtype.itemsize == 2
+    own = copy.deepcopy(model).train().to(torch.float32 if half else dtype)
+    own.theta.grad, x = None, x.to(own.theta.dtype)
+    with torch.autocast(x.device.type, dtype, enabled=half):
+        logits = (residual.fused(own.net, own.layout, x, dtype)(own.method(own.theta), x) if by_kernels else own(x)).to(own.theta.dtype)
+    cross_entropy(logits, y).backward()
+    gradients = own.layout.named_views(own.theta.grad) | {key: value.grad for key, value in own.net.named_parameters()}
+    return {"logits": logits.detach(), **{f"at {key}": value for key, value in gradients.items()},
+            **{key: value for key, value in own.net.named_buffers() if value.is_floating_point()}}
 
 
 def network(name, device):
@@ -144,10 +152,7 @@ def network(name, device):
     words, method, precision = name.split()
     task, options = settle(Spec(words, method, 0.9, 0, epochs=2, precision=precision, options={"interval": "3"} if method == "rigl" else {}))
     numerics(task.precision, device)
-    classes, draw = 100 if task.dataset == "cifar100" else 10, torch.Generator().manual_seed(0)
-    parts = [Split(torch.randint(256, (n, 32, 32, 3), generator=draw, dtype=torch.uint8), torch.randint(classes, (n,), generator=draw))
-             for n in (2000, 500, 500)]
-    data = Data(*parts, (0.5,) * 3, (0.25,) * 3, classes, (3, 32, 32)).to(device)
+    data = random_images(task.dataset, 2000, 500, 500).to(device)
     return lambda record: Trainer(task, method, 0.9, 0, options, data, device, record)
 
 
@@ -198,6 +203,7 @@ def child(part, device, names):
         try:
             said = PARTS[part][1](name, device)
         except Exception as error:
+            traceback.print_exc()
             said = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         print(json.dumps({"part": part, "name": name, **said, "seconds": round(time.perf_counter() - began, 1)}), flush=True)
         if "error" in said:
@@ -222,7 +228,7 @@ def parent(part, device, names):
 @command
 def main(words=None):
     parser = Parser(prog="check_device.py", description="Check a device with every method and network.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all; on a CPU without fused)")
     parser.add_argument("--device", default="cuda", help="default: cuda")
     parser.add_argument("--processes", type=int, default=6, help="side by side (default: 6)")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of one part, alone, in one process")
@@ -232,10 +238,12 @@ def main(words=None):
         parser.error(f"unknown part {unknown[0]!r}; parts: {', '.join(PARTS)}")
     if words.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no GPU here; try it with --device cpu")
+    if words.device == "cpu" and "fused" in words.parts:
+        parser.error("fused: Triton's kernels need a GPU; `python -m pytest tests/test_kernels.py` rehearses them, by its interpreter and compiler")
     if words.names:
         return child(words.parts[0], torch.device(words.device), words.names)
     wrong = 0
-    for part in words.parts or PARTS:
+    for part in words.parts or [part for part in PARTS if words.device != "cpu" or part != "fused"]:
         names = PARTS[part][0]
         with ThreadPoolExecutor(words.processes) as pool:
             wrong += sum(pool.map(lambda first: parent(part, words.device, names[first::words.processes]), range(words.processes)))

@@ -1,4 +1,6 @@
 """Several runs that take turns in one process: the same rows as alone, whatever the order, and nobody's fault ends another's run."""
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.run import run
+from benchmarks.worker import Output
 
 METHODS = '''
 import gc
 import os
+import warnings
 
 import torch
 from benchmarks import checkpoint
@@ -36,6 +40,17 @@ class Bad(get("static")):
     def after_step(self, run):
         if run.step == 3:
             raise RuntimeError("broken on purpose")
+
+
+class Talks(get("static")):
+    """Says who it is at every step, in three ways, and at last in an error."""
+
+    def after_step(self, run):
+        print(f"printed by {run.seed}, step {run.step}")
+        os.write(1, f"written by {run.seed}, step {run.step}\\n".encode())
+        warnings.warn(f"warned of by {run.seed}, step {run.step}")
+        if run.step == 3 + run.seed:
+            raise RuntimeError(f"broken by {run.seed}")
 
 
 class Large(get("static")):
@@ -162,6 +177,31 @@ def test_a_failure_is_its_own(packed):
     store, _ = packed(bad, good)
     assert store.row(good.key)["status"] == "ok" and store.row(bad.key)["error"] == "RuntimeError: broken on purpose"
     assert "broken on purpose" in store.log(bad.key).read_text() and not store.log(good.key).exists()
+
+
+def test_what_a_run_prints_is_in_its_own_log(packed, capfd):
+    """Whoever's turn is next, and when another has ended."""
+    specs = [spec("mine.py:Talks", seed) for seed in range(3)]
+    store, _ = packed(*specs)
+    for seed, one in enumerate(specs):
+        log = store.log(one.key).read_text()
+        for way in ("printed", "written", "warned of"):
+            assert re.findall(rf"{way} by (\d), step (\d)\n", log) == [(str(seed), str(step)) for step in range(4 + seed)]
+        assert re.findall(r"RuntimeError: broken by (\d)", log) == [str(seed)] and store.row(one.key)["error"] == f"RuntimeError: broken by {seed}"
+    assert " by " not in "".join(capfd.readouterr())
+
+
+def test_a_place_to_print_to_costs_two_calls_where_it_is_another(tmp_path, monkeypatch, capfd):
+    calls, dup2 = [], os.dup2
+    monkeypatch.setattr(os, "dup2", lambda *places: calls.append(places) or dup2(*places))
+    with open(tmp_path / "one", "w") as one, open(tmp_path / "two", "w") as two, Output() as output:
+        for place, made in ((None, 0), (one, 2), (one, 2), (two, 4), (None, 6), (None, 6), (two, 8)):
+            output.to(place)
+            assert len(calls) == made
+            os.write(1, b"to %s\n" % (place.name[-3:].encode() if place else b"own"))
+    os.write(1, b"ended\n")
+    assert (tmp_path / "one").read_text() == "to one\n" * 2 and (tmp_path / "two").read_text() == "to two\n" * 2
+    assert capfd.readouterr().out == "to own\n" * 3 + "ended\n"
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

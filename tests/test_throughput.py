@@ -88,10 +88,40 @@ def test_loops_of_a_gpu_are_made_one_after_the_other(monkeypatch, arithmetic):
         made[precision] = Loop(device, arithmetic, precision, runs)
         return made[precision]
     makers = {"fp32": lambda: make("fp32", 1), "tf32": lambda: make("tf32", 4)}
-    rates, memory = throughput.measure(makers, torch.device("cuda"), rounds=2, steps=3)
-    assert memory == {"fp32": 16, "tf32": 61} and all(len(rate) == 2 for rate in rates.values())
+    rates, memory, failed = throughput.measure(makers, torch.device("cuda"), rounds=2, steps=3)
+    assert not failed and memory == {"fp32": 16, "tf32": 61} and all(len(rate) == 2 for rate in rates.values())
     assert made["fp32"].steps == [(False, False, True)] * (WARM + 2 + 3 * 3)
     assert made["tf32"].steps == [(True, True, True)] * (WARM + 2 + 3 * 3)
+
+
+def test_what_was_measured_stays_when_a_loop_fails(tmp_path, monkeypatch, capsys):
+    """One cannot be made, one fails in its last round: the others have their rows, and that one the rounds before."""
+    class Fake:
+        batch_size, repeatable, precision = 128, True, "fp32"
+
+        def __init__(self, spec, folder, device, runs, fused=None):
+            assert fused is None  # as compiled.py has it
+            self.runs, self.turns = runs, 0
+            if runs == 2:
+                raise torch.OutOfMemoryError("no memory on purpose")
+
+        def train(self, steps):
+            self.turns += 1
+            if self.runs == 3 and self.turns == 4:
+                raise RuntimeError("lost on purpose")
+    monkeypatch.setattr(throughput, "Plain", lambda spec, folder, device, workers: Fake(spec, folder, device, 1))
+    monkeypatch.setattr(throughput, "Suite", Fake)
+    monkeypatch.setattr(throughput, "data_folder", lambda args: tmp_path)
+    monkeypatch.setattr(throughput.datasets, "load_for", lambda task, folder: SimpleNamespace(train=range(45_000)))
+    words = ["--results", str(tmp_path), "--device", "cpu", "--precisions", "fp32", "--rounds", "3", "--steps", "1", "--packs", "1", "2", "3", "4"]
+    assert throughput.main(words) == 1
+    rows = rows_of(tmp_path / "performance" / "throughput.csv")
+    assert [(row["loop"], row["runs"], row["rounds"]) for row in rows] == [
+        ("plain", "1", "3"), ("suite", "1", "3"), ("suite", "3", "2"), ("suite", "4", "3")]
+    assert all(float(row["ratio"]) > 0 for row in rows)
+    said = capsys.readouterr().err
+    assert said.endswith("failed: suite st3 fp32, 2 at a time\nfailed: suite st3 fp32, 3 at a time\n")
+    assert "no memory on purpose" in said and "lost on purpose" in said
 
 
 @pytest.mark.parametrize("words", [["--task", "digits"], ["--device", "cuda:99"], ["--sparsity", "2"], ["--data", "nowhere"],
@@ -113,6 +143,23 @@ def test_what_is_called_fused_is(tmp_path, capsys):
         loop.train(1)
     loop.trainers.pop()
     loop.train(1)
+
+
+@pytest.mark.parametrize("usual", [False, True])
+def test_the_suites_loop_is_measured_as_its_runs_are_made(usual, monkeypatch):
+    """Also when `compiled.FUSED` is on by default; and what one loop has asked for is no other's."""
+    seen = []
+    monkeypatch.setattr(throughput.compiled, "FUSED", usual)
+    monkeypatch.setattr(throughput.datasets, "load_for", lambda task, folder: SimpleNamespace(to=lambda device: None))
+
+    def trainer(*_):
+        seen.append(throughput.compiled.FUSED)
+        return SimpleNamespace(steps=lambda: iter((0.1, 0.2)), network=SimpleNamespace(fused=True))
+    monkeypatch.setattr(throughput, "Trainer", trainer)
+    for fused in (None, True, False, None):
+        throughput.Suite(Spec("cifar10-resnet20", "st3", 0.9, 0), None, torch.device("cpu"), 2, fused).train(1)
+        assert throughput.compiled.FUSED is usual
+    assert seen == [usual] * 2 + [True] * 2 + [False] * 2 + [usual] * 2
 
 
 @pytest.mark.parametrize("words", [["--rounds", "x"], ["--rounds", "0"], ["--parts", "depth"], []])

@@ -59,7 +59,7 @@ if triton:
             m = (tl.program_id(0) * each + number) * block + tl.arange(0, block)
             row, column, image, live = m // columns % rows, m % columns, m // (columns * rows), m < pixels
             sums = tl.zeros((block, wide), tl.float32)
-            for step in range(size * size * parts):
+            for step in tl.static_range(size * size * parts):
                 tap, channel = step // parts, step % parts * deep + k
                 h, v = row * stride + tap // size - size // 2, column * stride + tap % size - size // 2
                 a = _read(x, (image * height + h) * width + v, live & (h >= 0) & (v >= 0) & (h < height) & (v < width), channel, inputs)
@@ -151,7 +151,7 @@ if triton:
                 sums = _read(at, image, live, n, inputs).to(tl.float32) * share
             else:
                 sums = tl.zeros((block, wide), tl.float32)
-                for step in range(size * size * parts):
+                for step in tl.static_range(size * size * parts):
                     tap, channel = step // parts, step % parts * deep + k
                     h, v = row + size // 2 - tap // size, column + size // 2 - tap % size
                     ok = live & (h >= 0) & (v >= 0) & (h % stride == 0) & (v % stride == 0)

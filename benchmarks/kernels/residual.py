@@ -126,7 +126,7 @@ class Fused:
         normalised._forward[(programs,)](
             x, layer.of(weights), y, torch.empty((programs, 2, wide), device=self.device), self.counters[layer.number], affine, norm.weight,
             norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps, pixels, each, **layer.shape, block=block, wide=wide,
-            deep=min(32, tile(layer.inputs)), lines=STATISTICS // wide, exactness=exactness(y), num_warps=warps, num_stages=3)
+            deep=min(32, tile(layer.inputs)), lines=STATISTICS // wide, exactness=exactness(y), num_warps=warps, num_stages=1)
         return Normed(y, affine)
 
     def join(self, normed, kind="", rest=None):
@@ -161,7 +161,7 @@ class Fused:
             torch.empty((programs, 3, wide), device=self.device), self.counters[len(self.layers) + layer.number if layer else -1],
             *found[0], *found[-1], pixels, each, **(layer.shape if layer else mean), kind="same" if layer else "average", added=added,
             norms=len(norms), wider=more.shape[1] if added == "padded" else 1, share=1 / side ** 2, block=block, wide=wide,
-            deep=min(32, tile(layer.outputs if layer else inputs)), lines=STATISTICS // wide, exactness=exactness(g), num_warps=warps, num_stages=3)
+            deep=min(32, tile(layer.outputs if layer else inputs)), lines=STATISTICS // wide, exactness=exactness(g), num_warps=warps, num_stages=1)
         return g, found
 
     def weights(self, layer, at, x, parts):

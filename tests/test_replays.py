@@ -1,0 +1,80 @@
+"""Where the time of a packed step goes, in miniature and without a GPU. No time is tested."""
+import contextlib
+import csv
+
+import pytest
+import torch
+
+from benchmarks import compiled, replays
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The measurement on a CPU: (its exit status, its rows)."""
+    def measured(*words):
+        status = replays.main(["--results", str(tmp_path), "--device", "cpu", "--task", "cifar10-resnet20w8", "--rounds", "1", *words])
+        with open(tmp_path / "performance" / "replays.csv", newline="") as file:
+            return status, list(csv.DictReader(file))
+    return measured
+
+
+def test_each_part_of_a_packed_step_has_a_row(small):
+    status, rows = small("--packs", "1", "2")
+    assert status == 0 and [(row["part"], row["loop"], row["method"], row["runs"]) for row in rows] == [
+        (part, "compiled", "st3", runs) for part in ("apply", "forward_backward", "rank", "step") for runs in "12"]
+    assert all(float(row["us"]) >= float(row["host_us"]) - 0.1 > 0 for row in rows)
+
+
+def test_what_was_measured_before_a_failure_is_stored(small, monkeypatch, capsys):
+    def pack(spec, fused, runs, device, rounds):
+        yield "step", 2.0, 1.0
+        if runs == 2:
+            raise torch.OutOfMemoryError("no memory on purpose")
+        yield "apply", 1.0, 0.5
+    monkeypatch.setattr(replays, "pack", pack)
+    status, rows = small("--packs", "1", "2", "4")
+    assert status == 1 and [row["part"] + row["runs"] for row in rows] == ["apply1", "apply4", "step1", "step2", "step4"]
+    said = capsys.readouterr()
+    assert "no memory on purpose" in said.err and said.out.endswith(", without compiled 2\n")
+
+
+def test_single_kernels_are_recorded_for_each_stream_and_replayed_in_turns(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: len(made))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+    def record(function):
+        number = len(made)
+        made.append([f"recorded {number}, {len(function())} kernels"])
+        return None, lambda: made[number].append("replayed")
+    monkeypatch.setattr(replays, "cuda_graph", record)
+    (part, us, host_us), = replays.launches(2, torch.device("cpu"), 3)
+    assert made == [[f"recorded {number}, {replays.KERNELS} kernels", *["replayed"] * 4] for number in range(2)]
+    assert part == "launches" and 0 < us < host_us
+
+
+def test_a_gpu_is_also_asked_for_single_kernels_and_for_the_other_loop(small, monkeypatch):
+    """Of a GPU that is not there: which measurements would be made."""
+    asked = []
+    monkeypatch.setattr(replays, "usable_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(replays, "measured_on", lambda device: {"device": "a GPU"})
+    monkeypatch.setattr(replays, "launches", lambda streams, *_: iter([("launches", 1.5, 40.0)]))
+    monkeypatch.setattr(replays, "pack", lambda spec, fused, runs, *_: asked.append((fused, runs)) or iter([("step", 500.0, 100.0)]))
+    status, rows = small()
+    assert status == 0 and asked == [(False, 1), (False, 8), (True, 1), (True, 8)]
+    assert [(row["part"], row["loop"], row["runs"]) for row in rows] == [
+        *(("launches", "", str(streams)) for streams in (1, 2, 4, 8)), *(("step", loop, runs) for loop in ("compiled", "fused") for runs in "18")]
+
+
+def test_a_network_that_the_other_kernels_are_not_for_is_refused():
+    spec = replays.Spec("cifar10-resnet20w8", "static", 0.95, 0, precision="fp32")
+    with pytest.raises(ValueError, match="kernels/residual.py are not for cifar10-resnet20w8"):
+        next(replays.pack(spec, True, 1, torch.device("cpu"), 1))
+    assert compiled.FUSED is False
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--task", "digits"], ["--method", "nothing"]])
+def test_bad_arguments(words, tmp_path, capsys):
+    assert replays.main(["--results", str(tmp_path), "--device", "cpu", *words]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
