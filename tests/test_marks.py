@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import fill, row
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
@@ -42,6 +43,16 @@ def test_a_method_looks_the_same_in_all_figures_and_no_two_of_a_figure_alike():
     assert len({look["color"] for look in own.values()}) == 5  # what is of nobody has the colours that are left
     assert looks(["st3", "synflow"])["synflow"] != looks(["st3"])["st3"]  # of one place: the first has it
     assert len({tuple(look.values()) for look in looks([*map(str, range(30))]).values()}) == 30
+
+
+def test_what_a_user_sets_for_all_figures_of_his_does_not_change_these(monkeypatch):
+    """By a matplotlibrc: with LaTeX, for one, a bare % ends the figure."""
+    from drawing import styled
+
+    monkeypatch.setitem(rcParams, "text.usetex", True)
+    with styled():
+        assert not rcParams["text.usetex"] and rcParams["legend.fontsize"] == 6
+    assert rcParams["text.usetex"]
 
 
 @pytest.fixture
