@@ -288,7 +288,6 @@ def interrupt(*_):
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a log shows how far the runs are, whatever it can write
     for number in ENDINGS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
