@@ -15,6 +15,8 @@ from benchmarks import __main__ as commands
 from benchmarks import suites
 from benchmarks.results import Store
 
+patched = pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
+
 
 def test_figures_refuse_what_the_commands_refuse(tmp_path):
     """Two rows of one run, what a merge left, a number that none is: nothing is drawn of them, and nothing judged."""
@@ -128,6 +130,7 @@ def test_all_figures_of_a_suite(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out/cifar10").exists()
 
 
+@patched
 def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import reproduce.__main__ as command
 
@@ -141,7 +144,7 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
     assert "draw of figure3 must return the table of what it has drawn, a DataFrame, not NoneType" in said.err + said.out
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
+@patched
 def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsys):
     import reproduce.__main__ as command
 
