@@ -24,7 +24,11 @@ new_enough() {
 
 find_python() {
     local names=(python3 python3.13 python3.12 python3.11 python3.10 python)
-    if [[ -n ${PYTHON:-} ]]; then names=("$PYTHON"); fi
+    case ${PYTHON:-} in
+        "") ;;
+        [!/~]*/*) names=("$here/$PYTHON") ;;  # a relative path is the caller's
+        *) names=("$PYTHON") ;;
+    esac
     for python in "${names[@]}"; do
         if new_enough "$python"; then return; fi
     done
@@ -41,19 +45,38 @@ set_up() {
     if command -v flock >/dev/null; then
         exec 9>>pyproject.toml  # nothing is added: NFS locks for one alone what is open for writing
         flock -n 9 || { echo "waiting for another start that is setting up .venv"; flock 9; }
+    else
+        lock_folder
     fi
     if ! ready; then install; fi
     exec 9>&-
+    if [[ -n ${lock:-} ]]; then rmdir "$lock"; lock=""; fi
+}
+
+# The lock where there is no flock, as on macOS: a folder, which stays behind where this shell is killed.
+lock_folder() {
+    local said absent=0 tries=0
+    until said=$(mkdir .venv.lock 2>&1); do
+        if [[ ! -d .venv.lock ]] && ((absent++)); then fail "$said"; fi  # the first time another start may have removed it just now
+        if ((tries++ == 0)); then echo "waiting for another start that is setting up .venv; if there is none: rmdir $PWD/.venv.lock"; fi
+        sleep 1
+    done
+    lock=$PWD/.venv.lock
+    trap 'if [[ -n $lock ]]; then rmdir "$lock"; fi' EXIT
 }
 
 install() {
-    echo "setting up .venv with $("$python" --version): this installs PyTorch and the rest once and takes a few minutes"
+    echo "setting up .venv with $("$python" --version): this installs PyTorch and the rest once (a few minutes; with CUDA 6 GB)"
     if ! new_enough .venv/bin/python ", pip"; then
         new_enough "$python" ", ensurepip, venv" ||
             fail "$python cannot make virtual environments: install python3-venv, or name another with PYTHON="
         said=$("$python" -m venv --clear .venv 2>&1) || fail "$python could not make .venv: ${said##*$'\n'}"
     fi
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check -e . >.venv/install.log 2>&1; then
+    mkdir -p .venv/tmp  # where pip unpacks: /tmp may be too small for it
+    TMPDIR=$PWD/.venv/tmp .venv/bin/python -m pip install --quiet --disable-pip-version-check -e . >.venv/install.log 2>&1
+    local failed=$?
+    rm -rf .venv/tmp
+    if ((failed)); then
         cat .venv/install.log >&2
         fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
     fi

@@ -50,8 +50,8 @@ def parser():
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
         if name == "status":
             continue
-        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores, "
-                         "in a task of SLURM's --cpus-per-task)")
+        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of "
+                         "memory, in a task of SLURM's --cpus-per-task)")
         sub.add_argument("--launcher", default="local", choices=("local", "slurm"))
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
@@ -288,7 +288,6 @@ def interrupt(*_):
 
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read is no garbage
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # a log shows how far the runs are, whatever it can write
     for number in ENDINGS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)

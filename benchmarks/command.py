@@ -2,6 +2,7 @@
 import argparse
 import functools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -29,8 +30,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message):
-        if "invalid" in message and "," in message.rpartition(": ")[2]:
-            message += " (several are separated by spaces)"
+        if found := re.match(r"argument (\S+): invalid (.*): '([^']*,[^']*)'", message):
+            option, kind, value = found.groups()
+            if kind == "float value" and re.fullmatch(r"\d+,\d+", value):
+                message += f" (with a point: {value.replace(',', '.')})"
+            elif any(action.nargs for action in self._actions if option in action.option_strings):
+                message += " (several are separated by spaces)"
         raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else
                     message + " (--help lists them)" * message.startswith("unrecognized"))
 
@@ -78,6 +83,12 @@ def command(main):
     reads any more, 1."""
     @functools.wraps(main)
     def ended(*words, **options):
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed (>&-); the processes that this one starts print, too
+                setattr(sys, name, open(os.devnull, "w"))
+                os.set_inheritable(getattr(sys, name).fileno(), True)
+        if hasattr(sys.stdout, "reconfigure"):  # a log shows how far the runs are, whatever its alphabet
+            sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         try:
             status = main(*words, **options) or 0
             sys.stdout.flush()

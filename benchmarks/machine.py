@@ -3,7 +3,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ def usable_device(name=None):
     name = default_device() if name is None else name
     try:
         device = torch.device(name)
-        if device.type == "meta" or device.type == "cpu" and device.index:  # which torch would take
+        if device.type not in ("cpu", "cuda") or device.type == "cpu" and device.index:  # which torch may take
             raise RuntimeError("a device is cpu, cuda or cuda:N")
         torch.empty(0, device=device)
         return device
@@ -80,9 +79,12 @@ def hardware(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        with open("/proc/cpuinfo") as file:
-            name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
+        if sys.platform == "darwin":  # "Apple M1", where platform says "arm"
+            name = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=True).stdout.strip()
+        else:
+            with open("/proc/cpuinfo") as file:
+                name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration, subprocess.SubprocessError):  # Linux on ARM has no such line
         name = platform.processor() or platform.machine()
     # one "AMD EPYC" adds in another order than the next: the widest instructions of x86 go without saying, others are named
     vectors = torch.backends.cpu.get_cpu_capability()
@@ -178,11 +180,10 @@ def reset_peak_memory(device):
 
 
 def peak_memory(device):
-    """Peak memory in MB: of the device's allocator, or of the process."""
+    """Peak memory in MB since it was reset: of the device's allocator, or of the process; None where a process's cannot be reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    if not os.access("/proc/self/clear_refs", os.W_OK):  # macOS: all that the process has done before would count
+        return None
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10

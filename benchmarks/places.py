@@ -6,15 +6,35 @@ from pathlib import Path
 from benchmarks.tasks import settle
 
 PACK = 8  # runs at a time on a GPU
+WORKER_BYTES = 1e9  # of one on a CPU; networks for CIFAR and digits need less
 
 
-def cores(limit=Path("/sys/fs/cgroup/cpu.max")):
-    """Cores that this process may use: those of its affinity, and no more than a container's share of time (cgroup 2) keeps busy."""
+def limits(name, root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
+    """What the files `name` of this process's group and of all groups above it say (cgroup 2): the limits of a container, a job, a user."""
+    group = root
+    with contextlib.suppress(OSError, StopIteration):
+        group = root / next(line for line in own.read_text().splitlines() if line.startswith("0::/"))[4:]
+    for folder in (group, *group.parents):
+        with contextlib.suppress(OSError):
+            yield (folder / name).read_text()
+        if folder == root:
+            return
+
+
+def cores(*where):
+    """Cores that this process may use: those of its affinity, and no more than its share of time keeps busy. where: of `limits`."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no such file; "max" is no number
-        quota, period = map(int, limit.read_text().split())
-        count = min(count, max(1, -(-quota // period)))
+    for text in limits("cpu.max", *where):
+        with contextlib.suppress(ValueError):  # "max" is no number
+            quota, period = map(int, text.split())
+            count = min(count, max(1, -(-quota // period)))
     return count
+
+
+def room(*where):
+    """Workers that this process's memory holds. where: of `limits`."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(int(text) for text in limits("memory.max", *where) if text.strip() != "max")]
+    return max(1, round(min(sizes) / WORKER_BYTES))
 
 
 def gpus():
@@ -33,4 +53,4 @@ def spread(specs, devices, jobs=None):
         return [(",".join(devices), 1)]
     if devices:
         return [(gpu, jobs or PACK) for gpu in devices[:len(specs)]]
-    return [(None, 1)] * min(jobs or cores(), len(specs))
+    return [(None, 1)] * min(jobs or min(cores(), room()), len(specs))

@@ -258,6 +258,7 @@ def describe(spec, task, trainer, status, error, alone=True):
     left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
     last = progress.curves[-1] if progress.curves else {}
     done, known = status == "ok", alone or trainer.device.type != "cuda"
+    memory = peak_memory(trainer.device) if known else None
     row = _identity(spec, task)
     row.update(
         cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
@@ -265,7 +266,7 @@ def describe(spec, task, trainer, status, error, alone=True):
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
-        peak_memory_mb=round(peak_memory(trainer.device)) if known else None,
+        peak_memory_mb=None if memory is None else round(memory),
         **{column: "; ".join(values) for column, values in progress.origins.items()})
     return row, layers
 

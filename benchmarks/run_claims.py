@@ -1,9 +1,9 @@
 """Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
 
-A claim is void when its process is gone: on the same host by process id and start time, or because the host was started since; in the same
-SLURM job when that was requeued, elsewhere when it was not rewritten for a while; those of SLURM jobs that have ended, a launch to SLURM drops.
-No clock of this machine decides, so it may be wrong. A process that was only suspended finds the claim another's, and ends the run without
-storing. Standard library only.
+A claim is void when its process is gone: on the same host by process id and start time (without /proc by id and age), or because the host was
+started since; in the same SLURM job when that was requeued, elsewhere when it was not rewritten for a while; those of SLURM jobs that have ended,
+a launch to SLURM drops. No clock of this machine decides, so it may be wrong. A process that was only suspended finds the claim another's, and
+ends the run without storing. Standard library only.
 """
 import contextlib
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.files import StoreError, boot, locked, space, writer
 
 NOTE_SECONDS = 5
-VOID_SECONDS = 900      # without a sign of life from another host; an evaluation in between can take minutes
+VOID_SECONDS = 900      # without a sign of life from where processes cannot be looked up; an evaluation in between can take minutes
 RESTARTED_SECONDS = 60  # from a host of this one's name, but of another start: this one before it, or another machine
 UNREADABLE_SECONDS = 5  # for one whose process died while writing it
 WHO = ("host", "boot", "space", "pid", "born")  # what tells a process from all others
@@ -148,9 +148,13 @@ def void(path, content, same_job=True):
     """
     if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
         if content.get("boot", boot()) == boot():
-            return born(content["pid"]) is None or born(content["pid"]) != content["born"]
+            now = born(content["pid"])
+            if now != "alive" or content["born"] != "alive":
+                return now is None or now != content["born"]
+            return abs(age(path)) > VOID_SECONDS  # without /proc another process may have the id by now
         # not rewritten since this machine was started: its process has gone with the start before
-        return abs(age(path)) > min(max(time.clock_gettime(time.CLOCK_BOOTTIME), RESTARTED_SECONDS), VOID_SECONDS)
+        up = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # which macOS, without the former, counts alike
+        return abs(age(path)) > min(max(up, RESTARTED_SECONDS), VOID_SECONDS)
     if content and same_job and content["job"] and content["job"] == own_job() and content.get("restart") != restart():
         return True
     return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # negative: the clock went backwards

@@ -2,7 +2,7 @@
 
 - `cores`: images per second of all of 1, 2, ... processes together that train at once, one thread each (dense, the recipe's precision).
 - `start`: seconds until so many workers of a launch could take a run, each a process that loads everything itself (`spawn`) or that is
-  forked from one which has (`forkserver`, which launches use).
+  forked from one which has (`forkserver`, which launches use on Linux).
 - `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
 - `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
 - `host`: microseconds that this program takes to ask a GPU for a step: of the parts that a GPU has recorded nothing is done. What the

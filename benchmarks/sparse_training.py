@@ -34,8 +34,8 @@ def measure(args, device):
         if row["status"] != "ok":
             raise ValueError(f"{task} {storage} seed {seed} {row['status']}: {row['error']}")
         line = {**{name: row.get(name) for name in COLUMNS}, "width": width, "storage": storage, **machine(device)}
-        print("{task} x{width} {sparsity} {precision} {storage} seed {seed}: {top1:.2f} %, {seconds} s, {peak_memory_mb} MB".format_map(line),
-              flush=True)
+        print("{task} x{width} {sparsity} {precision} {storage} seed {seed}: {top1:.2f} %, {seconds} s, {peak_memory_mb} MB".format_map(
+            {**line, "peak_memory_mb": line["peak_memory_mb"] or "?"}), flush=True)
         yield line
 
 

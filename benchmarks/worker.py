@@ -57,7 +57,9 @@ class Worker:
     `jobs`: {Spec: which attempt it is}.
     """
 
-    method = "forkserver"  # of starting a process: what takes long to load, and half of its memory, is there once for all workers
+    # of starting a process: from one that has loaded what takes long, so that half of its memory is there once for all workers; only Linux has
+    # a safe fork
+    method = "forkserver" if sys.platform == "linux" else "spawn"
 
     def __init__(self, store, folder, gpu=None, room=1):
         context = multiprocessing.get_context(self.method)

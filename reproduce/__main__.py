@@ -21,6 +21,8 @@ def main(argv=None):
     args = parser.standard().read(argv)
     jobs = [(name, args) for name in ("leaderboard", *scripts())]  # what takes longest first
     failed, absent = False, {}
+    from reproduce.__main__ import draw  # by a name that a spawned process finds: it has no __main__ of a package
+
     # a fork has the libraries in memory; only Linux has a safe one
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(min(cores(), len(jobs)), context) as pool:

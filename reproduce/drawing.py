@@ -197,11 +197,13 @@ def save(name, draw, runs, suite, out):
 
 @contextlib.contextmanager
 def styled():
-    """What is drawn within it has the look of all figures."""
+    """What is drawn within it has the look of all figures, whatever a matplotlibrc of the user's says."""
     import matplotlib
     import seaborn as sns
 
-    with matplotlib.rc_context({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE}):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**sns.axes_style("ticks"), **sns.plotting_context("paper"), **STYLE})
         yield
 
 

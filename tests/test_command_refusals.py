@@ -1,4 +1,7 @@
 """What the commands refuse, in one line and with status 2, before anything is run or stored."""
+import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +9,7 @@ from stored import WORDS
 
 from benchmarks import launch as launcher
 from benchmarks.__main__ import main
+from benchmarks.command import command
 from benchmarks.grid import Spec
 from methods import get
 
@@ -102,10 +106,21 @@ def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("words, said", [
     (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
+    (["launch", "digits", "--sparsities", "0,9"], "'0,9' (with a point: 0.9) (see"),
+    (["launch", "digits", "--seeds", "1,2"], "int value: '1,2' (see"),
     (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),
     (["status", "digits", "--methodz"], "--methodz (--help lists them)")])
 def test_mistakes_are_quoted_with_what_is_right(words, said, capsys):
     refused(capsys, words, said)
+
+
+def test_what_an_output_cannot_show_ends_no_command(monkeypatch):
+    """A sign that its alphabet lacks; a closed one (>&-) shows nothing."""
+    shown = io.BytesIO()
+    for output in (io.TextIOWrapper(shown, "ascii"), None):
+        monkeypatch.setattr(sys, "stdout", output)
+        assert command(lambda: print("2 × dense"))() == 0
+    assert shown.getvalue() == b"2 \\xd7 dense\n" and sys.stdout.name == os.devnull and os.get_inheritable(sys.stdout.fileno())
 
 
 @pytest.mark.parametrize("text, said", [("def f(:", "SyntaxError, line 1"), ("import nowhere_at_all", "ModuleNotFoundError"), ("1 / 0", "ZeroDivision")])

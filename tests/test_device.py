@@ -84,6 +84,12 @@ def test_a_device_that_cannot_be_opened_leaves_the_checkpoint(tmp_path, monkeypa
     assert said["status"] == "failed" and "nowhere" in said["error"] and store.checkpoint(SPEC.key).exists()
 
 
+def test_a_device_that_is_neither_is_refused_though_torch_has_it(monkeypatch):
+    monkeypatch.setattr(machine.torch, "empty", lambda *size, device: None)
+    with pytest.raises(ValueError, match=r"^there is no device 'mps' here \(a device is cpu, cuda or cuda:N\)$"):
+        machine.usable_device("mps")
+
+
 def test_steps_that_are_recorded_are_dry_run_too(tmp_path, monkeypatch):
     """And compared with those that are not: what a recording cannot know of is said."""
     monkeypatch.chdir(tmp_path)

@@ -1,17 +1,21 @@
 """The commands that draw: what they refuse in one line, where they write, all figures of a suite at once. Rows are made up, in tmp_path only."""
 import importlib
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 
 import made_up
 import pytest
-from test_reproduce import ROOT, figure, row, run, run_here, store
+from test_reproduce import ROOT, figure, row, run_here, store
 
 from benchmarks import __main__ as commands
 from benchmarks import suites
 from benchmarks.results import Store
+
+patched = pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
 
 
 def test_figures_refuse_what_the_commands_refuse(tmp_path):
@@ -104,13 +108,21 @@ def test_a_reader_that_has_seen_enough_ends_a_figure_without_a_word(tmp_path):
     assert (done.returncode, done.stderr) == (1, "") and (tmp_path / "digits/length.png").exists()
 
 
-def test_all_figures_of_a_suite_in_one_process(tmp_path, capsys):
+def test_all_figures_of_a_suite(tmp_path, monkeypatch, capsys):
+    """By processes that are started anew, as everywhere but on Linux."""
     import reproduce.__main__ as command
 
+    context = multiprocessing.get_context
     specs = figure("figure1").grid("digits", "paper")
     store(tmp_path, "digits", [row(spec) for spec in specs])
-    done = run("-m", "reproduce", "digits", "--results", tmp_path, "--out", tmp_path / "out")
-    assert done.returncode == 0 and "figure1: wrote" in done.stdout, done.stderr
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(multiprocessing, "get_context", lambda method: context("spawn"))
+        patch.setattr("benchmarks.places.cores", lambda: 1)
+        patch.delitem(sys.modules, "reproduce.__main__")
+        patch.setattr(sys, "argv", ["reproduce", "digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
+        runpy.run_module("reproduce", run_name="__main__", alter_sys=True)
+    said = capsys.readouterr()
+    assert ended.value.code == 0 and "figure1: wrote" in said.out, said.err
     assert (tmp_path / "out/digits/figure1.pdf").exists()
     assert command.main(["cifar10", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     skipped, = (line for line in capsys.readouterr().out.splitlines() if ": skipped, no finished runs" in line)  # one line for all
@@ -118,6 +130,7 @@ def test_all_figures_of_a_suite_in_one_process(tmp_path, capsys):
     assert not (tmp_path / "out/cifar10").exists()
 
 
+@patched
 def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     import reproduce.__main__ as command
 
@@ -131,7 +144,7 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
     assert "draw of figure3 must return the table of what it has drawn, a DataFrame, not NoneType" in said.err + said.out
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only a fork takes the patched figure along")
+@patched
 def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsys):
     import reproduce.__main__ as command
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import fill, row
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
@@ -101,6 +102,16 @@ def test_an_axis_leaves_out_the_few_that_would_hide_the_others_and_names_them(tm
     named = [*axes.lines]
     accuracy_lines(other := Figure().subplots(), runs, {"st3": "ST-3", "gmp": "GMP"}, bottom=96.5)
     assert named and other.get_ylim()[0] == 96.5 and tell_cut(other.figure) == " Below the axes (↓): ST-3 50.0 (98 %); GMP 96.0 (98 %)."
+
+
+def test_what_a_user_sets_for_all_figures_of_his_does_not_change_these(monkeypatch):
+    """By a matplotlibrc: with LaTeX, for one, a bare % ends the figure."""
+    from drawing import styled
+
+    monkeypatch.setitem(rcParams, "text.usetex", True)
+    with styled():
+        assert not rcParams["text.usetex"] and rcParams["legend.fontsize"] == 6
+    assert rcParams["text.usetex"]
 
 
 @pytest.fixture

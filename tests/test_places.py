@@ -70,6 +70,7 @@ def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datas
 @pytest.mark.parametrize("runs, gpus, jobs, expected", [
     (9, [], 3, [(None, 1)] * 3),
     (2, [], 3, [(None, 1)] * 2),
+    (9, [], 6, [(None, 1)] * 6),
     (9, [], None, [(None, 1)] * 4),
     (9, ["0", "1"], 2, [("0", 2), ("1", 2)]),
     (9, ["2", "3", "5"], None, [("2", places.PACK), ("3", places.PACK), ("5", places.PACK)]),
@@ -77,6 +78,7 @@ def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datas
 ])
 def test_runs_are_spread_over_the_gpus(runs, gpus, jobs, expected, monkeypatch):
     monkeypatch.setattr(places, "cores", lambda: 4)
+    monkeypatch.setattr(places, "room", lambda: 5)
     assert places.spread([Spec("digits", "st3", 0.9, seed) for seed in range(runs)], gpus, jobs) == expected
 
 
@@ -111,10 +113,18 @@ def test_help_names_the_runs_on_a_gpu(command, capsys):
 
 
 def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path):
-    own, limit = places.cores(tmp_path / "none"), tmp_path / "cpu.max"
+    """And those that fit into its memory; a limit may be that of a group above its own."""
+    (inner := tmp_path / "job/step").mkdir(parents=True)
+    (tmp_path / "own").write_text("1:cpu:/v1\n0::/job/step\n")
+    where, own, whole = (tmp_path, tmp_path / "own"), places.cores(tmp_path / "none"), places.room(tmp_path / "none")
     for text, expected in (("max 100000", own), ("100000 100000", 1), ("50000 100000", 1), ("150000 100000", min(own, 2)), ("9900000 100000", own)):
-        limit.write_text(text + "\n")
-        assert places.cores(limit) == expected
+        for folder in (tmp_path, inner.parent, inner):
+            (folder / "cpu.max").write_text(text + "\n")
+            assert places.cores(*where) == expected
+            (folder / "cpu.max").unlink()
+    for text, expected in (("max", whole), ("100000", 1), ("1900000000", min(whole, 2))):
+        (inner.parent / "memory.max").write_text(text + "\n")
+        assert places.room(*where) == expected
 
 
 @pytest.mark.parametrize("named, count, expected", [

@@ -1,4 +1,6 @@
 """Runs in another precision than their task's own: what commands name, what figures show of them, and when a user is told to choose one."""
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
@@ -134,3 +136,9 @@ def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda vectors=vectors: vectors)
         names.append(machine.hardware(torch.device("cpu")))
     assert names[1] == names[0] + ", AVX2"
+
+
+def test_apple_s_processors_have_a_name(monkeypatch):
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.subprocess, "run", lambda words, **_: SimpleNamespace(stdout=f"Apple {words[-1].rpartition('.')[2]}\n"))
+    assert machine.hardware(torch.device("cpu")).split(",")[0] == "Apple brand_string"

@@ -74,6 +74,7 @@ def test_a_claim_that_another_process_has_taken_over_stays(store):  # noqa: F811
     run_claims.drop(store, "k", read)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="what a process has blocked is read in /proc")
 @pytest.mark.parametrize("thread", [False, True])
 def test_what_slurm_has_taken_is_remembered_though_ctrl_c_comes_meanwhile(store, slurm, launch, monkeypatch, thread):  # noqa: F811
     """sbatch, which the terminal tells of it, does not see it; nor does a thread of some library's that takes any signal."""

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from stored import SPEC, record
 from torch.nn.functional import cross_entropy
 
+from benchmarks import machine
 from benchmarks import run as runner
 from benchmarks.data import load
 from benchmarks.grid import Spec
@@ -128,3 +130,8 @@ print(during - before > 300, peak_memory(cpu) - before < 100)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_where_a_peak_stays_for_ever_it_is_no_run_s_own(monkeypatch):
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    assert machine.peak_memory(torch.device("cpu")) is None

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP = """#!/bin/bash
 # runs this Python; pip is not called, only noted
 if [[ "$1 $2" = "-m pip" && $3 = install ]]; then
-    echo "$@" >> "$PIP_CALLS"; sleep 0.5; echo "what pip says"; exit "${PIP_STATUS:-0}"
+    touch "$TMPDIR/unpacked" || exit 1; echo "$@" >> "$PIP_CALLS"; sleep 0.5; echo "what pip says"; exit "${PIP_STATUS:-0}"
 fi
 exec "%s" "$@"
 """
@@ -155,8 +155,9 @@ def test_figures_are_drawn_of_what_is_there(installed):
 
 def test_environment_is_made_once_and_again_when_the_requirements_change(installed):
     (installed / ".venv" / "installed").unlink()
-    first = start(installed, "setup")
+    first = start(installed, "setup", TMPDIR=str(installed / "full"))  # where pip cannot unpack
     assert first.returncode == 0 and "setting up" in first.stdout and "pip says" not in first.stdout + first.stderr, first
+    assert not (installed / ".venv" / "tmp").exists()
     assert len(pip_calls(installed)) == 1 and pip_calls(installed)[0].endswith("-e .")
     second = start(installed, "setup")
     assert second.returncode == 0 and not second.stdout and len(pip_calls(installed)) == 1
@@ -172,14 +173,19 @@ def test_installation_that_failed_is_shown_and_tried_again(installed):
     assert start(installed, "setup").returncode == 0 and len(pip_calls(installed)) == 2
 
 
-def test_two_starts_at_once_install_once(installed):
+@pytest.mark.parametrize("programs", [(), ("bash", "cat", "cmp", "cp", "dirname", "mkdir", "mv", "rm", "rmdir", "sleep", "touch")])
+def test_two_starts_at_once_install_once(installed, programs):
+    """Also without flock, as on macOS."""
     (installed / ".venv" / "installed").unlink()
-    both = [subprocess.Popen(["bash", "run_all.sh", "setup"], cwd=installed, env=environment(installed), stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    (installed / "bin").mkdir()
+    for program in programs:
+        (installed / "bin" / program).symlink_to(shutil.which(program))
+    path = {"PATH": str(installed / "bin"), "PYTHON": sys.executable} if programs else {}
+    both = [subprocess.Popen([shutil.which("bash"), "run_all.sh", "setup"], cwd=installed, env=environment(installed, **path),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    if shutil.which("flock"):
-        assert len(pip_calls(installed)) == 1, said
+    assert [process.returncode for process in both] == [0, 0] and len(pip_calls(installed)) == 1, said
+    assert not (installed / ".venv.lock").exists() and sum("waiting for another start" in text for text in said) == 1
 
 
 def test_what_is_locked_can_be_written_and_stays(installed):
@@ -190,6 +196,12 @@ def test_what_is_locked_can_be_written_and_stays(installed):
     done = start(installed, "setup", PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 0 and not done.stderr and "waiting" not in done.stdout, done
     assert (installed / "locked").exists() and (installed / "pyproject.toml").read_bytes() == before
+
+
+def test_a_python_of_a_relative_path_is_the_caller_s(project, tmp_path):
+    stub = "import sys\nprint('Python of the caller')\nsys.exit('-m' in sys.argv and 'no room')\n"
+    executable(tmp_path / "bin" / "python", f"#!{sys.executable}\n{stub}")
+    assert refused(start(project, "setup", cwd=tmp_path, PYTHON="./bin/python"), "no room")
 
 
 @pytest.mark.parametrize("python, texts", [

@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -47,7 +48,8 @@ def test_row(finished):
     assert row["dense_macs"] == sum(macs.values()) > 5 * row["macs"] > 0
     assert 0.3 < row["train_flops_fraction"] < 1  # the weight gradient is dense, a third of the cost
     assert all(0 <= row[name] <= 100 for name in ("top1", "top1_best_val", "val_top1")) and row["top1"] > 15
-    assert row["loss"] > 0 and row["seconds"] > 0 and row["step_ms"] > 0 and row["peak_memory_mb"] > 50
+    assert row["loss"] > 0 and row["seconds"] > 0 and row["step_ms"] > 0
+    assert row["peak_memory_mb"] > 50 if sys.platform == "linux" else row["peak_memory_mb"] is None
     assert row["device"] and row["torch_version"] and row["code_version"] and row["finished_at"].endswith("+00:00")
 
 

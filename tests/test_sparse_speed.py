@@ -1,5 +1,6 @@
 """The bookkeeping of the measurements of sparse storage, on digits. No time is tested."""
 import csv
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -109,7 +110,8 @@ def test_growth(tmp_path):
 def test_training(tmp_path):
     rows = measured(tmp_path, sparse_training, "--tasks", "digits-mlp", "--first-seed", "4", "--seeds", "1", "--epochs", "1", "--sparsities", "0.9")
     assert [(row["storage"], row["seed"]) for row in rows] == [("masked", "4"), ("sparse", "4")]
-    assert all(row["top1"] and row["peak_memory_mb"] and row["epochs"] == "1" for row in rows) and rows[0]["nnz"] == rows[1]["nnz"]
+    assert all(row["top1"] and bool(row["peak_memory_mb"]) == (sys.platform == "linux") and row["epochs"] == "1" for row in rows)
+    assert rows[0]["nnz"] == rows[1]["nnz"]
 
 
 def test_bad_arguments(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The measurements of throughput and of scaling, in miniature. No time is tested."""
 import csv
 import os
+import sys
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
+from benchmarks.worker import Worker
 
 real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
 
@@ -22,9 +24,10 @@ real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10
 @pytest.fixture(autouse=True)
 def all_cores():
     """The measurement keeps to one core, this process does not stay there."""
-    before = os.sched_getaffinity(0)
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # as on macOS
     yield
-    os.sched_setaffinity(0, before)
+    if before:
+        os.sched_setaffinity(0, before)
 
 
 def rows_of(path):
@@ -224,3 +227,7 @@ def test_the_start_of_workers(monkeypatch):
     monkeypatch.setattr(scaling.Worker, "ask", lambda self, ask=scaling.Worker.ask: made.append(self) or ask(self))
     scaling._start("forkserver", 2, seconds)
     assert seconds.get() > 0 and [worker.process.exitcode for worker in made] == [0, 0] and scaling.Worker.method == "forkserver"
+
+
+def test_launches_fork_where_that_is_safe():
+    assert Worker.method == ("forkserver" if sys.platform == "linux" else "spawn")
