@@ -283,6 +283,10 @@ def test_seeds_that_are_not_the_first_ones_are_named():
     assert (found["a"]["chosen"], found["b"]["chosen"]) == ("0 2 3", "")  # a failed seed is there, too
 
 
+def test_methods_of_one_mean_stand_by_their_names_whatever_its_last_bits():
+    assert list(compare(rows_of({"b": [90.1, 90.2, 90.4], "a": [90.1, 90.4, 90.2]})).label) == ["a", "b"]
+
+
 def test_pareto_front():
     accuracy, cost = [90, 91, 89, 91, 95, np.nan, 99], [0.1, 0.2, 0.1, 0.3, 1.0, 0.01, np.nan]
     assert front(accuracy, cost).tolist() == [True, True, False, False, True, False, False]
