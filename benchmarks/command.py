@@ -71,10 +71,12 @@ def chosen_options(args):
 
 
 def at_least_one(args, *names):
-    """Raises Usage where one of these arguments is given and less."""
+    """Raises Usage where one of these arguments, or a number of several, is given and less."""
     for name in names:
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise Usage(f"--{name} must be at least 1, not {getattr(args, name)}")
+        given = getattr(args, name)
+        least = min(given) if isinstance(given, list) else given
+        if least is not None and least < 1:
+            raise Usage(f"--{name} must be at least 1, not {least}")
 
 
 def command(main):
@@ -85,8 +87,10 @@ def command(main):
     def ended(*words, **options):
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed (>&-); the processes that this one starts print, too
-                setattr(sys, name, open(os.devnull, "w"))
-                os.set_inheritable(getattr(sys, name).fileno(), True)
+                while (place := os.open(os.devnull, os.O_RDWR)) < 3:  # 0, 1 and 2, as far as they are closed
+                    os.set_inheritable(place, True)
+                os.set_inheritable(place, True)
+                setattr(sys, name, open(place, "w"))
         if hasattr(sys.stdout, "reconfigure"):  # a log shows how far the runs are, whatever its alphabet
             sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         try:

@@ -33,7 +33,7 @@ def cores(*where):
 
 def room(*where):
     """Workers that this process's memory holds. where: of `limits`."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(int(text) for text in limits("memory.max", *where) if text.strip() != "max")]
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *(int(text) for text in limits("memory.max", *where) if text.strip().isdigit())]
     return max(1, round(min(sizes) / WORKER_BYTES))
 
 

@@ -92,7 +92,7 @@ def main(words=None):
     parser.add_argument("--rounds", type=int, default=20)
     parser.common("results", "device")
     args = parser.parse_args(words)
-    at_least_one(args, "rounds")
+    at_least_one(args, "rounds", "packs")
     device, path, failed = usable_device(args.device), table(args.results, "replays.csv", COLUMNS), []
     if not args.task.startswith("cifar"):
         raise ValueError("the random images are those of CIFAR")

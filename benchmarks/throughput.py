@@ -15,6 +15,7 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
   cuBLAS (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small), one of each recording or, before torch 2.12, those of its streams, which
   the first loop on a stream pays for (of torch's 32).
 """
+import gc
 import math
 import os
 import sys
@@ -155,7 +156,8 @@ def measure(loops, device, rounds, steps):
         except Exception:
             traceback.print_exc()
             failed.append(name)
-            return math.nan
+        gc.collect()  # memory that circles of references keep, for the loops that are made next
+        return math.nan
     first, *others = loops  # with which all are compared
     made = {first: ready(loops[first], device), **{name: tried(name, ready, loops[name], device) for name in others}}
     made = {name: one for name, one in made.items() if name not in failed}
@@ -179,7 +181,7 @@ def main(words=None):
     parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets (kernels/residual.py)")
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
-    at_least_one(args, "rounds", "steps")
+    at_least_one(args, "rounds", "steps", "packs")
     device, folder = usable_device(args.device), data_folder(args)
     path = table(args.results, "throughput.csv", COLUMNS)
     if not args.task.startswith("cifar"):

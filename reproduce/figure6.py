@@ -28,7 +28,7 @@ def draw(runs, figure):
 
     palette, lines = sns.color_palette("colorblind"), lines_of(runs, "switches").query("switches >= 2")
     lines["weights"] = lines.weights / lines.groupby("schedule").seed.transform("nunique")
-    bins = np.unique(np.geomspace(2, lines.switches.max() + 1, 24).astype(int))
+    bins = np.unique(np.geomspace(2, (lines.switches.max() if len(lines) else 2) + 1, 24).astype(int))
     width = np.diff(bins)[np.digitize(lines.switches, bins) - 1]
     lines["density"] = lines.weights / width
     figure.set_size_inches(3.4, 3.6)
@@ -47,7 +47,7 @@ def draw(runs, figure):
     grid[0, 0].set_xticks(ticks, map(str, ticks))
     grid[0, 0].xaxis.set_minor_formatter("")
     # of all, when all is drawn: a single weight of one seed in the widest bin
-    grid[0, 0].set_ylim(bottom=0.7 / (np.diff(bins).max() * lines.seed.nunique()))
+    grid[0, 0].set_ylim(bottom=0.7 / (np.diff(bins).max() * max(1, lines.seed.nunique())))
     number_decades(grid[0, 0].yaxis, 1)
     figure.supylabel("Weights per number of switches", fontsize=7)
     return lines.drop(columns=["key", "density"])

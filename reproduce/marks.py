@@ -72,7 +72,7 @@ def lowest(means):
     least, low, top = means.min(), means.quantile(0.15), means.max()
     low = low if top - low < (top - least) / 2 else least
     bottom, height = low - 0.05 * (top - low), top - low
-    while ((means - bottom).abs() < 0.025 * height).any():  # no point is cut
+    while height > 1e-6 and ((means - bottom).abs() < 0.025 * height).any():  # no point is cut
         bottom -= 0.01 * height
     return bottom
 

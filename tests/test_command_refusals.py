@@ -120,7 +120,8 @@ def test_what_an_output_cannot_show_ends_no_command(monkeypatch):
     for output in (io.TextIOWrapper(shown, "ascii"), None):
         monkeypatch.setattr(sys, "stdout", output)
         assert command(lambda: print("2 × dense"))() == 0
-    assert shown.getvalue() == b"2 \\xd7 dense\n" and sys.stdout.name == os.devnull and os.get_inheritable(sys.stdout.fileno())
+    place = sys.stdout.fileno()
+    assert shown.getvalue() == b"2 \\xd7 dense\n" and os.path.samestat(os.fstat(place), os.stat(os.devnull)) and os.get_inheritable(place)
 
 
 @pytest.mark.parametrize("text, said", [("def f(:", "SyntaxError, line 1"), ("import nowhere_at_all", "ModuleNotFoundError"), ("1 / 0", "ZeroDivision")])

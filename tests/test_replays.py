@@ -74,7 +74,7 @@ def test_a_network_that_the_other_kernels_are_not_for_is_refused():
     assert compiled.FUSED is False
 
 
-@pytest.mark.parametrize("words", [["--rounds", "0"], ["--task", "digits"], ["--method", "nothing"]])
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--packs", "8", "0"], ["--task", "digits"], ["--method", "nothing"]])
 def test_bad_arguments(words, tmp_path, capsys):
     assert replays.main(["--results", str(tmp_path), "--device", "cpu", *words]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -2,11 +2,12 @@
 import pytest
 from made_up import accuracy, fill, row
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
+from test_marks import pages  # noqa: F401
 
 from benchmarks import suites
 from benchmarks.grid import union
 from benchmarks.levels import uncovered
-from benchmarks.results import RUN_COLUMNS, write_table
+from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 
 
 # ---- grids
@@ -264,3 +265,25 @@ def test_growth_has_no_slope_of_memory_against_the_weights():
     assert [len(axes.texts) for axes in figure.axes] == [2, 2, 1, 0] and "peak_mb_slope_nnz" not in table
     assert {axes.get_ylabel() for axes in figure.axes[1::2]} == {"Peak memory of an update (MB)"}
     assert "RigL was measured against the width alone." in script.text(DataFrame(lines))
+
+
+def test_figure_6_has_each_quarter_of_each_schedule_in_a_panel_of_its_own(tmp_path, pages):
+    specs = list(SCRIPTS["figure6"].grid("digits", "paper"))
+    assert [(spec.method, spec.sparsity, dict(spec.options).get("ramp_power", "")) for spec in specs] == [("st3", 0.9, "0.0"), ("st3", 0.9, "")]
+    fill(tmp_path, "digits", specs)
+    counts = {(column, group, state): 1 + state + 10 * group + 100 * column for column in range(2) for group in range(4) for state in range(2)}
+    write_table(tmp_path / "digits/switches.csv", TABLES["switches"], [
+        dict(key=specs[column].key, schedule=("fixed", "cubic")[column], group=group, final_state=("active", "zero")[state],
+             switches=(5, 29)[state], weights=weights) for (column, group, state), weights in counts.items()])
+    draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert [axes.get_title() for axes in pages[0].axes] == ["fixed sparsity", "cubic sparsity", *[""] * 6]
+    for index, axes in enumerate(pages[0].axes):
+        group, column = divmod(index, 2)
+        found = {patch.get_label(): patch.get_xy()[:, 1].max() for patch in axes.patches}
+        # 29 switches share a bin with 26 to 28
+        assert found == {"active at the end": counts[column, group, 0], "zero at the end": pytest.approx(counts[column, group, 1] / 4)}
+        assert axes.texts[0].get_text() == f"quarter {group + 1}"
+    write_table(tmp_path / "digits/switches.csv", TABLES["switches"], [  # of short runs: no weight switches twice
+        dict(key=spec.key, schedule="fixed", group=0, final_state="active", switches=1, weights=3) for spec in specs])
+    draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    assert not any(axes.patches for axes in pages[-1].axes)
