@@ -90,7 +90,7 @@ def accuracies(rows):
 def scripts():
     """The figure scripts of `reproduce/`, as {"figure1": module, ...}. Loading them imports no drawing library."""
     folder = Path(__file__).resolve().parent.parent / "reproduce"
-    patterns = "*figure*.py", "*table*.py", "beyond.py", "length.py", "packs.py", "speed.py"
+    patterns = "*figure*.py", "*table*.py", "beyond.py", "length.py", "normalisation.py", "packs.py", "speed.py"
     names = sorted(path.stem for pattern in patterns for path in folder.glob(pattern))
     return {name: _script(name) for name in names}
 

@@ -69,11 +69,11 @@ def score(results):
     runs, found = all_runs(results), {}
     for name, *rest in CLAIMS:
         word = verdict(decisive(judged((name, *rest), runs, results))).partition(" (")[0]
-        found.setdefault({"not yet measured": "have no such run yet", "reproduced": "are reproduced", "not reproduced": "are not reproduced"}.get(
-            word, "are undecided or have too few runs"), []).append(name)
+        found.setdefault(word if word in ("reproduced", "not reproduced") else "without such a run yet" if word == "not yet measured"
+                         else "undecided or with too few runs", []).append(name)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
     return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
-            f"was measured or computed, {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
+            f"was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
 
 
 def decisive(scales):
