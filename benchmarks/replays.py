@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import torch
 
 from benchmarks import compiled
-from benchmarks.batches import random_images
+from benchmarks.batches import random_images, steps_per_epoch
 from benchmarks.capture import WARM, cuda_graph
 from benchmarks.command import Parser, at_least_one, command
 from benchmarks.grid import Spec
@@ -31,6 +31,7 @@ COLUMNS = "part task loop method precision runs us host_us rounds device threads
 IDENTITY = "part device task loop method precision runs".split()
 STREAMS, KERNELS = (1, 2, 4, 8), 300
 FIRST = 2 * WARM + 3  # steps until all is recorded: the momentum that the first one makes begins the count anew
+IMAGES = 45_000  # of an epoch, as in a run: its layers' densities are read once in 44 steps
 
 
 def timed(calls, device, rounds):
@@ -63,7 +64,9 @@ def pack(spec, fused, runs, device, rounds):
     """Yields (part, us, host_us) of a step of so many runs in turns, and of what is replayed of it."""
     (task, options), trainers = settle(spec), []
     numerics(task.precision, device)
-    data = random_images(task.dataset, (FIRST + 1 + rounds) * task.batch_size, 1, 1).to(device)  # steps of one epoch
+    data = random_images(task.dataset, IMAGES, 1, 1).to(device)
+    if FIRST + 1 + rounds > (steps_of_epoch := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation is no step
+        raise ValueError(f"{rounds} rounds do not fit into an epoch of {steps_of_epoch} steps")
     now(device)  # other streams will read it
     record = cuda_graph if device.type == "cuda" else lambda function: (function(), lambda: None)
 
@@ -89,7 +92,7 @@ def main(words=None):
     parser.add_argument("--task", default="cifar10-resnet20")
     parser.add_argument("--method", default="st3", help="default: %(default)s")
     parser.add_argument("--packs", type=int, nargs="+", default=[1, 8], metavar="K", help="runs at a time (default: 1 8)")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=44, help="default: %(default)s, of which one reads the layers' densities")
     parser.common("results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "packs")
