@@ -95,9 +95,9 @@ def choices():
     draw = torch.Generator().manual_seed(0)
     for n in (7, 3500):  # one block, and four
         normal, few = torch.randn(n, generator=draw), torch.rand(n, generator=draw) < 0.02
-        for score in (normal, normal.round(), normal.masked_fill(~few, -1), normal.masked_fill(few, math.nan), normal.masked_fill(few, -math.inf),
+        for score in (normal, 1.1 * normal.round(), normal.masked_fill(~few, -1), normal.masked_fill(few, math.nan), normal.masked_fill(few, -math.inf),
                       normal.sign() * 0.0, normal * 1e-41):
-            for k in (0, 1, n // 3, n - 1, n):
+            for k in (0, 1, n // 5, 3 * n // 4, n - 1, n):
                 k = torch.tensor(k)
                 assert torch.equal(counting.choose(score, k), by_sorting(score, k)), (n, k)
 
