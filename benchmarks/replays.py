@@ -13,6 +13,7 @@ fails is named, and ends with status 1. On a CPU nothing is replayed, and there 
 """
 import sys
 import traceback
+from functools import cache
 
 import torch
 
@@ -49,11 +50,17 @@ def launches(streams, device, rounds):
     yield [dict(part="launches", us=round(us / KERNELS, 3), host_us=round(host_us, 1))]
 
 
+@cache
+def images(dataset, device):
+    """Those of an epoch."""
+    return random_images(dataset, IMAGES, 1, 1).to(device)
+
+
 def pack(spec, fused, runs, device, rounds=0):
     """(lanes, trainers) of so many runs in turns, all of whose steps are recorded, and which have as many `rounds` before their epoch ends."""
     (task, options), trainers = settle(spec), []
     numerics(task.precision, device)
-    data = random_images(task.dataset, IMAGES, 1, 1).to(device)
+    data = images(task.dataset, device)
     if FIRST + 1 + rounds > (steps := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation is no step
         raise ValueError(f"{rounds} rounds do not fit into an epoch of {steps} steps")
     now(device)  # other streams will read the data
