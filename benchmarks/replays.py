@@ -1,85 +1,131 @@
-"""`python -m benchmarks.replays`: where the time of steps in turns goes on a GPU, on random images, into RESULTS/performance/replays.csv.
+"""`python -m benchmarks.replays`: where the time of steps in turns goes on a GPU, on random images. The parts, each with its rows in
+RESULTS/performance:
 
-- `launches`: kernels of one number each, recorded one after the other on each of so many streams: how fast the GPU begins them.
-- `step`: a step of one of so many runs in turns, whose networks are compiled ("compiled"), or by kernels/residual.py ("fused").
-- `forward_backward`, `apply`, `rank` and so on: what is recorded of it, replayed alone: the passes, the optimiser's part, what the method repeats.
+- `launches` (replays.csv): kernels of one number each, recorded one after the other on each of so many streams: how fast the GPU begins them.
+- `steps` (replays.csv): a `step` of one of so many runs in turns, whose networks are compiled ("compiled"), or by kernels/residual.py ("fused");
+  `forward_backward`, `apply`, `rank` and so on: what is recorded of it, replayed alone: the passes, the optimiser's part, what the method repeats
+- `operations` (operations.csv): each convolution and each other kernel of these passes alone, and how often a step has it (`operations.py`).
+- `profile` (profile.csv): the kernels of one replay of each of these parts, as CUPTI sees them. The last, because it may slow down what follows.
 
-us: microseconds of a step, a replay or a kernel until the device has done all of them; host_us: those that this program takes to ask for a step, a
-replay or all kernels of a stream. A row is stored as soon as it is measured, in place of an older one; what fails is named, and ends with status 1.
-On a CPU nothing is replayed: that only shows that it would run.
+us: microseconds of a step, a replay or a kernel until the device has done all of them, the K-th part where K runs take turns; host_us: those that
+this program takes to ask for a step, a replay or all kernels of a stream. A row is stored as soon as it is measured, in place of an older one; what
+fails is named, and ends with status 1. On a CPU nothing is replayed, and there are steps alone: that only shows that they would run.
 """
 import sys
-import time
 import traceback
-from contextlib import nullcontext
+from functools import cache
 
 import torch
 
-from benchmarks import compiled
-from benchmarks.batches import random_images
+from benchmarks import compiled, models
+from benchmarks.batches import random_images, steps_per_epoch
 from benchmarks.capture import WARM, cuda_graph
 from benchmarks.command import Parser, at_least_one, command
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import store, table
+from benchmarks.operations import GIVEN, measured, on_a_stream, operations, profiled, timed
 from benchmarks.pack import Lane
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods import get
 
-COLUMNS = "part task loop method precision runs us host_us rounds device threads torch_version code_version measured_at".split()
-IDENTITY = "part device task loop method precision runs".split()
+ORIGIN = "device threads torch_version code_version measured_at".split()
+TABLES = {  # its columns, and those whose values a later row must have to take its place
+    "replays.csv": ("part task loop method precision runs us host_us rounds".split() + ORIGIN, "part device task loop method precision runs".split()),
+    "operations.csv": ("task loop kernel shape calls runs us step_us host_us rounds".split() + ORIGIN, "device task loop kernel shape runs".split()),
+    "profile.csv": ("task loop method precision runs part kernel calls us".split() + [*GIVEN] + ORIGIN,
+                    "device task loop method precision runs part".split())}
 STREAMS, KERNELS = (1, 2, 4, 8), 300
 FIRST = 2 * WARM + 3  # steps until all is recorded: the momentum that the first one makes begins the count anew
-
-
-def timed(calls, device, rounds):
-    """(microseconds of a call until the device has done all, microseconds that asking for one takes) of [(stream or None, function)], which take
-    turns, once before it counts."""
-    for number in range(1 + rounds):
-        if number == 1:
-            began = now(device)
-        for stream, function in calls:
-            with torch.cuda.stream(stream) if stream else nullcontext():
-                function()
-    asked = time.perf_counter() - began
-    return [1e6 * seconds / rounds / len(calls) for seconds in (now(device) - began, asked)]
+IMAGES = 45_000  # of an epoch, as in a run: its layers' densities are read once in 44 steps
+PARTS, LOOPS = ("launches", "steps", "operations", "profile"), ("compiled", "fused")
 
 
 def launches(streams, device, rounds):
-    """Yields what `launches` measures."""
-    numbers, calls = torch.zeros(streams, 1, device=device), []
-    for x in numbers:
-        x.add_(1)  # loads the kernel, which nothing that is recorded may do
-        torch.cuda.synchronize(device)
-        stream = torch.cuda.Stream(device)
-        with torch.cuda.stream(stream):
-            calls.append((stream, cuda_graph(lambda: [x.add_(1) for _ in range(KERNELS)])[1]))
+    """Yields the row of `launches`."""
+    numbers = torch.zeros(streams, 1, device=device)
+    calls = [on_a_stream(lambda x=x: [x.add_(1) for _ in range(KERNELS)], device) for x in numbers]
     us, host_us = timed(calls, device, rounds)
-    yield "launches", us / KERNELS, host_us
+    yield [dict(part="launches", us=round(us / KERNELS, 3), host_us=round(host_us, 1))]
 
 
-def pack(spec, fused, runs, device, rounds):
-    """Yields (part, us, host_us) of a step of so many runs in turns, and of what is replayed of it."""
+@cache
+def images(dataset, device):
+    """Those of an epoch."""
+    return random_images(dataset, IMAGES, 1, 1).to(device)
+
+
+def pack(spec, fused, runs, device, rounds=0):
+    """(lanes, trainers) of so many runs in turns, all of whose steps are recorded, and which have as many `rounds` before their epoch ends."""
     (task, options), trainers = settle(spec), []
     numerics(task.precision, device)
-    data = random_images(task.dataset, (FIRST + 1 + rounds) * task.batch_size, 1, 1).to(device)  # steps of one epoch
-    now(device)  # other streams will read it
+    data = images(task.dataset, device)
+    if FIRST + 1 + rounds > (steps := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation is no step
+        raise ValueError(f"{rounds} rounds do not fit into an epoch of {steps} steps")
+    now(device)  # other streams will read the data
     record = cuda_graph if device.type == "cuda" else lambda function: (function(), lambda: None)
 
-    def steps(seed):
+    def made(seed):
         with compiled.fusing(fused):
             trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
         yield from trainers[-1].steps()
-    lanes = [Lane(steps(seed), device) for seed in range(runs)]
+    lanes = [Lane(made(seed), device) for seed in range(runs)]
     timed([(None, lane.turn) for lane in lanes], device, FIRST - 1)
     if fused and not all(getattr(trainer.network, "fused", None) for trainer in trainers):
         raise ValueError(f"the kernels of kernels/residual.py are not for {spec.task}")
-    yield "step", *timed([(None, lane.turn) for lane in lanes], device, rounds)
+    return lanes, trainers
+
+
+def recorded(lanes, trainers):
+    """{part: [(stream, what replays it)]} of what is recorded of a step."""
     parts = [dict(forward_backward=trainer.forward_backward, apply=trainer.training.apply,
                   **{name: captured for (name, _), (captured, *_) in trainer.repeated.recorded.items()}) for trainer in trainers]
-    for part in [part for part, captured in parts[0].items() if captured.replay]:
-        yield part, *timed([(lane.stream, of[part].replay) for lane, of in zip(lanes, parts)], device, rounds)
+    return {part: [(lane.stream, of[part].replay) for lane, of in zip(lanes, parts)] for part, captured in parts[0].items() if captured.replay}
+
+
+def steps(spec, fused, runs, device, rounds):
+    """Yields the rows of `steps`."""
+    lanes, trainers = pack(spec, fused, runs, device, rounds)
+    for part, calls in {"step": [(None, lane.turn) for lane in lanes], **recorded(lanes, trainers)}.items():
+        us, host_us = timed(calls, device, rounds)
+        yield [dict(part=part, us=round(us, 3), host_us=round(host_us, 1))]
+
+
+def profile(spec, fused, runs, device):
+    """Yields the rows of `profile`."""
+    lanes, trainers = pack(spec, fused, runs, device)
+    for part, calls in recorded(lanes, trainers).items():
+        if rows := profiled(calls, device):
+            yield [dict(part=part) | row for row in rows]
+        else:
+            print(f"the profiler saw no kernels of {part}")
+
+
+def single(spec, loops, packs, device, rounds):
+    """Yields the rows of `operations`, and prints what a step has of each kernel."""
+    total, (task, _) = {}, settle(spec)
+    numerics(task.precision, device)
+    for operation in operations(models.build(task.model, 10, **models.options_of(task.model, task.width)), task.batch_size):
+        if operation.loop in (*loops, "torch"):
+            for row in measured(operation, packs, device, rounds):
+                key = row["loop"], row["kernel"], row["runs"]
+                total[key] = total.get(key, 0) + row["step_us"]
+                yield [row]
+    for (loop, kernel, runs), us in sorted(total.items(), key=lambda item: item[0][2:] + item[0][:2]):
+        print(f"of a step of {runs}: {loop} {kernel} {us:.1f} us")
+
+
+def asked(args, spec, device):
+    """[(what a failure is called, its part's table, columns, what yields lists of rows)] of the arguments."""
+    names, rounds = dict(task=args.task, method=args.method, precision=settle(spec)[0].precision), args.rounds
+    every = [(f"{loop} {runs}", names | {"loop": loop, "runs": runs}, (spec, loop == "fused", runs, device))
+             for loop in args.loops for runs in args.packs]
+    return {
+        "launches": [(f"launches {streams}", "replays.csv", {"runs": streams}, launches(streams, device, rounds)) for streams in STREAMS],
+        "steps": [(name, "replays.csv", of, steps(*given, rounds)) for name, of, given in every],
+        "operations": [("operations", "operations.csv", dict(task=args.task), single(spec, args.loops, args.packs, device, rounds))],
+        "profile": [(f"profile {name}", "profile.csv", of, profile(*given)) for name, of, given in every]}
 
 
 @command
@@ -88,31 +134,36 @@ def main(words=None):
     parser = Parser(prog="benchmarks.replays", description="Where the time of steps in turns goes on a GPU.")
     parser.add_argument("--task", default="cifar10-resnet20")
     parser.add_argument("--method", default="st3", help="default: %(default)s")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; on a CPU steps")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, help="default: both; on a CPU compiled")
     parser.add_argument("--packs", type=int, nargs="+", default=[1, 8], metavar="K", help="runs at a time (default: 1 8)")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=44, help="default: %(default)s, in one of which the layers' densities are read")
     parser.common("results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "packs")
-    device, path, failed = usable_device(args.device), table(args.results, "replays.csv", COLUMNS), []
+    device, failed = usable_device(args.device), []
+    on_gpu = device.type == "cuda"
+    args.loops, args.parts = args.loops or LOOPS[:1 + on_gpu], args.parts or (PARTS if on_gpu else ["steps"])
+    if not on_gpu and {"launches", "operations"} & {*args.parts}:
+        raise ValueError("launches and operations are for a GPU")
+    paths = {name: table(args.results, name, columns) for name, (columns, _) in TABLES.items()}
     if not args.task.startswith("cifar"):
         raise ValueError("the random images are those of CIFAR")
     one_core()
     at_once = {"ramp_power": "0"} if "ramp_power" in get(args.method).options() else {}
-    spec, on_gpu = Spec(args.task, args.method, 0.95, 0, options=at_once), device.type == "cuda"
-    names = dict(task=args.task, method=args.method, precision=settle(spec)[0].precision)
-    asked = [({"runs": number}, launches(number, device, args.rounds)) for number in STREAMS if on_gpu]
-    asked += [(names | {"loop": loop, "runs": number}, pack(spec, loop == "fused", number, device, args.rounds))
-              for loop in ("compiled", "fused")[:1 + on_gpu] for number in args.packs]
-    for of, measured in asked:
+    parts = asked(args, Spec(args.task, args.method, 0.95, 0, options=at_once), device)
+    for name, file, of, rows in [each for part in args.parts for each in parts[part]]:
+        (columns, identity), stored = TABLES[file], dict(rounds=args.rounds) | measured_on(device)
         try:
-            for part, us, host_us in measured:
-                numbers = dict(part=part, us=round(us, 3), host_us=round(host_us, 1), rounds=args.rounds)
-                store([dict.fromkeys(COLUMNS, "") | of | numbers | measured_on(device)], path, COLUMNS, IDENTITY)
-                print(f"{part} {of.get('loop', '')} {of['runs']}: {us:.4g} us, the host {host_us:.4g}", flush=True)
+            for found in rows:
+                lines = [dict.fromkeys(columns, "") | of | row | {key: value for key, value in stored.items() if key in columns} for row in found]
+                store(lines, paths[file], columns, identity)
+                for line in lines:
+                    print(" ".join(f"{line[key]}" for key in columns if key not in ("task", "method", "precision", *stored)), flush=True)
         except Exception:
             traceback.print_exc()
-            failed.append(f"{of.get('loop', 'launches')} {of['runs']}")
-    print(f"wrote {path}" + f", without {', '.join(failed)}" * bool(failed))
+            failed.append(name)
+    print(f"wrote {paths['replays.csv'].parent}" + f", without {', '.join(failed)}" * bool(failed))
     return int(bool(failed))
 
 

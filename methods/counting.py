@@ -43,13 +43,12 @@ def choose(score, k):
     score, n = score.detach().contiguous(), score.numel()
     blocks = -(-n // BLOCK)
     counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)
-    ties = torch.empty(blocks, dtype=torch.int32, device=score.device)
+    last = torch.empty(BINS, blocks, dtype=torch.int32, device=score.device)  # what each program counts of the last digit's values
     mask = torch.empty(n, dtype=torch.bool, device=score.device)
     with torch.cuda.device_of(score):  # Triton's are those of the GPU that is in use
         for number in range(DIGITS):
-            _count[(blocks,)](score, k, counts, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
-        _count_ties[(blocks,)](score, k, counts, ties, n, DIGITS, BINS, BLOCK, num_warps=WARPS)
-        _choose[(blocks,)](score, k, counts, ties, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
+            _count[(blocks,)](score, k, counts, last, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
+        _choose[(blocks,)](score, k, counts, last, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
     return mask
 
 
@@ -77,8 +76,8 @@ if triton:
         return found, left
 
     @triton.jit
-    def _count(score, k, counts, n, number: tl.constexpr, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
-        """How often each value of a digit is there, among the keys that share all digits before."""
+    def _count(score, k, counts, last, n, number: tl.constexpr, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
+        """How often each value of a digit is there, among the keys that share all digits before; of the last digit also in each program."""
         place = tl.program_id(0) * block + tl.arange(0, block)
         key, counted = _keys(score, place, n), place < n
         if number:
@@ -88,18 +87,15 @@ if triton:
         own = tl.histogram(tl.where(counted, digit, 0), bins)
         own -= tl.where(values == 0, tl.sum(1 - counted.to(tl.int32), 0), 0)
         tl.atomic_add(counts + number * bins + values, own, mask=own > 0, sem="relaxed")
+        if number == digits - 1:
+            tl.store(last + values * tl.num_programs(0) + tl.program_id(0), own)
 
     @triton.jit
-    def _count_ties(score, k, counts, ties, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
-        place = tl.program_id(0) * block + tl.arange(0, block)
-        found, _ = _found(k, counts, digits, bins)
-        tl.store(ties + tl.program_id(0), tl.sum(((_keys(score, place, n) == found) & (place < n)).to(tl.int32), 0))
-
-    @triton.jit
-    def _choose(score, k, counts, ties, mask, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr, together: tl.constexpr):
+    def _choose(score, k, counts, last, mask, n, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr, together: tl.constexpr):
         own = tl.program_id(0)
         place, before = own * block + tl.arange(0, block), tl.arange(0, together)
         found, left = _found(k, counts, digits, bins)
+        ties = last + (found & bins - 1).to(tl.int32) * tl.num_programs(0)  # of the keys that are the k-th, in each program
         for first in range(0, own, together):
             left -= tl.sum(tl.load(ties + first + before, mask=first + before < own, other=0), 0)
         key = _keys(score, place, n)

@@ -132,17 +132,18 @@ class Layout:
         return {name: view for view, e in zip(self.views(flat), self.entries) for name in e.names}
 
     def _filter_index(self, device):
+        """(where each filter begins, and the last ends, (number of filters + 1,), the filter that each weight is of, (N,))."""
         if self._filters is None or self._filters[0].device != device:
             with torch.inference_mode(False):  # an evaluation may be the first to ask, and no backward pass keeps its tensors
                 lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
                 index = torch.arange(len(lengths), dtype=torch.int32, device=device).repeat_interleave(lengths, output_size=self.size)
-            self._filters = lengths, index
+                self._filters = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), index
         return self._filters
 
     def filter_means(self, flat):
         """Mean over each filter (output row): vector (N,) → (number of filters,)."""
-        # unsafe: the lengths are known to be right; looking would wait for the device
-        return torch.segment_reduce(flat, "mean", lengths=self._filter_index(flat.device)[0], unsafe=True)
+        # unsafe: the ends are known to be right; looking would wait for the device. By lengths they would be added up anew each time
+        return torch.segment_reduce(flat, "mean", offsets=self._filter_index(flat.device)[0], unsafe=True)
 
     def spread_filters(self, values):
         """One value per filter, a tensor (number of filters,) → one per weight (N,), differentiable."""

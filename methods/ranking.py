@@ -98,4 +98,4 @@ def between(score, mask, share):
         values, inside = score.detach().numpy(), mask.numpy()
         ends = score.new_tensor([np.where(inside, 0, values).max(), values[inside].min(initial=np.inf)])
         return torch.lerp(*ends, share)
-    return torch.lerp(score.masked_fill(mask, 0).max(), score.masked_fill(~mask, torch.inf).min(), share)
+    return torch.lerp(torch.where(mask, 0, score).max(), torch.where(mask, score, torch.inf).min(), share)

@@ -54,20 +54,24 @@ class ST3(Ramped):
     @torch.no_grad()
     def rank(self, theta, kept, share):
         """New mask, threshold (`shift`) and filter scales (`gain`) from the weights theta (N,)."""
-        magnitude = theta.abs()
-        score = magnitude * self.importance()
+        magnitude, importance = theta.abs(), self.importance()
+        score = magnitude if importance is None else magnitude * importance
         mask = keep(score, kept)
         self.set_mask(mask)
-        self.shift.copy_(between(score, mask, share) / self.importance())
-        self.gain.copy_(mask if self.rescale == "off" else mask * self.layout.spread_filters(self.filter_scale(magnitude, mask)))
+        threshold = between(score, mask, share)
+        self.shift.copy_(threshold if importance is None else threshold / importance)
+        if self.rescale == "off":
+            self.gain.copy_(mask)
+        else:
+            torch.mul(mask, self.layout.spread_filters(self.filter_scale(magnitude, mask)), out=self.gain)
 
     def keep_all(self):
         super().keep_all()
         self.shift.zero_(), self.gain.fill_(1)
 
     def importance(self):
-        """Factor on |w| in the ranking, a number or (N,)."""
-        return 1.0
+        """Factor on |w| in the ranking, (N,); None for 1, which would be two passes over the weights."""
+        return None
 
     def filter_scale(self, magnitude, mask):
         """Scale of each filter from |w| (N,) before the threshold (ST-3, eq. 6, and the smoothed form of its code)."""

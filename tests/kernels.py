@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import conv2d, cross_entropy
 from triton.runtime import interpreter
 
+from benchmarks import operations
 from benchmarks.kernels import narrow, residual
 from benchmarks.models.resnet import ResNet
 from methods import SparseModel, counting
@@ -75,13 +76,28 @@ def residual_networks():
         assert computed(model.method(model.theta), x).isnan().all()
 
 
+def single_operations():
+    """Those of replays.py, which calls them with other tensors of the same form."""
+    operations.CALLS = operations.SETS = 1
+    found = operations.operations(ResNet(3, [4, 8], 1, 10, False, False), 2, 6, torch.float32)
+    assert {one.kernel for one in found if one.loop != "torch"} == {*operations.KERNELS}
+    for one in found:
+        row, = operations.measured(one, [1], torch.device("cpu"), 1)
+        assert row["us"] > 0, one
+        if one.kernel == "_gather" and one.loop == "compiled" and "back=False" in one.shape:
+            x, weight, out, *_ = one.arguments[0]
+            x.normal_(), weight.normal_(), one.function(*one.arguments[0], **one.arguments[1])
+            size, stride = weight.shape[-1], x.shape[2] // out.shape[2]
+            assert torch.allclose(out, conv2d(x, weight, stride=stride, padding=size // 2), atol=1e-5)
+
+
 def choices():
     draw = torch.Generator().manual_seed(0)
     for n in (7, 3500):  # one block, and four
         normal, few = torch.randn(n, generator=draw), torch.rand(n, generator=draw) < 0.02
-        for score in (normal, normal.round(), normal.masked_fill(~few, -1), normal.masked_fill(few, math.nan), normal.masked_fill(few, -math.inf),
+        for score in (normal, 1.1 * normal.round(), normal.masked_fill(~few, -1), normal.masked_fill(few, math.nan), normal.masked_fill(few, -math.inf),
                       normal.sign() * 0.0, normal * 1e-41):
-            for k in (0, 1, n // 3, n - 1, n):
+            for k in (0, 1, n // 5, 3 * n // 4, n - 1, n):
                 k = torch.tensor(k)
                 assert torch.equal(counting.choose(score, k), by_sorting(score, k)), (n, k)
 
@@ -91,5 +107,6 @@ if __name__ == "__main__":
     counting.BLOCK, counting.TOGETHER = 1024, 2
     convolutions()
     residual_networks()
+    single_operations()
     choices()
     print("same")

@@ -29,26 +29,57 @@ def test_a_network(monkeypatch):
     assert name in check_device.PARTS["networks"][0] and check_device.check_network(name, torch.device("cpu")) == {}
 
 
-@pytest.mark.parametrize("factor, used, wrong", [
-    (1.0, True, []), (1.2, True, ["logits, torch.bfloat16"]), (1.005, True, ["logits, torch.float32"]), (1.0, False, ["kernels"])])
-def test_a_residual_network_by_kernels_of_its_own(factor, used, wrong, monkeypatch):
-    """In the place of the kernels, which need a GPU, the plain network, and one whose weights are larger than they should be."""
-    def fused(net, layout, x, dtype):
-        return lambda weights, x: functional_call(net, layout.named_views(factor * weights), (x,))
-    monkeypatch.setattr(check_device.residual, "fused", fused)
+@pytest.fixture
+def fused(monkeypatch):
+    """In the place of the kernels, which need a GPU, the plain network, whose weights are `factor` of what they should be, in runs of digits."""
+    def replaced(factor=1.0, used=True):
+        def computed(net, layout, x, dtype):
+            return lambda weights, x: functional_call(net, layout.named_views(factor * weights), (x,))
+        monkeypatch.setattr(check_device.residual, "fused", computed)
 
-    def network(name, device):
-        def build(record):
-            trainer = check_device.make(name, record=record)
-            trainer.network.fused = used and compiled.FUSED
-            return trainer
-        return build
-    monkeypatch.setattr(check_device, "network", network)
-    model, far = SparseModel(models.build("resnet20", 10, width=0.5), "dense"), check_device.far
-    monkeypatch.setattr(check_device, "far", lambda _, device: far(model, device, 32))
-    found = check_device.check_fused("static", torch.device("cpu")).get("wrong", {})
-    assert set(wrong) <= set(found) and bool(wrong) == bool(found) and ("logits, torch.bfloat16" in found) == (factor == 1.2)
-    assert compiled.FUSED is False
+        def network(name, device, images):
+            assert images > 128 * check_device.STEPS  # nothing is evaluated
+
+            def build(record):
+                trainer = check_device.make(name.split()[0], record=record)
+                trainer.network.fused = used and compiled.FUSED
+                return trainer
+            return build
+        monkeypatch.setattr(check_device, "network", network)
+        model, far = SparseModel(models.build("resnet20", 10, width=0.5), "dense"), check_device.far
+        monkeypatch.setattr(check_device, "far", lambda _, device, dtypes: far(model, device, 32, dtypes))
+    return replaced
+
+
+@pytest.mark.parametrize("factor, precision, wrong", [
+    (1.0, "bf16", None), (1.0, "fp32", None), (1.2, "bf16", "logits, torch.bfloat16"), (1.005, "fp32", "logits, torch.float32"),
+    (1.005, "bf16", None)])
+def test_a_batch_by_kernels_of_its_own(factor, precision, wrong, fused):
+    """Weights that are larger than they should be are found, in float32 also those that 16 bits do not show."""
+    fused(factor)
+    found = check_device.check_fused(f"static {precision} batch", torch.device("cpu")).get("wrong", {})
+    assert wrong in found if wrong else found == {}
+    assert all(key.endswith({"bf16": "bfloat16", "fp32": "float32"}[precision]) for key in found)
+
+
+@pytest.mark.parametrize("what", check_device.SAME)
+def test_a_residual_network_by_kernels_of_its_own(what, fused, monkeypatch):
+    cpu = torch.device("cpu")
+    fused()
+    assert check_device.check_fused(f"static bf16 {what}", cpu) == {} and compiled.FUSED is False
+    with monkeypatch.context() as patch:  # what another name looks at is not this one's
+        patch.setattr(check_device.Trainer, "load_state_dict", lambda trainer, state: None)
+        assert ("wrong" in check_device.check_fused(f"static bf16 {what}", cpu)) == (what == "resumed")
+    fused(used=False)
+    assert check_device.check_fused(f"static bf16 {what}", cpu)["wrong"] == {"kernels": "not used"}
+
+
+def test_names_of_kernels_of_their_own_are_small_and_the_first_are_known_soonest():
+    names, _ = check_device.PARTS["fused"]
+    assert len(names) == len({*names}) == 10 and all(name.endswith(" batch") for name in names[:4])
+    assert {tuple(name.split()[2:]) for name in names} == {("fp32", "batch"), *(("bf16", what) for what in ("batch", *check_device.SAME))}
+    run = check_device.network(names[4].rsplit(maxsplit=1)[0], torch.device("cpu"), check_device.EPOCH)(None)
+    assert run.training.steps_per_epoch > check_device.STEPS
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9])

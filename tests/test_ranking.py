@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods import counting
+from benchmarks import models
+from methods import SparseModel, counting, st3
 from methods.ranking import between, keep, keep_each, kth_smallest, stride_of
 
 NAN, INF = math.nan, math.inf
@@ -150,3 +152,28 @@ def test_what_is_counted_are_scores_of_float32_on_a_gpu_where_triton_works(monke
     assert counted(torch.float32)
     assert not any(counted(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int32))
     assert not counted(torch.float32, cuda=False) and not counted(torch.float32, works=False)
+
+
+class Operators(TorchDispatchMode):
+    """Notes the operators that a GPU would be asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.names += [operator.__name__] * (not operator.is_view)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method, number", [("st3", 21), ("st3_sigma", 23), ("ste_soft", 11)])
+def test_ranking_in_a_recording_makes_no_needless_passes(method, number, monkeypatch):
+    """Besides `keep`: none to multiply by 1 or divide by it, to invert or copy masks and scores, or to add up lengths of filters."""
+    model = SparseModel(models.build("resnet20", 10, width=0.5), method, 0.9)
+    mask = keep(model.theta.abs(), 9000)
+    monkeypatch.setattr(st3, "keep", lambda *_: mask)
+    given = model.theta, torch.tensor(9000), torch.tensor(0.5)
+    model.method.rank(*given)  # plans which filter each weight is of
+    with Operators() as found:
+        model.method.rank(*given)
+    assert len(found.names) == number, found.names
