@@ -54,6 +54,10 @@ def check(args, folder):
     """Raises ValueError in one line for numbers that cannot be, and for a results folder whose name means something else to SLURM."""
     if {"%", "\\"} & {*str(folder.resolve())}:
         raise ValueError(f"{folder.resolve()} has a % or a backslash, which SLURM takes for something else: give --results another folder")
+    for name in ("partition", "qos", "account", "constraint"):
+        value = getattr(args, name)
+        if value is not None and not value.isprintable():  # a line break would begin a line of the job's script
+            raise ValueError(f"--{name} {value!r} has a line break or another control character: leave it out")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
         if value is not None and not value > 0:
