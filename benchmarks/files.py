@@ -18,6 +18,10 @@ class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
 
 
+class UnreadableCheckpoint(StoreError):
+    """That of one run cannot: the others of a launch go on."""
+
+
 def folder(name, option):
     """The folder that an option names, as a Path: a shell leaves the ~ of --results=~/DIR as it is. Raises StoreError for one without a name,
     and for a ~ that stands for nobody's home."""
