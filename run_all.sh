@@ -35,13 +35,23 @@ find_python() {
     fail "no Python 3.10 or later (tried: ${names[*]}); install one, or name it with PYTHON=/path/to/python3"
 }
 
-# The copy of pyproject.toml is written when the installation has ended: an interrupted one starts again.
+# What .venv is made from, and for which folder: in a copy of it Python would import the code of the old place.
+marker() {
+    cat pyproject.toml && cd -P ./.venv/.. && echo "# $PWD"
+}
+
+# The marker is written when the installation has ended: an interrupted one starts again.
 ready() {
-    cmp -s pyproject.toml .venv/installed && .venv/bin/python -c "" 2>/dev/null
+    (marker) 2>/dev/null | cmp -s - .venv/installed && .venv/bin/python -c "" 2>/dev/null
 }
 
 set_up() {
     if ready; then return; fi
+    for needed in ./ pyproject.toml .venv; do  # the second to lock it
+        if [[ -e $needed && ! -w $needed ]]; then
+            fail "$PWD/${needed#./} cannot be written, which setting up .venv needs: copy the project to a folder of yours"
+        fi
+    done
     if command -v flock >/dev/null; then
         exec 9>>pyproject.toml  # nothing is added: NFS locks for one alone what is open for writing
         flock -n 9 || { echo "waiting for another start that is setting up .venv"; flock 9; }
@@ -80,7 +90,7 @@ install() {
         cat .venv/install.log >&2
         fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
     fi
-    cp pyproject.toml .venv/installing && mv .venv/installing .venv/installed
+    (marker) >.venv/installing && mv .venv/installing .venv/installed
 }
 
 if ready; then python=.venv/bin/python; else find_python; fi

@@ -1,6 +1,5 @@
 """Runs that have a row and are made again (`--again`): notes of what is left of them, so that an interrupted command goes on."""
 import functools
-import hashlib
 import json
 import sys
 
@@ -40,5 +39,5 @@ def _version(spec):
 
 @functools.cache
 def _code():
-    from benchmarks.machine import sources
-    return hashlib.sha256(repr(sources()).encode()).hexdigest()
+    from benchmarks.machine import code_digest
+    return code_digest()

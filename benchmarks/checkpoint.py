@@ -12,11 +12,12 @@ import torch
 
 from benchmarks import team
 from benchmarks.machine import DEVICE_ERRORS
-from benchmarks.files import replacing
+from benchmarks.files import UnreadableCheckpoint, replacing
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
 CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
+ZIP = b"PK\x03\x04"  # how a file of torch.save begins
 
 
 @dataclass
@@ -79,22 +80,35 @@ class Saver:
                 print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
 
 
+def loaded(path, device):
+    """What torch.save has written at `path`. Raises ValueError for a file of another kind, which torch before 2.6 may run code of though it is
+    asked for weights alone (CVE-2025-32434)."""
+    with open(path, "rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            raise ValueError("no file of torch.save")
+        file.seek(0)
+        return torch.load(file, map_location=device, weights_only=True)
+
+
 def restored(make, path):
     """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; one that is damaged, or of
-    what the method's file was before it was changed, is named."""
+    what the method's file was before it was changed, is named. Raises UnreadableCheckpoint."""
     trainer = make()
     if Path(path).exists():
         try:
             with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
                 if parts.testzip():
                     raise ValueError("checksum")
-            state = torch.load(path, map_location=trainer.device, weights_only=True)
+            state = loaded(path, trainer.device)
             if state.get("method", trainer.method_digest) != trainer.method_digest:  # a state of older code has none
                 print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
-        except (*DEVICE_ERRORS, OSError):  # which says nothing of what is in it
+        except DEVICE_ERRORS:  # which say nothing of what is in it
             raise
+        except OSError as error:  # nor does this, of another user's file, say
+            raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
+                                       "and the run starts anew") from None
         except Exception as error:  # whatever is wrong with the file, the run can start anew
             why = f"{error}".split("\n")[0] if isinstance(error, ValueError) else type(error).__name__
             print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")

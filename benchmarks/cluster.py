@@ -5,6 +5,7 @@ A job makes its runs with the local launcher, from a copy of the code as it was 
 import argparse
 import contextlib
 import hashlib
+import itertools
 import os
 import shlex
 import shutil
@@ -54,6 +55,10 @@ def check(args, folder):
     """Raises ValueError in one line for numbers that cannot be, and for a results folder whose name means something else to SLURM."""
     if {"%", "\\"} & {*str(folder.resolve())}:
         raise ValueError(f"{folder.resolve()} has a % or a backslash, which SLURM takes for something else: give --results another folder")
+    for name in ("partition", "qos", "account", "constraint"):
+        value = getattr(args, name)
+        if value is not None and not value.isprintable():  # a line break would begin a line of the job's script
+            raise ValueError(f"--{name} {value!r} has a line break or another control character: leave it out")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -136,7 +141,8 @@ def tell_made_elsewhere(store, claims):
 
 
 def snapshot(store, methods):
-    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once."""
+    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once. Where that is not as it
+    was written any more (a file was removed, changed or added), it is left to the jobs that have it, and copied beside it."""
     from benchmarks.machine import code_version, sources
     texts = sources()
     for path in {file_of(method) for method in methods} - {""}:
@@ -144,21 +150,48 @@ def snapshot(store, methods):
             texts[path] = Path(path).read_bytes()
     texts["code_version"] = code_version().encode()
     digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]
-    folder = store.runs.resolve() / "code" / digest
-    if not folder.exists():
-        part = folder.with_name(f".{digest}.{writer()}.part")
-        try:
-            for name, text in texts.items():
-                (part / name).parent.mkdir(parents=True, exist_ok=True)
-                (part / name).write_bytes(text)
-            part.rename(folder)
-        except OSError as error:
-            if not folder.exists():  # another process was faster
-                raise StoreError(f"the code cannot be copied to {folder} ({error.strerror})") from None
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    for number in itertools.count(1):
+        folder = store.runs.resolve() / "code" / (f"{digest}-{number}" if number > 1 else digest)
+        if not os.path.lexists(folder):
+            write_copy(folder, texts)
+            break
+        if as_written(folder, texts):
+            break
+        print(f"{folder} is not the code as it was copied: jobs get another copy")
     load_there(folder, sorted(method for method in methods if ":" in method))
     return folder
+
+
+def write_copy(folder, texts):
+    """Writes a folder of these files, whole or not at all; another process may be faster. Raises StoreError."""
+    part = folder.with_name(f".{folder.name}.{writer()}.part")
+    try:
+        for name, text in texts.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).write_bytes(text)
+        part.rename(folder)
+    except OSError as error:
+        if not os.path.lexists(folder):
+            raise StoreError(f"the code cannot be copied to {folder} ({error.strerror})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def as_written(folder, texts):
+    """Whether a folder has these files, {path: bytes}, and no others. What Python and numba have compiled there is removed: it would be run
+    instead of the files, and cannot be compared."""
+    found = {}
+    try:
+        for place, folders, names in os.walk(folder) if not folder.is_symlink() else ():
+            for path in (Path(place, name) for name in (*folders, *names)):
+                plain = path.is_file() and not path.is_symlink()
+                if plain and path.parent.name == "__pycache__":
+                    path.unlink(missing_ok=True)
+                elif plain or path.is_symlink() or not path.is_dir():
+                    found[path.relative_to(folder).as_posix()] = path.read_bytes() if plain else None
+    except OSError:
+        return False
+    return found == texts
 
 
 def load_there(code, methods):

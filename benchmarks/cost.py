@@ -21,8 +21,8 @@ def shapes_of(model, classes, width):
     try:
         with torch.device("meta"):
             return models.build(model, classes, **models.options_of(model, width))
-    except TypeError as error:  # a network of one's own that has no such arguments
-        raise ValueError(f"{model} cannot be built: {error}") from None
+    except (TypeError, RuntimeError) as error:  # a network of one's own that has no such arguments; more weights than can be counted
+        raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {str(error).splitlines()[0]}") from None
 
 
 def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:

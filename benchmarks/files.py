@@ -18,6 +18,10 @@ class StoreError(ValueError):
     """The results folder cannot be used; the message is one line."""
 
 
+class UnreadableCheckpoint(StoreError):
+    """That of one run cannot: the others of a launch go on."""
+
+
 def folder(name, option):
     """The folder that an option names, as a Path: a shell leaves the ~ of --results=~/DIR as it is. Raises StoreError for one without a name,
     and for a ~ that stands for nobody's home."""
@@ -83,10 +87,29 @@ def locked(path):
         yield
         return
     try:
-        file = open(path, "a")
+        file = _lock(path)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror})") from None
-    with file:
+        why = "it is a link, and a lock is none: remove it" if os.path.islink(path) else error.strerror
+        raise StoreError(f"{path} cannot be written ({why})") from None
+    try:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
+
+
+def _lock(path):
+    """The descriptor of a lock's file: never what a link leads to. Whoever may write into its folder may open a new one; another user's old one
+    is opened to be read, which does where the file system is of this machine."""
+    flags = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        file = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        try:
+            return os.open(path, flags | os.O_RDWR)
+        except PermissionError:
+            return os.open(path, flags | os.O_RDONLY)
+    with contextlib.suppress(OSError):  # no file system of POSIX permissions
+        os.fchmod(file, 0o600 | 0o666 & os.stat(os.path.dirname(path) or ".").st_mode)
+    return file

@@ -7,6 +7,7 @@ import io
 import torch
 
 from benchmarks import models
+from benchmarks.checkpoint import loaded
 from benchmarks.files import write_whole
 
 
@@ -33,9 +34,15 @@ def load(path):
 
     `torch.load(path, weights_only=True)` has besides its `state_dict` the `masks`, {weight's name: bool tensor of its shape}, the
     `command` that makes the run, what `network` it is (the arguments of `models.build`), and the `mean` and `std` per channel of images in
-    [0, 1], with which it was trained: it takes (images - mean) / std.
+    [0, 1], with which it was trained: it takes (images - mean) / std. Raises ValueError for another file.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    net = models.build(**content["network"])
-    net.load_state_dict(content["state_dict"])
+    try:
+        content = loaded(path, "cpu")
+        net = models.build(**content["network"])
+        net.load_state_dict(content["state_dict"])
+    except OSError:
+        raise
+    except Exception as error:  # torch's own words would advise to run the code that is in it
+        why = str(error) if isinstance(error, ValueError) else type(error).__name__
+        raise ValueError(f"{path} is damaged, or no network that --keep-models has kept ({why})") from None
     return net.eval()

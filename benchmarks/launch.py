@@ -6,6 +6,7 @@ from functools import cache
 from multiprocessing import connection
 
 from benchmarks import places
+from benchmarks.files import UnreadableCheckpoint
 from benchmarks.progress import Bar, title
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.method_files import file_of
@@ -72,8 +73,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     One thread per process: with more, torch can be twenty times slower where a quota limits the CPU. A run that another process is
     making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its first cycles in common with a
     longer one waits until that has come to where they part. A row that was written since `store` has last read its rows is taken as it
-    is. When the launch is interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if
-    rows cannot be written, Ended after `ask_to_stop`.
+    is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is interrupted, its runs have `grace`
+    seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
@@ -154,6 +155,9 @@ class Launch:
         spec, message = said
         if isinstance(message, float):
             return self.progress.tick(spec, message)
+        if isinstance(message, UnreadableCheckpoint):  # it is named as failed, but no row says so: the next launch tries it again
+            message = dict(key=spec.key, task=spec.task, method=spec.method, options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed,
+                           status="failed", error=str(message))
         if isinstance(message, Exception):
             raise message
         del worker.jobs[spec]

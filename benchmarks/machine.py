@@ -1,6 +1,7 @@
 """The machine that a run is made on, and the code: what its row says of them."""
 import contextlib
 import ctypes
+import hashlib
 import os
 import platform
 import subprocess
@@ -102,10 +103,15 @@ def sources():
     return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
 
 
+def code_digest():
+    """What tells this code from any other."""
+    return hashlib.sha256(repr(sources()).encode()).hexdigest()
+
+
 @cache
 def code_version():
-    """The commit of the code, with + where it was changed since; else the version of the installed package. A copy of the code without git has it in
-    $CODE_VERSION, or in a file."""
+    """The commit of the code, with + where it was changed since; else the version of the installed package, and what tells its code from another.
+    A copy of the code without git has it in $CODE_VERSION, or in a file."""
     if named := os.environ.get("CODE_VERSION", "").strip():
         return named
     if (ROOT / "code_version").exists():
@@ -113,12 +119,15 @@ def code_version():
     try:
         def git(*words):
             return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        if not os.path.samefile(git("rev-parse", "--show-toplevel"), ROOT):  # another project's, which has this one in it, or in its .venv
+            raise OSError
         changed = git("status", "--porcelain", "--", "methods", "benchmarks")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
+        version = "unknown"
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version("sparse-training-suite")
-        return "unknown"
+            version = metadata.version("sparse-training-suite")
+        return f"{version}+{code_digest()[:10]}"
 
 
 def measured_on(device):

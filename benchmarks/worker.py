@@ -161,7 +161,8 @@ class Job:
             with Claim(store, spec.key) as claim:
                 if row := store.since(spec.key, before):  # another process has made it
                     return row
-                with open(store.log(spec.key), "w") as self.log:
+                store.log(spec.key).unlink(missing_ok=True)  # a link would be written through
+                with open(store.log(spec.key), "x") as self.log:
                     yield None  # what is printed goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
                 if row != CROWDED and row["status"] == "ok":

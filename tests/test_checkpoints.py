@@ -1,9 +1,13 @@
 """Checkpoints by themselves: when the next is due, and what becomes of one that loads in part."""
+import pytest
 import torch
 from test_cycles import trainer
 
-from benchmarks import checkpoint
+from benchmarks import checkpoint, kept
+from benchmarks.__main__ import main
 from benchmarks.checkpoint import Saver, restored
+from benchmarks.grid import Spec
+from benchmarks.results import Store
 
 
 def test_what_a_checkpoint_takes_decides_when_the_next_is_due(tmp_path, monkeypatch):
@@ -70,3 +74,39 @@ def test_a_checkpoint_that_does_not_name_its_method_s_file_is_gone_on_from(tmp_p
     torch.save(state, path)
     run = restored(lambda: trainer("st3", 0.5, epochs=1), path)
     assert torch.equal(run.model.theta, state["model"]["theta"]) and run.progress.done == 1 and not capsys.readouterr().out
+
+
+def test_a_checkpoint_that_cannot_be_read_costs_a_launch_no_other_run(tmp_path, capsys):
+    """It has no row, so that the next launch tries it again."""
+    bad, good = (Spec("digits", "static", 0.9, seed, epochs=1) for seed in (0, 1))
+    store = Store(tmp_path)
+    store.checkpoint(bad.key).mkdir()
+    words = ["launch", "digits", "--methods", "static", "--sparsities", "0.9", "--seeds", "2", "--epochs", "1", "--jobs", "1",
+             "--set", "allocation=erk", "--results", str(tmp_path)]
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert "1 rows in " in out and f"the checkpoint {store.checkpoint(bad.key)} cannot be read (Is a directory)" in err, err
+    assert not store.row(bad.key) and store.row(good.key)["status"] == "ok" and "Traceback" not in out + err + store.log(bad.key).read_text()
+
+
+@pytest.mark.parametrize("before", [b"", b"a tape", b"a tape, then "])
+def test_torch_is_given_no_file_of_another_kind(before, tmp_path, monkeypatch, capsys):
+    """Not even where a zip file is behind it: by how it begins, older versions of torch decide what they run."""
+    path, whole = tmp_path / "run.pt", tmp_path / "whole.pt"
+    torch.save(trainer("st3", 0.5, epochs=1).run().state_dict(), whole)
+    path.write_bytes(before + whole.read_bytes() * before.endswith(b"then "))
+    monkeypatch.setattr(torch, "load", lambda *rest, **options: pytest.fail("was asked"))
+    restored(lambda: trainer("st3", 0.5, epochs=1), path)
+    assert f"the checkpoint {path} is damaged, or not of this method" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=f"^{path} is damaged, or no network that --keep-models has kept .no file of torch.save.$"):
+        kept.load(path)
+
+
+def test_a_file_that_is_no_kept_network_is_refused_without_advice_to_trust_it(tmp_path):
+    for content in {"model": Spec("digits", "st3", 0.9, 0)}, [1], {"network": {"name": "resnet8_digits", "classes": 10}, "state_dict": {}}:
+        torch.save(content, tmp_path / "net.pt")
+        with pytest.raises(ValueError, match=f"^{tmp_path}/net.pt is damaged, or no network that --keep-models has kept") as caught:
+            kept.load(tmp_path / "net.pt")
+        assert "weights_only" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        kept.load(tmp_path / "none.pt")

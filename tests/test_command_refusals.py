@@ -68,6 +68,9 @@ def refused(capsys, words, *parts):
     ([*WORDS, "--set", "lr=high"], ("lr", "high")),
     ([*WORDS, "--set", "ramp_start=0.9", "--set", "ramp_end=0.1"], ("ramp_start (0.9) is after ramp_end (0.1)",)),
     ([*WORDS, "--set", "model=resnet50"], ("takes no images of 1×8×8",)),
+    *((words, ("resnet8_digits of width 1e+09 cannot be built: Storage size calculation overflowed",)) for words in (
+        [*WORDS, "--set", "width=1e9"], ["launch", "digits", "--methods", "st3", "--set", "width=1e9"])),
+    ([*WORDS, "--set", "width=1e30"], ("resnet8_digits of width 1e+30 cannot be built: ",)),
     ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last",)),
     (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
     (["options", "mine.py"], ("mine.py:CLASS",)), ([*WORDS, "--method", f"{__file__}:"], (f"{__file__}: names no class: {__file__}:CLASS does",)),

@@ -1,5 +1,7 @@
 """The tables that figures without runs are drawn from: training FLOPs, products, a weight's trajectory."""
 import csv
+import re
+import subprocess
 import threading
 import time
 
@@ -165,13 +167,33 @@ def test_arithmetic_of_a_precision(arithmetic):
 
 
 def test_a_copy_of_the_code_names_its_version(tmp_path, monkeypatch):
-    """Of a folder without git: by the environment, else by its file, else by the package's number."""
+    """Of a folder without git: by the environment, else by its file, else by the package's number and what the code is."""
     monkeypatch.setattr(machine, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setenv("CODE_VERSION", " ")
     version = code_version.__wrapped__  # not the one that is remembered
-    assert version() == "0.1.0"
+    without = version()
+    assert re.fullmatch(r"0\.1\.0\+[0-9a-f]{10}", without)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "st3.py").write_text("another")
+    assert re.fullmatch(r"0\.1\.0\+[0-9a-f]{10}", version()) and version() != without
     (tmp_path / "code_version").write_text("1234abcdef+\n")
     assert version() == "1234abcdef+"
     monkeypatch.setenv("CODE_VERSION", "abcdef1234")
     assert version() == "abcdef1234"
+
+
+def test_a_commit_of_a_project_around_this_one_is_not_its_version(tmp_path, monkeypatch):
+    """Where it is copied into another one's repository, or installed in a .venv there."""
+    def git(folder, *words):
+        subprocess.run(["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+    monkeypatch.delenv("CODE_VERSION", raising=False)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", "another project")
+    monkeypatch.setattr(machine, "ROOT", inside)
+    assert code_version.__wrapped__().startswith("0.1.0+")
+    git(inside, "init")
+    git(inside, "commit", "--allow-empty", "-m", "this one")
+    assert re.fullmatch("[0-9a-f]{10}", code_version.__wrapped__())

@@ -1,5 +1,6 @@
 """A method's file that a launch or a job cannot load, that goes away, or that changes while its runs are made."""
 import os
+import subprocess
 import sys
 
 import pytest
@@ -42,6 +43,36 @@ def test_a_method_that_jobs_cannot_load_is_not_sent(tmp_path, monkeypatch):
         cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine", "static"})
     (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('static')):\n    pass\n")
     assert (cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine"}) / "mine.py").exists()
+
+
+@pytest.mark.parametrize("harm", ["rm mine.py", "echo >> mine.py", "touch json.py", "ln -sf ../../../../mine.py mine.py", "mkfifo new",
+                                  "cd ..; mv $1 ../moved; ln -s ../moved $1"])
+def test_what_jobs_run_is_the_code_as_it_was_copied(harm, tmp_path, monkeypatch, capsys):
+    """A clean-up may have removed a file, somebody changed or added one; what has that copy already keeps it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "load_there", lambda *rest: None)
+    (tmp_path / "mine.py").write_text("the method")
+
+    def copied():
+        return cluster.snapshot(Store(tmp_path / "results"), {"mine.py:Mine"})
+    first = copied()
+    assert copied() == first and not capsys.readouterr().out
+    subprocess.run(["sh", "-c", harm, "sh", first.name], cwd=first, check=True)
+    second = copied()
+    assert second == first.with_name(f"{first.name}-2") and (second / "mine.py").read_text() == "the method"
+    assert capsys.readouterr().out == f"{first} is not the code as it was copied: jobs get another copy\n"
+    assert copied() == second and {path.name for path in first.parent.iterdir()} == {first.name, second.name}
+
+
+def test_bytecode_that_was_put_beside_the_copy_is_not_run(tmp_path, monkeypatch):
+    """Python would take it for that of a file of the same size and time."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "results")
+    folder = cluster.snapshot(store, {"static"})
+    planted = folder / "methods" / "__pycache__" / "seeds.pyc"
+    planted.parent.mkdir(exist_ok=True)
+    planted.touch()
+    assert cluster.snapshot(store, {"static"}) == folder and not planted.exists()
 
 
 def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeypatch, capsys):

@@ -283,6 +283,12 @@ def test_a_folder_whose_name_slurm_would_read_otherwise_is_refused(tmp_path, nam
     assert len(err.splitlines()) == 1 and f"{tmp_path / name} has a % or a backslash" in err
 
 
+@pytest.mark.parametrize("name", ["partition", "qos", "account", "constraint"])
+def test_no_option_becomes_a_line_of_the_job_s_script(launch, name):
+    with pytest.raises(ValueError, match=rf"^--{name} 'gpu\\n#SBATCH --begin=now' has a line break or another control character: leave it out$"):
+        launch(f"--{name}", "gpu\n#SBATCH --begin=now")
+
+
 def test_help_says_what_slurm_makes_of_the_numbers(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):

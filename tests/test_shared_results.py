@@ -1,0 +1,87 @@
+"""A results folder of several users, or with links that somebody put there."""
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.files import StoreError, locked
+from benchmarks.grid import Spec
+from benchmarks.results import Store
+
+WORDS = "launch digits --methods static --sparsities 0.9 --seeds 1 --epochs 1 --jobs 1 --set allocation=erk --results".split()
+SPEC = Spec("digits", "static", 0.9, 0, epochs=1)
+
+
+def mode(path):
+    return os.stat(path).st_mode & 0o777
+
+
+def holds(path):
+    """Whether it is locked, as another process would find it."""
+    with open(path) as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A folder that its group may write, as the working folder; the umask of most systems."""
+    monkeypatch.chdir(tmp_path)  # another user cannot reach it by its whole path
+    tmp_path.chmod(0o2775)
+    before = os.umask(0o022)
+    yield tmp_path
+    os.umask(before)
+
+
+@pytest.fixture
+def another_user():
+    """A function that makes this process another user's, of the same group, where it may; elsewhere only what one's own modes refuse is seen."""
+    before = os.geteuid()
+    yield lambda: before or os.seteuid(65534)
+    os.seteuid(before)
+
+
+def test_a_lock_is_for_whoever_may_write_into_its_folder(shared, another_user):
+    """One of older code, which only its owner may write, is one all the same."""
+    with locked("new"):
+        assert holds("new") and mode("new") == 0o664
+    Path("old").touch(0o444)
+    another_user()
+    for name in ("new", "old"):
+        with locked(name):
+            assert holds(name)
+    assert (mode("new"), mode("old")) == (0o664, 0o444)
+
+
+def test_a_lock_in_a_folder_of_ones_own_is_ones_own(shared):
+    shared.chmod(0o755)
+    with locked("new"):
+        assert mode("new") == 0o644
+
+
+def test_a_lock_that_may_not_even_be_read_is_one_line(shared, another_user):
+    Path("closed").touch(0o000)
+    another_user()
+    with pytest.raises(StoreError, match=r"^closed cannot be written \(Permission denied\)$"), locked("closed"):
+        pass
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_link_is_taken_for_a_lock(there, tmp_path, capsys):
+    outside, lock = tmp_path / "outside", Store(tmp_path / "results").runs / ".claims.lock"
+    if there:
+        outside.write_text("precious")
+    lock.symlink_to(outside)
+    assert main([*WORDS, str(tmp_path / "results")]) == 2
+    assert capsys.readouterr().err == f"error: {lock} cannot be written (it is a link, and a lock is none: remove it)\n"
+    assert outside.read_text() == "precious" if there else not outside.exists()
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path):
+    store, outside = Store(tmp_path / "results"), tmp_path / "outside"
+    outside.write_text("precious")
+    store.log(SPEC.key).symlink_to(outside)
+    assert main([*WORDS, str(tmp_path / "results")]) == 0 and store.row(SPEC.key)["status"] == "ok"
+    assert outside.read_text() == "precious"
