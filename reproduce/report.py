@@ -36,6 +36,16 @@ In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are
 """
 
 
+asked_last = []  # the rows that were judged last, and what was made of them
+
+
+def made_of(runs):
+    """(the groups of `alike`, {} for what is made of them): the same for all claims that are judged by these rows, one after the other."""
+    if not asked_last or asked_last[0] is not runs:
+        asked_last[:] = runs, alike(runs, *SHARED), {}
+    return asked_last[1:]
+
+
 def judged(claim, runs, results):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first."""
     name, _, _, _, tasks, function = claim
@@ -44,12 +54,12 @@ def judged(claim, runs, results):
         parts, besides = function(results), BESIDES[name](runs, results) if name in BESIDES else []
         return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
                 + [(scale, False, parts) for scale, parts in besides])
-    found, groups = [], alike(runs, *SHARED)
+    found, (groups, made) = [], made_of(runs)
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
         scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
-            e = Evidence(groups[shared], task, int(epochs), results, shared)
+            e = made.setdefault((shared, task, epochs, results), Evidence(groups[shared], task, int(epochs), results, shared))
             parts = function(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
