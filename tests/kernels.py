@@ -17,7 +17,7 @@ CONVOLUTIONS = [  # inputs, outputs, stride, kernel, side, images
     (3, 16, 1, 3, 9, 3), (16, 16, 1, 3, 8, 3), (16, 32, 2, 3, 8, 3), (16, 32, 2, 1, 8, 3), (32, 32, 1, 3, 5, 2), (64, 64, 1, 3, 4, 2), (33, 40, 2, 3, 7, 2),
     (16, 16, 1, 1, 6, 20)]
 RESNETS = [  # widths, blocks, padded shortcuts and a bias, images, side, programs of a grid, passes, dtype
-    ([4, 8], 2, False, 3, 6, 264, 2, torch.float32), ([4, 6], 1, True, 3, 7, 2, 2, torch.float32), ([3, 33], 1, False, 3, 7, 1, 2, torch.float32),
+    ([4, 8], 2, False, 3, 6, 264, 1, torch.float32), ([4, 6], 1, True, 3, 7, 2, 2, torch.float32), ([3, 33], 1, False, 3, 7, 1, 1, torch.float32),
     ([4, 6], 1, False, 2, 6, 264, 1, torch.float16)]  # the interpreter has no bfloat16 to compute with
 NEAR = 1e-6
 ROUNDED = {torch.float32: (NEAR, 20 * NEAR), torch.float16: (2e-3, 2e-2)}  # errors of logits and statistics, and of gradients

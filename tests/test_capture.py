@@ -79,7 +79,7 @@ def test_recorded_steps_equal_steps_made_anew(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["st3", "probmask", "topkast", "movement"])  # some take gradients away
 def test_so_do_those_besides_a_shorter_batch(name, monkeypatch):
-    compare(name, monkeypatch, batch_size=70)
+    compare(name, monkeypatch, batch_size=18)
 
 
 def compare(name, monkeypatch, **changes):
@@ -133,14 +133,14 @@ class Launches(TorchDispatchMode):
 
 @functools.cache
 def launches(name):
-    """Operations of the least of five late steps, besides those recorded, which are not replayed here."""
+    """Operations of the least of three late steps, besides those recorded, which are not replayed here."""
     trainer, made = make(name, record=lambda function: (function(), int)), []
     steps = trainer.steps()
     for _ in range(14):
         with Launches() as count:
             next(steps)
         made.append(count.made)
-    return min(made[9:])
+    return min(made[9], *made[12:])  # between them are the two turns of an epoch's end, which may do next to nothing
 
 
 @every_method
@@ -264,7 +264,7 @@ def test_a_run_that_has_ended_is_gone_at_once():
     """With its recordings, each of which keeps memory of a GPU: nothing of it is left for the garbage collection."""
     gc.disable()
     try:
-        trainer = make("st3", record=lambda function: (function(), int), batch_size=70)
+        trainer = make("st3", record=lambda function: (function(), int), batch_size=18)
         for _ in zip(range(STEPS), trainer.steps()):
             pass
         assert trainer.forward_backward.replay and trainer.training.apply.replay

@@ -9,7 +9,7 @@ from benchmarks import capture
 
 def test_gradients_are_read_where_the_passes_write_them():
     """Also where the first epoch ends, with a smaller batch, before the passes are recorded: else each later step would copy all of them."""
-    trainer = make("st3", record=lambda function: (function(), int), batch_size=70)
+    trainer = make("st3", record=lambda function: (function(), int), batch_size=18)
     assert trainer.training.steps_per_epoch == capture.WARM + 1 and len(trainer.data.train) % trainer.task.batch_size
     for _ in zip(range(12), trainer.steps()):
         pass

@@ -37,22 +37,24 @@ every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS
 
 
 @functools.cache
-def small_digits():
-    """256 of the training images: four steps an epoch, in real training otherwise."""
+def small_digits(images=256, others=100):
+    """So many of the training images, four batches an epoch, and of the others: in real training otherwise."""
     data = load("digits", "data")
 
     def first(split, n):
         return Split(split.images[:n], split.labels[:n])
-    return replace(data, train=first(data.train, 256), val=first(data.val, 100), test=first(data.test, 100))
+    return replace(data, train=first(data.train, images), val=first(data.val, others), test=first(data.test, others))
 
 
 def make(name, seed=0, record=None, data=None, device="cpu", **changes):
-    """A Trainer of "method option=value ...", by default on the small digits."""
+    """A Trainer of "method option=value ...", by default on very few digits, in small batches: as many steps in half of the time."""
     name, *words = name.split()
     options = {"interval": 3} if "interval" in methods.get(name).options() else {}
     options.update(word.split("=") for word in words)
     task, options = settle(Spec("digits", name, SPARSITY, seed, EPOCHS, options=options))
-    return Trainer(replace(task, **changes), name, SPARSITY, seed, options, data or small_digits(), device, record)
+    if not data:
+        data, changes = small_digits(64, 40), {"batch_size": 16, **changes}
+    return Trainer(replace(task, **changes), name, SPARSITY, seed, options, data, device, record)
 
 
 def saved(trainer):

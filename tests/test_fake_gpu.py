@@ -53,6 +53,11 @@ class Elsewhere(get("st3")):
         return super().forward(theta) * self.factor
 '''
 
+WRONG = {  # what is wrong with each of these
+    "Looks": "an ordinary step waits for the device", "Copies": "an ordinary step waits for the device: ['a copy",
+    "Fetches": "an ordinary step waits for the device: ['a copy", "Recorded": "a recorded part waits for the device: ['capture.py",
+    "Elsewhere": "cpu"}
+
 
 def problems(*names):
     done = subprocess.run([sys.executable, TESTS / "fake_gpu.py", *names], capture_output=True, text=True, timeout=600,
@@ -64,8 +69,11 @@ def problems(*names):
 
 
 @pytest.fixture(scope="module")
-def found():
-    return problems(*NAMES)
+def found(tmp_path_factory):
+    """{name: what is wrong}, of all in one process."""
+    path = tmp_path_factory.mktemp("methods") / "mine.py"
+    path.write_text(WAITS)
+    return problems(*NAMES, *(f"{path}:{name}" for name in WRONG))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,11 +81,7 @@ def test_it_keeps_to_its_device_and_waits_for_it_between_steps_alone(name, found
     assert found[name] == ""
 
 
-def test_what_waits_and_what_mixes_devices_is_found(tmp_path):
-    (tmp_path / "mine.py").write_text(WAITS)
-    names = {f"{tmp_path}/mine.py:{name}": text for name, text in {
-        "Looks": "an ordinary step waits for the device", "Copies": "an ordinary step waits for the device: ['a copy",
-        "Fetches": "an ordinary step waits for the device: ['a copy",
-        "Recorded": "a recorded part waits for the device: ['capture.py", "Elsewhere": "cpu"}.items()}
-    for name, text in problems(*names).items():
-        assert names[name] in text, name
+@pytest.mark.parametrize("name", WRONG)
+def test_what_waits_and_what_mixes_devices_is_found(name, found):
+    text, = (text for known, text in found.items() if known.endswith(f"mine.py:{name}"))
+    assert WRONG[name] in text

@@ -16,6 +16,7 @@ from benchmarks import run as runner
 from benchmarks.checkpoint import Stopped
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.worker import Worker, preload
 from methods import available
 from methods.processes import mean_of_processes
 
@@ -56,7 +57,8 @@ def together(rank, place, folder):
 @pytest.fixture(scope="module")
 def two(folder, tmp_path_factory):
     """The results of two processes."""
-    place, context = tmp_path_factory.mktemp("two"), multiprocessing.get_context("spawn")
+    preload()
+    place, context = tmp_path_factory.mktemp("two"), multiprocessing.get_context(Worker.method)
     helpers = [context.Process(target=together, args=(rank, str(place), folder)) for rank in range(2)]
     for helper in helpers:
         helper.start()
