@@ -1,5 +1,6 @@
 """One thread: with a CPU quota, more are many times slower. And no GPU, which runs would be made on, several in one process: what the tests
 expect is a CPU's (check_device.py is for a GPU, and with TESTS_ON_GPU=1 the few tests here that need one). Set before torch looks."""
+import gc
 import os
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -16,9 +17,11 @@ from benchmarks.places import cores
 torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
-# files that take long, most of it waiting for other processes: last, one of them would keep a single core from its end
-LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_team", "test_recovery", "test_pack", "test_faults", "test_branches", "test_figures",
-        "test_every_method", "test_fake_gpu", "test_sparse_layers")
+# files that take long, some of them by waiting for other processes: last, one of them would keep a single core from its end
+LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_submission", "test_faults", "test_compiled", "test_figures", "test_every_method",
+        "test_pack", "test_recovery", "test_team", "test_fake_gpu", "test_check_device", "test_branches", "test_leaderboard", "test_any_network",
+        "test_kernels", "test_capture", "test_drawing_commands", "test_dry_run", "test_cost", "test_stats", "test_report", "test_released",
+        "test_example_network", "test_sparse_layers", "test_sparse_equality", "test_store_speed")
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist's
@@ -30,6 +33,11 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     """These come first (xdist keeps this order of files with --no-loadscope-reorder)."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays to the end: it need not be looked through for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture
