@@ -83,7 +83,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     tell_slow(specs, report)
     runs = Launch(specs, store, folder, report, wait)
     runs.bad += unusable
-    preload()
+    preload({settle(spec)[0].dataset for spec in specs})
     with undisturbed():  # or a signal would find some of them
         WORKERS[:] = [Worker(store, folder, *place) for place in places.spread(specs, places.gpus(), jobs)]
     try:

@@ -58,14 +58,6 @@ def test_digits_are_the_original_images_with_their_labels():
         assert all(known[image.numpy().tobytes()] == label for image, label in zip((images // 15).flatten(1), labels.tolist()))
 
 
-def test_digits_are_split_as_scikit_learn_splits():
-    """Which is not loaded for it: also with classes of other sizes, whose shares of what is held out end on one half and on the same."""
-    from sklearn.model_selection import train_test_split
-    for labels, held_out in ((np.arange(60) % 6, 15), (np.repeat(np.arange(5), (4, 9, 9, 17, 30))[::-1], 20), (np.arange(1797) % 10, 300)):
-        others, held = train_test_split(range(len(labels)), test_size=held_out, stratify=labels, random_state=0)
-        assert [part.tolist() for part in D._stratified(labels, held_out)] == [others, held]
-
-
 def test_digits_are_standardised_by_their_own_constants():
     data = D.load("digits", None)
     x = torch.cat([x for x, _ in B.eval_batches(data.train, data, 256)])
