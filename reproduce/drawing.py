@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import io
 import re
+import sys
 import textwrap
 import traceback
 from pathlib import Path
 
 from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
 from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
+import published
 from published import citation, compare, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
@@ -86,6 +88,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
             self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
+        if not published.PUBLISHED.exists():
+            print(published.ABSENT, file=sys.stderr)
         if not getattr(args, "run", False):  # which collects
             tell_uncollected(args.results)
         return args
@@ -210,9 +214,12 @@ def styled():
 def write_figure(figure, stem, text):
     """Writes STEM.pdf and .png, with the text below all panels, each whole or not at all. To be called within `styled`."""
     import seaborn as sns
+    from matplotlib.text import Text
 
     sns.despine(figure)
     figure.supxlabel(textwrap.fill(text, int(24 * figure.get_figwidth())), fontsize=5.5, x=0.01, ha="left")
+    for words in figure.findobj(Text):
+        words.set_parse_math("$" not in words.get_text())  # a method's name may have one; numbers on axes get theirs later
     stem.parent.mkdir(parents=True, exist_ok=True)
     for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
         content = io.BytesIO()
