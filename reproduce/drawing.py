@@ -6,15 +6,13 @@ import argparse
 import contextlib
 import io
 import re
-import sys
 import textwrap
 import traceback
 from pathlib import Path
 
 from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
 from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
-import published
-from published import citation, compare, title
+from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks import markup
@@ -88,8 +86,6 @@ class Parser(argparse.ArgumentParser):
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
             self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
-        if not published.PUBLISHED.exists():
-            print(published.ABSENT, file=sys.stderr)
         if not getattr(args, "run", False):  # which collects
             tell_uncollected(args.results)
         return args
@@ -284,4 +280,5 @@ def main(name, grid, draw, argv=None, source=runs_of):
     shown = compare(summary(runs)) if own else table
     print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
     print(f"wrote {files(stem, table)}")
+    tell_absent()
     return 0

@@ -1,5 +1,6 @@
 """Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,12 @@ PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 
           "feather": "Glentis Georgoulakis et al. 2023", "acdc": "Peste et al. 2021", "srigl": "Lasby et al. 2024",
           "snfs": "Dettmers & Zettlemoyer 2019", "mest": "Yuan et al. 2021", "dsr": "Mostafa & Wang 2019",
           "topkast": "Jayakumar et al. 2020", "dpf": "DPF by a third party"}
+
+
+def tell_absent():
+    """Says on stderr, once a command has drawn or judged, that published results had no part in it."""
+    if not PUBLISHED.exists():
+        print(ABSENT, file=sys.stderr)
 
 
 def title(task):
