@@ -12,7 +12,7 @@ from benchmarks.chosen import chosen, missing
 from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
 from benchmarks.grid import Spec
 from benchmarks.own_methods import own, rehearse, tell_older
-from benchmarks.progress import counted, name_bad, several, spoken
+from benchmarks.progress import counted, name_bad, plain, several, spoken
 from benchmarks.results import Store
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -135,9 +135,12 @@ def noted(asked):
 
 def summary(row):
     if row["status"] != "ok":
-        return f"{row['status']}: {row['error']}"
-    return (f"{float(row['top1']):.2f} % in the last epoch, at sparsity {float(row['achieved_sparsity']):.4f} ({row['nnz']} of "
-            f"{row['prunable']} weights), {float(row['train_flops_fraction']):.3f} of dense training FLOPs, {float(row['seconds']):.0f} s")
+        return plain(f"{row['status']}: {row['error']}")
+
+    def number(name, form):
+        return "?" if row[name] in ("", None) else format(float(row[name]), form)  # another version's row may lack it
+    return (f"{number('top1', '.2f')} % in the last epoch, at sparsity {number('achieved_sparsity', '.4f')} ({row['nnz']} of "
+            f"{row['prunable']} weights), {number('train_flops_fraction', '.3f')} of dense training FLOPs, {number('seconds', '.0f')} s")
 
 
 def command_plan(args):

@@ -2,10 +2,14 @@
 import hashlib
 import json
 import operator
+import re
 import shlex
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product
+
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+NEXT = r"\s(?=[^\s=]+=)"  # where one option ends and the next begins, in one text
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Spec:
     def key(self):
         """First 12 hex digits of the sha256 of the non-default fields as JSON: a field added later changes no old key."""
         chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:12]
+        return _key(chosen)
 
     @property
     def option_text(self):
@@ -93,6 +97,23 @@ def union(*grids):
     return list({spec.key: spec for grid in grids for spec in grid}.values())
 
 
+def names_key(row):
+    """Whether a row (dict) has the key of the run that it names. Raises ValueError, as Spec does, for what is no run.
+
+    Rows have the epochs and the precision that were trained with, keys only those that are not the task's own. A row does not say whether they
+    were, and its task need not be known here.
+    """
+    options = [pair.split("=", 1) for pair in re.split(NEXT, row["options"]) if pair]
+    spec = Spec(row["task"], row["method"], float(row["sparsity"]), int(row["seed"]), int(row["epochs"]), row["precision"] or None, options)
+    chosen = {name: getattr(spec, name) for name in ("task", "method", "sparsity", "seed", *["options"] * bool(options))}
+    epochs, precision = {"epochs": spec.epochs}, {"precision": spec.precision}
+    return any(_key(chosen | own) == row["key"] for own in ({}, epochs, precision, epochs | precision))
+
+
+def _key(chosen):
+    return hashlib.sha256(ENCODER.encode(chosen).encode()).hexdigest()[:12]
+
+
 def _sparsity(value):
     try:
         number = float(value) if not isinstance(value, (bool, str)) else float("nan")
@@ -117,9 +138,11 @@ def _options(options):
     try:
         pairs = sorted((name, str(value)) for name, value in (options.items() if hasattr(options, "items") else options))
         names = [name for name, _ in pairs]
-        good = all(isinstance(name, str) and name.strip() and "=" not in name for name in names) and len(set(names)) == len(names)
+        good = all(name and not re.search(r"[\s=]", name) for name in names) and len(set(names)) == len(names)
+        for _, value in pairs:  # a row has them all in one text of UTF-8
+            good = good and not re.search(NEXT, value) and value.encode() is not None
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise ValueError(f"options must be pairs (name, value) with names that are non-empty and all different, not {options!r}")
+        raise ValueError(f"options must be pairs (name, value) with names of one word, all different, and no ' name=' in a value, not {options!r}")
     return tuple(pairs)

@@ -1,6 +1,7 @@
 """What was sent to SLURM: `results/runs/jobs/ID.json`, one file a job array, joined with what squeue says. Standard library only."""
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,8 +29,9 @@ def sent(store, suite):
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["suite"] == suite:
                 for key, job in content["runs"].items():
-                    found.setdefault(key, []).append(str(job))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                    if re.fullmatch(r"[0-9]+(_[0-9]+)?", str(job)):  # it names files, too
+                        found.setdefault(key, []).append(str(job))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # damaged: claims see to it that no run is made twice at a time
     return found
 

@@ -1,13 +1,15 @@
 """Tables that paste into a page or a paper, from their texts: Markdown and LaTeX. Standard library only."""
+import re
 
-MARKDOWN = {character: "\\" + character for character in "|*_<"}
+MARKDOWN = {character: "\\" + character for character in "\\`$|*_<"} | {"](": r"]\("}
 LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
          **{c: f"${c}$" for c in "<>=*+|"}, "±": r"$\pm$", "×": r"$\times$", "–": "--", "γ": r"$\gamma$", "σ": r"$\sigma$"}
 PREAMBLE = "% needs \\usepackage{booktabs,graphicx}"
 
 
 def escaped(text, characters):
-    return "".join(characters.get(character, character) for character in text)
+    """A text in one line, with what would be markup as it stands."""
+    return re.sub("|".join(map(re.escape, characters)), lambda found: characters[found[0]], " ".join(text.split()))
 
 
 def markdown(lines):
@@ -19,7 +21,8 @@ def markdown(lines):
 def latex(lines, form, caption, label=""):
     """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."; caption:
     escaped, too."""
-    head, *body = [" & ".join(line) + r" \\" for line in lines]
+    # an opening bracket would be an option of the line before
+    head, *body = ["{}" * line[0].startswith("[") + " & ".join(line) + r" \\" for line in lines]
     return "\n".join([
         r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",
         rf"\caption{{{caption}}}" + rf"\label{{{label}}}" * bool(label),

@@ -18,9 +18,10 @@ def path_of(method):
 
 
 def digest(method):
-    """What tells the content of a method's own file ("file.py:Class") from another; "" for the suite's methods."""
+    """What tells the content of a method's own file ("file.py:Class") from another; "" for the suite's methods, and where there is no such file:
+    what a row names may be a device, which has no end."""
     path = file_of(method) if isinstance(method, str) else ""
-    return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).is_file() else ""
 
 
 def mark(method):

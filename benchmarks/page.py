@@ -43,7 +43,7 @@ def page(table, suite, profile, picture=None):
         published=html_table("published", ["Method", "Network", "Sparsity", "Variant", "Accuracy (%)", "Seeds", "Epochs",
                                            "Training", "Inference", "Kind", "Source"],
                              [published_row(row) for row in published.itertuples()])
-        if len(published) else f"<p>There are no published results on the tasks of suite {escape(suite)}.</p>")
+        if len(published) else f"<p>{none_published(suite)}</p>")
 
 
 def published_rows(suite):
@@ -59,6 +59,12 @@ def published_rows(suite):
     known = set(names.values())
     order = ["other", "task", "sparsity", "top1_mean"]
     return rows.assign(other=~rows.task.isin(known)).sort_values(order, ascending=[True, True, True, False], kind="stable")
+
+
+def none_published(suite):
+    """Why there are none."""
+    from reproduce.published import ABSENT, PUBLISHED
+    return f"There are no published results on the tasks of suite {escape(suite)}." if PUBLISHED.exists() else f"{ABSENT.capitalize()}."
 
 
 def filtered(sparsity):

@@ -1,5 +1,6 @@
 """How far runs are, for people: a bar on a terminal, elsewhere a line now and then."""
 import contextlib
+import re
 import sys
 import threading
 import time
@@ -25,6 +26,11 @@ def spoken(seconds):
     unit, size = next(((unit, size) for unit, size, least in UNITS if seconds >= least * size), ("s", 1))
     number = float(f"{seconds / size:.3g}") if seconds < 1000 * size else seconds / size
     return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
+
+
+def plain(text):
+    """A text from a file as a terminal may have it: control characters, of which some turn its lines and colours, become "?"."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", text)
 
 
 def several(number, noun):
@@ -54,8 +60,8 @@ def name_bad(rows, store):
     """Says on stderr which of the rows did not end well, and why; returns how many of them failed."""
     for row in rows:
         options = f" {row['options']}" if row.get("options") else ""
-        print(f"{row['status']}: {row['task']} {row['method']}{options} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
-              f"(log: {store.log(row['key'])})", file=sys.stderr)
+        print(plain(f"{row['status']}: {row['task']} {row['method']}{options} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
+                    f"(log: {store.log(row['key'])})"), file=sys.stderr)
     return sum(row["status"] == "failed" for row in rows)
 
 
@@ -88,7 +94,7 @@ class Bar:
         self.shares[spec] = 1.0
         self.finished += 1
         self._show()
-        result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else f"{row['status']}: {row['error']}"
+        result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else plain(f"{row['status']}: {row['error']}")
         if self.bar.disable:
             self._tell(f"{self.finished}/{len(self.costs)}", f" {title(spec)}: {result}")
         elif row["status"] != "ok":

@@ -8,13 +8,13 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import sys
 import time
 from collections import Counter
 
 from benchmarks.files import StoreError, folder as named, locked, write_whole, writer
+from benchmarks.grid import names_key
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
                "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
@@ -29,11 +29,17 @@ STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "
             "layer shape schedule final_state".split())
 NUMBERS = {table: [name for name in columns if name not in TEXTS] for table, columns in TABLES.items()}
+KINDS = {name: (str, type(None)) if name in TEXTS else (int, float, type(None)) for columns in TABLES.values() for name in columns}
 NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row of runs.csv has
 WHOLE = ("seed", "epochs")
+KINDS |= dict.fromkeys(WHOLE, (int,)) | dict.fromkeys("key suite task method options status finished_at".split(), (str,))
 LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1", "top1_best_val", "val_top1"), 100.001),
-          **dict.fromkeys("seed epochs nnz prunable macs dense_macs train_flops_fraction seconds".split(), math.inf)}  # at least 0, and less
+          "seed": 2**64, "epochs": 10**9,  # what torch and pandas can take
+          **dict.fromkeys("cycles nnz prunable macs dense_macs train_flops_fraction seconds".split(), 1e300)}  # at least 0, and less
 CHECKSUM = ', "checksum": "'
+OTHER = "another version of the suite wrote it (it {} {}): use that version here, or name another folder with --results"
+ASTRAY = ("the key {} is not that of its task, method, options, sparsity, seed, epochs and precision; undo what changed one of them (a column sorted "
+          "alone? a spreadsheet, to which some keys are numbers?), or remove it")
 
 
 def moment():
@@ -81,6 +87,7 @@ class Store:
     def write(self, row, curves=(), layers=(), switches=(), keep=False):
         """Store one finished run: `row` has all of RUN_COLUMNS. Its checkpoint goes, unless it is to be kept."""
         key = row["key"]
+        _read(self.runs / f"{key}.json", key)  # which may be of another version
         with contextlib.suppress(OSError, ValueError):  # a row that is made again is the later one, though a clock may have been wrong
             row = {**row, "finished_at": max(row["finished_at"], json.loads(self.again(key).read_text())["finished_at"])}
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
@@ -121,27 +128,7 @@ class Store:
 
     def _record(self, key, only_row):
         """The record of a run (`only_row`: of it the row, where a checksum vouches for the rest); None if it is damaged."""
-        try:
-            with open(f"{self.runs}/{key}.json", "rb") as file:
-                text = file.read().decode()
-            body, found, checksum = text.rpartition(CHECKSUM)
-            if found and checksum != _checksum(body) + '"}':
-                return None
-            if found and only_row:
-                row, _ = json.JSONDecoder().raw_decode(text, text.index("{", 1))
-                tables, record = ("runs",), {"runs": [row]}
-            else:
-                tables, record = TABLES, json.loads(text)
-                record.setdefault("switches", [])  # counted on request only
-            row, = record["runs"]
-            if row["key"] != key or row["status"] not in STATUSES or set(record) - {*TABLES, "checksum"} or any(
-                    set(line) != set(TABLES[table]) for table in tables for line in record[table]):
-                return None
-            return record
-        except PermissionError as error:  # another user's, perhaps: it is as good as before
-            raise StoreError(f"{self.runs / key}.json cannot be read ({error.strerror})") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return _read(f"{self.runs}/{key}.json", key, only_row)
 
     def read(self, suite, table="runs"):
         """The collected rows of a suite's table as dicts of text; none if there is no file yet.
@@ -157,11 +144,10 @@ class Store:
                 rows, columns = list(reader), reader.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:
             raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
-        lacking, more = set(TABLES[table]) - set(columns), Counter(columns) - Counter(TABLES[table])
-        if lacking:
-            raise StoreError(f"{path} lacks the columns {', '.join(sorted(lacking))}")
-        if more:  # which would be gone when the table is written anew
-            raise StoreError(f"{path} has columns of its own or twice ({', '.join(sorted(more))}): keep them in another file")
+        more, lacking = Counter(columns) - Counter(TABLES[table]), set(TABLES[table]) - set(columns)
+        if more or lacking:  # the former would be gone when the table is written anew
+            words = OTHER.format("lacks the columns" if lacking else "has more columns:", ", ".join(sorted(lacking or more)))
+            raise StoreError(f"{path}: {words}; keep columns of your own in another file")
         seen = {}
         for place, row in enumerate(rows, 2):
             problem = _problem(row, table)
@@ -240,6 +226,56 @@ def _checksum(text):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _read(path, key, only_row=False):
+    """`Store._record`. Raises StoreError for what nothing may be written over: a whole record that is another version's, or another run's."""
+    try:
+        if not os.path.isfile(path):  # a pipe has no end
+            return None
+        with open(path, "rb") as file:
+            text = file.read().decode()
+        body, found, checksum = text.rpartition(CHECKSUM)
+        if found and checksum != _checksum(body) + '"}':
+            return None
+        if found and only_row:
+            tables, record = ("runs",), {"runs": [json.JSONDecoder().raw_decode(text, text.index("{", 1))[0]]}
+        else:
+            tables, record = TABLES, {table: [] for table in TABLES if found or table == "switches"} | json.loads(text)  # counted on request only
+        more, lacking = _completed(record, tables)
+        row, = record["runs"]
+        if not more and any(_damaged(line, key, table) for table in tables for line in record[table]):
+            return None
+        problem = OTHER.format("has more columns:", ", ".join(sorted(more))) if more else "" if names_key(row) else ASTRAY.format(key)
+        if not found and (lacking or problem):
+            return None
+    except PermissionError as error:  # another user's, perhaps: it is as good as before
+        raise StoreError(f"{path} cannot be read ({error.strerror})") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if problem:
+        raise StoreError(f"{path}: {problem}")
+    return record
+
+
+def _completed(record, tables):
+    """(tables and columns of a record that this version does not know, columns that it lacks: these are None now)."""
+    more, lacking = set(record) - {*TABLES, "checksum"}, set()
+    for table in tables:
+        columns = dict.fromkeys(TABLES[table])
+        for line in record[table]:
+            if line.keys() != columns.keys():
+                more, lacking = more | line.keys() - columns.keys(), lacking | columns.keys() - line.keys()
+                line.update(columns | line)
+    return more, lacking
+
+
+def _damaged(line, key, table):
+    """Whether a line of a record is what no run writes."""
+    if line["key"] != key or any(type(value) not in KINDS[name] and value != "" for name, value in line.items()):
+        return True
+    return table == "runs" and (line["status"] not in STATUSES or any(
+        line[name] not in (None, "") and line[name] == line[name] and not 0 <= line[name] < limit for name, limit in LIMITS.items()))
+
+
 def _problem(row, table="runs"):
     """What is wrong with a row of a table, in words; empty if nothing is."""
     if None in row or None in row.values():
@@ -257,4 +293,7 @@ def _problem(row, table="runs"):
                 return f"{name} is {text!r}, not a {'whole ' * whole}number"
             if runs and name in LIMITS and not 0 <= number < LIMITS[name]:
                 return f"{name} is {text}, which it cannot be"
-    return ""
+    try:
+        return ASTRAY.format(row["key"]) if runs and not names_key(row) else ""
+    except ValueError as error:
+        return str(error)

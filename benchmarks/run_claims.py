@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 from benchmarks.files import StoreError, boot, locked, space, writer
+from benchmarks.progress import plain
 
 NOTE_SECONDS = 5
 VOID_SECONDS = 900      # without a sign of life from where processes cannot be looked up; an evaluation in between can take minutes
 RESTARTED_SECONDS = 60  # from a host of this one's name, but of another start: this one before it, or another machine
+MOST = 1e12             # of epochs and seconds
 UNREADABLE_SECONDS = 5  # for one whose process died while writing it
 WHO = ("host", "boot", "space", "pid", "born")  # what tells a process from all others
 
@@ -128,16 +130,23 @@ def drop(store, key, content):
 
 def words(content):
     """Whose claim it is."""
-    return f"process {content['pid']} on {content['host']}" if content else "another process"
+    return plain(f"process {content['pid']} on {content['host']}") if content else "another process"
 
 
 def read(path):
     """The content of a claim; empty if it is gone or damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) and {"host", "pid", "born", "job"} <= set(content) else {}
-    except (OSError, ValueError):
+        return content if isinstance(content, dict) and {"host", "pid", "born", "job"} <= set(content) and _readable(content) else {}
+    except (OSError, ValueError, RecursionError):
         return {}
+
+
+def _readable(content):
+    """Whether a claim's values are what can be said in words: numbers of no odd size, texts, or nothing."""
+    numbers, texts = ([content.get(name) for name in names] for names in (("epochs", "share", "left"), ("host", "job")))
+    return (all(value is None or isinstance(value, (int, float)) and abs(value) < MOST for value in numbers) and isinstance(content["pid"], int)
+            and all(value is None or isinstance(value, str) for value in texts))
 
 
 def void(path, content, same_job=True):

@@ -4,7 +4,7 @@ import sys
 from collections import Counter, defaultdict
 
 from benchmarks import jobs, run_claims
-from benchmarks.progress import duration, several, title
+from benchmarks.progress import duration, plain, several, title
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
@@ -51,10 +51,10 @@ def stand(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
         tail = last_lines(store.log(key))
-        return row["status"], f"{row['error']} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
+        return row["status"], f"{plain(row['error'])} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
     if claim:
         epochs = claim.get("epochs")
-        where = f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}"
+        where = plain(f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}")
         left = "" if claim.get("left") is None else f", {duration(claim['left'])} to go"
         share = float(claim.get("share") or 0)
         if not epochs:
@@ -104,4 +104,4 @@ def lines_of(path):
 
 
 def indented(lines):
-    return "".join(f"\n      {line[:200]}" for line in lines)
+    return "".join(f"\n      {plain(line.expandtabs()[:200])}" for line in lines)

@@ -31,7 +31,7 @@ from benchmarks.places import cores
 from benchmarks.machine import device_name
 from benchmarks.results import Store, sealed, write_table
 from benchmarks.run import run
-from benchmarks.tasks import settle
+from benchmarks.tasks import get_task, settle
 from benchmarks.train import Trainer
 
 COLUMNS = "what count seconds cpu_seconds load cores percent_of_run bytes target device".split()
@@ -68,7 +68,8 @@ def fill(store):
     while len(specs := chosen(parser().parse_args(["status", "digits", "--seeds", str(seeds)]))) < ROWS:
         seeds = max(seeds + 1, seeds * ROWS // len(specs))
     for spec in specs[:ROWS]:
-        record["runs"][0].update(key=spec.key, method=spec.method, sparsity=spec.sparsity, seed=spec.seed, options=spec.option_text)
+        record["runs"][0].update(key=spec.key, task=spec.task, method=spec.method, sparsity=spec.sparsity, seed=spec.seed,
+                                 epochs=spec.epochs or get_task(spec.task).epochs, options=spec.option_text)
         for table in ("curves", "layers"):
             record[table] = [{**line, "key": spec.key} for line in record[table]]
         (store.runs / f"{spec.key}.json").write_text(sealed(record))

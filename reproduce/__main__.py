@@ -6,6 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import leaderboard
 from drawing import NoRows, Parser, Trained, files, runs_of, save, suites_of
+from published import tell_absent
 
 from benchmarks.command import command
 from benchmarks.places import cores
@@ -37,6 +38,7 @@ def main(argv=None):
             parser.exit(1, "a process that drew was killed (no memory?); the same command draws what is missing\n")
     for why, names in absent.items():
         print(f"{', '.join(names)}: skipped, {why}")
+    tell_absent()
     return int(failed)
 
 

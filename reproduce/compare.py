@@ -140,6 +140,8 @@ def main(argv=None):
     parser.add_argument("--sparsity", type=float, metavar="S", help="of the curves (default: the highest that most have)")
     parser.add_argument("--name", default=NAME, help="of the files (default: %(default)s)")
     args = parser.standard().read(argv)
+    if Path(args.name).name != args.name:
+        parser.error(f"--name {args.name} is not the name of a file alone; --out names the folder")
     series = [path_of(name) if ":" in name else name for name in dict.fromkeys(args.methods) if name != "dense"]
     try:
         runs, _ = chosen(series, args)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
 from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
-from published import citation, compare, title
+from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks import markup
@@ -210,9 +210,12 @@ def styled():
 def write_figure(figure, stem, text):
     """Writes STEM.pdf and .png, with the text below all panels, each whole or not at all. To be called within `styled`."""
     import seaborn as sns
+    from matplotlib.text import Text
 
     sns.despine(figure)
     figure.supxlabel(textwrap.fill(text, int(24 * figure.get_figwidth())), fontsize=5.5, x=0.01, ha="left")
+    for words in figure.findobj(Text):
+        words.set_parse_math("$" not in words.get_text())  # a method's name may have one; numbers on axes get theirs later
     stem.parent.mkdir(parents=True, exist_ok=True)
     for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
         content = io.BytesIO()
@@ -277,4 +280,5 @@ def main(name, grid, draw, argv=None, source=runs_of):
     shown = compare(summary(runs)) if own else table
     print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
     print(f"wrote {files(stem, table)}")
+    tell_absent()
     return 0

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
-from published import title
+from published import tell_absent, title
 from rows import Trained, make, none_finished, read_rows
 
 from benchmarks.command import command
@@ -204,6 +204,7 @@ def main(argv=None):
         parser.error(message)
     from benchmarks.tables import text
     print(f"suite {suite}, profile {profile}\n\n{text(table)}\nwrote {stem}.pdf .png .csv .md .tex .html")
+    tell_absent()
     return 0
 
 

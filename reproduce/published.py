@@ -1,11 +1,13 @@
 """Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
 from rows import series_of
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
+ABSENT = "published results are left out: results/published.csv is only in a checkout of the repository"
 PUBLISHED_AS = {  # task: data set and model as published, epochs of the paper's recipe
     "cifar10-resnet20": ("CIFAR-10", "ResNet-20", 160),
     "imagenet-resnet50": ("ImageNet", "ResNet-50", 100),
@@ -29,6 +31,12 @@ PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 
           "feather": "Glentis Georgoulakis et al. 2023", "acdc": "Peste et al. 2021", "srigl": "Lasby et al. 2024",
           "snfs": "Dettmers & Zettlemoyer 2019", "mest": "Yuan et al. 2021", "dsr": "Mostafa & Wang 2019",
           "topkast": "Jayakumar et al. 2020", "dpf": "DPF by a third party"}
+
+
+def tell_absent():
+    """Says on stderr, once a command has drawn or judged, that published results had no part in it."""
+    if not PUBLISHED.exists():
+        print(ABSENT, file=sys.stderr)
 
 
 def title(task):

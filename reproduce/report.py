@@ -8,6 +8,7 @@ from pathlib import Path
 from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import BAD_INPUT, TASKS, Parser
 from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
+from published import tell_absent
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -139,6 +140,7 @@ def main(argv=None):
         parser.refuse(error, args)
     print("|" + text.partition("\n## ")[0].partition("\n|")[2])
     print(f"wrote {path}")
+    tell_absent()
     return 0
 
 

@@ -1,6 +1,7 @@
 """Rows that are made up, for tests of figures; they are written into temporary folders only."""
 import errno
 
+from benchmarks.grid import Spec
 from benchmarks.results import RUN_COLUMNS, TABLES, write_table
 from benchmarks.suites import suite_grid
 from benchmarks.tasks import TASKS
@@ -23,10 +24,17 @@ def row(spec, **changes):
         top1=accuracy(spec) - 5 * validated, top1_best_val=accuracy(spec) if validated else "", macs=1e9 * (1 - spec.sparsity)) | changes
 
 
+def keyed(row):
+    """A row (dict) with the key of the run that it names."""
+    options = [pair.split("=") for pair in str(row["options"] or "").split()]
+    asked = float(row["sparsity"]), int(row["seed"]), int(row["epochs"]), row["precision"] or None
+    return row | {"key": Spec(row["task"], row["method"], *asked, options).key}
+
+
 def write_runs(path, columns, lines):
-    """A table of runs with these columns and lines, texts; what it lacks of a table's columns is empty."""
+    """A table of runs with these columns and lines, texts, and their keys; what it lacks of a table's columns is empty."""
     rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines]
-    write_table(path, RUN_COLUMNS, [dict.fromkeys(RUN_COLUMNS, "") | row for row in rows])
+    write_table(path, RUN_COLUMNS, [keyed(dict.fromkeys(RUN_COLUMNS, "") | row) for row in rows])
 
 
 def full(*_):

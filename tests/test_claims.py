@@ -1,6 +1,7 @@
 """What decides each claim, by worked numbers on both sides of its limit. Rows here are made up, in tmp_path only."""
 import pandas as pd
 import pytest
+from made_up import keyed
 from test_report import CLAIMS, report, scales, write  # before the next: it says where that is
 
 from claims import AS_GSE
@@ -11,10 +12,10 @@ from benchmarks.results import RUN_COLUMNS
 def store(folder, task, runs, precision="bf16", nnz={}):
     """Rows of {(series, sparsity, epochs): accuracy of each seed}; nnz: those of some of them."""
     suite = task.partition("-")[0]
-    write(folder / suite / "runs.csv", [dict.fromkeys(RUN_COLUMNS, "") | dict(
-        key=f"{series}{sparsity}{epochs}{seed}", suite=suite, task=task, dataset=suite, method=series.partition(" ")[0],
+    write(folder / suite / "runs.csv", [keyed(dict.fromkeys(RUN_COLUMNS, "") | dict(
+        suite=suite, task=task, dataset=suite, method=series.partition(" ")[0],
         options=series.partition(" ")[2], sparsity=sparsity, seed=seed, epochs=epochs, status="ok", precision=precision, top1=accuracy,
-        achieved_sparsity=sparsity, nnz=nnz.get((series, sparsity, epochs), ""))
+        achieved_sparsity=sparsity, nnz=nnz.get((series, sparsity, epochs), "")))
         for (series, sparsity, epochs), own in runs.items() for seed, accuracy in enumerate(own)])
 
 

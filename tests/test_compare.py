@@ -1,7 +1,7 @@
 """reproduce/compare.py: chosen methods, one's own among them, from made-up rows in tmp_path and from the stored ones."""
 import pandas as pd
 import pytest
-from made_up import accuracy, fill, row
+from made_up import accuracy, fill, keyed, row
 from test_reproduce import ROOT, run_here
 
 from benchmarks.grid import Grid, union
@@ -76,8 +76,8 @@ def test_a_network_of_zeros_has_a_place_too(tmp_path):
 
 
 def test_of_a_file_launched_from_two_folders_the_later_rows_count_and_another_content_is_named(tmp_path):
-    rows = [row(spec, precision="fp32", cycles=1, finished_at=f"2026-01-0{day}", method=name, key=f"{day}{spec.key[1:]}", top1_best_val=80 + day,
-                achieved_sparsity=spec.sparsity, code_version="a, my_method.py 0123456789")
+    rows = [keyed(row(spec, precision="fp32", cycles=1, finished_at=f"2026-01-0{day}", method=name, top1_best_val=80 + day,
+                      achieved_sparsity=spec.sparsity, code_version="a, my_method.py 0123456789"))
             for day, name in ((1, f"/elsewhere/../{OWN}"), (2, NAMES[3])) for spec in specs(methods=NAMES[3:], sparsities=(0.9,))]
     (tmp_path / "digits").mkdir()
     write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)

@@ -120,8 +120,8 @@ EDITS = {
     "missing cells": (lambda lines: [lines[0], lines[1].rpartition(",")[0]], "row 2: it has more or fewer cells than columns"),
     "more cells": (lambda lines: [lines[0], lines[1] + ",more"], "row 2: it has more or fewer cells than columns"),
     "half a seed": (lambda lines: [lines[0], lines[1].replace(",0.9,0,", ",0.9,0.5,", 1)], "row 2: seed is '0.5', not a whole number"),
-    "a column of somebody's own": (lambda lines: [lines[0] + ",z", *(line + ",1" for line in lines[1:])], "has columns of its own or twice (z)"),
-    "a column twice": (lambda lines: [line + "," + line.partition(",")[0] for line in lines], "has columns of its own or twice (key)"),
+    "a column of somebody's own": (lambda lines: [lines[0] + ",z", *(line + ",1" for line in lines[1:])], "another version of the suite wrote it (it has more columns: z)"),
+    "a column twice": (lambda lines: [line + "," + line.partition(",")[0] for line in lines], "(it has more columns: key)"),
     "unknown status": (lambda lines: [lines[0], lines[1].replace(",ok,", ",fine,")], "status is one of ok diverged failed"),
 }
 

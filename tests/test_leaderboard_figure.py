@@ -48,7 +48,7 @@ def test_the_profile_with_more_rows_is_shown(tmp_path):
     with pytest.raises(leaderboard.NoRows, match=rf"bash run_all.sh cifar10 --results {tmp_path}$"):
         leaderboard.board_of("cifar10", tmp_path)
     (tmp_path / "digits" / "runs.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="runs.csv lacks the columns"):
+    with pytest.raises(ValueError, match="it lacks the columns"):
         leaderboard.board_of("digits", tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_rows_that_are_there_twice_are_not_drawn(tmp_path):
     written(tmp_path, stored({"st3": [90.0, 91]}))
     path = tmp_path / "digits" / "runs.csv"
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    with pytest.raises(ValueError, match="row 4: the key key1 is in row 3 too"):
+    with pytest.raises(ValueError, match="row 4: the key \w+ is in row 3 too"):
         leaderboard.board_of("digits", tmp_path)
 
 

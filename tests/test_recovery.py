@@ -179,7 +179,7 @@ def test_collecting_waits_for_another_one(tmp_path):
         other.start()
         time.sleep(0.5)
         assert not done
-        write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED, FAILED | {"key": "another"}])
+        write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED, FAILED | {"key": replace(SPEC, seed=1).key, "seed": 1}])
     other.join(20)
     assert done == [2]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from made_up import contents, full
+from made_up import contents, full, keyed
 
+from benchmarks.grid import Spec
 from benchmarks.results import RUN_COLUMNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reproduce"))
@@ -28,10 +29,10 @@ def write(path, rows, columns=RUN_COLUMNS):
 def store(folder, accuracies, epochs=160, task="cifar10-resnet20", sparsities=(0.9, 0.98)):
     """Rows of {method: accuracy of each seed}; the method is a little worse at each next sparsity."""
     path = folder / task.partition("-")[0] / "runs.csv"
-    rows = [dict.fromkeys(RUN_COLUMNS, "") | dict(
-        key=f"{method}{place}{seed}{epochs}", suite=path.parent.name, task=task, dataset=path.parent.name, method=method.partition(" ")[0],
+    rows = [keyed(dict.fromkeys(RUN_COLUMNS, "") | dict(
+        suite=path.parent.name, task=task, dataset=path.parent.name, method=method.partition(" ")[0],
         options=method.partition(" ")[2], sparsity=0.0 if method == "dense" else sparsity, seed=seed, epochs=epochs, status="ok",
-        precision="bf16", top1=accuracy - place, macs=1, achieved_sparsity=sparsity)
+        precision="bf16", top1=accuracy - place, macs=1, achieved_sparsity=sparsity))
         for method, own in accuracies.items() for place, sparsity in enumerate(sparsities if method != "dense" else (0.0,))
         for seed, accuracy in enumerate(own)]
     write(path, rows)
@@ -49,12 +50,12 @@ def store_plan(folder, accuracy, keep=lambda *point: True, seeds=3):
     for point in sorted(evidence.plan()):
         task, epochs, series, sparsity = point
         for seed in range(seeds) if keep(*point) else ():
-            rows.setdefault(task.partition("-")[0], []).append(dict.fromkeys(RUN_COLUMNS, "") | dict(
-                key=f"{point}{seed}", suite=task.partition("-")[0], task=task, dataset=task.partition("-")[0],
+            rows.setdefault(task.partition("-")[0], []).append(keyed(dict.fromkeys(RUN_COLUMNS, "") | dict(
+                suite=task.partition("-")[0], task=task, dataset=task.partition("-")[0],
                 method=series.partition(" ")[0], options=series.partition(" ")[2], sparsity=sparsity, seed=seed, epochs=epochs, status="ok",
                 precision=evidence.TASKS[task].precision, macs=1e6 * (1 - sparsity) * (0.5 if "sigma" in series else 1),
                 top1=accuracy(*point) + (seed - 1) * (0.1 + 0.01 * (len(series) % 5)), achieved_sparsity=sparsity,
-                nnz=active(task, series, sparsity)))
+                nnz=active(task, series, sparsity))))
     for suite, lines in rows.items():
         write(folder / suite / "runs.csv", lines)
 
@@ -185,12 +186,14 @@ def test_the_dense_baseline_needs_seeds_and_its_accuracy(tmp_path):
                                           ((10,), [])])  # of one epoch: there is no second quarter
 def test_switches_are_compared_by_seed(tmp_path, cubic, holds):
     store(tmp_path, dict.fromkeys(("st3 count_switches=True", "st3 count_switches=True ramp_power=0.0", "rigl count_switches=True"), (91,) * 3))
-    lines = [dict(key=f"st3 count_switches=True{' ramp_power=0.0' * (schedule == 'fixed')}0{seed}160", schedule=schedule, group=group, final_state="zero",
+    def key(method, seed, sparsity=0.9, **options):
+        return Spec("cifar10-resnet20", method, sparsity, seed, 160, "bf16", {"count_switches": True, **options}).key
+    lines = [dict(key=key("st3", seed, **{"ramp_power": 0.0} if schedule == "fixed" else {}), schedule=schedule, group=group, final_state="zero",
                   switches=2, weights=100 * count + 3 * seed) for seed in range(3) for schedule, counts in (("fixed", (20,) * len(cubic)), ("cubic", cubic))
              for group, count in enumerate(counts)]
     # not counted, as in figure 6: weights that switch once, another method, another sparsity
     lines += [line | dict(switches=1, weights=10**6) for line in lines if line["schedule"] == "cubic"] + [
-        line | dict(key=f"{other}{line['key'][-4:]}", weights=10**6) for line in lines for other in ("rigl count_switches=True0", "st3 count_switches=True1")]
+        line | dict(key=other, weights=10**6) for line in lines for seed in range(3) for other in (key("rigl", seed), key("st3", seed, 0.98))]
     write(tmp_path / "cifar10" / "switches.csv", lines, list(lines[0]))
     assert [part.holds for _, _, parts in scales("A11", tmp_path) for part in parts] == holds
 

@@ -34,7 +34,8 @@ def accuracy(spec):
 def row(spec, **changes):
     """A finished row, whose last epoch is 5 points below the best validation epoch."""
     return {"key": spec.key, "task": spec.task, "dataset": spec.task.partition("-")[0], "method": spec.method, "sparsity": spec.sparsity,
-            "seed": spec.seed, "epochs": spec.epochs or 160, "status": "ok", "top1": accuracy(spec) - 5, "top1_best_val": accuracy(spec), **changes}
+            "options": spec.option_text, "seed": spec.seed, "epochs": spec.epochs or 160, "precision": spec.precision or "",
+            "status": "ok", "top1": accuracy(spec) - 5, "top1_best_val": accuracy(spec), **changes}
 
 
 def store(folder, suite, rows):

@@ -12,6 +12,8 @@ from test_stats import rows_of
 
 from benchmarks import markup, tables
 from benchmarks.page import page
+from made_up import keyed
+
 from benchmarks.results import RUN_COLUMNS
 from benchmarks.tasks import TASKS
 
@@ -25,7 +27,8 @@ def written(folder, *parts):
     """FOLDER/digits/runs.csv with the rows of all parts."""
     (folder / "digits").mkdir(exist_ok=True)
     rows = pd.concat(parts, ignore_index=True).reindex(columns=RUN_COLUMNS)
-    rows.assign(key=[f"key{number}" for number in rows.index]).to_csv(folder / "digits" / "runs.csv", index=False)
+    rows = rows.assign(key=[keyed(row)["key"] for row in rows.astype(object).fillna("").to_dict("records")])
+    rows.to_csv(folder / "digits" / "runs.csv", index=False)
 
 
 @pytest.fixture(scope="module")
