@@ -46,9 +46,10 @@ def draw(runs, figure):
     return pd.concat(tables, ignore_index=True)
 
 
+source = with_sparser
 draw.labels = METHODS
 draw.lead = ("Solid, with the range of the seeds: validation images, with the running statistics of normalisation. Dotted: the training images "
              "(augmented), while they are learnt, with those of each batch. Mean over {seeds}.")
 
 if __name__ == "__main__":
-    raise SystemExit(main("normalisation", grid, draw, source=with_sparser))
+    raise SystemExit(main("normalisation", grid, draw, source=source))

@@ -178,7 +178,7 @@ def lines_of(runs, table):
     import pandas as pd
 
     paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
-    tables = [read_table(path) for path in paths if path.exists()]
+    tables = [table for table in (read_table(path) for path in paths if path.exists()) if len(table)]  # an empty one has no kinds of numbers
     done = runs.loc[runs.accuracy.notna(), ["key", *POINT, "seed"]]
     lines = done.merge(pd.concat(tables), on="key", suffixes=("", "_then")) if tables else ()
     if not len(lines):
