@@ -35,14 +35,9 @@ find_python() {
     fail "no Python 3.10 or later (tried: ${names[*]}); install one, or name it with PYTHON=/path/to/python3"
 }
 
-# What .venv is made from, and for which folder: in a copy of it Python would import the code of the old place.
-marker() {
-    cat pyproject.toml && cd -P ./.venv/.. && echo "# $PWD"
-}
-
-# The marker is written when the installation has ended: an interrupted one starts again.
+# The copy of pyproject.toml is written when the installation has ended: an interrupted one starts again.
 ready() {
-    (marker) 2>/dev/null | cmp -s - .venv/installed && .venv/bin/python -c "" 2>/dev/null
+    cmp -s pyproject.toml .venv/installed && .venv/bin/python -c "" 2>/dev/null
 }
 
 set_up() {
@@ -90,7 +85,7 @@ install() {
         cat .venv/install.log >&2
         fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
     fi
-    (marker) >.venv/installing && mv .venv/installing .venv/installed
+    cp pyproject.toml .venv/installing && mv .venv/installing .venv/installed
 }
 
 if ready; then python=.venv/bin/python; else find_python; fi

@@ -157,7 +157,7 @@ def snapshot(store, methods):
             break
         if as_written(folder, texts):
             break
-        print(f"{folder} is not the code as it was copied: jobs get another copy")
+        print(f"{folder} is not the code as it was copied, or is another user's: jobs get another copy")
     load_there(folder, sorted(method for method in methods if ":" in method))
     return folder
 
@@ -178,15 +178,16 @@ def write_copy(folder, texts):
 
 
 def as_written(folder, texts):
-    """Whether a folder has these files, {path: bytes}, and no others. What Python and numba have compiled there is removed: it would be run
-    instead of the files, and cannot be compared."""
+    """Whether a folder has these files, {path: bytes}, and no others. What Python has compiled there is removed: it would be run instead of the
+    files, and cannot be compared. (What numba has may be in use by a job.)"""
     found = {}
     try:
         for place, folders, names in os.walk(folder) if not folder.is_symlink() else ():
             for path in (Path(place, name) for name in (*folders, *names)):
                 plain = path.is_file() and not path.is_symlink()
                 if plain and path.parent.name == "__pycache__":
-                    path.unlink(missing_ok=True)
+                    if path.suffix == ".pyc":
+                        path.unlink(missing_ok=True)
                 elif plain or path.is_symlink() or not path.is_dir():
                     found[path.relative_to(folder).as_posix()] = path.read_bytes() if plain else None
     except OSError:

@@ -3,6 +3,7 @@
 Standard library only.
 """
 import contextlib
+import errno
 import functools
 import os
 import socket
@@ -92,8 +93,11 @@ def locked(path):
         why = "it is a link, and a lock is none: remove it" if os.path.islink(path) else error.strerror
         raise StoreError(f"{path} cannot be written ({why})") from None
     try:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks, or NFS, where nobody locks what may only be read
+            if error.errno == errno.EBADF:
+                raise StoreError(f"{path} is another user's, and may not be locked here: remove it, or have its owner remove it") from None
         yield
     finally:
         os.close(file)

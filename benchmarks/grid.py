@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import product
 
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-NEXT = r"\s(?=[^\s=]+=)"  # where one option ends and the next begins, in one text
+NEXT = r"\s(?=[^\W\d]\w*=)"  # where one option ends and the next begins, in one text
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Spec:
         sparsity = _sparsity(self.sparsity)
         put("sparsity", 0.0 if self.method == "dense" else sparsity)
         put("seed", _whole("seed", self.seed, 0))
+        if self.seed >= 2 ** 64:  # as torch takes them, and tables
+            raise ValueError(f"seed must be less than 2 ** 64, not {self.seed}")
         if self.epochs is not None:
             put("epochs", _whole("epochs", self.epochs, 1))
         put("options", _options(self.options))

@@ -84,3 +84,11 @@ def test_grids_load_no_drawing_library():
 def test_a_sparsity_of_minus_zero_is_zero():
     """As a sum of decimals may be: its text, which the key is made of, would be another one."""
     assert Spec("digits", "st3", -0.0, 0).key == Spec("digits", "st3", 0, 0).key and "-0" not in Spec("digits", "st3", -0.0, 0).command()
+
+
+def test_what_a_row_could_not_hold_is_no_spec():
+    assert dict(Spec("digits", "st3", 0.9, 2 ** 64 - 1, options={"file": "/a b/c=d"}).options) == {"file": "/a b/c=d"}
+    with pytest.raises(ValueError, match="seed must be less than"):
+        Spec("digits", "st3", 0.9, 2 ** 64)
+    with pytest.raises(ValueError, match="no ' name=' in a value"):
+        Spec("digits", "st3", 0.9, 0, options={"file": "a width=2"})

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from stored import timeless
@@ -60,19 +61,29 @@ def test_what_jobs_run_is_the_code_as_it_was_copied(harm, tmp_path, monkeypatch,
     subprocess.run(["sh", "-c", harm, "sh", first.name], cwd=first, check=True)
     second = copied()
     assert second == first.with_name(f"{first.name}-2") and (second / "mine.py").read_text() == "the method"
-    assert capsys.readouterr().out == f"{first} is not the code as it was copied: jobs get another copy\n"
+    assert capsys.readouterr().out == f"{first} is not the code as it was copied, or is another user's: jobs get another copy\n"
     assert copied() == second and {path.name for path in first.parent.iterdir()} == {first.name, second.name}
 
 
 def test_bytecode_that_was_put_beside_the_copy_is_not_run(tmp_path, monkeypatch):
-    """Python would take it for that of a file of the same size and time."""
+    """Python would take it for that of a file of the same size and time. What numba is just writing there for a job stays."""
     monkeypatch.chdir(tmp_path)
     store = Store(tmp_path / "results")
     folder = cluster.snapshot(store, {"static"})
     planted = folder / "methods" / "__pycache__" / "seeds.pyc"
     planted.parent.mkdir(exist_ok=True)
     planted.touch()
-    assert cluster.snapshot(store, {"static"}) == folder and not planted.exists()
+    (written := planted.with_name("blocks.kernel.nbi.tmp.1")).touch()
+    assert cluster.snapshot(store, {"static"}) == folder and not planted.exists() and written.exists()
+
+
+def test_a_method_may_have_modules_of_its_own_named_as_the_suite_s(tmp_path):
+    """report.py is in reproduce/, too; the working folder comes first."""
+    (tmp_path / "report.py").write_text("helper = 3\n")
+    (tmp_path / "mine.py").write_text("from methods import get\nfrom report import helper\n\n\nclass Mine(get('static')):\n    assert helper == 3\n")
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "plan", "digits", "--methods", "static", "mine.py:Mine", "--results", "results"],
+                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True)
+    assert done.returncode == 0 and "cannot be loaded" not in done.stderr, done.stderr
 
 
 def test_a_checkpoint_of_another_version_of_the_method_is_left(tmp_path, monkeypatch, capsys):

@@ -176,4 +176,5 @@ def test_ranking_in_a_recording_makes_no_needless_passes(method, number, monkeyp
     model.method.rank(*given)  # plans which filter each weight is of
     with Operators() as found:
         model.method.rank(*given)
-    assert len(found.names) == number, found.names
+    needless = {"bitwise_not.default", "logical_not.default", "cumsum.default"}
+    assert len(found.names) <= number and not needless & {*found.names}, found.names

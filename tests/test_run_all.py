@@ -47,7 +47,7 @@ def project(tmp_path):
 def installed(project):
     """The same with a `.venv` that is complete."""
     executable(project / ".venv" / "bin" / "python", PIP % sys.executable)
-    (project / ".venv" / "installed").write_text((project / "pyproject.toml").read_text() + f"# {project}\n")
+    shutil.copy(project / "pyproject.toml", project / ".venv" / "installed")
     return project
 
 
@@ -196,24 +196,6 @@ def test_what_is_locked_can_be_written_and_stays(installed):
     done = start(installed, "setup", PATH=f"{installed / 'bin'}:{os.environ['PATH']}")
     assert done.returncode == 0 and not done.stderr and "waiting" not in done.stdout, done
     assert (installed / "locked").exists() and (installed / "pyproject.toml").read_bytes() == before
-
-
-@pytest.mark.parametrize("how", ["copied", "moved", "linked"])
-def test_the_environment_of_another_folder_is_set_up_anew(installed, tmp_path, how):
-    """It would import the code that is there; not so where both have one .venv."""
-    other = tmp_path / "other"
-    (installed / ".venv" / "installed").unlink()
-    assert start(installed, "setup").returncode == 0
-    (installed / "pip_calls").unlink()
-    if how == "moved":
-        installed.rename(other)
-    else:
-        shutil.copytree(installed, other, ignore=shutil.ignore_patterns(".venv") if how == "linked" else None)
-    if how == "linked":
-        (other / ".venv").symlink_to(installed / ".venv")
-    done = start(other, "setup", CDPATH=str(installed))
-    assert done.returncode == 0 and len(pip_calls(other)) == (how != "linked"), done
-    assert not start(other, "setup").stdout and len(pip_calls(other)) == (how != "linked")
 
 
 @pytest.mark.parametrize("kept", ["/", "pyproject.toml", ".venv"])

@@ -1,4 +1,6 @@
 """A results folder of several users, or with links that somebody put there."""
+import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -85,3 +87,13 @@ def test_a_log_is_not_written_through_a_link(tmp_path):
     store.log(SPEC.key).symlink_to(outside)
     assert main([*WORDS, str(tmp_path / "results")]) == 0 and store.row(SPEC.key)["status"] == "ok"
     assert outside.read_text() == "precious"
+
+
+def test_a_lock_that_may_only_be_read_where_that_locks_nothing_is_refused(tmp_path, monkeypatch):
+    """As on NFS; a file system without any locks goes on without."""
+    for number, message in ((errno.EBADF, "may not be locked here"), (errno.ENOLCK, None)):
+        def refuse(*_, number=number):
+            raise OSError(number, os.strerror(number))
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(StoreError, match=message) if message else contextlib.nullcontext(), locked(tmp_path / "lock"):
+            pass
