@@ -191,7 +191,8 @@ def test_levels_that_are_not_reached_have_rows_too(status, error, tmp_path, monk
     Path("mine.py").write_text(FALLS.format(error=error))
     spec, store = Spec("digits", "mine.py:Falls", 0.8, 0, epochs=1), Store("results")
     levels = levels_of(spec)
-    store.write({**make_row(Spec("digits", "st3", 0.5, 0, epochs=1), store), "key": levels[1].key})
+    made = make_row(Spec("digits", "st3", 0.5, 0, epochs=1), store)
+    store.write({**made, "key": levels[1].key, "method": spec.method, "sparsity": levels[1].sparsity})
     assert make_row(spec, store)["status"] == status
     rows = store.rows("digits")
     assert [rows[level.key]["status"] for level in levels] == ["ok", "ok", status]
