@@ -37,30 +37,22 @@ In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are
 """
 
 
-asked_last = []  # the rows that were judged last, and what was made of them
-
-
-def made_of(runs):
-    """(the groups of `alike`, {} for what is made of them): the same for all claims that are judged by these rows, one after the other."""
-    if not asked_last or asked_last[0] is not runs:
-        asked_last[:] = runs, alike(runs, *SHARED), {}
-    return asked_last[1:]
-
-
-def judged(claim, runs, results):
-    """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first."""
+def judged(claim, runs, results, made=None):
+    """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first. made: {} for the first of several claims, in which the
+    others find what they, too, need of these rows."""
     name, _, _, _, tasks, function = claim
     if tasks in (None, PUBLISHED):
         scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
         parts, besides = function(results), BESIDES[name](runs, results) if name in BESIDES else []
         return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
                 + [(scale, False, parts) for scale, parts in besides])
-    found, (groups, made) = [], made_of(runs)
+    found, made = [], {} if made is None else made
+    groups = made.get("groups") or made.setdefault("groups", alike(runs, *SHARED))
     for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
         scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
-            e = made.setdefault((shared, task, epochs, results), Evidence(groups[shared], task, int(epochs), results, shared))
+            e = made.setdefault((shared, task, epochs), Evidence(groups[shared], task, int(epochs), results, shared))
             parts = function(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
@@ -77,9 +69,9 @@ def lines_of(parts):
 
 def score(results):
     """The verdicts in two sentences."""
-    runs, found = all_runs(results), {}
+    runs, found, made = all_runs(results), {}, {}
     for name, *rest in CLAIMS:
-        word = verdict(decisive(judged((name, *rest), runs, results))).partition(" (")[0]
+        word = verdict(decisive(judged((name, *rest), runs, results, made))).partition(" (")[0]
         found.setdefault(word if word in ("reproduced", "not reproduced") else "without such a run yet" if word == "not yet measured"
                          else "undecided or with too few runs", []).append(name)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
@@ -115,7 +107,8 @@ def table(found):
 def report(results):
     """The text of REPORT.md."""
     runs = all_runs(results)
-    found, details = {claim[0]: judged(claim, runs, results) for claim in CLAIMS}, []
+    made, details = {}, []
+    found = {claim[0]: judged(claim, runs, results, made) for claim in CLAIMS}
     for name, text, source, figure, _, _ in CLAIMS:
         details.append(f"\n## {name}. {text}\n\n{source}" + (f"; drawn by `reproduce/{figure}.py`" if figure else "") + ".\n")
         shown = [(scale, parts) for scale, _, parts in found[name] if not all(part.missing for part in parts)]

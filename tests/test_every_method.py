@@ -240,6 +240,7 @@ def test_only_conv_and_linear_weights_are_counted(name):
 def test_evaluation_changes_nothing(name):
     trainer = trained(name).trainer
     before, random = lasting(trainer), torch.get_rng_state()
+    trainer.model.train()  # as an epoch of training leaves it
     accuracy = trainer.evaluate(trainer.data.test)
     assert difference(before, lasting(trainer)) is None
     assert torch.equal(random, torch.get_rng_state())
