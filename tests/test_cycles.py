@@ -31,17 +31,26 @@ def watched(trainer):
     seen, start = [], trainer.training.start
 
     def record(cycle):
-        before = {"trained": trainer.model.theta.detach().clone()}
+        before, drawn = {"trained": trainer.model.theta.detach().clone()}, torch.rand(()).item()
         start(cycle)
         training, net = trainer.training, trainer.model.net
         seen.append({**before, "theta": training.theta.detach().clone(),
                      "net": {k: v.clone() for k, v in net.state_dict().items()},
                      "snapshots": {name: {k: v.clone() for k, v in s.items()} for name, s in training.snapshots.items()},
                      "mask": trainer.model.method.mask.clone(), "optimizer": len(trainer.optimizer.state),
-                     "lr": trainer.learning_rate(training.step), "epoch": training.epoch})
+                     "lr": trainer.learning_rate(training.step), "epoch": training.epoch, "drawn": drawn})
     trainer.training.start = record
     trainer.run()
     return seen
+
+
+def test_each_cycle_starts_with_draws_of_its_own():
+    """Of dropout in scoring passes, the same after a checkpoint at the end of a cycle."""
+    seen = [watched(trainer("lrr", 0.36, epochs=1)), None]
+    torch.rand(3)
+    seen[1] = watched(trainer("lrr", 0.36, epochs=1))
+    drawn, again = ([start["drawn"] for start in one] for one in seen)
+    assert drawn == again and len(set(drawn)) == 3
 
 
 # ---- LRR

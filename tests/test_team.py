@@ -42,6 +42,7 @@ def together(rank, place, folder):
     with team.joined(rank, 2, place):
         own = torch.tensor([1.0 + rank, 4.0])
         result["mean"], result["own"] = mean_of_processes(own), own
+        result["agreed"], result["scored"] = team.agreed(rank == 0, rank == 1), make("snip").batches(2)
         for name in available():
             trainer = make(name)
             steps(trainer, STEPS)
@@ -70,6 +71,16 @@ def two(folder, tmp_path_factory):
 
 def test_the_mean_of_the_processes_leaves_each_its_own(two):
     assert [result["mean"].tolist() for result in two] == [[1.5, 4.0]] * 2 and [result["own"].tolist() for result in two] == [[1.0, 4.0], [2.0, 4.0]]
+
+
+def test_all_processes_stop_where_the_first_does(two):
+    assert [result["agreed"] for result in two] == [(True, False)] * 2
+
+
+def test_each_process_scores_whole_batches(two):
+    for result in two:
+        for (x, y), (own_x, own_y) in zip(make("snip").batches(2), result["scored"], strict=True):
+            assert torch.equal(x, own_x) and torch.equal(y, own_y)
 
 
 @pytest.mark.parametrize("name", available())
