@@ -14,6 +14,7 @@ ends; one that is measured again replaces its rows. `cores`, `start` and `host` 
 import multiprocessing
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from benchmarks.worker import Worker, preload
 from methods.ranking import keep
 
 TASK, STARTED, WIDTHS, SIZES = "cifar10-resnet20", (1, 4), (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))
+SPAWNED = multiprocessing.get_context("spawn")  # each process loads everything itself
 NETWORKS, HOST_STEPS = ("cifar10-resnet20", "cifar10-resnet56"), 200
 COLUMNS = "part method x value unit rounds device threads torch_version code_version measured_at".split()
 IDENTITY = "part method x device threads".split()
@@ -50,34 +52,28 @@ def compared(rounds, folder, device, **options):
     return [(method, one, float(np.median(seconds[method]))) for method, one in entrants.items()]
 
 
-def _train(barrier, folder, seconds, counts):
+def _train(folder, seconds, together):
     """A process of `cores`: images per second while all of them train."""
     one_core()
     mine = entrant(folder, torch.device("cpu"))
     mine.step_seconds()
-    barrier.wait()
+    together.wait()
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         mine.step_seconds()
         steps += 1
-    counts.put(steps * mine.trainer.task.batch_size / (time.perf_counter() - began))
+    return steps * mine.trainer.task.batch_size / (time.perf_counter() - began)
 
 
 def measure_cores(folder, device, rounds):
     entrant(folder, device)  # what cannot be trained ends here, not in a process that is waited for
-    context = multiprocessing.get_context("spawn")
     for processes in range(1, cores() + 1):
-        barrier, counts = context.Barrier(processes), context.Queue()
-        workers = [context.Process(target=_train, args=(barrier, folder, 3.0 * rounds, counts)) for _ in range(processes)]
-        for worker in workers:
-            worker.start()
-        total = sum(counts.get() for _ in workers)
-        for worker in workers:
-            worker.join()
-        yield "dense", processes, total, "images/s"
+        with SPAWNED.Manager() as manager, ProcessPoolExecutor(processes, SPAWNED) as pool:
+            all_of_them = [(folder, 3.0 * rounds, manager.Barrier(processes))] * processes
+            yield "dense", processes, sum(pool.map(_train, *zip(*all_of_them))), "images/s"
 
 
-def _start(method, count, seconds):
+def _start(method, count):
     """A process of `start`: what a launch does before its first run."""
     Worker.method, began = method, time.perf_counter()
     preload(["cifar10"])
@@ -85,18 +81,15 @@ def _start(method, count, seconds):
     for worker in workers:
         worker.ask()
         worker.process.join()
-    seconds.put(time.perf_counter() - began)
+    return time.perf_counter() - began
 
 
 def measure_start(folder, device, rounds):
-    context = multiprocessing.get_context("spawn")
     for count in STARTED:
-        times, seconds = {"spawn": [], "forkserver": []}, context.Queue()
+        times = {"spawn": [], "forkserver": []}
         for method in list(times) * rounds:
-            launch = context.Process(target=_start, args=(method, count, seconds))
-            launch.start()
-            times[method].append(seconds.get())
-            launch.join()
+            with ProcessPoolExecutor(1, SPAWNED) as launch:
+                times[method].append(launch.submit(_start, method, count).result())
         yield from ((method, count, float(np.median(of)), "s") for method, of in times.items())
 
 

@@ -2,8 +2,8 @@
 import csv
 import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -220,13 +220,24 @@ def test_the_host_is_measured_without_the_work_of_the_network(tmp_path, monkeypa
     assert passes == [2] * 2 * (WARM + 1)  # of two images, and none when it is measured
 
 
+def dies(*_):
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(scaling, "entrant", lambda *_: None)
+    monkeypatch.setattr(scaling, "_train", dies)
+    with pytest.raises(BrokenProcessPool):
+        next(scaling.measure_cores("data", torch.device("cpu"), 1))
+
+
 def test_the_start_of_workers(monkeypatch):
     """They have begun as a launch's do, and have ended."""
-    made, seconds = [], SimpleQueue()
+    made = []
     monkeypatch.setattr(scaling.Worker, "method", "to be set")
     monkeypatch.setattr(scaling.Worker, "ask", lambda self, ask=scaling.Worker.ask: made.append(self) or ask(self))
-    scaling._start("forkserver", 2, seconds)
-    assert seconds.get() > 0 and [worker.process.exitcode for worker in made] == [0, 0] and scaling.Worker.method == "forkserver"
+    assert scaling._start("forkserver", 2) > 0
+    assert [worker.process.exitcode for worker in made] == [0, 0] and scaling.Worker.method == "forkserver"
 
 
 def test_launches_fork_where_that_is_safe():
