@@ -150,7 +150,8 @@ def compare(rows):
     are not the first ones;
     `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
     `rank_low`, `rank_high`: 1 + the methods that are significantly better, and the number of methods - those significantly worse;
-    `separable` from the best; costs as multiples of dense (means over the seeds that trained to the end), `seconds`; `front`: on the
+    `separable` from the best; costs as multiples of dense (means over the seeds that trained to the end), `seconds` where all of these are of one
+    kind of machine; `front`: on the
     Pareto front of accuracy and training FLOPs.
     Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front; one of which seeds
     failed has no front.
@@ -188,7 +189,8 @@ def summary(task, sparsity, label, runs):
                 on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
                 macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),
-                cycles=whole.cycles.astype(float).max(), seconds=whole.seconds.astype(float).mean())
+                cycles=whole.cycles.astype(float).max(),
+                seconds=whole.seconds.astype(float).mean() if whole.device.nunique() == 1 else np.nan)
 
 
 def rank(cell, rows):

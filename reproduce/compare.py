@@ -10,7 +10,7 @@ from pathlib import Path
 from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
 from marks import remark
 from published import title
-from rows import POINT, TRAINING, elsewhere, lines_of, none_finished, read_rows, series_of
+from rows import POINT, TRAINING, elsewhere, lengths, lines_of, none_finished, read_rows, series_of
 
 from benchmarks.command import command
 from benchmarks.own_methods import tell_older
@@ -56,9 +56,11 @@ def chosen(series, args):
         if name not in have:
             close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
             nearest = f"; nearest: {', '.join(close)}" * bool(close)
-            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){nearest}")
+            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){lengths(rows[series_of(rows) == name]) or nearest}")
     runs = own[asked]
     sparse = runs[runs.method != "dense"]
+    if sparse.empty:
+        raise NoRows("dense is drawn beside others; name one")
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
     runs.attrs["folders"] = [folder]

@@ -105,10 +105,8 @@ class Evidence:
     @property
     def scale(self):
         own = TASKS[self.task].epochs
-        where = title(self.task)
-        if self.task == "digits":
-            return f"{where} (miniature)" + f", {self.shared}" * bool(self.shared)
-        return where + (f", {self.epochs} of {own} epochs" if self.epochs < own else "") + f", {self.shared}" * bool(self.shared)
+        length = f", {self.epochs} of {own} epochs" if self.epochs < own else f", {self.epochs} epochs" if self.epochs > own else ""
+        return title(self.task) + " (miniature)" * (self.task == "digits") + length + f", {self.shared}" * bool(self.shared)
 
     @property
     def full(self):

@@ -91,13 +91,16 @@ def panels(figure, runs):
 
 
 def epoch_lines(axes, lines, column, band=True, **style):
-    """Draws the mean over seeds of a column of curves.csv by epoch, with the range of the seeds if wanted; returns the means."""
+    """Draws the mean over seeds of a column of curves.csv by epoch (from 1), with the range of the seeds if wanted.
+
+    Returns a table: epoch, column, mean, low and high (of the seeds), seeds.
+    """
     epochs = lines.assign(epoch=lines.epoch - lines.groupby("key").epoch.transform("min") + 1).groupby("epoch")[column]
-    mean = epochs.mean()
-    axes.plot(mean.index, mean, **{"lw": 0.8, **style})
-    if band and epochs.count().max() > 1:
-        axes.fill_between(mean.index, epochs.min(), epochs.max(), color=style["color"], alpha=0.2, lw=0, zorder=style.get("zorder", 1))
-    return mean
+    table = epochs.agg(mean="mean", low="min", high="max", seeds="count").reset_index()
+    axes.plot(table.epoch, table["mean"], **{"lw": 0.8, **style})
+    if band and table.seeds.max() > 1:
+        axes.fill_between(table.epoch, table.low, table.high, color=style["color"], alpha=0.2, lw=0, zorder=style.get("zorder", 1))
+    return table.assign(column=column)
 
 
 def plus_minus(mean, std):

@@ -10,12 +10,13 @@ from rows import lines_of
 
 METHODS = {"gse_uniform": "GSE (uniform)", "synflow": "SynFlow", "rigl": "RigL", "grasp": "GraSP", "snip": "SNIP", "static": "Static",
            "set": "SET", "imp": "Lottery", "gradual": "Gradual"}
+SPARSITY = 0.98
 BANDS = ("gse_uniform", "rigl")  # nine would hide one another
 
 
 def grid(suite, profile):
     """The runs that the figure needs."""
-    return gse_grid(suite, profile, METHODS, (0.98,))
+    return gse_grid(suite, profile, METHODS, (SPARSITY,))
 
 
 def draw(runs, figure):
@@ -34,12 +35,12 @@ def draw(runs, figure):
                 continue
             every = max(1, len(own.epoch.unique()) // 6)
             front = dict(lw=1.4, zorder=4) if method == "gse_uniform" else dict(lw=0.7, zorder=3 if method in BANDS else 2)
-            mean = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
-                               **styles[method], **front)
-            tables.append(mean.rename("mean").reset_index().assign(task=task, method=method, column=column, source="measured"))
+            table = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
+                                **styles[method], **front)
+            tables.append(table.assign(task=task, method=method, sparsity=SPARSITY, source="measured"))
             axes.plot([TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
                       **styles[method] | {"linestyle": ""})
-        tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1"))
+        tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1", sparsity=SPARSITY))
         axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
     return pd.concat(tables, ignore_index=True)
 

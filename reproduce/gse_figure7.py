@@ -24,8 +24,8 @@ def draw(runs, figure):
             for options in sorted(here.options.unique()):
                 width = int(width_of(task, options))
                 part = here[here.options == options]
-                mean = epoch_lines(axes, part, column, label=f"width {width}×", **look(width - 1) | dict(marker=None))
-                tables.append(mean.rename("mean").reset_index().assign(task=task, width=width, column=column))
+                table = epoch_lines(axes, part, column, label=f"width {width}×", **look(width - 1) | dict(marker=None))
+                tables.append(table.assign(task=task, method=part.method.iloc[0], width=width, sparsity=part.sparsity.iloc[0]))
             name = {"train_top1": "Training", "test_top1": "Test", "val_top1": "Validation"}[column]
             axes.set(ylabel=f"{name} accuracy (%)")
         column_of_axes[0].set_title(title(task))

@@ -39,8 +39,8 @@ def draw(runs, figure):
             every = max(1, len(own.epoch.unique()) // 8)
             for column, look in (("val_top1", styles[method] | dict(linestyle="-", markevery=every, ms=2.5, label=label)),
                                  ("train_top1", dict(color=colour, linestyle=(0, (1, 1))))):
-                mean = epoch_lines(axes, own, column, column == "val_top1", **look)
-                tables.append(mean.rename("mean").reset_index().assign(task=task, sparsity=sparsity, method=method, column=column))
+                table = epoch_lines(axes, own, column, column == "val_top1", **look)
+                tables.append(table.assign(task=task, method=method, sparsity=sparsity))
         axes.set(xlim=(0, None), xlabel="Epoch", title=f"{title(task)}, {100 * sparsity:g} %")
     panels[0].set_ylabel("Accuracy (%)")
     return pd.concat(tables, ignore_index=True)

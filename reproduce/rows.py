@@ -128,8 +128,16 @@ def none_finished(suite, results, profile, precision=None, epochs=None):
     """The NoRows of a figure of whose runs there are none."""
     given = {"profile": profile, "precision": precision, "epochs": epochs}
     options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
-    return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {Path(results) / suite / 'runs.csv'}; make them "
-                  f"with: bash run_all.sh {suite}{options}")
+    path = Path(results) / suite / "runs.csv"
+    others = lengths(read_rows(path)) if path.exists() else ""
+    return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "
+                  f"bash run_all.sh {suite}{options}")
+
+
+def lengths(rows):
+    """What to say of finished runs that are not drawn: of how many epochs they are, in which precision."""
+    found = sorted({(int(run.epochs), run.precision) for run in rows[rows.accuracy.notna()].itertuples()})
+    return f" (there are some of {', '.join(f'{epochs} epochs in {precision}' for epochs, precision in found)}: --epochs, --precision)" * bool(found)
 
 
 def with_sparser(grid, suite, results, profile=None):

@@ -29,6 +29,11 @@ def test_a_short_dense_training_says_nothing_of_the_papers_accuracy(tmp_path):
     assert scales("A1", tmp_path) == []
 
 
+def test_a_scale_is_named_by_its_length():
+    for epochs, words in ((30, ""), (10, ", 10 of 30 epochs"), (120, ", 120 epochs")):
+        assert Evidence(None, "digits", epochs, None, "fp32").scale == f"ResNet-8, digits (miniature){words}, fp32"
+
+
 def test_a_difference_of_two_distances_has_the_fewer_degrees_of_freedom(tmp_path):
     """Of 3 and of 4 seeds: 2, not their sum."""
     gaps = {"cifar10-resnet20": (1.0, 1.1, 1.2), "cifar100-wrn34x2": (0.0, 0.0, 0.3, 0.1)}

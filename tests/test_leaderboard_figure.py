@@ -57,7 +57,7 @@ def test_rows_that_are_there_twice_are_not_drawn(tmp_path):
     written(tmp_path, stored({"st3": [90.0, 91]}))
     path = tmp_path / "digits" / "runs.csv"
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
-    with pytest.raises(ValueError, match="row 4: the key \w+ is in row 3 too"):
+    with pytest.raises(ValueError, match=r"row 4: the key \w+ is in row 3 too"):
         leaderboard.board_of("digits", tmp_path)
 
 

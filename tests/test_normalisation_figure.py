@@ -1,4 +1,5 @@
 """The figure of accuracy in training and in evaluation, epoch by epoch."""
+import pandas as pd
 from made_up import fill
 from test_figures import SCRIPTS, draw
 from test_marks import pages  # noqa: F401
@@ -22,3 +23,5 @@ def test_training_and_evaluation_are_drawn_apart_where_masks_have_their_own_stat
         lines = [line for line in axes.lines if len(line.get_xdata())]
         assert [list(line.get_ydata()) for line in lines] == methods * [[50, 51, 52], [60, 61, 62]]
         assert [line.get_linestyle() for line in lines] == methods * ["-", "--"] and list(lines[0].get_xdata()) == [1, 2, 3]
+    table = pd.read_csv(tmp_path / "cifar10/normalisation.csv")  # which has all that is drawn
+    assert len(table) == 3 * 2 * (5 + 4) and set(table.seeds) == {3} and (table.low == table["mean"]).all() and (table.high == table["mean"]).all()

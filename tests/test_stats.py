@@ -14,7 +14,7 @@ def rows_of(accuracy, sparsity=0.9, dataset="cifar10", task="cifar10-resnet20", 
     rows = [dict(task=task, dataset=dataset, method=method, label=method, sparsity=0.0 if method == "dense" else sparsity,
                  seed=seed, status="ok", top1=value - 1, top1_best_val=value,
                  achieved_sparsity=0.0 if method == "dense" else sparsity, macs=1e6, dense_macs=1e7,
-                 train_flops_fraction=0.5, cycles=1, seconds=10.0, finished_at="2026-01-01T00:00:00+00:00", code_version="a1b2c3d4e5")
+                 train_flops_fraction=0.5, cycles=1, seconds=10.0, device="core", finished_at="2026-01-01T00:00:00+00:00", code_version="a1b2c3d4e5")
             for method, values in accuracy.items() for seed, value in enumerate(values)]
     for row in rows:
         who = row["method"], row["seed"]
@@ -222,6 +222,11 @@ def test_lost_seeds_count():
     assert lines["c"]["collapsed"] == "1" and lines["c"]["mean"] == pytest.approx((90 + 10.2 + 95) / 3)
     assert lines["b"]["train_flops"] == 0.5 and lines["b"]["seconds"] == 10  # of whole runs
     assert lines["a"]["macs"] == pytest.approx(0.1)  # of dense
+
+
+def test_seconds_of_two_kinds_of_machine_are_not_one_time():
+    lines = by_label(compare(rows_of({"a": [90.0, 91], "b": [93.0, 94]}, device={("a", 1): "another"}, seconds={("a", 1): 9000.0, ("b", 1): 20.0})))
+    assert np.isnan(lines["a"]["seconds"]) and lines["b"]["seconds"] == 15
 
 
 def test_a_network_at_the_limit_has_collapsed():
