@@ -3,19 +3,15 @@ import argparse
 import gc
 import signal
 import sys
-import threading
-from contextlib import closing, contextmanager
+from contextlib import suppress
 
-from benchmarks import cluster, leaderboard, options, suites
-from benchmarks.again import left, renew
+from benchmarks import cluster, leaderboard, one_run, options, suites
+from benchmarks.again import left, renew, tell_left
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import Parser, at_least_one, chosen_options, command, data_folder
-from benchmarks.grid import Spec
+from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder
 from benchmarks.own_methods import own, rehearse, tell_older
-from benchmarks.progress import counted, name_bad, plain, several, spoken
+from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
-
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def parser():
@@ -58,89 +54,14 @@ def parser():
             sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method's file")
             cluster.add_arguments(sub.common("keep-models"))
     add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
-    add("collect", "rows to CSV")
+    add("collect", "rows to CSV").add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
+                                               help="add the rows of other results folders; of two of one run the later counts, if it has not failed")
     leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
     return top
 
 
 def command_run(args):
-    spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
-    from benchmarks.launch import refuse_unsuited, tell_slow
-    from benchmarks.machine import usable_device
-    from benchmarks.tasks import canonical, suite_of
-    spec = canonical(spec)
-    usable_device(args.device)
-    if args.sparsity is None and spec.method != "dense":
-        raise ValueError("--sparsity is needed: the share of zeros, in [0, 1)")
-    store, folder = Store(args.results, keep_models=args.keep_models), data_folder(args)
-    row = store.rows(suite_of(spec.task)).get(spec.key)
-    if row and row["status"] != "failed":
-        print(f"{spec.key} is done already: {summary(row)}")
-        tell_older([row])
-        if args.keep_models and not store.model(spec.key).exists():
-            print("its network was not kept; `launch` with --methods, --again and --keep-models makes such runs again")
-    else:
-        refuse_unsuited([spec], args.device)
-        rehearse(own([spec]), load_data([spec], folder), args.device)
-        tell_slow([spec], print, args.device)
-        row = run_one(spec, store, folder, args.device)
-        print(f"{spec.key} {summary(row)}")
-    return 0 if row["status"] == "ok" else 1
-
-
-def run_one(spec, store, folder, device):
-    from benchmarks.checkpoint import Stopped
-    from benchmarks.run_claims import Claim, Taken
-    from benchmarks.progress import Bar
-    from benchmarks.run import run
-    asked = []
-    try:
-        with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):
-            if row := store.since(spec.key, store.seen.get(spec.key)):  # another process has made it
-                return row
-
-            def tick(share):
-                claim.note(share)
-                progress.tick(spec, share)
-            return run(spec, store, folder, device, tick, lambda: claim.check() or bool(asked), claim.begun)
-    except Taken as other:
-        raise ValueError(f"{spec.key} is being made by {other}") from None
-    except Stopped:
-        raise KeyboardInterrupt from None
-
-
-@contextmanager
-def noted(asked):
-    """The first Ctrl-C, or what else ends a launch, becomes an entry of `asked`, so that a run can write a checkpoint; the next one is
-    what it was."""
-    before = {}
-
-    def note(number, _):
-        asked.append(number)
-        bring_back()
-
-    def bring_back():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
-        for number in (signal.SIGINT, *ENDINGS):
-            if callable(signal.getsignal(number)):
-                before[number] = signal.signal(number, note)
-    try:
-        yield
-    finally:
-        bring_back()
-
-
-def summary(row):
-    if row["status"] != "ok":
-        return plain(f"{row['status']}: {row['error']}")
-
-    def number(name, form):
-        return "?" if row[name] in ("", None) else format(float(row[name]), form)  # another version's row may lack it
-    return (f"{number('top1', '.2f')} % in the last epoch, at sparsity {number('achieved_sparsity', '.4f')} ({row['nnz']} of "
-            f"{row['prunable']} weights), {number('train_flops_fraction', '.3f')} of dense training FLOPs, {number('seconds', '.0f')} s")
+    return one_run.make(args)
 
 
 def command_plan(args):
@@ -149,7 +70,7 @@ def command_plan(args):
     if todo:
         from benchmarks.plan import estimate
         from benchmarks import places
-        from benchmarks.launch import refuse_unsuited, tell_slow
+        from benchmarks.launch import load_data, refuse_unsuited, tell_slow
         refuse_unsuited(todo)
         folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)
@@ -169,6 +90,7 @@ def prepare(args):
     if getattr(args, "again", False):
         return store, left(specs, store), []
     tell_older(done)
+    tell_left(specs, store)
     return store, todo, done
 
 
@@ -181,26 +103,16 @@ def command_launch(args):
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
+    folder = data_folder(args)
     if todo:
-        from benchmarks.launch import refuse_unsuited
+        from benchmarks.launch import load_data, refuse_unsuited
         refuse_unsuited(todo, here=args.launcher != "slurm")
-    if own(todo):
-        rehearse(own(todo), load_data(todo, data_folder(args)))
+        rehearse(own(todo), load_data(todo, folder))
     renew(todo if args.again else (), store, args.suite)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
-        return cluster.submit(args, store, todo, load_data(todo, data_folder(args))) or tell_failed(done, store)
+        return cluster.submit(args, store, todo, folder) or tell_failed(done, store)
     return launch_missing(args, store, todo, done)
-
-
-def load_data(specs, folder):
-    """Missing data, and networks that cannot be made for them, end here, not in every run. Returns the folder."""
-    from benchmarks import data
-    from benchmarks.run import macs_of
-    from benchmarks.tasks import settle
-    for task in {settle(spec)[0] for spec in specs}:
-        macs_of(task, data.load_for(task, folder))
-    return folder
 
 
 def launch_missing(args, store, todo, done):
@@ -212,9 +124,9 @@ def launch_missing(args, store, todo, done):
           + f", as {runs} runs: some pass the sparsities of others" * (runs < len(todo)))
     bad = []
     if todo:
-        from benchmarks.launch import launch
+        from benchmarks.launch import launch, load_data
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
-    print(f"{store.collect(args.suite)} rows in {store.folder / args.suite / 'runs.csv'}")
+    print(f"{several(store.collect(args.suite), 'row')} in {store.folder / args.suite / 'runs.csv'}")
     return tell_failed(done, store, bad)
 
 
@@ -235,6 +147,7 @@ def command_status(args):
         reading = aside.submit(store.rows, args.suite)
         specs, rows = chosen(args), reading.result()
     tell_older([rows[spec.key] for spec in specs if spec.key in rows])
+    tell_left(specs, store)
     print(f"{args.suite}, profile {args.profile}: ", end="")
     show(store, args.suite, specs, rows)
     return 0
@@ -247,10 +160,16 @@ def command_cancel(args):
 
 def command_collect(args):
     suites.suite_grid(args.suite, args.profile, ())
-    store = existing(args, write=True)
+    others = [Store(folder, write=False) for folder in args.others]
+    for other in others:
+        if not other.folder.exists():
+            raise ValueError(f"there is no results folder {other.folder}")
+    store = Store(args.results) if others else existing(args, write=True)
+    for other in others:
+        print(f"{several(store.take(args.suite, other), 'row')} taken from {other.folder}")
     total = store.collect(args.suite)
     where = f" --results {args.results}" * (args.results != "results")
-    print(f"{total} rows in {store.folder / args.suite / 'runs.csv'}" if total else
+    print(f"{several(total, 'row')} in {store.folder / args.suite / 'runs.csv'}" if total else
           f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{where}` makes them")
     return 0
 
@@ -278,7 +197,8 @@ def main(words=None):
     try:
         return globals()["command_" + args.command](args)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        with suppress(OSError):  # of `tee`, which the same Ctrl-C has ended
+            print("stopped; the same command goes on where this one ended", file=sys.stderr)
         return 130
 
 

@@ -5,6 +5,7 @@ import sys
 
 from benchmarks.files import write_whole
 from benchmarks.method_files import digest
+from benchmarks.progress import several
 
 
 def left(specs, store):
@@ -13,6 +14,14 @@ def left(specs, store):
     if 0 < len(noted) < len(specs):
         print(f"--again goes on where it was interrupted: {len(specs) - len(noted)} of {len(specs)} runs have been made again", file=sys.stderr)
     return noted or specs
+
+
+def tell_left(specs, store):
+    """Says how many of the Specs an interrupted command with `--again` has left as they were."""
+    noted = sum(store.again(spec.key).exists() for spec in specs)
+    if noted:
+        print(f"of an interrupted --again {several(noted, 'run')} {'is' if noted == 1 else 'are'} left as before: the same command goes on with it "
+              f"(to give it up, remove {store.runs / '*.again'})", file=sys.stderr)
 
 
 def renew(specs, store, suite):

@@ -3,12 +3,14 @@ import argparse
 import functools
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
 from benchmarks.files import folder
 from benchmarks.tasks import PRECISIONS
 
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # what ends a command as Ctrl-C does
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),

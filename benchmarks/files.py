@@ -78,7 +78,8 @@ def write_whole(path, content):
         with replacing(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}); nothing that is stored is lost, the same command goes on") from None
+        gone = " its folder is gone; if it was moved, name it with --results;" * (not Path(path).parent.exists())
+        raise StoreError(f"{path} cannot be written ({error.strerror});{gone} nothing that is stored is lost, the same command goes on") from None
 
 
 @contextlib.contextmanager

@@ -37,6 +37,15 @@ def refuse_unsuited(specs, device=None, here=True):
         refuse_method(spec)
 
 
+def load_data(specs, folder):
+    """Missing data, and networks that cannot be made for them, end here, not in every run. Returns the folder."""
+    from benchmarks import data
+    from benchmarks.describe import macs_of
+    for task in {settle(spec)[0] for spec in specs}:
+        macs_of(task, data.load_for(task, folder))
+    return folder
+
+
 def refuse_method(spec):
     """Raises ValueError where its method cannot be made for the network, which takes a millisecond where neither has memory."""
     import torch

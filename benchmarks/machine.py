@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.results import moment
+from benchmarks.records import moment
 
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 # what is the device's fault, as far as torch tells (before 2.8 only lack of memory)

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.files import StoreError, locked
-from benchmarks.results import Store, write_table
+from benchmarks.records import write_table
+from benchmarks.results import Store
 
 
 def in_turns(calls, rounds):

@@ -13,16 +13,16 @@ from benchmarks import capture, kept, team
 from benchmarks import data as datasets
 from benchmarks.batches import DataError
 from benchmarks.checkpoint import Saver, restored
-from benchmarks.cost import layer_macs, shapes_of, training_cost
-from benchmarks.machine import DEVICE_ERRORS, code_version, note_origin, numerics, one_core, peak_memory, reset_peak_memory, usable_device
+from benchmarks.describe import code_of, describe, identity, macs_of
+from benchmarks.machine import DEVICE_ERRORS, note_origin, numerics, one_core, reset_peak_memory, usable_device
 from benchmarks.pack import Lane
 from benchmarks.files import StoreError
 from benchmarks.levels import levels_of
 from benchmarks.progress import title
-from benchmarks.results import RUN_COLUMNS, moment, unreadable
+from benchmarks.records import unreadable
 from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
-from benchmarks.method_files import file_of, mark
+from benchmarks.method_files import file_of
 from benchmarks.tasks import get_task, settle, suite_of
 from benchmarks.train import Trainer
 
@@ -123,7 +123,9 @@ class Run:
         """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
         cycle, cycles = trainer.progress.cycle, trainer.training.cycles
         if len(self.levels) == len(cycles) and cycle < len(cycles) - 1:
-            self.finish(self.levels[cycle], curves_of(trainer, cycles[cycle]))
+            level = self.levels[cycle]
+            if self.store.again(self.spec.key).exists() or level in unmade(self.levels, self.store):  # finished runs stay as they are
+                self.finish(level, curves_of(trainer, cycles[cycle]))
             for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on what is there
                 path = self.store.checkpoint(other.key)
                 if len(levels_of(other)) == cycle + 2 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
@@ -231,7 +233,8 @@ def store_failure(spec, problem, store, before, keep=False):
     """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
     So do its lower levels that are `unmade`. before: the stamp that its row had; where it has been written since, by another process or
-    as a level of a longer run, that one stays and is returned. keep: a checkpoint stays for `--retry-failed`.
+    as a level of a longer run, that one stays and is returned. keep: the fault may pass, so a checkpoint stays for `--retry-failed`, and of a
+    run that was made `--again` the row of before: this one is only returned.
     """
     if row := store.since(spec.key, before):
         return row
@@ -241,58 +244,11 @@ def store_failure(spec, problem, store, before, keep=False):
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
+    stays = keep and store.again(spec.key).exists() and store.rows(suite_of(spec.task)).get(spec.key, {}).get("status") in ("ok", "diverged")
     for level in (*unmade(levels, store), spec):
-        row = {**_identity(level, task), "status": "failed", "error": text}
-        store.write(row, keep=keep)
+        row = {**identity(level, task), "status": "failed", "error": text}
+        if stays:
+            row["error"] += "; the row of before stays, and the same command tries again"
+        else:
+            store.write(row, keep=keep)
     return row
-
-
-def describe(spec, task, trainer, status, error, alone=True):
-    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else the memory and the steps' time on a GPU are
-    not known, and the seconds are a part of all runs' there, of which only the sum is right."""
-    model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
-    macs = macs_of(task, trainer.data)
-    nnz = [int(n) for n in model.layer_nnz()]
-    layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
-              for e, n in zip(layout.entries, nnz)]
-    left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
-    last = progress.curves[-1] if progress.curves else {}
-    done, known = status == "ok", alone or trainer.device.type != "cuda"
-    memory = peak_memory(trainer.device) if known else None
-    row = _identity(spec, task)
-    row.update(
-        cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
-        top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
-        loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
-        macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),
-        seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
-        peak_memory_mb=None if memory is None else round(memory),
-        **{column: "; ".join(values) for column, values in progress.origins.items()})
-    return row, layers
-
-
-@cache
-def _macs(model, classes, width, shape):
-    net = shapes_of(model, classes, width)
-    try:
-        return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
-    except RuntimeError as error:
-        raise ValueError(f"{model} takes no images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}") from None
-
-
-def macs_of(task, data):
-    """Dense multiply-accumulates for one image, {weight name: count}. Raises ValueError for a network that takes no such images."""
-    return _macs(task.model, data.classes, task.width, data.shape)
-
-
-def code_of(method):
-    """What a row says of the code: its version, and of somebody's own method the file's name and content."""
-    return ", ".join(filter(None, (code_version(), mark(method))))
-
-
-def _identity(spec, task):
-    """The columns that say what was run, where and when; the measured ones empty."""
-    return dict.fromkeys(RUN_COLUMNS) | dict(
-        key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
-        options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
-        torch_version=torch.__version__, code_version=code_of(spec.method), finished_at=moment())

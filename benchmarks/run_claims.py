@@ -46,7 +46,8 @@ class Claim:
                 except FileExistsError:
                     content = read(self.path)
                     if not void(self.path, content):
-                        raise Taken(words(content)) from None
+                        far = f" (if it is no more: remove {self.path}, or wait until it is {VOID_SECONDS // 60} minutes old)"
+                        raise Taken(words(content) + far * (content.get("host", socket.gethostname()) != socket.gethostname())) from None
                     self.path.unlink(missing_ok=True)
                     self._create()
         except FileExistsError:  # without locks, another process was faster
@@ -203,7 +204,9 @@ def age(path):
     try:
         probe.write_text("now")
         return probe.stat().st_mtime - path.stat().st_mtime
-    except OSError:
+    except OSError:  # a folder that this process may only read: by its own clock
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime
         return 0.0
     finally:
         with contextlib.suppress(OSError):

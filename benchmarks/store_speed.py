@@ -29,7 +29,8 @@ from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.grid import Spec
 from benchmarks.places import cores
 from benchmarks.machine import device_name
-from benchmarks.results import Store, sealed, write_table
+from benchmarks.records import sealed, write_table
+from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.tasks import get_task, settle
 from benchmarks.train import Trainer

@@ -11,7 +11,8 @@ import torch
 from benchmarks import models
 from benchmarks.command import Parser, command
 from benchmarks.cost import layer_macs, sparse_macs
-from benchmarks.results import Store, write_table
+from benchmarks.records import write_table
+from benchmarks.results import Store
 from methods.allocation import RAW_DENSITY, scale_densities
 
 COLUMNS = "model allocation interval gamma sparsity dense_macs sparse_macs rigl_flops gse_flops".split()

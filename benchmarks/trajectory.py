@@ -10,7 +10,8 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks.command import Parser, command, data_folder
-from benchmarks.results import Store, write_table
+from benchmarks.records import write_table
+from benchmarks.results import Store
 from benchmarks.machine import code_version, numerics, one_core, usable_device
 from benchmarks.tasks import settle, suite_of
 from benchmarks.grid import Spec

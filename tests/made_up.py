@@ -2,7 +2,7 @@
 import errno
 
 from benchmarks.grid import Spec
-from benchmarks.results import RUN_COLUMNS, TABLES, write_table
+from benchmarks.records import RUN_COLUMNS, TABLES, write_table
 from benchmarks.suites import suite_grid
 from benchmarks.tasks import TASKS
 

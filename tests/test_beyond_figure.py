@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
 import methods
-from benchmarks.results import RUN_COLUMNS, write_table
+from benchmarks.records import RUN_COLUMNS, write_table
 from reproduce.marks import looks
 from reproduce.rows import Trained
 

@@ -85,7 +85,7 @@ def test_a_checkpoint_that_cannot_be_read_costs_a_launch_no_other_run(tmp_path, 
              "--set", "allocation=erk", "--results", str(tmp_path)]
     assert main(words) == 1
     out, err = capsys.readouterr()
-    assert "1 rows in " in out and f"the checkpoint {store.checkpoint(bad.key)} cannot be read (Is a directory)" in err, err
+    assert "1 row in " in out and f"the checkpoint {store.checkpoint(bad.key)} cannot be read (Is a directory)" in err, err
     assert not store.row(bad.key) and store.row(good.key)["status"] == "ok" and "Traceback" not in out + err + store.log(bad.key).read_text()
 
 

@@ -6,7 +6,7 @@ from test_report import CLAIMS, report, scales, write  # before the next: it say
 
 from claims import AS_GSE
 
-from benchmarks.results import RUN_COLUMNS
+from benchmarks.records import RUN_COLUMNS
 
 
 def store(folder, task, runs, precision="bf16", nnz={}):

@@ -177,7 +177,7 @@ def test_launch_status_and_collect(tmp_path, capsys):
     assert (row["method"], row["sparsity"], row["seed"], row["epochs"], row["status"]) == ("static", "0.9", "0", "1", "ok")
     assert main(["launch", *words, *picked]) == 0
     assert "1 run done, 0 to do" in capsys.readouterr().out
-    assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 rows")
+    assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 row in")
     assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out
 
 

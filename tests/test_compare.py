@@ -5,7 +5,7 @@ from made_up import accuracy, fill, keyed, row
 from test_reproduce import ROOT, run_here
 
 from benchmarks.grid import Grid, union
-from benchmarks.results import RUN_COLUMNS, TABLES, write_table
+from benchmarks.records import RUN_COLUMNS, TABLES, write_table
 from benchmarks.tasks import TASKS
 
 OWN = f"{ROOT}/examples/my_method.py:MyMethod"  # below the folder that the script works in: examples/my_method.py:MyMethod

@@ -14,7 +14,7 @@ from benchmarks import cost
 from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.models import MODELS, build
-from benchmarks.run import macs_of
+from benchmarks.describe import macs_of
 from benchmarks.tasks import get_task, settle
 from benchmarks.train import Trainer
 

@@ -122,6 +122,7 @@ EDITS = {
     "half a seed": (lambda lines: [lines[0], lines[1].replace(",0.9,0,", ",0.9,0.5,", 1)], "row 2: seed is '0.5', not a whole number"),
     "a column of somebody's own": (lambda lines: [lines[0] + ",z", *(line + ",1" for line in lines[1:])], "another version of the suite wrote it (it has more columns: z)"),
     "a column twice": (lambda lines: [line + "," + line.partition(",")[0] for line in lines], "(it has more columns: key)"),
+    "a merge of git's": (lambda lines: [lines[0], "<<<<<<< HEAD", *lines[1:]], "row 2: git has left the marks of a merge: take one side"),
     "unknown status": (lambda lines: [lines[0], lines[1].replace(",ok,", ",fine,")], "status is one of ok diverged failed"),
 }
 
@@ -255,7 +256,7 @@ def test_a_run_that_was_taken_over_meanwhile_stores_nothing(folder, monkeypatch,
     spec, store, lines = replace(SPEC, method="taken.py:Taken"), Store("results"), []
     if launched:
         assert launcher.launch([spec], store, "data", wait=False, report=lines.append) == []
-        assert "is being made by process" in lines[0] and lines[0].endswith("on another")
+        assert "is being made by process" in lines[0] and " on another" in lines[0]
     else:
         assert main(["run", "--task", "digits", "--method", spec.method, "--sparsity", "0.9", "--epochs", "2"]) == 2
         assert f"{spec.key} is being made by process {os.getpid()} on another" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from claims import OTHERS
 from evidence import Difference, Evidence
 
 from benchmarks.grid import Spec
-from benchmarks.results import RUN_COLUMNS
+from benchmarks.records import RUN_COLUMNS
 from benchmarks.stats import interval
 
 SPREAD = (-0.02, 0.0, 0.02)

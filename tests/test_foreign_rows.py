@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 from stored import ROOT, SPEC, WORDS, table
 
+from benchmarks import results
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec, names_key
 from benchmarks.method_files import digest, mark
-from benchmarks.results import RUN_COLUMNS, Store, StoreError, sealed, write_table
+from benchmarks.records import RUN_COLUMNS, sealed, write_table
+from benchmarks.results import Store, StoreError
 
 COMMANDS = [*WORDS], ["collect", "digits"], ["status", "digits", "--methods", "st3"]
 VERSION = "another version of the suite wrote it"
@@ -134,6 +136,18 @@ def test_a_column_that_a_row_lacks_is_empty(store, made, capsys, name):
     assert store.row(SPEC.key)[name] is None
     assert main([*WORDS, "--results", "results"]) == 0 and "done already" in capsys.readouterr().out and path.read_text() == text
     assert store.collect("digits") == 1 and table(store, "runs")[0][name] == ""
+
+
+def test_a_column_that_was_added_since_is_empty_in_a_table(store, made, capsys, monkeypatch):
+    """What is not named as added is asked for as before."""
+    put(store, made)
+    store.collect("digits")
+    path = store.folder / "digits" / "runs.csv"
+    path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()))
+    assert "(it lacks the columns finished_at)" in refused(["status", "digits"], capsys)
+    monkeypatch.setattr(results, "ADDED", {"finished_at"})
+    assert store.read("digits")[0]["finished_at"] == "" and store.read("digits")[0]["key"] == SPEC.key
+    assert store.collect("digits") == 1 and table(store, "runs")[0]["finished_at"]
 
 
 def test_without_a_checksum_a_row_with_other_columns_is_damaged(store, made):

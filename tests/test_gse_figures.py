@@ -7,7 +7,7 @@ from made_up import accuracy, fill
 from test_figures import NEEDS_NO_RUNS, SCRIPTS, draw, no_files  # noqa: F401
 
 from benchmarks.models import build
-from benchmarks.results import TABLES, write_table
+from benchmarks.records import TABLES, write_table
 from benchmarks.tasks import TASKS
 from methods.allocation import count
 from reproduce.published import title

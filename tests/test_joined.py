@@ -1,48 +1,77 @@
-"""Results of two people become one, in both ways that results/README.md names."""
+"""Results of two folders become one: `collect --from`."""
 import shutil
 from dataclasses import replace
 
 import pytest
 from stored import SPEC, table
 
-from benchmarks.results import TABLES, Store, StoreError
+from benchmarks.__main__ import main
+from benchmarks.results import Store
 from benchmarks.run import run
 
 RUNS = [replace(SPEC, method="gmp", epochs=1, seed=seed) for seed in range(3)]
 
 
-@pytest.fixture
-def two(tmp_path):
-    stores = Store(tmp_path / "mine"), Store(tmp_path / "hers")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    stores = Store(tmp_path_factory.mktemp("mine")), Store(tmp_path_factory.mktemp("hers"))
     for store, specs in zip(stores, (RUNS[:2], RUNS[1:])):
         for spec in specs:
             run(spec, store)
-        assert store.collect("digits") == 2
     return stores
 
 
-def keys(store, name):
-    return [row["key"] for row in table(store, name)]
+@pytest.fixture
+def two(made, tmp_path):
+    return [Store(shutil.copytree(store.folder, tmp_path / name)) for name, store in zip(("mine", "hers"), made)]
 
 
-def test_runs_that_are_copied_are_collected(two):
+def change(store, spec, **columns):
+    """Another row of a run that a Store has."""
+    store.write({**store.row(spec.key), **columns})
+
+
+def join(mine, *others):
+    """What the command says, and {seed: (status, top1)} of the rows and {seed: lines of curves} afterwards."""
+    assert main(["collect", "digits", "--results", str(mine.folder), "--from", *(str(other.folder) for other in others)]) == 0
+    seeds = {row["key"]: int(row["seed"]) for row in table(mine, "runs")}
+    curves = [seeds[line["key"]] for line in table(mine, "curves")]
+    return {seeds[row["key"]]: (row["status"], row["top1"]) for row in table(mine, "runs")}, {seed: curves.count(seed) for seed in seeds.values()}
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_what_another_folder_has_more_is_taken(two, collected, capsys):
     mine, hers = two
-    for path in hers.runs.glob("*.json"):
-        shutil.copy(path, mine.runs)
-    assert mine.collect("digits") == 3 and keys(mine, "runs") == keys(mine, "curves") == [spec.key for spec in RUNS]
+    if collected:  # all there is of a clone
+        assert hers.collect("digits") == 2
+        shutil.rmtree(hers.runs)
+    rows, curves = join(mine, hers)
+    assert set(rows) == {0, 1, 2} and curves == {0: 1, 1: 1, 2: 1}
+    assert capsys.readouterr().out.startswith(f"1 row taken from {hers.folder}\n3 rows in ")
+    assert join(mine, hers, mine) == (rows, curves) and capsys.readouterr().out.count("0 rows taken from ") == 2
 
 
-def test_lines_of_tables_that_are_put_one_below_the_other_are_read(two):
+@pytest.mark.parametrize("own, other, stays", [
+    (dict(top1=1.0, finished_at="2031"), dict(top1=2.0, finished_at="2030"), True),
+    (dict(top1=1.0, finished_at="2030"), dict(top1=2.0, finished_at="2031"), False),
+    (dict(top1=1.0, finished_at="2030"), dict(top1=2.0, status="failed", finished_at="2031"), True),
+    (dict(top1=1.0, status="failed", finished_at="2031"), dict(top1=2.0, finished_at="2030"), False),
+    (dict(top1=1.0, status="failed", finished_at="2030"), dict(top1=2.0, status="failed", finished_at="2031"), False)])
+@pytest.mark.parametrize("collected", [True, False])
+def test_of_two_rows_of_a_run_the_later_that_has_not_failed_counts(two, own, other, stays, collected):
     mine, hers = two
-    shutil.rmtree(mine.runs)
-    for name in TABLES:
-        path = mine.folder / "digits" / f"{name}.csv"
-        if path.exists():
-            lines = [line for line in (hers.folder / "digits" / path.name).read_text().splitlines(True)[1:] if RUNS[1].key not in line]
-            path.write_text(path.read_text() + "".join(lines))
-    assert set(Store(mine.folder).rows("digits")) == {spec.key for spec in RUNS}
-    assert Store(mine.folder).collect("digits") == 3 and keys(mine, "runs") == keys(mine, "curves") == [spec.key for spec in RUNS]
-    again = mine.folder / "digits" / "runs.csv"
-    again.write_text(again.read_text() + again.read_text().splitlines(True)[1])
-    with pytest.raises(StoreError, match=f"the key {RUNS[0].key} is in row 2 too; remove one"):
-        Store(mine.folder).collect("digits")
+    change(mine, RUNS[1], **own)
+    change(hers, RUNS[1], **other)
+    for store in two * collected:
+        store.collect("digits")
+    kept = own if stays else other
+    expected = kept.get("status", "ok"), str(kept["top1"])
+    assert join(mine, hers)[0][1] == expected
+    assert mine.collect("digits") == 3 and join(mine, mine)[0][1] == expected  # nor is it collected away
+    assert Store(mine.folder, write=False).rows("digits")[RUNS[1].key]["top1"] in (kept["top1"], str(kept["top1"]))
+
+
+def test_a_folder_that_is_not_there_is_refused(two, capsys, tmp_path):
+    assert main(["collect", "digits", "--results", str(tmp_path / "new"), "--from", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"error: there is no results folder {tmp_path / 'none'}\n" and not (tmp_path / "new").exists()
+    assert join(Store(tmp_path / "new"), *two)[0].keys() == {0, 1, 2}

@@ -13,7 +13,8 @@ from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks import tables
 from benchmarks.__main__ import main
-from benchmarks.results import RUN_COLUMNS, Store
+from benchmarks.records import RUN_COLUMNS
+from benchmarks.results import Store
 
 METHODS = '''
 from methods.base import Ramped, option

@@ -5,7 +5,7 @@ from made_up import accuracy, fill, row
 from matplotlib.figure import Figure
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
-from benchmarks.results import RUN_COLUMNS, write_table
+from benchmarks.records import RUN_COLUMNS, write_table
 
 LENGTH = SCRIPTS["length"]
 

@@ -7,6 +7,7 @@ from canonical import training
 from stored import timeless
 
 from benchmarks.__main__ import main
+from benchmarks.again import renew
 from benchmarks.grid import Spec
 from benchmarks.levels import levels_of, uncovered
 from benchmarks.models import build
@@ -170,6 +171,19 @@ def test_the_curves_of_a_level_are_its_own(tmp_path, options):
         curve = [dict(zip(lines[0], line)) for line in lines if line[0] == level.key]
         assert len(curve) == 2 - (level.sparsity > 0) * len(options)
         assert [float(line["sparsity"]) for line in curve] == pytest.approx([level.sparsity] * len(curve), abs=1e-4)
+
+
+def test_a_longer_run_leaves_the_rows_of_its_levels_as_they_are(ladder, tmp_path):
+    """But where it is made again."""
+    rows, store = ladder[0].rows("digits"), Store(tmp_path)
+    half = levels_of(LADDER)[1]
+    store.write({**rows[half.key], "device": "another"})
+    make_row(LADDER, store)
+    found = store.rows("digits")
+    assert found[half.key]["device"] == "another" and {key: row["status"] for key, row in found.items()} == dict.fromkeys(rows, "ok")
+    renew([LADDER], store, "digits")
+    make_row(LADDER, store)
+    assert timeless(store.row(half.key)) == timeless(rows[half.key]) and store.row(half.key)["device"] != "another"
 
 
 FALLS = """

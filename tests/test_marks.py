@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from test_figures import SCRIPTS, draw, drawn, no_files  # noqa: F401
 
-from benchmarks.results import RUN_COLUMNS, write_table
+from benchmarks.records import RUN_COLUMNS, write_table
 
 
 def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():

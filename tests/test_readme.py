@@ -12,7 +12,7 @@ from made_up import fill, write_runs
 
 import methods
 from benchmarks.grid import Spec
-from benchmarks.results import TABLES
+from benchmarks.records import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))

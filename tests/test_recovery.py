@@ -13,13 +13,14 @@ import pytest
 import torch
 from stored import ROOT, SPEC, WORDS, table
 
-from benchmarks import again, checkpoint, results, run_claims
+from benchmarks import again, checkpoint, records, run_claims
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
-from benchmarks.results import RUN_COLUMNS, Store, write_table
+from benchmarks.records import RUN_COLUMNS, write_table
+from benchmarks.results import Store
 from benchmarks.run_claims import Taken
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
@@ -143,7 +144,7 @@ def test_a_row_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch, capsys
 
     def refuses(path, *rest):
         raise PermissionError(13, "Permission denied", path)
-    monkeypatch.setattr(results, "open", refuses, raising=False)
+    monkeypatch.setattr(records, "open", refuses, raising=False)
     with pytest.raises(StoreError, match=f"{SPEC.key}.json cannot be read .Permission denied.$"):
         store.rows("digits")
     if multiprocessing.get_start_method() == "fork":  # `status` reads in another process, which only a fork takes the refusal along to
@@ -208,9 +209,29 @@ def test_a_row_that_is_made_again_is_the_later_one_whatever_the_clock_says(tmp_p
     assert table(Store(tmp_path / "results"), "runs")[0]["top1"] == str(row["top1"])
 
 
+WHICH = "digits --methods static --set allocation=uniform --sparsities 0.9 --epochs 1".split()
+
+
 def launched(results, *words, seeds=1):
-    return main(["launch", "digits", "--methods", "static", "--set", "allocation=uniform", "--sparsities", "0.9", "--seeds", str(seeds), "--epochs",
-                 "1", "--jobs", "1", "--results", str(results), *words])
+    return main(["launch", *WHICH, "--seeds", str(seeds), "--jobs", "1", "--results", str(results), *words])
+
+
+@pytest.mark.parametrize("error, kept", [(OSError("the disk is away"), True), (KeyError("a mistake of its own"), False)])
+def test_a_run_whose_machine_fails_while_it_is_made_again_keeps_its_row(tmp_path, monkeypatch, capsys, error, kept):
+    spec, store = Spec("digits", "static", 0.9, 0, epochs=1, options={"allocation": "uniform"}), Store(tmp_path)
+    before = runner.run(spec, store)
+    again.renew([spec], store, "digits")
+
+    def fails(*_):
+        raise error
+    monkeypatch.setattr(runner.Trainer, "step", fails)
+    row = runner.run(spec, store)
+    assert row["status"] == "failed" and ("; the row of before stays, and the same command tries again" in row["error"]) is kept
+    assert store.row(spec.key) == (before if kept else row) and store.again(spec.key).exists() is kept
+    capsys.readouterr()
+    assert main(["status", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0
+    said = f"of an interrupted --again 1 run is left as before: the same command goes on with it (to give it up, remove {tmp_path}/runs/*.again)\n"
+    assert capsys.readouterr().err == said * kept
 
 
 def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ import pytest
 from made_up import contents, full, keyed
 
 from benchmarks.grid import Spec
-from benchmarks.results import RUN_COLUMNS
+from benchmarks.records import RUN_COLUMNS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reproduce"))
 report, evidence, gse, claims = map(importlib.import_module, ("report", "evidence", "gse", "claims"))

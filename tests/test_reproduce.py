@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks import suites
 from benchmarks.grid import Spec
-from benchmarks.results import RUN_COLUMNS
+from benchmarks.records import RUN_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIFT = {0: -1.0, 1: 0.0, 2: 2.0}  # of seeds 0, 1, 2
@@ -229,7 +229,7 @@ def test_curves_of_a_run_are_whole_whatever_its_sparsity_was_then(tmp_path):
     figure("figure1")  # whose folder is on the path then
     from rows import lines_of, runs_of
 
-    from benchmarks.results import TABLES, write_table
+    from benchmarks.records import TABLES, write_table
     curves = [dict.fromkeys(TABLES["curves"], 1) | dict(key=spec.key, epoch=epoch, sparsity=sparsity, val_top1=50 + epoch)
               for spec in (done, failed) for epoch, sparsity in enumerate((0.0, 0.6, 0.98))]
     write_table(tmp_path / "digits" / "curves.csv", TABLES["curves"], curves)

@@ -16,7 +16,8 @@ from benchmarks.checkpoint import Stopped
 from benchmarks.cost import layer_macs
 from benchmarks.grid import Spec
 from benchmarks.models import build
-from benchmarks.results import RUN_COLUMNS, TABLES, Store, write_table
+from benchmarks.records import RUN_COLUMNS, TABLES, write_table
+from benchmarks.results import Store
 
 
 @pytest.fixture(scope="module")

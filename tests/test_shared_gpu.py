@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from benchmarks import run as runner
+from benchmarks import describe
 from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.data import load
 from benchmarks.grid import Spec
@@ -79,13 +79,13 @@ def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
                                                              ("cpu", True, None, "")])
 def test_what_a_gpu_says_is_not_of_one_run_where_others_share_it(device, alone, memory, expected, tmp_path, monkeypatch):
     """Nor what a process says that cannot forget its peak."""
-    monkeypatch.setattr(runner, "peak_memory", lambda device: memory)
+    monkeypatch.setattr(describe, "peak_memory", lambda device: memory)
     spec, store = Spec("digits", "static", 0.9, 0, 1), Store(tmp_path)
     task, options = settle(spec)
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, load("digits", "data")).run()
     trainer.progress.cycle, trainer.device = 0, torch.device(device)
     trainer.progress.seconds, trainer.progress.step_seconds, trainer.progress.steps = 10.0, 3.0, 4  # the rest in evaluations
-    row, layers = runner.describe(spec, task, trainer, "ok", "", alone)
+    row, layers = describe.describe(spec, task, trainer, "ok", "", alone)
     store.write(row, trainer.progress.curves, layers)
     assert store.collect("digits") == 1
     kept, = store.read("digits")

@@ -7,7 +7,7 @@ from test_marks import pages  # noqa: F401
 from benchmarks import suites
 from benchmarks.grid import union
 from benchmarks.levels import uncovered
-from benchmarks.results import RUN_COLUMNS, TABLES, write_table
+from benchmarks.records import RUN_COLUMNS, TABLES, write_table
 
 
 # ---- grids

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import sparse_growth, sparse_speed, sparse_training
 from benchmarks.capture import ANEW
-from benchmarks.results import write_table
+from benchmarks.records import write_table
 from methods import SparseModel
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import merged

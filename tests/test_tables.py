@@ -14,7 +14,7 @@ from benchmarks import markup, tables
 from benchmarks.page import page
 from made_up import keyed
 
-from benchmarks.results import RUN_COLUMNS
+from benchmarks.records import RUN_COLUMNS
 from benchmarks.tasks import TASKS
 
 

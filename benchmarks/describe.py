@@ -1,0 +1,61 @@
+"""What the row of a run says: what was run, where and when, and of a trained network what it is and what it cost."""
+from functools import cache
+
+import torch
+
+from benchmarks.cost import layer_macs, shapes_of, training_cost
+from benchmarks.machine import code_version, peak_memory
+from benchmarks.method_files import mark
+from benchmarks.records import RUN_COLUMNS, moment
+from benchmarks.tasks import suite_of
+
+
+def describe(spec, task, trainer, status, error, alone=True):
+    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else the memory and the steps' time on a GPU are
+    not known, and the seconds are a part of all runs' there, of which only the sum is right."""
+    model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
+    macs = macs_of(task, trainer.data)
+    nnz = [int(n) for n in model.layer_nnz()]
+    layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
+              for e, n in zip(layout.entries, nnz)]
+    left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
+    last = progress.curves[-1] if progress.curves else {}
+    done, known = status == "ok", alone or trainer.device.type != "cuda"
+    memory = peak_memory(trainer.device) if known else None
+    row = identity(spec, task)
+    row.update(
+        cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
+        top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
+        loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
+        macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),
+        seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
+        peak_memory_mb=None if memory is None else round(memory),
+        **{column: "; ".join(values) for column, values in progress.origins.items()})
+    return row, layers
+
+
+@cache
+def _macs(model, classes, width, shape):
+    net = shapes_of(model, classes, width)
+    try:
+        return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+    except RuntimeError as error:
+        raise ValueError(f"{model} takes no images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}") from None
+
+
+def macs_of(task, data):
+    """Dense multiply-accumulates for one image, {weight name: count}. Raises ValueError for a network that takes no such images."""
+    return _macs(task.model, data.classes, task.width, data.shape)
+
+
+def code_of(method):
+    """What a row says of the code: its version, and of somebody's own method the file's name and content."""
+    return ", ".join(filter(None, (code_version(), mark(method))))
+
+
+def identity(spec, task):
+    """The columns that say what was run, where and when; the measured ones empty."""
+    return dict.fromkeys(RUN_COLUMNS) | dict(
+        key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
+        options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
+        torch_version=torch.__version__, code_version=code_of(spec.method), finished_at=moment())
