@@ -41,6 +41,9 @@ def show(store, suite, specs, rows):
         print("  queued: " + ", ".join(f"{count} ({reason}{way_out(reason, held[reason])})" for reason, count in waiting.most_common()))
     for line in lines:
         print(line)
+    mixed = sum("; " in (rows.get(spec.key, {}).get("code_version") or "") for spec in specs)
+    if mixed:
+        print(f"{several(mixed, 'run')} went on with another version of the code than begun with, as code_version says")
     if counts["lost"]:
         print("lost: sent to SLURM, no longer in its queue, and without a row; the same launch sends them again")
 

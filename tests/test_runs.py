@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_row(finished, tmp_path, m
     assert not list(store.runs.glob("*.p*t*"))  # no checkpoint, no part of one
 
 
-def test_a_run_that_goes_on_elsewhere_names_both_places(tmp_path):
+def test_a_run_that_goes_on_elsewhere_names_both_places(tmp_path, capsys):
     store = Store(tmp_path)
     interrupted(store, SPEC, 12)
     state = torch.load(store.checkpoint(SPEC.key), weights_only=True)
@@ -225,6 +225,8 @@ def test_a_run_that_goes_on_elsewhere_names_both_places(tmp_path):
     row = runner.run(SPEC, store)
     assert [row["torch_version"]] == here["torch_version"]
     assert row["device"] == "another machine; " + here["device"][0] and row["code_version"] == "1234567890; " + here["code_version"][0]
+    assert main(["status", "digits", "--methods", "st3", "--sparsities", "0.9", "--seeds", "1", "--epochs", "2", "--results", str(tmp_path)]) == 0
+    assert "1 run went on with another version of the code than begun with, as code_version says" in capsys.readouterr().out
 
 
 def test_a_run_that_is_asked_to_stop_while_it_is_set_up_makes_no_step(tmp_path, monkeypatch):
