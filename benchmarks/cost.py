@@ -5,6 +5,8 @@ costs nothing.
 """
 
 import copy
+import inspect
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,8 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
 from benchmarks.tasks import of_the_suite
-
-COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from methods.layout import prunable
 
 
 def shapes_of(model, classes, width):
@@ -28,15 +29,33 @@ def shapes_of(model, classes, width):
 def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     """MACs of every conv and linear module of `net` for one image of `shape` (C, H, W), keyed by the module's name.
 
-    Counts in evaluation mode on a copy without data, so `net` and the random state stay as they are. A module that is not called counts 0.
+    Counts in evaluation mode on a copy without data, so `net` and the random state stay as they are. A module that is not called counts 0;
+    the projections of nn.MultiheadAttention, which calls none, are its `in_proj` and `out_proj`.
     """
     probe = copy.deepcopy(net).to("meta").eval()
     image = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in probe.parameters()), None))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        probe(image)
+    projected = {}
+    for name, module in probe.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            module.register_forward_pre_hook(partial(_projections, projected, f"{name}.".lstrip(".")), with_kwargs=True)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # which calls no modules
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            probe(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     root, flops = type(probe).__name__, counter.get_flop_counts()
     return {name: sum(flops.get(f"{root}.{name}" if name else root, {}).values()) // 2
-            for name, module in probe.named_modules() if isinstance(module, COUNTED)}
+            for name, module in probe.named_modules() if prunable(module)} | projected
+
+
+def _projections(macs, name, module, inputs, keywords):
+    """Adds those of a call of attention to `macs`."""
+    given = inspect.signature(module.forward).bind(*inputs, **keywords).arguments
+    into = sum(given[side].numel() for side in ("query", "key", "value"))
+    for part, numbers in (("in_proj", into), ("out_proj", given["query"].numel())):
+        macs[name + part] = macs.get(name + part, 0) + numbers * module.embed_dim
 
 
 def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
@@ -70,7 +89,7 @@ def training_cost(trainer, macs):
     """Training FLOPs of a Trainer so far as a multiple of one dense training by the recipe; `macs`: dense MACs per layer."""
     progress, training, model = trainer.progress, trainer.training, trainer.model
     density = trainer.nnz_sum.cpu() / max(progress.passes, 1) / torch.tensor(model.layout.sizes)
-    trained = {entry.name: d for entry, d in zip(model.layout.entries, density.tolist())}
+    trained = {name: d for entry, d in zip(model.layout.entries, density.tolist()) for name in entry.names}  # tied ones work in each place
     sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
     steps, passes = max(progress.done * training.steps_per_epoch, 1), progress.passes / max(progress.samples, 1)
     cost = model.method.training_cost(sparse, 1.0) * passes

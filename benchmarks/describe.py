@@ -15,10 +15,10 @@ def describe(spec, task, trainer, status, error, alone=True):
     not known, and the seconds are a part of all runs' there, of which only the sum is right."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
     macs = macs_of(task, trainer.data)
-    nnz = [int(n) for n in model.layer_nnz()]
-    layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(macs[e.name] * n / e.size)}
-              for e, n in zip(layout.entries, nnz)]
-    left_dense = sum(macs.values()) - sum(macs[e.name] for e in layout.entries)
+    nnz, of = [int(n) for n in model.layer_nnz()], [sum(macs[name] for name in e.names) for e in layout.entries]
+    layers = [{"layer": e.name, "shape": "x".join(map(str, e.shape)), "nnz": n, "macs": round(dense * n / e.size)}
+              for e, n, dense in zip(layout.entries, nnz, of)]
+    left_dense = sum(macs.values()) - sum(of)
     last = progress.curves[-1] if progress.curves else {}
     done, known = status == "ok", alone or trainer.device.type != "cuda"
     memory = peak_memory(trainer.device) if known else None

@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 # what takes longest to load, torch and with torchvision what its optimizers load, and what some data are read with; nothing that asks
 # for a GPU, which a fork could not do again
 PRELOADED = ["torchvision.datasets"]
-READERS = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
+READ_WITH = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
 WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # as Python prints one
 LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
 CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
@@ -48,7 +48,7 @@ def place_for_sockets():
 
 def preload(datasets):
     """What workers for these data sets are forked from has loaded already; it counts where the first of them is started."""
-    multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READERS.get(name, ()))])
+    multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READ_WITH.get(name, ()))])
 
 
 class Worker:

@@ -5,8 +5,6 @@ import torch
 
 from methods.ranking import keep
 
-ALLOCATIONS = ("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", "lamp", "global", "global_l2")
-
 
 def count(total, sparsity):
     """Weights that remain of `total`: round(total · (1 − sparsity)), free of binary truncation (int(1000·(1−.9)) is 99)."""
@@ -45,7 +43,7 @@ def allocate(layout, name, sparsity, theta=None, redistribute=False):
 
 RAW_DENSITY = {
     "erk": lambda shape: sum(shape) / math.prod(shape),                             # Evci et al. 2020
-    "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),               # channels only
+    "er": lambda shape: (shape[0] + shape[1]) / (shape[0] * shape[1]),              # channels only
     "er_gse": lambda shape: (shape[0] + math.prod(shape[1:])) / math.prod(shape),   # convolutions as matrices (GSE)
     "balanced": lambda shape: 1 / math.prod(shape),                                 # as many in each (Gadhikar et al. 2024)
 }
@@ -75,7 +73,7 @@ def uniform_plus(layout, budget):
     fixed = {0: sizes[0]} if len(layout.entries[0].shape) > 2 and last else {}
     share = (budget - sum(fixed.values())) / sum(sizes[len(fixed):])
     if share < 0.2 and last:
-        fixed[last] = round(0.2 * sizes[last])
+        fixed[last] = max(round(0.2 * sizes[last]), 1)
     others, left = [i for i in range(last + 1) if i not in fixed], budget - sum(fixed.values())
     if left < len(others) or (left and not others):
         raise ValueError(f"uniform_plus cannot keep {budget} of {layout.size} weights: the first layer and 20 % of the last have "
@@ -126,3 +124,5 @@ def of_unit_norm(layout, theta):
 
 
 RANKED = {"lamp": lamp, "global": lambda layout, theta: theta.abs(), "global_l2": of_unit_norm}
+BY_SHAPE = (*RAW_DENSITY, "uniform", "uniform_plus")
+ALLOCATIONS = (*BY_SHAPE, *RANKED)

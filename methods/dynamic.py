@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from methods.allocation import allocate, count
+from methods.allocation import BY_SHAPE, allocate, count
 from methods.base import Sparsifier, option
 from methods.ranking import keep_each
 
@@ -13,7 +13,7 @@ class Static(Sparsifier):
     """A random mask that never changes."""
 
     name = "static"
-    allocation = option("erk", "er", "er_gse", "uniform", "uniform_plus", "balanced", help="weights per layer")
+    allocation = option(*BY_SHAPE, help="weights per layer")
     redistribute = option(False, help="er_gse: what a full layer cannot take goes to the others")
     sampler = option("exact", "bernoulli", help="mask with exactly the layer's count, or each weight on its own")
     init = option("network", "sparse", help="network: its own first weights; sparse: uniform by the active inputs of each neuron (GSE)")

@@ -75,7 +75,7 @@ class Layout:
     def __init__(self, net, skip=(), include=()):
         places, skipped, included = {}, _named(net, skip, "skip"), _named(net, include, "include", least=2)
         for prefix, module in net.named_modules():
-            if _layer(module) and module._parameters.get("weight", prefix) is None:
+            if prunable(module) and module._parameters.get("weight", prefix) is None:
                 raise ValueError(f"{prefix}.weight already belongs to another SparseModel: export() it first".lstrip("."))
             for tensors in (module.named_parameters, module.named_buffers):
                 for name, tensor in tensors(prefix, recurse=False, remove_duplicate=False):
@@ -87,7 +87,7 @@ class Layout:
             if not matrices:
                 continue
             name, weight = matrices[0]
-            layers = all(_layer(module) and name.rpartition(".")[2] == "weight" for name, module in zip(names, modules))
+            layers = all(prunable(module) and name.rpartition(".")[2] == "weight" for name, module in zip(names, modules))
             if any(weight is parameter for parameter in skipped):
                 self.dense.append((name, SKIPPED))
             elif not weight.requires_grad:
@@ -115,7 +115,7 @@ class Layout:
         self.sizes = [e.size for e in self.entries]
         self.size = sum(self.sizes)
         self.others = sum(parameter.numel() for parameter in net.parameters()) - self.size
-        head = [module.weight for module in net.modules() if _layer(module)][-1:]
+        head = [module.weight for module in net.modules() if prunable(module)][-1:]
         self.classifier = next((i for i, weight in enumerate(weights) if any(weight is last for last in head)), None)
         self._filters = self._lengths = None
 
@@ -184,7 +184,7 @@ def _spread(values, spread, sums):
     return Spread.apply(values, spread, sums) if values.is_cuda else spread(values)
 
 
-def _layer(module):
+def prunable(module):
     """Whether the module's `weight` is that of a linear or convolutional layer."""
     return isinstance(module, PRUNABLE) or gpt2_linear(module)
 

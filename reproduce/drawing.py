@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
             ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
             where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
             self.error(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: "
-                       f"{' '.join(str(error).split())})")
+                       f"{' '.join(str(error).split())}); or that line has a mistake")
         self.error(str(error))
 
     def find(self, args, *names):

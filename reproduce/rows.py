@@ -231,6 +231,8 @@ def measured(results, name, columns):
 def of_one_machine(table):
     """Of a table of measurements the rows of the device that measured most, of several such the last: times of different machines
     are no comparison."""
+    if "measured_at" not in table:
+        return table
     machines = table.groupby("device").measured_at.agg(["size", "max"]).sort_values(["size", "max"])
     return table[table.device == machines.index[-1]].copy()
 

@@ -62,6 +62,7 @@ def test_uniform_plus_counts():
     assert allocate(three_layers(), "uniform_plus", 0.5) == [432, 2102, 146]
     linears = Layout(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 10)))
     assert allocate(linears, "uniform_plus", 0.9) == [5, 5, 20]  # no stem without a convolution
+    assert allocate(Layout(nn.Sequential(nn.Linear(20, 50), nn.Linear(50, 2), nn.Linear(2, 1))), "uniform_plus", 0.9) == [99, 10, 1]
     two = Layout(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Linear(16, 10)))
     assert allocate(two, "uniform_plus", 0.01) == [432, 154]
     for model in MODELS:

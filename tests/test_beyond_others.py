@@ -287,4 +287,4 @@ def test_granet_with_sampled_growth():
 def test_methods_join_by_their_files():
     import methods
     new = [name for name in methods.available() if methods.get(name).__module__.startswith("methods.beyond.")]
-    assert len(new) == 20
+    assert {"feather", "cht", "srigl"} <= {*new}

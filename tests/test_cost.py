@@ -1,100 +1,17 @@
-"""The counters and the training costs against numbers that were computed by hand or published."""
-
-import subprocess
-import sys
+"""The training costs against numbers that were computed by hand or published."""
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from test_capture import recorder, state_of
 from torch import nn
 
-from benchmarks import cost
+from benchmarks import cost, models
 from benchmarks.data import load
+from benchmarks.describe import describe
 from benchmarks.grid import Spec
-from benchmarks.models import MODELS, build
-from benchmarks.describe import macs_of
-from benchmarks.tasks import get_task, settle
+from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-
-SHAPES = {"resnet8_digits": (1, 8, 8), "mlp_digits": (1, 8, 8), "mobilenetv1": (3, 224, 224), "resnet50": (3, 224, 224),
-          "resnet50_torchvision": (3, 224, 224)}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_fvcore_counts_the_same(name):
-    fvcore = pytest.importorskip("fvcore.nn", reason="fvcore, against which the counts are checked, is not installed")
-    net, shape = build(name, 10).eval(), SHAPES.get(name, (3, 32, 32))
-    analysis = fvcore.FlopCountAnalysis(net, torch.zeros(1, *shape)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    counts = cost.layer_macs(net, shape)
-    assert counts == {layer: int(analysis.by_module()[layer]) for layer in counts}
-    assert all(type(count) is int and count > 0 for count in counts.values())
-
-
-def test_hand_counted_layers():
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(),
-                        nn.Linear(8 * 4, 5))
-    assert cost.layer_macs(net, (3, 8, 8)) == {"0": 8 * 27 * 16, "2": 8 * 9 * 4, "4": 160}
-    assert cost.layer_macs(nn.Linear(8, 5), (3, 8)) == {"": 3 * 8 * 5}
-    assert cost.layer_macs(nn.Conv1d(3, 4, 5), (3, 9)) == {"": 4 * 3 * 5 * 5}
-    assert cost.layer_macs(nn.Conv3d(2, 3, 2), (2, 3, 3, 3)) == {"": 3 * 2 * 8 * 8}
-
-
-def test_one_image_is_counted_whatever_normalises_it():
-    """In evaluation: of a single image there are no statistics of a batch."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)).train()
-    assert cost.layer_macs(net, (3, 2, 2)) == {"1": 72, "3": 24} and net.training
-
-
-def test_counting_changes_nothing():
-    net = build("vgg16_small", 10)
-    net[1].eval()
-    modes = [module.training for module in net.modules()]
-    state = {name: value.clone() for name, value in net.state_dict().items()}
-    random = torch.get_rng_state()
-    cost.layer_macs(net, (3, 32, 32))
-    assert torch.equal(torch.get_rng_state(), random)
-    assert [module.training for module in net.modules()] == modes
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
-    assert all(parameter.grad is None for parameter in net.parameters())
-
-
-def test_counting_prints_nothing():
-    code = "from benchmarks import cost, models; cost.layer_macs(models.build('vit_tiny', 10), (3, 32, 32))"
-    command = [sys.executable, "-W", "always", "-c", code]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_sparse_macs():
-    macs = {"a": 1000, "b": 3000}
-    sparse = cost.sparse_macs(macs, {"a": 0.5, "b": 0.25})
-    assert sparse == 1250
-    assert 1 - sparse / sum(macs.values()) == 0.6875
-    assert cost.sparse_macs(macs, {"b": 1, "a": 1}) == 4000
-
-
-@pytest.mark.parametrize("density, named", [({"a": 0.5}, "'b'"), ({"a": 0.5, "c": 0.5}, "'b', 'c'"), ({"a": 0.5, "b": 0.5, "c": 0.5}, "'c'")])
-def test_sparse_macs_needs_the_same_layers(density, named):
-    with pytest.raises(ValueError, match=f"must name the same layers.*\\[{named}\\]"):
-        cost.sparse_macs({"a": 1000, "b": 3000}, density)
-
-
-@pytest.mark.parametrize("name, model, width", [("cifar10-resnet20w8", "resnet20", 0.5), ("cifar10-resnet20", "resnet20", 1.0)])
-def test_the_network_that_is_counted_has_the_task_s_width(name, model, width):
-    found = macs_of(get_task(name), SimpleNamespace(classes=10, shape=(3, 32, 32)))
-    assert found == {f"{layer}.weight": count for layer, count in cost.layer_macs(build(model, 10, width=width), (3, 32, 32)).items()}
-
-
-@pytest.mark.parametrize("sparsity, fraction", [(0.8, 0.2231), (0.9, 0.1260), (0.95, 0.0774), (0.965, 0.0628)])
-def test_resnet50_uniform_with_dense_stem(sparsity, fraction):
-    with torch.device("meta"):
-        net = build("resnet50", 1000)
-    macs = cost.layer_macs(net, (3, 224, 224))
-    density = {name: 1 if name == "conv1" else 1 - sparsity for name in macs}
-    assert cost.sparse_macs(macs, density) / sum(macs.values()) == pytest.approx(fraction, abs=5e-5)
-
 
 READS = '''
 from methods import get
@@ -261,6 +178,30 @@ def test_what_a_recorded_part_reads_and_passes_is_counted_at_each_step(tmp_path,
     trainer.run()
     steps, (captured, *_), = trainer.training.total_steps, *trainer.repeated.recorded.values()
     assert captured.replay and (trainer.training.dense_steps, trainer.training.scored) == (steps, 2 * (steps - 1))
+
+
+class Tied(nn.Module):
+    """Two layers that have one weight, an expansion and the last layer."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.up, self.a, self.b, self.last = nn.ConvTranspose2d(1, 2, 2, 2), nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(512, classes)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.last(self.b(self.a(self.up(x))).relu().flatten(1))
+
+
+def test_each_use_of_a_weight_is_counted_at_its_density(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tied", Tied)
+    task, options = settle(Spec("digits", "static", 0.75, 0, epochs=1, options={"model": "tied", "allocation": "uniform"}))
+    data = load(task.dataset, "data", task.validation)
+    trainer = Trainer(task, "static", 0.75, 0, options, data).run()
+    trainer.progress.cycle -= 1
+    row, layers = describe(Spec("digits", "static", 0.75, 0), task, trainer, "ok", "")
+    dense = {"up.weight": 64 * 2 * 4, "a.weight": 2 * 32 * 16 * 16, "last.weight": 512 * 10}  # 16 numbers in 2 · 16 rows, twice
+    assert row["dense_macs"] == sum(dense.values()) and {line["layer"]: line["macs"] for line in layers} == {name: n / 4 for name, n in dense.items()}
+    assert row["macs"] == sum(dense.values()) / 4 and row["train_flops_fraction"] == pytest.approx(0.25)
 
 
 def test_every_pass_of_a_step_is_counted(monkeypatch):

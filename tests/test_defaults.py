@@ -39,7 +39,8 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_defaults(name):
     options = methods.get(name).options()
-    assert {option: options[option].default for option in PUBLISHED[name]} == PUBLISHED[name]
+    assert {option: options[option].default for option in PUBLISHED[name]} == PUBLISHED[name], (
+        f"not the published default: if that is meant, make the rows of {name}, and of what inherits from it, anew (--again)")
 
 
 SHARES = ("update_end", "drop_fraction", "ramp_start", "ramp_end", "prune_start", "prune_end", "every_step_until", "finetune")

@@ -35,9 +35,7 @@ TABLE = [
     ("mlp", {}, 10, CIFAR, 3, 4_204_544, 0, 2_058, 4_204_544),
     ("mlp_digits", {}, 10, DIGITS, 3, 1_124_352, 0, 2_058, 1_124_352),
 ]
-SMALL = [(name, CIFAR) for name in MODELS if name not in (
-    "mobilenetv1", "resnet50", "resnet50_torchvision", "resnet8_digits", "mlp_digits")] + [
-    ("resnet8_digits", DIGITS), ("mlp_digits", DIGITS)]
+SMALL = [*dict.fromkeys((name, shape) for name, _, _, shape, *_ in TABLE if shape != IMAGENET)]
 
 
 def on_meta(name, classes=10, **options):

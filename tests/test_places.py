@@ -15,7 +15,7 @@ from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.machine import default_device
 from benchmarks.results import Store
-from benchmarks.worker import PRELOADED, READERS, preload
+from benchmarks.worker import PRELOADED, READ_WITH, preload
 
 METHOD = '''
 import os
@@ -54,12 +54,12 @@ def test_the_tests_make_their_runs_on_the_cpu():
 
 def test_what_workers_are_forked_from_has_asked_for_no_gpu():
     """Its forks could not open one any more."""
-    done = subprocess.run([sys.executable, "-c", LOADING, *PRELOADED, *itertools.chain(*READERS.values())], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", LOADING, *PRELOADED, *itertools.chain(*READ_WITH.values())], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[]", "['is_available']"], done
 
 
 @pytest.mark.parametrize("datasets, expected", [
-    (["cifar10"], PRELOADED), (["digits", "cifar10"], PRELOADED + READERS["digits"]), (["of ones own"], PRELOADED)])
+    (["cifar10"], PRELOADED), (["digits", "cifar10"], PRELOADED + READ_WITH["digits"]), (["of ones own"], PRELOADED)])
 def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datasets, expected, monkeypatch):
     asked = []
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", asked.extend)

@@ -34,6 +34,7 @@ def test_each_method_is_explained():
     text = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("methods/README.md", "methods/beyond/README.md"))
     named = set(re.findall(r"^\| (`.*?) \|", text, re.M))
     absent = set(methods.available()) - {name for cell in named for name in re.findall(r"`(\w+)`", cell)}
+    assert f" {len(methods.available())} of them" in (ROOT / "README.md").read_text(encoding="utf-8"), f"README.md: {len(methods.available())} methods"
     assert not absent, f"methods/README.md or methods/beyond/README.md needs a line on {', '.join(sorted(absent))}"
 
 
