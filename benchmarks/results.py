@@ -155,10 +155,10 @@ class Store:
             self._collect(suite)
             own = {row["key"]: row for row in self.read(suite)}
             found = {key: record for key, record in other._whole(suite).items() if key not in own or _rank(record["runs"][0]) > _rank(own[key])}
-            self._write(suite, found)
-            for key in found:  # or this one's row would be collected again
+            for key in found:  # this one's row, which is in the tables now, would be collected again
                 with contextlib.suppress(OSError):
                     (self.runs / f"{key}.json").unlink(missing_ok=True)
+            self._write(suite, found)
         return len(found)
 
     def _whole(self, suite):
@@ -178,21 +178,19 @@ class Store:
 
     def _write(self, suite, records):
         """Put {key: record} into the suite's CSV files, in place of what these have of the keys; returns the number of rows of `runs.csv`."""
-        folder = self.folder / suite
-        total = 0
-        for table, columns in TABLES.items():
-            rows = [row for row in self.read(suite, table) if row["key"] not in records]
-            rows += [row for record in records.values() for row in record[table]]
-            if table == "runs":
-                rows.sort(key=lambda r: (r["task"], r["method"], r["options"], float(r["sparsity"]), int(r["epochs"]), int(r["seed"]), r["key"]))
-                order = {row["key"]: place for place, row in enumerate(rows)}
-                total = len(rows)
-            else:
-                rows.sort(key=lambda r: order.get(r["key"], len(order)))
-            path = folder / f"{table}.csv"
+        def lines(table):
+            stay = [row for row in self.read(suite, table) if row["key"] not in records]
+            return stay + [row for record in records.values() for row in record[table]]
+
+        runs = sorted(lines("runs"), key=lambda r: (
+            r["task"], r["method"], r["options"], float(r["sparsity"]), int(r["epochs"]), int(r["seed"]), r["key"]))
+        order = {row["key"]: place for place, row in enumerate(runs)}
+        for table in reversed(TABLES):  # runs.csv last: who is killed before writes all of them again
+            rows = runs if table == "runs" else sorted(lines(table), key=lambda r: order.get(r["key"], len(order)))
+            path = self.folder / suite / f"{table}.csv"
             if rows or path.exists():  # what is in it may be of a run that has no such lines any more
-                write_table(path, columns, rows)
-        return total
+                write_table(path, TABLES[table], rows)
+        return len(runs)
 
 
 def _rank(row):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from stored import SPEC, table
 
+from benchmarks import results
 from benchmarks.__main__ import main
 from benchmarks.results import Store
 from benchmarks.run import run
@@ -42,6 +43,7 @@ def join(mine, *others):
 @pytest.mark.parametrize("collected", [True, False])
 def test_what_another_folder_has_more_is_taken(two, collected, capsys):
     mine, hers = two
+    change(hers, RUNS[1], finished_at=mine.row(RUNS[1].key)["finished_at"])
     if collected:  # all there is of a clone
         assert hers.collect("digits") == 2
         shutil.rmtree(hers.runs)
@@ -69,6 +71,26 @@ def test_of_two_rows_of_a_run_the_later_that_has_not_failed_counts(two, own, oth
     assert join(mine, hers)[0][1] == expected
     assert mine.collect("digits") == 3 and join(mine, mine)[0][1] == expected  # nor is it collected away
     assert Store(mine.folder, write=False).rows("digits")[RUNS[1].key]["top1"] in (kept["top1"], str(kept["top1"]))
+
+
+@pytest.mark.parametrize("table_written_last", ["switches", "layers", "curves", "runs", None])
+def test_whoever_is_killed_while_joining_joins_again(two, monkeypatch, table_written_last):
+    mine, hers = two
+    change(mine, RUNS[1], top1=1.0, status="failed", finished_at="2031")
+    write = results.write_table
+
+    def killed(path, *rest):
+        if mine.folder in path.parents and mine.row(RUNS[1].key) is None:  # it has collected its own, and begun
+            if path.stem == table_written_last:
+                raise KeyboardInterrupt
+        write(path, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "write_table", killed)
+        if table_written_last in ("layers", "curves", "runs"):
+            with pytest.raises(KeyboardInterrupt):
+                mine.take("digits", hers)
+    rows, curves = join(mine, hers)
+    assert set(rows) == {0, 1, 2} and rows[1][0] == "ok" and curves == {0: 1, 1: 1, 2: 1}
 
 
 def test_a_folder_that_is_not_there_is_refused(two, capsys, tmp_path):
