@@ -22,25 +22,26 @@ def parser():
         sub = commands.add_parser(name, help=summary, description=summary)
         if suite:
             sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
-            sub.add_argument("--profile", default="paper", choices=suites.PROFILES)
+            sub.add_argument("--profile", default="paper", choices=suites.PROFILES,
+                             help="paper: the papers' networks and lengths (default); quick: smaller and shorter")
         return sub.common("results", "data")
 
     run = add("run", "one run, stored as one row", suite=False).common("device", "set", "keep-models")
-    run.add_argument("--task", required=True)
+    run.add_argument("--task", required=True, help="such as digits; `options` lists all")
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, help="share of zeros, in [0, 1); dense needs none")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--epochs", type=int)
-    run.add_argument("--precision")
+    run.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    run.add_argument("--epochs", type=int, help="of a cycle, instead of the task's")
+    run.add_argument("--precision", help="bf16, tf32 or fp32, instead of the task's")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
     options.add_arguments(add("options", "all methods and tasks; of one, what --set can change: the values, the default first, and what they mean",
                               suite=False))
     for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
                           ("status", "done, running, queued, failed and why, lost")):
         sub = add(name, summary).common("set", "precision")
-        sub.add_argument("--methods", nargs="+", action="extend", metavar="M")
+        sub.add_argument("--methods", nargs="+", action="extend", metavar="M", help="names, or file.py:Class (default: the suite's)")
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
-        sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S")
+        sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
         sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
@@ -48,7 +49,7 @@ def parser():
             continue
         sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of "
                          "memory, in a task of SLURM's --cpus-per-task)")
-        sub.add_argument("--launcher", default="local", choices=("local", "slurm"))
+        sub.add_argument("--launcher", default="local", choices=("local", "slurm"), help="local: this machine (default); slurm: job arrays")
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
             sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method's file")

@@ -78,7 +78,7 @@ class Task:
                                 "st3", "zero", "gse", "granet", "digits", "none")
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
-    last_dense: bool = setting(False, "and the last one, the classifier")
+    last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
     bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention")
     precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); "

@@ -15,7 +15,7 @@ from methods.run import arguments
 class AtInit(Sparsifier):
     """Keeps the weights of the largest score."""
 
-    n_batches = option(0, help="training batches to score on; 0: the recipe's, about ten images a class")
+    n_batches = option(0, help="training batches to score on; 0: `scoring_batches` of Training (in the suite: ten images a class)")
     restore_bn = option(False, help="bring back the running statistics that the scoring passes moved")
     count = option("exact", "literal", help="weights that are kept: as many as the sparsity says, rounded, or as in released code, cut off")
 
@@ -112,7 +112,7 @@ class SynFlow(AtInit):
 
     name = "synflow"
     n_batches = restore_bn = None  # it sees no data, and a copy of the network
-    rounds = option(100, least=1, help="in which the sparsity rises, exponentially")
+    rounds = option(100, least=1, help="rounds of scoring; after k of R the density is (1 - s)^(k/R) (Tanaka et al. 2020, algorithm 1)")
 
     @torch.enable_grad()
     def choose(self, run):

@@ -28,7 +28,8 @@ class Sparsifier(nn.Module):
     A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
     attributes. `mask` (N,) marks the active weights; what a run must not lose is a buffer. `run` is a `methods.run.Run`.
 
-    Raises ValueError for a sparsity outside [0, 1) and for options with wrong names or values.
+    Raises ValueError for a sparsity outside [0, 1) or that leaves fewer weights than layers, for unknown options or values, and for a `…_start`
+    after its `…_end`.
     """
 
     name = None             # how commands call it; a class without a name is a building block
@@ -128,7 +129,8 @@ class Sparsifier(nn.Module):
         """Before each cycle: first mask, prune at initialisation, rewind."""
 
     def forward(self, theta):
-        """Every step: elementwise only, no ranking and no synchronisation, so that it can be captured in a graph.
+        """The effective weights (N,) of the stored ones theta (N,), at every step: elementwise only, no ranking and no synchronisation, so that
+        it can be captured in a graph.
 
         A graph reads buffers anew at every step, and no number of Python: what a hook changes and this reads is a buffer, changed in place.
         """
@@ -186,8 +188,8 @@ class Ramped(Sparsifier):
     """A method whose global sparsity follows the cubic schedule of Zhu & Gupta (2018) and whose mask ranks all weights."""
 
     retained = {"imagenet": dict(ramp_start=0.05, ramp_end=0.5)}  # ST-3, §4.3
-    threshold = option("quantile_lerp", "topk_exact", "kth_value", help="weights that a sparsity s keeps of N: those above the quantile s "
-                       "(torch.quantile), round(N (1 - s)), or N - floor(N s)")
+    threshold = option("quantile_lerp", "topk_exact", "kth_value", help="weights kept of N at a sparsity s: quantile_lerp: those above "
+                       "torch.quantile's s; topk_exact: round(N (1 - s)); kth_value: N - floor(N s)")
     ramp_start = option(5 / 160, most=1, help="start of the ramp, as a share of training")
     ramp_end = option(80 / 160, most=1, help="end of the ramp, as a share of training")
     ramp_power = option(3.0, help="0 is the final sparsity from the first step on, 3 the cubic schedule")

@@ -10,12 +10,15 @@ from methods.ranking import keep_each
 
 
 class Static(Sparsifier):
-    """A random mask that never changes."""
+    """A random mask that never changes: the baseline of dynamic sparse training (Evci et al. 2020)."""
 
     name = "static"
-    allocation = option(*BY_SHAPE, help="weights per layer")
+    allocation = option(*BY_SHAPE, help="how active weights are shared out over layers: erk: Erdős–Rényi kernel (Evci et al. 2020); er: without "
+                        "the kernel's size (Mocanu et al. 2018); er_gse: convolutions as matrices (GSE's code); balanced: as many in each layer "
+                        "(Gadhikar et al. 2024); uniform: the same density; uniform_plus: the first convolution dense, the last layer at least "
+                        "20 % (Gale et al. 2019)")
     redistribute = option(False, help="er_gse: what a full layer cannot take goes to the others")
-    sampler = option("exact", "bernoulli", help="mask with exactly the layer's count, or each weight on its own")
+    sampler = option("exact", "bernoulli", help="exact: a mask with exactly the layer's count; bernoulli: each weight on its own, with its density")
     init = option("network", "sparse", help="network: its own first weights; sparse: uniform by the active inputs of each neuron (GSE)")
 
     def __init__(self, layout, sparsity=0.0, **options):
@@ -60,15 +63,15 @@ class Static(Sparsifier):
 
 
 class DynamicSparse(Static):
-    """Every `interval` steps, replace a share of the active weights; the share decays as a cosine."""
+    """Every `interval` steps, replace a share of the active weights; the share decays as a cosine (but for CHT)."""
 
     interval = option(100, least=1, help="steps between two updates of the mask")
     update_end = option(0.75, most=1, help="share of training after which the mask is fixed")
     drop_fraction = option(0.3, most=1, help="share of the active weights that the first update replaces; cosine decay to 0")
     scope = option("layer", "global", help="layer: each layer keeps its number of weights; global: all together keep theirs")
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
-    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones (ten images a "
-                           "class)")
+    score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones, "
+                           "`scoring_batches` of Training (in the suite: ten images a class)")
     changes = "change its mask"  # what cannot be done where its updates come too late
 
     def final_budget(self):
@@ -129,8 +132,8 @@ class DynamicSparse(Static):
 class DropAndGrow(DynamicSparse):
     """Drop the smallest active weights, then grow as many."""
 
-    drop_rounding = option("floor", "ceil", help="of the number of weights to drop")
-    regrow = option("keeps", "zeroed", "no", help="weights just dropped may grow again with their value, at zero, or not at once")
+    drop_rounding = option("floor", "ceil", help="how the number of weights to drop is rounded")
+    regrow = option("keeps", "zeroed", "no", help="keeps: weights just dropped may grow again, with their value; zeroed: at zero; no: not at once")
     noise = option(1e-5, help="standard deviation of the noise on the drop score")
 
     @torch.no_grad()

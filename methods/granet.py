@@ -16,7 +16,7 @@ IMAGENET = dict(epochs=100, batch_size=2 * 64, lr=0.1, momentum=0.9, weight_deca
 
 
 class GraNet(RigL):
-    """Every `interval` steps prune globally along a cubic schedule, then drop and regrow by gradient in each layer."""
+    """Every `interval` steps prune globally along a cubic schedule, then drop and regrow by gradient in each layer (Liu et al. 2021)."""
 
     name = "granet"
     original = {"cifar10": dict(CIFAR, augmentation="granet"), "cifar100": dict(CIFAR, augmentation="gse"), "imagenet": IMAGENET}

@@ -10,7 +10,7 @@ from methods.ranking import keep_each
 
 
 class GSE(DynamicSparse):
-    """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude."""
+    """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude (Heddes et al. 2024)."""
 
     name, aliases = "gse_uniform", ("gse",)
     # known of its paper: gamma, the network, 100 epochs, warm-up and label smoothing; all else is assumed
@@ -81,7 +81,7 @@ class GSE(DynamicSparse):
 
 
 class GraBo(GSE):
-    """Candidates by an upper bound on the gradient: Σ|δ| of the output times Σ|h| of the input."""
+    """Candidates by an upper bound on the gradient: Σ|δ| of the output times Σ|h| of the input (Heddes et al. 2024)."""
 
     name, aliases = "gse_grabo", ()
 
@@ -91,7 +91,7 @@ class GraBo(GSE):
 
 
 class GraEst(GSE):
-    """Candidates by an unbiased estimate of the gradient: |Σ rδ| times |Σ rh| with random signs r shared by both."""
+    """Candidates by an unbiased estimate of the gradient: |Σ rδ| times |Σ rh| with random signs r shared by both (Heddes et al. 2024)."""
 
     name, aliases = "gse_graest", ()
     signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone, and "

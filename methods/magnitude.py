@@ -25,7 +25,8 @@ class GMP(Ramped):
     """Gradual magnitude pruning (Zhu & Gupta 2018), in ST-3's homogenised form: global ranking at every step."""
 
     name = "gmp"
-    mask_form = option("sticky", "nonsticky", "literal", help="pruned weights stay zero; may return; ST-3's code: momentum is left")
+    mask_form = option("sticky", "nonsticky", "literal", help="sticky: pruned weights stay zero; nonsticky: they keep their value and may return; "
+                       "literal: they are zeroed, and may return by their momentum (ST-3's code)")
     scope = option("global", "layer", help="weights are ranked over all layers, or in each, of which the same share is kept")
     every = option(1, least=1, help="steps between two prunings, besides the one that ends the ramp")
 

@@ -28,7 +28,8 @@ class SparseModel(nn.Module):
     torch.utils.checkpoint works in it with use_reentrant=False.
     storage: "masked", or "sparse" for weights that exist for active connections only (methods/sparse/model.py), or "auto", which
     computes those layers with dense products that are faster so.
-    Raises ValueError for nonsense, in one line.
+    Raises ValueError, in one line, for an unknown method, option or name in skip or include, a sparsity outside [0, 1) or that leaves fewer
+    weights than layers, no prunable weight, mixed dtypes or devices, NaN, and a method that the storage cannot hold.
     """
 
     rounded_to = None  # what the network computes with, where theta is finer
@@ -175,7 +176,7 @@ class SparseModel(nn.Module):
 
     @torch.no_grad()
     def layer_nnz(self):
-        """Active weights of each layer, as a tensor, in the order of `layout.entries`."""
+        """Active weights of each layer, int64 (layers,), in the order of `layout.entries`."""
         return self.layout.layer_sums(self.method.mask)
 
     def masks(self):

@@ -4,7 +4,12 @@ import math
 
 
 class Option:
-    """A declared option of a method: `option(first, *others)` allows these values, `option(number)` numbers from `least` to `most`."""
+    """A declared option of a method: `option(first, *others)` allows these values, the first is the default; `option(number)` numbers from `least`
+    to `most`, whole ones where the default is; `option(True)` true or false; `option("")` any text.
+
+    help: what it means, and its unit; declared anew without one it keeps its base's. Raises ValueError for a default of another type; `parse` for a
+    value that is not allowed.
+    """
 
     def __init__(self, default, *others, help="", least=0, most=math.inf):
         if not isinstance(default, (bool, int, float, str)):

@@ -13,7 +13,7 @@ ST3_CODE = dict(ramp_granularity="step", ramp_start=5 / 160, ramp_end=80 / 160, 
 
 
 class ProbMask(Sparsifier):
-    """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning."""
+    """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning (Zhou et al. 2021)."""
 
     name = "probmask"
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
@@ -23,12 +23,12 @@ class ProbMask(Sparsifier):
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
-    ramp_end = option(0.6, most=1, help="share of training at which it reaches the target")
+    ramp_end = option(0.6, most=1, help="share of training at which the budget reaches the target")
     ramp_granularity = option("epoch", "step", help="how often the sparsity rises")
     trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
     trial_batches = option(10, least=1, help="training batches that the trials are judged on")
     finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training: an epoch at least, or none")
-    finetune_lr = option(0.01, help="its constant learning rate, as a share of the recipe's")
+    finetune_lr = option(0.01, help="constant learning rate of the fine-tuning, as a share of the recipe's")
     sampling = option("exact", "bernoulli", help="hard masks with exactly the budget, or each weight on its own (original)")
     bn_stats = option("train", "original", help="what normalises in evaluation: training's statistics, or those of the evaluated batch")
 

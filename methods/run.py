@@ -61,7 +61,8 @@ class Run:
 
     @property
     def dense_gradient(self):
-        """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used."""
+        """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used. Raises ValueError where there is
+        none yet."""
         if self.model.dense_gradient is None:
             raise ValueError(NO_GRADIENTS if self.theta.grad is None else
                              f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "

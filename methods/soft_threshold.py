@@ -20,7 +20,7 @@ RECIPE = dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, schedule="co
 
 
 class STROriginal(Sparsifier):
-    """A learned threshold sigmoid(a) in each layer; the sparsity emerges from the start `a0` and the weight decay."""
+    """A learned threshold sigmoid(a) in each layer; the sparsity emerges from the start `a0` and the weight decay (Kusupati et al. 2020)."""
 
     name = "str_original"
     exact = False

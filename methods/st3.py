@@ -6,7 +6,7 @@ from methods.ranking import between, keep
 
 
 class ST3(Ramped):
-    """Straight-through gradients, soft threshold, filters rescaled, global cubic schedule."""
+    """Straight-through gradients, soft threshold, filters rescaled, global cubic schedule (Vanderschueren & De Vleeschouwer 2023)."""
 
     name, aliases = "st3", ("ste_soft_rescale",)
     soft = True
@@ -85,7 +85,8 @@ class ST3Sigma(ST3):
     """ST-3 whose ranking weighs |w| by the layer's size: it prunes the high-resolution layers first, for fewer MACs."""
 
     name, aliases = "st3_sigma", ()
-    norm = option("shape_sum", "fan_in", "numel", help="the square of the factor: of the released code, of the paper, tensor size")
+    norm = option("shape_sum", "fan_in", "numel", help="ranked is √m·|w|; m of a layer: shape_sum: the sum of its weight's shape (released "
+                  "code); fan_in: its inputs (paper); numel: its number of weights")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
@@ -99,21 +100,21 @@ class ST3Sigma(ST3):
 
 
 class STESoft(ST3):
-    """Straight-through and soft threshold, no rescaling."""
+    """Straight-through and soft threshold, no rescaling (ST-3, figure 5)."""
 
     name, aliases = "ste_soft", ()
     rescale = option("off", "smoothed", "paper")
 
 
 class STEHard(STESoft):
-    """Straight-through and hard threshold, no rescaling."""
+    """Straight-through and hard threshold, no rescaling (ST-3, figure 5)."""
 
     name = "ste_hard"
     soft = False
 
 
 class STEHardRescale(ST3):
-    """Straight-through, hard threshold and rescaling."""
+    """Straight-through, hard threshold and rescaling (ST-3, figure 5)."""
 
     name, aliases = "ste_hard_rescale", ()
     soft = False

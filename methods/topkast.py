@@ -7,16 +7,16 @@ from methods.ranking import keep_each
 
 
 class TopKAST(Static):
-    """Computes with the largest weights of each layer (`mask`), and trains them and the next largest (`trained`)."""
+    """Computes with the largest weights of each layer (`mask`), and trains them and the next largest (`trained`) (Jayakumar et al. 2020)."""
 
     name = "topkast"
     gradient = "superset"
     gamma = option(1.0, help="weights trained beyond the active ones, as a multiple of these")
     penalty = option(1e-4, help="factor of the un-squared L2 norms that replace weight decay")
     every_step_until = option(0.105, most=1, help="share of training in which the sets are renewed at every step, later every `interval`")
-    interval = option(1000, least=1, help="steps between two renewals of the sets, then")
+    interval = option(1000, least=1, help="steps between two renewals of the sets after `every_step_until`")
     sampler, init = "exact", "network"  # its first mask is that of the largest weights
-    start_weights = option("network", "pytorch", help="the network's own, or PyTorch's default: a third of the variance of GSE's")
+    start_weights = option("network", "pytorch", help="network: its own; pytorch: PyTorch's default, a third of the variance of GSE's")
     mode = option("correct", "literal", help="literal: a weight that enters the active set restarts at zero (GSE's code)")
 
     def __init__(self, layout, sparsity=0.0, **options):

@@ -21,8 +21,9 @@ class Training(Run):
 
     model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
     in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
-    for methods that score connections on them; scoring_batches: how many they take. criterion: (output, y) → loss.
-    Call `start()` once, then `update()` after each `loss.backward()`. With a GradScaler:
+    for methods that score connections on them; scoring_batches: how many of them one scoring takes (the suite: ten images a class).
+    criterion: (output, y) → loss. Call `start()` once, and for methods of several cycles `start(cycle)` at the beginning of each of `cycles`; then
+    `update()` after each `loss.backward()`. With a GradScaler:
     `training.take_step = lambda: scaler.step(optimizer)` once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each
     `update()`. With an optimiser that asks for the loss (LBFGS): `training.take_step = lambda: optimizer.step(closure)`.
     """
@@ -79,7 +80,8 @@ class Training(Run):
             self.update_with_optimizer()
 
     def start(self, cycle=0):
-        """Begin a cycle; call it once before its first step. Raises ValueError in the middle of one that goes on from a saved state."""
+        """Begin a cycle; call it once before its first step. Raises ValueError for a cycle that there is not, where batches= is missing, for a
+        network that the method cannot score, and in the middle of a cycle that goes on from a saved state."""
         if cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             if self.loaded:
                 raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
@@ -109,9 +111,12 @@ class Training(Run):
             from_the_first([*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())])
 
     def update(self, batch=None):
-        """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`.
+        """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`; then the
+        gradients are removed, as by zero_grad().
 
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
+        Raises ValueError without gradients, before `start()`, or where another Training has the model; at an epoch's end FloatingPointError where
+        weights are NaN or infinite. Warns beyond the planned steps.
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")

@@ -12,7 +12,7 @@ CIFAR = dict(epochs=200, weight_decay=5e-4, decay_all=True, clip=0.0, bn_momentu
 
 
 class ACDC(Sparsifier):
-    """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse."""
+    """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse (Peste et al. 2021)."""
 
     name = "acdc"
     # of its networks for them, ResNet-20 and WRN-28-10; all training images, as in its code
@@ -20,7 +20,8 @@ class ACDC(Sparsifier):
                 "cifar100": dict(CIFAR, lr=0.08, nesterov=True, milestones=(75 / 200, 115 / 200, 155 / 200), augmentation="gse"),
                 "imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, schedule="cosine",
                                  label_smoothing=0.0, clip=0.0, bn_momentum=0.1, table="imagenet")}
-    table = option("scaled", "imagenet", help="where phases begin: as for CIFAR or for ImageNet, scaled to the length of training")
+    table = option("scaled", "imagenet", help="where phases begin: scaled: as in its 200 epochs of CIFAR; imagenet: as in its 100 of ImageNet; "
+                   "both stretched to the length of training")
     count = option("exact", "literal", help="literal: the weights above the K-th largest, one fewer")
 
     def final_budget(self):

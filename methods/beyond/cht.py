@@ -13,7 +13,8 @@ NEURONWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.D
 
 
 class CHTs(DynamicSparse):
-    """Drops by a draw that favours large weights, grows by a draw that favours pairs with many paths of length three between them.
+    """Drops by a draw that favours large weights, grows by a draw that favours pairs with many paths of length three between them (Zhang
+    et al. 2025).
 
     The released code has linear layers; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop left
     without any input or any output are removed too ("chain removal") and as many more grow, where it is known which layer feeds which:
@@ -25,9 +26,10 @@ class CHTs(DynamicSparse):
     soft = True
     scope, score_batches = "layer", "train_batch"
     score = option("ch2", "ch3", help="what counts a path: shared neighbours over external ones, or one over these")
+    drop_fraction = option(0.3, most=1, help="share of the active weights that an update replaces (drop_schedule=cosine: the first; it falls to 0)")
     drop_schedule = option("constant", "cosine", help="of the share that is replaced; the released commands have the cosine")
     importance = option("magnitude", "relative", help="of a weight: |w|, or |w| relative to its row and its column")
-    temper = option(3.0, help="power of the importance in the draw at `update_end`, from 1")
+    temper = option(3.0, help="power of the importance in the draw at `update_end`; rises linearly from 1")
     early_stop = option(1.0, most=1, help="a layer is fixed once more than this share of what it dropped grows again; 1: never")
     chains = option(True, help="remove connections that lead nowhere, between linear layers in an nn.Sequential")
     skip_step = option(False, True)
@@ -89,7 +91,7 @@ class CHTs(DynamicSparse):
 
 
 class CHT(CHTs):
-    """CHTs without draws: drops the smallest weights, grows the pairs with the most paths of length three between them.
+    """CHTs without draws: drops the smallest weights, grows the pairs with the most paths of length three between them (Zhang et al. 2024).
 
     Of equal scores small ones are told apart at random, large ones by their index.
     """

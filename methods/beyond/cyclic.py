@@ -28,10 +28,11 @@ def cycle_lengths(split, total, cycles):
 
 
 class CyclicStatic(Static):
-    """A mask fixed before training, trained for several whole learning-rate schedules; the weights go on, the optimiser is new."""
+    """A mask fixed before training, trained for several whole learning-rate schedules; the weights go on, the optimiser is new (Gadhikar et
+    al. 2024)."""
 
     name = "cyclic_static"
-    level_list = Iterative.level_list
+    level_list = option("", help="sparsities, such as 0,0.5,0.9, that are only counted: as many cycles, where repeats=0; empty: those of LRR")
     repeats = option(0, help="cycles; 0: as many as LRR takes to this sparsity")
     split = option(*SPLITS, help="how the epochs of all cycles are split over them")
     graph = option("random", "snip", "synflow", help="the mask: random with the counts of `allocation`, or by that score")
@@ -66,7 +67,7 @@ class CyclicStatic(Static):
 
 
 class SCULPT(CyclicStatic):
-    """Cycles with a mask of low sparsity, one global magnitude pruning to the target before the last cycle."""
+    """Cycles with a mask of low sparsity, one global magnitude pruning to the target before the last cycle (Gadhikar et al. 2024)."""
 
     name = "sculpt"
     initial_sparsity = option(0.5, most=0.999, help="sparsity of the mask before training")

@@ -4,7 +4,7 @@ from methods.st3 import STEHard
 
 
 class DPF(STEHard):
-    """Straight-through gradients and a hard mask that is renewed every 16 steps, and no more after three quarters of training."""
+    """Straight-through gradients and a hard mask that is renewed every 16 steps, and no more after three quarters of training (Lin et al. 2020)."""
 
     name = "dpf"
     original = {"cifar": dict(epochs=300, batch_size=128, lr=0.2, nesterov=True, weight_decay=1e-4, decay_all=True,

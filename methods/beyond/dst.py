@@ -6,7 +6,7 @@ from methods.base import Sparsifier, option
 
 
 class DSTMask(Sparsifier):
-    """A learned threshold for each filter; the sparsity emerges from the penalty Σ exp(−threshold)."""
+    """A learned threshold for each filter; the sparsity emerges from the penalty Σ exp(−threshold) (Liu et al. 2020)."""
 
     name = "dst_mask"
     exact = False
@@ -14,7 +14,8 @@ class DSTMask(Sparsifier):
     original = {"cifar": dict(epochs=160, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
                               milestones=(80 / 160, 120 / 160), clip=0.0, bn_momentum=0.1, sparsity_penalty=5e-6,
                               augmentation="zero", validation=False)}  # its code chooses the epoch by the test images; here the last one counts
-    sparsity_penalty = option(5e-6, help="its factor, which decides the sparsity (default: the released command for CIFAR-10)")
+    sparsity_penalty = option(5e-6, help="factor of the penalty Σ exp(−threshold), which decides the sparsity (default: the released "
+                              "command for CIFAR-10)")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)

@@ -6,14 +6,15 @@ from methods.ranking import between, keep
 
 
 class Feather(Ramped):
-    """ST-3's threshold with an operator between soft and hard, (|w|^p − th^p)^(1/p), and damped gradients of pruned weights."""
+    """ST-3's threshold with an operator between soft and hard, (|w|^p − th^p)^(1/p), and damped gradients of pruned weights (Glentis
+    Georgoulakis et al. 2023)."""
 
     name = "feather"
     gradient = "dense"
     original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
                               clip=3.0, validation=False, augmentation="zero", bn_momentum=0.1)}
     retained = {}  # its ramp is not ST-3's
-    p = option(3, 1, help="1 is the soft threshold")
+    p = option(3, 1, help="power p in (|w|^p − th^p)^(1/p); 1 is the soft threshold")
     theta = option("auto", "1", "0.5", help="factor on the gradients of pruned weights; auto: 0.5 beyond 95 % sparsity")
     ramp_start = option(0.0, most=1)
 

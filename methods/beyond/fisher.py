@@ -6,15 +6,16 @@ from methods.beyond.after_dense import AfterDense
 
 
 class FisherDiag(AfterDense):
-    """Gradual pruning, once an epoch, of the weights that the loss needs least: of the smallest w² (F + λ)."""
+    """Gradual pruning, once an epoch, of the weights that the loss needs least: of the smallest w² (F + λ) (Singh & Alistarh 2020)."""
 
     name, needs_batches = "fisher_diag", True
-    threshold = option("topk_exact", "quantile_lerp", "kth_value", help="how many weights a sparsity keeps")
+    threshold = option("topk_exact", "quantile_lerp", "kth_value", help="weights kept of N at a sparsity s: topk_exact: "
+                       "round(N (1 - s)); quantile_lerp: those above torch.quantile's s; kth_value: N - floor(N s)")
     ramp_granularity = "step"  # of the few steps at which it prunes
     every = option(1, least=1, help="epochs between two prunings")
     first = option(0.05, most=1, help="sparsity of the first pruning")
     gradients = option(10, least=1, help="mini-batch gradients that F is the mean square of")
-    damping = option(1e-5, help="λ")
+    damping = option(1e-5, help="λ, added to F in w² (F + λ)")
 
     def scheduled(self, run, done):
         if run.cycle < self.pretrain or done < self.ramp_start * run.total_steps:

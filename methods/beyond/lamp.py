@@ -44,7 +44,7 @@ class LAMPOneshot(LAMP):
 
 
 class LAMPIMP(LAMP, IMP):
-    """20 % of what is left at a time; the weights go on, the optimiser is new in each cycle."""
+    """20 % of what is left at a time; the weights go on, the optimiser is new in each cycle (Lee et al. 2021)."""
 
     name = "lamp_imp"
     rewind_epoch, rounding = 0, "exact"

@@ -12,7 +12,7 @@ CIFAR = dict(epochs=160, batch_size=64, lr=0.1, momentum=0.9, weight_decay=1e-4,
 
 
 class MEST(Static):
-    """Elastic mutation: drops to a little below the budget in each layer, then grows at random to the budget."""
+    """Elastic mutation: drops to a little below the budget in each layer, then grows at random to the budget (Yuan et al. 2021)."""
 
     name = "mest"
     original = {"cifar10": dict(CIFAR, augmentation="zero"), "cifar100": dict(CIFAR, augmentation="gse")}
@@ -49,7 +49,7 @@ class MEST(Static):
 
 
 class MESTS(MEST):
-    """Soft memory bound: drops to the budget and grows beyond it, less in each stage; its memory is more than the budget's."""
+    """Soft memory bound: drops to the budget and grows beyond it, less in each stage; its memory is more than the budget's (Yuan et al. 2021)."""
 
     name = "mest_s"
 

@@ -9,7 +9,7 @@ from methods.ranking import keep, keep_each
 
 
 class Movement(AfterDense):
-    """Keeps the weights of the largest learned scores S; a score rises where the gradient moves its weight away from zero.
+    """Keeps the weights of the largest learned scores S; a score rises where the gradient moves its weight away from zero (Sanh et al. 2020).
 
     `pruning=sigmoid` is soft movement pruning: it keeps the weights whose sigmoid(S) is above τ, and adds λ Σ sigmoid(S) to the loss.
     τ and λ rise from 0 along the ramp and each layer keeps more than .5 % of its weights, as in the released code, whose λ (200 and more)

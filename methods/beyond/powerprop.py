@@ -40,6 +40,6 @@ class Powerprop(Sparsifier):
 
 
 class PowerpropGMP(Powerprop, GMP):
-    """Powerpropagation with gradual magnitude pruning."""
+    """Powerpropagation with gradual magnitude pruning (Schwarz et al. 2021)."""
 
     name = "powerprop_gmp"

@@ -11,7 +11,8 @@ from methods.ranking import keep_each
 
 
 class SNFS(Static):
-    """Drops by magnitude in each layer, shares growth out over the layers by their mean momentum, and grows by momentum.
+    """Drops by magnitude in each layer, shares growth out over the layers by their mean momentum, and grows by momentum (Dettmers &
+    Zettlemoyer 2019).
 
     Needs an optimiser with momentum, and the dense gradient at every step.
     """

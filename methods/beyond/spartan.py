@@ -7,7 +7,8 @@ from methods.ranking import keep
 
 
 class Spartan(Sparsifier):
-    """Weights times σ(β|w| + μ), whose sum over all weights is the budget, cut to the budget's largest; gradients see the soft mask.
+    """Weights times σ(β|w| + μ), whose sum over all weights is the budget, cut to the budget's largest; gradients see the soft mask
+    (Tai et al. 2022).
 
     The budget falls linearly at first, β rises linearly, and for the last part of training both masks are frozen.
 
@@ -20,7 +21,7 @@ class Spartan(Sparsifier):
     gradient = "shaped"
     original = {"imagenet": dict(epochs=100, batch_size=8 * 512, lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-4,
                                  decay_all=False, schedule="cosine", label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
-    beta = option(10.0, help="sharpness of the soft mask at its end, from 1")
+    beta = option(10.0, help="sharpness β of the soft mask where it is frozen; rises linearly from 1")
     ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
     freeze = option(0.8, most=1, help="share of training after which the masks are frozen")
     budget_of = option("prunable", "all", help="what a sparsity counts: prunable weights, or all parameters (released code)")

@@ -7,7 +7,7 @@ from methods.ranking import keep
 
 
 class SRigL(DynamicSparse):
-    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated.
+    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated (Lasby et al. 2024).
 
     Not in the classifier, which would lose classes.
 
