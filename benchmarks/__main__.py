@@ -1,15 +1,15 @@
-"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|leaderboard`. Torch is imported only where needed."""
+"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|variants|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
 import signal
 import sys
 from contextlib import suppress
 
-from benchmarks import cluster, leaderboard, one_run, options, suites
+from benchmarks import cluster, leaderboard, one_run, options, suites, variants
 from benchmarks.again import left, renew, tell_left
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder
-from benchmarks.own_methods import own, rehearse, tell_older
+from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds
+from benchmarks.own_methods import outdated, own, rehearse, tell_older
 from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
 
@@ -43,7 +43,7 @@ def parser():
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
         sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
-        sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds, from 0")
+        sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9")
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
         if name == "status":
             continue
@@ -52,11 +52,13 @@ def parser():
         sub.add_argument("--launcher", default="local", choices=("local", "slurm"), help="local: this machine (default); slurm: job arrays")
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
-            sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method's file")
+            sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method")
+            sub.add_argument("--outdated", action="store_true", help="make runs again whose rows are of another content of the method's own file")
             cluster.add_arguments(sub.common("keep-models"))
     add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
     add("collect", "rows to CSV").add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
-                                               help="add the rows of other results folders; of two of one run the later counts, if it has not failed")
+                                               help="add the rows of other results folders of runs that have none here, or only failed")
+    variants.add_arguments(add("variants", "the options of a method by their validation accuracy"))
     leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
     return top
 
@@ -66,7 +68,7 @@ def command_run(args):
 
 
 def command_plan(args):
-    _, todo, done = prepare(args)
+    _, todo, done, _ = prepare(args)
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
         from benchmarks.plan import estimate
@@ -84,15 +86,20 @@ def command_plan(args):
 
 
 def prepare(args):
+    """(Store, the Specs to be made, the rows of the others, those of the Specs whose rows are made again)."""
     at_least_one(args, "jobs")
     specs = chosen(args)
     store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
     todo, done = missing(specs, store, args.suite, args.retry_failed)
     if getattr(args, "again", False):
-        return store, left(specs, store), []
+        todo = left(specs, store)
+        return store, todo, [], todo
+    older = {row["key"] for row in done if getattr(args, "outdated", False) and outdated(row)}
+    done = [row for row in done if row["key"] not in older]
     tell_older(done)
     tell_left(specs, store)
-    return store, todo, done
+    again = [spec for spec in specs if spec.key in older]
+    return store, todo + again, done, again
 
 
 def command_launch(args):
@@ -100,7 +107,7 @@ def command_launch(args):
         cluster.refuse(args)
     if args.again and not args.methods:
         raise ValueError("--again needs --methods: it makes all their runs again")
-    store, todo, done = prepare(args)
+    store, todo, done, again = prepare(args)
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
@@ -109,7 +116,7 @@ def command_launch(args):
         from benchmarks.launch import load_data, refuse_unsuited
         refuse_unsuited(todo, here=args.launcher != "slurm")
         rehearse(own(todo), load_data(todo, folder))
-    renew(todo if args.again else (), store, args.suite)
+    renew(again, store, args.suite)
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
         return cluster.submit(args, store, todo, folder) or tell_failed(done, store)
@@ -133,9 +140,11 @@ def launch_missing(args, store, todo, done):
 
 def tell_failed(done, store, bad=()):
     """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
-    failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
+    bad = [*bad, *(row for row in done if row["status"] == "failed")]
+    failed, noted = name_bad(bad, store), sum(store.again(row["key"]).exists() for row in bad)
     if failed:
-        print(f"{several(failed, 'run')} failed; `--retry-failed` makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)
+        by = "`--retry-failed`" if failed > noted else "the same command"
+        print(f"{several(failed, 'run')} failed; {by} makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -167,7 +176,8 @@ def command_collect(args):
             raise ValueError(f"there is no results folder {other.folder}")
     store = Store(args.results) if others else existing(args, write=True)
     for other in others:
-        print(f"{several(store.take(args.suite, other), 'row')} taken from {other.folder}")
+        taken, left_there = store.take(args.suite, other)
+        print(f"{several(taken, 'row')} taken from {other.folder}" + f", {left_there} left there: they are here, too" * (left_there > 0))
     total = store.collect(args.suite)
     where = f" --results {args.results}" * (args.results != "results")
     print(f"{several(total, 'row')} in {store.folder / args.suite / 'runs.csv'}" if total else
@@ -185,6 +195,10 @@ def existing(args, write=False):
 
 def command_options(args):
     return options.show(args)
+
+
+def command_variants(args):
+    return variants.show(args, existing(args))
 
 
 def command_leaderboard(args):

@@ -17,11 +17,11 @@ def left(specs, store):
 
 
 def tell_left(specs, store):
-    """Says how many of the Specs an interrupted command with `--again` has left as they were."""
+    """Says how many of the Specs a command with `--again` has left as they were, so far."""
     noted = sum(store.again(spec.key).exists() for spec in specs)
     if noted:
-        print(f"of an interrupted --again {several(noted, 'run')} {'is' if noted == 1 else 'are'} left as before: the same command goes on with it "
-              f"(to give it up, remove {store.runs / '*.again'})", file=sys.stderr)
+        print(f"{several(noted, 'run')} of --again still {'has its' if noted == 1 else 'have their'} earlier rows; where it was interrupted, the same "
+              "command goes on with it", file=sys.stderr)
 
 
 def renew(specs, store, suite):

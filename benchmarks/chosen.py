@@ -14,14 +14,12 @@ def chosen(args):
     # a figure's runs have options of their own
     specs = [] if options else suites.trained(suites.grid(args.suite, args.profile), args.profile, args.precision, args.epochs)
     if options or any(x is not None for x in (args.tasks, args.methods, args.sparsities, args.seeds, args.epochs)):
-        if args.seeds is not None and args.seeds < 1:
-            raise ValueError(f"--seeds is a number of seeds, at least 1, not {args.seeds}")
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
         base = suites.suite_grid(args.suite, args.profile, args.methods or suites.usual(args.suite))
         tasks = tasks_of(args, base)
         for task in tasks:
             suites.refuse_unknown(options, task, base.methods)
-        seeds = range(args.seeds) if args.seeds else base.seeds
+        seeds = args.seeds or base.seeds
         asked = Grid(tasks, base.methods, tuple(args.sparsities or base.sparsities), tuple(seeds), epochs or base.epochs,
                      args.precision, options)
         asked = [canonical(spec) for spec in asked]

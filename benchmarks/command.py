@@ -59,6 +59,18 @@ def data_folder(args):
     return path
 
 
+def seeds(text):
+    """The range of seeds that `--seeds` names: "3" 0 to 2, "5-9" these."""
+    first, dash, last = text.partition("-")
+    try:
+        found = range(int(first), int(last) + 1) if dash else range(int(first))
+    except ValueError:
+        found = ()
+    if not found:
+        raise argparse.ArgumentTypeError(f"a number of seeds, at least 1, or the first and the last, such as 5-9, not {text!r}")
+    return found
+
+
 def chosen_options(args):
     """What `--set` says, as pairs (name, value) of text."""
     pairs = [tuple(text.split("=", 1)) for text in args.set]
@@ -68,7 +80,7 @@ def chosen_options(args):
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise Usage(f"--set {name} is given twice")
+            raise Usage(f"--set {name} is given twice; each value is a command of its own")
     return pairs
 
 

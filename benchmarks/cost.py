@@ -36,15 +36,10 @@ def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
     image = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in probe.parameters()), None))
     projected = {}
     for name, module in probe.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
+        if type(module).forward is nn.MultiheadAttention.forward:
             module.register_forward_pre_hook(partial(_projections, projected, f"{name}.".lstrip(".")), with_kwargs=True)
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # which calls no modules
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            probe(image)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        probe(image)
     root, flops = type(probe).__name__, counter.get_flop_counts()
     return {name: sum(flops.get(f"{root}.{name}" if name else root, {}).values()) // 2
             for name, module in probe.named_modules() if prunable(module)} | projected

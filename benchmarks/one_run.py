@@ -87,5 +87,5 @@ def summary(row):
 
     def number(name, form):
         return "?" if row[name] in ("", None) else format(float(row[name]), form)  # another version's row may lack it
-    return (f"{number('top1', '.2f')} % in the last epoch, at sparsity {number('achieved_sparsity', '.4f')} ({row['nnz']} of "
+    return (f"{number('top1', '.2f')} % of the test images in the last epoch, at sparsity {number('achieved_sparsity', '.4f')} ({row['nnz']} of "
             f"{row['prunable']} weights), {number('train_flops_fraction', '.3f')} of dense training FLOPs, {number('seconds', '.0f')} s")

@@ -94,7 +94,7 @@ class Bar:
         self.shares[spec] = 1.0
         self.finished += 1
         self._show()
-        result = f"{row['top1']:.2f} % in the last epoch" if row["status"] == "ok" else plain(f"{row['status']}: {row['error']}")
+        result = f"{row['top1']:.2f} % of the test images in the last epoch" if row["status"] == "ok" else plain(f"{row['status']}: {row['error']}")
         if self.bar.disable:
             self._tell(f"{self.finished}/{len(self.costs)}", f" {title(spec)}: {result}")
         elif row["status"] != "ok":

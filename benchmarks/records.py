@@ -56,6 +56,16 @@ def write_table(path, columns, rows):
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
+def typed(line):
+    """A line of a table (dict of text) as a record has it."""
+    def number(text):
+        try:
+            return int(text)
+        except ValueError:
+            return float(text) if text else None
+    return {name: text if name in TEXTS else number(text) for name, text in line.items()}
+
+
 def unreadable(row):
     """What is wrong with a row (dict) that would be refused when it is read, in words; empty if nothing is."""
     return problem_of({name: "" if value is None or value != value else str(value) for name, value in row.items()})

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 
 from benchmarks.files import StoreError, folder as named, locked, write_whole, writer
-from benchmarks.records import ADDED, OTHER, RUN_COLUMNS, TABLES, problem_of, read_record, sealed, write_table
+from benchmarks.records import ADDED, OTHER, RUN_COLUMNS, TABLES, problem_of, read_record, sealed, typed, write_table
 
 
 class Store:
@@ -147,19 +147,16 @@ class Store:
             return self._collect(suite)
 
     def take(self, suite, other):
-        """Add the rows of a suite that another Store has, collected or not; returns how many.
-
-        Of two rows of a key one that has not failed counts before one that has, then the one that ended later.
-        """
-        with locked(self.runs / ".collect.lock"):
-            self._collect(suite)
-            own = {row["key"]: row for row in self.read(suite)}
-            found = {key: record for key, record in other._whole(suite).items() if key not in own or _rank(record["runs"][0]) > _rank(own[key])}
-            for key in found:  # this one's row, which is in the tables now, would be collected again
-                with contextlib.suppress(OSError):
-                    (self.runs / f"{key}.json").unlink(missing_ok=True)
-            self._write(suite, found)
-        return len(found)
+        """Add the rows of a suite that another Store has, collected or not, and this one lacks, or has only failed; returns (how many, how many it
+        has besides)."""
+        own, found = self.rows(suite), other._whole(suite)
+        new = {key: record for key, record in found.items()
+               if key not in own or own[key]["status"] == "failed" and record["runs"][0]["status"] != "failed"}
+        for key, record in new.items():
+            if self.stamp(key) == self.seen.get(key):  # else its run has ended meanwhile
+                write_whole(self.runs / f"{key}.json", sealed(record))
+        self.collect(suite)
+        return len(new), len(found) - len(new)
 
     def _whole(self, suite):
         """{key: record} of every finished run of a suite, collected or not."""
@@ -168,16 +165,13 @@ class Store:
         for table, lines in tables.items():
             for line in lines:
                 if line["key"] in records:
-                    records[line["key"]][table].append(line)
+                    records[line["key"]][table].append(typed(line))
         newer = self._newer(suite, {row["key"]: row for row in tables["runs"]})
         return records | {record["runs"][0]["key"]: record for record in newer}
 
     def _collect(self, suite):
-        rows = {row["key"]: row for row in self.read(suite)}
-        return self._write(suite, {record["runs"][0]["key"]: record for record in self._newer(suite, rows)})
+        records = {record["runs"][0]["key"]: record for record in self._newer(suite, {row["key"]: row for row in self.read(suite)})}
 
-    def _write(self, suite, records):
-        """Put {key: record} into the suite's CSV files, in place of what these have of the keys; returns the number of rows of `runs.csv`."""
         def lines(table):
             stay = [row for row in self.read(suite, table) if row["key"] not in records]
             return stay + [row for record in records.values() for row in record[table]]
@@ -185,14 +179,9 @@ class Store:
         runs = sorted(lines("runs"), key=lambda r: (
             r["task"], r["method"], r["options"], float(r["sparsity"]), int(r["epochs"]), int(r["seed"]), r["key"]))
         order = {row["key"]: place for place, row in enumerate(runs)}
-        for table in reversed(TABLES):  # runs.csv last: who is killed before writes all of them again
+        for table in reversed(TABLES):  # runs.csv last: what is drawn has its lines
             rows = runs if table == "runs" else sorted(lines(table), key=lambda r: order.get(r["key"], len(order)))
             path = self.folder / suite / f"{table}.csv"
             if rows or path.exists():  # what is in it may be of a run that has no such lines any more
                 write_table(path, TABLES[table], rows)
         return len(runs)
-
-
-def _rank(row):
-    """The greater, the more a row of a key counts beside another folder's."""
-    return row["status"] != "failed", str(row["finished_at"])

@@ -1,4 +1,5 @@
 """One run: a Spec becomes a stored row."""
+import contextlib
 import math
 import os
 import sys
@@ -78,7 +79,11 @@ class Run:
         self.stop, self.alone, self.begun, self.branches = stop, alone, begun, branches
         self.task, self.options = settle(spec)
         numerics(self.task.precision, device)
-        self.levels, self.before = levels_of(spec), {other.key: store.stamp(other.key) for other in (spec, *branches)}
+        self.levels = levels_of(spec)
+        self.before = {other.key: store.stamp(other.key) for other in (*self.levels, *branches)}
+        self.unmade = self.levels
+        with contextlib.suppress(StoreError):  # a table that cannot be read ends no run
+            self.unmade = unmade(self.levels, store)
 
     def prepared(self):
         """The Trainer, with its data, as new or from its checkpoint."""
@@ -124,7 +129,8 @@ class Run:
         cycle, cycles = trainer.progress.cycle, trainer.training.cycles
         if len(self.levels) == len(cycles) and cycle < len(cycles) - 1:
             level = self.levels[cycle]
-            if self.store.again(self.spec.key).exists() or level in unmade(self.levels, self.store):  # finished runs stay as they are
+            made = level not in self.unmade or self.store.since(level.key, self.before[level.key])
+            if not made or self.store.again(self.spec.key).exists():  # finished runs stay as they are
                 self.finish(level, curves_of(trainer, cycles[cycle]))
             for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on what is there
                 path = self.store.checkpoint(other.key)

@@ -55,8 +55,12 @@ def compared(rounds, folder, device, **options):
 def _train(folder, seconds, together):
     """A process of `cores`: images per second while all of them train."""
     one_core()
-    mine = entrant(folder, torch.device("cpu"))
-    mine.step_seconds()
+    try:
+        mine = entrant(folder, torch.device("cpu"))
+        mine.step_seconds()
+    except BaseException:
+        together.abort()  # nobody waits for this one
+        raise
     together.wait()
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:

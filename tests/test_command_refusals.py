@@ -110,7 +110,7 @@ def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("words, said", [
     (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
     (["launch", "digits", "--sparsities", "0,9"], "'0,9' (with a point: 0.9) (see"),
-    (["launch", "digits", "--seeds", "1,2"], "int value: '1,2' (see"),
+    (["launch", "digits", "--seeds", "1,2"], "such as 5-9, not '1,2' (see"),
     (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),
     (["status", "digits", "--methodz"], "--methodz (--help lists them)")])
 def test_mistakes_are_quoted_with_what_is_right(words, said, capsys):

@@ -43,24 +43,25 @@ def join(mine, *others):
 @pytest.mark.parametrize("collected", [True, False])
 def test_what_another_folder_has_more_is_taken(two, collected, capsys):
     mine, hers = two
-    change(hers, RUNS[1], finished_at=mine.row(RUNS[1].key)["finished_at"])
     if collected:  # all there is of a clone
         assert hers.collect("digits") == 2
         shutil.rmtree(hers.runs)
     rows, curves = join(mine, hers)
     assert set(rows) == {0, 1, 2} and curves == {0: 1, 1: 1, 2: 1}
-    assert capsys.readouterr().out.startswith(f"1 row taken from {hers.folder}\n3 rows in ")
+    assert capsys.readouterr().out.startswith(f"1 row taken from {hers.folder}, 1 left there: they are here, too\n3 rows in ")
     assert join(mine, hers, mine) == (rows, curves) and capsys.readouterr().out.count("0 rows taken from ") == 2
 
 
 @pytest.mark.parametrize("own, other, stays", [
     (dict(top1=1.0, finished_at="2031"), dict(top1=2.0, finished_at="2030"), True),
-    (dict(top1=1.0, finished_at="2030"), dict(top1=2.0, finished_at="2031"), False),
+    (dict(top1=1.0, finished_at="2030"), dict(top1=2.0, finished_at="2031"), True),
+    (dict(top1=1.0, status="diverged", finished_at="2030"), dict(top1=2.0, finished_at="2031"), True),
+    (dict(top1=1.0, status="failed", finished_at="2031"), dict(top1=2.0, status="diverged", finished_at="2030"), False),
     (dict(top1=1.0, finished_at="2030"), dict(top1=2.0, status="failed", finished_at="2031"), True),
     (dict(top1=1.0, status="failed", finished_at="2031"), dict(top1=2.0, finished_at="2030"), False),
-    (dict(top1=1.0, status="failed", finished_at="2030"), dict(top1=2.0, status="failed", finished_at="2031"), False)])
+    (dict(top1=1.0, status="failed", finished_at="2030"), dict(top1=2.0, status="failed", finished_at="2031"), True)])
 @pytest.mark.parametrize("collected", [True, False])
-def test_of_two_rows_of_a_run_the_later_that_has_not_failed_counts(two, own, other, stays, collected):
+def test_a_row_of_ones_own_stays_unless_it_failed(two, own, other, stays, collected):
     mine, hers = two
     change(mine, RUNS[1], **own)
     change(hers, RUNS[1], **other)
@@ -73,24 +74,45 @@ def test_of_two_rows_of_a_run_the_later_that_has_not_failed_counts(two, own, oth
     assert Store(mine.folder, write=False).rows("digits")[RUNS[1].key]["top1"] in (kept["top1"], str(kept["top1"]))
 
 
-@pytest.mark.parametrize("table_written_last", ["switches", "layers", "curves", "runs", None])
-def test_whoever_is_killed_while_joining_joins_again(two, monkeypatch, table_written_last):
+@pytest.mark.parametrize("last", ["layers", "curves", "runs"])
+def test_whoever_is_killed_while_joining_has_lost_nothing(two, monkeypatch, last):
+    """What was taken is a row of this folder by then."""
     mine, hers = two
     change(mine, RUNS[1], top1=1.0, status="failed", finished_at="2031")
     write = results.write_table
 
     def killed(path, *rest):
-        if mine.folder in path.parents and mine.row(RUNS[1].key) is None:  # it has collected its own, and begun
-            if path.stem == table_written_last:
-                raise KeyboardInterrupt
+        if path.stem == last:
+            raise KeyboardInterrupt
         write(path, *rest)
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_table", killed)
-        if table_written_last in ("layers", "curves", "runs"):
-            with pytest.raises(KeyboardInterrupt):
-                mine.take("digits", hers)
-    rows, curves = join(mine, hers)
+        with pytest.raises(KeyboardInterrupt):
+            mine.take("digits", hers)
+    shutil.rmtree(hers.folder)
+    rows, curves = join(mine, mine)
     assert set(rows) == {0, 1, 2} and rows[1][0] == "ok" and curves == {0: 1, 1: 1, 2: 1}
+
+
+def test_what_was_taken_outlives_the_tables(two):
+    mine, hers = two
+    hers.collect("digits")
+    rows = join(mine, hers)
+    shutil.rmtree(mine.folder / "digits")  # as `git checkout` brings back older ones
+    assert join(mine, mine) == rows
+
+
+def test_a_run_that_ends_while_folders_are_joined_keeps_its_row(two, monkeypatch):
+    mine, hers = two
+    change(mine, RUNS[1], status="failed")
+    whole = Store._whole
+
+    def meanwhile(store, suite):
+        if store is hers:
+            change(mine, RUNS[1], status="ok", top1=99.0)
+        return whole(store, suite)
+    monkeypatch.setattr(Store, "_whole", meanwhile)
+    assert mine.take("digits", hers) and mine.row(RUNS[1].key)["top1"] == 99.0
 
 
 def test_a_folder_that_is_not_there_is_refused(two, capsys, tmp_path):

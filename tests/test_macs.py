@@ -47,13 +47,20 @@ def test_the_projections_of_attention_are_counted_though_no_module_is_called():
 
         def forward(self, x):
             x = self.stem(x).flatten(2).transpose(1, 2)
-            x = self.block(self.own(x, x, value=x)[0])
+            x = self.block(self.own(x, self.own(x, x, x)[0], value=x)[0])
             return self.across(torch.cat([x, x], 1), key=x.new_zeros(1, 10, 5), value=x.new_zeros(1, 10, 7))[0]
 
     assert cost.layer_macs(Net(), (1, 8, 8)) == {
-        "stem": 16 * 4 * 16, "own.in_proj": 12288, "own.out_proj": 4096, "block.self_attn.in_proj": 12288, "block.self_attn.out_proj": 4096,
+        "stem": 16 * 4 * 16, "own.in_proj": 2 * 12288, "own.out_proj": 2 * 4096, "block.self_attn.in_proj": 12288, "block.self_attn.out_proj": 4096,
         "block.linear1": 16 * 16 * 8, "block.linear2": 16 * 16 * 8, "across.in_proj": 32 * 256 + 10 * (5 + 7) * 16, "across.out_proj": 32 * 256}
-    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_attention_of_another_call_counts_as_nothing():
+    class Own(nn.MultiheadAttention):
+        def forward(self, x):
+            return super().forward(x, x, x)[0]
+
+    assert cost.layer_macs(nn.Sequential(nn.Linear(4, 4), Own(4, 1)), (3, 4)) == {"0": 3 * 16, "1.out_proj": 0}
 
 
 def test_all_that_can_be_pruned_is_counted():

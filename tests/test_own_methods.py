@@ -120,11 +120,18 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
         file.write("# changed\n")
     os.utime("mine.py", (0, 0))  # as where a copy keeps the time of the file
     assert launched("mine.py:Good") == 0
-    words = "rows made with another content of mine.py: 1; `launch` or `leaderboard` with --again makes them again"
+    words = "rows made with another content of mine.py: 1; `launch` with --outdated makes them again"
     assert words in capsys.readouterr().err and Store("results").row(before["key"]) == before
     assert main(["status", "digits", "--methods", "mine.py:Good", "--epochs", "1"]) == 0 and words in capsys.readouterr().err
     stamp = Store("results").stamp(before["key"])
     assert launched("mine.py:Good", "--again") == 0 and Store("results").stamp(before["key"]) != stamp
+    assert launched("mine.py:Good", "--outdated") == 0 and "1 run done, 0 to do" in capsys.readouterr().out
+    with open("mine.py", "a") as file:
+        file.write("# once more\n")
+    assert launched("mine.py:Good", "--outdated", "--seeds", "2") == 0
+    said = capsys.readouterr()
+    assert "0 runs done, 2 to do" in said.out and "another content" not in said.err and not list(Path("results/runs").glob("*.again"))
+    assert launched("mine.py:Good", "--seeds", "2") == 0 and "another content" not in capsys.readouterr().err
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
 
 

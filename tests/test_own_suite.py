@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import reproduce
-from benchmarks import batches, data, models, run, suites, tasks
+from benchmarks import batches, data, describe, models, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.run import run
 from benchmarks.tasks import DATASETS, DIGITS, Dataset, Task
 
 
@@ -47,7 +48,7 @@ def test_runs_become_a_leaderboard(parity, tmp_path, capsys):
     store = Store(tmp_path)
     for method in ("st3", "gmp"):
         for seed in (0, 1):
-            run.run(Spec("parity-mlp", method, 0.9, seed, epochs=2), store)
+            run(Spec("parity-mlp", method, 0.9, seed, epochs=2), store)
     store.collect("parity")
     for form in ("text", "html"):
         assert main(["leaderboard", "parity", "--format", form, "--results", str(tmp_path)]) == 0
@@ -107,7 +108,7 @@ def test_a_network_that_cannot_be_made_for_the_data_is_one_line(parity, factory,
     task = f"parity-{said.split()[0]}"  # a name of its own: what a task's name stands for is remembered
     monkeypatch.setitem(tasks.TASKS, task, replace(tasks.TASKS["parity-mlp"], model="odd"))
     monkeypatch.setitem(suites.SUITE_TASKS, "parity", task)
-    run._macs.cache_clear()
+    describe._macs.cache_clear()
     assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path), *words]) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1 and not list(tmp_path.rglob("*.json"))

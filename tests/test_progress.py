@@ -59,7 +59,7 @@ def test_a_log_has_a_line_for_every_run_and_now_and_then(clock, lines):
     assert len(lines) == 1
     clock[0] += 199
     bar.done(SECOND, ROW)  # 600 s for one and a half
-    assert lines[1:] == ["[1/4, 0:16:40 to go] digits gmp sparsity 0.9 seed 1: 97.12 % in the last epoch"]
+    assert lines[1:] == ["[1/4, 0:16:40 to go] digits gmp sparsity 0.9 seed 1: 97.12 % of the test images in the last epoch"]
     bar.done(FIRST, {"status": "failed", "error": "no memory"})
     assert lines[2:] == ["[2/4, 0:10:00 to go] digits gmp sparsity 0.9 seed 0: failed: no memory"]
     bar.done(THIRD, ROW)
@@ -89,7 +89,7 @@ def test_rounding_is_not_taken_for_work(clock, lines):
         bar.tick(spec, share)
     clock[0] += 100
     bar.done(FIRST, ROW)
-    assert lines == ["[1/4] digits gmp sparsity 0.9 seed 0: 97.12 % in the last epoch"]
+    assert lines == ["[1/4] digits gmp sparsity 0.9 seed 0: 97.12 % of the test images in the last epoch"]
 
 
 def test_runs_count_with_what_they_cost(clock, lines):

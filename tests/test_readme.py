@@ -267,14 +267,3 @@ def test_every_column_is_explained():
     code, = re.findall(r"```python\n(.*?)```", page, re.S)
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^st3 +NaN .* 9\d\.\d+ ", shown, re.M)
-
-
-@pytest.mark.filterwarnings("error")
-def test_the_sweep_of_two_classes_of_a_name_is_two_tables(tmp_path, monkeypatch, capsys):
-    snippet, = re.findall(r"```python\n(import pandas\n.*?)```", (ROOT / "examples/README.md").read_text(), re.S)
-    fill(tmp_path / "results", "digits", [Spec("digits", f"{file}.py:MyMethod", 0.9, 0) for file in ("one", "two")],
-         precision="fp32", val_top1=80)
-    monkeypatch.chdir(tmp_path)
-    exec(snippet, {})
-    out = capsys.readouterr().out
-    assert "one.py:MyMethod" in out and "two.py:MyMethod" in out

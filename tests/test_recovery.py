@@ -230,8 +230,10 @@ def test_a_run_whose_machine_fails_while_it_is_made_again_keeps_its_row(tmp_path
     assert store.row(spec.key) == (before if kept else row) and store.again(spec.key).exists() is kept
     capsys.readouterr()
     assert main(["status", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0
-    said = f"of an interrupted --again 1 run is left as before: the same command goes on with it (to give it up, remove {tmp_path}/runs/*.again)\n"
+    said = "1 run of --again still has its earlier rows; where it was interrupted, the same command goes on with it\n"
     assert capsys.readouterr().err == said * kept
+    if kept:
+        assert main(["plan", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0 and capsys.readouterr().err == said
 
 
 def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 import csv
 import os
 import sys
+import threading
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,6 +230,14 @@ def test_a_process_that_dies_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(scaling, "_train", dies)
     with pytest.raises(BrokenProcessPool):
         next(scaling.measure_cores("data", torch.device("cpu"), 1))
+
+
+def test_whoever_fails_lets_the_others_go(monkeypatch):
+    barrier = threading.Barrier(2)
+    monkeypatch.setattr(scaling, "entrant", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scaling._train("data", 1.0, barrier)
+    assert barrier.broken
 
 
 def test_the_start_of_workers(monkeypatch):
