@@ -13,8 +13,7 @@ import pytest
 import torch
 from stored import ROOT, SPEC, WORDS, table
 
-from benchmarks import again, checkpoint, records, run_claims
-from benchmarks import launch as launcher
+from benchmarks import checkpoint, records, run_claims
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.files import StoreError, locked
@@ -198,73 +197,6 @@ def test_a_row_that_a_longer_run_made_meanwhile_is_not_lost_by_a_failure(tmp_pat
         return step(self, x, y)
     monkeypatch.setattr(runner.Trainer, "step", fails)
     assert runner.run(short, store) == store.row(short.key) and store.row(short.key)["status"] == "ok"
-
-
-def test_a_row_that_is_made_again_is_the_later_one_whatever_the_clock_says(tmp_path):
-    spec = Spec("digits", "static", 0.9, 0, epochs=1, options={"allocation": "uniform"})
-    row = runner.run(spec, Store(tmp_path / "results"))
-    write_table(tmp_path / "results" / "digits" / "runs.csv", RUN_COLUMNS, [row | {"top1": 1.0, "finished_at": FAILED["finished_at"]}])
-    assert launched(tmp_path / "results") == 0 and table(Store(tmp_path / "results"), "runs")[0]["top1"] == "1.0"
-    assert launched(tmp_path / "results", "--again") == 0
-    assert table(Store(tmp_path / "results"), "runs")[0]["top1"] == str(row["top1"])
-
-
-WHICH = "digits --methods static --set allocation=uniform --sparsities 0.9 --epochs 1".split()
-
-
-def launched(results, *words, seeds=1):
-    return main(["launch", *WHICH, "--seeds", str(seeds), "--jobs", "1", "--results", str(results), *words])
-
-
-@pytest.mark.parametrize("error, kept", [(OSError("the disk is away"), True), (KeyError("a mistake of its own"), False)])
-def test_a_run_whose_machine_fails_while_it_is_made_again_keeps_its_row(tmp_path, monkeypatch, capsys, error, kept):
-    spec, store = Spec("digits", "static", 0.9, 0, epochs=1, options={"allocation": "uniform"}), Store(tmp_path)
-    before = runner.run(spec, store)
-    again.renew([spec], store, "digits")
-
-    def fails(*_):
-        raise error
-    monkeypatch.setattr(runner.Trainer, "step", fails)
-    row = runner.run(spec, store)
-    assert row["status"] == "failed" and ("; the row of before stays, and the same command tries again" in row["error"]) is kept
-    assert store.row(spec.key) == (before if kept else row) and store.again(spec.key).exists() is kept
-    capsys.readouterr()
-    assert main(["status", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0
-    said = "1 run of --again still has its earlier rows; where it was interrupted, the same command goes on with it\n"
-    assert capsys.readouterr().err == said * kept
-    if kept:
-        assert main(["plan", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0 and capsys.readouterr().err == said
-
-
-def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
-    launched(tmp_path, seeds=3)
-    store, launch = Store(tmp_path), launcher.launch
-    first = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
-
-    def interrupted(specs, *rest):
-        launch(specs[:1], *rest)
-        store.checkpoint(specs[1].key).write_text("what it has done")
-        raise KeyboardInterrupt
-    with monkeypatch.context() as patch:
-        patch.setattr(launcher, "launch", interrupted)
-        assert launched(tmp_path, "--again", seeds=3) == 130
-    second = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
-    assert [second[seed] == first[seed] for seed in range(3)] == [False, True, True] and len(list(store.runs.glob("*.pt"))) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr(launcher, "launch", lambda specs, *rest: [] if store.checkpoint(specs[0].key).exists() else pytest.fail("it is gone"))
-        launched(tmp_path, "--again", seeds=3)
-    capsys.readouterr()
-    assert launched(tmp_path, "--again", seeds=3) == 0 and "1 of 3 runs have been made again" in capsys.readouterr().err
-    third = {row["seed"]: store.stamp(key) for key, row in store.rows("digits").items()}
-    assert [third[seed] == second[seed] for seed in range(3)] == [True, False, False] and not list(store.runs.glob("*.again"))
-    with monkeypatch.context() as patch:
-        patch.setattr(launcher, "launch", interrupted)
-        launched(tmp_path, "--again", seeds=3)
-    monkeypatch.setattr(again, "_code", lambda: "changed since")
-    with monkeypatch.context() as patch:
-        patch.setattr(launcher, "launch", lambda specs, *rest: [] if len(specs) == 3 else pytest.fail("some are of the code before"))
-        launched(tmp_path, "--again", seeds=3)
-    assert not list(store.runs.glob("*.pt"))
 
 
 CANNOT_BE_WRITTEN = """

@@ -2,15 +2,17 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.files import StoreError, locked
+from benchmarks.files import StoreError, locked, write_whole
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.run_claims import Claim, Taken, age
 
 WORDS = "launch digits --methods static --sparsities 0.9 --seeds 1 --epochs 1 --jobs 1 --set allocation=erk --results".split()
 SPEC = Spec("digits", "static", 0.9, 0, epochs=1)
@@ -55,6 +57,32 @@ def test_a_lock_is_for_whoever_may_write_into_its_folder(shared, another_user):
         with locked(name):
             assert holds(name)
     assert (mode("new"), mode("old")) == (0o664, 0o444)
+
+
+def test_a_claim_that_was_copied_from_another_machine_has_a_way_out(tmp_path):
+    store = Store(tmp_path)
+    with Claim(store, SPEC.key) as claim:
+        path, content = claim.path, claim.content
+    path.write_text(json.dumps(content | {"host": "another", "pid": 7}))
+    with pytest.raises(Taken) as taken:
+        Claim(store, SPEC.key).__enter__()
+    assert str(taken.value) == f"process 7 on another (if it is no more: remove {path}, or wait until it is 15 minutes old)"
+
+
+def test_a_claim_grows_old_where_nothing_may_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "a.claim"
+    path.write_text("")
+    os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    assert age(path) > 1e7
+
+
+def test_a_folder_that_was_moved_while_it_is_written_is_named(tmp_path):
+    with pytest.raises(StoreError, match="its folder is gone; if it was moved, name it with --results"):
+        write_whole(tmp_path / "gone" / "row.json", "")
+    with pytest.raises(StoreError) as error:
+        write_whole(tmp_path, "")
+    assert "gone" not in str(error.value)
 
 
 def test_a_lock_in_a_folder_of_ones_own_is_ones_own(shared):
