@@ -61,7 +61,8 @@ class Store:
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
         parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # of whoever died while writing them
-        for path in (self.again(key), *(() if keep else (self.checkpoint(key), *parts))):
+        kept = self.keep_models and row["status"] == "ok"  # else a network there is of an earlier row
+        for path in (self.again(key), *(() if kept else (self.model(key),)), *(() if keep else (self.checkpoint(key), *parts))):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -1,5 +1,5 @@
 """Where each prunable weight of a network lies in one flat vector."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays dense that was to
 
 
@@ -17,12 +18,13 @@ class Entry:
 
     groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel), 1 for GPT-2's linear layer, whose is
     (inputs, outputs); 0 for all others. own: the tensor's shape in the network where it is of more than two dimensions and of no linear or
-    convolutional layer; all but the last are outputs.
+    convolutional layer; all but the last are outputs. channels_last: whether the tensor was laid out so in memory.
     """
     names: tuple
     shape: tuple
     groups: int = 0
     own: tuple = ()
+    channels_last: bool = False
 
     @property
     def name(self):
@@ -35,6 +37,11 @@ class Entry:
     @property
     def fan_in(self):
         return prod(self.shape[1:])
+
+    @property
+    def memory_format(self):
+        """Of the tensor in the network."""
+        return CHANNELS_LAST[len(self.own or self.shape)] if self.channels_last else torch.contiguous_format
 
     def modules(self, net):
         """The layers of `net` that it is a weight of: several if tied."""
@@ -101,7 +108,8 @@ class Layout:
             elif not weight.numel():
                 self.dense.append((name, "empty"))
             else:
-                self.entries.append(_entry(names, weight, modules[0] if layers else None))
+                entry = _entry(names, weight, modules[0] if layers else None)
+                self.entries.append(replace(entry, channels_last=channels_last(weight)))
                 weights.append(weight)
         if not weights:
             left = ", ".join(f"{name} ({reason})" for name, reason in self.dense[:2]) + ", …" * (len(self.dense) > 2)
@@ -213,6 +221,11 @@ def _entry(names, weight, layer):
     groups = layer.groups if isinstance(layer, TRANSPOSED) else int(gpt2_linear(layer))  # both have their inputs first
     first, second, *kernel = shape
     return Entry(names, (second * groups, first // groups, *kernel) if groups else shape, groups)
+
+
+def channels_last(weight):
+    """Whether a convolution's weight is laid out so, and not as well in the usual way."""
+    return weight.ndim in CHANNELS_LAST and not weight.is_contiguous() and weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
 
 
 def _named(net, names, word, least=0):

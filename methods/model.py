@@ -64,7 +64,7 @@ class SparseModel(nn.Module):
         self.method = made.to(self.theta.device, self.theta.dtype)
         for entry in self.layout.entries:  # last, so that a network that is refused stays whole
             put(net, entry, None)
-        self.dense_gradient = None
+        self.dense_gradient, self.training = None, net.training
 
     def __getstate__(self):  # of copies and pickles, which are in no training and have begun no backward pass
         return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by")}
@@ -123,6 +123,9 @@ class SparseModel(nn.Module):
         try:
             return super().load_state_dict(state_dict, *args, **options)
         except RuntimeError as error:
+            sparse = "method.keys" in state_dict
+            if "theta" in state_dict and sparse != ("method.keys" in super().state_dict()):
+                raise RuntimeError(f"{error}\n\tThis is the state of a model with storage={'sparse' if sparse else 'masked'}") from None
             if "theta" in state_dict:
                 raise
             raise RuntimeError(f"{error}\n\tThere is no theta: load pretrained weights into the network before SparseModel takes it") from None
@@ -206,7 +209,9 @@ class SparseModel(nn.Module):
         elif self.cycles_left:
             warnings.warn(self.why_not(), stacklevel=2)
         outside = self.outside()
-        if outside:
+        if not self.theta.isfinite().all():
+            warnings.warn("the exported weights are NaN or infinite: the training has diverged", stacklevel=2)
+        elif outside:
             warnings.warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
                           "them out", stacklevel=2)
         return self.plain()
@@ -229,7 +234,7 @@ class SparseModel(nn.Module):
         """A plain copy of the network with the weights of the moment."""
         net = copy.deepcopy(self.net, detached(self.net))
         for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(self.evaluated()))):
-            put(net, entry, nn.Parameter(view.clone(memory_format=torch.contiguous_format)))
+            put(net, entry, nn.Parameter(view.clone(memory_format=entry.memory_format)))
         return net
 
     def densify(self):

@@ -46,3 +46,4 @@ def test_runs_without_a_network_are_named(tmp_path, capsys):
     assert "of 1 runs that are done no network was kept; --again with --methods makes them again" in capsys.readouterr().out
     assert main([*words, "--keep-models", "--again"]) == 0 and len(list((tmp_path / "models").iterdir())) == 1
     assert main([*words, "--keep-models"]) == 0 and "no network" not in capsys.readouterr().out
+    assert main([*words, "--again"]) == 0 and not list((tmp_path / "models").iterdir())  # it would be another training's

@@ -1,6 +1,7 @@
 """What `export` says of a network that is not what was asked for, and what is refused before and after `SparseModel` takes a network."""
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from test_loop_mistakes import planned
 from test_own_loop import STORAGES, Net
 from torch import nn
 
-from methods import SparseModel
+from methods import SparseModel, Training
 
 
 def said(model):
@@ -92,3 +93,59 @@ def test_weights_that_come_too_late_are_told_when_to_come(storage):
         model.load_state_dict({**other.state_dict(), "another": torch.zeros(1)})
     assert "There is no theta" not in str(plain.value)
     assert not model.load_state_dict(other.state_dict(), strict=True).missing_keys
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_come_back_laid_out_as_they_were(storage):
+    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 4))
+    net[2].to(memory_format=torch.channels_last)
+    plain = SparseModel(net, "static", 0.5, storage=storage).export()
+    assert plain[0].weight.is_contiguous() and not plain[2].weight.is_contiguous()
+    assert plain[2].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_network_in_evaluation_mode_is_trained_so_only_with_a_warning(storage):
+    def training(net):
+        model = SparseModel(net, "static", 0.5, storage=storage)
+        model(torch.randn(5, 8)).sum().backward()
+        run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 2)
+        run.start()
+        return model, run
+    model, run = training(nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6)).eval())
+    assert not model.training
+    with pytest.warns(UserWarning, match="in evaluation mode, as where it was .*: call model.train\\(\\) before the loop"):
+        run.update()
+    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6))
+    net[1].eval()  # frozen, as is meant
+    model, run = training(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.update()
+    assert model.training and not net[1].training
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_that_are_no_numbers_are_said_to_have_diverged(storage):
+    model = SparseModel(nn.Linear(8, 6), "static", 0.5, storage=storage)
+    model.theta.data[3] = torch.nan
+    assert said(model)[-1] == "the exported weights are NaN or infinite: the training has diverged" and "besides" not in str(said(model))
+
+
+def test_a_state_of_the_other_storage_is_named_and_its_connections_can_be_taken():
+    """As examples/README.md has it."""
+    model = SparseModel(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(32, 4)), "gmp", 0.8, ramp_start=0.0, ramp_end=0.0)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 2)
+    run.start()
+    plain = model.export()
+    fixed = SparseModel(model.export(), "static", 0.8, storage="sparse")
+    with pytest.raises(RuntimeError, match="This is the state of a model with storage=masked"):
+        fixed.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match="This is the state of a model with storage=sparse"):
+        model.load_state_dict(fixed.state_dict())
+    page = (Path(__file__).parent.parent / "examples/README.md").read_text(encoding="utf-8")
+    code, = re.findall(r"```python\n(fixed = .*?)```", page, re.S)
+    found = dict(SparseModel=SparseModel, model=model, plain=plain, sparsity=0.8)
+    exec(code, found)
+    x = torch.randn(3, 4, 4, 4)
+    assert torch.allclose(found["fixed"](x), plain(x), atol=1e-6) and found["fixed"].method.mask.sum() == model.method.mask.sum()

@@ -60,7 +60,7 @@ class AlwaysSparse(SparseModel):
         # a checkpoint's theta and keys say nothing of the network that they are for
         self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
         keys = self.method.draw_graph(self.bounds).to(device)
-        self.dense_gradient = None
+        self.dense_gradient, self.training = None, net.training
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
         self.net = net
         dense = {"sparse": False, "auto": None}[storage]
@@ -227,7 +227,7 @@ class AlwaysSparse(SparseModel):
             for module in entry.modules(net):
                 del module.forward
             flat = values.new_zeros(entry.size).index_put_((keys,), values)
-            put(net, entry, nn.Parameter(entry.view(flat).contiguous()))
+            put(net, entry, nn.Parameter(entry.view(flat).contiguous(memory_format=entry.memory_format)))
         return net
 
     def __setstate__(self, state):
