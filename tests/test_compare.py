@@ -93,14 +93,20 @@ def test_labels_that_are_alike_give_way_to_the_names(tmp_path):
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:] == ["| Dense", "| gmp", "| gmp leak=0.5", "| st3"]
 
 
-def test_every_sparsity_of_methods_that_train_once_is_drawn_and_no_level_on_the_way_of_others(tmp_path):
+def test_every_sparsity_of_methods_that_train_once_is_drawn_and_no_level_on_the_way_of_others(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
     rows = [row(spec, precision="fp32", cycles=cycles, achieved_sparsity=spec.sparsity) for methods, cycles, sparsities in (
         (("dense", "st3"), 1, (0.2, 0.9)), (("lrr",), 1, (0.0,)), (("lrr",), 2, (0.2,)), (("lrr",), 4, (0.9,)))
         for spec in specs(methods=methods, sparsities=sparsities, seeds=1)]
     (tmp_path / "digits").mkdir()
     write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
     write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
-    table = drawn(tmp_path, "st3", "lrr", "--sparsity", "0.2", "--results", tmp_path)
+    done = run_here("compare.py", "st3", "lrr::LRR", "--sparsity", "0.2", "--results", tmp_path, "--out", tmp_path)
+    assert done.returncode == 0 and any("In up to 4 cycles: LRR." in text.get_text().replace("\n", " ") for text in pages[0].texts), done.stderr
+    table = pd.read_csv(tmp_path / "digits/compare.csv")
     points, curves = table[table.epoch.isna()], table[table.epoch.notna()]
     assert sorted(zip(points.method, points.sparsity)) == [("dense", 0.0), ("lrr", 0.9), ("st3", 0.2), ("st3", 0.9)]
     assert {*zip(curves.method, curves.sparsity)} == {("dense", 0.0), ("st3", 0.2)}
@@ -118,8 +124,9 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
     write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [
         dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
-    done = run_here("compare.py", "st3", "gmp", "--results", tmp_path, "--out", tmp_path / "figures")
-    assert "At the sparsity they end at, not the one asked for: st3." in " ".join(done.stdout.split())
+    done = run_here("compare.py", "st3::ST", "gmp", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert "At the sparsity they end at, not the one asked for: ST." in (tmp_path / "figures/digits/compare.md").read_text()
+    assert "At the sparsity they end at, not the one asked for: ST." in " ".join(done.stdout.split())
     points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
     found = points[points.method == "st3"]
     assert found[["sparsity", "mean", "seeds"]].values.tolist() == [[0.865, 68.3333, 3], [0.98, 10, 2]]  # seed 2 is the same training there, too
@@ -168,6 +175,11 @@ def test_of_a_method_whose_runs_all_failed_that_is_said(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and (
         f"no finished runs of 'gmp': {sum(one['method'] == 'gmp' for one in rows)} runs of it failed, and why says python -m benchmarks "
         f"status digits --methods gmp --results {tmp_path}") in done.stderr, done.stderr
+    variants = specs(methods=("gmp",), a="1.0", b="c d")
+    rows = [one for one in rows if one["method"] != "gmp"] + [row(spec, precision="fp32", cycles=1) | FAILED for spec in variants]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", "st3", "gmp b=c d a=1", "--results", tmp_path)
+    assert f"status digits --methods gmp --set a=1.0 --set 'b=c d' --results {tmp_path}" in done.stderr, done.stderr
 
 
 def test_runs_of_one_profile_and_of_tasks_that_have_all(tmp_path):
