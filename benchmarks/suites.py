@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.grid import Grid, union
-from benchmarks.tasks import DATASETS, TASKS, suite_of
+from benchmarks.tasks import DATASETS, TASKS, as_stored, suite_of
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
@@ -42,7 +42,7 @@ def suite_grid(suite, profile, methods):
     if task not in TASKS or suite_of(task) != suite:  # rows are stored by the names of their tasks
         raise ValueError(f"suite {suite} needs in SUITE_TASKS a task of its own, named {suite} or {suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
-    return Grid((task,), tuple(methods), sparsities, SEEDS, epochs)
+    return Grid((task,), tuple(methods), sparsities, SEEDS, None if epochs == TASKS[task].epochs else epochs)
 
 
 def trained(specs, profile, precision=None, epochs=None):
@@ -139,9 +139,9 @@ def grid(suite, profile="paper"):
 
 
 def _runs(name, script, suite, profile):
-    """The Specs of a figure's grid."""
+    """The Specs of a figure's grid, which are written as rows have them."""
     try:
-        return list(script.grid(suite, profile))
+        return [as_stored(spec) for spec in script.grid(suite, profile)]
     except ValueError as error:
         raise ValueError(f"reproduce/{name}.py: {error}") from None
     except Exception as error:

@@ -91,8 +91,8 @@ def reduced(rows):
     runs = rows.groupby("task", sort=False).epochs.min()
     short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items() if epochs < TASKS[task].epochs]
     longer = [f"{epochs:g} instead of {TASKS[task].epochs} epochs." for task, epochs in runs.items() if epochs > TASKS[task].epochs]
-    return " ".join([REDUCED[task] for task in runs.index if task in REDUCED] + [f"Reduced runs: {', '.join(short)} epochs."] * bool(short)
-                    + longer + unusual(rows))
+    return " ".join([REDUCED[task] for task in runs.index if task in REDUCED]
+                    + [f"Reduced runs: {', '.join(dict.fromkeys(short))} epochs."] * bool(short) + [*dict.fromkeys(longer)] + unusual(rows))
 
 
 def cells(table):

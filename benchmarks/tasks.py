@@ -252,6 +252,19 @@ def canonical(spec):
     return replace(spec, **changes) if any(getattr(spec, name) != value for name, value in changes.items()) else spec
 
 
+def as_stored(spec):
+    """A Spec of a figure. Raises ValueError in one line where it is not written as its row has it: the finished run would not be found, and be made
+    once more."""
+    if (same := canonical(spec)) == spec:
+        return spec
+    given, kept = ({"method": s.method, "epochs": s.epochs, "precision": s.precision, **dict(s.options)} for s in (spec, same))
+    for name, value in given.items():
+        if str(value) != str(kept.get(name)):
+            how = f"stored as {name}={kept[name]}: write that" if kept.get(name) else "the default: leave it out"
+            raise ValueError(f"{name}={value} is {how}")
+    raise ValueError(f"{spec.option_text}: epochs and precision are fields of a Grid, no options")
+
+
 @cache
 def _canonical(task, method, epochs, precision, chosen):
     """The fields that `canonical` sets."""

@@ -1,18 +1,23 @@
 """Chosen methods side by side, one's own among them: accuracy against sparsity, and how accuracy and sparsity went in training.
 
 `python reproduce/compare.py st3 gmp "gmp ramp_power=0" mine.py:Mine --suite digits --sparsity 0.98` draws them, and dense, from stored rows of
-one length. In no paper.
+one length. Options may be in any order, and a number as `--set` takes it. `"gmp ramp_power=0::fixed"` has the legend say what is after `::`.
+In no paper.
 """
+import contextlib
 import difflib
+import re
 import shlex
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, save, tasks_of
+from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
+from gse import plus_minus
 from marks import remark
 from published import title
-from rows import POINT, TRAINING, elsewhere, lengths, lines_of, none_finished, read_rows, series_of
+from rows import POINT, TRAINING, elsewhere, lengths, lines_of, none_finished, read_rows, series_of, summary
 
 from benchmarks.command import command
+from benchmarks.grid import NEXT
 from benchmarks.own_methods import tell_older
 from benchmarks.progress import several
 from benchmarks.stats import OFF_TARGET
@@ -25,9 +30,31 @@ MOST = 0.99999  # sparsity that has a place on the axis
 ENDS = "At the sparsity they end at, not the one asked for: {}."
 
 
-def chosen(series, args):
-    """(the finished runs of these and of dense, profile): of the profile with more of them, where none is named, and of the tasks that have
-    all, if there are any.
+def asked(words):
+    """{series as the rows may have it: label} of the arguments "METHOD", "METHOD name=value ..." and "...::label", without dense."""
+    found = {}
+    for word in words:
+        name, _, label = word.partition("::")
+        method, *options = map(str.strip, re.split(NEXT, name.strip()))
+        name = " ".join([path_of(method) if ":" in method else method, *options])
+        if name != "dense":
+            found[name] = label.strip() or Path(name).name
+    return {name: name if [*found.values()].count(label) > 1 else label for name, label in found.items()}
+
+
+def meaning(name):
+    """What the texts of one series are alike in, whatever the order of its options and however their numbers and truth values are written."""
+    def plain(value):
+        with contextlib.suppress(ValueError):
+            return repr(float(value))
+        return value.lower() if value.lower() in ("true", "false") else value
+    method, *options = re.split(NEXT, name)
+    return method, *sorted(f"{option}={plain(value)}" for option, _, value in (pair.partition("=") for pair in options))
+
+
+def chosen(labels, args):
+    """(the finished runs of these series and of dense, {series as they have it: label}): of the profile with more of them, where none is named,
+    and of the tasks that have all, if there are any.
 
     Raises NoRows where one of them has none, or nothing is stored.
     """
@@ -36,10 +63,13 @@ def chosen(series, args):
         raise none_finished(args.suite, args.results, args.profile, args.precision, args.epochs)
     rows = read_rows(folder / "runs.csv")
     rows = rows.drop(renamed(rows))
-    found = {}
+    names, found = series_of(rows).unique(), {}
+    written = {meaning(name): name for name in names}
+    series = {name if name in names else written.get(meaning(name), name): label for name, label in labels.items()}
     for profile in [args.profile] * bool(args.profile) or PROFILES:
         # the first of LRR's levels are no comparison
-        own = rows[rows.accuracy.notna() & ((rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | (rows.method == "dense"))]
+        compared = (rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | ((rows.cycles == 1) & (rows.sparsity > 0)) | (rows.method == "dense")
+        own = rows[rows.accuracy.notna() & compared]
         own = own[of_profile(own, args.suite, profile, args.epochs, args.precision)]
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
@@ -47,7 +77,7 @@ def chosen(series, args):
     have, bad = set(series_of(own)), series_of(rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)])
     for name in series:
         if name not in have and (failed := int((bad == name).sum())):
-            method, *options = name.split()
+            method, *options = re.split(NEXT, name)
             words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
             given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
             words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
@@ -64,7 +94,7 @@ def chosen(series, args):
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
     runs.attrs["folders"] = [folder]
-    return runs, profile
+    return runs, series
 
 
 def of_their_curves(runs, sparsity):
@@ -89,7 +119,7 @@ def drawn_at(runs, wanted):
 
 
 def where_they_end(runs):
-    """(the runs, with the sparsity that they end at, in the mean of their seeds, for methods that miss one asked for; the names of these).
+    """(the runs, with the sparsity that they end at, in the mean of their seeds, for methods that miss one asked for; the series of these).
     What is the same training whatever sparsity was asked for is there once. What diverged stays at that one."""
     def ends(runs):
         achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
@@ -97,23 +127,41 @@ def where_they_end(runs):
     off = ((ends(runs) - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
     there = runs[~(off & runs.duplicated(TRAINING))]
     there = there.assign(sparsity=ends(there).clip(upper=MOST).where(off, there.sparsity).fillna(there.sparsity))
-    return there, [*dict.fromkeys(Path(name).name for name in series_of(runs[off]))]
+    return there, [*dict.fromkeys(series_of(runs[off]))]
+
+
+def tell_ends(off, labels):
+    """The sentence that names these series."""
+    return ENDS.format(", ".join(labels[name] for name in off))
+
+
+def as_text(runs, labels):
+    """What `drawing.save` makes the .md and .tex of: for each task the mean ± s.d. of these series at each sparsity."""
+    blocks, (there, off) = [], where_they_end(runs)
+    for task in tasks_of(runs):
+        points = summary(there[there.task == task])
+        texts = {(name, p.sparsity): plus_minus(p.mean, p.std) for name, p in zip(series_of(points), points.itertuples())}
+        columns, names = sorted({*points.sparsity}), {name for name, _ in texts}
+        lines = [[label, *(texts.get((name, sparsity), "–") for sparsity in columns)] for name, label in labels.items() if name in names]
+        blocks.append([[title(task), *(f"{100 * sparsity:g} %" for sparsity in columns)], *lines])
+    return dict(head="Test accuracy (%)", blocks=blocks, note=note(runs, labels=labels) + f" {tell_ends(off, labels)}" * bool(off))
 
 
 def drawing(series, wanted):
-    """The function that draws runs of these into an empty figure and returns the table of what was drawn."""
+    """The function that draws runs of these {series: label} into an empty figure and returns the table of what was drawn."""
+    labels = {"dense": "Dense", **series}
+
     def draw(runs, figure):
         import pandas as pd
 
         tables, tasks, styles = [], tasks_of(runs), {"dense": dict(color=DENSE, linestyle=(0, (4, 2))), **looks(series)}
         figure.set_size_inches(2 * WIDTH, 0.6 + 2.0 * len(tasks))
-        labels = {"dense": "Dense", **{name: Path(name).name for name in series}}
         for (left, middle, right), task in zip(figure.subplots(len(tasks), 3, squeeze=False), tasks):
             own = runs[runs.task == task]
             there, off = where_they_end(own)
             tables.append(accuracy_lines(left, there, labels))
             if off:
-                remark(figure, ENDS.format(", ".join(off)))
+                remark(figure, tell_ends(off, labels))
             sparsity = drawn_at(own, wanted)
             curves = of_their_curves(own, sparsity)
             for name, look in styles.items():
@@ -129,7 +177,11 @@ def drawing(series, wanted):
                 axes.xaxis.get_major_locator().set_params(integer=True)
             tables.append(curves.assign(source="measured"))
         remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d.")
-        return pd.concat(tables, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True)
+        table.attrs.update(as_text(runs, labels))
+        return table
+
+    draw.labels = labels
     return draw
 
 
@@ -137,23 +189,23 @@ def drawing(series, wanted):
 def main(argv=None):
     """Returns 0. Bad arguments or nothing to draw: one line on stderr, exit status 2."""
     parser = Parser(prog=f"{NAME}.py", description="Draws chosen methods side by side, from stored rows.")
-    parser.add_argument("methods", nargs="+", metavar="METHOD", help='such as rigl, "st3 straight_through=False" or mine.py:Mine')
+    parser.add_argument("methods", nargs="+", metavar="METHOD",
+                        help='such as rigl, "st3 straight_through=False" or mine.py:Mine; with "METHOD::label" the legend says that')
     parser.add_argument("--suite", choices=SUITES, default="digits", help="default: %(default)s")
     parser.add_argument("--sparsity", type=float, metavar="S", help="of the curves (default: the highest that most have)")
     parser.add_argument("--name", default=NAME, help="of the files (default: %(default)s)")
     args = parser.standard().read(argv)
     if Path(args.name).name != args.name:
         parser.error(f"--name {args.name} is not the name of a file alone; --out names the folder")
-    series = [path_of(name) if ":" in name else name for name in dict.fromkeys(args.methods) if name != "dense"]
     try:
-        runs, _ = chosen(series, args)
+        runs, series = chosen(asked(args.methods), args)
         stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
     points = table[table.epoch.isna()]
     print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
     if off := where_they_end(runs)[1]:
-        print(ENDS.format(", ".join(off)))
+        print(tell_ends(off, series))
     print(f"wrote {files(stem, table)}")
     tell_older(runs.to_dict("records"))
     return 0

@@ -191,7 +191,7 @@ def save(name, draw, runs, suite, out):
         write_figure(figure, stem, text)
     write_whole(f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
     if "blocks" in table.attrs:
-        paste(stem, table.attrs, text)
+        paste(stem, table.attrs, table.attrs.get("note", text))
     return stem, table
 
 

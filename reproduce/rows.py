@@ -254,13 +254,14 @@ def make(grid, suite, args, source):
             from benchmarks import __main__ as commands
             from benchmarks.chosen import missing
             from benchmarks.launch import refuse_unsuited
-            status = 0
+            from benchmarks.tasks import as_stored
+            status, grid = 0, grid if isinstance(grid, Trained) else Trained(grid)
             for each in SHOWN.get(suite, (suite,)):
                 profile = args.profile or PROFILES[0]
                 options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
                 launch = commands.parser().parse_args(["launch", each, *options])
                 store = commands.Store(args.results)
-                todo, done = missing(union(grid(each, profile)), store, each)
+                todo, done = missing(union(grid.of([as_stored(spec) for spec in grid.grid(each, profile)], profile)), store, each)
                 refuse_unsuited(todo)
                 status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
     except ModuleNotFoundError as error:

@@ -30,7 +30,7 @@ def drawn(folder, *words, name="compare", suite="digits"):
 
 
 def test_points_and_curves(tmp_path):
-    store(tmp_path, specs(), specs(sparsities=(0.2,), methods=("st3",)))
+    store(tmp_path, specs())
     table = drawn(tmp_path, "st3", OWN, "--results", tmp_path)
     points, curves = table[table.epoch.isna()], table[table.epoch.notna()]
     assert {*points.method} == {"dense", "st3", NAMES[3]} and {*points.sparsity[points.method == "st3"]} == {0.9, 0.95, 0.98}
@@ -49,6 +49,69 @@ def test_the_sparsity_of_the_curves_and_a_variant(tmp_path):
     assert {*curves.options} == {"", "straight_through=False"} and {*curves.sparsity[curves.method != "dense"]} == {0.9}
 
 
+@pytest.mark.parametrize("stored, words", [
+    ({"ramp_power": "0.0"}, "gmp ramp_power=0"), ({"ramp_power": "0.0"}, "gmp  ramp_power=0e1"), ({"ramp_power": "0.0", "a": "True"}, "gmp ramp_power=.0 a=true"),
+    ({"a": "b c", "z": "False"}, "gmp z=false a=b c"), ({"leak": "0.5", "ways": "2"}, f"{OWN} ways=2.0 leak=.50")])
+def test_options_are_found_by_what_they_mean(stored, words, tmp_path):
+    method = NAMES[3] if words.startswith(OWN) else "gmp"
+    store(tmp_path, specs(methods=("dense", "st3", method), seeds=1), specs(methods=(method,), seeds=1, **stored))
+    table = drawn(tmp_path, "st3", words, "--results", tmp_path)
+    of_it = table[table.method == method]
+    assert {*of_it.options} == {" ".join(f"{name}={value}" for name, value in sorted(stored.items()))} and {*table.method} == {"dense", "st3", method}
+    assert {*of_it.sparsity} == {0.9, 0.95, 0.98} and "epoch" in table and of_it.epoch.notna().any()
+
+
+def test_of_two_texts_of_one_meaning_that_are_stored_the_one_that_is_named_is_drawn(tmp_path):
+    store(tmp_path, specs(seeds=1, methods=("dense", "gmp"), ramp_power="0.0"), specs(seeds=1, methods=("gmp",), ramp_power="0"))
+    for text in ("0", "0.0"):
+        table = drawn(tmp_path, f"gmp ramp_power={text}", "--results", tmp_path)
+        assert {*pd.read_csv(tmp_path / "figures/digits/compare.csv", dtype=str).options.dropna()} == {f"ramp_power={text}"} and len(table)
+
+
+def test_the_legend_and_the_table_to_paste_have_the_labels(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    store(tmp_path, specs(), specs(sparsities=(0.99,), seeds=1), specs(methods=("gmp",), sparsities=(0.9,), leak="0.5"))
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
+    done = run_here("compare.py", "st3::ST-3, ours", OWN, "gmp leak=.5::GMP_x", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert done.returncode == 0 and done.stdout.rstrip().endswith(".pdf .png .csv .md .tex"), done.stderr
+    assert [text.get_text() for text in pages[0].legends[0].get_texts()] == ["Dense", "ST-3, ours", "my_method.py:MyMethod", "GMP_x"]
+    page, paper = ((tmp_path / f"figures/digits/compare.{ending}").read_text() for ending in ("md", "tex"))
+    head, _, *lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    assert head == ["ResNet-8, digits", "0 %", "90 %", "95 %", "98 %", "99 %"]
+    means = {spec.sparsity: accuracy(spec) for spec in specs(methods=("st3",), sparsities=(0.9, 0.95, 0.98, 0.99), seeds=1)}
+    assert lines[1] == ["ST-3, ours", "–", *(f"{means[s] + 4 / 3:.1f} ± 1.5" for s in (0.9, 0.95, 0.98)), f"{means[0.99]:.1f}"]
+    assert [line[0] for line in lines] == ["Dense", "ST-3, ours", r"my\_method.py:MyMethod", r"GMP\_x"] and lines[3][3:] == ["–"] * 3
+    assert "Mean ± s.d. over 1 to 3 seeds; test accuracy" in page and "side by side" not in page + paper and r"GMP\_x & -- & " in paper
+
+
+def test_labels_that_are_alike_give_way_to_the_names(tmp_path):
+    store(tmp_path, specs(seeds=1), specs(seeds=1, methods=("gmp",), leak="0.5"))
+    drawn(tmp_path, "gmp::GMP", "gmp leak=0.5::GMP", "st3", "--results", tmp_path)
+    lines = (tmp_path / "figures/digits/compare.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:] == ["| Dense", "| gmp", "| gmp leak=0.5", "| st3"]
+
+
+def test_every_sparsity_of_methods_that_train_once_is_drawn_and_no_level_on_the_way_of_others(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
+    rows = [row(spec, precision="fp32", cycles=cycles, achieved_sparsity=spec.sparsity) for methods, cycles, sparsities in (
+        (("dense", "st3"), 1, (0.2, 0.9)), (("lrr",), 1, (0.0,)), (("lrr",), 2, (0.2,)), (("lrr",), 4, (0.9,)))
+        for spec in specs(methods=methods, sparsities=sparsities, seeds=1)]
+    (tmp_path / "digits").mkdir()
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
+    done = run_here("compare.py", "st3", "lrr::LRR", "--sparsity", "0.2", "--results", tmp_path, "--out", tmp_path)
+    assert done.returncode == 0 and any("In up to 4 cycles: LRR." in text.get_text().replace("\n", " ") for text in pages[0].texts), done.stderr
+    table = pd.read_csv(tmp_path / "digits/compare.csv")
+    points, curves = table[table.epoch.isna()], table[table.epoch.notna()]
+    assert sorted(zip(points.method, points.sparsity)) == [("dense", 0.0), ("lrr", 0.9), ("st3", 0.2), ("st3", 0.9)]
+    assert {*zip(curves.method, curves.sparsity)} == {("dense", 0.0), ("st3", 0.2)}
+
+
 def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     """As str_original, which trains the same network whatever was asked for; of a run that diverged the sparsity of that time says nothing."""
     rows = [row(spec, precision="fp32", cycles=1, achieved_sparsity=spec.sparsity) for spec in specs()]
@@ -61,8 +124,9 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
     write_table(tmp_path / "digits/curves.csv", TABLES["curves"], [
         dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
-    done = run_here("compare.py", "st3", "gmp", "--results", tmp_path, "--out", tmp_path / "figures")
-    assert "At the sparsity they end at, not the one asked for: st3." in " ".join(done.stdout.split())
+    done = run_here("compare.py", "st3::ST", "gmp", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert "At the sparsity they end at, not the one asked for: ST." in (tmp_path / "figures/digits/compare.md").read_text()
+    assert "At the sparsity they end at, not the one asked for: ST." in " ".join(done.stdout.split())
     points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
     found = points[points.method == "st3"]
     assert found[["sparsity", "mean", "seeds"]].values.tolist() == [[0.865, 68.3333, 3], [0.98, 10, 2]]  # seed 2 is the same training there, too
@@ -111,6 +175,11 @@ def test_of_a_method_whose_runs_all_failed_that_is_said(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and (
         f"no finished runs of 'gmp': {sum(one['method'] == 'gmp' for one in rows)} runs of it failed, and why says python -m benchmarks "
         f"status digits --methods gmp --results {tmp_path}") in done.stderr, done.stderr
+    variants = specs(methods=("gmp",), a="1.0", b="c d")
+    rows = [one for one in rows if one["method"] != "gmp"] + [row(spec, precision="fp32", cycles=1) | FAILED for spec in variants]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", "st3", "gmp b=c d a=1", "--results", tmp_path)
+    assert f"status digits --methods gmp --set a=1.0 --set 'b=c d' --results {tmp_path}" in done.stderr, done.stderr
 
 
 def test_runs_of_one_profile_and_of_tasks_that_have_all(tmp_path):

@@ -29,6 +29,12 @@ def parity(monkeypatch):
         monkeypatch.setitem(suites.SIZES, ("parity", profile), ((0.9,), 2))
 
 
+def test_a_profile_that_names_its_tasks_own_epochs_has_the_runs_of_the_recipe(parity, monkeypatch):
+    monkeypatch.setitem(suites.SIZES, ("parity", "paper"), ((0.9,), tasks.TASKS["parity-mlp"].epochs))
+    specs = suites.grid("parity")
+    assert all(spec == tasks.canonical(spec) for spec in specs) and {spec.epochs for spec in specs if not spec.options} == {None}
+
+
 def test_what_counts_as_collapsed():
     assert {name: round(DATASETS[name].collapsed, 6) for name in ("digits", "cifar10", "cifar100", "imagenet")} == {
         "digits": 20, "cifar10": 20, "cifar100": 2, "imagenet": 0.2}
@@ -123,7 +129,16 @@ def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_pat
 BROKEN = {"def grid(:": "my_figure.py cannot be loaded: SyntaxError: ", "1 / 0": "my_figure.py cannot be loaded: ZeroDivisionError: ",
           "def grid(suite, profile): raise ValueError('unknown method')": "error: reproduce/my_figure.py: unknown method",
           "def grid(suite, profile): pass": "my_figure.py: grid('digits', 'paper') fails (TypeError: ",
-          "def draw(runs, figure): pass": "my_figure.py: grid('digits', 'paper') fails (AttributeError: "}
+          "def draw(runs, figure): pass": "my_figure.py: grid('digits', 'paper') fails (AttributeError: ",
+          **{f"from benchmarks.grid import Grid\ndef grid(suite, profile): return Grid(('digits',), ('{method}',), (0.9,), (0,), {rest})":
+             f"error: reproduce/my_figure.py: {said}\n" for method, rest, said in (
+                 ("st3", "options={'ramp_power': 2}", "ramp_power=2 is stored as ramp_power=2.0: write that"),
+                 ("gse", "", "method=gse is stored as method=gse_uniform: write that"),
+                 ("st3", "options={'straight_through': 'false'}", "straight_through=false is stored as straight_through=False: write that"),
+                 ("st3", "options={'ramp_power': 2.0, 'straight_through': True}", "straight_through=True is the default: leave it out"),
+                 ("st3", "30", "epochs=30 is the default: leave it out"), ("st3", "precision='fp32'", "precision=fp32 is the default: leave it out"),
+                 ("st3", "options={'recipe': 'suite'}", "recipe=suite is the default: leave it out"),
+                 ("st3", "options={'epochs': 5}", "epochs=5: epochs and precision are fields of a Grid, no options"))}}
 
 
 @pytest.mark.parametrize("text, said", BROKEN.items())

@@ -143,6 +143,18 @@ def test_collapsed_seed_is_in_the_mean(tmp_path):
     assert "Diverged runs in the mean: 1." in text and "validation epoch" in text and "last epoch" not in text
 
 
+@pytest.mark.parametrize("options, said", [({"ramp_power": 2}, "ramp_power=2 is stored as ramp_power=2.0: write that"),
+                                           ({"straight_through": True}, "straight_through=True is the default: leave it out")])
+def test_runs_that_would_be_stored_under_another_name_are_not_made(options, said, tmp_path, capsys):
+    figure("figure1")  # whose folder is on the path then
+    from drawing import main
+
+    with pytest.raises(SystemExit) as end:
+        main("my_figure", lambda suite, profile: [Spec("digits", "st3", 0.9, 0, options=options)] * (suite == "digits"), None,
+             ["--run", "--results", str(tmp_path), "--epochs", "1"])
+    assert end.value.code == 2 and capsys.readouterr().err == f"my_figure.py: {said}\n" and not list(tmp_path.rglob("*.json"))
+
+
 def test_profiles_are_never_mixed(tmp_path):
     paper, quick = (list(figure("figure1").grid("cifar10", profile)) for profile in suites.PROFILES)
     store(tmp_path, "cifar10", [row(spec) for spec in quick])

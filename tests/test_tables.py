@@ -136,6 +136,14 @@ def test_runs_that_are_shorter_than_the_papers_are_said_to_be(epochs, said):
     assert "fp32" not in text and "bf16" in tables.reduced(stored({"st3": [90.0]}).assign(precision="bf16"))
 
 
+@pytest.mark.parametrize("epochs, said", [
+    ({"digits": 2, "digits-mlp": 2}, "Reduced runs: 2 of 30 epochs."), ({"digits": 2, "digits-mlp": 3}, "Reduced runs: 2 of 30, 3 of 30 epochs."),
+    ({"digits": 40, "digits-mlp": 40}, "40 instead of 30 epochs."), ({"digits": 2, "digits-mlp": 40}, "Reduced runs: 2 of 30 epochs. 40 instead of 30 epochs.")])
+def test_a_length_that_tasks_share_is_said_once(epochs, said):
+    text = tables.reduced(pd.concat([stored({"st3": [90.0]}).assign(task=task, epochs=e) for task, e in epochs.items()]))
+    assert text.endswith(" " + said) and text.count("epochs.") == said.count("epochs."), text
+
+
 def test_each_cell_is_sorted_by_its_own_costs_and_has_no_empty_column():
     rows = pd.concat([stored({"st3": [97.0], "gmp": [98.0]}).assign(sparsity=s, achieved_sparsity=s, train_flops_fraction=cost)
                       for s, cost in ((0.9, [0.3, 0.4]), (0.95, [0.1, 0.2]))])
