@@ -1,0 +1,46 @@
+"""Variants of methods, each in one text: "rigl", "rigl drop_fraction=0.1", "mine.py:Mine leak=0.5". Torch is imported only where it is needed."""
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from benchmarks.grid import NEXT, Spec
+from benchmarks.tasks import TASKS, suite_of
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method, and options of it or of the task as they were given: pairs of text. `str` is its text."""
+
+    method: str
+    options: tuple = ()
+
+    @classmethod
+    def read(cls, text, task):
+        """The Variant of a text. Raises ValueError for a method that is unknown, and for options that it cannot have on this task."""
+        from benchmarks.tasks import canonical
+        method, *pairs = (part.strip() for part in re.split(NEXT, text.strip()))
+        if "=" in method and ":" not in method:
+            raise ValueError(f'{method} comes after its method, both in quotes: "rigl {method}"')
+        options = tuple(sorted(tuple(pair.split("=", 1)) for pair in pairs))
+        for name in {"epochs", "precision"}.intersection(name for name, _ in options):
+            raise ValueError(f"{name} is the same for all that are compared: --{name}")
+        return replace(cls(method, options), method=canonical(Spec(task, method, 0.0, 0, options=options)).method)
+
+    def __str__(self):
+        return " ".join([self.method, *map("=".join, self.options)])
+
+    def names(self, suite):
+        """{(task, method, options)} of a suite's tasks, as their rows have them: options that mean the same have one text, and what equals the
+        recipe has none. A task where it cannot be has no such row."""
+        from benchmarks.tasks import canonical
+        found = set()
+        for task in (task for task in TASKS if suite_of(task) == suite):
+            with suppress(ValueError):
+                spec = canonical(Spec(task, self.method, 0.0, 0, options=self.options))
+                found.add((task, spec.method, spec.option_text))
+        return found
+
+
+def named(rows):
+    """(task, method, options) of each row of a DataFrame, to be looked for in `Variant.names`."""
+    return [*zip(rows.task, rows.method, rows.options)] if len(rows) else []
