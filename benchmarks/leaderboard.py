@@ -206,8 +206,8 @@ def cells(args, against=()):
             if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
                 if against and option not in ("epochs", "precision") and all(option in dict(one.options) for one in against if one.method != "dense"):
                     continue
-                raise ValueError(f"{option} is a setting of the task, and the same for all that are compared, unless each entry of --against names it, "
-                                 f'too ("rigl {option}=VALUE"); `launch` takes both, and reproduce/compare.py draws what it makes')
+                raise ValueError(f"{option} is a setting of the task, and the same for all that are compared, unless each entry of --against "
+                                 f'names it, too ("rigl {option}=VALUE"); `launch` takes both, and reproduce/compare.py draws what it makes')
             raise ValueError(nearest(option, method.options(), f"option of {name}"))
     base, tasks = suite_grid(args.suite, args.profile, [name]), []
     for task in tasks_of(args, base):
