@@ -5,7 +5,7 @@ import signal
 import sys
 from contextlib import suppress
 
-from benchmarks import cluster, leaderboard, one_run, options, suites, variants
+from benchmarks import by_validation, cluster, leaderboard, one_run, options, suites
 from benchmarks.again import left, renew, tell_left
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds
@@ -58,7 +58,7 @@ def parser():
     add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
     add("collect", "rows to CSV").add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
                                                help="add the rows of other results folders of runs that have none here, or only failed")
-    variants.add_arguments(add("variants", "the options of a method by their validation accuracy"))
+    by_validation.add_arguments(add("variants", "the options of a method by their validation accuracy"))
     leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
     return top
 
@@ -198,7 +198,7 @@ def command_options(args):
 
 
 def command_variants(args):
-    return variants.show(args, existing(args))
+    return by_validation.show(args, existing(args))
 
 
 def command_leaderboard(args):

@@ -3,14 +3,17 @@
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
 import argparse
+import shlex
 import sys
 
 from benchmarks.again import left, renew
-from benchmarks.command import at_least_one, chosen_options
+from benchmarks.command import at_least_one, chosen_options, seeds
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.method_files import path_of
 from benchmarks.own_methods import rehearse, tell_older
 from benchmarks.progress import counted, name_bad
 from benchmarks.suites import PROFILES, suite_grid
+from benchmarks.variants import Variant, named
 
 
 def add_arguments(sub):
@@ -19,14 +22,15 @@ def add_arguments(sub):
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
     sub.add_argument("--against", nargs="+", action="extend", metavar="M",
-                     help="compare with these methods only, chosen before their results are seen")
+                     help='compare with these alone, chosen before their results are seen: methods, or variants as "rigl drop_fraction=0.1"')
+    sub.add_argument("--reference", metavar="M", help="a method or variant of the table: differences are to it, instead of to the best")
     sub.add_argument("--one-cycle", action="store_true", help="only methods that train once, without LRR and the like")
     sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="only these, and that method's runs on them")
     sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
     sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
-    sub.add_argument("--seeds", type=int, metavar="K", help="number of seeds of that method, from 0")
+    sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds of that method, from 0, or the first and the last")
     sub.add_argument("--epochs", type=int, help="instead of the profile's")
     sub.common("precision")
     sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of memory)")
@@ -41,32 +45,36 @@ def run(args, store, folder):
     from benchmarks.chosen import tasks_of
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
-    at_least_one(args, "jobs", "seeds", "epochs")
-    tasks_of(args, base)  # refuses one of another suite
+    at_least_one(args, "jobs", "epochs")
+    first, *_ = tasks_of(args, base)  # refuses one of another suite
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
-    failed, variant, against, same = 0, None, names(args, base), asked(args)
-    specs = cells(args) if args.method else ()
-    if against:
-        refuse_absent(set(against) - {spec.method for spec in specs}, sparsities, args, store)
+    failed, same = 0, asked(args)
+    against = [Variant.read(text, first) for text in args.against or ()]
+    reference = Variant.read(args.reference, first) if args.reference is not None else None
+    specs = cells(args, against) if args.method else ()
+    variant = Variant(specs[0].method, tuple(chosen_options(args))) if specs else None
+    own = variant.names(args.suite) if variant else set()
+    refuse_absent([one for one in against if one.names(args.suite) != own], sparsities, args, store)
+    if reference and reference.names(args.suite) != own:
+        refuse_reference(reference, compared(args, store, variant, against), sparsities, args, store)
     if specs:
         failed = fill(specs, args, store, folder)
-        variant = specs[0].method, specs[0].option_text
-    rows = counting(args, store, args.profile, variant)
+    rows = compared(args, store, variant, against)
     unlike = len(store.rows(args.suite)) * rows.empty
-    if against:
-        rows = rows[rows.method.isin([*against, "dense", *(variant or ())[:1]])]
-    if args.one_cycle and len(rows):
-        rows = rows[rows.cycles.astype(float) == 1]
+    rows = once(rows) if args.one_cycle else rows
     if len(rows):
-        tell_older(rows[rows.sparsity.isin(sparsities) & ~rows.method.isin((variant or ())[:1])].to_dict("records"))
+        tell_older(rows[rows.sparsity.isin(sparsities) & (rows.method != (variant and variant.method))].to_dict("records"))
+    labels = {name[0]: label for name, label in zip(named(rows), rows.get("label", ())) if reference and name in reference.names(args.suite)}
     try:
-        table = tables.board(rows, sparsities, args.sort)
+        table = tables.board(rows, sparsities, args.sort, labels or None)
     except ValueError as error:
         make = f"; make them with: bash run_all.sh {args.suite}{same}" if rows.empty or not (rows.status == "ok").any() else ""
         if unlike:
             make += f" (the {unlike} rows that are stored are of other epochs, another precision or options of their own)"
         raise ValueError(f"{error}{make}") from None
+    if reference:
+        tell_unranked(reference, table)
     if args.format == "html":
         from benchmarks.page import page
         print(page(table, args.suite, args.profile))
@@ -74,8 +82,8 @@ def run(args, store, folder):
         print(tables.FORMATS[args.format](table))
     if not args.sparsities:
         tell_others(rows, sparsities)
-    if variant:
-        tell_variants(*variant, store.rows(args.suite).values())
+    chosen = {variant.method} if variant else set()
+    tell_variants(chosen | {one.method for one in against if one.options}, rows[rows.sparsity.isin(sparsities)], store.rows(args.suite).values())
     if not args.epochs:
         tell_fuller(args, store)
     return 1 if failed else 0
@@ -88,12 +96,26 @@ def tell_others(rows, sparsities):
         print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
 
-def tell_variants(method, options, rows):
-    """Says which other options of a method of the suite have rows (dicts), which the table does not show."""
-    others = sorted({row["options"] or "its defaults" for row in rows if row["method"] == method and row["options"] != options} - {"its defaults"})
-    if others and ":" not in method:
-        print(f"{method} has rows with other options, too, which are not shown ({'; '.join(others[:5])}{'; …' * (len(others) > 5)}): of several, the "
-              "best is good by chance, too", file=sys.stderr)
+def tell_variants(chosen, rows, stored):
+    """Says of the methods `chosen`, and of own ones in the rows that are shown, which other options have stored rows (dicts); of own ones also where
+    several are shown. The defaults of a method of the suite were not chosen by anybody here."""
+    for method in sorted(chosen | {name for name in rows.method if ":" in name}):
+        shown, own = set(rows.options[rows.method == method]), ":" in method
+        there = {row["options"] for row in stored if (path_of(row["method"]) if own and ":" in row["method"] else row["method"]) == method}
+        others = sorted(options or "its defaults" for options in there - shown if options or own)
+        if others:
+            print(f"{method} has rows with other options, too, which are not shown ({'; '.join(others[:5])}{'; …' * (len(others) > 5)}): of several, "
+                  "the best is good by chance, too", file=sys.stderr)
+        elif own and len(shown) > 1:
+            print(f"{method} is shown with {len(shown)} choices of its options: of several, the best is good by chance, too", file=sys.stderr)
+
+
+def tell_unranked(reference, table):
+    """Says where the reference has no rank. Raises ValueError where it has none at all."""
+    if "reference" not in table or not table.reference.any():
+        raise ValueError(f"--reference {reference} is not ranked: it ends at another sparsity than was asked for, or no seed of it finished")
+    for _, line in table[table.reference == ""].drop_duplicates(["task", "sparsity"]).iterrows():
+        print(f"{reference} is not ranked on {line.task} at sparsity {line.sparsity:g}: nothing is compared with it there", file=sys.stderr)
 
 
 def tell_fuller(args, store):
@@ -105,46 +127,72 @@ def tell_fuller(args, store):
               file=sys.stderr)
 
 
-def counting(args, store, profile, variant=None):
-    """The stored rows that a profile compares, as a DataFrame."""
+def compared(args, store, variant, against):
+    """The stored rows that the table compares: with `against` exactly those, `variant` and dense; without, all methods, the variant among them,
+    and of an own method whose options are set no other variant."""
+    variants = [*against, *[variant] * bool(variant)]
+    if against:
+        return counting(args, store, args.profile, variants, lambda method: method == "dense")
+    alone = variant.method if variant and args.set and ":" in variant.method else None
+    return counting(args, store, args.profile, variants, lambda method: method != alone)
+
+
+def counting(args, store, profile, variants=(), others=lambda method: True):
+    """The stored rows that a profile compares, these Variants beside the methods that `tables.select` takes, as a DataFrame."""
     import pandas as pd
 
     from benchmarks import tables
     rows = pd.DataFrame(store.rows(args.suite).values())
-    rows = rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, variant, args.precision)
+    names = {name for variant in variants for name in variant.names(args.suite)}
+    rows = rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, names, args.precision, others)
     return rows[rows.task.isin(args.tasks)] if args.tasks and len(rows) else rows
 
 
-def refuse_absent(against, sparsities, args, store):
-    """Raises ValueError where a method to compare with has no rows at these sparsities, before anything is run: who has them, or makes them."""
+def once(rows):
+    """The rows of methods that train once."""
+    return rows[rows.cycles.astype(float) == 1] if len(rows) else rows
+
+
+def at(rows, sparsities):
+    """(task, method, options) of the rows at these sparsities, and of dense."""
+    return {*named(rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")])} if len(rows) else set()
+
+
+def refuse_absent(wanted, sparsities, args, store):
+    """Raises ValueError where a Variant to compare with has no rows at these sparsities, before anything is run: who has them, or makes them."""
     def absent(profile):
-        rows = counting(args, store, profile)
-        if len(rows):
-            rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
-        return sorted(against - set(rows.method if len(rows) else ()))
+        there = at(counting(args, store, profile, wanted), sparsities)
+        return sorted({one for one in wanted if not one.names(args.suite) & there}, key=str)
     if missing := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
-        at = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
-        raise ValueError(f"there are no rows of {' '.join(missing)}{at}{other} make them with: python -m benchmarks launch {args.suite}{asked(args)} "
-                         f"--methods {' '.join(missing)}")
+        given = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
+        words = [plain] if (plain := [one.method for one in missing if not one.options]) else []  # in one launch
+        words += [[one.method, *(word for pair in one.options for word in ("--set", "=".join(pair)))] for one in missing if one.options]
+        launches = [f"python -m benchmarks launch {args.suite}{asked(args)} --methods {shlex.join(each)}" for each in words]
+        raise ValueError(f"there are no rows of {shlex.join(map(str, missing))}{given}{other} make them with: {' && '.join(launches)}")
+
+
+def refuse_reference(reference, rows, sparsities, args, store):
+    """Raises ValueError where the Variant `reference` has no rank among these rows, before anything is run."""
+    if reference.method == "dense":
+        raise ValueError("--reference dense: it has another sparsity, so that nothing is tested against it; name a method")
+    if not reference.names(args.suite) & at(once(rows) if args.one_cycle else rows, sparsities):
+        refuse_absent([reference], sparsities, args, store)
+        left_out = "--one-cycle leaves it out" if reference.names(args.suite) & at(rows, sparsities) else "name it in --against, too"
+        raise ValueError(f"--reference {reference} is not among what is compared: {left_out}")
 
 
 def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
              ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
-             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds, None)]
+             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and (f"{args.seeds.start}-{args.seeds[-1]}" if args.seeds.start else len(args.seeds)), None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 
-def names(args, base):
-    """The names, as rows have them, of the methods to compare with. Raises ValueError for an unknown one."""
-    from benchmarks.tasks import canonical
-    return [canonical(Spec(base.tasks[0], name, base.sparsities[0], 0)).method for name in args.against or ()]
-
-
-def cells(args):
-    """The Specs of the method on the suite, without the tasks that it skips, which are named."""
+def cells(args, against=()):
+    """The Specs of the method on the suite, without the tasks that it skips, which are named. A setting of the task is taken where all that it is
+    compared `against` (Variants) say what they have of it."""
     from benchmarks.method_files import ask
     from benchmarks.tasks import canonical, get_task
     from benchmarks.chosen import tasks_of
@@ -156,8 +204,10 @@ def cells(args):
         if option not in method.options():
             from methods.options import nearest
             if option in get_task(suite_grid(args.suite, args.profile, ()).tasks[0]).settings():
-                raise ValueError(f"{option} is a setting of the task, and the same for all that are compared; options of {name} alone are taken "
-                                 "here; `launch` takes both, and reproduce/compare.py draws what it makes")
+                if against and option not in ("epochs", "precision") and all(option in dict(one.options) for one in against if one.method != "dense"):
+                    continue
+                raise ValueError(f"{option} is a setting of the task, and the same for all that are compared, unless each entry of --against "
+                                 f'names it, too ("rigl {option}=VALUE"); `launch` takes both, and reproduce/compare.py draws what it makes')
             raise ValueError(nearest(option, method.options(), f"option of {name}"))
     base, tasks = suite_grid(args.suite, args.profile, [name]), []
     for task in tasks_of(args, base):
@@ -166,8 +216,7 @@ def cells(args):
             print(f"{name} skips {task}: {reason}", file=sys.stderr)
         else:
             tasks.append(task)
-    seeds = range(args.seeds) if args.seeds else base.seeds
-    return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsities or base.sparsities), tuple(seeds),
+    return union(canonical(spec) for spec in Grid(tuple(tasks), (name,), tuple(args.sparsities or base.sparsities), tuple(args.seeds or base.seeds),
                                                   args.epochs or base.epochs, args.precision, pairs))
 
 

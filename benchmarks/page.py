@@ -9,7 +9,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.tables import COLUMNS, cells, legend, power, shown
+from benchmarks.tables import COLUMNS, cells, columns_of, legend, power, shown
 from benchmarks.tasks import DATASETS
 
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
@@ -35,7 +35,7 @@ def page(table, suite, profile, picture=None):
         tasks="".join(f"<option>{escape(task)}</option>" for task in tasks), sparsities=sparsities,
         picture=f'<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, '
                 f'one panel for each sparsity" src="data:image/png;base64,{image}"></details>' if image else "",
-        measured=html_table("measured", ["Method", "Task", "Sparsity", *(c for c in COLUMNS if c != "Method")],
+        measured=html_table("measured", ["Method", "Task", "Sparsity", *(c for c in columns_of(table) if c != "Method")],
                             [measured_row(task, sparsity, line) for task, sparsity, cell in measured for _, line in cell.iterrows()]),
         powers="".join(f'<li data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{escape(task)}, {100 * sparsity:g} %: '
                        f'{power(cell)}</li>'

@@ -143,16 +143,18 @@ def front(accuracy, cost):
     return ~beaten & np.isfinite(a) & np.isfinite(c)
 
 
-def compare(rows):
+def compare(rows, reference=None):
     """The leaderboard: one line per task, sparsity and method of the rows (runs.csv's columns and `label`, which names a method).
+
+    reference: {task: label} of what each method's difference and test are to, instead of to the best; a column `reference` then names it, and
+    is empty at a task and sparsity where it is not ranked: nothing is compared with it there.
 
     `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text; `chosen`: all, where they
     are not the first ones;
-    `difference` to the best, `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
+    `difference` to the best (or the reference), `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
     `rank_low`, `rank_high`: 1 + the methods that are significantly better, and the number of methods - those significantly worse;
-    `separable` from the best; costs as multiples of dense (means over the seeds that trained to the end), `seconds` where all of these are of one
-    kind of machine; `front`: on the
-    Pareto front of accuracy and training FLOPs.
+    `separable` from the best (or the reference); costs as multiples of dense (means over the seeds that trained to the end), `seconds` where all of
+    these are of one kind of machine; `front`: on the Pareto front of accuracy and training FLOPs.
     Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front; one of which seeds
     failed has no front.
     """
@@ -163,13 +165,17 @@ def compare(rows):
     dense = table[table.method == "dense"]
     cells = []
     for (task, _), cell in table[table.method != "dense"].groupby(["task", "sparsity"], sort=True):
-        cells.append(rank(cell.reset_index(drop=True), rows))
-        reference = dense[dense.task == task].assign(sparsity=cell.sparsity.iloc[0])
-        cells.append(reference.assign(front=False, separable=False))
+        cells.append(rank(cell.reset_index(drop=True), rows, reference.get(task, "") if reference else None))
+        cells.append(dense[dense.task == task].assign(sparsity=cell.sparsity.iloc[0], front=False, separable=False))
     if not cells:
         return table.iloc[:0]
     table = pd.concat([cell for cell in cells if len(cell)], ignore_index=True)
-    return table.reindex(columns=table.columns.union(TESTED, sort=False))  # where nothing is ranked too
+    table = table.reindex(columns=table.columns.union(TESTED, sort=False))  # where nothing is ranked too
+    if reference:
+        named = table.task.map(reference)
+        ranked = ((table.label == named) & table.rank_low.notna()).groupby([table.task, table.sparsity]).transform("any")
+        table["reference"] = named.where(ranked, "")
+    return table
 
 
 def content(code_version):
@@ -193,8 +199,8 @@ def summary(task, sparsity, label, runs):
                 seconds=whole.seconds.astype(float).mean() if whole.device.nunique() == 1 else np.nan)
 
 
-def rank(cell, rows):
-    """`cell` with differences, ranks and front, the best first."""
+def rank(cell, rows, reference=None):
+    """`cell` with differences (to the best; to the method of the label `reference`, if one is given), ranks and front, the best first."""
     ranked = cell[cell.on_target & (cell.method != "dense") & (cell.seeds > 0)]
     # the last bits of equal means are those of the libraries' versions
     ranked = ranked.loc[ranked["mean"].round(9).sort_values(ascending=False, kind="stable").index]
@@ -206,12 +212,15 @@ def rank(cell, rows):
         mean, half, p, df = differences(accuracy, resolution(runs.dataset.iloc[0]))
         p = told_apart(p)
         found, seeds = p < LEVEL, np.isfinite(accuracy).sum(1)
-        pairs = np.isfinite(p).sum() // 2
-        needed = [np.nan if found[i, 0] or np.isnan(p[i, 0]) else
-                  seeds_needed(mean[i, 0], half[i, 0], df[i, 0], seeds[[0, i]], pairs) for i in range(len(p))]
+        pairs, labels = np.isfinite(p).sum() // 2, [*ranked.label]
+        to = labels.index(reference) if reference in labels else 0
+        needed = [np.nan if found[i, to] or np.isnan(p[i, to]) else
+                  seeds_needed(mean[i, to], half[i, to], df[i, to], seeds[[to, i]], pairs) for i in range(len(p))]
         ranked = ranked.assign(
-            difference=mean[:, 0], difference_half=half[:, 0], p=p[:, 0], seeds_needed=needed, separable=found[:, 0],
+            difference=mean[:, to], difference_half=half[:, to], p=p[:, to], seeds_needed=needed, separable=found[:, to],
             rank_low=1 + (found & (mean < 0)).sum(1), rank_high=len(ranked) - (found & (mean > 0)).sum(1),
             front=front(ranked["mean"].where(ranked.failed == ""), ranked.train_flops))
-        ranked.loc[ranked.index[0], ["difference", "difference_half"]] = np.nan  # the best differs from itself by nothing
+        ranked.loc[ranked.index[to], ["difference", "difference_half"]] = np.nan  # which differs from itself by nothing
+        if reference not in (None, *labels):
+            ranked = ranked.assign(**dict.fromkeys("difference difference_half p seeds_needed".split(), np.nan), separable=False)
     return pd.concat([part for part in (ranked, rest) if len(part)], ignore_index=True)

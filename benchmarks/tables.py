@@ -23,12 +23,12 @@ BOLD = " Bold: the best, and what tests do not set apart from any better one."
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 
 
-def select(rows, suite, profile, epochs=None, variant=None, precision=None):
+def select(rows, suite, profile, epochs=None, variants=(), precision=None, others=lambda method: True):
     """The rows of a table of runs that may be compared, with `label`: those trained by their task's own recipe in this profile.
 
     rows: DataFrame with the columns of runs.csv. epochs, precision: instead of the profile's and the task's own. Methods of the suite count
-    with their default options, methods by path ("mine.py:Mine") with any of their own; variant: one (method, options as text) that counts
-    besides.
+    with their default options, methods by path ("mine.py:Mine") with any of their own; variants: {(task, method, options as text)} that count
+    besides; others: whether, beside these, the rows of a method (its name) count at all.
     """
     rows = rows.copy()
     rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
@@ -37,7 +37,8 @@ def select(rows, suite, profile, epochs=None, variant=None, precision=None):
 
     def counts(row):
         names = {pair.partition("=")[0] for pair in row.options.split()}
-        return not row.options or (":" in row.method and not names & RECIPE) or (row.method, row.options) == variant
+        usual = not row.options or (":" in row.method and not names & RECIPE)
+        return (row.task, row.method, row.options) in variants or (usual and others(row.method))
 
     counted = pd.Series([counts(row) for row in rows.itertuples()], rows.index, dtype=bool)
     rows = rows[counted & (rows.suite == suite) & of_profile(rows, suite, profile, epochs, precision)]
@@ -65,9 +66,9 @@ def renamed(rows):
     return older.index[older]
 
 
-def board(rows, sparsities, sort="accuracy"):
-    """`stats.compare` of selected rows, at these sparsities only, each cell sorted by "accuracy" or by training "cost"; its
-    attribute `note` says what of the runs is smaller or shorter than the papers'.
+def board(rows, sparsities, sort="accuracy", reference=None):
+    """`stats.compare` of selected rows (to `reference`, if one is given), at these sparsities only, each cell sorted by "accuracy" or by
+    training "cost"; its attribute `note` says what of the runs is smaller or shorter than the papers'.
 
     Raises ValueError where there is nothing to compare.
     """
@@ -77,7 +78,7 @@ def board(rows, sparsities, sort="accuracy"):
     if not len(rows) or (rows.method == "dense").all():
         wanted, others = (", ".join(f"{s:g}" for s in some) for some in (sparsities, there))
         raise ValueError(f"there are no finished runs at sparsity {wanted}" + f", but at {others}" * bool(there))
-    table = compare(rows)
+    table = compare(rows, reference)
     if sort == "cost":
         table = table.sort_values(["task", "sparsity", "train_flops"], kind="stable")
     table = table.reset_index(drop=True)
@@ -117,7 +118,7 @@ def remarks(line):
 
 
 def shown(line):
-    """The texts of a line, by COLUMNS. The best is the ranked one that differs from none."""
+    """The texts of a line, by COLUMNS. The best, or the reference if there is one, is the ranked one that differs from none."""
     ranked, number = pd.notna(line.rank_low), "{:.{}f}".format
     rank = "" if not ranked else f"{line.rank_low:.0f}" + (f"-{line.rank_high:.0f}" if line.rank_high > line.rank_low else "")
     accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
@@ -125,7 +126,7 @@ def shown(line):
         spread = "" if pd.isna(line.difference_half) else f" ± {line.difference_half:.2f}"
         apart = f"{line.difference:+.2f}{spread}" + (" =" if pd.notna(line.p) and not line.separable else "")
     else:
-        apart = "best" if ranked else ""
+        apart = {None: "best", line.label: "reference"}.get(line.get("reference"), "") if ranked else ""
     p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
     costs = ["" if pd.isna(value) else text.format(value) for text, value in
              (("{:.3f}", line.train_flops), ("{:.3f}", line.macs), ("{:.0f}", line.seconds))]
@@ -145,11 +146,21 @@ def power(cell):
             "apart; more seeds tell more.")
 
 
+def reference_of(table):
+    """The labels of the reference of a table or a cell of it, as one text: the best, where none was chosen."""
+    return " or ".join(dict.fromkeys(filter(None, table.get("reference", ())))) or "the best"
+
+
+def columns_of(table):
+    """COLUMNS, as a table or a cell of it titles them."""
+    return [f"To {reference_of(table)}" if name == "To the best" else name for name in COLUMNS]
+
+
 def lines_of(cell):
     """The names of the columns that hold anything, and the texts of each line in them."""
     lines = [shown(line) for _, line in cell.iterrows()]
     used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
-    return [[line[i] for i in used] for line in [COLUMNS, *lines]]
+    return [[line[i] for i in used] for line in [columns_of(cell), *lines]]
 
 
 def text(table):
@@ -165,7 +176,12 @@ def text(table):
 
 def legend(table):
     """What a reader of the whole table must know."""
-    return f"{table.attrs['note']} {LEGEND}".strip()
+    return f"{table.attrs['note']} {meaning(table)}".strip()
+
+
+def meaning(table):
+    """LEGEND, with the reference that the differences are to."""
+    return LEGEND.replace("To the best:", f"To {reference_of(table)}:").replace("from the best", f"from {reference_of(table)}")
 
 
 def markdown(table):
@@ -177,23 +193,30 @@ def markdown(table):
 def latex(table):
     """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The first says what the
     columns are."""
-    minus = {"Rank": "--", "To the best": "$-$"}
     parts, first = [markup.PREAMBLE], ""
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
+        minus = {"Rank": "--", f"To {reference_of(cell)}": "$-$"}
         body = [[markup.escaped(t, markup.LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
+        best = best_of(cell)
         for line, (_, each) in zip(body, cell.iterrows()):
-            if each.rank_low == 1 and (pd.notna(each.p) or pd.isna(each.difference)):  # the best, and what was tested against it
+            if each.rank_low == 1 and (each.label == best.label or min(each.seeds, best.seeds) > 1):  # the best, and what was tested against it
                 at = columns.index("Accuracy (%)")
                 line[at] = rf"\textbf{{{line[at]}}}"
         head = [markup.escaped(name, markup.LATEX) for name in columns]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
-        about = rf"Columns as in Table~\ref{{{first}}}." if first else markup.escaped(LEGEND + BOLD, markup.LATEX)
+        about = rf"Columns as in Table~\ref{{{first}}}." if first else markup.escaped(meaning(table) + BOLD, markup.LATEX)
         said = [markup.escaped(text, markup.LATEX) for text in (f"{task}, sparsity {sparsity:g}.", table.attrs["note"], power(cell))]
         label = f"tab:{task}-{100 * sparsity:g}"
         first = first or label
         parts.append(markup.latex([head, *body], form, " ".join(filter(None, [*said, about])), label))
     return "\n\n".join(parts) + "\n"
+
+
+def best_of(cell):
+    """The line of the best, as `stats.rank` has it; None where nothing is ranked."""
+    ranked = cell[cell.rank_low.notna()].sort_values("label")
+    return ranked.loc[ranked["mean"].round(9).idxmax()] if len(ranked) else None
 
 
 def csv(table):

@@ -1,44 +1,46 @@
-"""`python -m benchmarks variants SUITE METHOD`: what the options of a method gave on the validation images, by which they are chosen.
+"""Variants of methods, each in one text: "rigl", "rigl drop_fraction=0.1", "mine.py:Mine leak=0.5". Torch is imported only where it is needed."""
+import re
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-The test images, which the leaderboard and the figures show, are for what was chosen. Imports pandas only when it is run.
-"""
-import argparse
-
-
-def add_arguments(sub):
-    """The command's own options, besides SUITE, --profile and --results."""
-    sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
-    sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
-    sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
-    sub.add_argument("--epochs", type=int, help="instead of the profile's")
-    sub.common("precision")
+from benchmarks.grid import NEXT, Spec
+from benchmarks.tasks import TASKS, suite_of
 
 
-def show(args, store):
-    """Prints the table: of each task and sparsity the variants, the best first. Raises ValueError where there are no such runs."""
-    import pandas as pd
+@dataclass(frozen=True)
+class Variant:
+    """A method, and options of it or of the task as they were given: pairs of text. `str` is its text."""
 
-    from benchmarks.grid import Spec
-    from benchmarks.suites import suite_grid
-    from benchmarks.tables import of_profile, renamed
-    from benchmarks.tasks import DATASETS, canonical
-    base = suite_grid(args.suite, args.profile, ())
-    name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
-    rows = pd.DataFrame(store.rows(args.suite).values())
-    if len(rows):
-        rows[["sparsity", "epochs", "val_top1"]] = rows[["sparsity", "epochs", "val_top1"]].apply(pd.to_numeric)
-        rows = rows.drop(renamed(rows))
-        rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]
-        rows = rows[rows.sparsity.isin(args.sparsities)] if args.sparsities and len(rows) else rows
-    if not len(rows):
-        raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite} --methods {name}")
-    chance = rows.dataset.map({dataset: about.chance for dataset, about in DATASETS.items()})
-    rows = rows.assign(options=rows.options.astype(object).fillna("").replace("", "(none)"),
-                       accuracy=rows.val_top1.mask(rows.status == "diverged", chance))
-    if rows.accuracy.isna().all():
-        raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
-    for (task, sparsity), cell in rows.groupby(["task", "sparsity"]):
-        table = cell.groupby("options").accuracy.agg(["mean", "std", "count"]).sort_values("mean", ascending=False, kind="stable")
-        print(f"{task}, sparsity {sparsity:g}: accuracy on the validation images (%), mean and standard deviation over seeds")
-        print(table.rename(columns={"count": "seeds"}).rename_axis(None).to_string(float_format="{:.2f}".format, na_rep="") + "\n")
-    return 0
+    method: str
+    options: tuple = ()
+
+    @classmethod
+    def read(cls, text, task):
+        """The Variant of a text. Raises ValueError for a method that is unknown, and for options that it cannot have on this task."""
+        from benchmarks.tasks import canonical
+        method, *pairs = (part.strip() for part in re.split(NEXT, text.strip()))
+        if "=" in method and ":" not in method:
+            raise ValueError(f'{method} comes after its method, both in quotes: "rigl {method}"')
+        options = tuple(sorted(tuple(pair.split("=", 1)) for pair in pairs))
+        for name in {"epochs", "precision"}.intersection(name for name, _ in options):
+            raise ValueError(f"{name} is the same for all that are compared: --{name}")
+        return replace(cls(method, options), method=canonical(Spec(task, method, 0.0, 0, options=options)).method)
+
+    def __str__(self):
+        return " ".join([self.method, *map("=".join, self.options)])
+
+    def names(self, suite):
+        """{(task, method, options)} of a suite's tasks, as their rows have them: options that mean the same have one text, and what equals the
+        recipe has none. A task where it cannot be has no such row."""
+        from benchmarks.tasks import canonical
+        found = set()
+        for task in (task for task in TASKS if suite_of(task) == suite):
+            with suppress(ValueError):
+                spec = canonical(Spec(task, self.method, 0.0, 0, options=self.options))
+                found.add((task, spec.method, spec.option_text))
+        return found
+
+
+def named(rows):
+    """(task, method, options) of each row of a DataFrame, to be looked for in `Variant.names`."""
+    return [*zip(rows.task, rows.method, rows.options)] if len(rows) else []

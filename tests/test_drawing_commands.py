@@ -26,7 +26,7 @@ def test_figures_refuse_what_the_commands_refuse(tmp_path):
     whole = path.read_text()
     twice = whole + whole.splitlines()[-1] + "\n"
     merged = whole.replace("\n", "\n<<<<<<< HEAD\n", 1)
-    for text, said in ((twice, "is in row"), (merged, "row 2: it has more or fewer cells"), (whole.replace(",digits,", ",digits", 1), "row 2")):
+    for text, said in ((twice, "is in row"), (merged, "row 2: git has left the marks of a merge"), (whole.replace(",digits,", ",digits", 1), "row 2")):
         path.write_text(text)
         for script in ("figure1.py", "report.py"):
             done = run_here(script, "--results", tmp_path)

@@ -64,6 +64,10 @@ def in_process(monkeypatch):
     (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
     (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
     (["--format", "word"], "word"),
+    (["--against", "rigl drop_fracton=1"], "nearest: drop_fraction"), (["--against", "rigl drop_fraction=x"], "drop_fraction takes a number"),
+    (["--against", "rigl", "drop_fraction=0.1"], 'drop_fraction=0.1 comes after its method, both in quotes: "rigl drop_fraction=0.1"'),
+    (["--against", "rigl epochs=3"], "epochs is the same for all that are compared: --epochs"), (["--reference", "rgil"], "nearest: rigl"),
+    (["--reference", "dense"], "--reference dense: it has another sparsity"), (["--reference", "gmp"], "launch digits --methods gmp"),
 ])
 def test_bad_arguments(mine, words, part, capsys):
     assert board(*words) == 2

@@ -54,8 +54,10 @@ def test_rows_of_other_recipes_are_left_out():
                       stored({"my.py:B": [90.0]}).assign(options="lr=0.5"), stored({"cifar": [90.0]}).assign(suite="cifar10")])
     assert set(tables.select(rows, "digits", "paper").label) == {"st3", "my.py:A gamma=2.0"}
     assert set(tables.select(rows, "digits", "quick").label) == {"quick"}
-    with_variant = tables.select(rows, "digits", "paper", variant=("rigl", "interval=5"))
-    assert set(with_variant.label) == {"st3", "my.py:A gamma=2.0", "rigl interval=5"}
+    named = {("digits", "rigl", "interval=5"), ("digits-mlp", "rigl", "interval=7"), ("digits", "my.py:B", "lr=0.5")}
+    assert set(tables.select(rows, "digits", "paper", variants=named).label) == {"st3", "my.py:A gamma=2.0", "rigl interval=5", "my.py:B lr=0.5"}
+    alone = tables.select(rows, "digits", "paper", variants=named, others=lambda method: method == "st3")
+    assert set(alone.label) == {"st3", "rigl interval=5", "my.py:B lr=0.5"}
 
 
 def test_text(table):
@@ -80,6 +82,25 @@ def test_one_method_is_the_best_and_one_of_other_seeds_is_compared_too(sort):
     said = {line[columns.index("Method")]: line[columns.index("To the best")] for line in lines}
     assert said["st3"] == "best" and said["gmp"].startswith("-1.00 ±") and said["set"].startswith("-2.00 ±")
     assert text.count(">best<") == 1
+
+
+def test_a_reference_takes_the_place_of_the_best_in_every_format():
+    rows = pd.concat([stored({"st3": [97.0, 97.1], "gmp": [90.0, 90.1], "set": [96.9, 97.0], "snip": [70.0]}),
+                      stored({"st3": [97.0, 97.1]}).assign(sparsity=0.95, achieved_sparsity=0.95)])
+    rows = tables.select(rows, "digits", "paper")
+    usual, table = (tables.board(rows, [0.9, 0.95], reference=to) for to in (None, {"digits": "gmp"}))
+    cell, other = (cell for *_, cell in tables.cells(table))
+    columns, *lines = tables.lines_of(cell)
+    assert {line[1]: line[4].partition(" ")[0] for line in lines} == {"st3": "+7.00", "set": "+6.90", "gmp": "reference", "snip": "-20.05"}
+    assert columns[4] == "To gmp" and "To the best" not in tables.lines_of(other)[0] and "best" not in str(tables.lines_of(other))
+    assert [line[0] for line in lines] == [line[0] for line in tables.lines_of(next(cell for *_, cell in tables.cells(usual)))[1:]]
+    for text in (tables.text(table), tables.markdown(table), tables.latex(table), page(table, "digits", "paper")):
+        assert "To gmp" in text and "from gmp among" in text and "the best" not in text.replace("at the best validation", "").replace("Bold: the best", "")
+    assert "$-$20.05" in tables.latex(table)
+    assert all(re.findall(r"\\textbf{(.*?) ", tables.latex(each)) == ["97.05", "96.95", "97.05"] for each in (usual, table))
+    named = {(line["sparsity"], line["reference"]) for line in csv.DictReader(io.StringIO(tables.csv(table)))}
+    assert named == {("0.9", "gmp"), ("0.95", "")} and "reference" not in usual
+    assert tables.columns_of(table.assign(reference="")) == tables.COLUMNS
 
 
 def test_the_page_shows_the_rows_of_every_sparsity_that_it_offers():

@@ -1,0 +1,44 @@
+"""`python -m benchmarks variants SUITE METHOD`: what the options of a method gave on the validation images, by which they are chosen.
+
+The test images, which the leaderboard and the figures show, are for what was chosen. Imports pandas only when it is run.
+"""
+import argparse
+
+
+def add_arguments(sub):
+    """The command's own options, besides SUITE, --profile and --results."""
+    sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
+    sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
+    sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
+    sub.add_argument("--epochs", type=int, help="instead of the profile's")
+    sub.common("precision")
+
+
+def show(args, store):
+    """Prints the table: of each task and sparsity the variants, the best first. Raises ValueError where there are no such runs."""
+    import pandas as pd
+
+    from benchmarks.grid import Spec
+    from benchmarks.suites import suite_grid
+    from benchmarks.tables import of_profile, renamed
+    from benchmarks.tasks import DATASETS, canonical
+    base = suite_grid(args.suite, args.profile, ())
+    name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
+    rows = pd.DataFrame(store.rows(args.suite).values())
+    if len(rows):
+        rows[["sparsity", "epochs", "val_top1"]] = rows[["sparsity", "epochs", "val_top1"]].apply(pd.to_numeric)
+        rows = rows.drop(renamed(rows))
+        rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]
+        rows = rows[rows.sparsity.isin(args.sparsities)] if args.sparsities and len(rows) else rows
+    if not len(rows):
+        raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite} --methods {name}")
+    chance = rows.dataset.map({dataset: about.chance for dataset, about in DATASETS.items()})
+    rows = rows.assign(options=rows.options.astype(object).fillna("").replace("", "(none)"),
+                       accuracy=rows.val_top1.mask(rows.status == "diverged", chance))
+    if rows.accuracy.isna().all():
+        raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
+    for (task, sparsity), cell in rows.groupby(["task", "sparsity"]):
+        table = cell.groupby("options").accuracy.agg(["mean", "std", "count"]).sort_values("mean", ascending=False, kind="stable")
+        print(f"{task}, sparsity {sparsity:g}: accuracy on the validation images (%), mean and standard deviation over seeds")
+        print(table.rename(columns={"count": "seeds"}).rename_axis(None).to_string(float_format="{:.2f}".format, na_rep="") + "\n")
+    return 0
