@@ -224,11 +224,6 @@ def test_lost_seeds_count():
     assert lines["a"]["macs"] == pytest.approx(0.1)  # of dense
 
 
-def test_seconds_of_two_kinds_of_machine_are_not_one_time():
-    lines = by_label(compare(rows_of({"a": [90.0, 91], "b": [93.0, 94]}, device={("a", 1): "another"}, seconds={("a", 1): 9000.0, ("b", 1): 20.0})))
-    assert np.isnan(lines["a"]["seconds"]) and lines["b"]["seconds"] == 15
-
-
 def test_a_network_at_the_limit_has_collapsed():
     """Of 20 % up to which, on ten classes, next to nothing is learned (`Dataset.collapsed`)."""
     rows = outcomes(rows_of({"a": [20.0, 20.01, 19.0]}))

@@ -263,3 +263,9 @@ def test_the_script_needs_no_torch(tmp_path):
 def test_methods_of_two_files_with_one_name_stay_apart():
     rows = stored({"v1/mine.py:Mine": [90.0, 91.0], "v2/mine.py:Mine": [50.0, 51.0], "other/a.py:A": [70.0]})
     assert set(tables.select(rows, "digits", "paper").label) == {"v1/mine.py:Mine", "v2/mine.py:Mine", "a.py:A"}
+
+
+def test_seconds_of_two_kinds_of_machine_are_not_one_time():
+    rows = rows_of({"a": [90.0, 91], "b": [93.0, 94]}, device={("a", 1): "another"}, seconds={("a", 1): 9000.0, ("b", 1): 20.0})
+    seconds = compare(rows).set_index("label").seconds
+    assert pd.isna(seconds["a"]) and seconds["b"] == 15
