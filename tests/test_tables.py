@@ -15,6 +15,7 @@ from benchmarks.page import page
 from made_up import keyed
 
 from benchmarks.records import RUN_COLUMNS
+from benchmarks.stats import compare
 from benchmarks.tasks import TASKS
 
 
