@@ -49,7 +49,7 @@ def test_the_table_says_how_many_seeds_are_needed():
 
 def test_differences_to_a_reference_are_those_of_the_same_tests():
     """Only the column of all pairs that is shown is another; ranks stay, and Holm's correction is that of all pairs."""
-    accuracy = {"a": [90.0, 91.0, 92.0], "b": [89.0, 90.5, 91.0], "c": [50.0, 51.0, 52.0], "e": [90.0]}
+    accuracy = {"a": [90.0, 91.0, 92.0], "b": [89.0, 90.5], "c": [50.0, 51.0, 52.0], "e": [90.0]}
     rows = rows_of(accuracy | {"dense": [95.0], "off": [80.0]}, achieved_sparsity={("off", 0): 0.5})
     usual, lines = by_label(compare(rows)), by_label(compare(rows, {"cifar10-resnet20": "b"}))
     values = np.array([each + [np.nan] * (3 - len(each)) for each in accuracy.values()])
@@ -58,8 +58,9 @@ def test_differences_to_a_reference_are_those_of_the_same_tests():
         line, shown = lines[name], [lines[name][column] for column in ("difference", "difference_half", "p")]
         assert shown == pytest.approx([np.nan] * 3 if name == "b" else [apart[i, 1], half[i, 1], told_apart(p)[i, 1]], nan_ok=True)
         assert all(line[column] == usual[name][column] for column in ("mean", "rank_low", "rank_high", "front"))
-    assert lines["a"]["seeds_needed"] == seeds_needed(apart[0, 1], half[0, 1], df[0, 1], (3, 3), 3) and np.isnan(lines["b"]["seeds_needed"])
+    assert lines["a"]["seeds_needed"] == seeds_needed(apart[0, 1], half[0, 1], df[0, 1], (2, 3), 3) and np.isnan(lines["b"]["seeds_needed"])
     assert [lines[name]["separable"] for name in accuracy] == [False, False, True, False]
+    assert list(compare(rows, {"cifar10-resnet20": "c"}).set_index("label").separable[[*accuracy]]) == [True, True, False, False]
     assert {line["reference"] for line in lines.values()} == {"b"} and "reference" not in usual["a"]
     for absent in ({"cifar10-resnet20": "off"}, {"digits": "b"}):  # not ranked, or of another task
         table = compare(rows, absent)

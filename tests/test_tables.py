@@ -202,6 +202,8 @@ def test_latex_says_once_what_the_columns_are_and_always_that_runs_are_reduced()
     assert re.findall(r"\\textbf{(.*?)\.", tables.latex(table)) == ["97", "97"]
     one = stored({"st3": [97.0, 97.1, 97.2], "gmp": [10.0], "set": [97.3, 97.4, 96.9]})  # no test of one seed: nothing says that it is as good
     assert re.findall(r"\\textbf{(.*?) ", tables.latex(tables.board(tables.select(one, "digits", "paper"), [0.9]))) == ["97.20", "97.10"]
+    alone = stored({"st3": [99.0], "gmp": [10.0, 10.1]})
+    assert re.findall(r"\\textbf{(.*?)}", tables.latex(tables.board(tables.select(alone, "digits", "paper"), [0.9]))) == ["99.00"]
     failed = stored({"st3": [97.0], "gmp": [10.0]}).assign(status="failed", top1=float("nan"), top1_best_val=float("nan"))
     assert "textbf" not in tables.latex(tables.board(tables.select(failed, "digits", "paper"), [0.9]))
     with pytest.raises(ValueError, match="sparsity 0.5$"):  # nor is any finished elsewhere

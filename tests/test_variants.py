@@ -45,7 +45,7 @@ def test_exactly_the_variants_that_are_named_are_compared(shown):
     assert shown("--against", "rigl  lr=0.050 interval=5", "rigl interval=10", "mine.py:Good lr=0.05")[1] == [
         "rigl", "rigl interval=5 lr=0.05", "mine.py:Good lr=0.05", "dense"]
     assert shown("--against", "./mine.py:Good amount=.5", "gmp")[1] == ["gmp", "mine.py:Good amount=0.5", "dense"]
-    status, labels, err = shown("--against", "rigl drop_fraction=0.2 interval=3", "snip", "gse_uniform", "gmp")
+    status, labels, err = shown("--against", "rigl interval=3 drop_fraction=0.2", "rigl drop_fraction=0.2 interval=3", "snip", "gse_uniform", "gmp")
     launch = "python -m benchmarks launch digits --sparsities 0.9 --methods"
     assert status == 2 and err == ("error: there are no rows of gse_uniform 'rigl drop_fraction=0.2 interval=3' snip at sparsity 0.9; make them "
                                    f"with: {launch} gse_uniform snip && {launch} rigl --set drop_fraction=0.2 --set interval=3\n")
@@ -72,7 +72,7 @@ def test_a_setting_of_the_task_is_taken_where_all_name_it(shown, in_process):  #
     assert shown(*words, "rigl lr=0.1")[1][0] == "rigl"
     status, _, err = shown(*words, "gmp")
     assert status == 2 and 'unless each entry of --against names it, too ("rigl lr=VALUE")' in err and in_process == []
-    assert shown("--method", "gmp", "--set", "epochs=3", "--against", "rigl")[0] == 2
+    assert shown("--method", "gmp", "--set", "epochs=3", "--against", "dense")[0] == 2
 
 
 def test_several_variants_that_are_shown_or_hidden_are_said_to_be(shown):
@@ -83,6 +83,12 @@ def test_several_variants_that_are_shown_or_hidden_are_said_to_be(shown):
     every = ["mine.py:Good", "mine.py:Good amount=0.5", "mine.py:Good amount=0.2", "mine.py:Good lr=0.05"]
     assert "mine.py:Good is shown with 4 choices of its options: of several, the best is good by chance" in shown("--against", *every)[2]
     assert shown("--against", "rigl", "rigl drop_fraction=0.1", "rigl interval=5 lr=0.05")[2] == ""
+    rows = pd.DataFrame(Store("results").rows("digits").values())
+    rows.loc[rows.options == "amount=0.5", "method"] = f"{Path.cwd()}/mine.py:Good"  # as launched from another folder
+    rows.loc[rows.options == "amount=0.2", "sparsity"] = "0.95"
+    write(rows)
+    assert "mine.py:Good has rows with other options, too, which are not shown (amount=0.2; lr=0.05): of several" in shown()[2]
+    assert "which are not shown (amount=0.2; amount=0.5; lr=0.05): of several" in shown("--against", "mine.py:Good")[2]
 
 
 def test_differences_to_a_reference(shown, capsys, in_process):  # noqa: F811
@@ -94,9 +100,11 @@ def test_differences_to_a_reference(shown, capsys, in_process):  # noqa: F811
     assert shown("--reference", "rigl drop_fraction=0.1")[0] == 2 and shown("--reference", "mine.py:Good amount=0.2")[0] == 0
     assert "make them with: python -m benchmarks launch digits --sparsities 0.9 --methods rigl --set lr=2\n" in shown("--reference", "rigl lr=2")[2]
     assert shown("--method", "snip", "--reference", "st3")[0] == 2 and in_process == []  # refused before anything is run
+    assert shown("--epochs", "1", "--method", "set", "--seeds", "1", "--reference", "set")[0] == 0 and len(in_process) == 1  # which it makes
     rows = Store("results").rows("digits").values()
     off = pd.DataFrame([row | {"achieved_sparsity": 0.5 if row["method"] == "gmp" else row["achieved_sparsity"]} for row in rows])
-    write(off)
+    write(pd.concat([off, off[off.method == "rigl"].assign(method="lrr", cycles=3)]))
+    assert "--reference lrr is not among what is compared: --one-cycle leaves it out" in shown("--one-cycle", "--reference", "lrr")[2]
     assert "error: --reference gmp is not ranked: it ends at another sparsity" in shown("--reference", "gmp")[2]
     write(pd.concat([off, off[off.method == "rigl"].assign(sparsity=0.95, achieved_sparsity=0.95)]))
     assert board("--sparsities", "0.9", "0.95", "--reference", "mine.py:Good") == 0
