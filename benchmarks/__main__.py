@@ -46,6 +46,7 @@ def parser():
         sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9")
         sub.add_argument("--epochs", type=int, help="instead of the profile's")
         if name == "status":
+            sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
             continue
         sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of "
                          "memory, in a task of SLURM's --cpus-per-task)")
@@ -152,6 +153,9 @@ def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
 
     from benchmarks.status import show
+    if args.commands:
+        print("\n".join(spec.command() for spec in chosen(args)))
+        return 0
     store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # while the methods and torch are imported here
         reading = aside.submit(store.rows, args.suite)

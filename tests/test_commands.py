@@ -246,3 +246,10 @@ def test_stored_rows_are_compared_without_data(monkeypatch, capsys):
     monkeypatch.setenv("DATA_DIR", "/nowhere")
     assert main(["leaderboard", "digits", "--against", "st3", "gmp", "--results", str(ROOT / "results")]) == 0
     assert "st3" in capsys.readouterr().out
+
+
+def test_the_command_of_each_run(capsys):
+    words = ["status", "digits", "--methods", "gmp", "--sparsities", "0.98", "--seeds", "2-3", "--set", "ramp_power=0", "--commands"]
+    assert main(words) == 0
+    run = "python -m benchmarks run --task digits --method gmp --sparsity 0.98 --seed {} --set ramp_power=0.0\n"
+    assert capsys.readouterr().out == run.format(2) + run.format(3)
