@@ -106,8 +106,9 @@ def prepare(args):
 def command_launch(args):
     if args.launcher != "slurm":
         cluster.refuse(args)
-    if args.again and not args.methods:
-        raise ValueError("--again needs --methods: it makes all their runs again")
+    for option in ("again", "outdated"):
+        if getattr(args, option) and not args.methods:
+            raise ValueError(f"--{option} needs --methods: it makes runs of these again")
     store, todo, done, again = prepare(args)
     without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
@@ -117,7 +118,7 @@ def command_launch(args):
         from benchmarks.launch import load_data, refuse_unsuited
         refuse_unsuited(todo, here=args.launcher != "slurm")
         rehearse(own(todo), load_data(todo, folder))
-    renew(again, store, args.suite)
+    renew(again, store, args.suite, "--again" if args.again else "--outdated")
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
         return cluster.submit(args, store, todo, folder) or tell_failed(done, store)
@@ -141,8 +142,8 @@ def launch_missing(args, store, todo, done):
 
 def tell_failed(done, store, bad=()):
     """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
-    bad = [*bad, *(row for row in done if row["status"] == "failed")]
-    failed, noted = name_bad(bad, store), sum(store.again(row["key"]).exists() for row in bad)
+    noted = sum(store.again(row["key"]).exists() for row in bad)  # whose rows of before stay
+    failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
         by = "`--retry-failed`" if failed > noted else "the same command"
         print(f"{several(failed, 'run')} failed; {by} makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)

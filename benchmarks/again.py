@@ -10,35 +10,40 @@ from benchmarks.progress import several
 
 def left(specs, store):
     """Of Specs to be made again, those that an interrupted command has left of them (`renew`); all where there was none with this code."""
-    noted = [spec for spec in specs if _note(spec, store).get("version") == _version(spec)]
+    noted = [spec for spec in specs if _noted(spec, store) == (_version(spec), "--again")]
     if 0 < len(noted) < len(specs):
         print(f"--again goes on where it was interrupted: {len(specs) - len(noted)} of {len(specs)} runs have been made again", file=sys.stderr)
     return noted or specs
 
 
 def tell_left(specs, store):
-    """Says how many of the Specs a command with `--again` has left as they were, so far."""
+    """Says how many of the Specs a command with `--again` or `--outdated` has left as they were, so far."""
     noted = sum(store.again(spec.key).exists() for spec in specs)
     if noted:
-        print(f"{several(noted, 'run')} of --again still {'has its' if noted == 1 else 'have their'} earlier rows; where it was interrupted, the same "
-              "command goes on with it", file=sys.stderr)
+        print(f"{several(noted, 'run')} of --again or --outdated still {'has its' if noted == 1 else 'have their'} earlier rows; where that was "
+              "interrupted, the same command goes on with it", file=sys.stderr)
 
 
-def renew(specs, store, suite):
-    """Notes of Specs that they are made again, until their rows are written, and removes their checkpoints: not of those noted before."""
+def renew(specs, store, suite, by="--again"):
+    """Notes of Specs that they are made again, until their rows are written, and by which option; removes their checkpoints, but not of those noted
+    before."""
     rows = store.rows(suite) if specs else {}
     for spec in specs:
-        if _note(spec, store).get("version") != _version(spec):
+        version, noted = _version(spec), _noted(spec, store)
+        if noted[0] != version:
             store.checkpoint(spec.key).unlink(missing_ok=True)
-            note = {"version": _version(spec), "finished_at": rows.get(spec.key, {}).get("finished_at", "")}
+        if noted != (version, by):
+            note = {"version": version, "by": by, "finished_at": rows.get(spec.key, {}).get("finished_at", "")}
             write_whole(store.again(spec.key), json.dumps(note))
 
 
-def _note(spec, store):
+def _noted(spec, store):
+    """(the code that was to make it, the option) of a note, None for each where there is none."""
     try:
-        return json.loads(store.again(spec.key).read_text())
-    except (OSError, ValueError):
-        return {}
+        note = json.loads(store.again(spec.key).read_text())
+        return note["version"], note["by"]
+    except (OSError, ValueError, KeyError):
+        return None, None
 
 
 def _version(spec):

@@ -3,6 +3,7 @@
 The test images, which the leaderboard and the figures show, are for what was chosen. Imports pandas only when it is run.
 """
 import argparse
+import shlex
 
 
 def add_arguments(sub):
@@ -12,6 +13,7 @@ def add_arguments(sub):
     sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
     sub.add_argument("--epochs", type=int, help="instead of the profile's")
     sub.common("precision")
+    sub.set_defaults(tasks=None, seeds=None)  # for `asked`
 
 
 def show(args, store):
@@ -19,9 +21,11 @@ def show(args, store):
     import pandas as pd
 
     from benchmarks.grid import Spec
+    from benchmarks.leaderboard import asked
+    from benchmarks.own_methods import tell_older
     from benchmarks.suites import suite_grid
     from benchmarks.tables import of_profile, renamed
-    from benchmarks.tasks import DATASETS, canonical
+    from benchmarks.tasks import DATASETS, TASKS, canonical
     base = suite_grid(args.suite, args.profile, ())
     name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
     rows = pd.DataFrame(store.rows(args.suite).values())
@@ -31,12 +35,16 @@ def show(args, store):
         rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]
         rows = rows[rows.sparsity.isin(args.sparsities)] if args.sparsities and len(rows) else rows
     if not len(rows):
-        raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite} --methods {name}")
+        raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite}{asked(args)} "
+                         f"--methods {shlex.quote(name)}")
+    validated = rows.task.map({task: about.validation for task, about in TASKS.items()})
+    rows = rows[validated | (rows.groupby("task").val_top1.transform("count") > 0)]
+    if not len(rows):
+        raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
+    tell_older(rows.to_dict("records"))
     chance = rows.dataset.map({dataset: about.chance for dataset, about in DATASETS.items()})
     rows = rows.assign(options=rows.options.astype(object).fillna("").replace("", "(none)"),
                        accuracy=rows.val_top1.mask(rows.status == "diverged", chance))
-    if rows.accuracy.isna().all():
-        raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
     for (task, sparsity), cell in rows.groupby(["task", "sparsity"]):
         table = cell.groupby("options").accuracy.agg(["mean", "std", "count"]).sort_values("mean", ascending=False, kind="stable")
         print(f"{task}, sparsity {sparsity:g}: accuracy on the validation images (%), mean and standard deviation over seeds")

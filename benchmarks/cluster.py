@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks import jobs, run_claims
+from benchmarks.command import seeds_text
 from benchmarks.files import StoreError, locked, writer
 from benchmarks.method_files import file_of
 from benchmarks.progress import duration, several, waiting
@@ -127,7 +128,7 @@ def status_of(args, store):
     for name in ("profile", "methods", "tasks", "sparsities", "seeds", "epochs", "precision"):
         value = getattr(args, name)
         if value is not None and (name, value) != ("profile", "paper"):
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [seeds_text(value) if name == "seeds" else value])]
     return shlex.join(words + [word for pair in args.set for word in ("--set", pair)])
 
 

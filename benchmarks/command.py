@@ -71,6 +71,11 @@ def seeds(text):
     return found
 
 
+def seeds_text(found):
+    """What `seeds` reads as this range."""
+    return f"{found.start}-{found[-1]}" if found.start else str(len(found))
+
+
 def chosen_options(args):
     """What `--set` says, as pairs (name, value) of text."""
     pairs = [tuple(text.split("=", 1)) for text in args.set]

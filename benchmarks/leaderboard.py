@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from benchmarks.again import left, renew
-from benchmarks.command import at_least_one, chosen_options, seeds
+from benchmarks.command import at_least_one, chosen_options, seeds, seeds_text
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import path_of
 from benchmarks.own_methods import rehearse, tell_older
@@ -186,7 +186,7 @@ def asked(args):
     """What makes a launch fill the rows that the leaderboard looks for."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
              ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
-             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and (f"{args.seeds.start}-{args.seeds[-1]}" if args.seeds.start else len(args.seeds)), None)]
+             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and seeds_text(args.seeds), None)]
     return "".join(f" --{name} {value}" for name, value, default in words if value != default)
 
 

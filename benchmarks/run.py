@@ -130,7 +130,7 @@ class Run:
         if len(self.levels) == len(cycles) and cycle < len(cycles) - 1:
             level = self.levels[cycle]
             made = level not in self.unmade or self.store.since(level.key, self.before[level.key])
-            if not made or self.store.again(self.spec.key).exists():  # finished runs stay as they are
+            if not made or any(self.store.again(each.key).exists() for each in (level, self.spec)):  # finished runs stay as they are
                 self.finish(level, curves_of(trainer, cycles[cycle]))
             for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on what is there
                 path = self.store.checkpoint(other.key)

@@ -10,7 +10,7 @@ from benchmarks.suites import SIZES, unusual
 from benchmarks.method_files import path_of
 from benchmarks.tasks import REDUCED, TASKS, Task
 
-NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction seconds".split()
+NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction cycles seconds".split()
 RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
           "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: ± half its 95 % "

@@ -37,6 +37,8 @@ def asked(words):
         name, _, label = word.partition("::")
         method, *options = map(str.strip, re.split(NEXT, name.strip()))
         name = " ".join([path_of(method) if ":" in method else method, *options])
+        if name == "dense" and label:
+            raise NoRows("dense is drawn beside others, by this name: no label")
         if name != "dense":
             found[name] = label.strip() or Path(name).name
     return {name: name if [*found.values()].count(label) > 1 else label for name, label in found.items()}

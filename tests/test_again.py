@@ -47,10 +47,21 @@ def test_a_run_whose_machine_fails_while_it_is_made_again_keeps_its_row(tmp_path
         again.renew([spec], store, "digits")
     capsys.readouterr()
     assert main(["status", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0
-    said = "1 run of --again still has its earlier rows; where it was interrupted, the same command goes on with it\n"
+    said = "1 run of --again or --outdated still has its earlier rows; where that was interrupted, the same command goes on with it\n"
     assert capsys.readouterr().err == said * kept
     if kept:
         assert main(["plan", *WHICH, "--seeds", "1", "--results", str(tmp_path)]) == 0 and capsys.readouterr().err == said
+
+
+def test_what_was_begun_by_outdated_is_not_taken_for_agains(tmp_path, capsys):
+    store, specs = Store(tmp_path), [Spec("digits", "static", 0.9, seed, epochs=1) for seed in range(2)]
+    again.renew(specs[:1], store, "digits", "--outdated")
+    assert again.left(specs, store) == specs and capsys.readouterr().err == ""
+    store.checkpoint(specs[0].key).touch()
+    again.renew(specs, store, "digits")
+    assert store.checkpoint(specs[0].key).exists()  # of this code
+    store.again(specs[1].key).unlink()
+    assert again.left(specs, store) == specs[:1] and "1 of 2 runs have been made again" in capsys.readouterr().err
 
 
 def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):

@@ -36,8 +36,9 @@ def test_the_best_on_validation_images_is_first(variants, capsys):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["rgil"], "unknown method 'rgil'; nearest: rigl"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --methods set"),
-    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--epochs", "7"], "no such runs of rigl;")])
+    (["rgil"], "unknown method 'rgil'; nearest: rigl"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
+    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"),
+    (["rigl", "--epochs", "7"], "make them with: python -m benchmarks launch digits --epochs 7 --results ")])
 def test_what_is_not_there(variants, words, said, capsys):
     assert variants(*words) == 2
     error, = capsys.readouterr().err.splitlines()
@@ -45,7 +46,7 @@ def test_what_is_not_there(variants, words, said, capsys):
 
 
 def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path, capsys):
-    spec = Spec("cifar10-vgg16", "rigl", 0.98, 0)
-    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, [row(spec, precision="bf16", epochs=200)])
+    rows = [row(Spec("cifar10-vgg16", "rigl", 0.98, seed), precision="bf16", epochs=200, status=status) for seed, status in enumerate(("ok", "diverged"))]
+    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
     assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 2
     assert "hold out no validation images" in capsys.readouterr().err

@@ -184,6 +184,10 @@ def test_a_longer_run_leaves_the_rows_of_its_levels_as_they_are(ladder, tmp_path
     renew([LADDER], store, "digits")
     make_row(LADDER, store)
     assert timeless(store.row(half.key)) == timeless(rows[half.key]) and store.row(half.key)["device"] != "another"
+    store.write({**rows[half.key], "device": "another"})
+    renew([half], store, "digits", "--outdated")  # which a longer run, that was missing, passes
+    make_row(LADDER, store)
+    assert store.row(half.key)["device"] != "another" and not store.again(half.key).exists()
 
 
 FALLS = """

@@ -120,7 +120,7 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
         file.write("# changed\n")
     os.utime("mine.py", (0, 0))  # as where a copy keeps the time of the file
     assert launched("mine.py:Good") == 0
-    words = "rows made with another content of mine.py: 1; `launch` with --outdated makes them again"
+    words = "rows made with another content of mine.py: 1; `launch` with --methods and --outdated makes them again"
     assert words in capsys.readouterr().err and Store("results").row(before["key"]) == before
     assert main(["status", "digits", "--methods", "mine.py:Good", "--epochs", "1"]) == 0 and words in capsys.readouterr().err
     stamp = Store("results").stamp(before["key"])
@@ -133,6 +133,7 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
     assert "0 runs done, 2 to do" in said.out and "another content" not in said.err and not list(Path("results/runs").glob("*.again"))
     assert launched("mine.py:Good", "--seeds", "2") == 0 and "another content" not in capsys.readouterr().err
     assert main(["launch", "digits", "--again"]) == 2 and "--again needs --methods" in capsys.readouterr().err
+    assert main(["launch", "digits", "--outdated"]) == 2 and "--outdated needs --methods" in capsys.readouterr().err
 
 
 def test_what_failed_with_an_older_file_is_made_again(mine, capsys):
