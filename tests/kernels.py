@@ -104,6 +104,7 @@ def choices():
 
 if __name__ == "__main__":
     enter_once()
+    torch.backends.mkldnn.enabled = False  # on processors without AVX-512 oneDNN 3.12 writes beyond its memory where channels are this few
     counting.BLOCK, counting.TOGETHER = 1024, 2
     convolutions()
     residual_networks()
