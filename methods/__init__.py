@@ -40,7 +40,10 @@ def _methods():
 
 
 def _broken(path, error):
-    """The line that says why a file cannot be loaded."""
+    """The line that says why a file cannot be loaded. Raises what ends the process and came meanwhile: a signal's is hidden in an error before Python
+    3.12 if a class was being made."""
+    if not isinstance(error.__cause__, (Exception, type(None))):
+        raise error.__cause__
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
     line = f", line {lines[-1]}" if lines else ""

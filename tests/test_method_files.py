@@ -110,3 +110,12 @@ def test_a_file_is_loaded_as_it_is_though_its_size_and_time_are_those_of_another
         (tmp_path / "mine.py").write_text(f"from methods.base import Sparsifier\n\n\nclass Mine(Sparsifier):\n    number = {number}\n")
         os.utime(tmp_path / "mine.py", (1e9, 1e9))
         assert get(f"{tmp_path}/mine.py:Mine").number == number
+
+
+def test_a_signal_while_a_class_is_made_is_no_mistake_of_its_file(tmp_path):
+    """As SLURM's at the end of a job's time: its runs would be failed ones."""
+    path = tmp_path / "mine.py"
+    path.write_text("from methods import get\n\n\nclass Signal:\n    def __set_name__(self, *_):\n        raise SystemExit(1)\n\n\n"
+                    "class Mine(get('static')):\n    option = Signal()\n")
+    with pytest.raises(SystemExit):
+        get(f"{path}:Mine")
