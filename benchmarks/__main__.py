@@ -5,13 +5,15 @@ import signal
 import sys
 from contextlib import suppress
 
-from benchmarks import by_validation, cluster, leaderboard, one_run, options, suites
-from benchmarks.again import left, renew, tell_left
+from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds
-from benchmarks.own_methods import outdated, own, rehearse, tell_older
+from benchmarks.comparison import by_validation
 from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
+from benchmarks.slurm import cluster
+from benchmarks.trial.own_methods import outdated, own, rehearse, tell_older
+from benchmarks.workers.again import left, renew, tell_left
 
 
 def parser():
@@ -72,9 +74,9 @@ def command_plan(args):
     _, todo, done, _ = prepare(args)
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
-        from benchmarks.plan import estimate
-        from benchmarks import places
         from benchmarks.launch import load_data, refuse_unsuited, tell_slow
+        from benchmarks.plan import estimate
+        from benchmarks.workers import places
         refuse_unsuited(todo)
         folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)

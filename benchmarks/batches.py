@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks import team
+from benchmarks.gpu import team
 from methods.seeds import stable_seed
 
 # What `epoch_batches` does to an image, by the name in a task's `augmentation`.

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy
 import torch
 
-from benchmarks import team
-from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.files import UnreadableCheckpoint, replacing
+from benchmarks.gpu import team
+from benchmarks.machine import DEVICE_ERRORS
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most

@@ -2,7 +2,7 @@
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
-from benchmarks.own_methods import outdated
+from benchmarks.trial.own_methods import outdated
 
 
 def chosen(args):

@@ -15,9 +15,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
-from benchmarks import team
 from benchmarks.batches import Data, DataError, steps_per_epoch
-from benchmarks.places import cores
+from benchmarks.gpu import team
+from benchmarks.workers.places import cores
 from methods.seeds import stable_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

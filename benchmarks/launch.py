@@ -5,13 +5,13 @@ from collections import deque
 from functools import cache
 from multiprocessing import connection
 
-from benchmarks import places
 from benchmarks.files import UnreadableCheckpoint
-from benchmarks.progress import Bar, title
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.method_files import file_of
+from benchmarks.progress import Bar, title
 from benchmarks.tasks import DATASETS, settle
-from benchmarks.worker import CROWDED, Worker, preload, undisturbed
+from benchmarks.workers import places
+from benchmarks.workers.worker import CROWDED, Worker, preload, undisturbed
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
 WORKERS = []  # of the launch in progress: what a signal has to stop

@@ -6,14 +6,14 @@ import argparse
 import shlex
 import sys
 
-from benchmarks.again import left, renew
 from benchmarks.command import at_least_one, chosen_options, seeds, seeds_text
+from benchmarks.comparison.variants import Variant, named
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import path_of
-from benchmarks.own_methods import rehearse, tell_older
 from benchmarks.progress import counted, name_bad
 from benchmarks.suites import PROFILES, suite_grid
-from benchmarks.variants import Variant, named
+from benchmarks.trial.own_methods import rehearse, tell_older
+from benchmarks.workers.again import left, renew
 
 
 def add_arguments(sub):
@@ -41,8 +41,8 @@ def run(args, store, folder):
 
     Raises ValueError in one line for a method with mistakes, options that cannot be used, and where there is nothing to compare.
     """
-    from benchmarks import tables
     from benchmarks.chosen import tasks_of
+    from benchmarks.comparison import tables
     base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
     at_least_one(args, "jobs", "epochs")
@@ -76,7 +76,7 @@ def run(args, store, folder):
     if reference:
         tell_unranked(reference, table)
     if args.format == "html":
-        from benchmarks.page import page
+        from benchmarks.comparison.page import page
         print(page(table, args.suite, args.profile))
     else:
         print(tables.FORMATS[args.format](table))
@@ -141,7 +141,7 @@ def counting(args, store, profile, variants=(), others=lambda method: True):
     """The stored rows that a profile compares, these Variants beside the methods that `tables.select` takes, as a DataFrame."""
     import pandas as pd
 
-    from benchmarks import tables
+    from benchmarks.comparison import tables
     rows = pd.DataFrame(store.rows(args.suite).values())
     names = {name for variant in variants for name in variant.names(args.suite)}
     rows = rows if rows.empty else tables.select(rows, args.suite, profile, args.epochs, names, args.precision, others)
@@ -193,9 +193,9 @@ def asked(args):
 def cells(args, against=()):
     """The Specs of the method on the suite, without the tasks that it skips, which are named. A setting of the task is taken where all that it is
     compared `against` (Variants) say what they have of it."""
+    from benchmarks.chosen import tasks_of
     from benchmarks.method_files import ask
     from benchmarks.tasks import canonical, get_task
-    from benchmarks.chosen import tasks_of
     from methods import get
     name = args.method
     method = get(name)

@@ -5,9 +5,9 @@ from contextlib import closing, contextmanager
 
 from benchmarks.command import ENDINGS, chosen_options, data_folder
 from benchmarks.grid import Spec
-from benchmarks.own_methods import own, rehearse, tell_older
 from benchmarks.progress import plain
 from benchmarks.results import Store
+from benchmarks.trial.own_methods import own, rehearse, tell_older
 
 
 def make(args):
@@ -38,9 +38,9 @@ def make(args):
 
 def made(spec, store, folder, device):
     from benchmarks.checkpoint import Stopped
-    from benchmarks.run_claims import Claim, Taken
     from benchmarks.progress import Bar
     from benchmarks.run import run
+    from benchmarks.workers.run_claims import Claim, Taken
     asked = []
     try:
         with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):

@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from benchmarks.capture import cuda_graph
-from benchmarks.kernels import narrow, normalised, residual
+from benchmarks.gpu.capture import cuda_graph
+from benchmarks.gpu.kernels import narrow, normalised, residual
 from benchmarks.machine import now
 from methods import SparseModel
 

@@ -9,10 +9,10 @@ few steps, in a shuffled order, and its ratio is to the dense steps of the same 
   prepared beforehand.
 - A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
   step % k == 0, are timed in every round besides ordinary ones, and weigh 1/k each: a step's time is its mean over an interval.
-- With `--runs K` a method is K runs that take turns on the device (`benchmarks.pack`), as a launch makes them on a GPU, and a step's time
+- With `--runs K` a method is K runs that take turns on the device (`benchmarks.gpu.pack`), as a launch makes them on a GPU, and a step's time
   the K-th part of theirs together.
 - Precision and algorithms are those of a run (`machine.numerics`), and on a GPU the parts of a step that do not change are recorded
-  and replayed, as in a run (`benchmarks.capture`).
+  and replayed, as in a run (`benchmarks.gpu.capture`).
 - The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the
   method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
 - Not in a step: what a method does once a cycle (`start`), once in some epochs (ProbMask; fisher_diag, snfs, mest) or in steps
@@ -28,11 +28,11 @@ import numpy as np
 from benchmarks import data as datasets
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.capture import ANEW, WARM, recorder
+from benchmarks.gpu.capture import ANEW, WARM, recorder
+from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
-from benchmarks.measurements import in_turns, quartiles, store, table
-from benchmarks.pack import Lane
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
+from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available

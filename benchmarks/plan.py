@@ -5,15 +5,15 @@ from dataclasses import replace
 
 from benchmarks import data as datasets
 from benchmarks.batches import DataError
-from benchmarks.capture import WARM, recorder
-from benchmarks.compiled import worthwhile
-from benchmarks.dry_run import told
-from benchmarks.machine import now, numerics, one_core, usable_device
-from benchmarks.pack import Lane
+from benchmarks.gpu.capture import WARM, recorder
+from benchmarks.gpu.compiled import worthwhile
+from benchmarks.gpu.pack import Lane
 from benchmarks.levels import branches, levels_of, uncovered
+from benchmarks.machine import now, numerics, one_core, usable_device
 from benchmarks.progress import duration, several, spoken
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer, evaluated_together
+from benchmarks.trial.dry_run import told
 
 LEAST, MOST, SECONDS = 3, 30, 1.0  # steps that are timed: as many as fit in a second, within these
 

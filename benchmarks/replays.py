@@ -17,15 +17,16 @@ from functools import cache
 
 import torch
 
-from benchmarks import compiled, models
+from benchmarks import models
 from benchmarks.batches import random_images, steps_per_epoch
-from benchmarks.capture import WARM, cuda_graph
 from benchmarks.command import Parser, at_least_one, command
+from benchmarks.gpu import compiled
+from benchmarks.gpu.capture import WARM, cuda_graph
+from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import store, table
 from benchmarks.operations import GIVEN, measured, on_a_stream, operations, profiled, timed
-from benchmarks.pack import Lane
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from methods import get

@@ -10,22 +10,23 @@ from functools import cache
 
 import torch
 
-from benchmarks import capture, kept, team
 from benchmarks import data as datasets
+from benchmarks import kept
 from benchmarks.batches import DataError
 from benchmarks.checkpoint import Saver, restored
 from benchmarks.describe import code_of, describe, identity, macs_of
-from benchmarks.machine import DEVICE_ERRORS, note_origin, numerics, one_core, reset_peak_memory, usable_device
-from benchmarks.pack import Lane
 from benchmarks.files import StoreError
+from benchmarks.gpu import capture, team
+from benchmarks.gpu.pack import Lane
 from benchmarks.levels import levels_of
+from benchmarks.machine import DEVICE_ERRORS, note_origin, numerics, one_core, reset_peak_memory, usable_device
+from benchmarks.method_files import file_of
 from benchmarks.progress import title
 from benchmarks.records import unreadable
-from benchmarks.run_claims import Taken
 from benchmarks.switches import schedule_of
-from benchmarks.method_files import file_of
 from benchmarks.tasks import get_task, settle, suite_of
 from benchmarks.train import Trainer
+from benchmarks.workers.run_claims import Taken
 
 OUTSIDE = "{} weights that the mask says are zero are not: forward must leave them out"
 BESIDES = ("the plain network with these weights {} the trained one{}: what the method adds to the network, or changes in how it is evaluated, is in "

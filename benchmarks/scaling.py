@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from benchmarks import data as datasets
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.capture import recorder
+from benchmarks.gpu.capture import recorder
 from benchmarks.grid import Spec
-from benchmarks.places import cores
+from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.measurements import in_turns, store, table
 from benchmarks.overhead import Entrant, timed_together
-from benchmarks.machine import measured_on, one_core, usable_device
 from benchmarks.tasks import settle
-from benchmarks.worker import Worker, preload
+from benchmarks.workers.places import cores
+from benchmarks.workers.worker import Worker, preload
 from methods.ranking import keep
 
 TASK, STARTED, WIDTHS, SIZES = "cifar10-resnet20", (1, 4), (1, 2, 4, 8), tuple(10 ** e for e in range(4, 9))

@@ -21,12 +21,12 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import data as datasets
-from benchmarks.capture import recorder
 from benchmarks.command import Parser, command, data_folder
+from benchmarks.gpu.capture import recorder
 from benchmarks.grid import Spec
+from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.overhead import Entrant, timed_together
-from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.tasks import PRECISIONS, settle
 from methods.model import STORAGES
 

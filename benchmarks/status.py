@@ -3,8 +3,9 @@ import re
 import sys
 from collections import Counter, defaultdict
 
-from benchmarks import jobs, run_claims
 from benchmarks.progress import duration, plain, several, title
+from benchmarks.slurm import jobs
+from benchmarks.workers import run_claims
 
 LINES = 3  # of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")

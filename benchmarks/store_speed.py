@@ -19,21 +19,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import jobs
 from benchmarks import data as datasets
-from benchmarks.batches import AUGMENTATION, DataError, epoch_batches
 from benchmarks.__main__ import parser
+from benchmarks.batches import AUGMENTATION, DataError, epoch_batches
+from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.chosen import chosen
 from benchmarks.command import Parser, command, data_folder
-from benchmarks.checkpoint import CHECKPOINT_SECONDS, CHECKPOINT_SHARE, Saver
 from benchmarks.grid import Spec
-from benchmarks.places import cores
 from benchmarks.machine import device_name
 from benchmarks.records import sealed, write_table
 from benchmarks.results import Store
 from benchmarks.run import run
+from benchmarks.slurm import jobs
 from benchmarks.tasks import get_task, settle
 from benchmarks.train import Trainer
+from benchmarks.workers.places import cores
 
 COLUMNS = "what count seconds cpu_seconds load cores percent_of_run bytes target device".split()
 ROWS, RUNS, ROUNDS = 10_000, 1_000, 3

@@ -10,7 +10,7 @@ in fp32, and a mask for each layer that is multiplied into the weights after the
 - Where the suite's method raises its sparsity along a ramp, it is at its end from the first step on: else nothing would be ranked yet.
 - On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What the workers prepare while
   another loop is measured (two batches each) favours the plain loop; with the 8 of a GPU --steps 40 leaves it the smaller part.
-- On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.pack`); their images are added up. peak_memory_mb is
+- On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.gpu.pack`); their images are added up. peak_memory_mb is
   what torch's allocator reserves for a loop while it is made and warmed up alone: with its data, its recorded steps and the workspaces of
   cuBLAS (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small), one of each recording or, before torch 2.12, those of its streams, which
   the first loop on a stream pays for (of torch's 32).
@@ -29,15 +29,16 @@ from torch.nn.functional import cross_entropy
 from torchvision import datasets as vision
 from torchvision import transforms
 
-from benchmarks import compiled, models
 from benchmarks import data as datasets
+from benchmarks import models
 from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.capture import WARM, forget_workspaces, recorder
+from benchmarks.gpu import compiled
+from benchmarks.gpu.capture import WARM, forget_workspaces, recorder
+from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
-from benchmarks.measurements import in_turns, quartiles, store, table
-from benchmarks.pack import Lane
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
+from benchmarks.measurements import in_turns, quartiles, store, table
 from benchmarks.tasks import DATASETS, get_task, settle
 from benchmarks.train import Trainer
 from methods import get

@@ -9,14 +9,15 @@ from itertools import islice
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks import models, team
+from benchmarks import models
 from benchmarks.batches import AUGMENTATION, epoch_batches, eval_batches, steps_per_epoch
-from benchmarks.capture import Captured, Repeated
 from benchmarks.checkpoint import Progress, random_state, seed_all, set_random_state
-from benchmarks.compiled import Compiled, worthwhile
 from benchmarks.cost import computed_with
-from benchmarks.switches import Switches
+from benchmarks.gpu import team
+from benchmarks.gpu.capture import Captured, Repeated
+from benchmarks.gpu.compiled import Compiled, worthwhile
 from benchmarks.method_files import digest
+from benchmarks.switches import Switches
 from methods import SparseModel, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed

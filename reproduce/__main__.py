@@ -9,8 +9,8 @@ from drawing import NoRows, Parser, Trained, files, runs_of, save, suites_of
 from published import tell_absent
 
 from benchmarks.command import command
-from benchmarks.places import cores
 from benchmarks.suites import SUITES, scripts
+from benchmarks.workers.places import cores
 
 
 @command

@@ -21,7 +21,7 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     beyond: the methods beyond the two papers, instead of the papers' own. costs: of last columns, each "step" for `step_times`, or a
     sparsity, at which it has the training FLOPs.
     """
-    from benchmarks.tables import select
+    from benchmarks.comparison.tables import select
 
     rows = select(read_rows(results / suite / "runs.csv"), suite, profile)
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
@@ -95,7 +95,7 @@ def cells(rows, name, values):
 
 def variants(results):
     """Methods with options other than the suite's beside the same without: CIFAR-10 in short runs, and digits."""
-    from benchmarks.tables import of_profile
+    from benchmarks.comparison.tables import of_profile
 
     found = {name: all_rows(results, suite, profile) for name, (suite, profile) in SHORT.items()}
     sparsities = {name: SIZES[of][0] for name, of in SHORT.items()}

@@ -17,13 +17,13 @@ from published import title
 from rows import POINT, TRAINING, elsewhere, lengths, lines_of, none_finished, read_rows, series_of, summary
 
 from benchmarks.command import command
+from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
-from benchmarks.own_methods import tell_older
+from benchmarks.method_files import path_of
 from benchmarks.progress import several
 from benchmarks.stats import OFF_TARGET
 from benchmarks.suites import PROFILES, SIZES
-from benchmarks.tables import of_profile, renamed
-from benchmarks.method_files import path_of
+from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"
 MOST = 0.99999  # sparsity that has a place on the axis

@@ -33,7 +33,7 @@ def board_of(suite, results, profile=None, precision=None, epochs=None):
     No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for
     a file that is not a table of runs.
     """
-    from benchmarks import tables
+    from benchmarks.comparison import tables
 
     path = Path(results) / suite / "runs.csv"
     if path.exists():
@@ -57,7 +57,7 @@ def draw(table, figure):
     """Draws the ranked methods of lines of `board_of` into the empty figure: a panel and the names of its front for each cell."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    from benchmarks.tables import cells
+    from benchmarks.comparison.tables import cells
 
     panels = cells(table)
     shown = table[table.rank_low.notna() & table.train_flops.notna()]
@@ -158,8 +158,8 @@ def write(suite, results, profile, out, precision=None, epochs=None):
     """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows: (stem, profile, table)."""
     from matplotlib.figure import Figure
 
-    from benchmarks import tables
-    from benchmarks.page import page
+    from benchmarks.comparison import tables
+    from benchmarks.comparison.page import page
 
     table, profile = board_of(suite, results, profile, precision, epochs)
     stem = Path(out) / suite / "leaderboard"
@@ -202,7 +202,7 @@ def main(argv=None):
             parser.refuse(error, args)
     else:
         parser.error(message)
-    from benchmarks.tables import text
+    from benchmarks.comparison.tables import text
     print(f"suite {suite}, profile {profile}\n\n{text(table)}\nwrote {stem}.pdf .png .csv .md .tex .html")
     tell_absent()
     return 0

@@ -31,16 +31,16 @@ from test_every_method import VARIANTS, make, small_digits
 from torch.nn.functional import cross_entropy
 
 import methods
-from benchmarks import capture, compiled
 from benchmarks.batches import random_images
 from benchmarks.command import Parser, at_least_one, command
+from benchmarks.gpu import capture, compiled
+from benchmarks.gpu.kernels import residual
+from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
-from benchmarks.kernels import residual
 from benchmarks.machine import numerics, one_core
-from benchmarks.pack import Lane
-from benchmarks.places import cores
 from benchmarks.tasks import TASKS, settle
 from benchmarks.train import Trainer
+from benchmarks.workers.places import cores
 from methods.ranking import keep
 
 STEPS, RESUMED = 28, 10  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded

@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import methods
-from benchmarks import capture, models
+from benchmarks import models
 from benchmarks.batches import Split
+from benchmarks.gpu import capture
 from methods import SparseModel, Training
 
 aten, GPU, OURS = torch.ops.aten, torch.device("cuda"), Path(__file__).parent.parent

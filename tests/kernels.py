@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d, cross_entropy
 from triton.runtime import interpreter
 
 from benchmarks import operations
-from benchmarks.kernels import narrow, residual
+from benchmarks.gpu.kernels import narrow, residual
 from benchmarks.models.resnet import ResNet
 from methods import SparseModel, counting
 from methods.ranking import by_sorting

@@ -2,13 +2,13 @@
 import pytest
 from stored import table
 
-from benchmarks import again
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.records import RUN_COLUMNS, write_table
 from benchmarks.results import Store
+from benchmarks.workers import again
 
 
 def test_a_row_that_is_made_again_is_the_later_one_whatever_the_clock_says(tmp_path):

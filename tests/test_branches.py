@@ -8,13 +8,13 @@ from stored import timeless
 from benchmarks import checkpoint, plan
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
+from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.run import steps
-from benchmarks.run_claims import Claim
 from benchmarks.suites import grid
-from benchmarks.levels import branches, levels_of, uncovered
-from benchmarks.worker import Worker
+from benchmarks.workers.run_claims import Claim
+from benchmarks.workers.worker import Worker
 from methods import available, get
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from test_every_method import every_method, every_variant, make, read, saved
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks import capture
+from benchmarks.gpu import capture
 
 STEPS = 12  # of 16: two epochs and a half, with updates of every method's mask
 

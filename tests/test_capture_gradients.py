@@ -4,7 +4,7 @@ import torch
 from test_capture import recorder, state_of
 from test_every_method import make
 
-from benchmarks import capture
+from benchmarks.gpu import capture
 
 
 def test_gradients_are_read_where_the_passes_write_them():

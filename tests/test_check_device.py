@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from benchmarks import compiled, models
+from benchmarks import models
+from benchmarks.gpu import compiled
 from methods import SparseModel
 
 

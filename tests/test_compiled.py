@@ -4,16 +4,15 @@ import copy
 
 import pytest
 import torch
+from test_every_method import make, read, saved
 from torch._dynamo.backends.debugging import aot_eager
 from torch._inductor import config as inductor
 from torch.nn.functional import cross_entropy
 
-from test_every_method import make, read, saved
-
 from benchmarks import models, train
-from benchmarks.capture import ANEW
-from benchmarks.compiled import Compiled, with_narrow_convolutions, worthwhile
-from benchmarks.kernels import narrow, residual
+from benchmarks.gpu.capture import ANEW
+from benchmarks.gpu.compiled import Compiled, with_narrow_convolutions, worthwhile
+from benchmarks.gpu.kernels import narrow, residual
 from benchmarks.tasks import TASKS
 from methods import SparseModel, counting
 
@@ -178,7 +177,7 @@ def test_training_with_16_bits_may_be_by_other_kernels(on, works, used, monkeypa
 
     other = Other()
 
-    monkeypatch.setattr("benchmarks.compiled.FUSED", on)
+    monkeypatch.setattr("benchmarks.gpu.compiled.FUSED", on)
     monkeypatch.setattr(residual, "fused", lambda net, layout, x, dtype: asked.append((*x.shape, dtype)) or (other if works else None))
     name, shape = SMALL
     model, (x, _) = joined(name, width=0.5), batch(shape=shape)

@@ -12,13 +12,14 @@ import torch
 from faults import STEPS, TRIALS, folder, losses, tally, undisturbed  # noqa: F401
 from stored import SPEC, WORDS, record, table
 
-from benchmarks import checkpoint, files, run_claims
+from benchmarks import checkpoint, files
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import Stopped
 from benchmarks.results import Store
-from benchmarks.run_claims import Claim, Taken, held
+from benchmarks.workers import run_claims
+from benchmarks.workers.run_claims import Claim, Taken, held
 
 HALFWAY = 24  # steps, of the 38 of SPEC
 
@@ -227,7 +228,8 @@ TAKEN = """
 import json
 from pathlib import Path
 
-from benchmarks import checkpoint, run_claims
+from benchmarks import checkpoint
+from benchmarks.workers import run_claims
 from methods import get
 
 checkpoint.CHECKPOINT_SECONDS = run_claims.NOTE_SECONDS = 0

@@ -5,14 +5,14 @@ from stored import SPEC, timeless
 from test_capture import recorder, state_of
 from test_runs import finished, interrupted  # noqa: F401
 
-from benchmarks import dry_run as dry
 from benchmarks import machine
 from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.machine import DEVICE_ERRORS
 from benchmarks.results import Store
 from benchmarks.train import Trainer
-from benchmarks.worker import Job
+from benchmarks.trial import dry_run as dry
+from benchmarks.workers.worker import Job
 
 METHODS = '''
 import torch

@@ -117,7 +117,7 @@ def test_all_figures_of_a_suite(tmp_path, monkeypatch, capsys):
     store(tmp_path, "digits", [row(spec) for spec in specs])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(multiprocessing, "get_context", lambda method: context("spawn"))
-        patch.setattr("benchmarks.places.cores", lambda: 1)
+        patch.setattr("benchmarks.workers.places.cores", lambda: 1)
         patch.delitem(sys.modules, "reproduce.__main__")
         patch.setattr(sys, "argv", ["reproduce", "digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])
         runpy.run_module("reproduce", run_name="__main__", alter_sys=True)

@@ -1,12 +1,12 @@
 """A few steps of a method before its runs, which name its mistakes in one line each."""
 import pytest
 
-from benchmarks import dry_run as trial
 from benchmarks import launch as launcher
-from benchmarks import own_methods
 from benchmarks.__main__ import main
-from benchmarks.dry_run import dry_run
 from benchmarks.grid import Spec
+from benchmarks.trial import dry_run as trial
+from benchmarks.trial import own_methods
+from benchmarks.trial.dry_run import dry_run
 from methods import available
 
 METHODS = '''

@@ -10,7 +10,7 @@ from test_reproduce import ROOT, drawn, figure, row, run_here, store
 sys.path.insert(0, str(ROOT / "reproduce"))
 from rows import Trained, runs_of  # noqa: E402
 
-from benchmarks import tables  # noqa: E402
+from benchmarks.comparison import tables  # noqa: E402
 from benchmarks.grid import union  # noqa: E402
 
 

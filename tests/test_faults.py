@@ -18,7 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.files import StoreError
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.run_claims import held
+from benchmarks.workers.run_claims import held
 
 
 def start(*words, wait=0, specs=SPECS):

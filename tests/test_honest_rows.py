@@ -7,18 +7,18 @@ import pytest
 import torch
 from stored import record, timeless
 
-from benchmarks import own_methods
 from benchmarks.__main__ import main
 from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.cost import computed_with
 from benchmarks.data import load
-from benchmarks.dry_run import dry_run
 from benchmarks.grid import Spec
 from benchmarks.kept import plain
 from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
+from benchmarks.trial import own_methods
+from benchmarks.trial.dry_run import dry_run
 
 FILE = '''
 import time

@@ -12,10 +12,11 @@ from test_every_method import make
 from torch.utils.data import default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
-from benchmarks import imagenet, team
+from benchmarks import imagenet
 from benchmarks.__main__ import main
 from benchmarks.batches import DataError, epoch_batches, eval_batches
 from benchmarks.data import load
+from benchmarks.gpu import team
 from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
 from benchmarks.results import Store

@@ -6,12 +6,13 @@ from argparse import Namespace
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, run_claims
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
-from benchmarks.results import Store
-from benchmarks.status import stand
 from benchmarks.levels import levels_of
+from benchmarks.results import Store
+from benchmarks.slurm import cluster, jobs
+from benchmarks.status import stand
+from benchmarks.workers import run_claims
 
 
 def test_what_was_sent_later_counts(store):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import models
-from benchmarks.kernels import narrow, normalised, residual
+from benchmarks.gpu.kernels import narrow, normalised, residual
 from methods import SparseModel
 
 TESTS = Path(__file__).parent

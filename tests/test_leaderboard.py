@@ -11,8 +11,8 @@ from stored import ROOT
 
 from benchmarks import launch as launcher
 from benchmarks import run as runner
-from benchmarks import tables
 from benchmarks.__main__ import main
+from benchmarks.comparison import tables
 from benchmarks.records import RUN_COLUMNS
 from benchmarks.results import Store
 

@@ -7,7 +7,7 @@ from made_up import contents, full
 from matplotlib.figure import Figure
 from test_tables import stored, written
 
-from benchmarks import tables
+from benchmarks.comparison import tables
 from reproduce import leaderboard
 
 

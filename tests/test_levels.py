@@ -7,14 +7,14 @@ from canonical import training
 from stored import timeless
 
 from benchmarks.__main__ import main
-from benchmarks.again import renew
 from benchmarks.grid import Spec
 from benchmarks.levels import levels_of, uncovered
 from benchmarks.models import build
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
 from benchmarks.run import store_failure
-from benchmarks.run_claims import Claim
+from benchmarks.workers.again import renew
+from benchmarks.workers.run_claims import Claim
 from methods import SparseModel, Training, get
 from methods.base import Cycle
 

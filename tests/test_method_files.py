@@ -8,11 +8,11 @@ import pytest
 from stored import timeless
 from test_runs import interrupted
 
-from benchmarks import cluster
 from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.results import Store
+from benchmarks.slurm import cluster
 from methods import get
 
 

@@ -9,13 +9,14 @@ import pytest
 from made_up import fill, row
 from stored import ROOT, SPEC
 
-from benchmarks import jobs, markup
 from benchmarks.__main__ import main
+from benchmarks.comparison import markup
+from benchmarks.comparison.page import none_published
 from benchmarks.grid import Spec
-from benchmarks.page import none_published
 from benchmarks.progress import Bar, name_bad
 from benchmarks.results import Store
-from benchmarks.run_claims import Claim, held, read, words
+from benchmarks.slurm import jobs
+from benchmarks.workers.run_claims import Claim, held, read, words
 from reproduce import published
 
 STATUS = ["status", "digits", "--methods", "st3", "--epochs", "2", "--sparsities", "0.9", "--seeds", "1", "--results", "results"]

@@ -11,11 +11,11 @@ import methods
 from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
-from benchmarks.dry_run import dry_run
 from benchmarks.grid import Spec
-from benchmarks.own_methods import mistyped
 from benchmarks.results import Store
 from benchmarks.tasks import canonical, settle
+from benchmarks.trial.dry_run import dry_run
+from benchmarks.trial.own_methods import mistyped
 
 MORE = METHODS + '''
 import math

@@ -9,12 +9,12 @@ from stored import timeless
 
 from benchmarks import checkpoint
 from benchmarks import launch as launcher
-from benchmarks import places
 from benchmarks import run as runner
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.run import run
-from benchmarks.worker import Output
+from benchmarks.workers import places
+from benchmarks.workers.worker import Output
 
 METHODS = '''
 import gc

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cluster, jobs
 from benchmarks import launch as launcher
-from benchmarks import places
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
 from benchmarks.machine import default_device
 from benchmarks.results import Store
-from benchmarks.worker import PRELOADED, READ_WITH, preload
+from benchmarks.slurm import cluster, jobs
+from benchmarks.workers import places
+from benchmarks.workers.worker import PRELOADED, READ_WITH, preload
 
 METHOD = '''
 import os

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import places
 from benchmarks import plan
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
+from benchmarks.workers import places
 from methods.st3 import ST3
 
 

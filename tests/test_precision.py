@@ -6,9 +6,10 @@ import pytest
 import torch
 from test_reproduce import drawn, figure, row, run_here, store
 
-from benchmarks import launch, machine, suites, tables
+from benchmarks import launch, machine, suites
 from benchmarks.__main__ import main, parser
 from benchmarks.chosen import chosen
+from benchmarks.comparison import tables
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.tasks import canonical

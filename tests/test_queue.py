@@ -13,11 +13,12 @@ from argparse import Namespace
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, jobs, run_claims, sbatch
 from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.run import store_failure
+from benchmarks.slurm import cluster, jobs, sbatch
 from benchmarks.status import show, stand
+from benchmarks.workers import run_claims
 
 specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from test_unended_recordings import Graph, graphs  # noqa: F401
 
-from benchmarks import capture
+from benchmarks.gpu import capture
 from benchmarks.run import lost
 
 GPU = torch.device("cuda", 0)

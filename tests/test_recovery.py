@@ -13,14 +13,15 @@ import pytest
 import torch
 from stored import ROOT, SPEC, WORDS, table
 
-from benchmarks import checkpoint, records, run_claims
+from benchmarks import checkpoint, records
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
 from benchmarks.records import RUN_COLUMNS, write_table
 from benchmarks.results import Store
-from benchmarks.run_claims import Taken
+from benchmarks.workers import run_claims
+from benchmarks.workers.run_claims import Taken
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
                                                status="failed", error="the disk was away", finished_at="2099-01-01T00:00:00+00:00")

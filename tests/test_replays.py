@@ -5,7 +5,8 @@ import csv
 import pytest
 import torch
 
-from benchmarks import compiled, models, operations, replays, train
+from benchmarks import models, operations, replays, train
+from benchmarks.gpu import compiled
 
 
 @pytest.fixture

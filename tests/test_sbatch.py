@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks import cluster, files, jobs, launch, progress, sbatch
+from benchmarks import files, launch, progress
 from benchmarks.__main__ import parser
 from benchmarks.grid import Spec
+from benchmarks.slurm import cluster, jobs, sbatch
 
 
 def test_a_job_makes_its_runs_as_they_were_sent(store, monkeypatch):

@@ -5,8 +5,8 @@ import torch
 from benchmarks import describe
 from benchmarks.checkpoint import random_state, set_random_state
 from benchmarks.data import load
+from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
-from benchmarks.pack import Lane
 from benchmarks.results import Store
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer

@@ -12,7 +12,7 @@ from benchmarks.__main__ import main
 from benchmarks.files import StoreError, locked, write_whole
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.run_claims import Claim, Taken, age
+from benchmarks.workers.run_claims import Claim, Taken, age
 
 WORDS = "launch digits --methods static --sparsities 0.9 --seeds 1 --epochs 1 --jobs 1 --set allocation=erk --results".split()
 SPEC = Spec("digits", "static", 0.9, 0, epochs=1)

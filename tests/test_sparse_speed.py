@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import sparse_growth, sparse_speed, sparse_training
-from benchmarks.capture import ANEW
+from benchmarks.gpu.capture import ANEW
 from benchmarks.records import write_table
 from methods import SparseModel
 from methods.sparse.conv import SparseConv2d

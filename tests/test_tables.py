@@ -7,13 +7,12 @@ import sys
 
 import pandas as pd
 import pytest
+from made_up import keyed
 from stored import ROOT
 from test_stats import rows_of
 
-from benchmarks import markup, tables
-from benchmarks.page import page
-from made_up import keyed
-
+from benchmarks.comparison import markup, tables
+from benchmarks.comparison.page import page
 from benchmarks.records import RUN_COLUMNS
 from benchmarks.stats import compare
 from benchmarks.tasks import TASKS

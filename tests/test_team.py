@@ -11,12 +11,13 @@ from jpegs import make_folder, of_images
 from stored import timeless
 from test_every_method import difference, lasting, make, read, saved
 
-from benchmarks import checkpoint, team
+from benchmarks import checkpoint
 from benchmarks import run as runner
 from benchmarks.checkpoint import Stopped
+from benchmarks.gpu import team
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.worker import Worker, preload
+from benchmarks.workers.worker import Worker, preload
 from methods import available
 from methods.processes import mean_of_processes
 

@@ -12,12 +12,12 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks import scaling, throughput
-from benchmarks.capture import WARM
+from benchmarks.gpu.capture import WARM
 from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-from benchmarks.worker import Worker
+from benchmarks.workers.worker import Worker
 
 real = pytest.mark.skipif(not Path(os.environ.get("DATA_DIR", "data"), "cifar-10-batches-py").is_dir(), reason="CIFAR-10 is not in DATA_DIR")
 

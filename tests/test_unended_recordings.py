@@ -4,7 +4,7 @@ import gc
 import pytest
 import torch
 
-from benchmarks import capture
+from benchmarks.gpu import capture
 from benchmarks.run import lost
 
 

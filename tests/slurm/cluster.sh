@@ -14,10 +14,12 @@ start() {
     local host
     host=$(hostname)
     mkdir -p "$dir"/ctld "$dir"/slurmd /run/munge && chown munge /run/munge || return 1
-    if ! munge -n </dev/null >/dev/null 2>&1; then
-        [[ -f /etc/munge/munge.key ]] || runuser -u munge -- mungekey || return 1
-        runuser -u munge -- munged || return 1
-    fi
+    (
+        flock 9  # two clusters may start at once, and one munged is enough
+        munge -n </dev/null >/dev/null 2>&1 && exit
+        [[ -f /etc/munge/munge.key ]] || runuser -u munge -- mungekey || exit 1
+        runuser -u munge -- munged 9>&-
+    ) 9>/run/munge/start.lock || return 1
     # cred_expire: a requeued job waits for so long (seconds, more than 5). KillWait: from SIGTERM to SIGKILL. Six CPUs, for jobs that mostly sleep.
     cat >"$dir/slurm.conf" <<END
 ClusterName=test

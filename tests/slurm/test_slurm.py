@@ -19,7 +19,7 @@ from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
-from benchmarks.run_claims import held
+from benchmarks.workers.run_claims import held
 
 STEPS = 19  # in an epoch
 EPOCHS, LONG = 12, 31  # LONG takes longer than a minute, the least that SLURM takes for a time limit

@@ -14,12 +14,13 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import jobs, run_claims
 from benchmarks.command import seeds_text
 from benchmarks.files import StoreError, locked, writer
 from benchmarks.method_files import file_of
 from benchmarks.progress import duration, several, waiting
-from benchmarks.sbatch import Job, held_back, send
+from benchmarks.slurm import jobs
+from benchmarks.slurm.sbatch import Job, held_back, send
+from benchmarks.workers import run_claims
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 LEAVING_SECONDS = 60  # that `cancel` waits for what it has ended
@@ -81,9 +82,9 @@ def submit(args, store, todo, folder):
 
 def send_missing(args, store, todo, folder):
     """`submit`, while no other one is at it."""
-    from benchmarks.places import PACK
     from benchmarks.levels import branches, levels_of, uncovered
     from benchmarks.tasks import settle
+    from benchmarks.workers.places import PACK
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # without SLURM nothing is copied
     states = jobs.states(known, now)

@@ -12,7 +12,7 @@ import time
 from multiprocessing import resource_tracker, util
 
 from benchmarks.files import StoreError
-from benchmarks.run_claims import Claim, Taken
+from benchmarks.workers.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 # what takes longest to load, torch and with torchvision what its optimizers load, and what some data are read with; nothing that asks
@@ -182,7 +182,7 @@ class Job:
         """Makes the run, a step at a time, and yields what there is to say of it; returns its row, or CROWDED."""
         import torch
 
-        from benchmarks.pack import Lane
+        from benchmarks.gpu.pack import Lane
         from benchmarks.machine import usable_device
         from benchmarks.run import steps, store_failure
         told = -math.inf

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 from torch.func import functional_call
 
-from benchmarks.kernels import narrow, residual
+from benchmarks.gpu.kernels import narrow, residual
 from methods.counting import triton_works
 
 GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch

@@ -80,7 +80,7 @@ def must_see(gpus):
 @contextlib.contextmanager
 def held_back():
     """Ctrl-C, and what else ends a launch, comes when it ends: what SLURM has taken must be remembered. Twice ends sbatch."""
-    from benchmarks.worker import SIGNALS, undisturbed
+    from benchmarks.workers.worker import SIGNALS, undisturbed
     came, before = [], {}
     try:
         with undisturbed():  # sbatch, too, which the terminal tells of Ctrl-C

@@ -11,17 +11,18 @@ import torch
 
 import methods
 from benchmarks import data as datasets
-from benchmarks import kept, team
+from benchmarks import kept
 from benchmarks.batches import AUGMENTATION, epoch_batches
-from benchmarks.capture import ANEW, WARM, recorder
+from benchmarks.gpu import team
+from benchmarks.gpu.capture import ANEW, WARM, recorder
+from benchmarks.gpu.pack import Lane
 from benchmarks.machine import one_core, usable_device
-from benchmarks.pack import Lane
+from benchmarks.method_files import file_of
 from benchmarks.progress import several
 from benchmarks.run import BESIDES, OUTSIDE
-from benchmarks.method_files import file_of
 from benchmarks.tasks import of_the_suite, settle
 from benchmarks.train import Trainer
-from benchmarks.unsaved import plain, same, unheld, watch
+from benchmarks.trial.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
 SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order

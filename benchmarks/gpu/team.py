@@ -139,7 +139,7 @@ def assembled(spec, store, folder, task, device):
     with tempfile.TemporaryDirectory() as place:
         try:
             for number in range(1, count):
-                helper = subprocess.Popen([sys.executable, "-m", "benchmarks.team_member"], stdin=subprocess.PIPE,
+                helper = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.team_member"], stdin=subprocess.PIPE,
                                           env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                                           start_new_session=True)  # Ctrl-C is for the first process
                 helpers.append(helper)

@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from benchmarks import team
 from benchmarks.checkpoint import Stopped
+from benchmarks.gpu import team
 from benchmarks.results import Store
 from benchmarks.run import steps
 

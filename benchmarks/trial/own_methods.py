@@ -14,8 +14,8 @@ def rehearse(specs, folder, device=None):
     """A dry run on a device (`machine.usable_device`) of each of the Specs that differs from the others in more than its seed and length. Raises
     ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks, a
     few steps of which take too long."""
-    from benchmarks.dry_run import dry_run
     from benchmarks.machine import default_device
+    from benchmarks.trial.dry_run import dry_run
     for method in dict.fromkeys(spec.method for spec in specs):
         for name, hook in mistyped(method):
             print(f"{method}: nothing calls {name} but the method itself; the hook is {hook}", file=sys.stderr)

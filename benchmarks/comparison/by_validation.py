@@ -20,12 +20,12 @@ def show(args, store):
     """Prints the table: of each task and sparsity the variants, the best first. Raises ValueError where there are no such runs."""
     import pandas as pd
 
+    from benchmarks.comparison.tables import of_profile, renamed
     from benchmarks.grid import Spec
     from benchmarks.leaderboard import asked
-    from benchmarks.own_methods import tell_older
     from benchmarks.suites import suite_grid
-    from benchmarks.tables import of_profile, renamed
     from benchmarks.tasks import DATASETS, TASKS, canonical
+    from benchmarks.trial.own_methods import tell_older
     base = suite_grid(args.suite, args.profile, ())
     name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
     rows = pd.DataFrame(store.rows(args.suite).values())

@@ -9,7 +9,7 @@ from string import Template
 
 import pandas as pd
 
-from benchmarks.tables import COLUMNS, cells, columns_of, legend, power, shown
+from benchmarks.comparison.tables import COLUMNS, cells, columns_of, legend, power, shown
 from benchmarks.tasks import DATASETS
 
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",

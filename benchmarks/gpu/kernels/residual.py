@@ -8,9 +8,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from benchmarks.kernels import narrow, normalised
-from benchmarks.kernels.narrow import exactness, tile
-from benchmarks.kernels.normalised import triton
+from benchmarks.gpu.kernels import narrow, normalised
+from benchmarks.gpu.kernels.narrow import exactness, tile
+from benchmarks.gpu.kernels.normalised import triton
 from benchmarks.models.resnet import ResNet, ZeroPadShortcut
 
 MOST = 64  # channels
