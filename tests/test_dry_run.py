@@ -49,6 +49,12 @@ class Late(Sparsifier):
         if run.epoch_ends and run.epoch + 1 == 2:
             self.prune(run, self.budget)
 
+class Silent(get("gmp")):
+    def start(self, run, cycle):
+        super().start(run, cycle)
+    def after_step(self, run):
+        print("a step")
+
 class Leaks(Good):
     def forward(self, theta):
         return theta
@@ -196,6 +202,11 @@ def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, c
     assert main([*words, "1"]) == 1
     out, err = capsys.readouterr()
     assert said in err and "failed: RuntimeError: 19408 weights are active, the budget is 1941" in out
+
+
+def test_a_hook_that_stands_in_the_place_of_what_prunes_is_named(mine):
+    said = dry_run(Spec("digits", "mine.py:Silent", 0.9, 0), "data")[1]
+    assert "the budget is 1941; its after_step replaces that of GMP (super().after_step(…) calls it); where" in said and "start" not in said
 
 
 def test_what_goes_wrong_in_a_second_cycle_is_said(mine):

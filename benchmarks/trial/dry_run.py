@@ -233,9 +233,18 @@ def misses(method, steps):
     """How a method's mask misses the budget of its first cycle after a trial of so many steps: in words, or None."""
     active, budget = int(method.mask.sum()), method.budget_at(0)
     if method.exact and active != budget:
-        return (f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}; where that is so at the "
-                "end of a run, too, it fails")
+        return "; ".join([f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}",
+                          *replaced(type(method)), "where that is so at the end of a run, too, it fails"])
     return None
+
+
+def replaced(cls):
+    """Yields, in words, which hooks of a method's class stand in the place of its base class's and do not call them."""
+    for hook in ("start", "before_step", "after_step"):
+        own, *bases = [base for base in cls.__mro__ if hook in vars(base)]
+        code = getattr(vars(own)[hook], "__code__", None)
+        if not of_the_suite(cls, hook) and bases[0] is not methods.Sparsifier and code and hook not in code.co_names:
+            yield f"its {hook} replaces that of {bases[0].__name__} (super().{hook}(…) calls it)"
 
 
 def in_second(trainer, method):
