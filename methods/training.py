@@ -60,13 +60,19 @@ class Training(Run):
         self._watch()
 
     def _warn_of_groups(self):
-        """Parameters of the method that are to be trained otherwise than theta, and are in its group."""
+        """Warns of parameters of the method that are to be trained otherwise than theta, and are in its group, and of a theta that was taken for a
+        bias."""
         group = next(g for g in self.optimizer.param_groups if any(p is self.theta for p in g["params"]))
         for own in self.model.own_groups():
             other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
             if other and any(p is held for p in own["params"] for held in group["params"]):
                 warnings.warn(f"{self.method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
                               "model.parameter_groups(lr) instead of model.parameters()", stacklevel=3)
+        learned = {id(p) for p in self.method.parameters()}
+        decaying = [{id(p) for p in g["params"]} for g in self.optimizer.param_groups if g.get("weight_decay")]
+        if group.get("weight_decay") == 0 and any(not held or held - learned for held in decaying):
+            warnings.warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
+                          "dimension takes it for a bias; give it its weight decay by name", stacklevel=3)
 
     def _watch(self):
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training

@@ -216,3 +216,25 @@ def test_averaged_weights_are_as_sparse(name):
     assert average.outside() == 0 and int(average.method.mask.sum()) == model.method.budget
     weights = average.layout.flatten([average.export().get_parameter(entry.name) for entry in average.layout.entries])
     assert not weights[~model.method.mask].any()
+
+
+@pytest.mark.parametrize("decay, others, told", [
+    (0.0, 0.1, True), (0.1, 0.0, False), (0.1, 0.1, False), (0.0, 0.0, False), (0.0, None, True), (0.1, None, False)])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_that_are_taken_for_a_bias_are_told_of(storage, decay, others, told, recwarn):
+    """others: the weight decay of a group of all else; None: theta's is of all, beside an empty one with decay."""
+    model = SparseModel(Net(), "rigl", 0.5, interval=2, storage=storage)
+    rest = [p for p in model.parameters() if p is not model.theta]
+    groups = [dict(params=[model.theta, *(rest if others is None else [])], weight_decay=decay),
+              dict(params=[] if others is None else rest, weight_decay=0.1 if others is None else others)]
+    recwarn.clear()
+    Training(model, torch.optim.AdamW(groups, 0.01), 1, 6)
+    assert [(w.filename, "takes it for a bias" in str(w.message)) for w in recwarn] == [(__file__, True)] * told
+
+
+def test_decay_of_what_a_method_learns_is_no_sign_of_that(recwarn):
+    model = SparseModel(Net(), "movement", 0.5)
+    learned = [*model.method.parameters()]
+    rest = [p for p in model.parameters() if all(p is not own for own in learned)]
+    Training(model, torch.optim.SGD([dict(params=rest), dict(params=learned, weight_decay=0.1)], 0.01), 1, 6)
+    assert learned and not recwarn.list
