@@ -10,11 +10,13 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
 from benchmarks.tasks import of_the_suite
 from methods.layout import prunable
+from methods.run import arguments
 
 
 def shapes_of(model, classes, width):
@@ -26,20 +28,23 @@ def shapes_of(model, classes, width):
         raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {str(error).splitlines()[0]}") from None
 
 
-def layer_macs(net: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """MACs of every conv and linear module of `net` for one image of `shape` (C, H, W), keyed by the module's name.
+def layer_macs(net: nn.Module, example) -> dict[str, int]:
+    """MACs of every conv and linear module of `net`, keyed by the module's name, for one image of the shape (C, H, W) that `example` is, or for
+    an input: a tensor, a tuple of a network's arguments, or a dictionary of named ones.
 
     Counts in evaluation mode on a copy without data, so `net` and the random state stay as they are. A module that is not called counts 0;
     the projections of nn.MultiheadAttention, which calls none, are its `in_proj` and `out_proj`.
     """
     probe = copy.deepcopy(net).to("meta").eval()
-    image = torch.empty(1, *shape, device="meta", dtype=next((p.dtype for p in probe.parameters()), None))
+    if isinstance(example, tuple) and all(isinstance(size, int) for size in example):
+        example = torch.empty(1, *example, dtype=next((p.dtype for p in probe.parameters()), None), device="meta")
+    args, kwargs = arguments(tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), example))
     projected = {}
     for name, module in probe.named_modules():
         if type(module).forward is nn.MultiheadAttention.forward:
             module.register_forward_pre_hook(partial(_projections, projected, f"{name}.".lstrip(".")), with_kwargs=True)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        probe(image)
+        probe(*args, **kwargs)
     root, flops = type(probe).__name__, counter.get_flop_counts()
     return {name: sum(flops.get(f"{root}.{name}" if name else root, {}).values()) // 2
             for name, module in probe.named_modules() if prunable(module)} | projected

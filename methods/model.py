@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.autograd import Variable
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from methods.layout import ASKED, Layout
+from methods.run import tensors_of
 
 STORAGES = ("masked", "sparse", "auto")
 UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
@@ -42,7 +42,10 @@ class SparseModel(nn.Module):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
         if storage != "masked":
-            from methods.sparse.model import AlwaysSparse as cls
+            from methods.sparse.model import AlwaysSparse
+            if cls is not SparseModel and not issubclass(cls, AlwaysSparse):
+                raise ValueError(f"{cls.__name__} has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage={storage!r}")
+            cls = cls if issubclass(cls, AlwaysSparse) else AlwaysSparse
         return super().__new__(cls)
 
     def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
@@ -99,9 +102,9 @@ class SparseModel(nn.Module):
             self.lent = lend()
             Variable._execution_engine.queue_callback(self.take_back)
 
-        for leaf in tree_leaves(output):
-            if torch.is_tensor(leaf) and leaf.grad_fn is not None:
-                leaf.register_hook(hook)
+        for tensor in tensors_of(output):
+            if tensor.grad_fn is not None:
+                tensor.register_hook(hook)
         return output
 
     def own_groups(self):

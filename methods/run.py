@@ -1,9 +1,10 @@
 """`Run`: the training in progress, as the hooks of a method see it."""
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from methods import processes
 from methods.processes import mean_of_processes
@@ -94,11 +95,7 @@ class Run:
         found = list(self._batches(n or self.scoring_batches))
         if not found:
             raise ValueError(f"{self.method.called} scores connections on training batches: batches= of Training gave none")
-        for batch in found:
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise ValueError(f"batches= of Training must give batches (x, y), pairs, not {type(batch).__name__}"
-                                 + f" of {len(batch)}" * isinstance(batch, (tuple, list)))
-        return found
+        return pairs(found, "batches= of Training must give")
 
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):
@@ -107,8 +104,12 @@ class Run:
         self.count_passes(1)
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)
-        if self.criterion is cross_entropy and torch.is_tensor(output) and output.shape[1:2] == (1,):
-            raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
+        if self.criterion is cross_entropy and torch.is_tensor(output) and torch.is_tensor(y) and output.dim() > 1:
+            if output.shape[1] == 1:
+                raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
+            if y.shape not in (output.shape, output.shape[:1] + output.shape[2:]):
+                raise ValueError(f"cross-entropy takes outputs (B, classes, …) and y (B, …), not {(*output.shape,)} and {(*y.shape,)}: give Training "
+                                 "criterion=, a function of output and y")
         output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
         return self.criterion(output, y)
 
@@ -118,6 +119,7 @@ class Run:
         if any(batch is None for batch in batches):
             raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()
+        batches = pairs(batches, f"{self.method.called} passes the training batch once more: update() takes")
         return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
 
     def count_passes(self, number):
@@ -157,6 +159,25 @@ class Run:
         if state:
             self.theta.copy_(state["theta"])
             self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
+
+
+def pairs(batches, wanted):
+    """These batches. Raises ValueError where one is no pair (x, y)."""
+    for batch in batches:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            of = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+            raise ValueError(f"{wanted} batches (x, y), pairs, not {type(batch).__name__}{of}")
+    return batches
+
+
+def tensors_of(output):
+    """Yields all tensors of a network's output: those in objects that torch takes for leaves (dataclasses, a framework's outputs), too."""
+    for leaf in tree_leaves(output):
+        if torch.is_tensor(leaf):
+            yield leaf
+        else:
+            inner = leaf.values() if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", {}).values()
+            yield from filter(torch.is_tensor, tree_leaves([*inner]))
 
 
 def arguments(x):

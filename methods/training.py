@@ -45,6 +45,8 @@ class Training(Run):
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
+        if not (criterion is None or callable(criterion)):  # None: no loss is asked for (SynFlow)
+            raise ValueError(f"criterion= takes a function of output and y, not {type(criterion).__name__}")
         held = {id(p) for p in self.parameters}
         if id(model.theta) not in held:
             raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")

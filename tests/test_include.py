@@ -214,3 +214,19 @@ def test_an_heir_of_gpt2s_layer_is_one_and_shares_no_sparse_weight_with_torchs(g
     assert entry.names == ("0.weight", "1.weight") and entry.groups == 1
     with pytest.raises(ValueError, match="0.weight is the weight of layers with different groups or orders"):
         SparseModel(net, "static", 0.5, storage="sparse")
+
+
+@pytest.mark.parametrize("storage, dense", [("masked", ()), ("sparse", ["layers.0.self_attn", "layers.1.self_attn"])])
+def test_torchs_encoder_is_evaluated_as_it_was_trained(storage, dense):
+    """Without gradients it takes a way of its own, which reads the weights of its layers."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True), 2)
+    model, x = SparseModel(net, "static", 0.8, skip=dense, storage=storage), torch.randn(3, 5, 16)
+    trained = model(x).detach()
+    model.eval()
+    padding = torch.arange(5).expand(3, 5) > 3
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), trained)
+        torch.testing.assert_close(model(x, src_key_padding_mask=padding)[:, :4], model.export().eval()(x, src_key_padding_mask=padding)[:, :4])
+    assert torch.backends.mha.get_fastpath_enabled() is fast is True

@@ -36,6 +36,20 @@ def test_hand_counted_layers():
     assert cost.layer_macs(nn.Conv3d(2, 3, 2), (2, 3, 3, 3)) == {"": 3 * 2 * 8 * 8}
 
 
+def test_an_example_may_be_any_input():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+        def forward(self, ids, mask=None):
+            return self.head(self.words(ids) * (1 if mask is None else mask.unsqueeze(-1)))
+
+    ids, mask = torch.zeros(1, 7, dtype=torch.long), torch.ones(1, 7)
+    for example in (ids, (ids, mask), (ids,), {"ids": ids, "mask": mask}):
+        assert cost.layer_macs(Words(), example) == {"head": 7 * 4 * 3}
+
+
 def test_the_projections_of_attention_are_counted_though_no_module_is_called():
     """16 positions of 16 numbers: 16 · 48 · 16 into, 16 · 16 · 16 out of attention; 32 of another that attend to 10."""
     class Net(nn.Module):

@@ -1,5 +1,7 @@
 """A network and a training loop of one's own around `SparseModel`, in both storages: what may be done between its passes."""
 import copy
+from collections import UserDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +84,24 @@ def test_weights_that_are_lent_again_want_gradients(storage, method, precision):
             cross_entropy(model(x).float(), y).backward()
         gradients.append([p.grad for p in model.parameters()])
     assert len(gradients[0]) == 5 and all(torch.equal(one, two) for one, two in zip(*gradients))
+
+
+@pytest.mark.parametrize("kind", [SimpleNamespace, lambda logits: UserDict(logits=logits), lambda logits: SimpleNamespace(parts=[logits])])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_weights_are_lent_again_whatever_holds_the_output(storage, kind):
+    class Holds(Net):
+        def forward(self, x):
+            return kind(logits=super().forward(x))
+
+    gradients, (x, y) = [], batches()[0]
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = SparseModel(Holds(again), "static", 0.5, storage=storage)
+        output = model(x)
+        logits = output["logits"] if isinstance(output, UserDict) else getattr(output, "logits", None)
+        cross_entropy(output.parts[0] if logits is None else logits, y).backward()
+        gradients.append(model.theta.grad)
+    assert torch.equal(*gradients) and gradients[0].any()
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import methods
 from methods import SparseModel, Training
+from methods.sparse.model import AlwaysSparse
 
 every_method = pytest.mark.parametrize("name", methods.available())
 
@@ -181,3 +182,17 @@ def test_a_weight_that_is_not_there_is_explained(storage):
     SparseModel(body, "static", 0.5)
     with pytest.raises(TypeError, match=r"NoneType.*forward alone; skip=\[its name\] .* export\(\)"):
         model(torch.ones(2, 6))
+
+
+def test_an_heir_has_the_storage_of_what_it_derives_from():
+    class Heir(SparseModel):
+        pass
+
+    class SparseHeir(AlwaysSparse):
+        pass
+
+    assert type(Heir(nn.Linear(8, 4), "static", 0.5)) is Heir
+    with pytest.raises(ValueError, match=r"\AHeir has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage='sparse'\Z"):
+        Heir(nn.Linear(8, 4), "static", 0.5, storage="sparse")
+    model = SparseHeir(nn.Linear(8, 4), "static", 0.5, storage="sparse")
+    assert type(model) is SparseHeir and len(model.theta) == 16

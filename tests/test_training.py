@@ -149,3 +149,29 @@ def test_batches_that_are_scored_after_the_first_step_are_counted_and_saved():
     state, run.scored = {**run.state_dict(), "dense_steps": 5}, 0
     run.load_state_dict(state)
     assert (run.scored, run.dense_steps, run.cycle, run.step) == (6, 5, 1, 0)
+
+
+def test_a_criterion_is_a_function():
+    model = SparseModel(nn.Linear(3, 2), "rigl", 0.5)
+    with pytest.raises(ValueError, match=r"\Acriterion= takes a function of output and y, not str\Z"):
+        Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 1, criterion="mse")
+
+
+@pytest.mark.parametrize("batch, said", [
+    ((1, 2, 3), r"\Arigl passes the training batch once more: update\(\) takes batches \(x, y\), pairs, not tuple of 3\Z"),
+    ({"x": 1}, r"update\(\) takes batches \(x, y\), pairs, not dict\Z"),
+    ((torch.ones(4, 3), torch.zeros(4, 7, dtype=torch.long)),
+     r"\Across-entropy takes outputs \(B, classes, …\) and y \(B, …\), not \(4, 2\) and \(4, 7\): give Training criterion=, a function of output and y\Z")])
+def test_a_batch_that_cannot_be_passed_once_more_is_refused_in_one_line(batch, said):
+    model = SparseModel(nn.Linear(3, 2), "rigl", 0.5, storage="sparse", interval=1)
+    run = Training(model, torch.optim.SGD(model.parameters(), 0.1), 4, 1)
+    run.start()
+    for _ in range(2):
+        model(torch.ones(4, 3)).sum().backward()
+        if run.step == 1:
+            with pytest.raises(ValueError, match=said):
+                run.update(batch)
+            break
+        run.update((torch.ones(4, 3), torch.zeros(4, dtype=torch.long)))
+    else:
+        pytest.fail("no update")

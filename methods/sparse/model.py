@@ -89,12 +89,14 @@ class AlwaysSparse(SparseModel):
         """The network's output with these weights (nnz,) at its connections."""
         self.take_back()
         pieces = weights.contiguous().split(self.counts)
-        take_back = self.lend(pieces)
+        take_back, fast = self.lend(pieces), torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # where nn.TransformerEncoderLayer reads the weights of its layers
         try:
             output = self.net(*args, **kwargs)
         except (AttributeError, RuntimeError, TypeError) as error:
             raise explained(error)
         finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
             take_back()
         self.backward_with(lambda: self.lend(pieces), output)
         if self.undecided and self.net.training and weights.requires_grad and torch.is_grad_enabled():
