@@ -38,7 +38,8 @@ class SparseModel(nn.Module):
     collected = None  # the backward pass that `dense_gradient` is of
     trained_by = None  # weak reference to the Training that it is in
 
-    def __new__(cls, *args, storage="masked", **options):
+    # the arguments are those of __init__, so that help() and editors show them; copies and pickle give none
+    def __new__(cls, net=None, method=None, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
         if storage != "masked":

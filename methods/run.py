@@ -101,6 +101,8 @@ class Run:
     def loss(self, weights, x, y, temperature=1.0):
         """Loss of a batch with these effective weights (N,), differentiable, of outputs in float32 at least. x: input, tuple of inputs or
         dictionary of named ones. Counts as a pass."""
+        if self.criterion is None:
+            raise ValueError(f"{self.method.called} asks for the loss of a batch: give Training criterion=, a function of output and y")
         self.count_passes(1)
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)

@@ -45,6 +45,8 @@ class Training(Run):
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
+        if not clip >= 0:
+            raise ValueError(f"clip is the largest norm of all gradients, 0 for none, not {clip}")
         if not (criterion is None or callable(criterion)):  # None: no loss is asked for (SynFlow)
             raise ValueError(f"criterion= takes a function of output and y, not {type(criterion).__name__}")
         held = {id(p) for p in self.parameters}

@@ -1,5 +1,6 @@
 """`SparseModel` in a loop of one's own: saving, inputs and outputs of all kinds, nonsense."""
 import copy
+import inspect
 import io
 
 import pytest
@@ -182,6 +183,13 @@ def test_a_weight_that_is_not_there_is_explained(storage):
     SparseModel(body, "static", 0.5)
     with pytest.raises(TypeError, match=r"NoneType.*forward alone; skip=\[its name\] .* export\(\)"):
         model(torch.ones(2, 6))
+
+
+def test_its_arguments_are_those_that_are_shown():
+    shown, own = (inspect.signature(what).parameters for what in (SparseModel, SparseModel.__init__))
+    assert [(p.name, p.kind) for p in shown.values()] == [(p.name, p.kind) for p in own.values()][1:]
+    with pytest.raises(TypeError, match="required positional argument: 'method'"):
+        SparseModel(nn.Linear(8, 4))
 
 
 def test_an_heir_has_the_storage_of_what_it_derives_from():

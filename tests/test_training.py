@@ -151,8 +151,11 @@ def test_batches_that_are_scored_after_the_first_step_are_counted_and_saved():
     assert (run.scored, run.dense_steps, run.cycle, run.step) == (6, 5, 1, 0)
 
 
-def test_a_criterion_is_a_function():
+def test_a_criterion_is_a_function_and_clip_a_norm():
     model = SparseModel(nn.Linear(3, 2), "rigl", 0.5)
+    for clip in (-1, float("nan")):
+        with pytest.raises(ValueError, match=rf"\Aclip is the largest norm of all gradients, 0 for none, not {clip}\Z"):
+            Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 1, clip=clip)
     with pytest.raises(ValueError, match=r"\Acriterion= takes a function of output and y, not str\Z"):
         Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 1, criterion="mse")
 
@@ -175,3 +178,9 @@ def test_a_batch_that_cannot_be_passed_once_more_is_refused_in_one_line(batch, s
         run.update((torch.ones(4, 3), torch.zeros(4, dtype=torch.long)))
     else:
         pytest.fail("no update")
+
+
+def test_a_loss_without_a_criterion_is_one_line():
+    run = prepared(linear(W), "snip", 0.5, [(torch.eye(3).double(), torch.zeros(3, dtype=torch.long))], None)
+    with pytest.raises(ValueError, match="snip asks for the loss of a batch: give Training criterion="):
+        run.start()
