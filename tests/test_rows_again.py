@@ -65,10 +65,11 @@ def test_a_row_of_digits_is_made_again(tmp_path):
     again = run(spec_of(row), store)
     assert (again["nnz"], again["prunable"]) == (int(row["nnz"]), int(row["prunable"])) or row["method"] in ("str_original", "dst_mask"), row
     stored, first = curve_of("digits", row), json.loads((store.runs / f"{row['key']}.json").read_text())["curves"][0]
-    # of 174 rows made on another processor the first epoch differed by at most 0.04 %, the end by 5 points above 95 % and 38 below
+    # Of 174 rows made on another processor the first epoch differed by at most 0.04 %. Later the best epoch says more than the last one, which may
+    # fall to guessing in evaluation alone: of 90 rows below 95 % the best differed by up to 16 points, the last by 34 (another's by 79)
     assert first["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.005) and first["lr"] == float(stored["lr"]), row
-    near = (2, 30) if here(row) else (10, 50)
-    assert again["top1"] == pytest.approx(float(row["top1"]), abs=near[float(row["top1"]) <= 95]), row
+    near = 30 if float(row["top1_best_val"]) <= 95 else 2 if here(row) else 10
+    assert again["top1_best_val"] == pytest.approx(float(row["top1_best_val"]), abs=near), row
 
 
 def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
