@@ -70,6 +70,8 @@ def get(method):
         return _methods()[str(method)]
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")
+    if path.endswith(".ipynb"):
+        raise ValueError(f"{path} is a notebook: put the class into a .py file")
     if not attribute:
         raise ValueError(f"{method} names no class: {path}:CLASS does")
     name = "method_" + Path(path).stem

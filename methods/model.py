@@ -42,15 +42,14 @@ class SparseModel(nn.Module):
     def __new__(cls, net=None, method=None, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
-        if storage != "masked":
-            from methods.sparse.model import AlwaysSparse
-            if cls is not SparseModel and not issubclass(cls, AlwaysSparse):
-                raise ValueError(f"{cls.__name__} has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage={storage!r}")
-            cls = cls if issubclass(cls, AlwaysSparse) else AlwaysSparse
+        if storage != "masked" and cls is SparseModel:
+            from methods.sparse.model import AlwaysSparse as cls
         return super().__new__(cls)
 
     def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
         super().__init__()
+        if storage != "masked":
+            raise ValueError(f"{type(self).__name__} has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage={storage!r}")
         from methods import get
         self.layout = layout_of(net, skip, include)
         for name, parameter in net.named_parameters():

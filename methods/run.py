@@ -168,7 +168,7 @@ def pairs(batches, wanted):
     for batch in batches:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             of = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-            raise ValueError(f"{wanted} batches (x, y), pairs, not {type(batch).__name__}{of}")
+            raise ValueError(f"{wanted} batches (x, y), pairs, not {type(batch).__name__}{of}: several inputs are ((a, b), y) or ({{name: a}}, y)")
     return batches
 
 
@@ -184,4 +184,4 @@ def tensors_of(output):
 
 def arguments(x):
     """(args, kwargs) that a network takes: x is its one argument, a tuple of them or a dictionary of named ones."""
-    return (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, dict) else ((x,), {})
+    return (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, Mapping) else ((x,), {})

@@ -76,26 +76,29 @@ def chosen(labels, args):
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
     own, asked = found[profile]
-    have, bad = set(series_of(own)), series_of(rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)])
+    failures = rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)]
+    have, bad = set(series_of(own)), series_of(failures)
     for name in series:
+        method, *options = re.split(NEXT, name)
+        words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
+        given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
+        words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
         if name not in have and (failed := int((bad == name).sum())):
-            method, *options = re.split(NEXT, name)
-            words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
-            given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
-            words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
             raise NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status "
                          f"{shlex.join(words)}{elsewhere(args.results)}")
         if name not in have:
             close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
             nearest = f"; nearest: {', '.join(close)}" * bool(close)
-            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){lengths(rows[series_of(rows) == name]) or nearest}")
+            other = lengths(rows[series_of(rows) == name]) or nearest
+            make = f"; make them with: python -m benchmarks launch {shlex.join(words)}{elsewhere(args.results)}"
+            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){other or make}")
     runs = own[asked]
     sparse = runs[runs.method != "dense"]
     if sparse.empty:
         raise NoRows("dense is drawn beside others; name one")
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
-    runs.attrs["folders"] = [folder]
+    runs.attrs |= {"folders": [folder], "failed": int((bad.isin({*series_of(runs)}) & failures.task.isin(runs.task)).sum())}
     return runs, series
 
 

@@ -10,25 +10,8 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from marks import (  # noqa: F401  # noqa: F401
-    BARS,
-    BELOW,
-    COLOURS,
-    DENSE,
-    LINES,
-    MARKERS,
-    PUBLISHED,
-    accuracy_lines,
-    apart,
-    cut,
-    look,
-    looks,
-    lowest,
-    mean_line,
-    number_decades,
-    remark,
-    tell_cut,
-)
+from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
+from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
@@ -112,7 +95,7 @@ def note(runs, lead=None, labels={}):
     """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what
     they have in common, and what is missing, reduced, or has too few seeds. labels: {method: its name in the figure}.
 
-    `runs.attrs`: a `note` instead of all that, what was left `out`.
+    `runs.attrs`: a `note` instead of all that, what was left `out`, how many that `failed` are not in `runs`.
     """
     if "note" in runs.attrs:
         return runs.attrs["note"]
@@ -132,6 +115,7 @@ def note(runs, lead=None, labels={}):
         why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} more" * (len(absent) > 6)] if absent else []
         text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
     text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
+    text += f" Failed runs, not in the mean: {runs.attrs['failed']}." if runs.attrs.get("failed") else ""
     diverged = (done.status == "diverged").sum()
     text += f" Diverged runs in the mean: {diverged}." if diverged else ""
     if (seeds < len(SEEDS)).any():

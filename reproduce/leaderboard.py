@@ -6,6 +6,7 @@ have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
+import textwrap
 from pathlib import Path
 
 from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
@@ -66,7 +67,11 @@ def draw(table, figure):
              for label, look in looks((*NAMED, *own)).items() if label in set(shown.label)}
     other = dict(color="0.72", marker="o", linestyle="", markersize=2.5, markeredgewidth=0)
     front = other | dict(color="0.3", zorder=4, **EDGE)  # a named one, which is larger, would hide it
-    figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * -(-len(style) // 3) + 0.6)
+    legend = {label: textwrap.fill(label, 60, break_on_hyphens=False) for label in style}
+    letters = max(len(line) for text in ("other methods", *legend.values()) for line in text.splitlines())
+    columns = max(1, min(3, int(WIDTH / (0.5 + 0.046 * letters))))  # inches: line and gaps, letters of 6 points
+    lines = sum(text.count("\n") for text in legend.values()) + -(-len(style) // columns)
+    figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * lines + 0.6)
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
     for (axis, names), (task, sparsity, cell) in zip(pairs, panels):
         points = cell.loc[cell.index.intersection(shown.index)]
@@ -107,12 +112,12 @@ def draw(table, figure):
         number(axis, best.train_flops.tolist(), best["mean"].clip(lower=floor).tolist())
     pairs[-1, 0].set_xlabel("Training FLOPs / dense")
     first = pairs[0, 0]
-    handles = [first.plot([], [], label=label, **look)[0] for label, look in style.items()]
+    handles = [first.plot([], [], label=legend[label], **look)[0] for label, look in style.items()]
     handles += [first.plot([], [], label="other methods", **other)[0],
                 first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0]]
     if (table.method == "dense").any():
         handles.append(first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0])
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=6)
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=6)
 
 
 def number(axis, x, y):

@@ -1,4 +1,6 @@
 """reproduce/compare.py: chosen methods, one's own among them, from made-up rows in tmp_path and from the stored ones."""
+import csv
+
 import pandas as pd
 import pytest
 from made_up import accuracy, fill, keyed, row
@@ -164,6 +166,19 @@ def test_what_is_not_there(words, said, tmp_path):
 
 
 FAILED = dict(status="failed", error="no", top1="", top1_best_val="", achieved_sparsity="")
+
+
+def test_failed_seeds_are_said_and_how_missing_runs_are_made(tmp_path):
+    store(tmp_path, specs(methods=("dense", "st3", "gmp")))
+    with open(tmp_path / "digits/runs.csv", newline="") as file:
+        rows = [one | (FAILED if (one["seed"], one["method"]) == ("1", "gmp") else {}) for one in csv.DictReader(file)]
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    for words, failed in ((["st3", "gmp"], True), (["st3"], False)):
+        done = run_here("compare.py", *words, "--results", tmp_path, "--out", tmp_path / "figures")
+        said = (tmp_path / "figures/digits/compare.md").read_text(encoding="utf-8")
+        assert done.returncode == 0 and ("Failed runs, not in the mean: 3." in said) == failed, (said, done.stderr)
+    done = run_here("compare.py", "st3", OWN, "--results", tmp_path)
+    assert f"make them with: python -m benchmarks launch digits --methods {NAMES[3]} --results {tmp_path}\n" in done.stderr, done.stderr
 
 
 def test_of_a_method_whose_runs_all_failed_that_is_said(tmp_path):

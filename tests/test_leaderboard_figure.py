@@ -4,6 +4,7 @@ import os
 import pandas as pd
 import pytest
 from made_up import contents, full
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from test_tables import stored, written
 
@@ -174,3 +175,17 @@ def test_where_nothing_can_be_ranked_the_rest_is_drawn_and_named(tmp_path, ranke
     assert "failed: seed 0" in text and "sparsity 0.5, not ranked" in text
     note = leaderboard.note(leaderboard.board_of("digits", tmp_path)[0], "paper")
     assert ("One seed." if ranked else "No method is ranked.") in note and note.endswith("asked for: dnw.")
+
+
+@pytest.mark.parametrize("names", [["mine.py:Mine"], ["examples/my_method.py:MyMethod leak=0.5 ramp_end=0.7", "mine.py:Mine"],
+                                   [f"{'a_long_name_' * 6}.py:{'Class' * 8} leak=0.5"]])
+def test_the_legend_fits_on_the_page(table, names):
+    """However long the names of one's own methods are."""
+    figure = Figure()
+    for label in names:
+        mine = table[table.label == "my.py:A"].assign(label=label)
+        table = pd.concat([table, mine], ignore_index=True)
+    leaderboard.draw(table, figure)
+    FigureCanvasAgg(figure).draw()
+    box, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and box.y1 <= page.y1, (box, page)

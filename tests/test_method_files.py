@@ -119,3 +119,9 @@ def test_a_signal_while_a_class_is_made_is_no_mistake_of_its_file(tmp_path):
                     "class Mine(get('static')):\n    option = Signal()\n")
     with pytest.raises(SystemExit):
         get(f"{path}:Mine")
+
+
+def test_a_notebook_is_no_file_of_a_method(tmp_path):
+    (tmp_path / "mine.ipynb").write_text('{"cells": [], "metadata": null}')
+    with pytest.raises(ValueError, match=r"mine.ipynb is a notebook: put the class into a .py file\Z"):
+        get(f"{tmp_path}/mine.ipynb:Mine")

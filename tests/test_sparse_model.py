@@ -196,11 +196,17 @@ def test_an_heir_has_the_storage_of_what_it_derives_from():
     class Heir(SparseModel):
         pass
 
+    class Inner(SparseModel):
+        def __init__(self):
+            super().__init__(nn.Linear(8, 4), "static", 0.5, storage="sparse")
+
     class SparseHeir(AlwaysSparse):
         pass
 
     assert type(Heir(nn.Linear(8, 4), "static", 0.5)) is Heir
     with pytest.raises(ValueError, match=r"\AHeir has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage='sparse'\Z"):
         Heir(nn.Linear(8, 4), "static", 0.5, storage="sparse")
+    with pytest.raises(ValueError, match=r"\AInner has masked storage"):
+        Inner()
     model = SparseHeir(nn.Linear(8, 4), "static", 0.5, storage="sparse")
     assert type(model) is SparseHeir and len(model.theta) == 16
