@@ -1,6 +1,7 @@
 """`SparseModel`: a plain network joined with a sparsifier."""
 import copy
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -9,7 +10,6 @@ from torch.autograd import Variable
 from torch.func import functional_call
 
 from methods.layout import ASKED, Layout
-from methods.run import tensors_of
 
 STORAGES = ("masked", "sparse", "auto")
 UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
@@ -102,9 +102,8 @@ class SparseModel(nn.Module):
             self.lent = lend()
             Variable._execution_engine.queue_callback(self.take_back)
 
-        for tensor in tensors_of(output):
-            if tensor.grad_fn is not None:
-                tensor.register_hook(hook)
+        for tensor in (t for t in tensors(output, set(), objects=True) if t.grad_fn is not None):
+            tensor.register_hook(hook)
         return output
 
     def own_groups(self):
@@ -283,14 +282,16 @@ def detached(net):
     return {id(t): t.detach().clone() for t in last}
 
 
-def tensors(value, seen):
-    """The tensors in lists, tuples and dictionaries within each other, which may hold themselves; seen: ids of those that were looked at."""
+def tensors(value, seen, objects=False):
+    """The tensors in lists, tuples and dictionaries within each other, which may hold themselves, and with `objects` in the attributes of others
+    (a dataclass, say, but of no object within it); seen: ids of those that were looked at."""
+    held = isinstance(value, (list, tuple, Mapping))
     if torch.is_tensor(value):
         yield value
-    elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+    elif (held or objects and hasattr(value, "__dict__")) and id(value) not in seen:
         seen.add(id(value))
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from tensors(part, seen)
+        for part in value if isinstance(value, (list, tuple)) else (value if held else vars(value)).values():
+            yield from tensors(part, seen, objects and held)
 
 
 def put(net, entry, weight):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from methods import processes
 from methods.processes import mean_of_processes
@@ -170,16 +170,6 @@ def pairs(batches, wanted):
             of = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
             raise ValueError(f"{wanted} batches (x, y), pairs, not {type(batch).__name__}{of}: several inputs are ((a, b), y) or ({{name: a}}, y)")
     return batches
-
-
-def tensors_of(output):
-    """Yields all tensors of a network's output: those in objects that torch takes for leaves (dataclasses, a framework's outputs), too."""
-    for leaf in tree_leaves(output):
-        if torch.is_tensor(leaf):
-            yield leaf
-        else:
-            inner = leaf.values() if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", {}).values()
-            yield from filter(torch.is_tensor, tree_leaves([*inner]))
 
 
 def arguments(x):
