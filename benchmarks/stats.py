@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from benchmarks.suites import accuracies
+from benchmarks.suites import accuracies, off_target
 from benchmarks.tasks import DATASETS
 
 LEVEL = 0.05  # of all tests of one task and sparsity together
 TESTED = "difference difference_half p seeds_needed rank_low rank_high".split()  # columns that only ranked methods have
 POWER, MOST_SEEDS = 0.8, 999  # of a planned comparison: how often it is to find what is there; seeds that nobody makes more of
 LEAST_ERROR = 0.1  # points; of methods that are never wrong, whose error has no logarithm
-OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
 
 
 def outcomes(rows):
@@ -192,7 +191,7 @@ def summary(task, sparsity, label, runs):
                 half=interval(done.accuracy, resolution(runs.dataset.iloc[0]) / 2**0.5), seeds=len(done), **named, achieved=achieved.mean(),
                 chosen=" ".join(map(str, seeds)) if seeds != [*range(len(seeds))] else "",
                 contents=done.code_version.map(content).nunique(),
-                on_target=bool((abs(achieved - sparsity) <= OFF_TARGET * (1 - sparsity)).all()),
+                on_target=not off_target(achieved, sparsity).any(),
                 train_flops=whole.train_flops_fraction.astype(float).mean(),
                 macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),
                 cycles=whole.cycles.astype(float).max(),

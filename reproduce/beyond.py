@@ -131,6 +131,7 @@ def draw(runs, figure):
 
 
 draw.labels = METHODS | NAMED | OTHERS
+draw.ends = True
 draw.lead = "Mean test accuracy over {seeds} at the {epoch}, those of one sparsity side by side."
 
 

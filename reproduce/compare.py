@@ -21,8 +21,7 @@ from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of
 from benchmarks.progress import several
-from benchmarks.stats import OFF_TARGET
-from benchmarks.suites import PROFILES, SIZES
+from benchmarks.suites import PROFILES, SIZES, off_target
 from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"
@@ -129,7 +128,7 @@ def where_they_end(runs):
     def ends(runs):
         achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
         return achieved.groupby([runs[name] for name in POINT]).transform("mean").round(6)
-    off = ((ends(runs) - runs.sparsity).abs() > OFF_TARGET * (1 - runs.sparsity)).groupby([runs.task, series_of(runs)]).transform("any")
+    off = off_target(ends(runs), runs.sparsity).groupby([runs.task, series_of(runs)]).transform("any")
     there = runs[~(off & runs.duplicated(TRAINING))]
     there = there.assign(sparsity=ends(there).clip(upper=MOST).where(off, there.sparsity).fillna(there.sparsity))
     return there, [*dict.fromkeys(series_of(runs[off]))]
@@ -186,7 +185,7 @@ def drawing(series, wanted):
         table.attrs.update(as_text(runs, labels))
         return table
 
-    draw.labels = labels
+    draw.labels, draw.ends = labels, True
     return draw
 
 

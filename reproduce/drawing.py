@@ -19,7 +19,7 @@ from benchmarks.command import command
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
-from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid, unusual  # noqa: F401
+from benchmarks.suites import PROFILES, SEEDS, SUITES, off_target, suite_grid, unusual  # noqa: F401
 from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
 
 HERE = Path(__file__).resolve().parent
@@ -137,7 +137,18 @@ def note(runs, lead=None, labels={}):
 
 def noted(runs, draw):
     """The note of a `draw`'s figure, without what drawing adds."""
-    return note(runs, getattr(draw, "lead", None), getattr(draw, "labels", {}))
+    labels = getattr(draw, "labels", {})
+    return note(runs, getattr(draw, "lead", None), labels) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
+
+
+def missed(runs, labels):
+    """The sentence on runs that end at another sparsity than the one they are drawn at, "" without any."""
+    if "achieved_sparsity" not in runs:
+        return ""
+    off = runs[(runs.status == "ok") & off_target(runs.achieved_sparsity, runs.sparsity)]
+    ends = off.astype({"achieved_sparsity": float}).groupby(["method", "sparsity"], sort=False).achieved_sparsity.mean()
+    words = [f"{labels.get(method, method)} at {100 * asked:g} % (ends at {100 * mean:.3g} %)" for (method, asked), mean in ends.items()]
+    return f" Not at the sparsity asked for: {'; '.join(words)}." * bool(words)
 
 
 def number_of(seeds):
@@ -165,7 +176,8 @@ def tasks_of(runs, others=()):
 def save(name, draw, runs, suite, out):
     """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
 
-    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`; `labels` are its names of methods.
+    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`; `labels` are its names of methods,
+    and one with `ends` shows runs at the sparsity where they end.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

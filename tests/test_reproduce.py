@@ -266,3 +266,13 @@ def test_a_note_names_methods_as_the_legend_does():
                            cycles=cycles, precision="fp32", status="ok", last=False) for method, cycles in (("imp", 19), ("gmp", 1), ("str", 1))])
     text = note(runs, labels={"imp": "Lottery", "str": "STR"})
     assert "In up to 19 cycles: Lottery." in text and "(all of STR)" in text.replace("1 ok; ", "") and text.startswith("Mean over one seed;")
+
+
+def test_a_note_names_runs_that_end_at_another_sparsity(tmp_path):
+    dense = {("gradual", 0.98): 0.0, ("set", 0.9): 0.9 + 0.0014}  # within 1.5 % of the density
+    store(tmp_path, "cifar10", [row(spec, achieved_sparsity=dense.get((spec.method, spec.sparsity), spec.sparsity))
+                                for spec in figure("gse_table1").grid("cifar10", "paper")])
+    done = run("reproduce/gse_table1.py", "--results", tmp_path, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "Not at the sparsity asked for: Gradual at 98 % (ends at 0 %)."
+    assert said in done.stdout and said in (tmp_path / "cifar10/gse_table1.md").read_text()
