@@ -166,8 +166,7 @@ def command_status(args):
     tell_older([rows[spec.key] for spec in specs if spec.key in rows])
     tell_left(specs, store)
     print(f"{args.suite}, profile {args.profile}: ", end="")
-    show(store, args.suite, specs, rows)
-    return 0
+    return show(store, args.suite, specs, rows)
 
 
 def command_cancel(args):
@@ -189,7 +188,7 @@ def command_collect(args):
     where = f" --results {args.results}" * (args.results != "results")
     print(f"{several(total, 'row')} in {store.folder / args.suite / 'runs.csv'}" if total else
           f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{where}` makes them")
-    return 0
+    return tell_failed(store.rows(args.suite).values(), store) if total else 0
 
 
 def existing(args, write=False):

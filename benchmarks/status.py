@@ -15,7 +15,7 @@ USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's
 
 
 def show(store, suite, specs, rows):
-    """Print how each of `specs` stands. `rows`: {key: row} of those that have one."""
+    """Print how each of `specs` stands; returns the exit status. `rows`: {key: row} of those that have one."""
     at_work = run_claims.held(store)
     try:
         known, now = jobs.look(store, suite)
@@ -47,6 +47,7 @@ def show(store, suite, specs, rows):
         print(f"{several(mixed, 'run')} went on with another version of the code than begun with, as code_version says")
     if counts["lost"]:
         print("lost: sent to SLURM, no longer in its queue, and without a row; the same launch sends them again")
+    return 1 if counts["failed"] or counts["lost"] else 0
 
 
 def stand(key, row, claim, job, store):

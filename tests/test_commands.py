@@ -1,5 +1,6 @@
 """Runs that go wrong, the local launcher, and the command line: what it lists, and what a launch chooses."""
 import pytest
+from made_up import row as made_row
 from stored import ROOT, WORDS, table, timeless
 from test_command_refusals import refused
 
@@ -179,6 +180,18 @@ def test_launch_status_and_collect(tmp_path, capsys):
     assert "1 run done, 0 to do" in capsys.readouterr().out
     assert main(["collect", *words]) == 0 and capsys.readouterr().out.startswith("1 row in")
     assert main(["status", *words]) == 0 and "0 diverged, 0 failed" in capsys.readouterr().out
+
+
+def test_status_and_collect_tell_a_script_of_failed_runs(tmp_path, capsys):
+    words = ["digits", "--results", str(tmp_path)]
+    store, specs = Store(tmp_path), [Spec("digits", "static", 0.9, seed) for seed in (0, 1)]
+    for spec, status in zip(specs, ("diverged", "failed")):
+        store.write(made_row(spec, status=status, error="the disk is away"))
+        assert main(["status", *words]) == main(["collect", *words]) == (status == "failed")  # what diverged is a result
+    captured = capsys.readouterr()
+    assert "1 diverged, 1 failed" in captured.out
+    assert captured.err.splitlines() == [f"failed: digits static sparsity 0.9 seed 1: the disk is away (log: {store.log(specs[1].key)})",
+                                         "1 run failed; `--retry-failed` makes it again"]
 
 
 def test_what_good_runs_were_warned_of_is_said_once(tmp_path, capsys):
