@@ -38,8 +38,22 @@ class Parser(argparse.ArgumentParser):
                 message += f" (with a point: {value.replace(',', '.')})"
             elif any(action.nargs for action in self._actions if option in action.option_strings):
                 message += " (several are separated by spaces)"
+        for kind, words in (("int", "a whole number"), ("float", "a number")):
+            message = message.replace(f"invalid {kind} value:", f"{words}, not")
+        taken = {name: words for action in self._actions for name in (action.option_strings or [action.metavar or action.dest])
+                 if (words := self._taken(action))}
+        if (head := "the following arguments are required: ") in message:
+            message = head + ", ".join(name + f" ({taken.get(name)})" * (name in taken) for name in message[len(head):].split(", "))
+        elif (found := re.match(r"argument (\S+): expected ", message)) and found[1] in taken:
+            message += f" ({taken[found[1]]})"
         raise Usage(f"{message} (see `python -m benchmarks {self.prog.split()[-1]} --help`)" if " " in self.prog else
                     message + " (--help lists them)" * message.startswith("unrecognized"))
+
+    @staticmethod
+    def _taken(action):
+        """What an argument takes, in the words of --help; "" where that does not show it."""
+        words = ", ".join(map(str, action.choices)) if action.choices else action.help or ""
+        return "" if words == argparse.SUPPRESS else words.replace("(default: %(default)s)", "").strip()
 
     def common(self, *names):
         """Adds the OPTIONS of these names."""
