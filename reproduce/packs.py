@@ -21,8 +21,13 @@ def on_gpus(table):
         raise NoRows("no GPU has measured the packs; on one, make the rows with: python -m benchmarks.throughput")
     rows = of_one_machine(rows)
     epochs = rows.task.map(lambda task: TASKS[task].epochs)
-    images = rows.task.map(lambda task: CIFAR_IMAGES - DATASETS[TASKS[task].dataset].held_out * TASKS[task].validation)
-    return rows.assign(epochs=epochs, seconds=(epochs * images / rows.images_per_second).round(3))
+    return rows.assign(epochs=epochs, seconds=(rows.task.map(images) / rows.images_per_second).round(3))
+
+
+def images(task):
+    """How many images a run of the recipe's length trains on, those of all its epochs."""
+    task = TASKS[task]
+    return task.epochs * (CIFAR_IMAGES - DATASETS[task.dataset].held_out * task.validation)
 
 
 def network(task):

@@ -6,10 +6,14 @@ import math
 from pathlib import Path
 
 from drawing import main
+from packs import images
 from rows import no_runs as grid, of_one_machine, stored
+
+from benchmarks.tasks import TASKS
 
 TABLES = ("overhead", "throughput", "scaling")
 DRAWN = ("cores", "width", "selection")  # parts of scaling
+TASK = "cifar10-resnet20"
 
 
 def text(table):
@@ -17,14 +21,14 @@ def text(table):
     st3 = drawn_steps(table).query("method == 'st3'")
     known = "".join(f" (those of the {row.ratio:.3f} at the left are {row.ratio_low:.3f} and {row.ratio_high:.3f})" for row in st3.itertuples())
     return (f"Measured: {devices}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Against a plain loop: the suite trains "
-            "ST-3, the plain loop a fixed mask for each layer. Cores: dense training, a process each. Over the width: steps in turns, medians of "
-            f"the rounds, whose quartiles are not stored{known}. Threshold: ST-3's. Each panel was measured by itself, where one name stands for "
-            "processors of several generations.")
+            "ST-3, the plain loop a fixed mask for each layer. Cores: dense training, a process each, evaluations not counted. Over the width: "
+            f"steps in turns, medians of the rounds, whose quartiles are not stored{known}. Threshold: ST-3's. Each panel was measured by itself, where one name "
+            "stands for processors of several generations.")
 
 
 def drawn_steps(rows):
     """The step times that are drawn, of these or of all three tables."""
-    steps = rows[rows.task == "cifar10-resnet20"]
+    steps = rows[rows.task == TASK]
     steps = steps[steps.table == "overhead"] if "table" in steps else steps
     return steps[steps.runs == steps.runs.max()]
 
@@ -62,12 +66,17 @@ def draw(rows, figure):
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.1))
     ratios(left.subplots(), drawn_steps(rows), palette)
     (loops, cores), (width, selection) = right.subplots(2, 2)
-    bars(loops, rows[(rows.table == "throughput") & (rows.task == "cifar10-resnet20")], palette)
+    bars(loops, rows[(rows.table == "throughput") & (rows.task == TASK)], palette)
     scaling = rows[rows.table == "scaling"]
-    line(cores, scaling[scaling.part == "cores"], palette, "Processes", "Images per second", "Cores")
+    line(cores, runs_per_hour(scaling[scaling.part == "cores"]), palette, "Processes", f"Runs of {TASKS[TASK].epochs} epochs per hour", "Cores")
     over_width(width, scaling[scaling.part == "width"], palette)
     line(selection, scaling[scaling.part == "selection"], palette, "Weights", "Selection (ms)", "Threshold", log=True)
     return rows.dropna(axis=1, how="all")
+
+
+def runs_per_hour(rows):
+    """These rows, with what their images per second make of whole runs."""
+    return rows.assign(value=rows.value * 3600 / images(TASK))
 
 
 def ratios(axes, rows, palette):

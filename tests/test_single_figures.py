@@ -220,6 +220,13 @@ def test_over_the_width_the_speed_of_st3_is_a_ratio_to_dense():
     SCRIPTS["speed"].over_width(axes, DataFrame(columns=["method", "x", "value"]), ["b", "k"])  # not measured
 
 
+def test_cores_are_drawn_as_whole_runs_per_hour():
+    from pandas import DataFrame
+
+    hours = SCRIPTS["speed"].runs_per_hour(DataFrame({"x": [1, 2], "value": [1000, 2000]}))
+    assert list(hours.value) == [0.5, 1.0]  # 160 epochs of 45,000 images
+
+
 def test_training_flops_stand_by_sparsity_and_both_panels_have_one_percent():
     from matplotlib.figure import Figure
     from pandas import DataFrame
