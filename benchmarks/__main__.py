@@ -50,7 +50,7 @@ def parser():
         if name == "status":
             sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
             continue
-        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of "
+        sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of "
                          "memory, in a task of SLURM's --cpus-per-task)")
         sub.add_argument("--launcher", default="local", choices=("local", "slurm"), help="local: this machine (default); slurm: job arrays")
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")

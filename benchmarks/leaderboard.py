@@ -33,7 +33,7 @@ def add_arguments(sub):
     sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds of that method, from 0, or the first and the last")
     sub.add_argument("--epochs", type=int, help="instead of the profile's")
     sub.common("precision")
-    sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and GB of memory)")
+    sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of memory)")
 
 
 def run(args, store, folder):

@@ -112,19 +112,33 @@ def test_help_names_the_runs_on_a_gpu(command, capsys):
     assert f"{places.PACK} on each GPU" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path):
+def test_a_container_gets_as_many_processes_as_its_share_of_time(tmp_path, monkeypatch):
     """And those that fit into its memory; a limit may be that of a group above its own."""
+    monkeypatch.setattr(places, "free", lambda: 6e9)
     (inner := tmp_path / "job/step").mkdir(parents=True)
     (tmp_path / "own").write_text("1:cpu:/v1\n0::/job/step\n")
-    where, own, whole = (tmp_path, tmp_path / "own"), places.cores(tmp_path / "none"), places.room(tmp_path / "none")
+    where, own = (tmp_path, tmp_path / "own"), places.cores(tmp_path / "none")
     for text, expected in (("max 100000", own), ("100000 100000", 1), ("50000 100000", 1), ("150000 100000", min(own, 2)), ("9900000 100000", own)):
         for folder in (tmp_path, inner.parent, inner):
             (folder / "cpu.max").write_text(text + "\n")
             assert places.cores(*where) == expected
             (folder / "cpu.max").unlink()
-    for text, expected in (("max", whole), ("100000", 1), ("1900000000", min(whole, 2))):
+    for text, expected in (("max", 6), ("100000", 1), ("1900000000", 2)):
         (inner.parent / "memory.max").write_text(text + "\n")
         assert places.room(*where) == expected
+
+
+def test_memory_that_others_use_has_no_workers(tmp_path, monkeypatch):
+    said = tmp_path / "meminfo"
+    said.write_text("MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:    2929688 kB\n")
+    assert places.free(said) == 2929688 * 1024
+    all_of_it = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for text in ("MemTotal: 24000000 kB\n", "MemAvailable: much kB\n"):
+        said.write_text(text)
+        assert places.free(said) == all_of_it
+    assert places.free(tmp_path / "none") == all_of_it
+    monkeypatch.setattr(places, "free", lambda: 2929688 * 1024)
+    assert places.room(tmp_path, tmp_path) == 3
 
 
 @pytest.mark.parametrize("named, count, expected", [
