@@ -13,7 +13,8 @@ from benchmarks.workers import places
 from methods.st3 import ST3
 
 
-def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
+def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(places, "crowded", lambda workers: f"crowded by {workers}")
     words = ["digits", "--methods", "static", "lrr", "--sparsities", "0.9", "0.95", "--seeds", "2", "--results", str(tmp_path)]
     assert main(["plan", *words, "--jobs", "3"]) == 0
     said = capsys.readouterr().out
@@ -21,8 +22,16 @@ def test_plan_names_every_kind_and_stores_nothing(tmp_path, capsys):
     time = r"[\d,]+(\.\d+)? (s|minutes)"
     # with an estimate of the plan's own end; the levels of a run are rows of one run
     assert re.search(rf"^\[1/2, 0:\d\d:\d\d to go\] digits static: 4 runs of {time}\n\[2/2, 0:00:00 to go\] digits lrr: 2 runs of {time}$", said, re.M)
-    assert re.search(rf"^about {time} on this machine with 3 processes \({time} of all runs together\)$", said, re.M)
+    assert re.search(rf"^about {time} on this machine with 3 processes \({time} of all runs together\); crowded by 3$", said, re.M)
     assert not list(tmp_path.rglob("*.json")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_plan_tells_of_other_programs(monkeypatch):
+    monkeypatch.setattr(places.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(places.os, "getloadavg", lambda: (3.25, 0, 0))
+    assert places.crowded(5) == "" and places.crowded(6) == "other programs keep 3.2 of 8 cores busy, with which it can take longer"
+    monkeypatch.delattr(places.os, "getloadavg")
+    assert places.crowded(6) == ""
 
 
 def test_a_plan_estimates_its_own_end(monkeypatch):

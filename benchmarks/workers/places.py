@@ -31,6 +31,14 @@ def cores(*where):
     return count
 
 
+def crowded(workers):
+    """What to say where other programs (their mean of the last minute, where the system tells it) leave too few cores to so many workers, or ""."""
+    with contextlib.suppress(AttributeError, OSError):
+        load, count = os.getloadavg()[0], os.cpu_count() or 1
+        return f"other programs keep {load:.1f} of {count} cores busy, with which it can take longer" * (load + workers > count + 0.5)
+    return ""
+
+
 def free(meminfo=Path("/proc/meminfo")):
     """Bytes of memory that nobody uses, as far as Linux says; elsewhere all there are."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
