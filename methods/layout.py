@@ -10,6 +10,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays dense that was to
+UNNAMED = "not only the weight of linear or convolutional layers"  # nor in `include`, which could name it
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,12 @@ class Layout:
                 self.dense.append((name, SKIPPED))
             elif not weight.requires_grad:
                 self.dense.append((name, FROZEN))
-            elif not layers and not any(weight is parameter for parameter in included):
-                self.dense.append((name, "not only the weight of linear or convolutional layers"))
             elif not layers and (reason := next(filter(None, map(_stubborn, modules)), None)):
-                raise ValueError(f"include: {name} is of {reason}; skip=[names] leaves such weights dense")
+                if any(weight is parameter for parameter in included):
+                    raise ValueError(f"include: {name} is of {reason}; skip=[names] leaves such weights dense")
+                self.dense.append((name, f"of {reason}"))
+            elif not layers and not any(weight is parameter for parameter in included):
+                self.dense.append((name, UNNAMED))
             elif any(t is not weight for t in tensors):
                 self.dense.append((name, f"shares its memory with {names[1]}"))
             elif not weight.numel():

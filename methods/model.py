@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import Variable
 from torch.func import functional_call
 
-from methods.layout import ASKED, Layout
+from methods.layout import ASKED, UNNAMED, Layout
 
 STORAGES = ("masked", "sparse", "auto")
 UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
@@ -244,8 +244,8 @@ class SparseModel(nn.Module):
         return self.export()
 
 
-def layout_of(net, skip, include):
-    """The Layout of a network. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite; warns where
+def layout_of(net, skip, include, sparse=False):
+    """The Layout of a network, for sparse storage or masks. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite; warns where
     much stays dense that nobody asked to leave so."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
@@ -256,8 +256,8 @@ def layout_of(net, skip, include):
     left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
     if count > layout.size * UNTOLD:
         warnings.warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
-                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant, "
-                      "include=[names] to prune them, too)", stacklevel=3)
+                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
+                      + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")", stacklevel=3)
     for name, parameter in net.named_parameters():
         if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise ValueError(f"the network's weights contain NaN or infinity: {name}")

@@ -223,8 +223,13 @@ class Recurrent(nn.Module):
 def test_much_that_stays_dense_unasked_is_said(recwarn):
     for storage in ("masked", "sparse"):
         with pytest.warns(UserWarning, match="1536 weights stay dense besides the 160 .* lstm.weight_hh_l0, lstm.weight_ih_l0 ") as told:
-            SparseModel(Recurrent(), "static", 0.5, storage=storage)
-        assert told[0].filename == __file__
+            model = SparseModel(Recurrent(), "static", 0.5, storage=storage)
+        assert told[0].filename == __file__ and "include" not in str(told[0].message)  # which refuses them
+        assert dict(model.layout.dense)["lstm.weight_hh_l0"] == "of a recurrent layer, which keeps its weights in a second place, too"
+    for storage, advised in (("masked", True), ("sparse", False)):
+        with pytest.warns(UserWarning, match="800 weights stay dense besides the 160 ") as told:
+            SparseModel(nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 10)), "static", 0.5, storage=storage)
+        assert ("include=[names] to prune them, too)" in str(told[0].message)) is advised
     recwarn.clear()
     SparseModel(Recurrent(), "static", 0.5, skip="lstm")
     net = Recurrent()

@@ -123,7 +123,7 @@ def refused(action, *words):
 @every_method
 def test_nothing_to_prune(name):
     refused(lambda: SparseModel(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), name, 0.5), "no weight that can be pruned")
-    refused(lambda: SparseModel(nn.LSTM(3, 4), name, 0.5), "no weight that can be pruned", "weight_ih_l0 (not only the weight of linear")
+    refused(lambda: SparseModel(nn.LSTM(3, 4), name, 0.5), "no weight that can be pruned", "weight_ih_l0 (of a recurrent layer, ")
 
 
 def test_a_budget_below_one_weight_per_layer():

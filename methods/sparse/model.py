@@ -40,7 +40,7 @@ class AlwaysSparse(SparseModel):
         from methods import get
         from methods.sparse.growth import of, refuse_processes
         refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
-        self.layout = layout_of(net, skip, include)
+        self.layout = layout_of(net, skip, include, sparse=True)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
                   if not all(layer_class(module) and name == "weight" for module, name in entry.places(net))}
