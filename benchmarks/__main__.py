@@ -118,7 +118,9 @@ def command_launch(args):
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
     folder = data_folder(args)
     if todo:
-        from benchmarks.launch import load_data, refuse_unsuited
+        from benchmarks.launch import get_ready, load_data, refuse_unsuited
+        if args.launcher != "slurm":
+            get_ready(todo)
         refuse_unsuited(todo, here=args.launcher != "slurm")
         rehearse(own(todo), load_data(todo, folder))
     renew(again, store, args.suite, "--again" if args.again else "--outdated")

@@ -1,5 +1,4 @@
 """The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
-import os
 import time
 from collections import deque
 from functools import cache
@@ -11,7 +10,7 @@ from benchmarks.method_files import file_of
 from benchmarks.progress import Bar, title
 from benchmarks.tasks import DATASETS, settle
 from benchmarks.workers import places
-from benchmarks.workers.worker import CROWDED, Worker, preload, undisturbed
+from benchmarks.workers.worker import CROWDED, Worker, preload, undisturbed, wait_for_preload
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
 WORKERS = []  # of the launch in progress: what a signal has to stop
@@ -75,25 +74,28 @@ def _layout(model, classes, width, first_dense, last_dense):
     return Layout(net, names[:1] * first_dense + names[-1:] * last_dense)
 
 
+def get_ready(specs):
+    """What these runs' workers need begins to be loaded, beside what this process does before it launches them."""
+    preload({settle(spec)[0].dataset for spec in specs})
+
+
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: one per core).
 
     Returns the rows that did not end with status ok.
 
-    One thread per process: with more, torch can be twenty times slower where a quota limits the CPU. A run that another process is
-    making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its first cycles in common with a
-    longer one waits until that has come to where they part. A row that was written since `store` has last read its rows is taken as it
+    A run that another process is making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its
+    first cycles in common with a longer one waits until that has come to where they part. A row that was written since `store` has last read its rows is taken as it
     is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is interrupted, its runs have `grace`
     seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
     """
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
     specs, unusable = usable(specs, store)
     specs = uncovered(specs)
     tell_slow(specs, report)
     runs = Launch(specs, store, folder, report, wait)
     runs.bad += unusable
-    preload({settle(spec)[0].dataset for spec in specs})
+    get_ready(specs)
+    wait_for_preload()
     with undisturbed():  # or a signal would find some of them
         WORKERS[:] = [Worker(store, folder, *place) for place in places.spread(specs, places.gpus(), jobs)]
     try:

@@ -230,7 +230,8 @@ def fill(specs, args, store, folder):
     tell_older(done)
     bad = []
     if todo:
-        from benchmarks.launch import launch, refuse_unsuited
+        from benchmarks.launch import get_ready, launch, refuse_unsuited
+        get_ready(todo)
         refuse_unsuited(todo)
         rehearse(todo, folder)
         renew(todo if args.again else (), store, args.suite)  # a method with a mistake has cost nothing

@@ -1,12 +1,26 @@
 """How commands end: what is refused is one line and status 2, before anything is measured."""
 import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from stored import ROOT
 
 from benchmarks.command import command
 
 MEASUREMENTS = ("overhead", "throughput", "scaling", "products", "trajectory", "training_flops", "store_speed", "sparse_speed", "sparse_growth",
                 "sparse_training")
+WAITS = "import time\nfrom pathlib import Path\nPath('begun').touch()\nwhile not Path('go').exists():\n    time.sleep(0.05)\n"
+LAUNCH = """
+import sys
+from benchmarks.workers import worker
+worker.PRELOADED[:] = ["waits"]
+from benchmarks.__main__ import main
+sys.exit(main(["launch", "digits", "--methods", "static", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--results", "results"]))
+"""
 MEASURED_BY = {"training_flops": "lines", "scaling": "PARTS", "sparse_speed": "measure"}
 
 
@@ -51,3 +65,24 @@ def test_how_a_command_ends(capsys):
     assert ending(KeyboardInterrupt())() == 130 and capsys.readouterr().err == "stopped\n"
     with pytest.raises(OSError):  # an error of the program keeps its traceback
         ending(OSError())()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked on Linux alone")
+def test_a_launch_can_be_stopped_while_what_its_workers_need_is_loaded(tmp_path):
+    """Which here takes until it is stopped."""
+    (tmp_path / "waits.py").write_text(WAITS)
+    with open(tmp_path / "said", "w") as said:
+        launch = subprocess.Popen([sys.executable, "-u", "-c", LAUNCH], cwd=tmp_path, stdout=said, stderr=said,
+                                  env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    try:
+        began = time.monotonic()
+        while not ((tmp_path / "begun").exists() and "1 to do" in (tmp_path / "said").read_text()):
+            assert launch.poll() is None and time.monotonic() < began + 100
+            time.sleep(0.1)
+        time.sleep(1)  # now it waits
+        launch.send_signal(signal.SIGINT)
+        assert launch.wait(60) == 130 and (tmp_path / "said").read_text().endswith("stopped; the same command goes on where this one ended\n")
+    finally:
+        (tmp_path / "go").touch()
+        launch.kill()

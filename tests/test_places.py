@@ -15,7 +15,7 @@ from benchmarks.machine import default_device
 from benchmarks.results import Store
 from benchmarks.slurm import cluster, jobs
 from benchmarks.workers import places
-from benchmarks.workers.worker import PRELOADED, READ_WITH, preload
+from benchmarks.workers.worker import PRELOADED, READ_WITH, Worker, preload
 
 METHOD = '''
 import os
@@ -63,8 +63,9 @@ def test_what_workers_are_forked_from_has_asked_for_no_gpu():
 def test_workers_are_forked_from_what_has_loaded_the_readers_of_their_data(datasets, expected, monkeypatch):
     asked = []
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", asked.extend)
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: asked.append("begun"))
     preload(datasets)
-    assert asked == expected
+    assert asked == [*expected, *["begun"] * (Worker.method == "forkserver")]
 
 
 @pytest.mark.parametrize("runs, gpus, jobs, expected", [

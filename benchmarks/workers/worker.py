@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from multiprocessing import resource_tracker, util
+from multiprocessing import forkserver, resource_tracker, util
 
 from benchmarks.files import StoreError
 from benchmarks.workers.run_claims import Claim, Taken
@@ -47,8 +47,22 @@ def place_for_sockets():
 
 
 def preload(datasets):
-    """What workers for these data sets are forked from has loaded already; it counts where the first of them is started."""
+    """What workers for these data sets are forked from begins to load, while this process goes on; once, whatever is asked for later. One thread
+    per process: with more, torch can be twenty times slower where a quota limits the CPU."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READ_WITH.get(name, ()))])
+    if Worker.method == "forkserver":
+        place_for_sockets()
+        with undisturbed():
+            forkserver.ensure_running()
+
+
+def wait_for_preload():
+    """Until workers can be forked, several seconds, in which Ctrl-C ends the launch, as it does not while they are (`undisturbed`)."""
+    if Worker.method == "forkserver":
+        first = multiprocessing.get_context(Worker.method).Process(target=int, daemon=True)
+        first.start()
+        first.join()
 
 
 class Worker:
