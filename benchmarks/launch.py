@@ -85,9 +85,9 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     Returns the rows that did not end with status ok.
 
     A run that another process is making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its
-    first cycles in common with a longer one waits until that has come to where they part. A row that was written since `store` has last read its rows is taken as it
-    is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is interrupted, its runs have `grace`
-    seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
+    first cycles in common with a longer one waits until that has come to where they part. A row that was written since `store` has last
+    read its rows is taken as it is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is
+    interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
     """
     specs, unusable = usable(specs, store)
     specs = uncovered(specs)
