@@ -1,9 +1,10 @@
 """Exactly k of n scores on a GPU (Triton): a radix select, 8 bits of the scores a pass, in each of which all of the device takes part."""
-import warnings
 from functools import cache
 
 import torch
 from torch.utils._triton import has_triton
+
+from methods.warn import warn
 
 try:
     import triton
@@ -26,8 +27,8 @@ def triton_works():
     except torch.OutOfMemoryError:  # passes, and is not remembered
         raise
     except Exception as error:  # of the compiler, its files, the driver
-        warnings.warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and "
-                      "ranking sorts")
+        warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and "
+             "ranking sorts")
         return False
     return True
 

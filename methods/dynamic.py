@@ -1,12 +1,12 @@
 """Static random masks and dynamic sparse training: SET and RigL."""
 import math
-import warnings
 
 import torch
 
 from methods.allocation import BY_SHAPE, allocate, count
 from methods.base import Sparsifier, option
 from methods.ranking import keep_each
+from methods.warn import warn
 
 
 class Static(Sparsifier):
@@ -104,8 +104,8 @@ class DynamicSparse(Static):
         """`idle`, with a warning where it is so."""
         idle = self.idle(run)
         if idle:
-            warnings.warn(f"{self.called} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
-                          f"{self.interval} comes too late; choose a smaller interval", stacklevel=4)
+            warn(f"{self.called} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
+                 f"{self.interval} comes too late; choose a smaller interval")
         return idle
 
     def due(self, run):

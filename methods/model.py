@@ -1,6 +1,5 @@
 """`SparseModel`: a plain network joined with a sparsifier."""
 import copy
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 
@@ -10,6 +9,7 @@ from torch.autograd import Variable
 from torch.func import functional_call
 
 from methods.layout import ASKED, UNNAMED, Layout
+from methods.warn import warn
 
 STORAGES = ("masked", "sparse", "auto")
 UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
@@ -156,8 +156,8 @@ class SparseModel(nn.Module):
             self.rounded_to = fn(torch.zeros((), dtype=self.rounded_to)).dtype
         super()._apply(fn, *args, **options)
         if self.theta.element_size() < 4:
-            warnings.warn(f"weights are ranked and trained in {self.theta.dtype} now, too coarse for small steps: for training use autocast, or "
-                          "convert the network before SparseModel takes it, which then keeps float32 weights", stacklevel=3)
+            warn(f"weights are ranked and trained in {self.theta.dtype} now, too coarse for small steps: for training use autocast, or "
+                 "convert the network before SparseModel takes it, which then keeps float32 weights")
         return self
 
     def rounded(self, weights):
@@ -206,16 +206,15 @@ class SparseModel(nn.Module):
         not reached, or cycles of the training are left."""
         active, budget = int(self.method.mask.sum()), self.method.budget
         if abs(active - budget) > (0 if self.method.exact else FAR * self.layout.size):
-            warnings.warn(f"the exported network has {active} weights, not the {budget} that were asked for: {self.why_not(active > budget)}",
-                          stacklevel=2)
+            warn(f"the exported network has {active} weights, not the {budget} that were asked for: {self.why_not(active > budget)}")
         elif self.cycles_left:
-            warnings.warn(self.why_not(), stacklevel=2)
+            warn(self.why_not())
         outside = self.outside()
         if not self.theta.isfinite().all():
-            warnings.warn("the exported weights are NaN or infinite: the training has diverged", stacklevel=2)
+            warn("the exported weights are NaN or infinite: the training has diverged")
         elif outside:
-            warnings.warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
-                          "them out", stacklevel=2)
+            warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
+                 "them out")
         return self.plain()
 
     def why_not(self, more=True):
@@ -255,9 +254,9 @@ def layout_of(net, skip, include, sparse=False):
     sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
     left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
     if count > layout.size * UNTOLD:
-        warnings.warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
-                      f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
-                      + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")", stacklevel=3)
+        warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
+             f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
+             + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")")
     for name, parameter in net.named_parameters():
         if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise ValueError(f"the network's weights contain NaN or infinity: {name}")

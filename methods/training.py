@@ -1,6 +1,5 @@
 """`Training`: the training around a `SparseModel`."""
 import types
-import warnings
 import weakref
 from contextlib import suppress
 from functools import wraps
@@ -12,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from methods import processes
 from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
+from methods.warn import warn
 
 UPDATING = []  # those whose update is being made: a list, because changing a class at every step would undo Python's caches
 
@@ -70,13 +70,13 @@ class Training(Run):
         for own in self.model.own_groups():
             other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
             if other and any(p is held for p in own["params"] for held in group["params"]):
-                warnings.warn(f"{self.method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
-                              "model.parameter_groups(lr) instead of model.parameters()", stacklevel=3)
+                warn(f"{self.method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
+                     "model.parameter_groups(lr) instead of model.parameters()")
         learned = {id(p) for p in self.method.parameters()}
         decaying = [{id(p) for p in g["params"]} for g in self.optimizer.param_groups if g.get("weight_decay")]
         if group.get("weight_decay") == 0 and any(not held or held - learned for held in decaying):
-            warnings.warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
-                          "dimension takes it for a bias; give it its weight decay by name", stacklevel=3)
+            warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
+                 "dimension takes it for a bias; give it its weight decay by name")
 
     def _watch(self):
         own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
@@ -95,8 +95,7 @@ class Training(Run):
         if cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             if self.loaded:
                 raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
-            warnings.warn(f"start() begins this cycle anew, after {self.step} of its {self.total_steps} steps: call it once, before the loop",
-                          stacklevel=2)
+            warn(f"start() begins this cycle anew, after {self.step} of its {self.total_steps} steps: call it once, before the loop")
         if not 0 <= cycle < len(self.cycles):
             raise ValueError(f"{self.method.called} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
@@ -136,11 +135,10 @@ class Training(Run):
             raise ValueError("another Training has begun with this model since: go on with that one")
         if self.step >= self.total_steps:
             more = self.cycle + 1 < len(self.cycles)
-            warnings.warn(f"the training goes on after the {self.total_steps} steps that were planned: " + (
-                f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
-                stacklevel=2)
+            warn(f"the training goes on after the {self.total_steps} steps that were planned: " + (
+                f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"))
         if self.step == self.cycles[self.cycle].first * self.steps_per_epoch and not self.model.net.training:
-            warnings.warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop", stacklevel=2)
+            warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop")
         self.batch, self.updating = batch, True
         UPDATING.append(self)
         try:

@@ -270,3 +270,23 @@ def test_a_loaded_training_goes_on_without_start():
     assert int(second[0].method.mask.sum()) == 40
     second[2].start()  # of a training that has ended, another begins
     assert second[2].step == 0
+
+
+def test_a_warning_names_the_line_of_the_loop():
+    """However many of torch's functions and of the suite's lie between the two."""
+    net = nn.Sequential(SparseModel(nn.Linear(40, 10), "gmp", 0.9))
+    model = net[0]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    training = Training(model, optimizer, epochs=1, steps_per_epoch=1)
+    training.update_with_optimizer()
+    training.start()
+
+    def step():
+        model(torch.randn(8, 40)).square().sum().backward()
+        optimizer.step()
+    step()
+    for does, words in ((step, "goes on after the 1 steps"), (lambda: SparseModel(nn.Linear(40, 10), "gmp", 0.9).densify(), "has 400 weights, not the 40"),
+                        (lambda: net.to(torch.bfloat16), "too coarse for small steps")):
+        with pytest.warns(UserWarning, match=words) as told:
+            does()
+        assert {one.filename for one in told} == {__file__}
