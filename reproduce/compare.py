@@ -1,4 +1,4 @@
-"""Chosen methods side by side, one's own among them: accuracy against sparsity, and how accuracy and sparsity went in training.
+"""Chosen methods side by side, one's own among them: accuracy against sparsity, how both went in training, and the layers' densities.
 
 `python reproduce/compare.py st3 gmp "gmp ramp_power=0" mine.py:Mine --suite digits --sparsity 0.98` draws them, and dense, from stored rows of
 one length. Options may be in any order, and a number as `--set` takes it. `"gmp ramp_power=0::fixed"` has the legend say what is after `::`.
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
 from gse import plus_minus
-from marks import remark
+from marks import number_decades, remark
 from published import title
-from rows import POINT, TRAINING, elsewhere, lengths, lines_of, none_finished, read_rows, series_of, summary
+from rows import POINT, TRAINING, elsewhere, layers_of, lengths, lines_of, none_finished, read_rows, series_of, summary
 
 from benchmarks.command import command
 from benchmarks.comparison.tables import of_profile, renamed
@@ -112,6 +112,17 @@ def of_their_curves(runs, sparsity):
                       sparsity_then=("sparsity_then", "mean")).reset_index()
 
 
+def of_their_layers(runs, sparsity):
+    """Of the whole runs at a sparsity: the density of each layer, mean over seeds."""
+    whole = runs[(runs.sparsity - sparsity).abs().lt(1e-6) & (runs.status == "ok")]
+    try:
+        lines = layers_of(whole)
+    except NoRows:
+        return whole[:0].assign(index=0, layer="", density=0.0)[[*POINT, "index", "layer", "density"]]
+    means = lines.assign(density=lines.nnz / lines.weights).groupby([*POINT, "index", "layer"], sort=False)
+    return means.agg(density=("density", "mean"), seeds=("seed", "nunique")).reset_index()
+
+
 def drawn_at(runs, wanted):
     """The sparsity of the curves: the one that was asked for, or the highest that most methods have. Raises NoRows where none has it."""
     have = runs[runs.method != "dense"].assign(series=series_of(runs)).groupby("sparsity").series.nunique()
@@ -159,28 +170,34 @@ def drawing(series, wanted):
         import pandas as pd
 
         tables, tasks, styles = [], tasks_of(runs), {"dense": dict(color=DENSE, linestyle=(0, (4, 2))), **looks(series)}
-        figure.set_size_inches(2 * WIDTH, 0.6 + 2.0 * len(tasks))
-        for (left, middle, right), task in zip(figure.subplots(len(tasks), 3, squeeze=False), tasks):
+        figure.set_size_inches(2 * WIDTH, 0.6 + 3.6 * len(tasks))
+        panels = figure.subplots(2 * len(tasks), 2, squeeze=False).reshape(-1, 4)
+        for (accuracy, in_training, sparse, by_layer), task in zip(panels, tasks):
             own = runs[runs.task == task]
             there, off = where_they_end(own)
-            tables.append(accuracy_lines(left, there, labels))
+            tables.append(accuracy_lines(accuracy, there, labels))
             if off:
                 remark(figure, tell_ends(off, labels))
             sparsity = drawn_at(own, wanted)
-            curves = of_their_curves(own, sparsity)
+            curves, layers = of_their_curves(own, sparsity), of_their_layers(own, sparsity)
             for name, look in styles.items():
                 style = look | dict(marker=None)
                 points = curves[series_of(curves) == name].sort_values("epoch")
-                middle.plot(points.epoch, points["mean"], **style)
-                middle.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"],
-                                    alpha=0.15, lw=0)
-                right.plot(points.epoch, 100 * points.sparsity_then, **style)
-            middle.set(xlabel="Epoch", ylabel="Accuracy in training (%)", title=f"{title(task)}, {100 * sparsity:g} %")
-            right.set(xlabel="Epoch", ylabel="Sparsity (%)", ylim=(-4, 104))
-            for axes in (middle, right):
+                in_training.plot(points.epoch, points["mean"], **style)
+                in_training.fill_between(points.epoch, points["mean"] - points["std"], points["mean"] + points["std"], color=style["color"],
+                                         alpha=0.15, lw=0)
+                sparse.plot(points.epoch, 100 * points.sparsity_then, **style)
+                its = layers[series_of(layers) == name]
+                by_layer.plot(its["index"], 100 * its.density.where(its.density > 0), **look | dict(ms=2))
+            number_decades(by_layer.yaxis, 1)
+            in_training.set(xlabel="Epoch", ylabel="Accuracy in training (%)", title=f"{title(task)}, {100 * sparsity:g} %")
+            sparse.set(xlabel="Epoch", ylabel="Sparsity (%)", ylim=(-4, 104))
+            by_layer.set(xlabel="Layer", ylabel="Density (%)", yscale="log")
+            for axes in (in_training, sparse, by_layer):
                 axes.xaxis.get_major_locator().set_params(integer=True)
-            tables.append(curves.assign(source="measured"))
-        remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d.")
+            tables += [curves.assign(source="measured"), layers.assign(source="measured")]
+        remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d. "
+                       "Density: of each layer at the end, mean over the seeds; no point where a layer has no weights left.")
         table = pd.concat(tables, ignore_index=True)
         table.attrs.update(as_text(runs, labels))
         return table
@@ -206,7 +223,7 @@ def main(argv=None):
         stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
     except BAD_INPUT as error:
         parser.refuse(error, args)
-    points = table[table.epoch.isna()]
+    points = table[table.epoch.isna() & table.layer.isna()]
     print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
     if off := where_they_end(runs)[1]:
         print(tell_ends(off, series))

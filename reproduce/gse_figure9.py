@@ -6,7 +6,7 @@ and cifar10 in profile quick: in miniature.
 from drawing import WIDTH, look, main, union
 from gse import MODELS, SPARSITIES, gse_grid, not_the_papers
 from published import title
-from rows import lines_of, series_of
+from rows import layers_of, series_of
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
            "set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
@@ -21,12 +21,8 @@ def grid(suite, profile):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
-    import numpy as np
-
     not_the_papers(runs)
-    lines = lines_of(runs[runs.status == "ok"], "layers")
-    lines["weights"] = lines["shape"].map(lambda shape: np.prod([int(size) for size in shape.split("x")]))
-    lines["index"] = lines.groupby("key").cumcount() + 1
+    lines = layers_of(runs[runs.status == "ok"])
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
     lines["series"] = series_of(lines)
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
@@ -192,6 +193,13 @@ def lines_of(runs, table):
     if not len(lines):
         raise NoRows(f"{' and '.join(map(str, paths))} lack the lines of the finished runs; `python -m benchmarks collect` writes them")
     return lines
+
+
+def layers_of(runs):
+    """The lines of the layers of the finished runs, with the number of `weights` of each and its place, the `index`, from 1 on."""
+    lines = lines_of(runs, "layers")
+    weights = lines["shape"].map(lambda shape: prod(int(size) for size in shape.split("x")))
+    return lines.assign(weights=weights, index=lines.groupby("key").cumcount() + 1)
 
 
 def no_runs(suite, profile):

@@ -41,6 +41,10 @@ def test_points_and_curves(tmp_path):
         assert found["mean"] == pytest.approx(sum(accuracy(spec) for spec in specs(methods=(method,), sparsities=(0.95,))) / 3, abs=1e-4)
     assert {*curves.sparsity[curves.method != "dense"]} == {0.98} and {*curves.epoch} == {1, 2, 3}  # as `fill` has them
     assert [*curves["mean"][curves.method == "st3"]] == [50, 51, 52] and {*curves.seeds} == {3}
+    layers = table[table.layer.notna()]
+    assert {*layers.method} == {"st3", NAMES[3]} and {*layers.sparsity} == {0.98} and {*layers.seeds} == {3}
+    assert layers.set_index(["method", "index", "layer"]).density.to_dict() == {  # as `fill` has them, of 180 and 640 weights
+        (name, *layer): pytest.approx(density) for name in ("st3", NAMES[3]) for layer, density in (((1, "conv"), 10 / 180), ((2, "fc"), 10 / 640))}
 
 
 def test_the_sparsity_of_the_curves_and_a_variant(tmp_path):
@@ -137,7 +141,7 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
 
 def test_a_network_of_zeros_has_a_place_too(tmp_path):
     fill(tmp_path, "digits", specs(methods=("st3", "gmp")), precision="fp32", cycles=1, achieved_sparsity=1.0)
-    points = drawn(tmp_path, "st3", "--results", tmp_path).query("epoch.isna()")
+    points = drawn(tmp_path, "st3", "--results", tmp_path).query("epoch.isna() and layer.isna()")
     assert points.sparsity.tolist() == [0.99999]  # the axis is logarithmic in what is left
 
 

@@ -39,7 +39,7 @@ def test_what_an_error_and_a_log_say_reaches_no_terminal_as_it_is(store, capsys)
     bad = row(SPEC, status="failed", error=EVIL, finished_at="2026-01-01T00:00:00+00:00")
     store.write(bad)
     store.log(SPEC.key).write_text(f"log\t{EVIL}\n")
-    assert main(STATUS) == 0 and clean(out := capsys.readouterr().out) and "log" in out and out.count("title") == 2
+    assert main(STATUS) == 1 and clean(out := capsys.readouterr().out) and "log" in out and out.count("title") == 2
     assert name_bad([bad], store) == 1 and clean(capsys.readouterr().err)
     lines = []
     Bar({SPEC: 1}, lines.append).done(SPEC, bad)
