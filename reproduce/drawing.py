@@ -25,7 +25,7 @@ from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
 HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
-         "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 2.8, "lines.linewidth": 1, "lines.markersize": 4}
+         "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 4, "lines.linewidth": 1, "lines.markersize": 4}
 
 BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
@@ -195,7 +195,7 @@ def save(name, draw, runs, suite, out):
         if entries and len(others):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
-            column = 0.42 + 0.046 * max(map(len, entries))  # inches: line and gaps, letters of 6 points
+            column = 0.52 + 0.046 * max(map(len, entries))  # inches: line and gaps, letters of 6 points
             figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / column)),
                           columnspacing=1.2, frameon=False)
         text = noted(runs, draw) + tell_cut(figure)
@@ -226,7 +226,7 @@ def write_figure(figure, stem, text):
     from matplotlib.text import Text
 
     sns.despine(figure)
-    figure.supxlabel(textwrap.fill(text, int(24 * figure.get_figwidth())), fontsize=5.5, x=0.01, ha="left")
+    figure.supxlabel(textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth())), fontsize=5.5, x=0.01, ha="left")
     for words in figure.findobj(Text):
         words.set_parse_math("$" not in words.get_text())  # a method's name may have one; numbers on axes get theirs later
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ def draw(runs, figure):
 
 
 draw.labels = METHODS
-draw.lead = "All weights of a layer by its active ones, over {seeds} (and all data sets); no point where a layer has none."
+draw.lead = "All weights of a layer divided by its active ones, over {seeds} (and all data sets); no point where a layer has none."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure9", grid, draw))

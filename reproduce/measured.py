@@ -39,6 +39,23 @@ def sparse(results):
     return markdown(lines)
 
 
+def widths(results):
+    """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity: of the machine that measured most of
+    these."""
+    import pandas as pd
+
+    rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
+    rows = rows[(rows.method == "gse_uniform") & (rows.precision == "fp32") & (rows.storage == "sparse") & rows.ratio.notna()]
+    rows = of_one_machine(rows)
+    sparsities = sorted(rows.sparsity.unique())
+    lines = [["Network", "Width", "Batch", *(f"{100 * s:g} %" for s in sparsities)]]
+    for (task, width, batch), own in rows.groupby(["task", "width", "batch_size"]):
+        cells = {row.sparsity: " / ".join("–" if number != number else f"{number:.{int(number < 10)}f}" for number in (row.ratio, row.update_ratio))
+                 for row in own.itertuples()}
+        lines.append([title(task), f"{width:g} ×", f"{batch}", *(cells.get(s, "") for s in sparsities)])
+    return markdown(lines)
+
+
 def faster(results):
     """The same in short: how many times as fast sparse steps of GSE are, of a few networks."""
     import pandas as pd

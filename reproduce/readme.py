@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accuracies import accuracy, lengths, papers, variants
 from drawing import BAD_INPUT, Parser
-from measured import faster, gpu, sparse, training
+from measured import faster, gpu, sparse, training, widths
 from report import score
 
 from benchmarks.command import command
@@ -25,6 +25,7 @@ TABLES = {"claims": score,
           "lengths": lengths,
           "papers": papers,
           "sparse": sparse,
+          "widths": widths,
           "faster": faster,
           "training": training,
           "gpu": gpu,

@@ -188,6 +188,15 @@ def test_a_few_networks_show_what_sparse_storage_gives(tmp_path):
     assert "| ViT | 6.5 |  |  | 12 |" in readme.faster(tmp_path).splitlines()
 
 
+def test_every_width_and_sparsity_of_sparse_steps_and_updates(tmp_path):
+    made(tmp_path, "sparse_speed.csv", "method,task,width,batch_size,sparsity,precision,storage,ratio,update_ratio",
+         *(f"{method},cifar10-mlp,{width},128,{sparsity},{precision},{storage},{ratio}" for method, width, sparsity, precision, storage, ratio in (
+             ("gse_uniform", 1, 0.98, "fp32", "masked", "1,1"), ("gse_uniform", 1, 0.98, "fp32", "sparse", "12.3,4.56"),
+             ("gse_uniform", 16, 0.8, "fp32", "sparse", "2.04,"), ("gse_uniform", 32, 0.8, "fp32", "sparse", ","),
+             ("gse_uniform", 1, 0.8, "bf16", "sparse", "3,3"), ("gse_uniform", 1, 0.8, "fp32", "auto", "3,3"), ("set", 1, 0.8, "fp32", "sparse", "3,3"))))
+    assert readme.widths(tmp_path).splitlines()[2:] == ["| cifar10-mlp | 1 × | 128 |  | 12 / 4.6 |", "| cifar10-mlp | 16 × | 128 | 2.0 / – |  |"]
+
+
 def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
     columns = "task,loop,method,sparsity,precision,runs,images_per_second,ratio,peak_memory_mb"
     lines = ("cifar10-vgg16,plain,static,0.9,tf32,1,10000,1,400", "cifar10-vgg16,suite,gse_uniform,0.9,bf16,1,100000,10,480",
