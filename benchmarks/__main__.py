@@ -20,15 +20,16 @@ def parser():
     top = Parser(prog="benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name, summary, suite=True):
+    def add(name, call, summary, suite=True):
         sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(call=call)
         if suite:
             sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES,
                              help="paper: the papers' networks and lengths (default); quick: smaller and shorter")
         return sub.common("results", "data")
 
-    run = add("run", "one run, stored as one row", suite=False).common("device", "set", "keep-models")
+    run = add("run", one_run.make, "one run, stored as one row", suite=False).common("device", "set", "keep-models")
     run.add_argument("--task", required=True, help="such as digits; `options` lists all")
     run.add_argument("--method", required=True, help="a name, or file.py:Class")
     run.add_argument("--sparsity", type=float, help="share of zeros, in [0, 1); dense needs none")
@@ -36,11 +37,12 @@ def parser():
     run.add_argument("--epochs", type=int, help="of a cycle, instead of the task's")
     run.add_argument("--precision", help="bf16, tf32 or fp32, instead of the task's")
     run.add_argument("--out", dest="results", metavar="DIR", default=argparse.SUPPRESS, help="same as --results")
-    options.add_arguments(add("options", "all methods and tasks; of one, what --set can change: the values, the default first, and what they mean",
-                              suite=False))
-    for name, summary in (("plan", "what is missing and what it will cost, measured here; runs nothing"), ("launch", "run what is missing"),
-                          ("status", "done, running, queued, failed and why, lost")):
-        sub = add(name, summary).common("set", "precision")
+    options.add_arguments(add("options", options.show, "all methods and tasks; of one, what --set can change: the values, the default first, and "
+                              "what they mean", suite=False))
+    for name, call, summary in (("plan", command_plan, "what is missing and what it will cost, measured here; runs nothing"),
+                                ("launch", command_launch, "run what is missing"),
+                                ("status", command_status, "done, running, queued, failed and why, lost")):
+        sub = add(name, call, summary).common("set", "precision")
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M", help="names, or file.py:Class (default: the suite's)")
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
@@ -58,16 +60,14 @@ def parser():
             sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method")
             sub.add_argument("--outdated", action="store_true", help="make runs again whose rows are of another content of the method's own file")
             cluster.add_arguments(sub.common("keep-models"))
-    add("cancel", "take what is queued with SLURM out of its queue").add_argument("--running", action="store_true", help="end what runs, too")
-    add("collect", "rows to CSV").add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
-                                               help="add the rows of other results folders of runs that have none here, or only failed")
-    by_validation.add_arguments(add("variants", "the options of a method by their validation accuracy"))
-    leaderboard.add_arguments(add("leaderboard", "what is missing of a method is run, then all are compared"))
+    cancel = add("cancel", command_cancel, "take what is queued with SLURM out of its queue")
+    cancel.add_argument("--running", action="store_true", help="end what runs, too")
+    collect = add("collect", command_collect, "rows to CSV")
+    collect.add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
+                         help="add the rows of other results folders of runs that have none here, or only failed")
+    by_validation.add_arguments(add("variants", command_variants, "the options of a method by their validation accuracy"))
+    leaderboard.add_arguments(add("leaderboard", command_leaderboard, "what is missing of a method is run, then all are compared"))
     return top
-
-
-def command_run(args):
-    return one_run.make(args)
 
 
 def command_plan(args):
@@ -85,7 +85,8 @@ def command_plan(args):
         others = places.crowded(len(workers))  # before this plan is one
         seconds = estimate(todo, folder, workers[0][1], report=print)
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
-        print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)" + f"; {others}" * bool(others))
+        print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
+              + f"; {others}" * bool(others))
     return 0
 
 
@@ -202,10 +203,6 @@ def existing(args, write=False):
     return Store(args.results) if write and store.folder.exists() else store
 
 
-def command_options(args):
-    return options.show(args)
-
-
 def command_variants(args):
     return by_validation.show(args, existing(args))
 
@@ -219,10 +216,11 @@ def command_leaderboard(args):
 def main(words=None):
     args = parser().parse_args(words)
     try:
-        return globals()["command_" + args.command](args)
+        return args.call(args)
     except KeyboardInterrupt:
+        goes_on = "; the same command goes on where this one ended" * (args.command in ("run", "launch", "leaderboard"))
         with suppress(OSError):  # of `tee`, which the same Ctrl-C has ended
-            print("stopped; the same command goes on where this one ended", file=sys.stderr)
+            print(f"stopped{goes_on}", file=sys.stderr)
         return 130
 
 
