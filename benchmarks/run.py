@@ -112,7 +112,6 @@ class Run:
             yield trainer.share()  # who takes turns may have been asked to stop while this was set up
             save.before_the_first_step()
             yield from trainer.steps(save, self.cycle_done, save)
-            trainer.progress.cycle -= 1
             return self.finish(self.spec, curves_of(trainer, trainer.training.cycles[-1]) if len(self.levels) > 1 else trainer.progress.curves)
         except (StoreError, Taken):
             raise

@@ -146,7 +146,9 @@ class Trainer:
         return self.model.dense_gradient
 
     def set_learning_rate(self, rate):
-        for group in self.optimizer.param_groups if not self.record or rate != self.rate else ():
+        if self.record and rate == self.rate:
+            return
+        for group in self.optimizer.param_groups:
             own = rate * group.get("lr_scale", 1)
             group["lr"] = group["lr"].fill_(own) if self.record else own
         self.rate = rate
@@ -253,7 +255,7 @@ class Trainer:
         after each cycle. Raises FloatingPointError where training diverges.
         """
         progress, training = self.progress, self.training
-        while progress.cycle < len(training.cycles):
+        while True:
             if not progress.started:
                 seed_all(self.seed, "start", progress.cycle)  # of the dropout in scoring passes
                 began = time.monotonic()
@@ -267,6 +269,8 @@ class Trainer:
                 save(self)
                 yield self.share()
             cycle_done(self)
+            if progress.cycle + 1 == len(training.cycles):
+                return
             progress.cycle, progress.started = progress.cycle + 1, False
 
     def diverged(self):

@@ -1,4 +1,6 @@
 """Discovering neural wirings (Wortsman et al. 2019)."""
+from functools import cached_property
+
 import torch
 
 from methods.base import Sparsifier, through
@@ -14,8 +16,12 @@ class DNW(Sparsifier):
                                  label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
     gradient = "dense"
 
+    @cached_property
+    def counts(self):
+        """Active weights of each layer."""
+        return [n - int(n * self.sparsity + 1e-9) for n in self.layout.sizes]
+
     def final_budget(self):
-        self.counts = [n - int(n * self.sparsity + 1e-9) for n in self.layout.sizes]
         return sum(self.counts)
 
     def forward(self, theta):

@@ -1,5 +1,6 @@
 """Static random masks and dynamic sparse training: SET and RigL."""
 import math
+from functools import cached_property
 
 import torch
 
@@ -25,8 +26,12 @@ class Static(Sparsifier):
         super().__init__(layout, sparsity, **options)
         self.exact = self.sampler == "exact"
 
+    @cached_property
+    def counts(self):
+        """Active weights of each layer in the first mask."""
+        return self.allocate(self.sparsity)
+
     def final_budget(self):
-        self.counts = self.allocate(self.sparsity)
         return sum(self.counts)
 
     def allocate(self, sparsity, redistribute=False):

@@ -1,5 +1,6 @@
 """GraNet: gradual pruning with zero-cost neuroregeneration (Liu et al. 2021)."""
 import math
+from functools import cached_property
 
 from methods.allocation import count
 from methods.base import option, ramp
@@ -36,12 +37,15 @@ class GraNet(RigL):
         super().__init__(layout, sparsity, **options)
         self.exact = self.exact_k
 
+    @cached_property
+    def counts(self):
+        first = min(self.initial_sparsity, self.sparsity)
+        counts = self.allocate(first)
+        # er_gse falls short of its density, and what is missing would never be grown
+        return counts if sum(counts) >= self.final_budget() else self.allocate(first, redistribute=True)
+
     def final_budget(self):
-        budget, first = count(self.layout.size, self.sparsity), min(self.initial_sparsity, self.sparsity)
-        self.counts = self.allocate(first)
-        if sum(self.counts) < budget:  # er_gse falls short of its density, and what is missing would never be grown
-            self.counts = self.allocate(first, redistribute=True)
-        return budget
+        return count(self.layout.size, self.sparsity)
 
     def first_mask(self, score):
         mask = super().first_mask(score)
@@ -66,8 +70,8 @@ class GraNet(RigL):
         run.clear(~self.mask)
         done = run.step + 1
         if done % self.interval == 0:
-            update, first, last = done // self.interval, *(int(share * run.total_steps) // self.interval
-                                                           for share in (self.prune_start, self.prune_end))
+            update = done // self.interval
+            first, last = (int(share * run.total_steps) // self.interval for share in (self.prune_start, self.prune_end))
             if first <= update <= last - (not self.exact_k):
                 initial = min(self.initial_sparsity, self.sparsity)
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)

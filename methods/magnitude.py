@@ -43,7 +43,8 @@ class GMP(Ramped):
 
     def after_step(self, run):
         sparsity = self.scheduled(run, run.step + 1)
-        if (run.step + 1) % self.every and not sparsity == self.sparsity > self.scheduled(run, run.step):
+        ends_ramp = self.scheduled(run, run.step) < self.sparsity == sparsity
+        if (run.step + 1) % self.every and not ends_ramp:
             return
         kept, _ = self.kept(sparsity)
         counts = [kept] if self.scope == "global" else share_counts(self.layout.sizes, kept)

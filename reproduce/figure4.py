@@ -68,11 +68,12 @@ def draw(runs, figure):
     tables, styles = [], looks(METHODS)
     figure.set_size_inches(3.4, 0.8 + 1.9 * len(tasks))
     for task, pair in zip(tasks, figure.subplots(len(tasks), 2, squeeze=False, sharey="row")):
-        tables += [own[own.task == task], literature(task)]
-        sparse = pd.concat([rows["mean"][rows.method != "dense"].astype(float) for rows in tables[-2:]])
+        ours, theirs = own[own.task == task], literature(task)
+        tables += [ours, theirs]
+        sparse = pd.concat([rows["mean"][rows.method != "dense"].astype(float) for rows in (ours, theirs)])
         for axes, column in zip(pair, ("density", "macs")):
             lines = []
-            for rows, measured in ((tables[-2], True), (tables[-1], False)):
+            for rows, measured in ((ours, True), (theirs, False)):
                 rows = rows.assign(density=1 - rows.sparsity, macs=rows.macs / 1e6).sort_values("sparsity")
                 for mean in rows[rows.method == "dense"]["mean"]:
                     axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=1 if measured else 0.6)
@@ -89,7 +90,7 @@ def draw(runs, figure):
             if len(sparse):
                 cut(axes, lines, METHODS, LEAST.get(task, lowest(sparse)))
         remark(figure, "Points of one sparsity are drawn side by side.")
-        densities = [1 - s for s in pd.concat(tables[-2:]).sparsity if s] or [0.2, 0.01]
+        densities = [1 - s for s in pd.concat([ours, theirs]).sparsity if s] or [0.2, 0.01]
         left, right = 1.25 * max(densities), min(densities) / 1.25
         pair[0].set_xlim(left, right)
         pair[0].set_xticks(ticks := [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if right < t < left], [f"{100 - 100 * t:g}" for t in ticks])

@@ -1,4 +1,6 @@
 """Repeated training of one mask, the control of learning-rate rewinding: cyclic static and SCULPT (Gadhikar et al., 2024)."""
+from functools import cached_property
+
 import torch
 
 from methods.allocation import count
@@ -45,8 +47,11 @@ class CyclicStatic(Static):
         """Sparsity of the mask before training."""
         return self.sparsity
 
+    @cached_property
+    def counts(self):
+        return self.allocate(self.graph_sparsity())
+
     def final_budget(self):
-        self.counts = self.allocate(self.graph_sparsity())
         return sum(self.counts) if self.graph == "random" else count(self.layout.size, self.graph_sparsity())
 
     def cycles(self, epochs):
