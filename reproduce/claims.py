@@ -1,8 +1,10 @@
 """The claims of the two papers (ST-3: A1 to A13, GSE: B1 to B7) and what of the stored rows decides each of them."""
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 from claimed_costs import flops, overhead, slopes, trained_flops
 from drawing import TASKS
@@ -18,10 +20,24 @@ GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in (
 # RigL and SET with what GSE's code trains them with, so that the growth alone differs
 AS_GSE = ("set drop_fraction=0.2 regrow=no scope=global update_end=0.6",
           "rigl drop_fraction=0.2 regrow=no scope=global skip_step=False update_end=0.6")
+ST3 = (RESNET20, VGG11, WRN)
 GSE100 = tuple(task for task in GSE if task.startswith("cifar100"))
+SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")  # ST-3's others with one cycle
+OTHERS = ("rigl", "topkast", "set", "static", "snip", "grasp", "synflow")  # GSE's
 NO_STE = " straight_through=False"
 PUBLISHED = "published numbers, no run of ours"
 FIFTH = round(1 - 0.8**5, 6)  # the sparsity of LRR's fifth pruning
+
+
+class Claim(NamedTuple):
+    """A claim and what decides it."""
+
+    id: str
+    text: str
+    source: str
+    figure: str  # that draws it, or ""
+    tasks: tuple  # whose accuracies decide; None: none does, PUBLISHED: others' numbers are judged, too
+    judge: Callable  # of an Evidence of one of the tasks, without tasks of the results folder; gives Parts
 
 
 def each(compare, one, others):
@@ -235,41 +251,37 @@ def imagenet(results):
 
 # {id: function of all runs and the folder that gives (scale, Parts) of runs which do not decide the claim}
 BESIDES = {"B6": trained_flops}
-# id, claim, source, figure, tasks (None: no accuracy decides, PUBLISHED: others' numbers are judged, too), function of an Evidence or of the folder
-ST3 = (RESNET20, VGG11, WRN)
-SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")
-OTHERS = ("rigl", "topkast", "set", "static", "snip", "grasp", "synflow")
 CLAIMS = (
-    ("A1", "The dense ResNet-20 reaches 91.2 % on CIFAR-10", "ST-3, figure 1", "figure1", (RESNET20,), dense_accuracy),
-    ("A2", "Hard-threshold STE fails at 99 %; soft thresholding alleviates it", "ST-3, figure 1", "figure1", (RESNET20,), hard_fails),
-    ("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3", ST3,
+    Claim("A1", "The dense ResNet-20 reaches 91.2 % on CIFAR-10", "ST-3, figure 1", "figure1", (RESNET20,), dense_accuracy),
+    Claim("A2", "Hard-threshold STE fails at 99 %; soft thresholding alleviates it", "ST-3, figure 1", "figure1", (RESNET20,), hard_fails),
+    Claim("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3", ST3,
      lambda e: each(e.above, "st3", SINGLE)),
-    ("A4", "STR is clearly above GMP, and below ST-3", "ST-3, §4.2", "figure3", ST3, lambda e: e.above("str", "gmp") + e.above("st3", "str")),
-    ("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3,
+    Claim("A4", "STR is clearly above GMP, and below ST-3", "ST-3, §4.2", "figure3", ST3, lambda e: e.above("str", "gmp") + e.above("st3", "str")),
+    Claim("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3,
      lambda e: many_cycles(e, e.above("lrr", "st3")) + e.above("lrr_st3", "lrr")),
-    ("A6", "With the augmentation seed reset each cycle, LRR falls to about ST-3", "ST-3, figure 3", "figure3", (RESNET20,),
+    Claim("A6", "With the augmentation seed reset each cycle, LRR falls to about ST-3", "ST-3, figure 3", "figure3", (RESNET20,),
      lambda e: e.above("lrr", "lrr_aug_reset") + many_cycles(e, e.near("lrr_aug_reset", "st3"))),
-    ("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3", (RESNET20,), longer_beats_lrr),
-    ("A8", "ST-3's distance to LRR is smaller on CIFAR-10 than on CIFAR-100", "ST-3, §4.2", "figure3", (RESNET20,), distances),
-    ("A9", "ST-3σ loses little accuracy at equal sparsity and wins at equal MACs", "ST-3, figure 4", "figure4",
+    Claim("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3", (RESNET20,), longer_beats_lrr),
+    Claim("A8", "ST-3's distance to LRR is smaller on CIFAR-10 than on CIFAR-100", "ST-3, §4.2", "figure3", (RESNET20,), distances),
+    Claim("A9", "ST-3σ loses little accuracy at equal sparsity and wins at equal MACs", "ST-3, figure 4", "figure4",
      (RESNET50, MOBILENET), sigma_at_equal_macs),
-    ("A10", "STE and soft thresholding contribute most; rescaling helps only with soft thresholding and is a severe penalty with hard",
+    Claim("A10", "STE and soft thresholding contribute most; rescaling helps only with soft thresholding and is a severe penalty with hard",
      "ST-3, figure 5", "figure5", (RESNET20,), arms),
-    ("A11", "The cubic schedule reduces switches against a fixed ratio, most in the second quarter of training", "ST-3, figure 6", "figure6",
+    Claim("A11", "The cubic schedule reduces switches against a fixed ratio, most in the second quarter of training", "ST-3, figure 6", "figure6",
      (RESNET20,), switches),
-    ("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None,
+    Claim("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None,
      lambda results: overhead(results, ST3)),
-    ("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4", "figure4",
+    Claim("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4", "figure4",
      PUBLISHED, imagenet),
-    ("B1", "GSE matches or exceeds RigL, Top-KAST, SET, static and prune-at-init", "GSE, table 1", "gse_table1", GSE,
+    Claim("B1", "GSE matches or exceeds RigL, Top-KAST, SET, static and prune-at-init", "GSE, table 1", "gse_table1", GSE,
      lambda e: each(lambda a, b: e.not_below(a, b, [s for s in e.sparsities(a, b) if s < 0.985]), "gse_uniform", (*OTHERS, *AS_GSE))),
-    ("B2", "A subset of the size of the active set (γ = 1) suffices, and the mixture beats random (SET) and greedy (RigL) growth", "GSE, figure 2",
+    Claim("B2", "A subset of the size of the active set (γ = 1) suffices, and the mixture beats random (SET) and greedy (RigL) growth", "GSE, figure 2",
      "gse_figure2", GSE, gamma),
-    ("B3", "Uniform sampling is as good as GraBo and GraEst", "GSE, figure 2", "gse_figure2", GSE,
+    Claim("B3", "Uniform sampling is as good as GraBo and GraEst", "GSE, figure 2", "gse_figure2", GSE,
      lambda e: each(e.not_below, "gse_uniform", ("gse_grabo", "gse_graest"))),
-    ("B4", "At a constant number of active connections wider CNNs gain, wider ViTs lose", "GSE, figure 3", "gse_figure3", GSE100, wider),
-    ("B5", "Longer training keeps helping at 98 % on CIFAR-100", "GSE, supplement, table 3", "gse_table3", GSE100, longer),
-    ("B6", "Training FLOPs below RigL's, computed for ResNet-50: 11.8 % less at 99 % sparsity, more than a hundred times at extreme sparsity",
+    Claim("B4", "At a constant number of active connections wider CNNs gain, wider ViTs lose", "GSE, figure 3", "gse_figure3", GSE100, wider),
+    Claim("B5", "Longer training keeps helping at 98 % on CIFAR-100", "GSE, supplement, table 3", "gse_table3", GSE100, longer),
+    Claim("B6", "Training FLOPs below RigL's, computed for ResNet-50: 11.8 % less at 99 % sparsity, more than a hundred times at extreme sparsity",
      "GSE, figure 4", "gse_figure4", None, flops),
-    ("B7", "Time and memory linear in width + non-zeros, where RigL is quadratic", "GSE, §3", "sparse_figure2", None, slopes),
+    Claim("B7", "Time and memory linear in width + non-zeros, where RigL is quadratic", "GSE, §3", "sparse_figure2", None, slopes),
 )

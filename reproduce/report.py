@@ -40,10 +40,10 @@ In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are
 def judged(claim, runs, results, made=None):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first. made: {} for the first of several claims, in which the
     others find what they, too, need of these rows."""
-    name, _, _, _, tasks, function = claim
+    tasks = claim.tasks
     if tasks in (None, PUBLISHED):
         scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
-        parts, besides = function(results), BESIDES[name](runs, results) if name in BESIDES else []
+        parts, besides = claim.judge(results), BESIDES[claim.id](runs, results) if claim.id in BESIDES else []
         return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
                 + [(scale, False, parts) for scale, parts in besides])
     found, made = [], {} if made is None else made
@@ -53,7 +53,7 @@ def judged(claim, runs, results, made=None):
         scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
             e = made.setdefault((shared, task, epochs), Evidence(groups[shared], task, int(epochs), results, shared))
-            parts = function(e)  # elsewhere than in the paper nothing is missed
+            parts = claim.judge(e)  # elsewhere than in the paper nothing is missed
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
     family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
     return [(scale, own, [family.pop(0) for _ in parts] if own else corrected(parts)) for scale, own, parts in found if parts]
@@ -70,12 +70,12 @@ def lines_of(parts):
 def score(results):
     """The verdicts in two sentences."""
     runs, found, made = all_runs(results), {}, {}
-    for name, *rest in CLAIMS:
-        word = verdict(decisive(judged((name, *rest), runs, results, made))).partition(" (")[0]
+    for claim in CLAIMS:
+        word = verdict(decisive(judged(claim, runs, results, made))).partition(" (")[0]
         found.setdefault(word if word in ("reproduced", "not reproduced") else "without such a run yet" if word == "not yet measured"
-                         else "undecided or with too few runs", []).append(name)
+                         else "undecided or with too few runs", []).append(claim.id)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
-    return (f"Of the {len(CLAIMS)} claims of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
+    return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
             f"was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
 
 
@@ -95,12 +95,12 @@ def table(found):
     scales = Counter(scale for scales in found.values() for scale, own, _ in scales if not own)
     common = [scale for scale, claims in scales.most_common(2) if claims > 1]
     lines = ["| " + " | ".join(["", "Claim", "Verdict", *common, "At other scales"]) + " |", "|---" * (4 + len(common)) + "|"]
-    for name, text, *_ in CLAIMS:
-        others = {scale: parts for scale, own, parts in found[name] if not own}
+    for claim in CLAIMS:
+        others = {scale: parts for scale, own, parts in found[claim.id] if not own}
         cells = [brief(others.pop(scale)) if scale in others else "" for scale in common]
         words = Counter(verdict(parts).partition(" (")[0] for parts in others.values())
         cells += [", ".join(f"{n} {word}" for word, n in words.items())]
-        lines.append("| " + " | ".join([name, text, f"**{verdict(decisive(found[name]))}**", *cells]) + " |")
+        lines.append("| " + " | ".join([claim.id, claim.text, f"**{verdict(decisive(found[claim.id]))}**", *cells]) + " |")
     return lines
 
 
@@ -108,10 +108,11 @@ def report(results):
     """The text of REPORT.md."""
     runs = all_runs(results)
     made, details = {}, []
-    found = {claim[0]: judged(claim, runs, results, made) for claim in CLAIMS}
-    for name, text, source, figure, _, _ in CLAIMS:
-        details.append(f"\n## {name}. {text}\n\n{source}" + (f"; drawn by `reproduce/{figure}.py`" if figure else "") + ".\n")
-        shown = [(scale, parts) for scale, _, parts in found[name] if not all(part.missing for part in parts)]
+    found = {claim.id: judged(claim, runs, results, made) for claim in CLAIMS}
+    for claim in CLAIMS:
+        drawn = f"; drawn by `reproduce/{claim.figure}.py`" * bool(claim.figure)
+        details.append(f"\n## {claim.id}. {claim.text}\n\n{claim.source}{drawn}.\n")
+        shown = [(scale, parts) for scale, _, parts in found[claim.id] if not all(part.missing for part in parts)]
         for scale, parts in shown:
             details += [f"\n{scale}: {verdict(parts)}\n"] * bool(scale) + lines_of(parts)
         details += ["No rows yet."] * (not shown)
