@@ -226,7 +226,8 @@ def write_figure(figure, stem, text):
     from matplotlib.text import Text
 
     sns.despine(figure)
-    figure.supxlabel(textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth())).replace("\u00a0", " "), fontsize=5.5, x=0.01, ha="left")
+    lines = textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth()))  # a number stays with its sign
+    figure.supxlabel(lines.replace("\u00a0", " "), fontsize=5.5, x=0.01, ha="left")
     for words in figure.findobj(Text):
         words.set_parse_math("$" not in words.get_text())  # a method's name may have one; numbers on axes get theirs later
     stem.parent.mkdir(parents=True, exist_ok=True)
