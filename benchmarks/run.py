@@ -68,10 +68,10 @@ def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lam
     before the first step. branches: Specs whose runs part from this one (`levels.branches`), and find a checkpoint of it where they do.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
-        return (yield from Run(spec, store, folder, device, stop, alone, begun, branches).steps())
+        return (yield from Attempt(spec, store, folder, device, stop, alone, begun, branches).steps())
 
 
-class Run:
+class Attempt:
     """A run on its way from its Spec to its row; the arguments are those of `steps`."""
 
     def __init__(self, spec, store, folder, device, stop, alone, begun, branches):
