@@ -85,7 +85,8 @@ def command_plan(args):
         others = places.crowded(len(workers))  # before this plan is one
         seconds = estimate(todo, folder, workers[0][1], report=print)
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
-        print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)" + f"; {others}" * bool(others))
+        print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
+              + f"; {others}" * bool(others))
     return 0
 
 

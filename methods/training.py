@@ -140,7 +140,8 @@ class Training(Run):
                 f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"),
                 stacklevel=2)
         if self.step == self.cycles[self.cycle].first * self.steps_per_epoch and not self.model.net.training:
-            warnings.warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop", stacklevel=2)
+            warnings.warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop",
+                          stacklevel=2)
         self.batch, self.updating = batch, True
         UPDATING.append(self)
         try:
