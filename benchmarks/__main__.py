@@ -44,9 +44,9 @@ def parser():
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M", help="names, or file.py:Class (default: the suite's)")
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
-        sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
+        sub.common("sparsity")
         sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9")
-        sub.add_argument("--epochs", type=int, help="instead of the profile's")
+        sub.common("epochs")
         if name == "status":
             sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
             continue
