@@ -1,4 +1,4 @@
-"""The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
+"""The local launcher, on a machine or within a job of a cluster: a process a core where memory allows, one thread each, whole rows as runs end."""
 import time
 from collections import deque
 from functools import cache
