@@ -83,7 +83,7 @@ def command_plan(args):
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
         others = places.crowded(len(workers))  # before this plan is one
-        seconds = estimate(todo, folder, workers[0][1], report=print)
+        seconds = estimate(todo, folder, workers[0][1])
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
         print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
               + f"; {others}" * bool(others))

@@ -124,7 +124,7 @@ def elsewhere(results):
     return f" --results {shlex.quote(str(results))}" if str(results) != "results" else ""
 
 
-def none_finished(suite, results, profile, precision=None, epochs=None):
+def none_finished(suite, results, profile, precision, epochs):
     """The NoRows of a figure of whose runs there are none."""
     given = {"profile": profile, "precision": precision, "epochs": epochs}
     options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
