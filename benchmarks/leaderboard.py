@@ -88,7 +88,7 @@ def run(args, store, folder):
 
 def tell_others(rows, sparsities):
     """Says which other sparsities have rows, but for the levels that runs of several cycles pass."""
-    others = sorted({*rows.sparsity[(rows.cycles.astype(float) == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
+    others = sorted({*rows.sparsity[(rows.cycles == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
     if others:
         print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
@@ -147,7 +147,7 @@ def counting(args, store, profile, variants=(), others=lambda method: True):
 
 def once(rows):
     """The rows of methods that train once."""
-    return rows[rows.cycles.astype(float) == 1] if len(rows) else rows
+    return rows[rows.cycles == 1] if len(rows) else rows
 
 
 def at(rows, sparsities):
