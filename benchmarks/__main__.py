@@ -46,9 +46,9 @@ def parser():
         sub.add_argument("--methods", nargs="+", action="extend", metavar="M", help="names, or file.py:Class (default: the suite's)")
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
-        sub.add_argument("--sparsity", dest="sparsities", nargs="+", action="extend", type=float, help=argparse.SUPPRESS)
+        sub.common("sparsity")
         sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9")
-        sub.add_argument("--epochs", type=int, help="instead of the profile's")
+        sub.common("epochs")
         if name == "status":
             sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
             continue
@@ -83,7 +83,7 @@ def command_plan(args):
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
         others = places.crowded(len(workers))  # before this plan is one
-        seconds = estimate(todo, folder, workers[0][1], report=print)
+        seconds = estimate(todo, folder, workers[0][1])
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
         print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
               + f"; {others}" * bool(others))

@@ -14,6 +14,9 @@ ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
+    "sparsities": dict(type=float, nargs="+", action="extend", metavar="S", help="only these"),
+    "sparsity": dict(dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS),
+    "epochs": dict(type=int, help="instead of the profile's"),
     "precision": dict(choices=PRECISIONS, help="of all runs, instead of the task's own"),
     "device": dict(help="cpu, cuda, cuda:1 (default: cuda where there is one)"),
     "keep-models": dict(action="store_true", help="keep each run's trained network, as models/KEY.pt in the results (benchmarks/kept.py)"),

@@ -70,7 +70,7 @@ def _statistics(images):
     return tuple(c.mean().item() for c in channels), tuple(c.std(correction=0).item() for c in channels)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _digits():
     """Scikit-learn's 1,797 real 8x8 images, 1,197 + 300 held out + 300 test, stratified, the same in every run.
     The pixel values 0..16 are stored times 15, which is exactly linear (0..240), so a normalised digit is the
@@ -91,7 +91,7 @@ def cifar(name):
     return getattr(datasets, CIFAR[name])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cifar(name, folder):
     from torchvision.datasets.utils import check_integrity
     kind = cifar(name)

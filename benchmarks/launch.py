@@ -1,4 +1,4 @@
-"""The local launcher, on a machine or within a job of a cluster: as many processes as cores, one thread each, whole rows as runs end."""
+"""The local launcher, on a machine or within a job of a cluster: a process a core where memory allows, one thread each, whole rows as runs end."""
 import time
 from collections import deque
 from functools import cache
@@ -80,14 +80,15 @@ def get_ready(specs):
 
 
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
-    """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: one per core).
+    """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: `places.spread`).
 
     Returns the rows that did not end with status ok.
 
     A run that another process is making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its
     first cycles in common with a longer one waits until that has come to where they part. A row that was written since `store` has last
     read its rows is taken as it is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is
-    interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written, Ended after `ask_to_stop`.
+    interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written,
+    Ended after `ask_to_stop`.
     """
     specs, unusable = usable(specs, store)
     specs = uncovered(specs)
@@ -139,8 +140,8 @@ class Launch:
         """Until every run has ended, or (`wait` false) is made elsewhere."""
         while self.queue or any(worker.jobs for worker in WORKERS) or (self.elsewhere and self.wait):
             if time.monotonic() > self.look:
-                # its row may be there, or its process gone
-                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in {s for s, _ in self.queue} and not _at_work(spec))
+                under_way = {spec for spec, _ in self.queue} | {spec for worker in WORKERS for spec in worker.jobs}
+                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in under_way)  # its row may be there, or its process gone
                 self.part(lambda branch: self.store.checkpoint(branch.key).exists())
                 self.look = time.monotonic() + 2
             self.hand_out()
@@ -219,11 +220,6 @@ class Launch:
 
 class Ended(SystemExit):
     """The launch was asked to stop and its runs have written checkpoints."""
-
-
-def _at_work(spec):
-    """Whether a worker of this launch is at the run."""
-    return any(spec in worker.jobs for worker in WORKERS)
 
 
 def ask_to_stop():

@@ -2,7 +2,6 @@
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
-import argparse
 import shlex
 import sys
 
@@ -26,13 +25,11 @@ def add_arguments(sub):
     sub.add_argument("--reference", metavar="M", help="a method or variant of the table: differences are to it, instead of to the best")
     sub.add_argument("--one-cycle", action="store_true", help="only methods that train once, without LRR and the like")
     sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="only these, and that method's runs on them")
-    sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
-    sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
+    sub.common("sparsities", "sparsity")
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds of that method, from 0, or the first and the last")
-    sub.add_argument("--epochs", type=int, help="instead of the profile's")
-    sub.common("precision")
+    sub.common("epochs", "precision")
     sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of memory)")
 
 
@@ -91,7 +88,7 @@ def run(args, store, folder):
 
 def tell_others(rows, sparsities):
     """Says which other sparsities have rows, but for the levels that runs of several cycles pass."""
-    others = sorted({*rows.sparsity[(rows.cycles.astype(float) == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
+    others = sorted({*rows.sparsity[(rows.cycles == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
     if others:
         print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
@@ -150,7 +147,7 @@ def counting(args, store, profile, variants=(), others=lambda method: True):
 
 def once(rows):
     """The rows of methods that train once."""
-    return rows[rows.cycles.astype(float) == 1] if len(rows) else rows
+    return rows[rows.cycles == 1] if len(rows) else rows
 
 
 def at(rows, sparsities):

@@ -182,10 +182,8 @@ def reset_peak_memory(device):
     else:
         if libc := _glibc():
             libc.malloc_trim(0)  # what `one_core` kept
-        try:  # Linux: forget the peak of what ran before in this process
+        with contextlib.suppress(OSError):  # Linux: forget the peak of what ran before in this process
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
 
 
 def peak_memory(device):

@@ -197,7 +197,9 @@ def report(rows):
               + "".join(f" {line[part + '_ms']:9.2f}" for part in PARTS))
 
 
-def arguments(words):
+@command
+def main(words=None):
+    """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
     parser = Parser(prog="benchmarks.overhead", description="The time of a training step of every method, as a ratio to dense.")
     parser.add_argument("--task", default="cifar10-resnet20")
     parser.add_argument("--methods", nargs="+", metavar="M", help="default: all; dense is always measured")
@@ -209,13 +211,6 @@ def arguments(words):
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps", "runs")
-    return args
-
-
-@command
-def main(words=None):
-    """Measures, prints and stores. Raises ValueError for bad arguments or missing data."""
-    args = arguments(words)
     batch = {"batch_size": str(get_task(args.task).batch_size)}  # the same for all
     specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
              for method in ("dense", *(args.methods or available()))]

@@ -18,7 +18,7 @@ from benchmarks.trial.dry_run import told
 LEAST, MOST, SECONDS = 3, 30, 1.0  # steps that are timed: as many as fit in a second, within these
 
 
-def estimate(specs, folder, pack=1, report=lambda line: None):
+def estimate(specs, folder, pack=1, report=print):
     """Seconds that the Specs take one after another on this device; reports a line for each kind of run, with an estimate of the end.
 
     pack: runs that take turns on it, whose time is shared out among them.

@@ -32,8 +32,8 @@ def seconds(product, repeats, device):
     return times[1:]
 
 
-def measure(units, densities, repeats, device, report=lambda line: None):
-    """The lines of the table for one size of matrix."""
+def measure(units, densities, repeats, device):
+    """The lines of the table for one size of matrix, printed as they come."""
     generator = torch.Generator(device).manual_seed(units)
     weights = torch.randn(units, units, generator=generator, device=device)
     inputs = torch.randn(units, BATCH, generator=generator, device=device)
@@ -44,7 +44,7 @@ def measure(units, densities, repeats, device, report=lambda line: None):
     def add(form, sparsity, matrix):
         times = seconds(lambda: matrix @ inputs, repeats, device)
         lines.append(dict(same, format=form, sparsity=sparsity, seconds=statistics.mean(times), std=statistics.stdev(times)))
-        report(f"{units} units, {form}, sparsity {sparsity:.4f}: {1e3 * lines[-1]['seconds']:.2f} ms")
+        print(f"{units} units, {form}, sparsity {sparsity:.4f}: {1e3 * lines[-1]['seconds']:.2f} ms")
 
     add("dense", 0.0, weights)
     for density in densities:
@@ -70,7 +70,7 @@ def main(words=None):
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     device = usable_device(args.device)
-    lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device, report=print)]
+    lines = [line for units in args.units for line in measure(units, DENSITIES, args.repeats, device)]
     store(lines, path, COLUMNS, IDENTITY)
     print(f"wrote {len(lines)} lines to {path}")
 

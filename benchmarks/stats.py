@@ -143,7 +143,8 @@ def front(accuracy, cost):
 
 
 def compare(rows, reference=None):
-    """The leaderboard: one line per task, sparsity and method of the rows (runs.csv's columns and `label`, which names a method).
+    """The leaderboard: one line per task, sparsity and method of the rows (`tables.select`: runs.csv's columns and `label`, which names
+    a method).
 
     reference: {task: label} of what each method's difference and test are to, instead of to the best; a column `reference` then names it, and
     is empty at a task and sparsity where it is not ranked: nothing is compared with it there.
@@ -186,16 +187,14 @@ def summary(task, sparsity, label, runs):
     done, whole = runs[runs.accuracy.notna()], runs[runs.status == "ok"]
     named = {outcome: " ".join(map(str, sorted(runs.seed[runs.outcome == outcome])))
              for outcome in ("diverged", "collapsed", "failed")}
-    achieved, seeds = whole.achieved_sparsity.astype(float), sorted(map(int, runs.seed))
+    achieved, seeds = whole.achieved_sparsity, sorted(map(int, runs.seed))
     return dict(task=task, sparsity=sparsity, method=runs.method.iloc[0], label=label, mean=done.accuracy.mean(),
                 half=interval(done.accuracy, resolution(runs.dataset.iloc[0]) / 2**0.5), seeds=len(done), **named, achieved=achieved.mean(),
                 chosen=" ".join(map(str, seeds)) if seeds != [*range(len(seeds))] else "",
                 contents=done.code_version.map(content).nunique(),
                 on_target=not off_target(achieved, sparsity).any(),
-                train_flops=whole.train_flops_fraction.astype(float).mean(),
-                macs=(whole.macs.astype(float) / whole.dense_macs.astype(float)).mean(),
-                cycles=whole.cycles.astype(float).max(),
-                seconds=whole.seconds.astype(float).mean() if whole.device.nunique() == 1 else np.nan)
+                train_flops=whole.train_flops_fraction.mean(), macs=(whole.macs / whole.dense_macs).mean(), cycles=whole.cycles.max(),
+                seconds=whole.seconds.mean() if whole.device.nunique() == 1 else np.nan)
 
 
 def rank(cell, rows, reference=None):

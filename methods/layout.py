@@ -96,15 +96,15 @@ class Layout:
                 continue
             name, weight = matrices[0]
             layers = all(prunable(module) and name.rpartition(".")[2] == "weight" for name, module in zip(names, modules))
-            if any(weight is parameter for parameter in skipped):
+            if id(weight) in skipped:
                 self.dense.append((name, SKIPPED))
             elif not weight.requires_grad:
                 self.dense.append((name, FROZEN))
             elif not layers and (reason := next(filter(None, map(_stubborn, modules)), None)):
-                if any(weight is parameter for parameter in included):
+                if id(weight) in included:
                     raise ValueError(f"include: {name} is of {reason}; skip=[names] leaves such weights dense")
                 self.dense.append((name, f"of {reason}"))
-            elif not layers and not any(weight is parameter for parameter in included):
+            elif not layers and id(weight) not in included:
                 self.dense.append((name, UNNAMED))
             elif any(t is not weight for t in tensors):
                 self.dense.append((name, f"shares its memory with {names[1]}"))
@@ -232,18 +232,19 @@ def channels_last(weight):
 
 
 def _named(net, names, word, least=0):
-    """The parameters of the given names, of weights or of modules, with at least so many dimensions. Raises ValueError for a name without any."""
+    """The ids of the parameters of the given names, of weights or of modules, with at least so many dimensions. Raises ValueError for a name
+    without any."""
     try:
         names = () if names is None else (names,) if isinstance(names, str) else tuple(names)
     except TypeError:
         raise ValueError(f"{word}= takes names of weights or modules, not {names!r}") from None
-    found, used = [], set()
+    found, used = set(), set()
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if is_lazy(parameter):
             raise ValueError(f"{name} has no shape yet: call a network with lazy layers once before")
         of = {given for given in names if name == given or name.startswith(f"{given}.")}
         if of and parameter.ndim >= least and (parameter.requires_grad or not least):
-            found.append(parameter)
+            found.add(id(parameter))
             used |= of
     if missing := set(names) - used:
         kinds = f"is no weight of {least} or more dimensions that is trained, nor a module that has one"

@@ -244,8 +244,8 @@ class SparseModel(nn.Module):
 
 
 def layout_of(net, skip, include, sparse=False):
-    """The Layout of a network, for sparse storage or masks. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN or infinite; warns where
-    much stays dense that nobody asked to leave so."""
+    """The Layout of a network, for sparse storage or masks. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN
+    or infinite; warns where much stays dense that nobody asked to leave so."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

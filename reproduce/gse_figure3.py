@@ -15,20 +15,20 @@ SPARSITY, DENSER = 0.98, 0.92015  # of width 1; there the miniature at 4 times t
 
 def grid(suite, profile):
     """The runs that the figure needs."""
-    return at_widths(suite, profile, SPARSITY, lambda: widths(suite, profile))
+    return at_widths(suite, profile, SPARSITY, widths(suite, profile))
 
 
 def at_widths(suite, profile, sparsity, wide):
-    """Width 1 at this sparsity, and the widths of `wide()` with as many active connections."""
+    """Width 1 at this sparsity, and the widths `wide` with as many active connections."""
     narrow = gse_grid(suite, profile, METHODS, (sparsity,), ("cifar100",))
     return union(narrow, *(wider(suite, profile, "gse_uniform", task, width, same_active(task, width, sparsity))
-                           for task in (narrow.tasks if narrow else ()) for width in wide()))
+                           for task in (narrow.tasks if narrow else ()) for width in wide))
 
 
 def source(grid, suite, results, profile=None):
     """As `runs_of`, with what is stored of a miniature with more connections."""
     return runs_of(grid, suite, results, profile,
-                   lambda suite, profile: at_widths(suite, profile, DENSER, lambda: (2, 4)) if miniature(suite, profile) else ())
+                   lambda suite, profile: at_widths(suite, profile, DENSER, (2, 4)) if miniature(suite, profile) else ())
 
 
 def draw(runs, figure):

@@ -33,7 +33,7 @@ def draw(runs, figure):
     not_the_papers(runs, "ResNet-56, VGG-16, ViT on CIFAR-100, 200, 300 and 400 epochs")
     series = series_of(runs)
     table = pd.concat([summary(runs), hollow(runs, set(series))], ignore_index=True)
-    table = table[(table.source == "measured") | (table["where"] == "Table 3")] if "where" in table else table
+    table = table[(table.source == "measured") | (table["where"] == "Table 3")]
     usual = runs[runs.options == ""].epochs.min()
     rows = {name: f"{value_of(name.partition(' ')[2], 'epochs', usual):.0f} epochs" for name in series.unique()}
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]

@@ -1,7 +1,7 @@
 """The pages' tables of what was measured: step times, sparse storage, GPUs (`readme.py` writes them)."""
 from packs import NETWORKS, on_gpus
 from published import title
-from rows import NoRows, of_one_machine
+from rows import NoRows, measured, of_one_machine
 
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
@@ -9,12 +9,7 @@ FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT
 
 def step_times(results):
     """{method: step time as a multiple of dense} as `benchmarks.overhead` measured it on ResNet-20, {} where it has not."""
-    import pandas as pd
-
-    path = results / "performance" / "overhead.csv"
-    if not path.exists():
-        return {}
-    rows = pd.read_csv(path)
+    rows = measured(results, "overhead", "task method runs")
     rows = of_one_machine(rows[(rows.task == "cifar10-resnet20") & (rows.runs == 1)])
     return {row.method: f"{row.ratio:.2f}" for row in rows.itertuples()}
 

@@ -76,7 +76,8 @@ def score(results):
                          else "undecided or with too few runs", []).append(claim.id)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
     return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
-            f"was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, where it does not say otherwise.")
+            f"was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, "
+            "where it does not say otherwise.")
 
 
 def decisive(scales):

@@ -125,7 +125,7 @@ def elsewhere(results):
     return f" --results {shlex.quote(str(results))}" if str(results) != "results" else ""
 
 
-def none_finished(suite, results, profile, precision=None, epochs=None):
+def none_finished(suite, results, profile, precision, epochs):
     """The NoRows of a figure of whose runs there are none."""
     given = {"profile": profile, "precision": precision, "epochs": epochs}
     options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
@@ -219,7 +219,7 @@ def stored(path, module, text, choose=None):
         if not file.exists():
             raise NoRows(f"there is no {file}; make it with: python -m {module}{elsewhere(results)}")
         table = pd.read_csv(file)
-        table = choose(table) if choose else of_one_machine(table) if "measured_at" in table else table
+        table = (choose or of_one_machine)(table)
         table.attrs["note"] = text(table)
         return table, "paper"
 

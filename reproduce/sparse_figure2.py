@@ -30,12 +30,12 @@ def against(table, size):
     return table[table.width == numbers.idxmax()] if numbers.max() > 1 else table[:0]
 
 
-def slope(points, measure, size="width"):
+def slope(points, measure, size):
     """Slope of log measure against log size over the LAST largest, in as many digits as all machines agree on."""
     import numpy as np
 
     points = points.sort_values(size)[-LAST:]
-    return round(np.polyfit(np.log(points[size]), np.log(points[measure]), 1)[0], 6) if len(points) > 1 else float("nan")
+    return round(np.polyfit(np.log(points[size]), np.log(points[measure]), 1)[0], 6)
 
 
 def draw(table, figure):

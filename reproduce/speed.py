@@ -3,11 +3,10 @@
 Drawn from what `benchmarks.overhead`, `benchmarks.throughput` and `benchmarks.scaling` measured; a panel without rows says so.
 """
 import math
-from pathlib import Path
 
 from drawing import main
 from packs import images
-from rows import no_runs as grid, of_one_machine, stored
+from rows import measured, no_runs as grid, of_one_machine, stored
 
 from benchmarks.tasks import TASKS
 
@@ -42,10 +41,8 @@ def source(grid, suite, results, profile=None):
 
     rows, profile = overhead(grid, suite, results, profile)
     device = rows.device.iloc[0]
-    paths = {name: Path(results) / "performance" / f"{name}.csv" for name in TABLES}
-    tables = {name: pd.read_csv(path) for name, path in paths.items() if path.exists()}
-    if "scaling" in tables:  # whose other parts are not drawn, and do not choose the machine
-        tables["scaling"] = tables["scaling"].query("part in @DRAWN")
+    tables = {name: measured(results, name, "part device") for name in TABLES}
+    tables["scaling"] = tables["scaling"].query("part in @DRAWN")  # the others are not drawn, and do not choose the machine
     parts = [(own if len(own := table[table.device == device]) else of_one_machine(table)).assign(table=name)
              for name, table in tables.items() if len(table)]
     both = pd.concat(parts, ignore_index=True)

@@ -2,17 +2,13 @@
 
 The test images, which the leaderboard and the figures show, are for what was chosen. Imports pandas only when it is run.
 """
-import argparse
 import shlex
 
 
 def add_arguments(sub):
     """The command's own options, besides SUITE, --profile and --results."""
     sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
-    sub.add_argument("--sparsities", type=float, nargs="+", action="extend", metavar="S", help="only these")
-    sub.add_argument("--sparsity", dest="sparsities", type=float, nargs="+", action="extend", help=argparse.SUPPRESS)
-    sub.add_argument("--epochs", type=int, help="instead of the profile's")
-    sub.common("precision")
+    sub.common("sparsities", "sparsity", "epochs", "precision")
     sub.set_defaults(tasks=None, seeds=None)  # for `asked`
 
 

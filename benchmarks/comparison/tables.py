@@ -72,7 +72,7 @@ def board(rows, sparsities, sort="accuracy", reference=None):
 
     Raises ValueError where there is nothing to compare.
     """
-    there = sorted({*rows.sparsity[(rows.method != "dense") & (rows.status != "failed") & (rows.cycles.astype(float) == 1)]}) if len(rows) else []
+    there = sorted({*rows.sparsity[(rows.method != "dense") & (rows.status != "failed") & (rows.cycles == 1)]}) if len(rows) else []
     if len(rows):
         rows = rows[rows.sparsity.isin(sparsities) | (rows.method == "dense")]
     if not len(rows) or (rows.method == "dense").all():

@@ -57,8 +57,7 @@ def own(specs):
 
 def outdated(row):
     """Whether a row (dict) was made with another content of its method's own file; of a file that is not here that is not known."""
-    now = mark(row["method"])
-    return now not in str(row["code_version"])
+    return mark(row["method"]) not in str(row["code_version"])
 
 
 def tell_older(rows):

@@ -44,10 +44,9 @@ class CHTs(DynamicSparse):
     @torch.no_grad()
     def update(self, run, fraction):
         power = 1 + (self.temper - 1) * min(run.step / (self.update_end * run.total_steps), 1)
-        vectors = (run.theta.abs(), self.mask, run.random("drop"), run.random("grow"))
-        parts = [[part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
-                 for vector in vectors]
-        magnitudes, masks, drops, grows = parts
+        magnitudes, masks, drops, grows = (
+            [part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
+            for vector in (run.theta.abs(), self.mask, run.random("drop"), run.random("grow")))
         moving = [index for index in range(len(masks)) if not self.stopped[index]]
         active, survivors, new = [int(mask.sum()) for mask in masks], list(masks), list(masks)
         for i in moving:

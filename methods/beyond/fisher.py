@@ -9,8 +9,7 @@ class FisherDiag(AfterDense):
     """Gradual pruning, once an epoch, of the weights that the loss needs least: of the smallest w² (F + λ) (Singh & Alistarh 2020)."""
 
     name, needs_batches = "fisher_diag", True
-    threshold = option("topk_exact", "quantile_lerp", "kth_value", help="weights kept of N at a sparsity s: topk_exact: "
-                       "round(N (1 - s)); quantile_lerp: those above torch.quantile's s; kth_value: N - floor(N s)")
+    threshold = option("topk_exact", "quantile_lerp", "kth_value")
     ramp_granularity = "step"  # of the few steps at which it prunes
     every = option(1, least=1, help="epochs between two prunings")
     first = option(0.05, most=1, help="sparsity of the first pruning")

@@ -76,13 +76,6 @@ def sampled_csr(pattern, x, columns):
     return pattern.in_order(matrices, columns)
 
 
-def sampled(pattern, x, delta):
-    """deltaᵀ (outputs, rows) @ x (rows, inputs) at the connections of `pattern`, (nnz,) in the order of its keys."""
-    if loops_for(len(x), x):
-        return gradients(x, delta, x.new_zeros(pattern.nnz), pattern, input=False)[1]
-    return sampled_csr(pattern, x, delta.t().contiguous())
-
-
 class SparseLayer:
     """The forward of `module` with `values` (nnz,), which the model gives it for each pass, at the places `keys` of its weight. Each
     thread has its own.
@@ -166,7 +159,10 @@ class SparseLinear(SparseLayer):
 
     def sampled(self, pattern, x, delta):
         """Weight gradient (nnz of `pattern`,) at its connections, given the layer's input and the gradient at its output."""
-        return sampled(pattern, x.reshape(-1, x.shape[-1]), delta.reshape(-1, delta.shape[-1]))
+        x, delta = x.reshape(-1, x.shape[-1]), delta.reshape(-1, delta.shape[-1])
+        if loops_for(len(x), x):
+            return gradients(x, delta, x.new_zeros(pattern.nnz), pattern, input=False)[1]
+        return sampled_csr(pattern, x, delta.t().contiguous())
 
 
 def _now(x):
