@@ -75,8 +75,8 @@ def score(results):
         found.setdefault(word if word in ("reproduced", "not reproduced") else "without such a run yet" if word == "not yet measured"
                          else "undecided or with too few runs", []).append(claim.id)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
-    return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for costs, by what "
-            f"was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, "
+    return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for "
+            f"costs, by what was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, "
             "where it does not say otherwise.")
 
 
