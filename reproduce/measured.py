@@ -35,19 +35,25 @@ def sparse(results):
 
 
 def widths(results):
-    """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity: of the machine that measured most of
-    these."""
+    """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity, each network as the machine has
+    it that measured most, and another one where it has what that one lacks."""
     import pandas as pd
 
     rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
     rows = rows[(rows.method == "gse_uniform") & (rows.precision == "fp32") & (rows.storage == "sparse") & rows.ratio.notna()]
-    rows = of_one_machine(rows)
     sparsities = sorted(rows.sparsity.unique())
-    lines = [["Network", "Width", "Batch", *(f"{100 * s:g} %" for s in sparsities)]]
+    lines = [["Network", "Width", "Batch", "Processor", *(f"{100 * s:g} %" for s in sparsities)]]
     for (task, width, batch), own in rows.groupby(["task", "width", "batch_size"]):
-        cells = {row.sparsity: " / ".join("–" if number != number else f"{number:.{int(number < 10)}f}" for number in (row.ratio, row.update_ratio))
-                 for row in own.itertuples()}
-        lines.append([title(task), f"{width:g} ×", f"{batch}", *(cells.get(s, "") for s in sparsities)])
+        known = set()
+        while len(own):
+            one = of_one_machine(own)
+            own = own[own.device != one.device.iloc[0]]
+            numbers = one.set_index("sparsity")[["ratio", "update_ratio"]]
+            if not (new := {*numbers.stack().dropna().index}) <= known:
+                cells = {sparsity: " / ".join("–" if times != times else f"{times:.{int(times < 10)}f}" for times in both)
+                         for sparsity, *both in numbers.itertuples()}
+                lines.append([title(task), f"{width:g} ×", f"{batch}", one.device.iloc[0], *(cells.get(s, "") for s in sparsities)])
+            known |= new
     return markdown(lines)
 
 

@@ -194,7 +194,12 @@ def test_every_width_and_sparsity_of_sparse_steps_and_updates(tmp_path):
              ("gse_uniform", 1, 0.98, "fp32", "masked", "1,1"), ("gse_uniform", 1, 0.98, "fp32", "sparse", "12.3,4.56"),
              ("gse_uniform", 16, 0.8, "fp32", "sparse", "2.04,"), ("gse_uniform", 32, 0.8, "fp32", "sparse", ","),
              ("gse_uniform", 1, 0.8, "bf16", "sparse", "3,3"), ("gse_uniform", 1, 0.8, "fp32", "auto", "3,3"), ("set", 1, 0.8, "fp32", "sparse", "3,3"))))
-    assert readme.widths(tmp_path).splitlines()[2:] == ["| cifar10-mlp | 1 × | 128 |  | 12 / 4.6 |", "| cifar10-mlp | 16 × | 128 | 2.0 / – |  |"]
+    with open(tmp_path / "performance/sparse_speed.csv", "a") as table:  # of network 1, b has nothing that the other lacks
+        for device, width, sparsity, ratio in (("b", 1, 0.98, "3,"), ("b", 16, 0.98, "7,5"), ("c", 16, 0.98, "7,"), ("c", 16, 0.9, "2,")):
+            table.write(f"gse_uniform,cifar10-mlp,{width},128,{sparsity},fp32,sparse,{ratio},{device},1,2.12,1999\n")
+    assert readme.widths(tmp_path).splitlines()[2:] == [
+        "| cifar10-mlp | 1 × | 128 | a core |  |  | 12 / 4.6 |", "| cifar10-mlp | 16 × | 128 | c |  | 2.0 / – | 7.0 / – |",
+        "| cifar10-mlp | 16 × | 128 | a core | 2.0 / – |  |  |", "| cifar10-mlp | 16 × | 128 | b |  |  | 7.0 / 5.0 |"]
 
 
 def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
