@@ -1,5 +1,6 @@
 """The processes of the local launcher: each makes runs, one after another on a core, several in turns on a GPU."""
 import contextlib
+import functools
 import gc
 import math
 import multiprocessing
@@ -57,8 +58,9 @@ def preload(datasets):
             forkserver.ensure_running()
 
 
+@functools.cache
 def wait_for_preload():
-    """Until workers can be forked, several seconds, in which Ctrl-C ends the launch, as it does not while they are (`undisturbed`)."""
+    """Until workers can be forked, several seconds, in which Ctrl-C ends the launch, as it does not while they are (`undisturbed`). Once."""
     if Worker.method == "forkserver":
         first = multiprocessing.get_context(Worker.method).Process(target=int, daemon=True)
         first.start()
