@@ -120,9 +120,9 @@ def command_launch(args):
     folder = data_folder(args)
     if todo:
         from benchmarks.launch import get_ready, load_data, refuse_unsuited
+        refuse_unsuited(todo, here=args.launcher != "slurm")
         if args.launcher != "slurm":
             get_ready(todo)
-        refuse_unsuited(todo, here=args.launcher != "slurm")
         rehearse(own(todo), load_data(todo, folder))
     renew(again, store, args.suite, "--again" if args.again else "--outdated")
     if args.launcher == "slurm":

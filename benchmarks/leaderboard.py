@@ -228,8 +228,8 @@ def fill(specs, args, store, folder):
     bad = []
     if todo:
         from benchmarks.launch import get_ready, launch, refuse_unsuited
-        get_ready(todo)
         refuse_unsuited(todo)
+        get_ready(todo)
         rehearse(todo, folder)
         renew(todo if args.again else (), store, args.suite)  # a method with a mistake has cost nothing
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
