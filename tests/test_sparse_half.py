@@ -19,7 +19,7 @@ ODD = [0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3
 def test_transposition(shape, kind):
     x = torch.tensor(ODD).repeat(shape[0] * shape[1] // len(ODD) + 1)[:shape[0] * shape[1]].view(shape).to(kind)
     found = torch.empty(*shape[::-1], dtype=kind)
-    transposition.transpose(pattern.as_array(x), 0, shape[0], 0, shape[1], pattern.as_array(found), 0, 0)
+    transposition.transpose(pattern.as_array(x), 0, shape[0], 0, shape[1], pattern.as_array(found), 0, 0, False)
     assert pattern.as_array(found.T.contiguous()).tobytes() == pattern.as_array(x).tobytes()  # NaN and signs of zero, too
 
 

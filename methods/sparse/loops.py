@@ -4,7 +4,7 @@ import numpy as np
 
 from methods.sparse.blocks import block_of, combine, combine_and_correlate, correlate, kernel, prefetch, total, written
 from methods.sparse.registers import NEAR, PART
-from methods.sparse.transposition import leaves, transpose, transpose_here
+from methods.sparse.transposition import CACHED, START, leaves, transpose, transpose_here
 
 
 @kernel
@@ -19,14 +19,14 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
     ahead = -(-inputs.size // y.shape[1]) if inputs.nbytes <= NEAR else 0  # numbers of the next block
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
-        transpose(x, first, rows, 0, x.shape[1], features, 0, 0)
+        transpose(x, first, rows, START, x.shape[1], features, START, START, CACHED)
         for part in range(0, y.shape[1], PART):
             end = min(part + PART, y.shape[1])
             for o in range(part, end):
                 start = bias[o] if len(bias) else values.dtype.type(0)
                 prefetch(flat, (first + block) * x.shape[1] + o * ahead, ahead)
                 combine(values, columns, block, 0, starts[o], starts[o + 1], inputs, start, outputs, (o - part) * block)
-            transpose(results, 0, end - part, 0, rows, y, first, part, past)
+            transpose(results, START, end - part, START, rows, y, first, part, past)
     written()
 
 
@@ -47,12 +47,12 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
         rows = min(block, len(x) - first)
         if rows < block:
             inputs[:], outputs[:] = 0, 0
-        transpose(delta, first, rows, 0, delta.shape[1], deltas, 0, 0)
+        transpose(delta, first, rows, START, delta.shape[1], deltas, START, START, CACHED)
         for o in range(len(sums)):
             sums[o] += total(values, outputs, o * block)
         for part in range(0, x.shape[1], PART):
             end = min(part + PART, x.shape[1])
-            transpose(x, first, rows, part, end - part, features, 0, 0)
+            transpose(x, first, rows, part, end - part, features, START, START, CACHED)
             for i in range(part, end):
                 if ahead:
                     prefetch(flat, (first + block) * x.shape[1] + i * block, block)
@@ -63,7 +63,7 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
                 else:
                     correlate(columns, block, 0, starts[i], starts[i + 1], outputs, inputs, at, products)
             if len(back):
-                transpose(results, 0, end - part, 0, rows, back, first, part, past)
+                transpose(results, START, end - part, START, rows, back, first, part, past)
     _spread(products, order, gradient)
     written()
 
@@ -130,7 +130,8 @@ def _move(images, buffer, plane, phase, shape, into):
     count, height, width, channels = images.shape
     flat, numbers = images.reshape(-1, channels), images.reshape(-1)
     for p in range(down * across):
-        planes = buffer[p * phase:p * phase + channels * plane].reshape(channels, plane)
+        # (a slice with a step is of one type with the pixels, so that one version of the transposition is compiled for both ways)
+        planes = buffer[p * phase:p * phase + channels * plane].reshape(channels, plane)[::1]
         # the first row and column that lie in this phase
         row, column = (p // across - top) % down, (p % across - left) % across
         number = (width - column + across - 1) // across
@@ -145,6 +146,6 @@ def _move(images, buffer, plane, phase, shape, into):
                 else:
                     pixels = flat
                 if into:
-                    transpose_here(pixels, pixel, number, 0, channels, planes, 0, at)
+                    transpose_here(pixels, pixel, number, START, channels, planes, START, at, CACHED)
                 else:
-                    transpose_here(planes, 0, channels, at, number, pixels, pixel, 0)
+                    transpose_here(planes, START, channels, at, number, pixels, pixel, START, CACHED)

@@ -1,8 +1,12 @@
 """Numbers from memory into the order of a block and back (registers.py), in squares of registers' width."""
 import numba
+import numpy as np
 from numba.extending import intrinsic
 
 from methods.sparse.registers import CACHE, REGISTER, Code
+
+# arguments by these names: for each literal numba would compile a version of its own
+START, CACHED = np.intp(0), np.bool_(False)
 
 
 def tiles(part, past=False):
@@ -33,7 +37,7 @@ def tiles(part, past=False):
             return context.get_dummy_value()
         return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
 
-    @numba.njit(inline="always")
+    @numba.njit(forceinline=True)
     def cover(x, i, n, j, m, out, p, q, done):
         """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
         step = max(1, REGISTER // part // x.itemsize)
@@ -65,7 +69,7 @@ def leaves(out):
     return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
 
 
-def transpose(x, i, n, j, m, out, p, q, past=False):
+def transpose(x, i, n, j, m, out, p, q, past):
     """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
     done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
     if done < n:
@@ -80,4 +84,4 @@ def transpose(x, i, n, j, m, out, p, q, past=False):
 
 
 # for what is no larger than a line of an image, a call takes longer than the work
-transpose, transpose_here = numba.njit(transpose), numba.njit(inline="always")(transpose)
+transpose, transpose_here = numba.njit(transpose), numba.njit(forceinline=True)(transpose)
