@@ -37,7 +37,7 @@ def tiles(part, past=False):
             return context.get_dummy_value()
         return numba.void(x, numba.intp, numba.intp, out, numba.intp, numba.intp), code
 
-    @numba.njit(forceinline=True)
+    @numba.njit(inline="always")
     def cover(x, i, n, j, m, out, p, q, done):
         """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
         step = max(1, REGISTER // part // x.itemsize)
