@@ -1,8 +1,9 @@
-"""What the loops of sparse layers (loops.py) do with blocks (registers.py), which numba compiles into them.
+"""Operations on blocks (registers.py) that numba compiles into the loops of sparse layers (loops.py).
 
-A connection is the multiplication of a block with a number: of a block of rows (samples, tokens) in a linear layer, of pixels in a
-convolution, brought into the order of features, or channels, and back (transposition.py). Between, they stay in the first or second level of
-the cache: activations come from memory, asked for ahead, and go there once; large ones of linear layers past the cache.
+A connection multiplies a whole block of numbers by its weight: a block of rows (samples, tokens) in a linear layer, a block of pixels in a
+convolution. For that, activations are transposed to feature (channel) order first and back afterwards (transposition.py). In between they
+stay in the first or second level of the cache, so each activation is read from memory once (prefetched) and written once; large outputs of
+linear layers are written past the cache.
 """
 import hashlib
 from functools import reduce
@@ -18,14 +19,14 @@ from methods.sparse.registers import FLAGS, REGISTER, SUMS, VECTORS, Code
 
 @register_jitable
 def block_of(x):
-    """Numbers of a block."""
+    """How many numbers of x's kind make a block."""
     return VECTORS * REGISTER // x.itemsize
 
 
 @intrinsic
 def combine(context, values, places, scale, shift, first, last, x, start, out, at):
-    """The block of out that begins at `at` = start + Σ values[e] · the block of x that begins at (places[e] · scale + shift), over e from first
-    on, before last."""
+    """out_block = start + Σ values[e] · x_block(e) for first <= e < last, where out_block begins at out[at] and x_block(e) at
+    x[places[e] · scale + shift]."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, values.dtype)
         values_, places_, scale, shift, first, last, x_, start, out_, at = arguments
@@ -44,7 +45,8 @@ def combine(context, values, places, scale, shift, first, last, x, start, out, a
 
 @intrinsic
 def combine_and_correlate(context, values, places, scale, shift, first, last, delta, x, out, at, gradient):
-    """As `combine` of delta, from 0; and gradient[e] += the same block of delta · the block of x that begins at `at`."""
+    """As `combine`, of delta instead of x and with start = 0. Also adds to gradient[e] the dot product of delta_block(e) and the block of x
+    that begins at x[at]."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, values.dtype)
         values_, places_, scale, shift, first, last, delta_, x_, out_, at, gradient_ = arguments
@@ -66,7 +68,7 @@ def combine_and_correlate(context, values, places, scale, shift, first, last, de
 
 @intrinsic
 def correlate(context, places, scale, shift, first, last, delta, x, at, gradient):
-    """As `combine_and_correlate`, the gradient alone."""
+    """As `combine_and_correlate`, but computes only the gradient."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, gradient.dtype)
         places_, scale, shift, first, last, delta_, x_, at, gradient_ = arguments
@@ -81,7 +83,7 @@ def correlate(context, places, scale, shift, first, last, delta, x, at, gradient
 
 @intrinsic
 def total(context, like, x, at):
-    """The sum of the block of x that begins at `at`, a number as those of `like`."""
+    """The sum of the block that begins at x[at], as a number of `like`'s dtype."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, like.dtype)
         _, x_, at = arguments
@@ -92,7 +94,7 @@ def total(context, like, x, at):
 
 @intrinsic
 def prefetch(context, x, place, size):
-    """Asks for `size` numbers of the flat contiguous array x from `place` on, which may lie behind its end."""
+    """Prefetches `size` numbers of the flat contiguous array x from x[place] on; the range may reach beyond its end."""
     def code(context, builder, signature, arguments):
         c = Code(context, builder, x.dtype)
         array, place, size = arguments
@@ -105,7 +107,7 @@ def prefetch(context, x, place, size):
 
 @intrinsic
 def written(context):
-    """What was written past the cache comes before what is written from here on, on every core."""
+    """A memory fence: every core sees what was written past the cache before anything that is written from here on."""
     def code(context, builder, signature, arguments):
         builder.fence("seq_cst")
         return context.get_dummy_value()
@@ -117,7 +119,7 @@ STAMP = hashlib.sha256(b"".join(MADE_OF)).hexdigest()[:8]
 
 
 def kernel(function):
-    """`function` compiled, once for all processes: numba's cache sees a change of the function's own file, and by this name one of those that
-    it is made of."""
+    """`function` compiled by numba, cached on disk for all processes. The cache is renewed when the function's own file changes; STAMP, in the
+    function's name, also renews it when one of the files in MADE_OF does."""
     function.__qualname__ += f"_{STAMP}"
     return numba.njit(cache=True, fastmath=SUMS)(function)

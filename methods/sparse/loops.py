@@ -9,14 +9,15 @@ from methods.sparse.transposition import CACHED, START, leaves, transpose, trans
 
 @kernel
 def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
-    """y (rows, outputs) of x (rows, inputs), values (nnz,) and bias (outputs or 0,); CSR index of the connections by output.
+    """Fills y (rows, outputs), given x (rows, inputs), values (nnz,) and bias (outputs or 0,). starts, columns: CSR index of the connections
+    by output.
 
-    Room for a block: of all features in `inputs`, of PART of them in `outputs`. Here and below activations and their gradients are numbers
-    of the weights' kind or bfloat16.
+    Buffers: `inputs` for a block of all input features, `outputs` for a block of PART output features. Here and below activations and their
+    gradients have the weights' dtype or are bfloat16.
     """
     block, flat, past = block_of(values), x.reshape(-1), leaves(y)
     features, results = inputs.reshape(-1, block), outputs.reshape(-1, block)
-    ahead = -(-inputs.size // y.shape[1]) if inputs.nbytes <= NEAR else 0  # numbers of the next block
+    ahead = -(-inputs.size // y.shape[1]) if inputs.nbytes <= NEAR else 0  # how many numbers of the next block to prefetch for each output
     for first in range(0, len(x), block):
         rows = min(block, len(x) - first)
         transpose(x, first, rows, START, x.shape[1], features, START, START, CACHED)
@@ -32,10 +33,11 @@ def linear_forward(x, values, bias, starts, columns, y, inputs, outputs):
 
 @kernel
 def linear_backward(x, delta, values, ordered, products, order, starts, columns, back, gradient, sums, inputs, outputs, backs):
-    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back` (rows or 0, inputs). Connections by input, in this order.
+    """Fills `gradient` (nnz,) and `back` (rows or 0, inputs), the gradients at the values and at x, and adds the bias's to `sums` (outputs or 0,).
+    order, starts, columns: the connections by input.
 
-    Room for a block: of all features in `outputs`, of PART of them in `inputs` and `backs`; for the connections in this order: `ordered`
-    and, zeros, `products`.
+    Buffers: `outputs` for a block of all output features, `inputs` and `backs` for a block of PART input features; `ordered` and `products`
+    (nnz,) for values and gradients by input, the latter zeros at first.
     """
     block, past = block_of(values), leaves(back)
     if len(back):
@@ -70,11 +72,11 @@ def linear_backward(x, delta, values, ordered, products, order, starts, columns,
 
 @kernel
 def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, samples, geometry):
-    """y (samples, height, width, outputs) of x (samples, height, width, inputs), values (nnz,) and bias (outputs or 0,)."""
+    """Fills y (samples, height, width, outputs), given x (samples, height, width, inputs), values (nnz,) and bias (outputs or 0,)."""
     used, plane, phase, before, after = geometry
     for first in range(0, len(x), samples):
         _move(x[first:first + samples], inputs, plane, phase, before, True)
-        for i in range(0, used, block_of(values)):  # of all planes, so that their pixels are near each other in the cache
+        for i in range(0, used, block_of(values)):  # all planes for one block of pixels, so that these are near each other in the cache
             for o in range(len(starts) - 1):
                 start = bias[o] if len(bias) else values.dtype.type(0)
                 combine(values, run, 1, i, starts[o], starts[o + 1], inputs, start, outputs, o * plane + i)
@@ -84,9 +86,10 @@ def convolution_forward(x, values, bias, y, starts, run, inputs, outputs, sample
 @kernel
 def convolution_backward(x, values, ordered, products, delta, back, gradient, sums, starts, order, run, inputs, outputs, backs, room,
                          samples, geometry):
-    """Fills `gradient` (nnz,), adds to `sums` (outputs or 0,), fills `back`, as x, or empty. Connections by plane, in this order.
+    """Fills `gradient` (nnz,) and `back` (as x, or empty), the gradients at the values and at x, and adds the bias's to `sums` (outputs or 0,).
+    order, starts, run: the connections by input plane.
 
-    Room for the connections in this order: `ordered` and, zeros, `products`.
+    Buffers: `ordered` and `products` (nnz,) for values and gradients in this order, the latter zeros at first.
     """
     used, plane, phase, before, after = geometry
     if len(back):
@@ -125,12 +128,12 @@ def _spread(values, order, out):
 
 @numba.njit
 def _move(images, buffer, plane, phase, shape, into):
-    """The pixels of images (n, height, width, channels) into their places in the buffer, or out of it."""
+    """Copies the pixels of images (n, height, width, channels) to their places in the buffer (`into`), or back."""
     top, left, down, across, lines, line = shape
     count, height, width, channels = images.shape
     flat, numbers = images.reshape(-1, channels), images.reshape(-1)
     for p in range(down * across):
-        # (a slice with a step is of one type with the pixels, so that one version of the transposition is compiled for both ways)
+        # [::1] gives it the type of `pixels`, so that one version of the transposition is compiled for both directions
         planes = buffer[p * phase:p * phase + channels * plane].reshape(channels, plane)[::1]
         # the first row and column that lie in this phase
         row, column = (p // across - top) % down, (p % across - left) % across
@@ -139,7 +142,7 @@ def _move(images, buffer, plane, phase, shape, into):
             for r in range(row, height, down):
                 at = (n * lines + (r + top) // down) * line + (column + left) // across
                 pixel = (n * height + r) * width + column
-                # the same of the next samples: what lies on another page of memory does not come ahead by itself
+                # the same pixels of the next samples: the processor does not prefetch across pages of memory by itself
                 prefetch(numbers, len(numbers) + pixel * channels, width * channels)
                 if across > 1:
                     pixels, pixel = flat[pixel:pixel + (number - 1) * across + 1:across], 0

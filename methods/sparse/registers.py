@@ -1,9 +1,9 @@
-"""Blocks of numbers in registers, in LLVM's instructions: what the loops of sparse layers are made of (blocks.py).
+"""Blocks of numbers in vector registers, as LLVM instructions: the building blocks of the loops of sparse layers (blocks.py).
 
-A block is VECTORS registers' numbers, 64 in float32 and 32 in float64, whose sums stay in registers. One of bfloat16, here arrays of int16,
-lies in half the memory, and so in half the cache: its numbers become float32 as they are read, and sums are rounded to the nearest as they
-are written. All memory comes from torch, whose record of allocations has it, and which lets it begin where a line of the cache begins: a
-register that lies on two lines takes twice as long.
+A block fills VECTORS registers (64 numbers in float32, 32 in float64); its sums stay in registers. A block of bfloat16 (an int16 array here,
+as numba has no bfloat16) takes half the memory and half the cache: its numbers are converted to float32 when they are read, and sums are
+rounded to the nearest bfloat16 when they are written. All memory is allocated by torch, so that its allocation statistics include it, and so
+that it is aligned to cache lines: loading a register that straddles two lines takes twice as long.
 """
 import numba
 from llvmlite import ir
@@ -14,19 +14,19 @@ if numba.config.DISABLE_JIT:
 
 LINE = 64  # bytes: a line of the cache
 REGISTER = 64  # bytes
-VECTORS = 4  # with these, a block's sums, its inputs and what is being read all stay in 32 registers
-AHEAD = 8  # connections: so far ahead a block is asked for, because one core's cache does not hold those of thousands of features
-PART = 1024  # features that are brought into order at a time, where one comes after the other
-NEAR = 2 ** 19  # bytes: beside a larger block the next one has no room in a core's second-level cache
-CACHE = 2 ** 22  # bytes: what is larger has left a core's cache before it is used again
-HALF = ir.IntType(16)  # what bfloat16 is here: numba has none
-UPPER = -2 ** 16  # the upper half of 32 bits
-SUMS = {"reassoc", "contract", "nsz"}  # a sum may be made in several parts at once; infinities and NaN stay what they are
+VECTORS = 4  # so few that a block's sums, its inputs and what is being read fit into 32 registers together
+AHEAD = 8  # connections: how far ahead blocks are prefetched, because a core's cache does not hold the blocks of thousands of features
+PART = 1024  # features that are transposed at a time, where they are visited in order
+NEAR = 2 ** 19  # bytes: if a block is larger, the next one does not fit beside it in a core's second-level cache
+CACHE = 2 ** 22  # bytes: anything larger is evicted from a core's cache before it is used again
+HALF = ir.IntType(16)  # stands for bfloat16, which numba lacks
+UPPER = -2 ** 16  # mask of the upper half of 32 bits
+SUMS = {"reassoc", "contract", "nsz"}  # fast-math flags: sums may be reordered; infinities and NaN are kept
 FLAGS = sorted(SUMS)
 
 
 class Code:
-    """Instructions on arrays of one kind of number, of which a register of REGISTER // part bytes holds n."""
+    """Emits instructions on arrays of one dtype; a register has REGISTER // part bytes and holds n of its numbers."""
 
     def __init__(self, context, builder, dtype, part=1):
         self.context, self.builder, self.number = context, builder, context.get_data_type(dtype)
@@ -38,18 +38,18 @@ class Code:
         return self.context.make_array(kind)(self.context, self.builder, value)
 
     def item(self, array, place):
-        """The number at a place of a flat array; an index as the processor wants it."""
+        """The number at a place of a flat array; an integer (an index) is extended to pointer width."""
         number = self.builder.load(self.builder.gep(array.data, [place]))
         return self.builder.sext(number, place.type) if isinstance(number.type, ir.IntType) else number
 
     def block(self, array, place):
-        """Where the registers of the block lie that begins there: of bfloat16 half as many, each of whose 32 bits are two numbers."""
+        """Addresses of the registers of the block that begins there. A block of bfloat16 has half as many, with two numbers in each 32 bits."""
         first, half = self.builder.gep(array.data, [place]), array.data.type.pointee == HALF
         first = self.builder.bitcast(first, (self.bits if half else self.vector).as_pointer())
         return [self.builder.gep(first, [place.type(k)]) for k in range(VECTORS // 2 if half else VECTORS)]
 
     def ask(self, pointer, bytes, level):
-        """Asks for so many bytes from there on, to be read: they are on their way to this level of the cache, and may lie anywhere."""
+        """Prefetches so many bytes for reading into this level of the cache; the address may be invalid."""
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, *[self.index] * 3])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0i8")
@@ -59,7 +59,7 @@ class Code:
             self.builder.call(function, [address, read, locality, data])
 
     def runs(self, source, places, connections, scale, shift):
-        """The blocks of `source` that belong to these connections, neighbours; those of later ones are asked for."""
+        """The blocks of `source` that these adjacent connections read; prefetches the blocks of later connections."""
         def block(e):
             return self.block(source, self.builder.add(self.builder.mul(self.item(places, e), scale), shift))
         kind, found = connections[0].type, []
@@ -72,7 +72,8 @@ class Code:
         return found
 
     def load(self, addresses):
-        """The numbers of a block, those of bfloat16 at even places before those at odd ones, as float32, whose upper half they are."""
+        """The numbers of a block as registers. Those of bfloat16 are widened to float32 (of which they are the upper half), and those at even
+        places come before those at odd ones."""
         vectors = []
         for address in addresses:
             pairs = address.type.pointee == self.bits
@@ -82,7 +83,7 @@ class Code:
         return vectors
 
     def store(self, vectors, addresses):
-        """Writes a block in the order of `load`, in bfloat16 rounded."""
+        """Writes a block that is in the order of `load`, rounded where it is bfloat16."""
         for k, address in enumerate(addresses):
             if address.type.pointee == self.bits:
                 even, odd = map(self.rounded, vectors[2 * k:2 * k + 2])
@@ -92,7 +93,7 @@ class Code:
                 self.builder.store(vectors[k], address, align=self.size)
 
     def rounded(self, vector):
-        """The bits of float32 whose upper half is the nearest bfloat16, of two as near the even one; NaN stays NaN."""
+        """float32 bits whose upper half is the nearest bfloat16 (ties to even); NaN stays NaN."""
         bits = self.builder.bitcast(vector, self.bits)
         odd = self.builder.and_(self.builder.lshr(bits, self.each(16)), self.each(1))
         bits = self.builder.add(bits, self.builder.add(odd, self.each(0x7FFF)))
@@ -103,14 +104,14 @@ class Code:
         return ir.VectorType(self.index, self.n)
 
     def each(self, number):
-        """A register full of a whole number."""
+        """A register with this integer in all lanes."""
         return ir.Constant(self.bits, [number] * self.n)
 
     def shuffled(self, a, b, places):
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.index, len(places)), places))
 
     def spread(self, number):
-        """A register full of it."""
+        """A register with this number in all lanes."""
         empty = ir.Constant(self.vector, ir.Undefined)
         return self.shuffled(self.builder.insert_element(empty, number, self.index(0)), empty, [0] * self.n)
 
@@ -118,7 +119,7 @@ class Code:
         return self.builder.fadd(total, self.builder.fmul(a, b, flags=FLAGS), flags=FLAGS)
 
     def folded(self, vector, lanes):
-        """The sums of a register's numbers that lie `lanes` apart, half with half."""
+        """Sums the numbers of a register that lie `lanes` apart, by adding its halves until `lanes` numbers are left."""
         while vector.type.count > lanes:
             n = vector.type.count // 2
             low, high = (self.shuffled(vector, vector, [*range(first, first + n)]) for first in (0, n))
@@ -126,11 +127,11 @@ class Code:
         return vector
 
     def total(self, vector):
-        """The sum of a register's numbers."""
+        """The sum of all lanes of a register."""
         return self.builder.extract_element(self.folded(vector, 1), self.index(0))
 
     def totals(self, vectors):
-        """Those of `together` registers, in a short one: neighbours within 16 bytes first, which is quickest."""
+        """`total` of each of `together` registers, in one short register. Adds neighbours within 16 bytes first, which is fastest."""
         unit, half = 1, self.together // 2
         while len(vectors) > 1:
             low = [first + k for group in range(0, self.n, self.together) for place in range(group, group + half, unit)
@@ -143,11 +144,11 @@ class Code:
 
     @property
     def together(self):
-        """Connections whose products are summed at once: so many numbers have 16 bytes."""
+        """How many connections' products are summed at once: as many as 16 bytes hold numbers."""
         return 16 // self.size
 
     def connections(self, first, last, body):
-        """body(connections) for those from first to last, `together` at a time and the rest one by one."""
+        """Emits body(connections) for first <= e < last, `together` at a time, then the rest one by one."""
         kind = first.type
         rest = self.builder.and_(self.builder.sub(last, first), kind(self.together - 1))
         whole = self.builder.sub(last, rest)
@@ -156,7 +157,7 @@ class Code:
                 body([self.builder.add(e, kind(k)) for k in range(step)])
 
     def add_correlations(self, products, e, own, runs):
-        """products[e + k] += own · runs[k], blocks, for one or `together` of these."""
+        """products[e + k] += the dot product of the blocks own and runs[k], for one or `together` runs."""
         vectors = []
         for run in runs:
             vectors.append(ir.Constant(self.vector, [0.0] * self.n))
@@ -168,12 +169,12 @@ class Code:
         self.builder.store(sums, address, align=self.size)
 
     def add_product(self, sums, value, run):
-        """sums, variables, += value · run, blocks."""
+        """sums (from `variables`) += value · run, all blocks."""
         for total, part in zip(sums, run):
             self.builder.store(self.plus_product(self.builder.load(total), value, part), total)
 
     def variables(self, value):
-        """A block of sums, each `value` at first."""
+        """A block of sums as variables, each initialised with `value`."""
         sums = [cgutils.alloca_once(self.builder, self.vector) for _ in range(VECTORS)]
         for address in sums:
             self.builder.store(value, address)

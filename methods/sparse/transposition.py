@@ -1,19 +1,19 @@
-"""Numbers from memory into the order of a block and back (registers.py), in squares of registers' width."""
+"""Transposes activations into the order of blocks (registers.py) and back, in square tiles as wide as a register."""
 import numba
 import numpy as np
 from numba.extending import intrinsic
 
 from methods.sparse.registers import CACHE, REGISTER, Code
 
-# arguments by these names: for each literal numba would compile a version of its own
+# use these as arguments in place of 0 and False: numba compiles a version of its own for each literal
 START, CACHED = np.intp(0), np.bool_(False)
 
 
 def tiles(part, past=False):
-    """(tile, cover) for registers of REGISTER // part bytes, which are written past the cache, or not."""
+    """(tile, cover) for registers of REGISTER // part bytes. past: they are written past the cache."""
     @intrinsic
     def tile(context, x, i, j, out, p, q):
-        """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers: log2(n) exchanges between pairs of its lines."""
+        """out[p:p+n, q:q+n] = x[i:i+n, j:j+n]ᵀ, where a register holds n numbers, by log2(n) rounds of exchanges between pairs of lines."""
         def code(context, builder, signature, arguments):
             source, i, j, target, p, q = arguments
             c = Code(context, builder, x.dtype, part)
@@ -39,12 +39,12 @@ def tiles(part, past=False):
 
     @numba.njit(inline="always")
     def cover(x, i, n, j, m, out, p, q, done):
-        """As `transpose`, from the line `done` on, as many lines as fill registers; returns the first of the others."""
+        """As `transpose`, from line `done` on, for as many lines as fill whole registers; returns the first line that is left."""
         step = max(1, REGISTER // part // x.itemsize)
         if m < step:
             return done
         last, whole = done + (n - done) // step * step, m // step * step
-        if whole > last - done:  # in the order of the longer lines, which lie in memory
+        if whole > last - done:  # along the longer lines, which are those in memory
             for k in range(done, last, step):
                 for e in range(0, whole, step):
                     tile(x, i + k, j + e, out, p + e, q + k)
@@ -59,18 +59,21 @@ def tiles(part, past=False):
     return tile, cover
 
 
-number, _ = tiles(REGISTER)  # a register of one number
+number, _ = tiles(REGISTER)  # a register that holds one number
 (_, _whole), (_, _halves), (_, _quarters), (_, _eighths), (_, _past) = *map(tiles, (1, 2, 4, 8)), tiles(1, past=True)
 
 
 @numba.njit
 def leaves(out):
-    """Whether `out`, (..., features), is to be written past the cache: it is too large for it, and its lines begin with lines of it."""
+    """Whether to write `out` (..., features) past the cache: if it does not fit there, and its lines begin where cache lines do."""
     return out.nbytes > CACHE and (out.ctypes.data | out.shape[-1] * out.itemsize) % REGISTER == 0
 
 
 def transpose(x, i, n, j, m, out, p, q, past):
-    """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. (By places, because a slice takes as long as a tile.)"""
+    """out[p:p+m, q:q+n] = x[i:i+n, j:j+m]ᵀ; the lines of both are contiguous. past: written past the cache.
+
+    (It takes indices, because making a slice takes as long as a tile.)
+    """
     done = _past(x, i, n, j, m, out, p, q, 0) if past else _whole(x, i, n, j, m, out, p, q, 0)
     if done < n:
         done = _halves(x, i, n, j, m, out, p, q, done)
@@ -83,5 +86,5 @@ def transpose(x, i, n, j, m, out, p, q, past):
             number(x, i + k, j + e, out, p + e, q + k)
 
 
-# for what is no larger than a line of an image, a call takes longer than the work
+# convolutions transpose one line of an image at a time, which takes less than a call would
 transpose, transpose_here = numba.njit(transpose), numba.njit(forceinline=True)(transpose)
