@@ -1,4 +1,4 @@
-"""Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run goes on from it."""
+"""Checkpoints of a run: when one is due, how it is written whole or not at all, and how a run resumes from it."""
 import contextlib
 import math
 import random
@@ -16,44 +16,44 @@ from benchmarks.machine import DEVICE_ERRORS
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
-CHECKPOINT_SHARE = 0.01  # of the time of a run, at most
+CHECKPOINT_SHARE = 0.01  # share of a run's time that writing checkpoints may take
 ZIP = b"PK\x03\x04"  # how a file of torch.save begins
 
 
 @dataclass
 class Progress:
-    """How far a run is: everything besides the tensors that a checkpoint keeps."""
+    """How far a run is: all that a checkpoint keeps besides tensors."""
 
     cycle: int = 0
     epoch: int = 0                  # of the cycle
     index: int = 0                  # steps trained of the epoch
     done: int = 0                   # epochs trained so far, over all cycles
     curves: list = field(default_factory=list)
-    started: bool = False           # the cycle has begun
+    started: bool = False           # whether the cycle has begun
     best_val: float = -1.0          # best validation accuracy of the cycle after its final sparsity was reached
     test_at_best: float = math.nan
     seconds: float = 0.0
     step_seconds: float = 0.0
     steps: int = 0
-    samples: int = 0                # steps of which the layers' weights were counted, and their passes
+    samples: int = 0                # steps at which the active weights of layers were counted; passes in them
     passes: int = 0
-    origins: dict = field(default_factory=dict)  # what it was made on and with (machine.note_origin)
+    origins: dict = field(default_factory=dict)  # devices and versions it was trained with (machine.note_origin)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and what it has done is in its checkpoint."""
+    """The run was asked to stop; its work is in its checkpoint."""
 
 
 class Saver:
-    """Writes a checkpoint if the last is older than CHECKPOINT_SECONDS, and old enough that writing takes CHECKPOINT_SHARE of the time at most,
-    or if `stop()` is true (then it raises Stopped). A full disk ends no run: the last checkpoint stays."""
+    """Writes a checkpoint if the last one is older than CHECKPOINT_SECONDS, and old enough that writing takes at most CHECKPOINT_SHARE of the time;
+    also if `stop()` is true, and then raises Stopped. A full disk does not end a run: the last checkpoint stays."""
 
     def __init__(self, path, seconds=None, stop=lambda: False):
         self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
         self.last, self.took = time.monotonic(), 0.0
 
     def before_the_first_step(self):
-        """Raises Stopped where `stop()` is true already: there is nothing new to write."""
+        """Raises Stopped if `stop()` is already true, without writing: nothing is new."""
         if team.agreed(self.stop())[0]:
             raise Stopped
 
@@ -63,7 +63,7 @@ class Saver:
         stopping, due = team.agreed(stopping, due)
         if not stopping and not due:
             return
-        state = trainer.state_dict()  # which all processes of a run make together
+        state = trainer.state_dict()  # in which all processes of a run take part
         if team.rank() == 0:
             self.write(state)
         self.last = time.monotonic()
@@ -81,8 +81,8 @@ class Saver:
 
 
 def loaded(path, device):
-    """What torch.save has written at `path`. Raises ValueError for a file of another kind, which torch before 2.6 may run code of though it is
-    asked for weights alone (CVE-2025-32434)."""
+    """What torch.save has written at `path`. Raises ValueError for a file of another format: in these, torch before 2.6 may execute code even with
+    weights_only=True (CVE-2025-32434)."""
     with open(path, "rb") as file:
         if file.read(len(ZIP)) != ZIP:
             raise ValueError("no file of torch.save")
@@ -91,12 +91,12 @@ def loaded(path, device):
 
 
 def restored(make, path):
-    """The Trainer that `make()` makes, gone on from the checkpoint at `path` if there is a whole one; one that is damaged, or of
-    what the method's file was before it was changed, is named. Raises UnreadableCheckpoint."""
+    """The Trainer that `make()` returns, resumed from the checkpoint at `path` if there is a valid one. A checkpoint that is damaged, or was made
+    before the method's file changed, is named and not used. Raises UnreadableCheckpoint."""
     trainer = make()
     if Path(path).exists():
         try:
-            with zipfile.ZipFile(path) as parts:  # torch does not look at the checksums that it writes
+            with zipfile.ZipFile(path) as parts:  # torch does not verify the checksums that it writes
                 if parts.testzip():
                     raise ValueError("checksum")
             state = loaded(path, trainer.device)
@@ -104,9 +104,9 @@ def restored(make, path):
                 print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
-        except DEVICE_ERRORS:  # which say nothing of what is in it
+        except DEVICE_ERRORS:  # which say nothing about the file
             raise
-        except OSError as error:  # nor does this, of another user's file, say
+        except OSError as error:  # nor does this, as for a file of another user
             raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
                                        "and the run starts anew") from None
         except Exception as error:  # whatever is wrong with the file, the run can start anew
@@ -117,7 +117,7 @@ def restored(make, path):
 
 
 def seed_all(*parts):
-    """Seeds the global generators, torch's, NumPy's and Python's, by `stable_seed(*parts)`."""
+    """Seeds the global generators of torch, NumPy and Python with `stable_seed(*parts)`."""
     seed = stable_seed(*parts)
     torch.manual_seed(seed)
     numpy.random.seed(seed % 2**32)
@@ -125,7 +125,7 @@ def seed_all(*parts):
 
 
 def random_state(device):
-    """The states of the global generators: Python's, NumPy's, torch's, which dropout draws from, and a GPU's."""
+    """States of the global generators: Python's, NumPy's, torch's (from which dropout draws) and the GPU's."""
     name, keys, *rest = numpy.random.get_state()
     return [random.getstate(), (name, keys.tolist(), *rest), torch.get_rng_state(),
             *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]

@@ -17,18 +17,18 @@ WORKERS = []  # of the launch in progress: what a signal has to stop
 
 
 def tell_slow(specs, report, device=None):
-    """Reports where these runs are in a precision that is a poor one for this machine."""
+    """Reports if these runs are in a precision that is slow on this machine."""
     from benchmarks.machine import default_device, slow_bf16
     on_cpu, tasks = (device or default_device()) == "cpu", [settle(spec)[0] for spec in specs]
-    # loops of sparse storage read 16 bits faster everywhere; what it leaves dense takes little
+    # not with sparse storage: its loops are faster in bf16 on every processor, and what it leaves dense takes little time
     if on_cpu and any(task.precision == "bf16" and task.storage != "sparse" for task in tasks) and (said := slow_bf16()):
         report(said)
 
 
 def refuse_unsuited(specs, device=None, here=True):
-    """Raises ValueError in one line for runs that would become failed rows, one after the other: for their precision, where they are made
-    `here`; for a sparsity or options that their method does not take on their network. Methods of somebody's own files are tried otherwise
-    (`own_methods.rehearse`)."""
+    """Raises ValueError, in one line, for runs that would all fail: because of their precision (if they are made `here`, on this machine), or of
+    a sparsity or options that their method does not take on their network. Methods from users' own files are tried by
+    `own_methods.rehearse` instead."""
     from benchmarks.machine import default_device, refuse_precision
     for precision in {settle(spec)[0].precision for spec in specs} if here else ():
         refuse_precision(precision, device or default_device())
@@ -38,7 +38,7 @@ def refuse_unsuited(specs, device=None, here=True):
 
 
 def load_data(specs, folder):
-    """Missing data, and networks that cannot be made for them, end here, not in every run. Returns the folder."""
+    """Fails here, once, rather than in every run, if data are missing or a network does not fit them. Returns the folder."""
     from benchmarks import data
     from benchmarks.describe import macs_of
     for task in {settle(spec)[0] for spec in specs}:
@@ -47,7 +47,7 @@ def load_data(specs, folder):
 
 
 def refuse_method(spec):
-    """Raises ValueError where its method cannot be made for the network, which takes a millisecond where neither has memory."""
+    """Raises ValueError if its method cannot be made for the network. On the meta device, without memory, this takes a millisecond."""
     import torch
 
     from methods import get
@@ -60,7 +60,7 @@ def refuse_method(spec):
             method(layout, spec.sparsity, **options)
     except ValueError:
         raise
-    except Exception:  # a number that it reads, of which shapes have none: what is wrong with it the run will say
+    except Exception:  # it reads weights, which the meta device does not have: the run itself will say what is wrong
         pass
 
 
@@ -75,7 +75,7 @@ def _layout(model, classes, width, first_dense, last_dense):
 
 
 def get_ready(specs):
-    """What these runs' workers need begins to be loaded, beside what this process does before it launches them."""
+    """Starts loading what these runs' workers need, in the background, while this process prepares the launch."""
     preload({settle(spec)[0].dataset for spec in specs})
 
 
@@ -84,10 +84,10 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
 
     Returns the rows that did not end with status ok.
 
-    A run that another process is making is left to it: its row is waited for, or, with `wait` false, not even that. A run that has its
-    first cycles in common with a longer one waits until that has come to where they part. A row that was written since `store` has last
-    read its rows is taken as it is. A run whose checkpoint cannot be read is among those returned, but has no row. When the launch is
-    interrupted, its runs have `grace` seconds to end their epoch and to write a checkpoint. Raises StoreError if rows cannot be written,
+    A run that another process is making is left to that process; this one waits for its row, unless `wait` is false. A run that shares its
+    first cycles with a longer run waits until that has reached the point where they part. Rows that were written since `store` last read
+    its rows are used as they are. A run whose checkpoint cannot be read is among those returned, but gets no row. When the launch is
+    interrupted, its runs have `grace` seconds to end their epoch and write a checkpoint. Raises StoreError if rows cannot be written, and
     Ended after `ask_to_stop`.
     """
     specs, unusable = usable(specs, store)
@@ -97,7 +97,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     runs.bad += unusable
     get_ready(specs)
     wait_for_preload()
-    with undisturbed():  # or a signal would find some of them
+    with undisturbed():  # or a signal could come when only some of them are in WORKERS
         WORKERS[:] = [Worker(store, folder, *place) for place in places.spread(specs, places.gpus(), jobs)]
     try:
         runs.make()
@@ -122,7 +122,7 @@ def usable(specs, store):
 
 
 class Launch:
-    """The runs of a launch that are not ended, and what becomes of them as its workers (WORKERS) report."""
+    """The unfinished runs of a launch, and how they proceed as its workers (WORKERS) report."""
 
     def __init__(self, specs, store, folder, report, wait):
         self.store, self.folder, self.report, self.wait = store, folder, report, wait
@@ -130,18 +130,18 @@ class Launch:
         self.trunks = branches(specs)
         self.waiting = dict(self.trunks)  # {run: the longer one that makes the cycles they have in common}
         self.queue = deque((spec, 1) for spec in specs if spec not in self.trunks)  # (run, which attempt)
-        self.elsewhere = {}  # {run: the process, of another launch, that makes it}
-        self.bad, self.look = [], 0.0  # rows that are not ok; when to look again for what others have done
-        self.warned = set()  # what runs were warned of
+        self.elsewhere = {}  # {run: the process of another launch that is making it}
+        self.bad, self.look = [], 0.0  # rows that are not ok; when to check again what other launches have done
+        self.warned = set()  # warnings that were already reported
         costs = {spec: settle(spec)[0].epochs * (1 if spec in self.trunks else len(levels_of(spec))) for spec in specs}
         self.progress = Bar(costs, report, {spec: 1 - 1 / len(levels_of(spec)) for spec in self.trunks})
 
     def make(self):
-        """Until every run has ended, or (`wait` false) is made elsewhere."""
+        """Works until every run has ended or, with `wait` false, is being made elsewhere."""
         while self.queue or any(worker.jobs for worker in WORKERS) or (self.elsewhere and self.wait):
             if time.monotonic() > self.look:
                 under_way = {spec for spec, _ in self.queue} | {spec for worker in WORKERS for spec in worker.jobs}
-                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in under_way)  # its row may be there, or its process gone
+                self.queue.extend((spec, 1) for spec in self.elsewhere if spec not in under_way)  # by now its row may exist, or its process be gone
                 self.part(lambda branch: self.store.checkpoint(branch.key).exists())
                 self.look = time.monotonic() + 2
             self.hand_out()
@@ -149,17 +149,17 @@ class Launch:
                 self.hear(next(w for w in WORKERS if w.pipe is ready))
 
     def hand_out(self):
-        """Queued runs to workers that have room for them, in order."""
+        """Gives queued runs, in order, to workers that have room for them."""
         while self.queue:
             free = [worker for worker in WORKERS if worker.takes(*self.queue[0], self.precisions)]
             if not free:
                 return
             spec, attempt = self.queue.popleft()
-            parting = [branch for branch in self.waiting if self.trunks[branch] == spec]  # those that parted before have been made
+            parting = [branch for branch in self.waiting if self.trunks[branch] == spec]  # branches that parted earlier have been made
             min(free, key=lambda worker: len(worker.jobs)).give(spec, attempt, self.store.seen.get(spec.key), parting)
 
     def hear(self, worker):
-        """What a worker says: how far a run is, its row, or why it has none."""
+        """Handles a worker's message: how far a run is, its row, or why it has none."""
         said = worker.receive()
         if said is None and worker.asked:
             raise Ended("stopped; the same command goes on where this one ended")
@@ -168,7 +168,7 @@ class Launch:
         spec, message = said
         if isinstance(message, float):
             return self.progress.tick(spec, message)
-        if isinstance(message, UnreadableCheckpoint):  # it is named as failed, but no row says so: the next launch tries it again
+        if isinstance(message, UnreadableCheckpoint):  # reported as failed but not stored, so that the next launch tries it again
             message = dict(key=spec.key, task=spec.task, method=spec.method, options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed,
                            status="failed", error=str(message))
         if isinstance(message, Exception):
@@ -187,11 +187,11 @@ class Launch:
             self.finish(spec, message)
 
     def replace(self, worker):
-        """Another process for a worker whose own is gone, and another attempt for its runs."""
+        """Starts a new process for a worker whose own has died, and gives its runs another attempt."""
         WORKERS[WORKERS.index(worker)] = Worker(self.store, self.folder, worker.gpu, worker.room)
         for spec, attempt in worker.jobs.items():
             before = self.store.seen.get(spec.key)
-            if row := self.store.since(spec.key, before):  # written before the process ended
+            if row := self.store.since(spec.key, before):  # written before the process died
                 self.finish(spec, row)
             elif attempt < ATTEMPTS:
                 self.queue.append((spec, attempt + 1))
@@ -201,7 +201,7 @@ class Launch:
                 self.finish(spec, store_failure(spec, f"its process died ({worker.end()})", self.store, before, keep=True))
 
     def part(self, ready):
-        """Queue the branches that need to wait no longer."""
+        """Queues the branches that need not wait any longer."""
         for branch in [branch for branch in self.waiting if ready(branch)]:
             del self.waiting[branch]
             self.queue.append((branch, 1))
@@ -211,7 +211,7 @@ class Launch:
         self.part(lambda branch: self.waiting[branch] == spec)
         self.progress.done(spec, row)
         for text in row.get("warned", ()):
-            if text not in self.warned:  # once, however many runs it is true of
+            if text not in self.warned:  # once, however many runs it applies to
                 self.warned.add(text)
                 self.report(f"warning, {title(spec)}: {text}")
         if row["status"] != "ok":
@@ -229,7 +229,7 @@ def ask_to_stop():
 
 
 def stop(grace):
-    """Ask them, give them `grace` seconds, and end those that are left."""
+    """Asks the workers to stop, gives them `grace` seconds, and kills those that are left."""
     try:
         ask_to_stop()
         deadline = time.monotonic() + grace

@@ -34,12 +34,12 @@ BESIDES = ("the plain network with these weights {} the trained one{}: what the 
 
 
 def run(spec, store, folder="data", device=None, tick=lambda share: None, stop=lambda: False, begun=lambda epochs: None):
-    """Train what `spec` names and store its row. Returns the row. Where `stop()` is true, it raises Stopped within about a second.
+    """Trains what `spec` names, stores its row and returns it. Raises Stopped about a second after `stop()` has become true.
 
-    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. A run
-    whose loss is no longer finite becomes a row with status `diverged`, which a line on stderr says; an error while training one with
-    status `failed`, and its traceback goes there. Raises ValueError, in one line, for what cannot be started at all, StoreError for a row
-    that cannot be written: its checkpoint stays. Where `stop` raises Taken, so does the run, and stores nothing more.
+    `begun(epochs of all cycles)` is called before the first step, `tick(share of the run done)` after it and about once a second. If the
+    loss becomes infinite or NaN, the row has status `diverged`, and a line on stderr says so; after an error it has status `failed`, and the
+    traceback goes to stderr. Raises ValueError, in one line, for what cannot be started at all, and StoreError for a row that cannot be
+    written (its checkpoint stays). If `stop` raises Taken, so does the run, and stores nothing more.
     """
     device = usable_device(device)
     lane, told = Lane(steps(spec, store, folder, device, stop, begun=begun), device), -math.inf
@@ -56,23 +56,23 @@ def resident(dataset, folder, validation, normalisation, device):
     """A data set on a device, one copy for all runs of this process there."""
     data = datasets.load(dataset, folder, validation, normalisation).to(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)  # other streams will read it
+        torch.cuda.synchronize(device)  # because other streams will read it
     return data
 
 
 def steps(spec, store, folder, device, stop=lambda: False, alone=True, begun=lambda epochs: None, branches=()):
-    """`run` as a generator, so that runs can take turns: yields the share done before the first step, after each, and twice at the end of an
-    epoch; returns the row.
+    """`run` as a generator, so that runs can take turns. Yields the share done before the first step, after each step, and twice at the end of
+    an epoch; returns the row.
 
-    alone: lack of memory on the device is the run's own failure; else OutOfMemoryError is raised. `begun(epochs of all cycles)` is called
-    before the first step. branches: Specs whose runs part from this one (`levels.branches`), and find a checkpoint of it where they do.
+    alone: whether the run has the device to itself; then lack of memory is its own failure, else OutOfMemoryError is raised. branches: Specs
+    whose runs part from this one (`levels.branches`); it leaves a checkpoint for each at the point where they part.
     """
     with team.assembled(spec, store, folder, settle(spec)[0], device) as device:
         return (yield from Attempt(spec, store, folder, device, stop, alone, begun, branches).steps())
 
 
 class Attempt:
-    """A run on its way from its Spec to its row; the arguments are those of `steps`."""
+    """A run from its Spec to its row; the arguments are those of `steps`."""
 
     def __init__(self, spec, store, folder, device, stop, alone, begun, branches):
         one_core()
@@ -83,11 +83,11 @@ class Attempt:
         self.levels = levels_of(spec)
         self.before = {other.key: store.stamp(other.key) for other in (*self.levels, *branches)}
         self.unmade = self.levels
-        with contextlib.suppress(StoreError):  # a table that cannot be read ends no run
+        with contextlib.suppress(StoreError):  # an unreadable table does not end a run
             self.unmade = unmade(self.levels, store)
 
     def prepared(self):
-        """The Trainer, with its data, as new or from its checkpoint."""
+        """The Trainer with its data, new or resumed from its checkpoint."""
         task, spec, device = self.task, self.spec, self.device
         data = resident(task.dataset, str(self.folder), task.validation, task.normalisation, device)
         macs_of(task, data)  # refuses a network that takes no such images
@@ -109,7 +109,7 @@ class Attempt:
         try:
             self.begun(trainer.training.all_epochs)
             save = Saver(self.store.checkpoint(self.spec.key), stop=self.stop)
-            yield trainer.share()  # who takes turns may have been asked to stop while this was set up
+            yield trainer.share()  # the process may have been asked to stop meanwhile
             save.before_the_first_step()
             yield from trainer.steps(save, self.cycle_done, save)
             return self.finish(self.spec, curves_of(trainer, trainer.training.cycles[-1]) if len(self.levels) > 1 else trainer.progress.curves)
@@ -125,21 +125,21 @@ class Attempt:
             return row
 
     def cycle_done(self, trainer):
-        """A run of several levels gives a row at the end of each cycle, and a beginning to those that part from it there."""
+        """At the end of a cycle, a run of several levels stores that level's row, and leaves checkpoints for the runs that part from it there."""
         cycle, cycles = trainer.progress.cycle, trainer.training.cycles
         if len(self.levels) == len(cycles) and cycle < len(cycles) - 1:
             level = self.levels[cycle]
             made = level not in self.unmade or self.store.since(level.key, self.before[level.key])
             if not made or any(self.store.again(each.key).exists() for each in (level, self.spec)):  # finished runs stay as they are
                 self.finish(level, curves_of(trainer, cycles[cycle]))
-            for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on what is there
+            for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on which files exist
                 path = self.store.checkpoint(other.key)
                 if len(levels_of(other)) == cycle + 2 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
                     state = trainer.state_dict()
                     Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
 
     def finish(self, level, curves, status="ok", error=""):
-        """Stores and returns the row of a level, an ok one where the network is what its row says of it."""
+        """Stores and returns the row of a level. Raises RuntimeError if the status is ok but the network is not what the row says."""
         self.stop()  # which may raise Taken
         trainer, store = self.trainer, self.store
         method, cycle = trainer.model.method, trainer.progress.cycle
@@ -160,15 +160,16 @@ class Attempt:
         return row
 
     def compare_plain(self):
-        """Raises RuntimeError where somebody's own method has more than the network's weights: by more than a point, which no rounding makes."""
+        """Raises RuntimeError if the plain network's accuracy differs by more than a point (more than rounding explains) from the trained one's: then
+        a user's own method adds something besides the network's weights."""
         trainer, split = self.trainer, self.trainer.data.val or self.trainer.data.test
         plain, trained = (trainer.percent(hits, split) for hits in (trainer.hits_on(split, kept.plain(trainer)), trainer.hits_on(split)))
         if abs(plain - trained) > max(1, 200 / len(split)):
             raise RuntimeError(BESIDES.format(f"has {plain:.1f} % where", f" has {trained:.1f}"))
 
     def failed(self, problem):
-        """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError where others share the device, and ends the
-        process where the device is lost."""
+        """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError if others share the device, and ends the process
+        if the device is lost."""
         if lacks_memory(problem) and not self.alone:
             raise torch.OutOfMemoryError(str(problem)) from problem
         gone = lost(self.device)
@@ -176,7 +177,7 @@ class Attempt:
             traceback.print_exception(problem)
             os._exit(1)
         self.stop()
-        # what one process of several fails at, the others do not
+        # what fails in one process of several need not fail in the others
         keep = gone or of_the_machine(problem) or team.size() > 1
         row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep=keep)
         if gone:  # the launcher finds the row and makes its other runs in a new process
@@ -190,27 +191,27 @@ def curves_of(trainer, cycle):
 
 
 def lacks_memory(problem):
-    """Whether an error says that the device has none left: by torch's allocator, or by CUDA and its libraries, which have some of their own."""
+    """Whether an error says that the device is out of memory: torch's allocator, or CUDA and its libraries, which allocate on their own."""
     words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
     return any(isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
                for error in causes(problem))
 
 
 def causes(problem):
-    """An error and those that it was raised from, as a method's that cannot score a network is."""
+    """An error and those that it was raised from."""
     while problem is not None:
         yield problem
         problem = problem.__cause__
 
 
 def of_the_machine(problem):
-    """Whether an error may pass: a device's, a file's, lack of memory; what was trained until then is worth keeping."""
+    """Whether an error may be temporary (of a device, a file, memory), so that the checkpoint is worth keeping."""
     passing = (*DEVICE_ERRORS, OSError, MemoryError, DataError)
     return any(isinstance(error, passing) or "DataLoader worker" in str(error) for error in causes(problem))
 
 
 def lost(device):
-    """Whether this process can do nothing more on its device: an error there that stays, or a recording that cannot be ended."""
+    """Whether this process cannot use its device any more: after an error that stays, or with a graph capture that cannot be ended."""
     if device.type != "cuda":
         return False
     try:
@@ -221,26 +222,26 @@ def lost(device):
 
 
 def unmade(levels, store):
-    """The lower ones of a run's levels that have no row, or that of a try which failed: it says nothing of this one."""
+    """The lower levels of a run that have no row, or only one of a failed attempt."""
     *lower, last = levels
     rows = store.rows(suite_of(last.task)) if lower else ()
     return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
 def in_words(problem):
-    """An error, or a text, in the one line that a row has of it. The traceback goes to stderr, but of a divergence."""
+    """An error, or a text, as the one line that goes into a row. Its traceback goes to stderr, unless the run diverged."""
     if isinstance(problem, BaseException) and not isinstance(problem, FloatingPointError):
         traceback.print_exception(problem)
         problem = f"{type(problem).__name__}: {problem}"
-    return " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()[:300]  # the name of a file may be no UTF-8
+    return " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()[:300]  # a file's name in it may not be UTF-8
 
 
 def store_failure(spec, problem, store, before, keep=False):
-    """Store and return the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
+    """Stores and returns the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
-    So do its lower levels that are `unmade`. before: the stamp that its row had; where it has been written since, by another process or
-    as a level of a longer run, that one stays and is returned. keep: the fault may pass, so a checkpoint stays for `--retry-failed`, and of a
-    run that was made `--again` the row of before: this one is only returned.
+    Its lower levels that are `unmade` get such rows, too. before: the stamp that its row had; if it has been written since, by another
+    process or as a level of a longer run, that row stays and is returned. keep: the fault may be temporary, so the checkpoint stays for
+    `--retry-failed`; and if the run was being made `--again`, its earlier row stays, and the new one is only returned.
     """
     if row := store.since(spec.key, before):
         return row

@@ -1,4 +1,4 @@
-"""Where runs are made: the cores and GPUs that this process may use, and how runs are spread over them. Imports torch only to look for GPUs."""
+"""Where runs can be made: the cores and GPUs that this process may use, and how runs are spread over them. Imports torch only to look for GPUs."""
 import contextlib
 import os
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from benchmarks.tasks import settle
 
 PACK = 8  # runs at a time on a GPU
-WORKER_BYTES = 1e9  # of one on a CPU; networks for CIFAR and digits need less
+WORKER_BYTES = 1e9  # memory of a worker on a CPU; networks for CIFAR and digits need less
 
 
 def limits(name, root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
-    """What the files `name` of this process's group and of all groups above it say (cgroup 2): the limits of a container, a job, a user."""
+    """Contents of the files `name` of this process's control group (cgroup 2) and of all groups above it: limits of a container, a job, a user."""
     group = root
     with contextlib.suppress(OSError, StopIteration):
         group = root / next(line for line in own.read_text().splitlines() if line.startswith("0::/"))[4:]
@@ -22,7 +22,7 @@ def limits(name, root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
 
 
 def cores(*where):
-    """Cores that this process may use: those of its affinity, and no more than its share of time keeps busy. where: of `limits`."""
+    """The number of cores that this process may use: those of its CPU affinity, limited by its CPU quota. where: arguments of `limits`."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for text in limits("cpu.max", *where):
         with contextlib.suppress(ValueError):  # "max" is no number
@@ -32,7 +32,7 @@ def cores(*where):
 
 
 def crowded(workers):
-    """What to say where other programs (their mean of the last minute, where the system tells it) leave too few cores to so many workers, or ""."""
+    """A sentence if other programs (by the load average of the last minute) leave too few cores for so many workers, else ""."""
     with contextlib.suppress(AttributeError, OSError):
         load, count = os.getloadavg()[0], os.cpu_count() or 1
         return f"other programs keep {load:.1f} of {count} cores busy, with which it can take longer" * (load + workers > count + 0.5)
@@ -40,14 +40,14 @@ def crowded(workers):
 
 
 def free(meminfo=Path("/proc/meminfo")):
-    """Bytes of memory that nobody uses, as far as Linux says; elsewhere all there are."""
+    """Bytes of available memory, on Linux; elsewhere all the machine has."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
         return 1024 * next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:"))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def room(*where):
-    """Workers for which this process has memory. where: of `limits`."""
+    """The number of workers that memory allows. where: arguments of `limits`."""
     sizes = [free(), *(int(text) for text in limits("memory.max", *where) if text.strip().isdigit())]
     return max(1, round(min(sizes) / WORKER_BYTES))
 

@@ -16,21 +16,21 @@ from benchmarks.files import StoreError
 from benchmarks.workers.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-# what takes longest to load, torch and with torchvision what its optimizers load, and what some data are read with; nothing that asks
-# for a GPU, which a fork could not do again
+# what takes longest to load: torch, with torchvision what torch's optimizers import at their first use, and the readers of some data sets;
+# nothing that initialises CUDA, which cannot be used in a forked process afterwards
 PRELOADED = ["torchvision.datasets"]
 READ_WITH = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
 WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # as Python prints one
-LONGEST = 70  # characters of a folder for temporary files: the name of a socket has 107 at most
-CROWDED = ("crowded",)  # the answer of a run for which the device had no memory besides the others
+LONGEST = 70  # characters of the temporary folder's name: a socket's name in it may have 107
+CROWDED = ("crowded",)  # the answer of a run that did not fit into the device's memory beside the others
 
 
 @contextlib.contextmanager
 def undisturbed():
-    """Signals wait until it ends; the processes that begin in it never get them."""
+    """Blocks signals until it ends. Processes started inside inherit the block, so they never receive these signals."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        resource_tracker.ensure_running()  # its start would end the blocking
+        resource_tracker.ensure_running()  # starting it later would unblock them
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
@@ -38,18 +38,18 @@ def undisturbed():
 
 
 def place_for_sockets():
-    """Where the folder for temporary files has too long a name for that of a socket in it, this process has its own below /tmp (as it has
-    with Python 3.14)."""
+    """If the name of the temporary folder is too long for a socket in it, multiprocessing gets a folder of its own in /tmp (as it does from
+    Python 3.14 on)."""
     usual = tempfile.gettempdir()
     if len(usual) > LONGEST and os.path.isdir("/tmp"):
         tempfile.tempdir = "/tmp"
-        util.get_temp_dir()  # asks once
+        util.get_temp_dir()  # which asks only once
         tempfile.tempdir = usual
 
 
 def preload(datasets):
-    """What workers for these data sets are forked from begins to load, while this process goes on; once, whatever is asked for later. One thread
-    per process: with more, torch can be twenty times slower where a quota limits the CPU."""
+    """Starts the fork server, which imports what workers for these data sets need while this process goes on. Only the first call counts. Sets one
+    thread per process: with more, torch can be twenty times slower where a quota limits the CPU."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
     multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READ_WITH.get(name, ()))])
     if Worker.method == "forkserver":
@@ -60,7 +60,8 @@ def preload(datasets):
 
 @functools.cache
 def wait_for_preload():
-    """Until workers can be forked, several seconds, in which Ctrl-C ends the launch, as it does not while they are (`undisturbed`). Once."""
+    """Waits, the first time, until workers can be forked. This takes seconds, in which Ctrl-C works; it does not while
+    they are forked (`undisturbed`)."""
     if Worker.method == "forkserver":
         first = multiprocessing.get_context(Worker.method).Process(target=int, daemon=True)
         first.start()
@@ -73,8 +74,8 @@ class Worker:
     `jobs`: {Spec: which attempt it is}.
     """
 
-    # of starting a process: from one that has loaded what takes long, so that half of its memory is there once for all workers; only Linux has
-    # a safe fork
+    # workers are forked from a server that has imported what takes long, so that they share about half of their memory; forking is safe only
+    # on Linux
     method = "forkserver" if sys.platform == "linux" else "spawn"
 
     def __init__(self, store, folder, gpu=None, room=1):
@@ -88,9 +89,9 @@ class Worker:
         self.jobs, self.asked, self.gpu, self.room = {}, False, gpu, room
 
     def takes(self, spec, attempt, precisions):
-        """Whether there is room. A run whose process died is alone in the next one; runs of one process share a precision.
+        """Whether there is room for the run. A run whose process died runs alone the next time; runs in one process share a precision.
 
-        precisions: {Spec: its own}, for a method's file is not loaded again here: it may have been changed since the launch.
+        precisions: {Spec: precision}, given because a method's file must not be loaded again here: it may have changed since the launch.
         """
         if not self.jobs:
             return True
@@ -124,10 +125,10 @@ class Worker:
 
 def _work(pipe, store, folder, gpu):
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is used first
-    from benchmarks import run  # noqa: F401  what it imports is here from now on
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads this at its first use
+    from benchmarks import run  # noqa: F401  for what it imports
     from benchmarks.checkpoint import Stopped
-    gc.freeze()  # and need not be looked through after every run
+    gc.freeze()  # what is imported need not be searched for garbage after every run
     jobs, asked = [], []
     try:
         with Output() as output:
@@ -152,7 +153,7 @@ def _work(pipe, store, folder, gpu):
                         output.to(None)  # the launcher may read the log
                         jobs.remove(job)
                         if gpu is not None:
-                            gc.collect()  # memory that circles of references keep, such as that of an error and its traceback
+                            gc.collect()  # frees memory held by reference cycles, such as an error and its traceback
                     pipe.send((job.spec, said))
     except (EOFError, OSError):  # the launcher is gone
         os._exit(1)
@@ -167,7 +168,7 @@ class Job:
         self.run = self._make(before, alone, branches, stopping)
 
     def turn(self):
-        """A step of the run: None, or what there is to say to the launcher, anything but a float at the end. What it prints belongs into `log`."""
+        """Takes one step of the run. Returns what to tell the launcher, or None; anything but a float ends the run. Its output belongs in `log`."""
         try:
             return next(self.run)
         except StopIteration as end:
@@ -177,11 +178,11 @@ class Job:
         spec, store = self.spec, self.store
         try:
             with Claim(store, spec.key) as claim:
-                if row := store.since(spec.key, before):  # another process has made it
+                if row := store.since(spec.key, before):  # another process has already made it
                     return row
                 store.log(spec.key).unlink(missing_ok=True)  # a link would be written through
                 with open(store.log(spec.key), "x") as self.log:
-                    yield None  # what is printed goes there from the next turn on
+                    yield None  # output goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
                 if row != CROWDED and row["status"] == "ok":
                     row = row | {"warned": warned(store.log(spec.key))}
@@ -195,7 +196,7 @@ class Job:
             return StoreError(f"{store.folder} cannot be written ({error.strerror})")
 
     def _train(self, claim, before, alone, branches, stopping):
-        """Makes the run, a step at a time, and yields what there is to say of it; returns its row, or CROWDED."""
+        """Makes the run, one step per turn; yields its share done (once a second) or None; returns its row, or CROWDED."""
         import torch
 
         from benchmarks.gpu.pack import Lane
@@ -219,21 +220,21 @@ class Job:
         except torch.OutOfMemoryError as error:
             if not alone:
                 return CROWDED
-            problem = error  # there is nothing more to wait for
-        except ValueError as error:  # cannot be started at all, or its device cannot be opened
+            problem = error  # it is alone already
+        except ValueError as error:  # it cannot be started at all, or its device cannot be opened
             problem = error
         return store_failure(self.spec, problem, self.store, before, keep=True)
 
 
 def warned(log):
-    """What a run's log says that it was warned of, each once."""
-    with contextlib.suppress(OSError):  # somebody has removed it: the row is there
+    """The texts of the warnings in a run's log, each once."""
+    with contextlib.suppress(OSError):  # somebody removed the log; the row is stored all the same
         return [*dict.fromkeys(WARNED.findall(log.read_text(errors="replace")))]
     return []
 
 
 class Output:
-    """Where everything that is printed goes, as far as there is room for it: to this process's own place before and after."""
+    """Redirects everything that this process prints, also from compiled code. Before and after, it goes where it went at first."""
 
     def __enter__(self):
         self.own, self.file = (os.dup(1), os.dup(2)), None
@@ -245,7 +246,7 @@ class Output:
             os.close(place)
 
     def to(self, file):
-        """From now on to an open file, None: to the process's own place. Two calls of the system where that is another one."""
+        """From now on output goes to this open file; None: where it went at first. Costs two system calls if that is a change."""
         if file is self.file:
             return
         for stream in (sys.stdout, sys.stderr):
