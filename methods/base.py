@@ -11,7 +11,7 @@ from methods.ranking import keep
 
 
 class Cycle(NamedTuple):
-    """One training schedule: `epochs` long, begun at epoch `first`; `lr` replaces the recipe's schedule by a constant share of its rate.
+    """One training schedule of `epochs`, begun at epoch `first`. lr: if not 0, the learning rate is this constant multiple of the recipe's.
 
     passes: forward and backward passes of each step, the losses averaged (ProbMask: 2).
     """
@@ -26,7 +26,7 @@ class Sparsifier(nn.Module):
     """Maps the stored weights theta (N,) to the sparse weights (N,) that the network computes with.
 
     A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
-    attributes. `mask` (N,) marks the active weights; what a run must not lose is a buffer. `run` is a `methods.run.Run`.
+    attributes. `mask` (N,) marks the active weights; whatever a checkpoint must hold is a buffer. `run` is a `methods.run.Run`.
 
     Raises ValueError for a sparsity outside [0, 1) or that leaves fewer weights than layers, for unknown options or values, and for a `…_start`
     after its `…_end`.
@@ -34,14 +34,14 @@ class Sparsifier(nn.Module):
 
     name = None             # how commands call it; a class without a name is a building block
     aliases = ()
-    keeps_best = False      # wants the snapshot "best" of each cycle, by validation accuracy (LRR)
-    replay = "none"         # later cycles see the batches of the first: "none", "all", or only its "crops"
-    needs_batches = False   # calls `run.batches`: a training that was given none is refused at its start
+    keeps_best = False      # needs the snapshot "best" of each cycle, by validation accuracy (LRR)
+    replay = "none"         # whether later cycles see the first one's batches: "none", "all", or only its "crops"
+    needs_batches = False   # it calls `run.batches`: a Training without batches= is refused at its start
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
     # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):
     # {field of benchmarks.tasks.Task or option: value}}
     original = {}
-    retained = {}           # what it has besides its defaults in the suite's recipe, because the papers that compare it do
+    retained = {}           # options that it has in the suite's recipe instead of its defaults, as in the papers that compare it
     presets = {}            # {option: {value: {other option: its default with that value}}}
     # theta's gradient: "masked" (active weights only), "superset" (these and some more), "dense" (straight-through), "shaped" (its own formula)
     gradient = "masked"
@@ -68,10 +68,10 @@ class Sparsifier(nn.Module):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if cls.__module__ != next(base.__module__ for base in cls.__mro__ if "original" in vars(base)):
-            cls.original = {}  # another file's method is another one, which nobody has trained so
+            cls.original = {}  # a method in another file is another method, which nobody has trained with this recipe
         declares = next(base for base in cls.__mro__ if "name" in vars(base))
         if cls.__module__ != declares.__module__ and not cls.__module__.startswith("methods."):
-            cls.name = None  # nor has it that one's name
+            cls.name = None  # nor does it share the name
 
     @property
     def called(self):
@@ -86,12 +86,12 @@ class Sparsifier(nn.Module):
 
     @classmethod
     def preset(cls, options):
-        """{option: its default} where one of these options, {name: value}, decides those of others (`presets`)."""
+        """{option: default} of the options whose default depends on one of these, {name: value} (`presets`)."""
         return {name: value for own, forms in cls.presets.items() for name, value in forms.get(str(options.get(own)), {}).items()}
 
     @classmethod
     def skip(cls, task):
-        """Why this method is not run on a task ("cifar10-vit"), in a few words; None where it is."""
+        """Why this method is not run on a task ("cifar10-vit"), in a few words; None if it is run."""
         return None
 
     def final_budget(self):
@@ -100,11 +100,11 @@ class Sparsifier(nn.Module):
 
     @classmethod
     def levels(cls, sparsity, options):
-        """Sparsities that a run to `sparsity` passes, each of which gives a row; the last is `sparsity`."""
+        """Sparsities that a run to `sparsity` passes through; each gives a row, the last is `sparsity`."""
         return [sparsity]
 
     def cycles(self, epochs):
-        """The training schedules, one after the other, where the recipe has `epochs`."""
+        """The training schedules, one after the other, for a recipe of `epochs`."""
         return [Cycle(epochs)]
 
     def budget_at(self, cycle):
@@ -112,13 +112,14 @@ class Sparsifier(nn.Module):
         return self.budget
 
     def settled(self, run):
-        """Whether a mask within the budget will stay so: then its accuracy counts, else that of the last epoch alone (AC/DC)."""
+        """Whether a mask that is within the budget now stays so. If not (AC/DC), only the last epoch's accuracy counts."""
         return self.exact
 
     def groups(self):
-        """Groups for the optimiser of those parameters of the method that are not to be trained as theta is.
+        """Optimiser groups of those parameters of the method that are to be trained otherwise than theta.
 
-        Each is a dictionary as torch's optimisers take it, `params` a list; but its learning rate is `lr_scale`, a multiple of the recipe's.
+        Each is a dictionary as torch's optimisers take it, with a list of `params`, but with `lr_scale`, a multiple of the recipe's learning
+        rate, in place of `lr`.
         """
         return []
 
@@ -132,18 +133,19 @@ class Sparsifier(nn.Module):
         """The effective weights (N,) of the stored ones theta (N,), at every step: elementwise only, no ranking and no synchronisation, so that
         it can be captured in a graph.
 
-        A graph reads buffers anew at every step, and no number of Python: what a hook changes and this reads is a buffer, changed in place.
+        A graph reads buffers anew at every step, but keeps the Python numbers it was captured with. So what a hook changes and this reads must
+        be a buffer, changed in place.
         """
         return theta * self.mask
 
     def before_step(self, run):
-        """Gradients are there, weights are not changed yet; False skips the optimiser's step."""
+        """Called with the gradients computed and the weights not yet changed. Returning False skips the optimiser's step."""
 
     def after_step(self, run):
-        """Weights have changed: next threshold, mask, schedule."""
+        """Called after the weights have changed: next threshold, mask, schedule."""
 
     def evaluating(self, net, now):
-        """Called after the network was set to evaluation (`now`) or training: changes what the method wants to differ from that mode."""
+        """Called after the network was set to evaluation (`now` true) or training: changes what is to differ from that mode."""
 
     def extra_repr(self):
         """What print() shows of a method."""
@@ -154,17 +156,17 @@ class Sparsifier(nn.Module):
         self.mask.copy_(mask)
 
     def repeated(self, function, fixed, *numbers):
-        """Calls function(fixed, *numbers), a bound method that does the same work at every step, on `fixed`, always the same object (theta,
-        run), and leaves what it does in buffers. A run on a GPU records it once, as it does `forward`, and replays it; the numbers then arrive
-        as 0-dim tensors, so that it must not branch on them. Gradients of the network's other parameters are for functions of run alone.
+        """Calls function(fixed, *numbers). The function is a bound method that does the same work at every step and leaves its results in
+        buffers; `fixed` is always the same object (theta or run). On a GPU it is recorded once, as `forward` is, and replayed; the numbers then
+        arrive as 0-dim tensors, so it must not branch on them. Only functions of run may read gradients of the network's other parameters.
         """
         function(fixed, *numbers)
 
     @torch.no_grad()
     def prune(self, run, kept):
-        """Keep the `kept` most salient active weights of all; the others restart at zero, so that masks are nested.
+        """Keeps the `kept` most salient of the active weights; the others restart at zero, so that masks are nested.
 
-        Waits for the device. Raises ValueError where fewer are active.
+        Waits for the device. Raises ValueError if fewer are active.
         """
         active = int(self.mask.sum())
         if kept > active:
@@ -173,14 +175,16 @@ class Sparsifier(nn.Module):
         run.clear(~self.mask)
 
     def saliency(self, run):
-        """What `prune` ranks, (N,), at least 0."""
+        """The scores (N,), at least 0, that `prune` ranks."""
         return run.theta.abs()
 
     def training_cost(self, sparse, dense):
-        """Training FLOPs per sample in units of a dense forward pass, given that of the sparse forward pass. For a method that does not
-        override this the trainer adds what it does besides: steps in which it reads `run.dense_gradient`, if its `gradient` is "masked",
-        and passes besides the step's own, by `run.loss`, `run.gradient` and as `run.count_passes` says, after the first step. To the
-        formula of one of the suite's methods, which a file of somebody's own may inherit, it adds the same; one in such a file counts alone."""
+        """Training FLOPs per sample of one step, in units of a dense forward pass, given those of a sparse and of a dense forward pass.
+
+        If a method does not override this, or inherits the formula of one of the suite's methods, the trainer adds what is not in it: the
+        dense gradients of steps that read `run.dense_gradient` (if `gradient` is "masked") and, after the first step, passes by `run.loss`,
+        `run.gradient` and `run.count_passes`. A formula in a user's own file counts as it is.
+        """
         return 2 * sparse + (sparse if self.gradient == "masked" else dense)
 
 
@@ -208,11 +212,11 @@ class Ramped(Sparsifier):
 
     @torch.no_grad()
     def rank(self, theta, kept, share):
-        """`refresh` to a number of weights kept, fewer than all, and where between two weights the threshold lies (`kept`)."""
+        """As `refresh`, given what `kept` returns: the number of weights kept, fewer than all, and where between two weights the threshold lies."""
         self.set_mask(keep(theta.abs(), kept))
 
     def keep_all(self):
-        """`refresh` where nothing is pruned."""
+        """As `refresh`, if nothing is pruned."""
         self.set_mask(torch.ones_like(self.mask))
 
     def scheduled(self, run, done):
