@@ -82,7 +82,7 @@ def command_plan(args):
         tell_slow(todo, print)
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
-        others = places.crowded(len(workers))  # before this plan is one
+        others = places.crowded(len(workers))  # asked before the plan's own timing adds to the load
         seconds = estimate(todo, folder, workers[0][1])
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
         print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
@@ -91,7 +91,7 @@ def command_plan(args):
 
 
 def prepare(args):
-    """(Store, the Specs to be made, the rows of the others, those of the Specs whose rows are made again)."""
+    """Returns (the Store, the Specs to run, the rows of those that are done, those of the Specs to run that are made again)."""
     at_least_one(args, "jobs")
     specs = chosen(args)
     store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
@@ -132,7 +132,7 @@ def command_launch(args):
 
 
 def launch_missing(args, store, todo, done):
-    """Makes the Specs `todo`, collects, and names what failed in them or in the rows `done`. Returns the exit status."""
+    """Runs the Specs `todo`, collects the rows, and reports which of the runs failed, these or those of the rows `done`. Returns the exit status."""
     folder = data_folder(args)
     from benchmarks.levels import uncovered
     runs = len(uncovered(todo))
@@ -147,8 +147,8 @@ def launch_missing(args, store, todo, done):
 
 
 def tell_failed(done, store, bad=()):
-    """Names what failed of the rows `done`, and those of `bad`. Returns the exit status."""
-    noted = sum(store.again(row["key"]).exists() for row in bad)  # whose rows of before stay
+    """Reports on stderr the failed rows among `done`, and the rows `bad`. Returns the exit status."""
+    noted = sum(store.again(row["key"]).exists() for row in bad)  # whose earlier rows stay
     failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
         by = "`--retry-failed`" if failed > noted else "the same command"
@@ -164,7 +164,7 @@ def command_status(args):
         print("\n".join(spec.command() for spec in chosen(args)))
         return 0
     store = existing(args)
-    with ProcessPoolExecutor(1) as aside:  # while the methods and torch are imported here
+    with ProcessPoolExecutor(1) as aside:  # reads the rows while this process imports the methods and torch
         reading = aside.submit(store.rows, args.suite)
         specs, rows = chosen(args), reading.result()
     tell_older([rows[spec.key] for spec in specs if spec.key in rows])
@@ -196,7 +196,7 @@ def command_collect(args):
 
 
 def existing(args, write=False):
-    """The Store of a command that makes none. Raises ValueError where a folder that was named is not there."""
+    """The Store of a command that does not create one. Raises ValueError if a folder named with --results does not exist."""
     store = Store(args.results, write=False)
     if not store.folder.exists() and args.results != "results":
         raise ValueError(f"there is no results folder {args.results}; `launch` and `run` make one")
@@ -208,7 +208,7 @@ def command_variants(args):
 
 
 def command_leaderboard(args):
-    # stored rows need no data
+    # comparing stored rows needs no data
     return leaderboard.run(args, Store(args.results, write=bool(args.method)), data_folder(args) if args.method else None)
 
 
@@ -219,23 +219,23 @@ def main(words=None):
         return args.call(args)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where this one ended" * (args.command in ("run", "launch", "leaderboard"))
-        with suppress(OSError):  # of `tee`, which the same Ctrl-C has ended
+        with suppress(OSError):  # stderr may be a pipe to `tee`, which the same Ctrl-C has ended
             print(f"stopped{goes_on}", file=sys.stderr)
         return 130
 
 
 def interrupt(*_):
-    """What ends a launch in the background is its Ctrl-C, and once: `timeout` sends it one, and so does run_all.sh, which it ends, too."""
+    """Treats SIGTERM and SIGHUP as Ctrl-C, but only the first: `timeout` signals both this process and run_all.sh, which then signals it again."""
     for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    gc.set_threshold(100_000)  # what is imported and read is no garbage
+    gc.set_threshold(100_000)  # what is imported and read creates many objects, but no garbage
     for number in ENDINGS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
     status = main()
-    gc.freeze()  # nor at the end
+    gc.freeze()  # no garbage collection at exit either
     sys.exit(status)

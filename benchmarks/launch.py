@@ -1,4 +1,5 @@
-"""The local launcher, on a machine or within a job of a cluster: a process a core where memory allows, one thread each, whole rows as runs end."""
+"""The local launcher, for one machine or inside a cluster job: one single-threaded process per core, if memory allows; stores each row as its run
+ends."""
 import time
 from collections import deque
 from functools import cache
@@ -13,7 +14,7 @@ from benchmarks.workers import places
 from benchmarks.workers.worker import CROWDED, Worker, preload, undisturbed, wait_for_preload
 
 ATTEMPTS = 2  # a run whose process died (killed, out of memory) is tried again from its checkpoint, then becomes a failed row
-WORKERS = []  # of the launch in progress: what a signal has to stop
+WORKERS = []  # the workers of the launch in progress, which a signal has to stop
 
 
 def tell_slow(specs, report, device=None):
@@ -108,7 +109,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
 
 
 def usable(specs, store):
-    """(the Specs whose method can be loaded here, failed rows of the others): a job may find a method's file changed, or alone."""
+    """Returns (the Specs whose method can be loaded here, failed rows of the others): in a job, a method's file may have changed since the launch,
+    or lack a file that it imports."""
     from benchmarks.run import store_failure
     good, bad = [], []
     for spec in specs:

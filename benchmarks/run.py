@@ -83,14 +83,14 @@ class Attempt:
         self.levels = levels_of(spec)
         self.before = {other.key: store.stamp(other.key) for other in (*self.levels, *branches)}
         self.unmade = self.levels
-        with contextlib.suppress(StoreError):  # an unreadable table does not end a run
+        with contextlib.suppress(StoreError):  # a table that cannot be read does not stop the run
             self.unmade = unmade(self.levels, store)
 
     def prepared(self):
-        """The Trainer with its data, new or resumed from its checkpoint."""
+        """The Trainer with its data, new or resumed from a checkpoint."""
         task, spec, device = self.task, self.spec, self.device
         data = resident(task.dataset, str(self.folder), task.validation, task.normalisation, device)
-        macs_of(task, data)  # refuses a network that takes no such images
+        macs_of(task, data)  # raises ValueError if the network does not take such images
         reset_peak_memory(device)
         record = capture.recorder(task, device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, self.options, data, device, record),
@@ -99,10 +99,10 @@ class Attempt:
         return trainer
 
     def steps(self):
-        """The generator of `steps`."""
+        """The generator that `steps` returns."""
         try:
             self.trainer = trainer = self.prepared()
-        except ValueError:  # nonsense is refused, not stored
+        except ValueError:  # a run that cannot be started at all gets no row
             raise
         except (Exception, SystemExit) as problem:  # a method's hook may call sys.exit
             return self.failed(problem)

@@ -22,19 +22,19 @@ from methods import SparseModel, Training
 from methods.layout import Layout
 from methods.seeds import stable_seed
 
-EVALUATED = 500  # images at a time
-SAMPLES_PER_EPOCH = 8  # how often an epoch's layer densities are read for the training FLOPs
+EVALUATED = 500  # images per batch in evaluation
+SAMPLES_PER_EPOCH = 8  # how often per epoch the layers' densities are read, for the training FLOPs
 
 
 def evaluated_together(data, device):
-    """How many images: a GPU, for which small ones are little work, is asked less often."""
+    """The number of images per batch in evaluation. On a GPU, small images come in larger batches, because each is little work."""
     return EVALUATED if device.type == "cpu" else max(EVALUATED, 5 * EVALUATED * 32 ** 2 // math.prod(data.shape[1:]))
 
 
 class Trainer:
     """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (batches.Data, on `device`).
 
-    record: how the parts of a step are recorded (`capture.cuda_graph`), None to make each anew.
+    record: what records the fixed parts of a step for replay (`capture.cuda_graph`); None: nothing is recorded.
     """
 
     def __init__(self, task, method, sparsity, seed, options, data, device="cpu", record=None):
@@ -42,7 +42,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(seed, "network"))
             self.network_options = models.options_of(task.model, task.width, bn_momentum=task.bn_momentum)
-            # sparse storage needs no more than the shapes of a network whose weights all start by its graph, which it draws here
+            # with init=sparse, sparse storage draws the start weights itself and needs only the shapes of the network
             by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
             shapes = task.storage != "masked" and by_graph
             with torch.device("meta" if shapes else "cpu"):
@@ -67,19 +67,19 @@ class Trainer:
                                          weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)
         steps = steps_per_epoch(data.train, task.batch_size, task.drop_last)
         scoring = math.ceil(10 * data.classes / task.batch_size)
-        own = weakref.proxy(self)  # no circle: a run that has ended gives back its memory at once, with its recordings on a GPU
+        own = weakref.proxy(self)  # avoids a reference cycle: memory and GPU recordings are freed as soon as a run ends
         self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, scoring_batches=scoring,
                                  batches=lambda n: own.batches(n), criterion=partial(cross_entropy, label_smoothing=task.label_smoothing))
         self.progress = Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network, self.apply_weights = team.parallel(self.model), self.model.apply_weights
-        self.batch_images = task.batch_size  # images of a whole batch, of which this process may have a part
+        self.batch_images = task.batch_size  # images of the whole batch; with several processes each has a part of it
         self.record = record if team.size() == 1 else None
         if self.record:
             self._capture()
 
     def _capture(self):
-        """From now on replay the fixed parts of a step: the passes, clipping with the optimiser's step, and what the method repeats."""
+        """From now on, replays the fixed parts of a step: forward and backward pass, clipping and optimiser step, and what the method repeats."""
         parameters, record = self.training.parameters, self.record
         if worthwhile(self.task, self.device):
             self.network = Compiled(self.model, self.task.batch_size)
@@ -99,7 +99,7 @@ class Trainer:
         self.model.method.repeated = lambda *arguments: own.repeated(*arguments)
 
     def _fix_rates(self):
-        """Learning rates as tensors that stay, which a recorded step reads."""
+        """Keeps the learning rates in persistent tensors, which a recorded step can read."""
         self.rate = None
         for group in self.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.device).clone()
@@ -109,7 +109,7 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
     def batches(self, n):
-        """`n` training batches for scoring, other ones at every step."""
+        """`n` training batches for scoring, different ones at every step."""
         seed = stable_seed(self.seed, "scoring", self.training.cycle, self.training.step)
         stream = epoch_batches(self.data.train, self.data, self.task.batch_size, seed, 0, whole=True, **AUGMENTATION[self.task.augmentation])
         return list(islice(stream, n))
@@ -121,7 +121,7 @@ class Trainer:
         return self.task.lr * constant if constant else self.task.learning_rate(step, training.epochs, training.steps_per_epoch)
 
     def step(self, x, y):
-        """Forward, backward and update for one batch. Only updates of the mask and an epoch's last step wait for the device."""
+        """Forward, backward and update for one batch. The CPU waits for the device only in mask updates and in an epoch's last step."""
         self.set_learning_rate(self.learning_rate(self.training.step))
         self.model.dense_gradient = self.forward_backward(x, y)
         before = self.model.method.mask.clone() if self.switches else None
@@ -131,10 +131,10 @@ class Trainer:
             self.switches.add(group, before, self.model.method.mask)
 
     def forward_backward(self, x, y):
-        """The gradients of one batch, its loss and hits added up; returns the gradient at the effective weights (N,)."""
+        """Computes the gradients of one batch and adds to the sums of loss and hits; returns the gradient at the effective weights (N,)."""
         passes, smoothing = self.training.passes, self.task.label_smoothing
         alone = team.size() == 1
-        images = len(y) if alone else self.batch_images / team.size()  # the mean over the processes is that over the whole batch
+        images = len(y) if alone else self.batch_images / team.size()  # so that the mean over the processes is the mean over the whole batch
         for _ in range(passes):
             with self.autocast():
                 logits = self.network(x).float()
@@ -154,15 +154,15 @@ class Trainer:
         self.rate = rate
 
     def train_epoch(self, within):
-        """One epoch; calls `within(self)` and yields the share of the run done after each step. Returns (loss, accuracy in percent)."""
+        """Trains one epoch; after each step calls `within(self)` and yields the share of the run done. Returns (loss, accuracy in percent)."""
         task, training, progress = self.task, self.training, self.progress
         if progress.index:
             set_random_state(self.random, self.device)
-        else:  # what else draws random numbers (dropout) depends on the epoch alone
+        else:  # other random numbers (dropout) depend on the epoch alone
             seed_all(self.seed, "epoch", progress.cycle, progress.epoch)
             self.loss_sum.zero_(), self.hits.zero_()
         self.model.train()
-        # each cycle sees batches of its own, unless the method replays those of the first
+        # each cycle has different batches, unless the method replays those of the first
         replay, own, first = self.model.method.replay, progress.done, progress.epoch
         batches = epoch_batches(self.data.train, self.data, task.batch_size, self.seed, first if replay == "all" else own,
                                 crops=own if replay == "none" else first, drop_last=task.drop_last, start=progress.index,
@@ -176,12 +176,12 @@ class Trainer:
             self.batch_images = min(task.batch_size, len(self.data.train) - index * task.batch_size)
             self.step(x, y)
             progress.index, progress.steps = index + 1, progress.steps + 1
-            self._clock(began)  # the time of other runs that take turns with this one is theirs
+            self._clock(began)  # stops before the yield: the time of other runs that take turns with this one does not count
             within(self)
             yield self.share()
             began = time.monotonic()
         if self.record:
-            self.forward_backward.clear(at_once=True)  # hooks at the ends of epochs and cycles find no gradients
+            self.forward_backward.clear(at_once=True)  # so that hooks at the end of an epoch or cycle find no gradients
         seen = min(progress.index * task.batch_size, len(self.data.train))
         loss, hits = team.total(self.loss_sum).item() / seen, team.total(self.hits).item()
         self._clock(began)
@@ -202,7 +202,7 @@ class Trainer:
 
     @torch.no_grad()
     def hits_on(self, split, net=None):
-        """Right answers on a split, as a tensor on the device, which may still be at work; net: of another network."""
+        """The number of right answers on a split, as a tensor that the device may still be computing. net: another network to evaluate."""
         self.model.eval()
         output = net or partial(self.apply_weights, self.model.method(self.model.theta))
         hits = torch.zeros((), device=self.device, dtype=torch.int64)
@@ -213,8 +213,8 @@ class Trainer:
         return hits
 
     def finish_epoch(self, loss, accuracy):
-        """Evaluate, note the epoch in the curves, and go on to the next. The test set never decides anything. Yields the share of the run done
-        where the device evaluates: others that take turns ask it for their work meanwhile."""
+        """Evaluates, adds the epoch to the curves, and advances to the next. The test set never decides anything. Yields the share of the run done
+        while the device evaluates, so that other runs that take turns can launch their work meanwhile."""
         progress, model, training = self.progress, self.model, self.training
         began, watched = time.monotonic(), self.data.val or self.data.test
         hits = self.hits_on(watched)
@@ -238,11 +238,11 @@ class Trainer:
         progress.seconds += time.monotonic() - began
 
     def share(self):
-        """What is done of the run."""
+        """The share of the run that is done."""
         return (self.progress.done + self.progress.index / self.training.steps_per_epoch) / self.training.all_epochs
 
     def run(self, save=lambda trainer: None):
-        """Train to the end, from the start or from where `load_state_dict` left it; `save` and errors: see `steps`."""
+        """Trains to the end, from the start or from the state that `load_state_dict` restored; `save` and errors: see `steps`."""
         for _ in self.steps(save):
             pass
         return self
@@ -251,13 +251,13 @@ class Trainer:
         """The training as a generator, so that several runs can take turns: yields the share of the run done after each step, and twice at the end of
         an epoch.
 
-        `save(self)` is called after each epoch, `within(self)` after each step of it, where a run can be saved too, `cycle_done(self)`
-        after each cycle. Raises FloatingPointError where training diverges.
+        `save(self)` is called after each epoch, `within(self)` after each step (a run can be saved there, too), `cycle_done(self)` after each
+        cycle. Raises FloatingPointError where training diverges.
         """
         progress, training = self.progress, self.training
         while True:
             if not progress.started:
-                seed_all(self.seed, "start", progress.cycle)  # of the dropout in scoring passes
+                seed_all(self.seed, "start", progress.cycle)  # for the dropout in scoring passes
                 began = time.monotonic()
                 training.start(progress.cycle)
                 progress.seconds += time.monotonic() - began
@@ -274,10 +274,10 @@ class Trainer:
             progress.cycle, progress.started = progress.cycle + 1, False
 
     def diverged(self):
-        """Whether the loss or the weights are NaN or infinite, of which an operation of a method may say something else."""
+        """Whether the loss or the weights are NaN or infinite: a method's operation may then raise an unrelated error."""
         try:
             return not all(value.isfinite().all() for value in (self.loss_sum, self.model.theta))
-        except RuntimeError:  # of a device that is lost
+        except RuntimeError:  # the device is lost
             return False
 
     def state_dict(self):
