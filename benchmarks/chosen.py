@@ -1,4 +1,4 @@
-"""Which runs the arguments of a command name, and which of them have no row. Torch is imported only where it is needed."""
+"""Which runs the arguments of a command select, and which of them have no row yet. Torch is imported only where it is needed."""
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
@@ -6,12 +6,12 @@ from benchmarks.trial.own_methods import outdated
 
 
 def chosen(args):
-    """The Specs that the arguments of plan, launch and status name, without those that their method skips."""
+    """The Specs that the arguments of `plan`, `launch` and `status` select, without those that their method skips."""
     from benchmarks.method_files import ask
     from benchmarks.tasks import canonical
     from methods import get
     options = chosen_options(args)
-    # a figure's runs have options of their own
+    # not with --set: a figure's runs have options of their own
     specs = [] if options else suites.trained(suites.grid(args.suite, args.profile), args.profile, args.precision, args.epochs)
     if options or any(x is not None for x in (args.tasks, args.methods, args.sparsities, args.seeds, args.epochs)):
         epochs = args.epochs if args.epochs is None else Spec("-", "-", 0.0, 0, args.epochs).epochs
@@ -31,7 +31,7 @@ def chosen(args):
 
 
 def tasks_of(args, base):
-    """The tasks that --tasks names, or those of the suite's Grid. Raises ValueError for one of another suite."""
+    """The tasks that --tasks names, or those of the suite's Grid. Raises ValueError for a task of another suite."""
     from benchmarks.tasks import TASKS, get_task, suite_of
     for task in args.tasks or ():
         get_task(task)
@@ -42,8 +42,8 @@ def tasks_of(args, base):
 
 
 def missing(specs, store, suite, retry_failed=False):
-    """(Specs without a row, rows of the others). A row that failed with another content of its method's own file says nothing of this one: it
-    counts as none, and with retry_failed all that failed do."""
+    """Returns (the Specs without a row, the rows of the others). A failed row does not count as a row if its method's own file has changed since,
+    which may have fixed it; with retry_failed, no failed row counts."""
     rows = store.rows(suite)
     have = {key: row for key, row in rows.items() if not (row["status"] == "failed" and (retry_failed or outdated(row)))}
     return [spec for spec in specs if spec.key not in have], [have[spec.key] for spec in specs if spec.key in have]

@@ -1,4 +1,4 @@
-"""Runs as values: a Spec is one run, a Grid the runs of one figure. Standard library only, so that a plan starts at once."""
+"""Runs as values: a Spec is one run, a Grid the runs of one figure. Standard library only, so that `plan` starts at once."""
 import hashlib
 import json
 import operator
@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import product
 
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-NEXT = r"\s(?=[^\W\d]\w*=)"  # where one option ends and the next begins, in one text
+NEXT = r"\s(?=[^\W\d]\w*=)"  # the space between two options in one text
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Spec:
                 raise ValueError(f"{name} must be a non-empty name, not {getattr(self, name)!r}")
             try:
                 getattr(self, name).encode()
-            except UnicodeEncodeError:  # a path that this Python, in an ASCII locale, has no letters for: no table could hold it
+            except UnicodeEncodeError:  # a path with characters outside of an ASCII locale, which no table could hold
                 raise ValueError(f"{name} {getattr(self, name)!r} is no text here: rename it, or set LC_ALL=C.UTF-8") from None
         sparsity = _sparsity(self.sparsity)
         put("sparsity", 0.0 if self.method == "dense" else sparsity)
         put("seed", _whole("seed", self.seed, 0))
-        if self.seed >= 2 ** 64:  # as torch takes them, and tables
+        if self.seed >= 2 ** 64:  # the limit of torch and of the tables
             raise ValueError(f"seed must be less than 2 ** 64, not {self.seed}")
         if self.epochs is not None:
             put("epochs", _whole("epochs", self.epochs, 1))
@@ -59,7 +59,7 @@ class Spec:
 
     @property
     def option_text(self):
-        """The options as rows have them: "gamma=0.5 width=2.0"."""
+        """The options in the form that rows have: "gamma=0.5 width=2.0"."""
         return " ".join(f"{name}={value}" for name, value in self.options)
 
     def command(self):
@@ -75,7 +75,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Grid:
-    """All combinations of tasks, methods, sparsities and seeds, all else the same. Iterating yields Specs.
+    """All combinations of tasks, methods, sparsities and seeds, with everything else equal. Iterating yields Specs.
 
     `dense` has no sparsity and gives one Spec per task and seed.
     """
@@ -100,10 +100,10 @@ def union(*grids):
 
 
 def names_key(row):
-    """Whether a row (dict) has the key of the run that it names. Raises ValueError, as Spec does, for what is no run.
+    """Whether the key of a row (dict) belongs to the run that the row describes. Raises ValueError, as Spec does, if it describes no valid run.
 
-    Rows have the epochs and the precision that were trained with, keys only those that are not the task's own. A row does not say whether they
-    were, and its task need not be known here.
+    Rows always have the epochs and the precision of training; keys include them only where they differ from the task's own. Whether they did
+    cannot be told from a row (its task need not be known here), so every combination counts.
     """
     options = [pair.split("=", 1) for pair in re.split(NEXT, row["options"]) if pair]
     spec = Spec(row["task"], row["method"], float(row["sparsity"]), int(row["seed"]), int(row["epochs"]), row["precision"] or None, options)
@@ -141,7 +141,7 @@ def _options(options):
         pairs = sorted((name, str(value)) for name, value in (options.items() if hasattr(options, "items") else options))
         names = [name for name, _ in pairs]
         good = all(name and not re.search(r"[\s=]", name) for name in names) and len(set(names)) == len(names)
-        for _, value in pairs:  # a row has them all in one text of UTF-8
+        for _, value in pairs:  # rows hold all of them in one text, in UTF-8
             good = good and not re.search(NEXT, value) and value.encode() is not None
     except (TypeError, ValueError):
         good = False

@@ -1,4 +1,4 @@
-"""What a row is: its columns and tables, what their cells may hold, as CSV or as a record of one run with a checksum.
+"""The format of rows: tables, columns and the values allowed in them, both in CSV files and in the record of one run (JSON with a checksum).
 
 Standard library only.
 """
@@ -21,7 +21,7 @@ TABLES = {
     "layers": "key layer shape nnz macs".split(),
     "switches": "key schedule group final_state switches weights".split(),
 }
-ADDED = set()  # columns of TABLES that files of earlier versions lack: they are empty there
+ADDED = set()  # columns of TABLES that files of earlier versions lack; read as empty
 STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "
             "layer shape schedule final_state".split())
@@ -32,7 +32,7 @@ WHOLE = ("seed", "epochs")
 KINDS |= dict.fromkeys(WHOLE, (int,)) | dict.fromkeys("key suite task method options status finished_at".split(), (str,))
 LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1", "top1_best_val", "val_top1"), 100.001),
           "seed": 2**64, "epochs": 10**9,  # what torch and pandas can take
-          **dict.fromkeys("cycles nnz prunable macs dense_macs train_flops_fraction seconds".split(), 1e300)}  # at least 0, and less
+          **dict.fromkeys("cycles nnz prunable macs dense_macs train_flops_fraction seconds".split(), 1e300)}  # 0 <= value < limit
 CHECKSUM = ', "checksum": "'
 OTHER = "another version of the suite wrote it (it {} {}): use that version here, or name another folder with --results"
 ASTRAY = ("the key {} is not that of its task, method, options, sparsity, seed, epochs and precision; undo what changed one of them (a column sorted "
@@ -40,7 +40,7 @@ ASTRAY = ("the key {} is not that of its task, method, options, sparsity, seed, 
 
 
 def moment():
-    """The time as rows have it: UTC, to the second, so that their texts are ordered as they are."""
+    """The current time in the form that rows have: UTC, to the second, so that sorting as text sorts by time."""
     return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
 
 
@@ -51,13 +51,13 @@ def write_table(path, columns, rows):
     except OSError as error:
         raise StoreError(f"{path.parent} cannot be made ({error.strerror})") from None
     text = io.StringIO()
-    cells = ([None if row[name] != row[name] else row[name] for name in columns] for row in rows)  # NaN, too, is an empty cell
+    cells = ([None if row[name] != row[name] else row[name] for name in columns] for row in rows)  # NaN becomes an empty cell, too
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
     write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def typed(line):
-    """A line of a table (dict of text) as a record has it."""
+    """A line of a table (dict of text) with the types that it has in a record."""
     def number(text):
         try:
             return int(text)
@@ -67,7 +67,7 @@ def typed(line):
 
 
 def unreadable(row):
-    """What is wrong with a row (dict) that would be refused when it is read, in words; empty if nothing is."""
+    """Why reading would refuse this row (dict) once it is written, in words; "" if it would not."""
     return problem_of({name: "" if value is None or value != value else str(value) for name, value in row.items()})
 
 
@@ -82,12 +82,13 @@ def _checksum(text):
 
 
 def read_record(path, key, only_row=False):
-    """The record of a run (`only_row`: of it the row, where a checksum vouches for the rest); None if it is damaged.
+    """The record of a run (`only_row`: only its row is parsed, if a checksum vouches for the rest); None if it is damaged.
 
-    Raises StoreError for what nothing may be written over: a whole record that is another version's, or another run's.
+    Raises StoreError for a record that must not be overwritten: an undamaged one of another version or another run, or one without permission
+    to read it.
     """
     try:
-        if not os.path.isfile(path):  # a pipe has no end
+        if not os.path.isfile(path):  # reading a pipe would never end
             return None
         with open(path, "rb") as file:
             text = file.read().decode()
@@ -97,7 +98,7 @@ def read_record(path, key, only_row=False):
         if found and only_row:
             tables, record = ("runs",), {"runs": [json.JSONDecoder().raw_decode(text, text.index("{", 1))[0]]}
         else:
-            tables, record = TABLES, {table: [] for table in TABLES if found or table == "switches"} | json.loads(text)  # counted on request only
+            tables, record = TABLES, {table: [] for table in TABLES if found or table == "switches"} | json.loads(text)  # only counted on request
         more, lacking = _completed(record, tables)
         row, = record["runs"]
         if not more and any(_damaged(line, key, table) for table in tables for line in record[table]):
@@ -105,7 +106,7 @@ def read_record(path, key, only_row=False):
         problem = OTHER.format("has more columns:", ", ".join(sorted(more))) if more else "" if names_key(row) else ASTRAY.format(key)
         if not found and (lacking or problem):
             return None
-    except PermissionError as error:  # another user's, perhaps: it is as good as before
+    except PermissionError as error:  # perhaps another user's, and undamaged
         raise StoreError(f"{path} cannot be read ({error.strerror})") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -115,7 +116,7 @@ def read_record(path, key, only_row=False):
 
 
 def _completed(record, tables):
-    """(tables and columns of a record that this version does not know, columns that it lacks: these are None now)."""
+    """Fills the columns that a record lacks with None. Returns (its tables and columns that this version does not know, the columns it lacked)."""
     more, lacking = set(record) - {*TABLES, "checksum"}, set()
     for table in tables:
         columns = dict.fromkeys(TABLES[table])
@@ -127,7 +128,7 @@ def _completed(record, tables):
 
 
 def _damaged(line, key, table):
-    """Whether a line of a record is what no run writes."""
+    """Whether a line of a record is one that no run can have written."""
     if line["key"] != key or any(type(value) not in KINDS[name] and value != "" for name, value in line.items()):
         return True
     return table == "runs" and (line["status"] not in STATUSES or any(
@@ -135,7 +136,7 @@ def _damaged(line, key, table):
 
 
 def problem_of(row, table="runs"):
-    """What is wrong with a row of a table, in words; empty if nothing is."""
+    """What is wrong with a row of a table, in words; "" if nothing is."""
     if None in row or None in row.values():
         if str(row["key"])[:7] in ("<<<<<<<", "=======", ">>>>>>>"):
             return "git has left the marks of a merge: take one side (git checkout --theirs results), then `python -m benchmarks collect SUITE`"

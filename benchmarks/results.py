@@ -1,6 +1,6 @@
-"""The results store: one file a run as it ends (`results/runs/KEY.json`), collected into `results/SUITE/*.csv`.
+"""The results store: one file per run, written when it ends (`results/runs/KEY.json`); `collect` joins them into `results/SUITE/*.csv`.
 
-A row is written whole or not at all (files.py); a checksum tells what became of it later (records.py).
+A row is written whole or not at all (files.py); a checksum detects later damage (records.py).
 Standard library only.
 """
 import contextlib
@@ -15,9 +15,9 @@ from benchmarks.records import ADDED, OTHER, RUN_COLUMNS, TABLES, problem_of, re
 
 
 class Store:
-    """The rows under one results folder (default `results`). Raises StoreError if it is to be written and cannot be.
+    """The rows under one results folder (default `results`). Raises StoreError if `write` is set and the folder cannot be written.
 
-    keep_models: what trains for it keeps the trained network of each run, too (kept.py).
+    keep_models: the trained network of each run is kept, too (kept.py).
     """
 
     def __init__(self, folder="results", write=True, keep_models=False):
@@ -48,26 +48,26 @@ class Store:
         return self.runs / f"{key}.log"
 
     def again(self, key):
-        """The note that a run is made again, which stays until its row is written (`again.renew`)."""
+        """The path of the note that a run is being made again, which stays until its new row is written (`again.renew`)."""
         return self.runs / f"{key}.again"
 
     def write(self, row, curves=(), layers=(), switches=(), keep=False):
-        """Store one finished run: `row` has all of RUN_COLUMNS. Its checkpoint goes, unless it is to be kept."""
+        """Store one finished run: `row` has all of RUN_COLUMNS. Deletes its checkpoint, unless `keep` is set."""
         key = row["key"]
-        read_record(self.runs / f"{key}.json", key)  # which may be of another version
-        with contextlib.suppress(OSError, ValueError):  # a row that is made again is the later one, though a clock may have been wrong
+        read_record(self.runs / f"{key}.json", key)  # raises StoreError if another version wrote it
+        with contextlib.suppress(OSError, ValueError):  # a row made again counts as the later one, even if a clock was wrong
             row = {**row, "finished_at": max(row["finished_at"], json.loads(self.again(key).read_text())["finished_at"])}
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
-        parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # of whoever died while writing them
-        kept = self.keep_models and row["status"] == "ok"  # else a network there is of an earlier row
+        parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # left by processes that died while writing
+        kept = self.keep_models and row["status"] == "ok"  # otherwise a stored network belongs to an earlier row
         for path in (self.again(key), *(() if kept else (self.model(key),)), *(() if keep else (self.checkpoint(key), *parts))):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
     def stamp(self, key):
-        """What changes whenever the row of a run is written, though a clock may be wrong; None while there is none."""
+        """A value that changes whenever the row of a run is written, even if a clock is wrong; None while there is no row."""
         try:
             stat = os.stat(f"{self.runs}/{key}.json")
             return [stat.st_ino, stat.st_mtime_ns, stat.st_size]
@@ -75,7 +75,7 @@ class Store:
             return None
 
     def since(self, key, stamp):
-        """The row in `runs/` of one run if it was written since it had this `stamp`, else None."""
+        """The row of one run in `runs/` if it has been written since its stamp was `stamp`, else None."""
         return self.row(key) if self.stamp(key) != stamp else None
 
     def row(self, key):
@@ -95,25 +95,25 @@ class Store:
                 print(f"{path} is damaged and left out; its run will be made again, unless its row was collected before", file=sys.stderr)
 
     def _record(self, key, only_row):
-        """The record of a run (`only_row`: of it the row, where a checksum vouches for the rest); None if it is damaged."""
+        """The record of a run (`only_row`: only its row is parsed, if a checksum vouches for the rest); None if it is damaged."""
         return read_record(f"{self.runs}/{key}.json", key, only_row)
 
     def read(self, suite, table="runs"):
-        """The collected rows of a suite's table as dicts of text; none if there is no file yet.
+        """The collected rows of a suite's table as dicts of text; empty if there is no file yet.
 
-        Raises StoreError, with the line, for what an edit by hand left unreadable: nothing is then overwritten.
+        Raises StoreError, which names the row, if an edit by hand has made the file unreadable: nothing is then overwritten.
         """
         path = self.folder / suite / f"{table}.csv"
         if not path.exists():
             return []
         try:
-            with open(path, encoding="utf-8-sig", newline="") as file:  # a mark at its beginning is a spreadsheet's
+            with open(path, encoding="utf-8-sig", newline="") as file:  # utf-8-sig: a spreadsheet may have written a byte-order mark
                 reader = csv.DictReader(file)
                 rows, columns = list(reader), reader.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:
             raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
         more, lacking = Counter(columns) - Counter(TABLES[table]), set(TABLES[table]) - set(columns) - ADDED
-        if more or lacking:  # the former would be gone when the table is written anew
+        if more or lacking:  # additional columns would be lost when the table is rewritten
             words = OTHER.format("lacks the columns" if lacking else "has more columns:", ", ".join(sorted(lacking or more)))
             raise StoreError(f"{path}: {words}; keep columns of your own in another file")
         rows, seen = [dict.fromkeys(ADDED & set(TABLES[table]), "") | row for row in rows], {}
@@ -126,13 +126,13 @@ class Store:
         return rows
 
     def rows(self, suite):
-        """{key: row} of every finished run of a suite, collected or not. Of two of a key the one that ended later counts."""
+        """{key: row} of every finished run of a suite, collected or not. If a key has two rows, the one that ended later counts."""
         rows = {row["key"]: row for row in self.read(suite)}
         return rows | {record["runs"][0]["key"]: record["runs"][0] for record in self._newer(suite, rows, only_row=True)}
 
     def _newer(self, suite, rows, only_row=False):
-        """The records of a suite in `runs/` but those older than the collected `rows`, {key: row}, which were made elsewhere since, say.
-        No clock makes one older than one that failed."""
+        """The records of a suite in `runs/`, except those older than the collected row of the same key in `rows`, {key: row} (made elsewhere since,
+        for example). A record that did not fail always counts as newer than a failed row, whatever the clocks say."""
         for record in self._records(only_row):
             row, = record["runs"]
             other = rows.get(row["key"], row)
@@ -141,20 +141,20 @@ class Store:
                 yield record
 
     def collect(self, suite):
-        """Join what is in `runs/` into the suite's CSV files, one row a key; returns the number of rows of `runs.csv`."""
-        if not self.folder.exists():  # nothing is made for a mistyped name
+        """Joins the records in `runs/` into the suite's CSV files, one row per key; returns the number of rows of `runs.csv`."""
+        if not self.folder.exists():  # creates no folder for a mistyped name
             return 0
-        with locked(self.runs / ".collect.lock"):  # another one, which has not seen the last row, would take it out again
+        with locked(self.runs / ".collect.lock"):  # a concurrent one that has not seen the last row would drop it again
             return self._collect(suite)
 
     def take(self, suite, other):
-        """Add the rows of a suite that another Store has, collected or not, and this one lacks, or has only failed; returns (how many, how many it
-        has besides)."""
+        """Adds the rows of a suite that another Store has, collected or not, if this one lacks them or has only failed ones; returns (the number
+        of rows added, the number of other rows that the other Store has)."""
         own, found = self.rows(suite), other._whole(suite)
         new = {key: record for key, record in found.items()
                if key not in own or own[key]["status"] == "failed" and record["runs"][0]["status"] != "failed"}
         for key, record in new.items():
-            if self.stamp(key) == self.seen.get(key):  # else its run has ended meanwhile
+            if self.stamp(key) == self.seen.get(key):  # otherwise the run has ended here meanwhile
                 write_whole(self.runs / f"{key}.json", sealed(record))
         self.collect(suite)
         return len(new), len(found) - len(new)
@@ -180,9 +180,9 @@ class Store:
         runs = sorted(lines("runs"), key=lambda r: (
             r["task"], r["method"], r["options"], float(r["sparsity"]), int(r["epochs"]), int(r["seed"]), r["key"]))
         order = {row["key"]: place for place, row in enumerate(runs)}
-        for table in reversed(TABLES):  # runs.csv last: what is drawn has its lines
+        for table in reversed(TABLES):  # runs.csv last: a run that is in it already has its lines in the other tables
             rows = runs if table == "runs" else sorted(lines(table), key=lambda r: order.get(r["key"], len(order)))
             path = self.folder / suite / f"{table}.csv"
-            if rows or path.exists():  # what is in it may be of a run that has no such lines any more
+            if rows or path.exists():  # also if empty: an old file may have lines of a run that has none any more
                 write_table(path, TABLES[table], rows)
         return len(runs)

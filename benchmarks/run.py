@@ -99,10 +99,10 @@ class Attempt:
         return trainer
 
     def steps(self):
-        """The generator that `steps` returns."""
+        """The generator behind `steps`."""
         try:
             self.trainer = trainer = self.prepared()
-        except ValueError:  # a run that cannot be started at all gets no row
+        except ValueError:  # the run cannot be started at all: the caller reports it
             raise
         except (Exception, SystemExit) as problem:  # a method's hook may call sys.exit
             return self.failed(problem)

@@ -9,8 +9,8 @@ from benchmarks.tasks import DATASETS, TASKS, as_stored, suite_of
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
 SEEDS = (0, 1, 2)
-OFF_TARGET = 0.015  # of the density asked for; rounding in each of its few layers moves digits' network by up to 1.3 %
-SUITE_TASKS = {  # by suite, or by suite and profile
+OFF_TARGET = 0.015  # as a share of the density asked for; rounding in each of its few layers moves the digits network by up to 1.3 %
+SUITE_TASKS = {  # {suite or (suite, profile): its default task}
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
 
@@ -40,16 +40,16 @@ def suite_grid(suite, profile, methods):
     lacking = [name for name in PROFILES if (suite, name) not in SIZES]
     if lacking:
         raise ValueError(f"suite {suite} needs sizes of profile {' and '.join(lacking)} in SIZES")
-    if task not in TASKS or suite_of(task) != suite:  # rows are stored by the names of their tasks
+    if task not in TASKS or suite_of(task) != suite:  # the name of a task decides in which suite its rows are stored
         raise ValueError(f"suite {suite} needs in SUITE_TASKS a task of its own, named {suite} or {suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
     return Grid((task,), tuple(methods), sparsities, SEEDS, None if epochs == TASKS[task].epochs else epochs)
 
 
 def trained(specs, profile, precision=None, epochs=None):
-    """The Specs as runs in this precision and for so many epochs; None: each task's own, and the profile's.
+    """The Specs changed to this precision and this number of epochs; None keeps each Spec's own.
 
-    With `epochs`, those of a length of their own, such as figure 3's of four times the epochs, are left out.
+    With `epochs`, Specs whose length differs on purpose, such as figure 3's with four times the epochs, are left out.
     """
     if epochs:
         specs = [replace(spec, epochs=None if epochs == TASKS[spec.task].epochs else epochs) for spec in specs
@@ -60,28 +60,28 @@ def trained(specs, profile, precision=None, epochs=None):
 
 
 def length(spec):
-    """Epochs of a Spec's run, of one cycle."""
+    """The number of epochs of one cycle of a Spec's run."""
     return spec.epochs or TASKS[spec.task].epochs
 
 
 def usual_length(spec, profile):
-    """The same, as its profile has them."""
+    """The number of epochs that a Spec's task has in this profile."""
     return SIZES[suite_of(spec.task), profile][1] or TASKS[spec.task].epochs
 
 
 def unusual(rows):
-    """["In fp32."] where these rows (DataFrame with `task`, `precision`) are not in their tasks' own precision."""
+    """["In fp32."], or the like, if some of these rows (DataFrame with `task`, `precision`) are not in their tasks' own precision; else []."""
     found = rows[["task", "precision"]].dropna().drop_duplicates()
     other = {row.precision for row in found.itertuples() if row.precision != TASKS[row.task].precision}
     return [f"In {', '.join(sorted(other))}."] * bool(other)
 
 
 def accuracies(rows):
-    """What counts of the rows (DataFrame with the columns of runs.csv), in percent; NaN: no result.
+    """The accuracy that counts for each row (DataFrame with the columns of runs.csv), in percent; NaN: no result.
 
-    The test accuracy at the best validation epoch where there was validation, else that of the last epoch. A diverged run counts with
-    chance: a network of NaNs gives every image the same class, and a mean without it would reward a method for the seeds that it
-    loses. A failed run (a program error) has no result.
+    The test accuracy at the best validation epoch if there was validation, else that of the last epoch. A diverged run counts as chance
+    accuracy: a network of NaNs gives every image the same class, and leaving the run out of the mean would reward a method for the seeds
+    that it loses. A failed run (a program error) has no result.
     """
     accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
     chance = rows.dataset.map({name: dataset.chance for name, dataset in DATASETS.items()})
@@ -89,7 +89,7 @@ def accuracies(rows):
 
 
 def off_target(achieved, asked):
-    """Whether runs end at another sparsity (`achieved`, a Series) than was asked for."""
+    """Whether runs end at a sparsity (`achieved`, a Series) that misses the one asked for by more than OFF_TARGET."""
     return (achieved.astype(float) - asked).abs() > OFF_TARGET * (1 - asked)
 
 
@@ -104,23 +104,24 @@ def scripts():
 def _script(name):
     try:
         return importlib.import_module(f"reproduce.{name}")
-    except ModuleNotFoundError:  # which the commands explain
+    except ModuleNotFoundError:  # a library is missing, which the commands explain
         raise
     except Exception as error:
         raise ValueError(f"reproduce/{name}.py cannot be loaded: {type(error).__name__}: {error}") from None
 
 
 def usual(suite):
-    """The methods that a suite runs by itself: all, a new one by being there; on ImageNet ST-3's alone."""
+    """The methods that a suite runs by default: all that exist, new ones included; on ImageNet only ST-3's."""
     if suite == "imagenet":
-        # as the paper has it, where all others' points are literature: who wants to pay for a run of another names it
+        # as in the paper, where the other methods' points are from the literature; runs of others are expensive and must be asked for
         return ("dense", "st3", "st3_sigma")
     from methods import available
     return available()
 
 
 def refuse_unknown(options, task, methods):
-    """Raises ValueError for an option, of pairs (name, value), that is neither the task's nor that of all these methods; it names who has it."""
+    """Raises ValueError if one of the options, pairs (name, value), is neither the task's nor one that all these methods have; it says which
+    methods have it."""
     from benchmarks.tasks import get_task
     from methods import get
     from methods.options import nearest
@@ -137,15 +138,15 @@ def refuse_unknown(options, task, methods):
 
 
 def grid(suite, profile="paper"):
-    """Every run of a suite as a list of Specs, each once: those of its methods first, then what the figures need besides."""
+    """Every run of a suite as a list of Specs, each once: those of its methods first, then what else the figures need."""
     figures = scripts()
     if suite == "imagenet":
-        del figures["beyond"]  # it shows what has rows there
+        del figures["beyond"]  # there it draws whatever has rows, and asks for no runs
     return union(suite_grid(suite, profile, usual(suite)), *(_runs(name, script, suite, profile) for name, script in figures.items()))
 
 
 def _runs(name, script, suite, profile):
-    """The Specs of a figure's grid, which are written as rows have them."""
+    """The Specs of a figure's grid, checked to be written as their rows are (`as_stored`). Raises ValueError, which names the figure."""
     try:
         return [as_stored(spec) for spec in script.grid(suite, profile)]
     except ValueError as error:

@@ -8,13 +8,13 @@ from benchmarks.method_files import path_of
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a data set without reading it, which `data.load` does."""
+    """What is known about a data set without reading its files (`data.load` reads them)."""
 
-    title: str              # how papers call it
+    title: str              # its name in papers
     classes: int
     test_images: int
     held_out: int = 0       # training images held out for validation, the last ones in file order
-    # {normalisation of `data.load`: (mean, std) per channel in [0, 1] units}; where there is none, those of the images trained on
+    # {normalisation of `data.load`: (mean, std) per channel in [0, 1] units}; without an entry: computed from the training images
     normalisation: dict = field(default_factory=dict)
 
     @property
@@ -29,7 +29,7 @@ class Dataset:
         return min(2 * self.chance, self.chance + (100 - self.chance) / 9)
 
 
-ST3_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, and for CIFAR-100 too
+ST3_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, used for CIFAR-100 too
 DATASETS = {
     "digits": Dataset("digits", 10, 300, 300),
     "cifar10": Dataset("CIFAR-10", 10, 10_000, 5_000, {"st3": ST3_NORMALISATION, "gse": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}),
@@ -37,7 +37,7 @@ DATASETS = {
     "imagenet": Dataset("ImageNet", 1000, 50_000),  # the rest: imagenet.py
 }
 
-WARM_SHARE = 0.05  # of the epochs, in which the schedule "cosine" warms up (ST-3: 5 of 100)
+WARM_SHARE = 0.05  # share of the epochs in which the schedule "cosine" warms up (ST-3: 5 of 100)
 PRECISIONS = ("bf16", "tf32", "fp32")
 
 
@@ -50,8 +50,8 @@ def setting(default, help, *choices, least=0):
 class Task:
     """Everything that decides a run besides method, sparsity and seed. Each `setting` is an option of `run --set name=value`.
 
-    The defaults are ST-3's recipe (§4 and its code). The paper trains in fp32; bf16 autocast (fp32 weights and sums) is half again as fast and
-    named in each row.
+    The defaults are ST-3's recipe (§4 and its code). The paper trains in fp32; bf16 autocast (fp32 weights and sums) is 1.5 times as fast, and
+    each row names its precision.
     """
 
     dataset: str
@@ -84,11 +84,11 @@ class Task:
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); "
                            "auto: layer by layer, what is faster", "masked", "sparse", "auto")
     count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
-    defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for options of methods
+    defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
 
     @cache
     def settings(self):
-        """{name: methods.options.Option} of what `--set` can change, the task's own value the default."""
+        """{name: methods.options.Option} of what `--set` can change, with the task's own value as the default."""
         from methods.options import Option  # which needs torch
         found = {}
         for f in fields(self):
@@ -109,8 +109,8 @@ class Task:
         return self.dataset == "imagenet"
 
     def learning_rate(self, step, epochs, steps_per_epoch):
-        """Learning rate of an optimiser step, counted from 0, of a training of `epochs`: by `schedule`, after a linear warm-up if there
-        is one."""
+        """Learning rate at optimiser step `step`, counted from 0, in a training of `epochs` epochs, by `schedule` and after a linear warm-up if
+        there is one."""
         if self.schedule == "cosine":
             epoch, warm = step // steps_per_epoch, round(WARM_SHARE * epochs)
             falling = (epoch - warm) / (epochs - warm)
@@ -118,7 +118,7 @@ class Task:
         done = (step // steps_per_epoch / epochs) if self.schedule == "cosine_epoch" else step / (epochs * steps_per_epoch)
         cosine = self.schedule.startswith("cosine_")
         rate = self.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.milestones))
-        warm = min(self.warmup, epochs / 10) * steps_per_epoch  # so that a short run reaches the rate
+        warm = min(self.warmup, epochs / 10) * steps_per_epoch  # so that a short run reaches the full rate
         return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
 
 
@@ -127,9 +127,9 @@ GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validati
            bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
                                           regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10", final_snap=False,
                                           level_list="0,0.5,0.75,0.9,0.95,0.98", start_weights="pytorch"))
-# Ours: short runs, so that a whole grid fits in minutes; GSE, Gradual and GraNet update the mask as often in a run as in 160 epochs of CIFAR-10. With
-# the rate of its paper (0.006) ProbMask's probabilities would not become a mask in so few steps; options of str_original and dst_mask decide their
-# sparsity.
+# Ours: short runs, so that a whole grid takes minutes. interval: GSE, Gradual and GraNet update the mask as often as in 160 epochs of CIFAR-10.
+# mask_lr: with its paper's rate (0.006), ProbMask's probabilities would not become a mask in so few steps. a0, decay and sparsity_penalty decide
+# the sparsity of str_original and dst_mask.
 DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", precision="fp32",
               defaults=dict(interval=10, level_list="0,0.5,0.8,0.9,0.95,0.98", mask_lr=0.2, a0=-3.0, decay=0.005,
                             sparsity_penalty=0.007, repeats=3))
@@ -142,7 +142,7 @@ TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
     "cifar10-resnet20": Task("cifar10", "resnet20"),
-    # 8, 16 and 32 channels: what CPUs can compare, not the paper's; few epochs, in which 1000 steps are half of training
+    # 8, 16 and 32 channels, so that methods can be compared on CPUs; not in the paper. interval: 1000 steps would be half of the few epochs
     "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, defaults=dict(interval=100)),
     "cifar10-vgg11": Task("cifar10", "vgg11"),
     "cifar100-wrn34x2": Task("cifar100", "wrn34x2"),
@@ -173,15 +173,15 @@ def get_task(name):
 def settle(spec):
     """(Task, options of the method) that a Spec stands for: the recipe, its values for the method, then the Spec's own options.
 
-    An option is the method's if it has one of that name, else the task's. What the method's `retained` has for such data replaces the
-    recipe's, with recipe=original what its `original` has. Raises ValueError in one line, also where it has nothing.
+    An option is the method's if it has one of that name, else the task's. The method's `retained` values for this kind of data replace
+    the recipe's; with recipe=original, its `original` ones do. Raises ValueError in one line, also if it has no `original` ones.
     """
     task, options = once(_settle, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
     return task, dict(options)
 
 
 def once(function, method):
-    """The cached function, which is called for thousands of Specs that differ in sparsity and seed; but a file of a method may change."""
+    """The cached function, because thousands of Specs differ in sparsity and seed only; uncached for a method's own file, which may change."""
     return function.__wrapped__ if ":" in method else function
 
 
@@ -190,7 +190,7 @@ def _settle(named, method, epochs, precision, chosen):
     from methods import get
     from methods.options import nearest
     task, known = get_task(named), get(method).options()
-    # the suite's recipe and what the method keeps in it, or its own paper's: then the suite has no say in its options
+    # with the suite's recipe, the method's `retained` values apply on top; with recipe=original, the suite sets none of its options
     suite = dict(chosen).get("recipe") != "original"
     defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
     retained = get(method).retained.get(kind(task), {})
@@ -222,16 +222,16 @@ def _settle(named, method, epochs, precision, chosen):
 
 
 def of_the_suite(cls, option):
-    """Whether a method has an option (or what else it declares) from a class of this project: another's of the same name is another one, with a
-    default of its own."""
+    """Whether a method gets an option (or another attribute) from a class of this project. A user's own option of the same name is a different one,
+    with a default of its own."""
     return next(base for base in cls.__mro__ if option in vars(base)).__module__.startswith("methods.")
 
 
 def original(method, task):
-    """What a method's own paper trains with on such data as the task's: {field of Task or option of the method: value}.
+    """The recipe of a method's own paper for the task's kind of data: {field of Task or option of the method: value}.
 
     The recipe of the network on this data set ("imagenet-mobilenetv1") comes first, then that of the data set, then that of its kind.
-    Raises ValueError where its paper has none, or none that a Task can say.
+    Raises ValueError if its paper has none, or none that a Task can express.
     """
     from methods import get
     offered = get(method).original
@@ -242,7 +242,7 @@ def original(method, task):
 
 
 def kind(task):
-    """A task's kind of data, by which methods name recipes of their own: "cifar" for CIFAR-10 and CIFAR-100."""
+    """A task's kind of data, which names the methods' own recipes: "cifar" for CIFAR-10 and CIFAR-100."""
     return task.dataset.rstrip("0123456789")
 
 
@@ -253,8 +253,8 @@ def canonical(spec):
 
 
 def as_stored(spec):
-    """A Spec of a figure. Raises ValueError in one line where it is not written as its row has it: the finished run would not be found, and be made
-    once more."""
+    """Returns a Spec of a figure if it is written as its row is (`canonical`). Raises ValueError in one line if not: the finished run would not be
+    found and be made again."""
     if (same := canonical(spec)) == spec:
         return spec
     given, kept = ({"method": s.method, "epochs": s.epochs, "precision": s.precision, **dict(s.options)} for s in (spec, same))
@@ -277,5 +277,5 @@ def _canonical(task, method, epochs, precision, chosen):
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
     return dict(method=path_of(method) if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
                 options=tuple((name, str(settled[name])) for name, _ in chosen
-                              if settled[name] != default[name] and name not in ("epochs", "precision")),  # which stand for themselves
+                              if settled[name] != default[name] and name not in ("epochs", "precision")),  # which are fields of a Spec
                 precision=None if task.precision == own.precision else task.precision)
