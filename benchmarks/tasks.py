@@ -142,7 +142,7 @@ TASKS = {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
     "cifar10-resnet20": Task("cifar10", "resnet20"),
-    # 8, 16 and 32 channels, so that methods can be compared on CPUs; not in the paper. interval: 1000 steps would be half of the few epochs
+    # 8, 16 and 32 channels, so that methods can be compared on CPUs; not in the paper. interval: 1000 steps would be half of profile quick
     "cifar10-resnet20w8": Task("cifar10", "resnet20", width=0.5, defaults=dict(interval=100)),
     "cifar10-vgg11": Task("cifar10", "vgg11"),
     "cifar100-wrn34x2": Task("cifar100", "wrn34x2"),

@@ -1,6 +1,6 @@
-"""`launch --launcher slurm` and `cancel`: what is missing becomes job arrays.
+"""`launch --launcher slurm` and `cancel`: missing runs are submitted as job arrays.
 
-A job makes its runs with the local launcher, from a copy of the code as it was sent, in `results/runs/code/HASH`.
+A job makes its runs with the local launcher, from a copy of the code as of its submission, in `results/runs/code/HASH`.
 """
 import argparse
 import contextlib
@@ -23,11 +23,11 @@ from benchmarks.slurm.sbatch import Job, held_back, send
 from benchmarks.workers import run_claims
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
-LEAVING_SECONDS = 60  # that `cancel` waits for what it has ended
+LEAVING_SECONDS = 60  # how long `cancel` waits for the jobs that it has ended to leave the queue
 
 
 def add_arguments(sub):
-    """The options of `launch` that are SLURM's."""
+    """Adds the options of `launch` that are for SLURM."""
     group = sub.add_argument_group("with --launcher slurm")
     group.add_argument("--partition", metavar="P")
     group.add_argument("--gpus-per-task", type=int, metavar="N")
@@ -45,7 +45,7 @@ def add_arguments(sub):
 
 
 def refuse(args):
-    """Raises ValueError for an option of SLURM's: who gives one does not want to train on this machine."""
+    """Raises ValueError if an option for SLURM was given: the user does not want to train on this machine."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     for name, default in vars(parser.parse_args([])).items():
@@ -54,12 +54,12 @@ def refuse(args):
 
 
 def check(args, folder):
-    """Raises ValueError in one line for numbers that cannot be, and for a results folder whose name means something else to SLURM."""
+    """Raises ValueError in one line for impossible numbers, and for a results folder whose name has a special meaning to SLURM."""
     if {"%", "\\"} & {*str(folder.resolve())}:
         raise ValueError(f"{folder.resolve()} has a % or a backslash, which SLURM takes for something else: give --results another folder")
     for name in ("partition", "qos", "account", "constraint"):
         value = getattr(args, name)
-        if value is not None and not value.isprintable():  # a line break would begin a line of the job's script
+        if value is not None and not value.isprintable():  # a line break would start a new line in the job script
             raise ValueError(f"--{name} {value!r} has a line break or another control character: leave it out")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
@@ -72,21 +72,21 @@ def check(args, folder):
 
 
 def submit(args, store, todo, folder):
-    """Send what is missing and not queued; prints the job ids and how to follow them. Returns the exit status."""
+    """Submits the missing runs that are not queued yet; prints the job ids and how to follow them. Returns the exit status."""
     check(args, store.folder)
     with contextlib.ExitStack() as stack:
         with waiting(f"waiting for another launch that sends from {store.folder}"):
-            stack.enter_context(locked(store.runs / ".jobs.lock"))  # what another submission sends meanwhile would be sent twice
+            stack.enter_context(locked(store.runs / ".jobs.lock"))  # else a simultaneous submission would send the same runs
         return send_missing(args, store, todo, folder)
 
 
 def send_missing(args, store, todo, folder):
-    """`submit`, while no other one is at it."""
+    """Does the work of `submit`, which holds the lock."""
     from benchmarks.levels import branches, levels_of, uncovered
     from benchmarks.tasks import settle
     from benchmarks.workers.places import PACK
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
-    now = jobs.queue(store)  # without SLURM nothing is copied
+    now = jobs.queue(store)  # before the code is copied: raises ValueError without SLURM
     states = jobs.states(known, now)
     waiting = {spec: states.get(spec.key, ("", "", ""))[1] for spec in uncovered(todo)}
     fresh, queued = [spec for spec, state in waiting.items() if not state], [state for state in waiting.values() if state]
@@ -100,12 +100,12 @@ def send_missing(args, store, todo, folder):
     tell_made_elsewhere(store, {spec.key: claims[spec.key] for spec in fresh if spec.key in claims})
     at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
     fresh.sort(key=lambda spec: (spec.task, spec.method))
-    together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # of which one runs at a time
+    together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # such a run takes all GPUs: one at a time
     each = args.runs_per_task or (1 if together else at_a_time * (args.gpus_per_task or 1))
     trunks = branches(fresh)
     first = [spec for spec in fresh if spec not in trunks]
     packs = [first[place:place + each] for place in range(0, len(first), each)]
-    packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # they come after those
+    packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # a run that continues another goes into its task
     results, first_job = store.folder.resolve(), None
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):
@@ -124,7 +124,7 @@ def send_missing(args, store, todo, folder):
 
 
 def status_of(args, store):
-    """The command that shows what a launch has sent: with its options, as far as `status` has them."""
+    """The `status` command for the runs of this launch: with the same options, as far as `status` has them."""
     words = [sys.executable, "-m", "benchmarks", "status", args.suite, "--results", str(store.folder)]
     for name in ("profile", "methods", "tasks", "sparsities", "seeds", "epochs", "precision"):
         value = getattr(args, name)
@@ -134,7 +134,7 @@ def status_of(args, store):
 
 
 def tell_made_elsewhere(store, claims):
-    """Says which runs that are sent are being made, by these claims, and how long they stay so without another sign of life."""
+    """Says which of the runs to send are being made elsewhere, by these claims, and when the claims lapse without another sign of life."""
     if claims:
         who = sorted({run_claims.words(claim) for claim in claims.values()})
         left = run_claims.VOID_SECONDS - min(abs(run_claims.age(store.runs / f"{key}.claim")) for key in claims)
@@ -143,12 +143,12 @@ def tell_made_elsewhere(store, claims):
 
 
 def snapshot(store, methods):
-    """A copy of the code and of the methods' own files, in a folder named by what is in it; the same code is copied once. Where that is not as it
-    was written any more (a file was removed, changed or added), it is left to the jobs that have it, and copied beside it."""
+    """Copies the code and the methods' own files to a folder named after their hash, once for the same code. If that copy is no longer as it was
+    written (a file was removed, changed or added), it is left to the jobs that use it, and another copy is made beside it."""
     from benchmarks.machine import code_version, sources
     texts = sources()
     for path in {file_of(method) for method in methods} - {""}:
-        if not Path(path).is_absolute():  # one named by its whole path is used where it is
+        if not Path(path).is_absolute():  # a file named by its absolute path is used in place
             texts[path] = Path(path).read_bytes()
     texts["code_version"] = code_version().encode()
     digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]
@@ -165,7 +165,7 @@ def snapshot(store, methods):
 
 
 def write_copy(folder, texts):
-    """Writes a folder of these files, whole or not at all; another process may be faster. Raises StoreError."""
+    """Writes a folder of these files, whole or not at all; does nothing if another process was faster. Raises StoreError."""
     part = folder.with_name(f".{folder.name}.{writer()}.part")
     try:
         for name, text in texts.items():
@@ -180,8 +180,8 @@ def write_copy(folder, texts):
 
 
 def as_written(folder, texts):
-    """Whether a folder has these files, {path: bytes}, and no others. What Python has compiled there is removed: it would be run instead of the
-    files, and cannot be compared. (What numba has may be in use by a job.)"""
+    """Whether a folder has these files, {path: bytes}, and no others. Removes Python's compiled files there, which would be run instead of the
+    sources and cannot be compared. (Those of numba stay: a job may be using them.)"""
     found = {}
     try:
         for place, folders, names in os.walk(folder) if not folder.is_symlink() else ():
@@ -198,7 +198,7 @@ def as_written(folder, texts):
 
 
 def load_there(code, methods):
-    """Raises ValueError for a method's file that cannot be loaded where jobs work, of another file beside it that it imports, say."""
+    """Raises ValueError if a method's file cannot be loaded from the copy that jobs use, for example because it imports a file beside it."""
     if methods:
         script = "import sys\nfrom methods import get\nfor name in sys.argv[1:]:\n    get(name)"
         done = subprocess.run([sys.executable, "-c", script, *methods], cwd=code, env={**os.environ, "PYTHONPATH": str(code)},
@@ -209,7 +209,7 @@ def load_there(code, methods):
 
 
 def cancel(args, store):
-    """Take what is queued of a suite out of the queue (`--running`: what runs too), and wait until it has left. Returns the exit status."""
+    """Cancels the queued jobs of a suite (`--running`: running ones, too), and waits until they have left the queue. Returns the exit status."""
     states = jobs.states(*jobs.look(store, args.suite))
     wanted = sorted({job for job, state, _ in states.values() if state == "PENDING" or (state and args.running)})
     for place in range(0, len(wanted), ARRAY):
@@ -220,7 +220,7 @@ def cancel(args, store):
     left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
     print(f"{several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
     deadline = time.monotonic() + LEAVING_SECONDS
-    while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would find these queued, and send none of their runs
+    while ending := set(wanted) & set(jobs.queue(store) if wanted else ()):  # a launch would still find them queued and not send their runs
         if time.monotonic() > deadline:
             print(f"not ended yet: {several(len(ending), 'task')}; until then a launch does not send their runs")
             break

@@ -1,4 +1,4 @@
-"""What was sent to SLURM: `results/runs/jobs/ID.json`, one file a job array, joined with what squeue says. Standard library only."""
+"""What was sent to SLURM: `results/runs/jobs/ID.json`, one file per job array, combined with the output of squeue. Standard library only."""
 import json
 import os
 import re
@@ -12,7 +12,7 @@ ENDING = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_ME
 
 
 def remember(store, suite, array, runs):
-    """Note that the runs {key: job id, such as 12_3} of a suite were sent as the job array `array`."""
+    """Records that the runs {key: job id, such as 12_3} of a suite were sent as the job array `array`."""
     folder = store.runs / "jobs"
     try:
         folder.mkdir(exist_ok=True)
@@ -22,29 +22,30 @@ def remember(store, suite, array, runs):
 
 
 def sent(store, suite):
-    """{key: its job ids, the latest last} of all that was sent of a suite."""
+    """{key: its job ids, the latest last} of all runs of a suite that were sent."""
     found = {}
     for path in sorted((store.runs / "jobs").glob("*.json"), key=lambda path: (len(path.stem), path.stem)):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["suite"] == suite:
                 for key, job in content["runs"].items():
-                    if re.fullmatch(r"[0-9]+(_[0-9]+)?", str(job)):  # it names files, too
+                    if re.fullmatch(r"[0-9]+(_[0-9]+)?", str(job)):  # job ids become file names, too
                         found.setdefault(key, []).append(str(job))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue  # damaged: claims see to it that no run is made twice at a time
+            continue  # damaged; claims still prevent a run from being made twice at a time
     return found
 
 
 def queue(store):
     """{job id: (state, such as PENDING or RUNNING, SLURM's reason for it)} of the jobs that were sent from this results folder. Raises
-    ValueError in one line where SLURM does not answer.
+    ValueError in one line if SLURM does not answer.
 
-    They are those that work in its copies of the code: a number alone may be another job's, where the folder came from another cluster.
+    These jobs are recognised by their working folder, a copy of the code in this results folder: if the folder came from another cluster, the
+    same job id may be another job's.
     """
     if not shutil.which("squeue"):
         raise ValueError("there is no SLURM here (squeue is not installed); use --launcher local")
-    # of all states and partitions, also hidden ones: a job that is left out would be sent again; a folder may have any character
+    # all states and partitions, hidden ones too, because a job that is left out would be sent again; the folder is last: it may contain "|"
     words = ["squeue", "--all", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%T|%r|%Z"]
     unfiltered = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
@@ -59,24 +60,24 @@ def queue(store):
 
 
 def look(store, suite):
-    """(what was `sent` of a suite, the `queue`): SLURM is not asked where nothing was sent."""
+    """Returns (what was `sent` of a suite, the `queue`). SLURM is not asked if nothing was sent."""
     known = sent(store, suite)
     return known, queue(store) if known else {}
 
 
 def states(known, now):
-    """{key: (job id, its state, or "" if none of its jobs is in the queue any more, SLURM's reason)} of what was `sent`, by the `queue`."""
+    """{key: (job id, its state, SLURM's reason)} of the runs `sent`, from the `queue`; the state is "" if none of a run's jobs is queued any more."""
     return {key: next(((job, *now[job]) for job in reversed(ids) if job in now), (ids[-1], "", "")) for key, ids in known.items()}
 
 
 def gone(known, now, claims):
-    """Keys of `claims`, which were read before the queue, whose job was sent from here and does not run: it has left the queue, or waits
-    in it again. However lately they were rewritten, nobody makes these runs."""
+    """The keys of `claims` whose job was sent from here and is not running: it has left the queue, or waits in it again. Nobody is making these
+    runs, however recently the claims were rewritten. `claims` must have been read before the queue."""
     return {key for key, claim in claims.items() if claim["job"] in known.get(key, ()) and now.get(claim["job"], ("PENDING",))[0] == "PENDING"}
 
 
 def sent_after(store, job, path):
-    """Whether a job was sent after a file was written, by the clock of their file system, or there is no such file here."""
+    """Whether a job was sent after the file at `path` was written (by the file system's clock), or that file does not exist."""
     def written(path):
         return path.stat().st_mtime_ns if path.exists() else 0
     return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(path)

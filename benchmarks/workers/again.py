@@ -1,4 +1,4 @@
-"""Runs that have a row and are made again (`--again`): notes of what is left of them, so that an interrupted command goes on."""
+"""Runs that have a row and are made again (`--again`, `--outdated`): notes of those still to be made, so that an interrupted command can go on."""
 import functools
 import json
 import sys
@@ -9,7 +9,7 @@ from benchmarks.progress import several
 
 
 def left(specs, store):
-    """Of Specs to be made again, those that an interrupted command has left of them (`renew`); all where there was none with this code."""
+    """Of Specs to be made again, those that an interrupted command with the same code has left to do (`renew`); all if there was no such command."""
     noted = [spec for spec in specs if _noted(spec, store) == (_version(spec), "--again")]
     if 0 < len(noted) < len(specs):
         print(f"--again goes on where it was interrupted: {len(specs) - len(noted)} of {len(specs)} runs have been made again", file=sys.stderr)
@@ -17,7 +17,7 @@ def left(specs, store):
 
 
 def tell_left(specs, store):
-    """Says how many of the Specs a command with `--again` or `--outdated` has left as they were, so far."""
+    """Says how many of the Specs a command with `--again` or `--outdated` has noted but not made again so far."""
     noted = sum(store.again(spec.key).exists() for spec in specs)
     if noted:
         print(f"{several(noted, 'run')} of --again or --outdated still {'has its' if noted == 1 else 'have their'} earlier rows; where that was "
@@ -25,8 +25,8 @@ def tell_left(specs, store):
 
 
 def renew(specs, store, suite, by="--again"):
-    """Notes of Specs that they are made again, until their rows are written, and by which option; removes their checkpoints, but not of those noted
-    before."""
+    """Writes a note for each Spec that it is being made again, and by which option; the note stays until its row is written. Removes the
+    checkpoints, except those of Specs that were noted before with the same code."""
     rows = store.rows(suite) if specs else {}
     for spec in specs:
         version, noted = _version(spec), _noted(spec, store)
@@ -38,7 +38,7 @@ def renew(specs, store, suite, by="--again"):
 
 
 def _noted(spec, store):
-    """(the code that was to make it, the option) of a note, None for each where there is none."""
+    """(version of the code that was to make the run, option) from its note; (None, None) if there is none."""
     try:
         note = json.loads(store.again(spec.key).read_text())
         return note["version"], note["by"]
@@ -47,7 +47,7 @@ def _noted(spec, store):
 
 
 def _version(spec):
-    """What tells the code that makes a run from that after a change."""
+    """The version of the code that makes a run: it changes with the code and with the method's own file."""
     return f"{_code()} {digest(spec.method)}"
 
 

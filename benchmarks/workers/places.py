@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.tasks import settle
 
 PACK = 8  # runs at a time on a GPU
-WORKER_BYTES = 1e9  # memory of a worker on a CPU; networks for CIFAR and digits need less
+WORKER_BYTES = 1e9  # memory reserved for each worker on a CPU; networks for CIFAR and digits need less
 
 
 def limits(name, root=Path("/sys/fs/cgroup"), own=Path("/proc/self/cgroup")):
@@ -60,9 +60,10 @@ def gpus():
 
 
 def spread(specs, devices, jobs=None):
-    """(GPU or None, runs at a time) of each worker: `jobs` runs in turns on each of the GPUs `devices`, or without one a worker for each.
+    """(GPU or None, runs at a time) for each worker: one per GPU of `devices`, with `jobs` runs that take turns; without a GPU, `jobs` workers
+    with one run each.
 
-    Where a run takes all GPUs (team.py), they are one place for one run.
+    If a run takes all GPUs (team.py), there is a single worker for one run at a time.
     """
     if devices and any(settle(spec)[0].on_all_gpus for spec in specs):
         return [(",".join(devices), 1)]

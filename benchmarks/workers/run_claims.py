@@ -1,9 +1,9 @@
-"""Who is making a run: `results/runs/KEY.claim`, held by one process at a time, rewritten every few seconds with how far it is.
+"""Which process is making a run: `results/runs/KEY.claim`, held by one process at a time and rewritten every few seconds with the progress.
 
-A claim is void when its process is gone: on the same host by process id and start time (without /proc by id and age), or because the host was
-started since; in the same SLURM job when that was requeued, elsewhere when it was not rewritten for a while; those of SLURM jobs that have ended,
-a launch to SLURM drops. No clock of this machine decides, so it may be wrong. A process that was only suspended finds the claim another's, and
-ends the run without storing. Standard library only.
+A claim is void when its process is gone. On the same host, its process id and start time tell (without /proc: id and age), or a reboot
+since. In the same SLURM job, a requeue makes it void. Elsewhere it is void if it was not rewritten for a while. A launch to SLURM also
+drops the claims of SLURM jobs that have ended. Ages are by the file system's clock, so this machine's may be wrong. A process that was
+only suspended finds its claim taken over, and ends the run without storing anything. Standard library only.
 """
 import contextlib
 import json
@@ -16,11 +16,11 @@ from benchmarks.files import StoreError, boot, locked, space, writer
 from benchmarks.progress import plain
 
 NOTE_SECONDS = 5
-VOID_SECONDS = 900      # without a sign of life from where processes cannot be looked up; an evaluation in between can take minutes
-RESTARTED_SECONDS = 60  # from a host of this one's name, but of another start: this one before it, or another machine
-MOST = 1e12             # of epochs and seconds
-UNREADABLE_SECONDS = 5  # for one whose process died while writing it
-WHO = ("host", "boot", "space", "pid", "born")  # what tells a process from all others
+VOID_SECONDS = 900      # without a rewrite, where processes cannot be looked up; an evaluation in between can take minutes
+RESTARTED_SECONDS = 60  # the same, at least, for a host of the same name with another boot id: this one before a reboot, or another machine
+MOST = 1e12             # largest plausible number of epochs or seconds
+UNREADABLE_SECONDS = 5  # the same for a claim that cannot be read: its process died while writing it
+WHO = ("host", "boot", "space", "pid", "born")  # the fields that identify a process
 
 
 class Taken(Exception):
@@ -28,7 +28,8 @@ class Taken(Exception):
 
 
 class Claim:
-    """The right to make the run `key` (to be used in a `with`). Raises Taken, or StoreError where it cannot be written."""
+    """The right to make the run `key` (to be used in a `with`). Raises Taken if another process has it, or StoreError if the claim cannot
+    be written."""
 
     def __init__(self, store, key):
         self.path = store.runs / f"{key}.claim"
@@ -66,12 +67,12 @@ class Claim:
                 raise
 
     def begun(self, epochs):
-        """The run has begun, and has so many epochs."""
+        """Notes that the run has begun, and its number of epochs."""
         self.content["epochs"] = epochs
 
     def check(self):
-        """Raises Taken where another process has taken the run over: looked up at most every few seconds. Else returns False, as the
-        `stop` of a run does that is to go on."""
+        """Raises Taken if another process has taken the run over (looked up at most every few seconds). Else returns False, so that it can serve as
+        the `stop` of a run."""
         if time.monotonic() - self.checked >= NOTE_SECONDS:
             self._must_be_ours()
         return False
@@ -82,7 +83,7 @@ class Claim:
             raise Taken(words(other))
 
     def _other(self):
-        """The claim's content if it is another process's; nothing if it is this one's, or gone or cannot be read: that says of no other."""
+        """The claim's content if it is another process's, else {}; also {} if the file is gone or unreadable, which does not prove another owner."""
         content = read(self.path)
         return content if content and any(content.get(name) != self.content[name] for name in WHO) else {}
 
@@ -100,7 +101,7 @@ class Claim:
         try:
             part.write_text(json.dumps(self.content), encoding="utf-8")
             os.replace(part, self.path)
-        except OSError:  # no run ends because its progress cannot be shown
+        except OSError:  # failing to show the progress must not end a run
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         self.noted = now
@@ -112,13 +113,13 @@ class Claim:
 
 
 def held(store):
-    """{key: content} of the claims whose process is at work: host, pid, job, epochs, share (of the run done), left (seconds)."""
+    """{key: content} of the claims that are not void: host, pid, job, epochs, share (of the run done), left (seconds)."""
     claims = {path.stem: (path, read(path)) for path in store.runs.glob("*.claim")}
     return {key: content for key, (path, content) in claims.items() if content and not void(path, content, same_job=False)}
 
 
 def drop(store, key, content):
-    """Remove a claim whose process is known to be gone, unless it is another's by now."""
+    """Removes a claim whose process is known to be gone, unless another process has it by now."""
     path = store.runs / f"{key}.claim"
     try:
         with locked(store.runs / ".claims.lock"):
@@ -130,7 +131,7 @@ def drop(store, key, content):
 
 
 def words(content):
-    """Whose claim it is."""
+    """The owner of a claim, in words."""
     return plain(f"process {content['pid']} on {content['host']}") if content else "another process"
 
 
@@ -144,17 +145,17 @@ def read(path):
 
 
 def _readable(content):
-    """Whether a claim's values are what can be said in words: numbers of no odd size, texts, or nothing."""
+    """Whether a claim's values can be shown: numbers of plausible size, texts, or None."""
     numbers, texts = ([content.get(name) for name in names] for names in (("epochs", "share", "left"), ("host", "job")))
     return (all(value is None or isinstance(value, (int, float)) and abs(value) < MOST for value in numbers) and isinstance(content["pid"], int)
             and all(value is None or isinstance(value, str) for value in texts))
 
 
 def void(path, content, same_job=True):
-    """Whether a claim's process is gone. `same_job`: the caller is to make the run, so that a claim of an earlier start of its own SLURM job
-    (before a requeue) is void; one of the same start belongs to another node of the job.
+    """Whether a claim's process is gone. `same_job`: the caller is about to make the run, so a claim that its own SLURM job made before a requeue is
+    void; one made since the requeue belongs to another node of the job.
 
-    Claims of older code have not all of `boot`, `space` and `restart`.
+    Claims of older code may lack `boot`, `space` and `restart`.
     """
     if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
         if content.get("boot", boot()) == boot():
@@ -162,12 +163,12 @@ def void(path, content, same_job=True):
             if now != "alive" or content["born"] != "alive":
                 return now is None or now != content["born"]
             return abs(age(path)) > VOID_SECONDS  # without /proc another process may have the id by now
-        # not rewritten since this machine was started: its process has gone with the start before
-        up = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # which macOS, without the former, counts alike
+        # not rewritten since this machine booted: its process ended with the reboot
+        up = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # macOS has only the latter, which counts alike there
         return abs(age(path)) > min(max(up, RESTARTED_SECONDS), VOID_SECONDS)
     if content and same_job and content["job"] and content["job"] == own_job() and content.get("restart") != restart():
         return True
-    return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # negative: the clock went backwards
+    return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # a negative age: the clock went backwards
 
 
 def own_job():
@@ -177,12 +178,13 @@ def own_job():
 
 
 def restart():
-    """How often that job was requeued, as text."""
+    """How often this SLURM job was requeued, as text."""
     return os.environ.get("SLURM_RESTART_COUNT", "0")
 
 
 def born(pid):
-    """When a process started, in words that tell it from a later one of the same id; None if it is gone or a zombie."""
+    """When a process started, as text that differs from that of a later process with the same id ("alive" without /proc); None if it is gone or a
+    zombie."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]
@@ -199,12 +201,12 @@ def born(pid):
 
 
 def age(path):
-    """Seconds since a file was written, by the clock of its file system: that of a new file beside it."""
+    """Seconds since a file was written, by the clock of its file system, read from a new file beside it."""
     probe = path.with_name(f".probe-{writer()}")
     try:
         probe.write_text("now")
         return probe.stat().st_mtime - path.stat().st_mtime
-    except OSError:  # a folder that this process may only read: by its own clock
+    except OSError:  # the folder is read-only for this process, which uses its own clock
         with contextlib.suppress(OSError):
             return time.time() - path.stat().st_mtime
         return 0.0

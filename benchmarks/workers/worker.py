@@ -1,4 +1,4 @@
-"""The processes of the local launcher: each makes runs, one after another on a core, several in turns on a GPU."""
+"""The worker processes of the local launcher: each makes runs, one after another on a CPU core, or several that take turns on a GPU."""
 import contextlib
 import functools
 import gc
@@ -16,12 +16,12 @@ from benchmarks.files import StoreError
 from benchmarks.workers.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-# what takes longest to load: torch, with torchvision what torch's optimizers import at their first use, and the readers of some data sets;
-# nothing that initialises CUDA, which cannot be used in a forked process afterwards
+# imports what takes longest to load: torch, what torch's optimizers import at their first use, and the readers of some data sets. Nothing here
+# may initialise CUDA, which could then not be used in a forked process
 PRELOADED = ["torchvision.datasets"]
 READ_WITH = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
-WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # as Python prints one
-LONGEST = 70  # characters of the temporary folder's name: a socket's name in it may have 107
+WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # the form in which Python prints one
+LONGEST = 70  # characters of the temporary folder's path; a socket's path in it may have 107
 CROWDED = ("crowded",)  # the answer of a run that did not fit into the device's memory beside the others
 
 
@@ -133,7 +133,7 @@ def _work(pipe, store, folder, gpu):
     try:
         with Output() as output:
             while jobs or not asked:
-                output.to(None)  # once a round: nothing is printed between the turns
+                output.to(None)  # once per round is enough: nothing is printed between turns
                 while pipe.poll(0 if jobs else None):
                     message = pipe.recv()
                     if message is None:
@@ -180,7 +180,7 @@ class Job:
             with Claim(store, spec.key) as claim:
                 if row := store.since(spec.key, before):  # another process has already made it
                     return row
-                store.log(spec.key).unlink(missing_ok=True)  # a link would be written through
+                store.log(spec.key).unlink(missing_ok=True)  # writing to a link would change the file that it points to
                 with open(store.log(spec.key), "x") as self.log:
                     yield None  # output goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
@@ -220,7 +220,7 @@ class Job:
         except torch.OutOfMemoryError as error:
             if not alone:
                 return CROWDED
-            problem = error  # it is alone already
+            problem = error  # the run had the device to itself
         except ValueError as error:  # it cannot be started at all, or its device cannot be opened
             problem = error
         return store_failure(self.spec, problem, self.store, before, keep=True)
