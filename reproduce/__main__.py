@@ -15,16 +15,16 @@ from benchmarks.workers.places import cores
 
 @command
 def main(argv=None):
-    """Draws them all, a line for each, and one for all that are not drawn for the same reason. Returns 0 if every figure was drawn or had
-    no rows, 1 if one raised (it is named)."""
+    """Draws all figures and prints a line for each, and one line for all that are skipped for the same reason. Returns 0 if every figure was drawn
+    or skipped, 1 if one failed (it is named)."""
     parser = Parser(prog="python -m reproduce", description="Draws every figure of a suite from stored rows.")
     parser.add_argument("suite", choices=SUITES)
     args = parser.standard().read(argv)
-    jobs = [(name, args) for name in ("leaderboard", *scripts())]  # what takes longest first
+    jobs = [(name, args) for name in ("leaderboard", *scripts())]  # what takes longest comes first
     failed, absent = False, {}
-    from reproduce.__main__ import draw  # by a name that a spawned process finds: it has no __main__ of a package
+    from reproduce.__main__ import draw  # under a module name that a spawned process can import
 
-    # a fork has the libraries in memory; only Linux has a safe one
+    # a forked process has the libraries loaded already; forking is safe only on Linux
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(min(cores(), len(jobs)), context) as pool:
         try:
@@ -43,7 +43,7 @@ def main(argv=None):
 
 
 def draw(job):
-    """Draws one figure of (its name, the arguments); returns (its name, "drawn", "skipped" or "failed", what or why)."""
+    """Draws one figure; job: (its name, the arguments). Returns (its name, "drawn", "skipped" or "failed", files or reason)."""
     name, args = job
     try:
         if name == "leaderboard":

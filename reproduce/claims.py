@@ -1,4 +1,4 @@
-"""The claims of the two papers (ST-3: A1 to A13, GSE: B1 to B7) and what of the stored rows decides each of them."""
+"""The claims of the two papers (ST-3: A1 to A13, GSE: B1 to B7) and how the stored rows decide each of them."""
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +17,13 @@ from benchmarks.tasks import suite_of
 RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 RESNET50, MOBILENET = "imagenet-resnet50", "imagenet-mobilenetv1"
 GSE = tuple(f"{data}-{model}" for data in ("cifar10", "cifar100") for model in ("resnet56", "vgg16", "vit"))
-# RigL and SET with what GSE's code trains them with, so that the growth alone differs
+# RigL and SET with the settings of GSE's code, so that only the growth differs from GSE
 AS_GSE = ("set drop_fraction=0.2 regrow=no scope=global update_end=0.6",
           "rigl drop_fraction=0.2 regrow=no scope=global skip_step=False update_end=0.6")
 ST3 = (RESNET20, VGG11, WRN)
 GSE100 = tuple(task for task in GSE if task.startswith("cifar100"))
-SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")  # ST-3's others with one cycle
-OTHERS = ("rigl", "topkast", "set", "static", "snip", "grasp", "synflow")  # GSE's
+SINGLE = ("gmp", "str", "probmask", "granet", "dnw", "rigl")  # the other methods with one cycle in ST-3's paper
+OTHERS = ("rigl", "topkast", "set", "static", "snip", "grasp", "synflow")  # the other methods in GSE's paper
 NO_STE = " straight_through=False"
 PUBLISHED = "published numbers, no run of ours"
 FIFTH = round(1 - 0.8**5, 6)  # the sparsity of LRR's fifth pruning
@@ -35,9 +35,9 @@ class Claim(NamedTuple):
     id: str
     text: str
     source: str
-    figure: str  # that draws it, or ""
-    tasks: tuple  # whose accuracies decide; None: none does, PUBLISHED: others' numbers are judged, too
-    judge: Callable  # of an Evidence of one of the tasks, without tasks of the results folder; gives Parts
+    figure: str  # the figure that draws it, or ""
+    tasks: tuple  # tasks whose accuracies decide; None: none do; PUBLISHED: published numbers are shown, our own runs decide
+    judge: Callable  # function of an Evidence of one task (without tasks: of the results folder) that returns Parts
 
 
 def each(compare, one, others):
@@ -49,7 +49,7 @@ def highest(e, *series):
 
 
 def dense_accuracy(e):
-    if e.task != RESNET20 or not e.full:  # a shorter training claims nothing of the paper's number
+    if e.task != RESNET20 or not e.full:  # the paper's number says nothing about shorter trainings
         return []
     accuracies = e.seeds("dense", 0.0)
     return e.part("`dense` - the paper's 91.2 (claimed: above -0.5)", e.between(accuracies, dict.fromkeys(accuracies, 91.2)), low=-0.5)
@@ -60,14 +60,14 @@ def hard_fails(e):
     for sparsity in sparsities:
         parts += e.part(f"`ste_hard` - `dense` at {100 * sparsity:g} % (failing: below -10)",
                         e.between(e.seeds("ste_hard", sparsity), e.seeds("dense", 0.0)), low=-math.inf, high=-10.0)
-        # which every method may be in short runs: a random mask that never changes is no failure
+        # in short runs any method may be below; a real failure is below a random mask that never changes, too
         if (e.epochs, "static", sparsity) in e.points:
             parts += e.above("static", "ste_hard", [sparsity])
     return parts + e.above("ste_soft", "ste_hard", sparsities)
 
 
 def distances(e):
-    """ST-3's distance to LRR on CIFAR-10 and on CIFAR-100, at the sparsities that both have."""
+    """ST-3's distance to LRR on CIFAR-100 minus that on CIFAR-10, at the sparsities that both have."""
     if not e.task.startswith("cifar10-"):
         return []
     other, parts = Evidence(e.runs, WRN, e.epochs, e.results), []
@@ -80,42 +80,43 @@ def distances(e):
 
 
 def many_cycles(e, parts):
-    """Comparisons of several cycles with one, which where cycles are short are of length."""
+    """Comparisons of several cycles with one: with short cycles these only compare lengths of training, and are not judged."""
     text = " (many short cycles against one: not judged)"
     return parts if e.full else [replace(part, holds=None, p=1.0, claimed_p=1.0, text=part.text + text) for part in parts]
 
 
 def longer_beats_lrr(e):
-    """Against LRR's fifth pruning, six trainings, at 67.23 %: st3 with four times the epochs."""
+    """ST-3 with four times the epochs against LRR after its fifth pruning (67.23 %, six trainings)."""
     found = e.between(e.seeds("st3", FIFTH, epochs=4 * e.epochs), e.seeds("lrr", FIFTH))
     mixed = e.machines(("st3", FIFTH, 4 * e.epochs), ("lrr", FIFTH))
     return e.part(f"`st3`, {4 * e.epochs} epochs, - `lrr` at 67.23 % (paper: +0.16){mixed}", found)
 
 
 def sigma_at_equal_macs(e):
-    """At equal MACs: against ST-3's accuracy at those MACs, interpolated between its sparsities for each seed (log axis)."""
+    """ST-3σ against ST-3 at equal sparsity, and at equal MACs: ST-3's accuracy is then interpolated between its sparsities for each seed (over log
+    MACs)."""
     import numpy as np
 
     parts, sparsities = e.not_below("st3_sigma", "st3"), e.sparsities("st3_sigma", "st3")
-    curves = {}  # of ST-3 by seed: its MACs and accuracies
+    curves = {}  # {seed: [(log MACs, accuracy) of ST-3]}
     for sparsity in sparsities[::-1]:
         macs, accuracy = e.seeds("st3", sparsity, "macs"), e.seeds("st3", sparsity)
         for seed in macs:
             curves.setdefault(seed, []).append((np.log(macs[seed]), accuracy[seed]))
     for curve in curves.values():
-        curve.sort()  # the mask of a diverged run has any number of MACs
+        curve.sort()  # not yet in order: a diverged run's mask may have any number of MACs
     for sparsity in sparsities:
         macs, accuracy = e.seeds("st3_sigma", sparsity, "macs"), e.seeds("st3_sigma", sparsity)
         inside = [seed for seed in macs if seed in curves and curves[seed][0][0] <= np.log(macs[seed]) <= curves[seed][-1][0]]
         found = e.between({seed: accuracy[seed] for seed in inside},
                           {seed: np.interp(np.log(macs[seed]), *zip(*curves[seed])) for seed in inside})
-        if found or not macs:  # fewer MACs than ST-3 has at any sparsity are no comparison
+        if found or not macs:  # not if its MACs are outside the range of ST-3's
             parts += e.part(f"`st3_sigma` of {100 * sparsity:g} % above `st3` at equal MACs", found)
     return parts
 
 
 def arms(e):
-    """Figure 5's arms at each sparsity; which of them give most is a question to the average of all sparsities."""
+    """Compares figure 5's variants at each sparsity; which component gives most is judged by the mean over all sparsities."""
     names = ("st3", "st3" + NO_STE, "ste_soft", "ste_hard", "ste_hard_rescale")
     whole = e.sparsities(*names)
 
@@ -135,8 +136,8 @@ def arms(e):
 
 
 def switches(e):
-    """Switches in each quarter, cubic against fixed schedule: what the cubic one saves, by seed. As in figure 6 without weights that
-    switch less than twice."""
+    """The share of switches that the cubic schedule saves against the fixed one, in each quarter, by seed. As in figure 6, weights that switch less
+    than twice are left out."""
     path = Path(e.results) / suite_of(e.task) / "switches.csv"
     saved = None
     if path.exists():
@@ -156,15 +157,15 @@ def switches(e):
         second = {group: e.between(saved[1].to_dict(), saved[group].to_dict()) for group in saved if group != 1}
         by_quarter = f" ({', '.join(f'quarter {group + 1}: {mean:.0f} %' for group, mean in saved.mean().items())})"
     parts = e.part(f"switches of weights with two and more that the cubic schedule saves{by_quarter}", all_saved, unit="%")
-    for group in (0, 2, 3):  # one by one: the most of several is more than each of them by chance alone
+    for group in (0, 2, 3):  # one by one: the largest of several would be biased by chance
         parts += e.part(f"saved in quarter 2 - in quarter {group + 1}", second.get(group), unit="%")
-    if in_second and in_second.mean - in_second.half <= 0:  # where nothing is saved, the least loss is not what is claimed
+    if in_second and in_second.mean - in_second.half <= 0:  # if nothing is saved in quarter 2, losing least there is not the claim
         parts[1:] = [replace(part, holds=None, p=1.0, claimed_p=1.0, text=part.text + " (nothing is saved in quarter 2)") for part in parts[1:]]
     return parts
 
 
 def gamma(e):
-    """At figure 2's 98 %: others of the paper's figures have runs at 99 %, too. That γ = 1 suffices larger subsets can contradict."""
+    """Compares at figure 2's 98 % only (other figures of the paper have runs at 99 %, too). Runs with larger γ can contradict that γ = 1 suffices."""
     parts = []
     for sparsity in (s for s in e.sparsities("gse_uniform", "set", "rigl") if abs(s - 0.98) < 1e-6):
         for other in ("set", "rigl", *(series for series in AS_GSE if (e.epochs, series, sparsity) in e.points)):
@@ -176,13 +177,13 @@ def gamma(e):
 
 
 def wider(e):
-    """Accuracy at the largest width minus that at the task's own, wherever both have the same number of active connections."""
+    """Accuracy at the largest width minus that at the task's own, at each sparsity where both have the same number of active connections."""
     wide = [(value_of(series.partition(" ")[2], "width", 1), series, s) for epochs, series, s in e.points
             if series.startswith("gse_uniform width=") and epochs == e.epochs]
 
     def as_many(series, sparsity, own):
         counts = [[*e.seeds(*point, "nnz").values()] for point in ((series, sparsity), ("gse_uniform", own))]
-        if not all(counts):  # the figure's, without runs
+        if not all(counts):  # without runs: the figure's sparsity is compared
             return abs(own - 0.98) < 1e-6
         return abs(mean(counts[0]) / mean(counts[1]) - 1) < 0.01
 
@@ -197,7 +198,8 @@ def wider(e):
 
 
 def longer(e):
-    """Each length against the next, from the recipe's own on, else from the shortest: other lengths begin no list of their own."""
+    """Compares each length of training with the next longer one, in a list that begins at this Evidence's length. Only the recipe's own length and
+    the shortest one begin a list."""
     lengths = sorted({int(epochs) for epochs, series, s in e.points if series == "gse_uniform" and abs(s - 0.98) < 1e-6})
     if e.epochs not in (TASKS[e.task].epochs, *lengths[:1]):
         return []
@@ -208,15 +210,16 @@ def longer(e):
 
 
 def own_imagenet(runs, results):
-    """(scale, parts) of runs of our own, if somebody made them of ST-3 and another method with one cycle: ResNet-50, wherever ST-3 is."""
+    """(scale, parts) of our own runs of ResNet-50: ST-3 against the other methods with one cycle, at all of ST-3's sparsities. No parts unless one of
+    the others has runs."""
     e = Evidence(runs, RESNET50, TASKS[RESNET50].epochs, results)
     have = set() if runs is None else set(runs.series[(runs.task == e.task) & (runs.epochs == e.epochs)])
     return e.scale, each(lambda a, b: e.above(a, b, e.sparsities(a)), "st3", SINGLE) if have & {*SINGLE} else []
 
 
 def imagenet(results):
-    """Published numbers only: ST-3 against the other methods with one cycle, ResNet-50, those of figure 4, and those beyond the two papers.
-    A number decides nothing where the length of its training is not stated."""
+    """Published numbers on ResNet-50: ST-3 against the other methods with one cycle, first those of figure 4, then those beyond the two papers.
+    A number decides nothing if the length of its training is not stated."""
     import beyond
     import figure4
     import pandas as pd
@@ -228,7 +231,7 @@ def imagenet(results):
     parts, own = [], rows[rows.method == "st3"]
 
     def compare(sparsity, accuracy, others, which):
-        """The best of the others that are as sparse; None where there is none."""
+        """Adds the Part against the best of the others at this sparsity; returns (its row, names of these others), or None if there are none."""
         others = others[~others.method.isin(["st3", "st3_sigma"]) & ((others.sparsity - sparsity).abs() < 0.006)]
         if len(others):
             best = others.loc[others["mean"].idxmax()]
@@ -249,7 +252,7 @@ def imagenet(results):
     return parts
 
 
-# {id: function of all runs and the folder that gives (scale, Parts) of runs which do not decide the claim}
+# {id: function of (all runs, results folder) that returns [(scale, Parts)] of runs that are shown, but do not decide the claim}
 BESIDES = {"B6": trained_flops}
 CLAIMS = (
     Claim("A1", "The dense ResNet-20 reaches 91.2 % on CIFAR-10", "ST-3, figure 1", "figure1", (RESNET20,), dense_accuracy),

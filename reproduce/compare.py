@@ -1,8 +1,8 @@
-"""Chosen methods side by side, one's own among them: accuracy against sparsity, how both went in training, and the layers' densities.
+"""Chosen methods side by side, including your own: accuracy against sparsity, both over the course of training, and the layers' densities.
 
 `python reproduce/compare.py st3 gmp "gmp ramp_power=0" mine.py:Mine --suite digits --sparsity 0.98` draws them, and dense, from stored rows of
-one length. Options may be in any order, and a number as `--set` takes it. `"gmp ramp_power=0::fixed"` has the legend say what is after `::`.
-In no paper.
+one length. Options may be in any order, and numbers in any form that `--set` takes. In `"gmp ramp_power=0::fixed"`, the text after `::` is the
+label in the legend. Not in the papers.
 """
 import contextlib
 import difflib
@@ -25,12 +25,12 @@ from benchmarks.suites import PROFILES, SIZES, off_target
 from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"
-MOST = 0.99999  # sparsity that has a place on the axis
+MOST = 0.99999  # highest sparsity on the axis
 ENDS = "At the sparsity they end at, not the one asked for: {}."
 
 
 def asked(words):
-    """{series as the rows may have it: label} of the arguments "METHOD", "METHOD name=value ..." and "...::label", without dense."""
+    """{series, as rows may name it: label} from the arguments "METHOD", "METHOD name=value ..." and "...::label", without dense."""
     found = {}
     for word in words:
         name, _, label = word.partition("::")
@@ -44,7 +44,7 @@ def asked(words):
 
 
 def meaning(name):
-    """What the texts of one series are alike in, whatever the order of its options and however their numbers and truth values are written."""
+    """A normal form of a series' text: equal for any order of its options and any way of writing their numbers and truth values."""
     def plain(value):
         with contextlib.suppress(ValueError):
             return repr(float(value))
@@ -54,10 +54,10 @@ def meaning(name):
 
 
 def chosen(labels, args):
-    """(the finished runs of these series and of dense, {series as they have it: label}): of the profile with more of them, where none is named,
-    and of the tasks that have all, if there are any.
+    """Returns (the finished runs of these series and of dense, {series as the rows name it: label}). If no profile is given, the one with more runs
+    is taken; if some tasks have all series, only these tasks are.
 
-    Raises NoRows where one of them has none, or nothing is stored.
+    Raises NoRows if a series has no finished runs, or nothing is stored.
     """
     folder = Path(args.results) / args.suite
     if not (folder / "runs.csv").exists():
@@ -68,7 +68,7 @@ def chosen(labels, args):
     written = {meaning(name): name for name in names}
     series = {name if name in names else written.get(meaning(name), name): label for name, label in labels.items()}
     for profile in [args.profile] * bool(args.profile) or PROFILES:
-        # the first of LRR's levels are no comparison
+        # leaves out the low sparsities that only LRR's first levels have
         compared = (rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | ((rows.cycles == 1) & (rows.sparsity > 0)) | (rows.method == "dense")
         own = rows[rows.accuracy.notna() & compared]
         own = own[of_profile(own, args.suite, profile, args.epochs, args.precision)]
@@ -102,8 +102,8 @@ def chosen(labels, args):
 
 
 def of_their_curves(runs, sparsity):
-    """Of the runs at a sparsity, and dense: means over seeds of each epoch of the last cycle, of the validation accuracy (where there is none
-    of the test accuracy) and of the sparsity."""
+    """For the runs at a sparsity, and dense: the means over seeds, at each epoch of the last cycle, of the validation accuracy (without validation,
+    the test accuracy) and of the sparsity."""
     lines = lines_of(runs[(runs.sparsity - sparsity).abs().lt(1e-6) | (runs.method == "dense")], "curves")
     lines["epoch"] += 1 - lines.groupby("key").epoch.transform("min")
     lines["accuracy"] = lines.val_top1.fillna(lines.test_top1)
@@ -113,7 +113,7 @@ def of_their_curves(runs, sparsity):
 
 
 def of_their_layers(runs, sparsity):
-    """Of the whole runs at a sparsity: the density of each layer, mean over seeds."""
+    """The density of each layer, as mean over seeds, in the runs at a sparsity that trained to the end."""
     whole = runs[(runs.sparsity - sparsity).abs().lt(1e-6) & (runs.status == "ok")]
     try:
         lines = layers_of(whole)
@@ -124,7 +124,7 @@ def of_their_layers(runs, sparsity):
 
 
 def drawn_at(runs, wanted):
-    """The sparsity of the curves: the one that was asked for, or the highest that most methods have. Raises NoRows where none has it."""
+    """The sparsity of the curves: the one asked for, else the one that most series have (in a tie the highest). Raises NoRows if none has it."""
     have = runs[runs.method != "dense"].assign(series=series_of(runs)).groupby("sparsity").series.nunique()
     if wanted is None:
         return max(have.index, key=lambda sparsity: (have[sparsity], sparsity))
@@ -134,8 +134,8 @@ def drawn_at(runs, wanted):
 
 
 def where_they_end(runs):
-    """(the runs, with the sparsity that they end at, in the mean of their seeds, for methods that miss one asked for; the series of these).
-    What is the same training whatever sparsity was asked for is there once. What diverged stays at that one."""
+    """Returns (the runs, series that miss a sparsity asked for). For these series, the runs' `sparsity` becomes the one where they end (mean over
+    seeds; unchanged if all diverged), and a training that is the same whatever sparsity was asked for is kept once."""
     def ends(runs):
         achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
         return achieved.groupby([runs[name] for name in POINT]).transform("mean").round(6)
@@ -151,7 +151,7 @@ def tell_ends(off, labels):
 
 
 def as_text(runs, labels):
-    """What `drawing.save` makes the .md and .tex of: for each task the mean ± s.d. of these series at each sparsity."""
+    """The texts from which `drawing.save` makes the .md and .tex: for each task, the mean ± s.d. of these series at each sparsity."""
     blocks, (there, off) = [], where_they_end(runs)
     for task in tasks_of(runs):
         points = summary(there[there.task == task])

@@ -1,6 +1,7 @@
-"""What the figure scripts share: their command line, the note of what the runs are, and saving. What points and lines look like: marks.py.
+"""What the figure scripts share: the command line, the note under a figure that describes its runs, and saving. The look of points and lines is
+in marks.py.
 
-Needs pandas and seaborn only, and imports them only when something is drawn: a script's grid is loaded by every plan.
+Needs pandas and seaborn only, and imports them only for drawing, because every `plan` loads the scripts for their grids.
 """
 import argparse
 import contextlib
@@ -31,13 +32,13 @@ BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def refuse(self, error, args):
-        """One line for an error of `BAD_INPUT`, exit status 2."""
+        """Reports an error of `BAD_INPUT` in one line and exits with status 2."""
         if isinstance(error, (KeyError, AttributeError, TypeError)):
             ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
             where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         self.error(str(error))
 
     def find(self, args, *names):
-        """Puts the folders in place of what these arguments call them."""
+        """Replaces these arguments, names of folders, with their paths (`files.folder`)."""
         try:
             vars(args).update({name: str(folder(vars(args)[name], f"--{name}")) for name in names if vars(args).get(name) is not None})
         except ValueError as error:
@@ -68,8 +69,8 @@ class Parser(argparse.ArgumentParser):
         return self
 
     def read(self, argv):
-        """Parses; a number of epochs that is none, folders without a name, a results folder that does not exist and a Python without the
-        libraries are bad arguments."""
+        """Parses the arguments. Besides argparse's errors, these are refused: an invalid number of epochs, a folder without a name, a results folder
+        that does not exist, and missing libraries."""
         args = self.parse_args(argv)
         try:
             Trained(None, epochs=getattr(args, "epochs", None))
@@ -78,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         self.find(args, "results", "data", "out")
         if getattr(args, "out", "") is None:
             usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
-            args.out = "figures" if usual else Path(args.results) / "figures"  # other rows draw over no picture of these
+            args.out = "figures" if usual else Path(args.results) / "figures"  # figures of another results folder must not overwrite the usual ones
         try:
             import pandas  # noqa: F401
             import seaborn  # noqa: F401
@@ -86,21 +87,22 @@ class Parser(argparse.ArgumentParser):
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
             self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
-        if not getattr(args, "run", False):  # which collects
+        if not getattr(args, "run", False):  # --run collects them itself
             tell_uncollected(args.results)
         return args
 
 
 def note(runs, lead=None, labels={}):
-    """What a reader must know of the runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what
-    they have in common, and what is missing, reduced, or has too few seeds. labels: {method: its name in the figure}.
+    """The text under a figure about its runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what they
+    have in common, and what is missing, shortened, or has too few seeds. labels: {method: its name in the figure}.
 
-    `runs.attrs`: a `note` instead of all that, what was left `out`, how many that `failed` are not in `runs`.
+    Read from `runs.attrs`, if there: `note` replaces the whole text, `out` is appended to it (what was left out), `failed` is the number of failed
+    runs that are not in `runs`.
     """
     if "note" in runs.attrs:
         return runs.attrs["note"]
     done = runs[runs.accuracy.notna()]
-    last = done["last"][done.status != "diverged"]  # which have no epoch that counts
+    last = done["last"][done.status != "diverged"]  # for a diverged run no epoch counts
     epoch = "last epoch" if last.all() else "best validation epoch"
     seeds = summary(runs).seeds
     lead = lead or "Mean ± s.d. over {seeds}; test accuracy at the {epoch}."
@@ -136,13 +138,13 @@ def note(runs, lead=None, labels={}):
 
 
 def noted(runs, draw):
-    """The note of a `draw`'s figure, without what drawing adds."""
+    """The note of the figure that `draw` draws, without the remarks that drawing adds."""
     labels = getattr(draw, "labels", {})
     return note(runs, getattr(draw, "lead", None), labels) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
 
 
 def missed(runs, labels):
-    """The sentence on runs that end at another sparsity than the one they are drawn at, "" without any."""
+    """The sentence that names runs which end at another sparsity than they are drawn at; "" if there are none."""
     if "achieved_sparsity" not in runs:
         return ""
     off = runs[(runs.status == "ok") & off_target(runs.achieved_sparsity, runs.sparsity)]
@@ -152,13 +154,13 @@ def missed(runs, labels):
 
 
 def number_of(seeds):
-    """In words: how many seeds points have."""
+    """The number of seeds per point, in words."""
     least, most = seeds.min(), seeds.max()
     return "one seed" if most == 1 else f"{most} seeds" if least == most else f"{least} to {most} seeds"
 
 
 def in_common(runs):
-    """The sparsity, where all have the same (at width 1: wider networks have as many weights), and the options that all are trained with."""
+    """The sentences on what all runs share: the sparsity (at width 1, if wider networks have the same number of active weights) and options."""
     words = [set(options.split()) for options in runs.options]
     wider = [any(word.startswith("width=") for word in each) for each in words]
     sparsities = {s for s, wide in zip(runs.sparsity, wider) if s and not wide}
@@ -168,16 +170,16 @@ def in_common(runs):
 
 
 def tasks_of(runs, others=()):
-    """The tasks that have something to show: finished runs, or points of others (published ones); all of them where none has."""
+    """The tasks with something to show: finished runs, or other points (the tasks `others`, such as published ones); all tasks if none has."""
     shown = {*runs.task[runs.accuracy.notna()], *others}
     return [task for task in runs.task.unique() if task in shown] or list(runs.task.unique())
 
 
 def save(name, draw, runs, suite, out):
-    """Writes OUT/SUITE/NAME.pdf, .png and the .csv that was drawn, the same bytes for the same rows. Returns (stem, table).
+    """Writes OUT/SUITE/NAME.pdf and .png, and the table that was drawn as .csv; the same rows give the same bytes. Returns (stem, table).
 
-    A `draw` whose figure does not show accuracy says what it shows in an attribute `lead`; `labels` are its names of methods,
-    and one with `ends` shows runs at the sparsity where they end.
+    Attributes of `draw`: `lead` replaces the first sentence of the note (if the figure does not show accuracy), `labels` names the methods,
+    and `ends` is true if runs are drawn at the sparsity where they end.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -195,7 +197,7 @@ def save(name, draw, runs, suite, out):
         if entries and len(others):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
-            column = 0.52 + 0.046 * max(map(len, entries))  # inches: line and gaps, letters of 6 points
+            column = 0.52 + 0.046 * max(map(len, entries))  # inches: the legend's line and gaps, plus its letters of 6 points
             figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / column)),
                           columnspacing=1.2, frameon=False)
         text = noted(runs, draw) + tell_cut(figure)
@@ -210,7 +212,7 @@ def save(name, draw, runs, suite, out):
 
 @contextlib.contextmanager
 def styled():
-    """What is drawn within it has the look of all figures, whatever a matplotlibrc of the user's says."""
+    """A context in which figures have the common style, whatever the user's matplotlibrc says."""
     import matplotlib
     import seaborn as sns
 
@@ -226,20 +228,20 @@ def write_figure(figure, stem, text):
     from matplotlib.text import Text
 
     sns.despine(figure)
-    lines = textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth()))  # a number stays with its sign
+    lines = textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth()))  # no line break between a number and %
     figure.supxlabel(lines.replace("\u00a0", " "), fontsize=5.5, x=0.01, ha="left")
     for words in figure.findobj(Text):
-        words.set_parse_math("$" not in words.get_text())  # a method's name may have one; numbers on axes get theirs later
+        words.set_parse_math("$" not in words.get_text())  # a method's name may contain $; the numbers on axes are written later
     stem.parent.mkdir(parents=True, exist_ok=True)
     for ending, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
         content = io.BytesIO()
         figure.savefig(content, format=ending, **options)
-        figure.set_layout_engine("none")  # the layout is found once
+        figure.set_layout_engine("none")  # lay out once, for both files
         write_whole(f"{stem}.{ending}", content.getvalue())
 
 
 def paste(stem, attrs, text):
-    """Writes the texts of a table (`gse.text_table`) as STEM.md and STEM.tex, which paste into a page and a paper."""
+    """Writes the texts of a table (`gse.text_table`) as STEM.md and STEM.tex, to paste into a page or a paper."""
     head = attrs["head"].replace("\n", ", ")
     blocks = [[[re.sub(r"\n(?=\[)", " ", cell).replace("\n", ", ") for cell in line] for line in lines] for lines in attrs["blocks"]]
     page = [f"### {head}", *map(markup.markdown, blocks), markup.escaped(text, markup.MARKDOWN)]
@@ -252,12 +254,12 @@ def paste(stem, attrs, text):
 
 
 def files(stem, table):
-    """What `save` wrote, for people."""
+    """The names of the files that `save` wrote, to be printed."""
     return f"{stem}.pdf .png .csv" + " .md .tex" * ("blocks" in table.attrs)
 
 
 def suites_of(grid, source):
-    """The suites that a figure belongs to: those of the papers, those where it is a miniature in profile quick alone, digits."""
+    """The suites that a figure belongs to, in this order: the papers' own, those that have it only in profile quick (as a miniature), digits."""
     if hasattr(source, "suite"):
         return [source.suite]
     own = {profile: [suite for suite in SUITES if list(grid(suite, profile))] for profile in PROFILES}

@@ -10,15 +10,15 @@ from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
 from rows import read_rows, series_of
 
-NEAR = 1.0  # points: two methods are as good as each other where the interval of their difference lies within this
+NEAR = 1.0  # points: two methods are equally good if the interval of their difference lies within ± this
 PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "gse_figure2", "gse_figure3", "gse_table3",
          "leaderboard")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and the p-values of the claim's limits: p that
-    it is no worse than claimed, claimed_p that it is no better."""
+    """One comparison: what was found, whether it is as claimed (None: the rows do not decide), and two p-values of a true difference at the claim's
+    limit: p corrects a verdict against the claim (`corrected`), claimed_p one for it (`among_all`)."""
 
     text: str
     holds: bool | None
@@ -28,7 +28,7 @@ class Part:
 
 
 def all_runs(results):
-    """All finished and diverged runs of every suite, with `accuracy` (percent) and `series`, "METHOD OPTIONS"; None without any."""
+    """All finished and diverged runs of every suite, with `accuracy` (percent) and `series` ("METHOD OPTIONS"); None if there are no tables."""
     import pandas as pd
 
     paths = sorted(Path(results).glob("*/runs.csv"))
@@ -40,8 +40,8 @@ def all_runs(results):
 
 
 def alike(runs, *options):
-    """{what the runs of a group share besides what the papers' figures plan: those runs}: "" the tasks' own precision, one of the options in
-    it (`sharing`), another precision. Runs of different groups are not compared."""
+    """{name of a group: its runs}; only runs of one group are compared. "": the tasks' own precision; one of the options: runs in that precision that
+    have the option (`sharing`); another precision."""
     if runs is None:
         return {}
     own = runs.precision == runs.task.map(lambda task: TASKS[task].precision)
@@ -50,7 +50,7 @@ def alike(runs, *options):
 
 
 def sharing(runs, option):
-    """The runs of `all_runs` that have an option ("bn_momentum=0.99"), as if they had been made without it."""
+    """The runs of `all_runs` that have an option ("bn_momentum=0.99"), with it removed from `series`."""
     own = runs[runs.options.map(lambda options: option in options.split()).astype(bool)].copy()
     own["series"] = [" ".join(word for word in series.split() if word != option) for series in own.series]
     return own
@@ -74,15 +74,15 @@ class Difference:
     df: float
 
     def p(self, limit):
-        """Of a true difference of `limit`, two-sided (Student t); NaN for one seed."""
+        """The two-sided p-value of the hypothesis that the true difference is `limit` (Student t); NaN for one seed."""
         from scipy import stats
 
         t = abs(self.mean - limit) / self.half * stats.t.ppf(0.975, self.df)
         return 2 * float(stats.t.sf(t, self.df)) if self.seeds > 1 else math.nan
 
     def part(self, what, low=0.0, high=math.inf, unit="points"):
-        """The Part that claims a difference between low and high: so where the whole interval lies there, against it where all of it
-        lies outside."""
+        """The Part for the claim that the difference is between low and high: it holds if the whole interval lies there, and fails if the whole
+        interval lies outside."""
         least, most = self.mean - self.half, self.mean + self.half
         holds = None if self.seeds < 2 else True if low < least and most < high else False if most < low or least > high else None
         p = 1.0 if low < self.mean < high < math.inf else self.p(low if self.mean < low or high == math.inf else high)
@@ -93,8 +93,8 @@ class Difference:
 
 @dataclass
 class Evidence:
-    """The rows of one task that were trained for as many epochs, in a results folder; `scale` names it. shared: what all of
-    `runs` were made with (`alike`) and the papers' figures do not plan."""
+    """The rows of one task with one number of epochs, in a results folder; `scale` describes them. shared: the option or precision that all `runs`
+    have and the papers' figures do not plan (`alike`)."""
 
     runs: object
     task: str
@@ -110,7 +110,7 @@ class Evidence:
 
     @property
     def full(self):
-        """Whether these are runs as the papers made them: their task, their epochs. Then what the papers ran is expected to be there."""
+        """Whether these runs are as the papers made them, in task and number of epochs. Then all that the papers ran is expected to be there."""
         return not self.shared and self.task not in REDUCED and self.epochs >= TASKS[self.task].epochs
 
     @functools.cached_property
@@ -121,7 +121,7 @@ class Evidence:
 
     @functools.cached_property
     def own(self):
-        """{(epochs, series): its rows of the task}, which are asked for thousands of times."""
+        """{(epochs, series): its rows of the task}; cached, because it is used thousands of times."""
         found = {}
         for run in self.runs[self.runs.task == self.task].itertuples():
             found.setdefault((run.epochs, run.series), []).append(run)
@@ -129,7 +129,7 @@ class Evidence:
 
     @functools.cached_property
     def tables(self):
-        """{sparsity: DataFrame of the accuracy of every series (rows) with every seed (columns)} at this length."""
+        """{sparsity: DataFrame of accuracies, series as rows and seeds as columns} at this number of epochs."""
         own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
         return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy")
                 for sparsity, rows in own.groupby(own.sparsity.round(6))}
@@ -139,12 +139,12 @@ class Evidence:
         return {run.seed: getattr(run, column) for run in self.own.get((epochs or self.epochs, series), ()) if abs(run.sparsity - sparsity) < 1e-6}
 
     def sparsities(self, *series):
-        """The sparsities at which all of these have rows or should have, of the ones that some single-cycle method was given."""
+        """The sparsities from 0.6 on (only methods with several cycles pass lower ones) at which all these series have rows or should have."""
         points = self.points
         return sorted(s for s in set.intersection(*({s for n, name, s in points if (n, name) == (self.epochs, one)} for one in series)) if s >= 0.6)
 
     def between(self, first, second):
-        """The `Difference` of two {seed: value}, paired, over the seeds that both have; None without any."""
+        """The `Difference` of two {seed: value}, paired, over the seeds that both have; None if they share no seed."""
         from benchmarks.stats import interval, resolution
 
         values = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
@@ -153,29 +153,29 @@ class Evidence:
         return Difference(mean(values), interval(values, resolution(TASKS[self.task].dataset)), len(values), len(values) - 1)
 
     def apart(self, a, b, sparsity):
-        """The `Difference` of two series at a sparsity, over the seeds that both have, by the test of the leaderboard, with the spread of
-        all methods there as they are by themselves (`benchmarks.stats.differences`); None without any."""
+        """The `Difference` of two series at a sparsity, over the seeds that both have, by the leaderboard's test (`benchmarks.stats.differences`), to
+        whose estimate of the spread all methods with default options at this sparsity contribute; None if they share no seed."""
         from benchmarks.stats import differences, resolution
 
         table = self.tables.get(round(sparsity, 6))
         if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
         lend = table[~table.index.str.contains(" ") | table.index.isin([a, b])]
-        others = lend.drop_duplicates().to_numpy()  # without pruning dense and LRR are the same training
+        others = lend.drop_duplicates().to_numpy()  # identical rows count once: at sparsity 0, dense and LRR are the same training
         apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
 
     def part(self, what, found, **limits):
-        """[`Difference.part`]; where nothing was found a missing Part at the papers' scale, elsewhere none."""
+        """[`Difference.part`] of `found`; if it is None, a Part marked as missing at the papers' scale, at other scales nothing."""
         return [found.part(what, **limits)] if found else [Part(what, None, missing=True)] * self.full
 
     def compare(self, a, words, b, sparsities=None, **limits):
-        """A Part for each sparsity that both series have (or these) on a - b."""
+        """A Part on a - b for each of these sparsities (default: those of both series)."""
         return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
                 for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines((a, s), (b, s))}", self.apart(a, b, s), **limits)]
 
     def machines(self, *points):
-        """A remark where a seed's runs of these (series, sparsity[, epochs]) are of different machines, which differ in rounding."""
+        """A remark if the runs of a seed at these (series, sparsity[, epochs]) were made on different kinds of machine, which round differently."""
         found = [self.seeds(*point[:2], "device", *point[2:]) for point in points]
         return " (of two kinds of machine)" * any(
             len({str(one[seed]) for one in found}) > 1 for seed in set.intersection(*({*one} for one in found)))
@@ -191,7 +191,8 @@ class Evidence:
 
 
 def corrected(parts):
-    """The parts of a claim; one that speaks against it only does so if it still would among so many comparisons (Holm, level 0.05)."""
+    """The parts of a claim, in which those against it are kept as such only if they remain so after correction for all comparisons (Holm, level
+    0.05); the others become undecided."""
     from benchmarks.stats import LEVEL, holm
     ps, tested = holm([part.p for part in parts]), sum(not part.missing for part in parts)
     return [replace(part, holds=None, text=f"{part.text} (not against it among {tested} comparisons: p = {p:.3f})")
@@ -199,7 +200,7 @@ def corrected(parts):
 
 
 def verdict(parts):
-    """In words: all as claimed, some against it, some without runs, or how many of them the rows decide."""
+    """The verdict on a claim from its parts, in words."""
     against, found, decided = (sum(map(test, parts)) for test in (
         lambda part: part.holds is False, lambda part: not part.missing, lambda part: part.holds is not None))
     if not found:
@@ -214,7 +215,7 @@ def verdict(parts):
 
 
 def among_all(parts):
-    """In words: how many comparisons would be as claimed after a correction among all (Holm), where those are fewer."""
+    """In words, how many comparisons remain as claimed after correction for all comparisons (Holm); "" if all do."""
     from benchmarks.stats import LEVEL, holm
     adjusted = [p for part, p in zip(parts, holm([part.claimed_p for part in parts])) if part.holds]
     stay = sum(p < LEVEL for p in adjusted)

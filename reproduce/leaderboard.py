@@ -1,8 +1,8 @@
-"""The leaderboard: every method of a suite at every task and sparsity, as picture, tables and one HTML page.
+"""The leaderboard: every method of a suite at every task and sparsity, as a picture, as tables and as one HTML page.
 
 Picture: test accuracy against training FLOPs (multiples of dense), a panel for each sparsity of the suite's own task (the page and the
-tables have all tasks), the Pareto front joined and named, in front of all; of the others only the papers' three and methods from a file
-have colours of their own.
+tables have all tasks). The methods on the Pareto front are joined by a line and named; apart from them, only the papers' three methods and methods
+from a file have colours of their own.
 Needs pandas, seaborn and scipy only. Statistics: benchmarks/stats.py; `python -m benchmarks leaderboard` adds your own methods.
 """
 import math
@@ -19,20 +19,20 @@ from benchmarks.suites import SIZES, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
-HOLLOW = dict(markerfacecolor="white", markeredgewidth=0.6)  # one seed
+HOLLOW = dict(markerfacecolor="white", markeredgewidth=0.6)  # a method with one seed
 FILES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 
 
 def grid(suite, profile):
-    """The runs of the suite's methods, which it has already (suites.grid). Needs torch."""
+    """The runs of the suite's methods, which `suites.grid` has already. Needs torch."""
     return suite_grid(suite, profile, usual(suite))
 
 
 def board_of(suite, results, profile=None, precision=None, epochs=None):
-    """(table of benchmarks.stats.compare at the paper's sparsities that have rows, profile).
+    """Returns (table of benchmarks.stats.compare at the paper's sparsities that have rows, profile).
 
-    No profile: the one with more rows, first of its own task, paper if there is no difference. Raises NoRows, and ValueError (one line) for
-    a file that is not a table of runs.
+    Without a profile: the one with more rows of its own task, in a tie with more rows of all tasks, then paper. Raises NoRows, and ValueError (one
+    line) if the file is not a table of runs.
     """
     from benchmarks.comparison import tables
 
@@ -44,18 +44,18 @@ def board_of(suite, results, profile=None, precision=None, epochs=None):
         counts = {name: (table.task.isin(suite_grid(suite, name, ()).tasks).sum(), len(table)) for name, table in counted.items()}
         name = max(counts, key=counts.get)
         if any(counts[name]):
-            return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # what is stored at 99 %, too
+            return tables.board(chosen[name], SIZES[suite, PROFILES[0]][0]), name  # includes sparsities beyond the profile's, such as 99 %
     raise none_finished(suite, results, profile, precision, epochs)
 
 
 def pictured(table, suite, profile):
-    """The lines of the suite's own task; of all tasks where that one has none. More would not fit on a page."""
+    """The lines of the suite's own task (all tasks would not fit on a page); if it has none, those of all tasks."""
     own = table[table.task.isin(suite_grid(suite, profile, ()).tasks)]
     return own if len(own) else table
 
 
 def draw(table, figure):
-    """Draws the ranked methods of lines of `board_of` into the empty figure: a panel and the names of its front for each cell."""
+    """Draws the ranked methods of a table of `board_of` into the empty figure: for each cell a panel, and the names of its Pareto front."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     from benchmarks.comparison.tables import cells
@@ -66,10 +66,10 @@ def draw(table, figure):
     style = {label: look | dict(linestyle="", markersize=4.5, zorder=3, **EDGE)
              for label, look in looks((*NAMED, *own)).items() if label in set(shown.label)}
     other = dict(color="0.72", marker="o", linestyle="", markersize=2.5, markeredgewidth=0)
-    front = other | dict(color="0.3", zorder=4, **EDGE)  # a named one, which is larger, would hide it
+    front = other | dict(color="0.3", zorder=4, **EDGE)  # drawn above the larger marks of named methods, which would hide it
     legend = {label: textwrap.fill(label, 60, break_on_hyphens=False) for label in style}
     letters = max(len(line) for text in ("other methods", *legend.values()) for line in text.splitlines())
-    columns = max(1, min(3, int(WIDTH / (0.5 + 0.046 * letters))))  # inches: line and gaps, letters of 6 points
+    columns = max(1, min(3, int(WIDTH / (0.5 + 0.046 * letters))))  # inches: the legend's line and gaps, plus its letters of 6 points
     lines = sum(text.count("\n") for text in legend.values()) + -(-len(style) // columns)
     figure.set_size_inches(WIDTH, 1.6 * len(panels) + 0.1 * lines + 0.6)
     pairs = figure.subplots(len(panels), 2, squeeze=False, width_ratios=(2.6, 1))
@@ -103,7 +103,7 @@ def draw(table, figure):
         axis.xaxis.set_minor_locator(NullLocator())
         axis.yaxis.set_major_locator(MaxNLocator(4))
         height = max([points["mean"].max(), *dense]) - floor
-        top = max(floor + 1.16 * height, min(max(ends, default=0), 100) + 0.02 * height)  # an interval may go beyond 100 %
+        top = max(floor + 1.16 * height, min(max(ends, default=0), 100) + 0.02 * height)  # intervals may go beyond 100 %, the axis does not
         axis.set(ylim=(floor - 0.05 * height, top),
                  xlim=(points.train_flops.min() / 1.9, points.train_flops.max() * 1.3))
         axis.set_ylabel("Test accuracy (%)")
@@ -121,8 +121,8 @@ def draw(table, figure):
 
 
 def number(axis, x, y):
-    """Writes 1, 2, ... to the left of the points and a little higher, each above the one before where they would hide one another."""
-    height, column = 0.076, 0.055  # of a number, as shares of a panel
+    """Writes 1, 2, ... to the left of the points and a little higher; a number that would hide the one before goes above it."""
+    height, column = 0.076, 0.055  # size of a number, as shares of the panel
     (low, high), (left, right) = axis.get_ylim(), axis.get_xlim()
     place, before = -1.0, None
     for index, (across, up) in enumerate(zip(x, y), 1):
@@ -137,14 +137,14 @@ def number(axis, x, y):
 
 
 def lowest(means):
-    """Where an accuracy axis begins: below the last method, unless a few lie so far down that they hide the others."""
+    """The lower end of an accuracy axis: below the last method, unless a few are so far down that the others could not be told apart."""
     top, middle = means.max(), means.median()
     floor = max(means.min(), top - max(4 * (top - middle), 2.0))
     return floor - 0.05 * max(top - floor, 1.0)
 
 
 def note(table, profile):
-    """What a reader of the picture must know."""
+    """The text under the picture."""
     seeds = sorted(set(table.seeds[table.rank_low.notna()].astype(int)))
     several = "One seed." if seeds else "No method is ranked."
     if seeds[-1:] > [1]:
@@ -160,7 +160,7 @@ def note(table, profile):
 
 
 def write(suite, results, profile, out, precision=None, epochs=None):
-    """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows: (stem, profile, table)."""
+    """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows. Returns (stem, profile, table)."""
     from matplotlib.figure import Figure
 
     from benchmarks.comparison import tables

@@ -6,35 +6,35 @@ from published import title
 from rows import series_of, summary
 
 MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
-# seaborn's colour-blind palette, in an order of our own: orange is dense, and what is close to it comes late; its yellow and its pink,
-# which vanish in print, are darker. The last but one is far from all others in protanopia and deuteranopia, too (CIEDE2000: 21 and more)
+# seaborn's colour-blind palette, reordered: orange is for dense, and colours close to it come late; yellow and pink, which vanish in print, are
+# replaced by darker ones. The last but one is far from all others for protanopes and deuteranopes, too (CIEDE2000: 21 and more)
 DENSE = "#de8f05"
 COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a6b".split()
-FILLS = ("left", "top", "right", "bottom")  # halves of the markers of a method's variants: hollow are single seeds and published points
-# a method looks the same in all figures: its place in COLOURS, MARKERS and LINES. Those of one place are in no figure together.
+FILLS = ("left", "top", "right", "bottom")  # which half of a variant's marker is filled; hollow markers are for single seeds and published points
+# a method looks the same in all figures: its place here is its index in COLOURS, MARKERS and LINES. Methods of one place share no figure.
 PLACES = (("st3", "synflow"), ("rigl",), ("lrr", "ste_hard", "grasp"), ("gmp", "snip", "ste_soft", "gse_grabo"), ("str", "gradual"),
           ("probmask", "gse_uniform"), ("granet", "set"), ("dnw", "static"), ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
-VARIANTS = {"lrr_aug_reset": "lrr"}  # besides those of other options: a method that looks like another's variant
+VARIANTS = {"lrr_aug_reset": "lrr"}  # methods drawn as another method's variant, as methods with options are
 
 BARS = dict(capsize=1.5, capthick=0.8, elinewidth=0.8)
 PUBLISHED = dict(mfc="white", mew=0.6)  # thinner than the hollow points of one seed
-BELOW = dict(marker=r"$\downarrow$", markersize=6, markeredgewidth=0.3, linestyle="")  # at the end of an axis, below which a point lies
+BELOW = dict(marker=r"$\downarrow$", markersize=6, markeredgewidth=0.3, linestyle="")  # at the lower end of an axis, for a point further down
 
 
 def remark(figure, text):
-    """Has the note of a figure end with this sentence, once."""
+    """Adds this sentence to the end of the figure's note, once."""
     figure.remarks = [*dict.fromkeys([*getattr(figure, "remarks", ()), text])]
 
 
 def look(place, variant=0):
-    """Colour, marker and line of the series at a place; of its variants (1, 2, ...) another line and a half-filled marker."""
+    """Colour, marker and line of the series at a place; its variants (1, 2, ...) have other lines and half-filled markers."""
     style = dict(color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)], linestyle=LINES[(place + variant) % len(LINES)])
     return style | (dict(fillstyle=FILLS[(variant - 1) % len(FILLS)], markerfacecoloralt="white") if variant else {})
 
 
 def looks(series):
-    """{name: colour, marker and line} of a figure's series: a method has its own, a method with options is its variant; others have what
-    is left, in their order, first the colours that no method of the figure has."""
+    """{name: colour, marker and line} of a figure's series: a method has its own (PLACES), a method with options looks like
+    its variant; others take what is left, in their order, beginning with the colours that the figure does not use yet."""
     own = {method: place for place, methods in enumerate(PLACES) for method in methods}
     plain = {name: VARIANTS.get(name) or re.sub(r"( \w+=\S*)+$", "", name) for name in series}
     places, variants, found = {}, {}, {}
@@ -52,34 +52,34 @@ def looks(series):
 
 
 def apart(index, count, step=1.02):
-    """The factor along a logarithmic axis that sets the index-th of `count` points beside the others, so that none hides another."""
+    """The factor that shifts the index-th of `count` points along a logarithmic axis, so that points of one sparsity lie side by side."""
     return step ** ((count - 1) / 2 - index)
 
 
 def mean_line(axes, x, points, bars, **style):
-    """Draws the means of `points` (`rows.summary`) and their bars, if any. A mean of one seed is hollow, as the figure's note says then."""
+    """Draws the means of `points` (`rows.summary`) and their bars, if any. A mean of one seed is hollow, and the figure's note says so."""
     axes.errorbar(x, points["mean"], bars, **BARS | style)
     alone = (points.seeds == 1).to_numpy(bool)
     if alone.any() and style.get("marker"):
-        above = dict(linestyle="", mfc="white", label=None, zorder=style.get("zorder", 2) + 0.2)  # its filled point is at + 0.1
+        above = dict(linestyle="", mfc="white", label=None, zorder=style.get("zorder", 2) + 0.2)  # above the filled point, which is at + 0.1
         axes.plot(x[alone], points["mean"][alone], **{key: value for key, value in style.items() if key not in BARS} | above)
         remark(axes.figure, "Hollow: one seed.")
 
 
 def lowest(means):
-    """Where an axis of accuracies at several sparsities begins: with the least of them, or above the lowest 15 % where these would take up
-    more than half of it, as a few that fail would hide what the others differ by."""
+    """The lower end of an axis of accuracies at several sparsities: just below the least mean; or, if the lowest 15 % of the means would take up
+    more than half of the axis, just above these, because a few failures would hide the differences between the others."""
     least, low, top = means.min(), means.quantile(0.15), means.max()
     low = low if top - low < (top - least) / 2 else least
     bottom, height = low - 0.05 * (top - low), top - low
-    while height > 1e-6 and ((means - bottom).abs() < 0.025 * height).any():  # no point is cut
+    while height > 1e-6 and ((means - bottom).abs() < 0.025 * height).any():  # the end of the axis must not cut through a point
         bottom -= 0.01 * height
     return bottom
 
 
 def cut(axes, lines, labels, bottom):
-    """Begins an axis of accuracies at `bottom`, with an arrow at its end, in the colour of its line, for each point that lies further
-    down. lines: [(method, its look, x, points)]. The note names the points (`tell_cut`)."""
+    """Begins the accuracy axis at `bottom`, and draws an arrow there for each point below it, in the colour of the point's line.
+    lines: [(method, its look, x, points)]. The note names the points (`tell_cut`)."""
     hidden = axes.figure.hidden = getattr(axes.figure, "hidden", {})
     for method, look, x, points in lines:
         below = points["mean"] < bottom
@@ -87,17 +87,17 @@ def cut(axes, lines, labels, bottom):
             axes.set_ylim(bottom=bottom)
             axes.plot(x[below], [bottom] * below.sum(), **BELOW, color=look["color"], clip_on=False, zorder=4)
         for point in points[below].itertuples():
-            hidden.setdefault(labels.get(method, method), {})[f"{point.mean:.1f} ({100 * point.sparsity:g} %)"] = None  # once in all panels
+            hidden.setdefault(labels.get(method, method), {})[f"{point.mean:.1f} ({100 * point.sparsity:g} %)"] = None  # once for all panels
 
 
 def tell_cut(figure):
-    """The sentence of a note that names what lies below the axes."""
+    """The sentence of a note that names the points below the axes (`cut`)."""
     hidden = [f"{label} {', '.join(points)}" for label, points in getattr(figure, "hidden", {}).items()]
     return f" Below the axes (↓): {'; '.join(hidden)}." if hidden else ""
 
 
 def number_decades(axis, *digits):
-    """Writes numbers, not powers, on a logarithmic axis: at `digits` times each power of ten."""
+    """Labels a logarithmic axis with plain numbers instead of powers, at `digits` times each power of ten."""
     from matplotlib.ticker import LogLocator
 
     axis.set_major_locator(LogLocator(subs=digits))
@@ -108,9 +108,9 @@ def number_decades(axis, *digits):
 def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     """Draws accuracy against sparsity (log axis of the density, reversed) for {method: label}; returns the table that was drawn.
 
-    A method with options is named by both: "set allocation=uniform". One line with error bars (standard deviation) per method, set
-    2 % apart along x, a single point in front of the lines; `dense` is a dashed orange line at its mean.
-    hollow: published points (`published.hollow`), drawn without a line. bottom: of the accuracy axis (default: `lowest`).
+    A method with options has the key "set allocation=uniform". Each method is one line with error bars (standard deviation), 2 % apart along x;
+    a method with a single point is drawn in front of the lines; `dense` is a dashed orange line at its mean.
+    hollow: published points (`published.hollow`), drawn without a line. bottom: lower end of the accuracy axis (default: `lowest`).
     """
     import pandas as pd
 
@@ -123,7 +123,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     present = [method for method in sparse if method in planned & drawn]
     sparsities = sorted(set((shown if len(shown) else runs[runs.method != "dense"]).sparsity))
     left, right = (1 - sparsities[0]) * 1.15, (1 - sparsities[-1]) / 1.15
-    axes.set(xscale="log", xlim=(left, right))  # before anything is drawn: points of one sparsity have no limits of their own
+    axes.set(xscale="log", xlim=(left, right))  # before drawing: with a single sparsity matplotlib would find no limits
     remark(axes.figure, "Points of one sparsity are drawn side by side.")
     lines = []
     for part in parts:
@@ -134,7 +134,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
                 x = (1 - points.sparsity) * apart(present.index(method), len(present)) * (1 if part is table else 0.97)
                 lines.append((method, styles[method], x, points))
                 if part is table:
-                    small = dict(ms=2.5) if len(points) > 6 else {}  # the levels of several cycles lie close together
+                    small = dict(ms=2.5) if len(points) > 6 else {}  # the levels of methods with several cycles lie close together
                     mean_line(axes, x, points, points["std"], label=methods[method],
                               zorder=2 if len(points) > 1 else 4, **styles[method] | small)
                 else:
@@ -148,7 +148,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     if lines:
         cut(axes, lines, methods, lowest(pd.concat([points["mean"] for *_, points in lines])) if bottom is None else bottom)
     ticks = [s for s in sparsities if s == round(s, 3)]
-    ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where cycles alone have points
+    ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where only levels of cycles have points
     axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])
     axes.minorticks_off()
     axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))

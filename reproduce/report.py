@@ -1,6 +1,6 @@
 """`python reproduce/report.py`: results/REPORT.md, the papers' claims judged by the stored rows, each at every scale that has rows.
 
-A claim is reproduced only by runs as the paper made them (task and epochs), all of them; others are shown for what they are.
+A claim is reproduced only by runs as the paper made them (task and epochs), and only if all of them are there; other runs are only shown.
 """
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ from published import tell_absent
 from benchmarks.command import command
 from benchmarks.files import write_whole
 
-SHARED = ("bn_momentum=0.99", "storage=sparse")  # as ST-3's released code, and without dense weights: compared among themselves alone
+SHARED = ("bn_momentum=0.99", "storage=sparse")  # as in ST-3's released code; without dense weights. Such runs are compared only with each other
 HEAD = f"""# The papers' claims, judged by the stored rows
 
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
@@ -38,8 +38,8 @@ In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are
 
 
 def judged(claim, runs, results, made=None):
-    """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first. made: {} for the first of several claims, in which the
-    others find what they, too, need of these rows."""
+    """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first. made: a cache, {} at first, to be passed for all claims
+    on the same rows."""
     tasks = claim.tasks
     if tasks in (None, PUBLISHED):
         scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
@@ -53,14 +53,14 @@ def judged(claim, runs, results, made=None):
         scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
             e = made.setdefault((shared, task, epochs), Evidence(groups[shared], task, int(epochs), results, shared))
-            parts = claim.judge(e)  # elsewhere than in the paper nothing is missed
+            parts = claim.judge(e)  # below, missing parts are dropped for tasks that are not the claim's
             found.append((e.scale, e.full and task in tasks, parts if task in tasks else [part for part in parts if not part.missing]))
-    family = corrected([part for _, own, parts in found if own for part in parts])  # one claim, whatever number of tasks decides it
+    family = corrected([part for _, own, parts in found if own for part in parts])  # corrected together: one claim, however many tasks decide it
     return [(scale, own, [family.pop(0) for _ in parts] if own else corrected(parts)) for scale, own, parts in found if parts]
 
 
 def lines_of(parts):
-    """A line for each comparison; those without runs are only counted."""
+    """A line for each comparison; comparisons without runs are only counted."""
     missing = sum(part.missing for part in parts)
     lines = [f"- {part.text}: {'as claimed' if part.holds else 'not decided' if part.holds is None else 'against the claim'}"
              for part in parts if not part.missing]
@@ -81,18 +81,18 @@ def score(results):
 
 
 def decisive(scales):
-    """The parts of what `judged` gives that decide a claim."""
+    """The parts that decide a claim, from the result of `judged`."""
     return [part for _, own, parts in scales if own for part in parts]
 
 
 def brief(parts):
-    """`verdict` for a column that says the rest."""
+    """`verdict` in short, for a column of the table."""
     return verdict(parts).replace(" comparisons", "").replace(" as claimed", "").replace(", the others not decided", "")
 
 
 def table(found):
-    """The lines of the table of {claim: what `judged` gives}: the two scales that most claims have besides the papers' own have a
-    column each; what else was tried is counted."""
+    """The lines of the table; found: {claim's id: result of `judged`}. The two scales that most claims have besides the papers' own have a column
+    each; the verdicts at other scales are counted."""
     scales = Counter(scale for scales in found.values() for scale, own, _ in scales if not own)
     common = [scale for scale, claims in scales.most_common(2) if claims > 1]
     lines = ["| " + " | ".join(["", "Claim", "Verdict", *common, "At other scales"]) + " |", "|---" * (4 + len(common)) + "|"]

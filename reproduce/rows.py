@@ -1,4 +1,4 @@
-"""The stored rows that the figure scripts draw, and `--run`, which makes them. Imports pandas only when rows are read."""
+"""Reads the stored rows that the figure scripts draw, and makes missing ones (`--run`). Imports pandas only when rows are read."""
 import contextlib
 import importlib
 import shlex
@@ -9,18 +9,18 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a bare clone: the project need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it works in a bare clone, without installing the project
 
 from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
 from benchmarks.suites import PROFILES, SIZES, SUITES, accuracies, length, trained, usual_length  # noqa: E402
 
-# pandas 2 says that an empty part of a table will not have its say in the types of the whole: it needs none
+# pandas 2 warns that empty tables will no longer influence the column types of a concatenation, which does not matter here
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
-SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of CIFAR-10 shows its panels of CIFAR-100 too
+SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of suite cifar10 has panels of CIFAR-100, too
 POINT = ["task", "method", "options", "sparsity"]
-TRAINING = ["task", "method", "options", "seed", "achieved_sparsity", "accuracy"]  # alike in all: one training, whatever sparsity was asked for
+TRAINING = ["task", "method", "options", "seed", "achieved_sparsity", "accuracy"]  # equal: the same training, whatever sparsity was asked
 
 
 class NoRows(Exception):
@@ -28,16 +28,16 @@ class NoRows(Exception):
 
 
 def read_rows(path):
-    """`runs.csv` as a DataFrame, `options` "" for none, with `accuracy` (`suites.accuracies`) and `last` (True: the last epoch's).
+    """`runs.csv` as a DataFrame, `options` "" for none, with columns `accuracy` (`suites.accuracies`) and `last` (True: it is the last epoch's).
 
-    Raises ValueError (one line) for a file that is not such a table.
+    Raises ValueError (one line) if the file is not such a table.
     """
     try:
         rows = read_table(path)
         rows["last"] = rows.top1_best_val.isna()
         rows["accuracy"] = accuracies(rows)
         rows["epochs"] = rows.epochs.astype(float)
-        rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
+        rows["options"] = rows.options.astype(object).fillna("")  # pandas reads a column of empty cells as numbers
         return rows
     except StoreError:
         raise
@@ -46,7 +46,7 @@ def read_rows(path):
 
 
 def read_table(path):
-    """One of a suite's tables, RESULTS/SUITE/TABLE.csv, as a DataFrame. Raises StoreError (one line): what the commands refuse is not drawn."""
+    """One of a suite's tables, RESULTS/SUITE/TABLE.csv, as a DataFrame. Raises StoreError (one line) if `Store.read` refuses it."""
     import pandas as pd
 
     Store(path.parent.parent, write=False).read(path.parent.name, path.stem)
@@ -54,8 +54,8 @@ def read_table(path):
 
 
 class Trained:
-    """A figure's grid with its runs `suites.trained` in a precision, for so many epochs. Raises ValueError for epochs that are no whole
-    number of at least 1."""
+    """A figure's grid whose runs are changed to a precision and a number of epochs (`suites.trained`). Raises ValueError unless `epochs` is None or
+    a whole number >= 1."""
 
     def __init__(self, grid, precision=None, epochs=None):
         self.grid, self.precision, self.epochs = grid, precision, Spec("-", "-", 0.0, 0, epochs).epochs
@@ -64,23 +64,22 @@ class Trained:
         return self.of(self.grid(suite, profile), profile)
 
     def of(self, specs, profile):
-        """These Specs so trained; those that are so already stay."""
+        """These Specs, changed to this precision and number of epochs."""
         return trained(specs, profile, self.precision, self.epochs)
 
     @property
     def other(self):
-        """Whether its runs are others than the profile's."""
+        """Whether a precision or a number of epochs was given."""
         return bool(self.precision or self.epochs)
 
 
 def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: ()):
     """The runs of a figure and their profile: (DataFrame with one line per Spec, accuracy NaN where missing; "paper" or "quick").
 
-    Finished runs that differ from the figure's in their seed alone are among them: whoever made more seeds sees them all. So are those of
-    `besides`, a grid of what the figure shows where it is stored and no plan asks for.
-    Without a profile: the one with more finished runs, paper if there is no difference; never both. `options` are those of the Spec,
-    with `epochs=N` where they are not the profile's, or those that a `Trained` grid names. Raises NoRows, and ValueError for an unreadable
-    file.
+    Also included are finished runs that differ from the figure's only in their seed (additional seeds), and those of `besides`: a grid of runs
+    that the figure shows if they are stored, but that no plan asks for.
+    Without a profile, the one with more finished runs is taken ("paper" in a tie), never a mixture. `options` are the Spec's, plus `epochs=N` if
+    its length is not the profile's (or that of a `Trained` grid with epochs). Raises NoRows, and ValueError for an unreadable file.
     """
     import pandas as pd
 
@@ -100,7 +99,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = folders
             found.append((runs, name))
-    fullest = max(found, key=lambda each: each[0].accuracy.count(), default=None)  # of two alike the first
+    fullest = max(found, key=lambda each: each[0].accuracy.count(), default=None)  # in a tie the first
     if fullest and fullest[0].accuracy.notna().any():
         return fullest
     if profile and not any(list(grid(each, profile)) for each in shown):
@@ -109,10 +108,10 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
 
 
 def tell_uncollected(results):
-    """Says on stderr how many runs, as they lie in RESULTS/runs, are not in the suites' tables, which alone are drawn: those of jobs."""
+    """Says on stderr how many rows in RESULTS/runs, such as those of SLURM jobs, are not in the suites' tables yet. Only the tables are drawn."""
     store = Store(results, write=False)
     keys = sorted(path.stem for path in store.runs.glob("[!.]*.json"))
-    with contextlib.suppress(StoreError):  # who draws such a table says so
+    with contextlib.suppress(StoreError):  # an unreadable table is reported when it is drawn
         drawn = {row["key"]: row["finished_at"] for suite in SUITES if keys for row in store.read(suite)}
         rows = [row for row in map(store.row, keys) if row and row["finished_at"] > drawn.get(row["key"], "")]
         for suite, count in Counter(row["suite"] for row in rows).items():
@@ -121,12 +120,12 @@ def tell_uncollected(results):
 
 
 def elsewhere(results):
-    """The option that names a results folder, where it is not the usual one."""
+    """The text " --results DIR", or "" for the usual results folder."""
     return f" --results {shlex.quote(str(results))}" if str(results) != "results" else ""
 
 
 def none_finished(suite, results, profile, precision, epochs):
-    """The NoRows of a figure of whose runs there are none."""
+    """The NoRows of a figure that has no finished runs."""
     given = {"profile": profile, "precision": precision, "epochs": epochs}
     options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
     path = Path(results) / suite / "runs.csv"
@@ -136,13 +135,13 @@ def none_finished(suite, results, profile, precision, epochs):
 
 
 def lengths(rows):
-    """What to say of finished runs that are not drawn: of how many epochs they are, in which precision."""
+    """A remark that finished runs with other numbers of epochs or precisions are stored; "" if there are none."""
     found = sorted({(int(run.epochs), run.precision) for run in rows[rows.accuracy.notna()].itertuples()})
     return f" (there are some of {', '.join(f'{epochs} epochs in {precision}' for epochs, precision in found)}: --epochs, --precision)" * bool(found)
 
 
 def with_sparser(grid, suite, results, profile=None):
-    """As `runs_of`, with what is stored at the paper's sparsities above the profile's own: the runs of the highest of these, made sparser."""
+    """As `runs_of`, plus what is stored at the paper's sparsities above the profile's highest, of the series that the figure has at the highest."""
     def besides(suite, profile):
         most, paper = SIZES[suite, profile][0][-1], SIZES[suite, PROFILES[0]][0]
         return [replace(spec, sparsity=s) for spec in grid(suite, profile) if spec.sparsity == most for s in paper if s > most]
@@ -155,7 +154,7 @@ def with_sparser(grid, suite, results, profile=None):
 
 
 def without_runs(note, *columns):
-    """What `runs_of` returns where published values are drawn alone: no line, and a note that says so; columns: besides the usual ones."""
+    """A replacement for the runs of `runs_of` if only published values are drawn: no rows, and a note that says so. columns: additional ones."""
     import pandas as pd
 
     runs = pd.DataFrame(columns=[*POINT, "seed", "status", "accuracy", "epochs", *columns])
@@ -164,30 +163,30 @@ def without_runs(note, *columns):
 
 
 def words(spec, profile, epochs=None):
-    """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640"; epochs: the usual ones, None for the profile's."""
+    """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640". epochs: the length that is not named; None: the profile's."""
     usual = length(spec) == (epochs or usual_length(spec, profile))
     return spec.option_text if usual else f"{spec.option_text} epochs={length(spec)}".lstrip()
 
 
 def series_of(rows):
-    """The line that each row belongs to: its method, with its options "set allocation=uniform"."""
+    """The series of each row: its method and options, such as "set allocation=uniform"."""
     return (rows.method + " " + rows.options).str.strip()
 
 
 def value_of(options, name, default):
-    """The number that an option has in such a text."""
+    """The numeric value of an option in a text such as "gamma=0.5 width=2.0"."""
     return float(dict(pair.split("=", 1) for pair in options.split()).get(name, default))
 
 
 def lines_of(runs, table):
-    """The lines of another table (curves, layers, switches) that belong to the finished runs, with the runs' columns of the Spec.
+    """The lines of another table (curves, layers, switches) that belong to the finished runs, with the columns POINT and `seed` of these.
 
-    Raises NoRows where there are none.
+    Raises NoRows if there are none.
     """
     import pandas as pd
 
     paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
-    tables = [table for table in (read_table(path) for path in paths if path.exists()) if len(table)]  # an empty one has no kinds of numbers
+    tables = [table for table in (read_table(path) for path in paths if path.exists()) if len(table)]  # empty tables have no column types
     done = runs.loc[runs.accuracy.notna(), ["key", *POINT, "seed"]]
     lines = done.merge(pd.concat(tables), on="key", suffixes=("", "_then")) if tables else ()
     if not len(lines):
@@ -196,21 +195,21 @@ def lines_of(runs, table):
 
 
 def layers_of(runs):
-    """The lines of the layers of the finished runs, with the number of `weights` of each and its place, the `index`, from 1 on."""
+    """The lines of the layers of the finished runs, with the number of `weights` of each layer and its position `index`, from 1 on."""
     lines = lines_of(runs, "layers")
     weights = lines["shape"].map(lambda shape: prod(int(size) for size in shape.split("x")))
     return lines.assign(weights=weights, index=lines.groupby("key").cumcount() + 1)
 
 
 def no_runs(suite, profile):
-    """The grid of a figure that needs no run of a suite's."""
+    """The grid of a figure that needs no runs."""
     return ()
 
 
 def stored(path, module, text, choose=None):
-    """A source for figures that need no runs: the table RESULTS/`path` that `python -m module` measures.
+    """The source of a figure that needs no runs: the table RESULTS/`path` that `python -m module` measures.
 
-    text: what a reader must know, a function of the table. choose: which of its rows, another function; without one those of one machine.
+    text: function of the table that gives the figure's note. choose: function that selects its rows; default: `of_one_machine`.
     """
     def source(grid, suite, results, profile=None):
         import pandas as pd
@@ -229,7 +228,7 @@ def stored(path, module, text, choose=None):
 
 
 def measured(results, name, columns):
-    """RESULTS/performance/NAME.csv as a DataFrame; where there is none, one without rows and with these columns (a text)."""
+    """RESULTS/performance/NAME.csv as a DataFrame; if there is no file, an empty one with these columns (a text)."""
     import pandas as pd
 
     path = Path(results) / "performance" / f"{name}.csv"
@@ -237,8 +236,8 @@ def measured(results, name, columns):
 
 
 def of_one_machine(table):
-    """Of a table of measurements the rows of the device that measured most, of several such the last: times of different machines
-    are no comparison."""
+    """The rows of a table of measurements that are of the device with most rows (in a tie, the one that measured last): times of different machines
+    cannot be compared."""
     if "measured_at" not in table:
         return table
     machines = table.groupby("device").measured_at.agg(["size", "max"]).sort_values(["size", "max"])
@@ -246,7 +245,7 @@ def of_one_machine(table):
 
 
 def summary(runs):
-    """Mean, standard deviation over seeds (n - 1), in percent, and number of seeds of every point that has a run."""
+    """Mean and standard deviation (n - 1) of the accuracy over seeds, in percent, and the number of seeds, for every point that has a run."""
     points = runs.groupby(POINT, sort=False)
     table = points.accuracy.agg(mean="mean", std="std", seeds="count").round(4)
     table = table.assign(seeds=table.seeds.astype("Int64"), epochs=points.epochs.min().astype("Int64"), source="measured")
