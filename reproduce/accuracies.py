@@ -11,15 +11,15 @@ from benchmarks.tasks import TASKS
 DENSE = "dense"
 CITED = {"st3": "ST-3", "gse": "GSE"}
 SHORT = {"CIFAR-10": ("cifar10", "quick"), "Digits": ("digits", "paper")}
-SWITCHES = "count_switches=True"  # tells more of a run and changes nothing in it
+SWITCHES = "count_switches=True"  # records more about a run without changing it
 MULTIPLES = (1, 4, 16)
 
 
 def accuracy(results, suite, profile, beyond=False, costs=()):
     """Test accuracy (`suites.accuracies`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
 
-    beyond: the methods beyond the two papers, instead of the papers' own. costs: of last columns, each "step" for `step_times`, or a
-    sparsity, at which it has the training FLOPs.
+    beyond: the methods beyond the two papers, instead of the papers' own. costs: additional last columns, each "step" (`step_times`) or a
+    sparsity, whose training FLOPs it shows.
     """
     from benchmarks.comparison.tables import select
 
@@ -27,7 +27,7 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
-    whole, last = rows[rows.status == "ok"], {}  # a diverged run has its accuracy, but no costs and no sparsity of a whole training
+    whole, last = rows[rows.status == "ok"], {}  # a diverged run has an accuracy, but its costs and sparsity are not those of a whole training
     for cost in costs:
         if cost == "step":
             last["Step time / dense"] = step_times(results)
@@ -56,7 +56,7 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
 
 
 def papers(results):
-    """Runs on CIFAR-10 as long as a paper's, accuracy of the last and of the best validation epoch, beside what the paper has published."""
+    """Runs on CIFAR-10 of a paper's length: accuracy at the last and at the best validation epoch, beside the paper's published values."""
     rows = read_rows(results / "cifar10" / "runs.csv")
     lengths = {task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()}
     rows = rows[(rows.epochs == rows.task.map(lengths)) & rows.accuracy.notna()]
@@ -66,8 +66,8 @@ def papers(results):
     lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
     for (*point, precision), own in rows.groupby([*POINT, "precision"]):
         task, method, options, sparsity = point
-        as_published = task, method, " ".join(word for word in options.split() if word != "storage=sparse"), sparsity  # the same, stored otherwise
-        lost = own.status == "diverged"  # counts with chance, at whichever epoch the others count
+        as_published = task, method, " ".join(word for word in options.split() if word != "storage=sparse"), sparsity  # the same run in other storage
+        lost = own.status == "diverged"  # counts as chance accuracy in both columns, where others have a value
         own = own.assign(**{column: own[column].mask(lost & own[column].notna().any(), own.accuracy) for column in ("top1", "top1_best_val")})
         spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])
         cells = [number(spread[column]) if own[column].notna().all() else "" for column in spread]
@@ -77,7 +77,7 @@ def papers(results):
 
 
 def all_rows(results, suite, profile):
-    """Finished rows of the suite's own task in its own precision, with `accuracy` and `options`, as `rows.read_rows` has them."""
+    """Finished rows of the suite's own task in its own precision, with the columns of `rows.read_rows`; without methods from files."""
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
     rows = read_rows(results / suite / "runs.csv")
     rows = rows[(rows.task == task) & (rows.precision == TASKS[task].precision) & ~rows.method.str.contains(":")]
@@ -87,14 +87,14 @@ def all_rows(results, suite, profile):
 
 
 def cells(rows, name, values):
-    """Mean ± standard deviation over seeds where column `name` has each of the values, and the number of seeds where it is not 3."""
+    """Mean ± standard deviation over seeds for each value of column `name`, with the number of seeds if it is not 3."""
     points = rows.groupby(name).accuracy.agg(["mean", "std", "count"])
     found = [points.loc[value] if value in points.index else None for value in values]
     return [number(point) + (f" ({point['count']:.0f})" if point is not None and point["count"] != 3 else "") for point in found]
 
 
 def variants(results):
-    """Methods with options other than the suite's beside the same without: CIFAR-10 in short runs, and digits."""
+    """Methods with options set, beside the same methods with the suite's options: CIFAR-10 in short runs, and digits."""
     from benchmarks.comparison.tables import of_profile
 
     found = {name: all_rows(results, suite, profile) for name, (suite, profile) in SHORT.items()}
@@ -110,7 +110,7 @@ def variants(results):
 
 
 def lengths(results):
-    """Methods that were trained longer, too, at each multiple of the suite's length: CIFAR-10 in short runs, and digits."""
+    """Methods that were also trained for longer, at each multiple (MULTIPLES) of the suite's length: CIFAR-10 in short runs, and digits."""
     lines = [["Data", "Sparsity", "Method", *(f"{multiple} ×" for multiple in MULTIPLES)]]
     for name, (suite, profile) in SHORT.items():
         shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][-1].items())

@@ -1,8 +1,8 @@
 """Beyond the two papers: test accuracy of the methods beside and after them, against sparsity and against training FLOPs.
 
-In grey the papers' own methods, but for three, which look as everywhere. Points with more than twice the weights asked for, in the mean
-of their runs, are left out, and what is the same training whatever sparsity was asked for is one point. Published points, each in its
-authors' setting, are hollow; where no run of ours is stored they are drawn alone.
+The papers' own methods are grey, except for three, which look as in all figures. Points that keep more than twice the weights asked for (mean of
+their runs) are left out; a training that is the same whatever sparsity was asked for is one point. Published points, each in its authors'
+setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
 from drawing import DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
@@ -24,13 +24,13 @@ NAMED = {"st3": "ST-3", "rigl": "RigL", "gse_uniform": "GSE"}
 OTHERS = {"gmp": "GMP", "gradual": "gradual", "str": "STR", "probmask": "ProbMask", "dnw": "DNW", "lrr": "LRR", "imp": "IMP", "snip": "SNIP",
           "grasp": "GraSP", "synflow": "SynFlow", "static": "static", "set": "SET", "granet": "GraNet", "topkast": "Top-KAST"}
 HOLLOW = PUBLISHED | dict(linestyle="")
-# (paper, method): the start of the variant that is drawn
+# {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
 
 
 def grid(suite, profile):
-    """The runs that the figure needs, all of them the leaderboard's; no suite's own on ImageNet."""
+    """The runs that the figure needs, all of which the leaderboard needs anyway; on ImageNet, `suites.grid` leaves them out."""
     return suite_grid(suite, profile, ("dense", *METHODS, *NAMED, *OTHERS))
 
 
@@ -43,7 +43,7 @@ def literature():
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`; the published points of ImageNet are drawn without runs of ours too."""
+    """As `runs_of`; on ImageNet, the published points are drawn even without runs of ours."""
     try:
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
@@ -51,7 +51,7 @@ def source(grid, suite, results, profile=None):
         runs = runs[~(runs.duplicated(TRAINING) & runs.accuracy.notna())]
         density = 1 - runs.achieved_sparsity.astype(float)
         missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
-        gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # of which nothing is left to be drawn
+        gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # methods of which no point remains
         kept = runs[~missed & ~runs.method.isin(gone)]
         if missed.any():
             left = runs[missed].groupby("method", sort=False).sparsity.unique()
@@ -65,8 +65,8 @@ def source(grid, suite, results, profile=None):
 
 
 def lines(axes, tables, styles, measure, group):
-    """Draws accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; those of a group at one
-    sparsity side by side. Returns what was drawn, for `cut`."""
+    """Draws accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; points of a group at
+    one sparsity lie side by side. Returns what was drawn, for `cut`."""
     drawn = []
     for rows, own in zip(tables, (True, False)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
@@ -87,7 +87,7 @@ def draw(runs, figure):
     import pandas as pd
     from matplotlib.lines import Line2D
 
-    whole = runs[runs.status == "ok"].astype({"achieved_sparsity": float, "train_flops_fraction": float})  # a diverged run took a part of them
+    whole = runs[runs.status == "ok"].astype({"achieved_sparsity": float, "train_flops_fraction": float})  # a diverged run took only a part of them
     means = whole.groupby(POINT, sort=False)[["achieved_sparsity", "train_flops_fraction"]].mean().reset_index()
     own = summary(runs).merge(means, on=POINT, how="left").rename(columns={"train_flops_fraction": "train_flops"})
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)

@@ -1,5 +1,5 @@
-"""What was measured or computed of the costs that the papers claim: A12 of ST-3, B6 and B7 of GSE. Each function gives the Parts of a
-claim from the tables of a results folder's `performance/`; none where there is no table."""
+"""The papers' claims on costs (A12 of ST-3, B6 and B7 of GSE), judged by what was measured or computed. Each function returns the Parts of a
+claim from the tables in `performance/` of a results folder; none if there is no table."""
 from itertools import product
 
 from evidence import Evidence, Part, alike
@@ -7,7 +7,7 @@ from rows import measured, of_one_machine
 
 
 def overhead(results, tasks):
-    """Of a step of ST-3 on these tasks, as a multiple of a dense one: decided where both quartiles of the rounds are on one side."""
+    """On the time of a step of ST-3 on these tasks, as a multiple of a dense one; decided if both quartiles of the rounds are on one side of 1.05."""
     rows = measured(results, "overhead", "task method")
     rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
@@ -17,7 +17,7 @@ def overhead(results, tasks):
 
 
 def wider_steps(results, device):
-    """In words: the same ratio at larger widths of the network, which are not the paper's and decide nothing."""
+    """The same ratio at larger widths of the network, in words; these are not the paper's and decide nothing."""
     rows = measured(results, "scaling", "part device")
     rows = rows[(rows.part == "width") & (rows.device == device)]
     if rows.empty:
@@ -29,7 +29,7 @@ def wider_steps(results, device):
 
 
 def flops(results):
-    """Of training FLOPs of RigL and GSE, by the papers' formulas."""
+    """On the training FLOPs of RigL and GSE, by the papers' formulas."""
     rows = measured(results, "training_flops", "")
     if rows.empty:
         return []
@@ -45,10 +45,10 @@ def flops(results):
 
 
 def trained_flops(runs, results):
-    """[(scale, Parts)] of the training FLOPs that runs of GSE and of RigL took, counted by the masks that they had: below RigL's with each seed,
-    or with none. They are not ResNet-50's, of which the paper speaks."""
+    """[(scale, Parts)] of the training FLOPs that runs of GSE and of RigL took, counted from their actual masks. Decided if GSE's are below RigL's
+    with every seed, or with none. The paper speaks of ResNet-50, which these runs are not."""
     found, own = [], alike(runs).get("")
-    own = own if own is None else own[own.status == "ok"]  # a diverged run did not take those of its training
+    own = own if own is None else own[own.status == "ok"]  # a diverged run did not take those of a whole training
     for task, epochs in sorted(set(zip(own.task, own.epochs))) if own is not None else ():
         e, parts = Evidence(own, task, int(epochs), results), []
         for sparsity in e.sparsities("gse_uniform", "rigl"):
@@ -62,8 +62,8 @@ def trained_flops(runs, results):
 
 
 def slopes(results):
-    """Of the time and memory of an update of the connections against the width, at a constant number of weights, and the other way round, on
-    the machine that figure 2 of sparse training shows."""
+    """On the growth of the time and memory of an update of the connections: with the width at a constant number of weights, and with the number of
+    weights at a constant width, on the machine that sparse_figure2.py shows."""
     from sparse_figure2 import LAST, NAMES, against, slope
 
     table, parts = measured(results, "sparse_growth", ""), []

@@ -1,7 +1,7 @@
 """ST-3, Figure 2: hard against soft thresholding, as operators (top) and for one weight at every step of real runs (bottom).
 
-Top: the methods' own forward pass on evenly spaced weights, in units of the threshold, with one step of the stored weight across it, the
-same for both. Bottom: the stored and the forward value of a weight in training. The paper has the upper part, as a schematic; `--run` trains
+Top: the methods' own forward pass on evenly spaced weights, in units of the threshold, with one step of the stored weight across the threshold,
+the same for both. Bottom: the stored and the forward value of a weight in training. The paper has the upper part, as a schematic; `--run` trains
 the two runs anew.
 """
 from drawing import main
@@ -30,13 +30,13 @@ def draw(table, figure):
 
     blue, red = (sns.color_palette("colorblind")[i] for i in (0, 3))
     figure.set_size_inches(3.4, 3.3)
-    figure.get_layout_engine().set(hspace=0.08)  # the upper labels are no titles of the lower panels
+    figure.get_layout_engine().set(hspace=0.08)  # space, so that the upper labels do not look like titles of the lower panels
     axes = figure.subplots(2, 2, sharey="row")
     for (method, label), upper, lower in zip(LABELS.items(), *axes):
         lines = table[table.method == method]
         curve, run = lines[lines.panel == "operator"].sort_values("stored"), lines[lines.panel == "training"].sort_values("step")
         x, y = (curve[column] / curve.threshold for column in ("stored", "forward"))
-        for _, piece in y.groupby((y.diff().abs() > 0.5).cumsum()):  # broken where it jumps
+        for _, piece in y.groupby((y.diff().abs() > 0.5).cumsum()):  # the line is broken where it jumps
             upper.plot(x[piece.index], piece, color=blue)
         before, after = ((x[at], y[at]) for at in ((x - place).abs().idxmin() for place in STEP))
         upper.annotate("", after, before, arrowprops=dict(arrowstyle="->", color=red, lw=0.8, mutation_scale=6, shrinkA=0, shrinkB=0))

@@ -3,9 +3,9 @@ other networks (bottom).
 
 Paper: ResNet-20 and VGG-11 on CIFAR-10, WRN-34x2 on CIFAR-100, 3 seeds; top right with ST-3 trained for four times the epochs at
 67.23 %. All methods have ST-3's recipe here; the paper has DNW, RigL and GraNet "as recommended by their respective authors" (for GraNet:
-`recipe=original`). LRR and its kin pass 1 - 0.8^c on their way, which gives their points. Which VGG-11 the paper has is not clear: the one it cites
-is drawn, and, thin and small where there are such runs, ST-3 and GMP on the smaller one that its code builds. Suite digits: the upper
-panels in miniature.
+`recipe=original`). LRR and its variants pass the sparsities 1 - 0.8^c in their cycles, which gives their points. Which VGG-11 the paper has is not
+clear: the one it cites is drawn and, with thin lines and small marks if there are such runs, ST-3 and GMP on the smaller one that its code
+builds. Suite digits: the upper panels in miniature.
 """
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def grid(suite, profile):
 
 
 def source(grid, suite, results, profile=None):
-    """As `with_sparser`, without runs of the code's VGG-11 that nobody has made: they are no gap in the figure."""
+    """As `with_sparser`, but missing runs of the code's VGG-11 are left out, so that they do not count as a gap in the figure."""
     runs, profile = with_sparser(grid, suite, results, profile)
     return runs[(runs.options != CODE) | runs.accuracy.notna()], profile
 
@@ -61,7 +61,7 @@ def as_coded(axes, runs):
 
 
 def lower_end(runs):
-    """Where the axis begins that shows what the augmentation changes: below LRR with and without its reset, if there are such runs."""
+    """The lower end of the axis that shows the effect of the augmentation: below LRR with and without its reset; None without such runs."""
     means = summary(runs[runs.method.isin(("lrr", "lrr_aug_reset"))])["mean"]
     return means.min() - max(0.05 * (means.max() - means.min()), 0.5) if len(means) else None
 

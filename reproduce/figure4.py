@@ -14,7 +14,7 @@ from benchmarks.tasks import suite_of
 METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "str": "STR", "rigl": "RigL", "probmask": "ProbMask",
            "granet": "GraNet"}
 OWN = ("dense", "st3", "st3_sigma")
-# what the paper compares with: (paper, method): the start of its variant; each in its authors' setting
+# what the paper compares with, each in its authors' setting: {(paper, method): how the name of its variant starts}
 LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard",
               ("dnw", "dnw"): "all layers sparse", ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "",
               ("zhu_gupta", "gmp"): ""}
@@ -29,13 +29,13 @@ def grid(suite, profile):
 
 
 def source(grid, suite, results, profile=None):
-    """As `with_sparser`, of the suite's own data; the published points of ImageNet are drawn without runs of ours too."""
+    """As `with_sparser`, on the suite's own data only; on ImageNet, the published points are drawn even without runs of ours."""
     try:
         runs, found = with_sparser(grid, suite, results, profile)
         runs = runs[runs.task.map(suite_of) == suite]
         if not runs.accuracy.notna().any():
             raise none_finished(suite, results, profile, grid.precision, grid.epochs)
-        if suite not in ("digits", "imagenet"):  # digits say what they are by themselves
+        if suite not in ("digits", "imagenet"):  # for digits, the note says so anyway (REDUCED)
             runs.attrs["out"] += " In miniature; the paper: ResNet-50 and MobileNetV1 on ImageNet, 100 epochs."
         return runs, found
     except NoRows:
@@ -47,9 +47,10 @@ def source(grid, suite, results, profile=None):
 
 
 def literature(task):
-    """Published points of a task; MACs from the fraction of dense where a paper gives only that. RigL on MobileNetV1: 5 times the epochs."""
+    """Published points of a task; if a paper gives MACs only as a fraction of dense, they are computed. RigL on MobileNetV1 has 5 times the
+    epochs."""
     rows = published()
-    dense = rows[(rows.task == task) & (rows.method == "dense")].macs.max()  # of both papers that give it, nearly the same
+    dense = rows[(rows.task == task) & (rows.method == "dense")].macs.max()  # two papers give it, with nearly the same value
     rows = settings(rows[rows.task == task], LITERATURE).query("sparsity >= 0.7 or method == 'dense'")
     rows = rows.drop_duplicates(["method", "options", "sparsity", "variant"])
     rows = rows if (rows.method != "dense").any() else rows[:0]
@@ -62,7 +63,7 @@ def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
 
-    whole = runs[runs.status == "ok"]  # the MACs of a diverged run are those that it had then
+    whole = runs[runs.status == "ok"]  # a diverged run has the MACs of the moment when it diverged
     own = summary(runs).merge(whole.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT, how="left")
     tasks = list(IMAGENET) if runs.empty else tasks_of(runs, [task for task in runs.task.unique() if len(literature(task))])
     tables, styles = [], looks(METHODS)

@@ -1,8 +1,8 @@
 """ST-3, Figure 6: how often weights switch between active and zero, in four quarters of training, by their final state.
 
 Paper: ResNet-20 on CIFAR-10 at 90 %, ST-3, quarters of 40 epochs; a sparsity that is fixed (left) or rises along the cubic schedule
-(right). Counted at every step; weights that switch less than twice in a quarter are left out. The numbers of switches are put together in
-bins, of which the wider ones hold more of them: what is drawn is the weights per number. Suite digits: the same in miniature.
+(right). Counted at every step; weights that switch less than twice in a quarter are left out. The numbers of switches are grouped in
+bins of different widths, so the number of weights is divided by the bin's width. Suite digits: the same in miniature.
 """
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def draw(runs, figure):
     ticks = [n for n in (2, 5, 10, 20, 50, 200, 1000, 5000) if n < bins[-1]]
     grid[0, 0].set_xticks(ticks, map(str, ticks))
     grid[0, 0].xaxis.set_minor_formatter("")
-    # of all, when all is drawn: a single weight of one seed in the widest bin
+    # set last, for all panels: just below a single weight of one seed in the widest bin
     grid[0, 0].set_ylim(bottom=0.7 / (np.diff(bins).max() * max(1, lines.seed.nunique())))
     number_decades(grid[0, 0].yaxis, 1)
     figure.supylabel("Weights per number of switches", fontsize=7)

@@ -7,7 +7,7 @@ from benchmarks.tasks import suite_of
 
 MODELS = ("resnet56", "vgg16", "vit")
 SPARSITIES = (0.9, 0.95, 0.98)
-# prunable weights at widths 1, 2, 3 and 4, as multiples of the task's own (tests/test_gse_figures.py compares with the models)
+# numbers of prunable weights at 1, 2, 3 and 4 times the task's width (tests/test_gse_figures.py compares them with the models)
 WEIGHTS = {"cifar100-resnet56": (854704, 3405152, 7651344, 13593280), "cifar100-vgg16": (1298608, 5091168, 11377680, 20158144),
            "cifar100-vit": (4270080, 16928768, 37976064, 67411968), "digits": (19408, 76704, 171888, 304960),
            "cifar10-resnet20w8": (67992, 270896, 608712, 1081440)}
@@ -15,9 +15,9 @@ WEIGHTS = {"cifar100-resnet56": (854704, 3405152, 7651344, 13593280), "cifar100-
 
 def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "cifar100"), models=MODELS, extra=False, stretch=1,
              options=()):
-    """A grid on GSE's tasks, in the suites `data`, in profile paper only: they would take days on CPUs. A miniature has its own task.
+    """A grid on GSE's tasks in the suites `data`, only in profile paper, because it would take days on CPUs; a `miniature` has the suite's own task.
 
-    extra: runs that no other figure needs, for which a miniature has one seed. stretch: epochs, as a multiple of the recipe's.
+    extra: the runs are needed by no other figure, so that a miniature has only one seed. stretch: epochs, as a multiple of the recipe's.
     """
     small = miniature(suite, profile)
     if small:
@@ -33,7 +33,7 @@ def gse_grid(suite, profile, methods, sparsities=SPARSITIES, data=("cifar10", "c
 
 
 def miniature(suite, profile):
-    """Whether GSE's figures are of the suite's small task there: digits, and profile quick of cifar10."""
+    """Whether GSE's figures show the suite's small task: in suite digits, and in profile quick of cifar10."""
     return suite == "digits" or (suite, profile) == ("cifar10", "quick")
 
 
@@ -54,8 +54,8 @@ def width_of(task, options):
 
 
 def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
-    """Has the figure's note say, where the tasks are none of GSE's, what the paper has (digits say that they are not it) and whose settings
-    RigL and SET have, which GSE's tasks give GSE's."""
+    """If none of the tasks is GSE's, has the figure's note say what the paper has (digits' note does anyway) and that RigL and SET have their own
+    papers' settings, while they have GSE's on GSE's tasks."""
     if any(task.endswith(MODELS) for task in runs.task):
         return
     names = [label for method, label in (("rigl", "RigL"), ("set", "SET")) if method in set(runs.method)]
@@ -68,15 +68,15 @@ def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
 
 
 def same_active(task, width, sparsity):
-    """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`, in as few
-    decimals as say so."""
+    """The sparsity at which a network `width` times as wide has as many active weights as the narrow one at `sparsity`, with as few
+    decimals as possible."""
     narrow, wide = WEIGHTS[task][0], WEIGHTS[task][width - 1]
     rounded = (round(1 - (1 - sparsity) * narrow / wide, decimals) for decimals in range(17))
     return next(s for s in rounded if round(wide - wide * s) == round(narrow - narrow * sparsity))
 
 
 def panels(figure, runs):
-    """{task: axes} of the tasks that have runs: a row for each data set and a column for each model, at page width if there are several."""
+    """{task: axes} for the tasks that have runs: a row for each data set and a column for each model; with several columns, at page width."""
     rows = {}
     for task in tasks_of(runs):
         rows.setdefault(suite_of(task), []).append(task)
@@ -91,9 +91,9 @@ def panels(figure, runs):
 
 
 def epoch_lines(axes, lines, column, band=True, **style):
-    """Draws the mean over seeds of a column of curves.csv by epoch (from 1), with the range of the seeds if wanted.
+    """Draws the mean over seeds of a column of curves.csv by epoch (from 1), with the range over the seeds if `band` is set.
 
-    Returns a table: epoch, column, mean, low and high (of the seeds), seeds.
+    Returns a table: epoch, column, mean, low and high (over the seeds), seeds.
     """
     epochs = lines.assign(epoch=lines.epoch - lines.groupby("key").epoch.transform("min") + 1).groupby("epoch")[column]
     table = epochs.agg(mean="mean", low="min", high="max", seeds="count").reset_index()
@@ -109,10 +109,10 @@ def plus_minus(mean, std):
 
 
 def text_table(figure, table, rows, blocks, head):
-    """Draws `table` with `rows` {series: label} and `blocks` of columns, one below another; returns `table`.
+    """Draws `table` with `rows` {series: label} and `blocks` of columns, one block below another; returns `table`.
 
-    A column is (label, function of the table that marks its points). A cell has the measured mean ± s.d. above the published one,
-    which is in brackets; a dash says that there is neither. The texts are in `table.attrs`, for `drawing.save`.
+    A column is (label, function of the table that gives a mask of its points). A cell has the measured mean ± s.d. above the published one, which
+    is in brackets; a dash if there is neither. The texts are in `table.attrs`, for `drawing.save`.
     """
     def cell(points):
         own, other = points[points.source == "measured"], points[points.source != "measured"]

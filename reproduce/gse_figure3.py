@@ -1,8 +1,8 @@
 """GSE, Figure 3: test accuracy against the width of the network, with as many active connections at every width.
 
 CIFAR-100, widths 1 to 4; 98 % at width 1 (assumed from the supplement's figure 7; the paper's text was not available). Wider CNNs
-gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in miniature, and what is stored of a larger number of
-connections, of which a miniature at 98 % has few.
+gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in miniature, and, if stored, runs with more
+connections, because a miniature has few of them at 98 %.
 """
 from drawing import look, main, mean_line, union
 from gse import WEIGHTS, gse_grid, miniature, not_the_papers, same_active, wider, width_of, widths
@@ -10,7 +10,7 @@ from published import title
 from rows import runs_of, summary
 
 METHODS = {"gse_uniform": "GSE (uniform)"}
-SPARSITY, DENSER = 0.98, 0.92015  # of width 1; there the miniature at 4 times the width is as sparse as at twice with 98 %
+SPARSITY, DENSER = 0.98, 0.92015  # at width 1. With DENSER, 4 times the width is as sparse as twice the width is with SPARSITY
 
 
 def grid(suite, profile):
@@ -19,14 +19,14 @@ def grid(suite, profile):
 
 
 def at_widths(suite, profile, sparsity, wide):
-    """Width 1 at this sparsity, and the widths `wide` with as many active connections."""
+    """Width 1 at this sparsity, and the widths `wide` with the same number of active connections."""
     narrow = gse_grid(suite, profile, METHODS, (sparsity,), ("cifar100",))
     return union(narrow, *(wider(suite, profile, "gse_uniform", task, width, same_active(task, width, sparsity))
                            for task in (narrow.tasks if narrow else ()) for width in wide))
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`, with what is stored of a miniature with more connections."""
+    """As `runs_of`, plus stored runs of a miniature with more connections."""
     return runs_of(grid, suite, results, profile,
                    lambda suite, profile: at_widths(suite, profile, DENSER, (2, 4)) if miniature(suite, profile) else ())
 

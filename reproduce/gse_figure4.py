@@ -22,7 +22,7 @@ def draw(table, figure):
     from matplotlib.ticker import NullLocator
 
     styles = looks(METHODS)
-    table = table.assign(density=(1 - table.sparsity).round(9), ratio=table.rigl_flops / table.gse_flops)  # 1 % belongs to both panels
+    table = table.assign(density=(1 - table.sparsity).round(9), ratio=table.rigl_flops / table.gse_flops)  # 1 % is in both panels
     axes = figure.subplots(1, 2)
     for panel, inside in zip(axes, (table.density >= 0.01, table.density <= 0.01)):
         points = table[inside]
@@ -40,7 +40,7 @@ def draw(table, figure):
         for point in table[table.density == density].itertuples():
             ends = [point.gse_flops / 1e9, point.rigl_flops / 1e9]
             panel.plot([density] * 2, ends, color="0.6", linewidth=0.6, zorder=0)
-            # along its line; where the methods meet, beside them
+            # the label stands along its line; where the methods meet, beside it
             along = dict(y=0.8 * ends[1], rotation=90, ha="right", va="top")
             beside = dict(y=ends[0], ha="right", va="top") if panel is axes[0] else dict(y=ends[1], ha="left", va="bottom")
             panel.text(density, s=f"{point.ratio:.3g}×", color="0.4", fontsize=6, **along if density < 1e-2 else beside)

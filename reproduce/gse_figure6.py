@@ -11,7 +11,7 @@ from rows import lines_of
 METHODS = {"gse_uniform": "GSE (uniform)", "synflow": "SynFlow", "rigl": "RigL", "grasp": "GraSP", "snip": "SNIP", "static": "Static",
            "set": "SET", "imp": "Lottery", "gradual": "Gradual"}
 SPARSITY = 0.98
-BANDS = ("gse_uniform", "rigl")  # nine would hide one another
+BANDS = ("gse_uniform", "rigl")  # bands of all nine would hide one another
 
 
 def grid(suite, profile):

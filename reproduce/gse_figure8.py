@@ -25,7 +25,7 @@ def draw(table, figure):
     from matplotlib.ticker import NullLocator
 
     devices = list(table.groupby(["device", "threads"], sort=False))
-    palette = sns.color_palette("viridis", table.units.nunique())  # wider is lighter, also without colour vision
+    palette = sns.color_palette("viridis", table.units.nunique())  # lighter for wider, which does not need colour vision
     figure.set_size_inches(3.4 * len(devices), 3.6)
     for axes, ((device, _), lines) in zip(figure.subplots(1, len(devices), squeeze=False)[0], devices):
         low, high = (1 - lines.sparsity[lines.format != "dense"]).agg(["min", "max"])

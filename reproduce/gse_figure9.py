@@ -1,6 +1,6 @@
 """GSE, supplement, Figure 9: how strongly each layer is compressed, by method and sparsity (weights per active weight, log axis).
 
-Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: all weights of a layer by all its active ones. Suite digits,
+Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: the sum of a layer's weights divided by that of its active ones. Suite digits,
 and cifar10 in profile quick: in miniature.
 """
 from drawing import WIDTH, look, main, union
@@ -29,7 +29,7 @@ def draw(runs, figure):
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
     names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}
     models = sorted(table.model.unique(), key=lambda model: MODELS.index(model) if model in MODELS else len(MODELS))
-    columns = max(2, len(models))  # of one model, two methods beside each other
+    columns = max(2, len(models))  # with one model, two methods side by side
     cells = [(series, model) for series in METHODS for model in models]
     figure.set_size_inches(2.2 * columns + 0.6 if len(models) > 1 else WIDTH, 0.75 * -(-len(cells) // columns) + 1)
     axes = figure.subplots(-(-len(cells) // columns), columns, squeeze=False, sharex="col", sharey=True)
@@ -41,13 +41,13 @@ def draw(runs, figure):
         panel.set(yscale="log")
         panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
         panel.yaxis.set_minor_formatter("")
-    for panel in panels[:len(cells)][-columns:]:  # the last of their columns
+    for panel in panels[:len(cells)][-columns:]:  # the lowest panel of each column
         panel.set_xlabel("Layer")
         panel.tick_params(labelbottom=True)
         panel.xaxis.get_major_locator().set_params(integer=True)
     for panel in panels[len(cells):]:
         panel.set_axis_off()
-    for top, model in zip(axes[0], models):  # of one model once
+    for top, model in zip(axes[0], models):  # with one model, only above the first column
         top.set_title(names[model], pad=12)
     figure.supylabel("Weights per active weight", fontsize=7)
     return table

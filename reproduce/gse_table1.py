@@ -1,7 +1,7 @@
 """GSE, Table 1: test accuracy of dense, pruned and always-sparse training at 90, 95 and 98 %.
 
 CIFAR-10 and CIFAR-100, three networks, 200 epochs. Published, where the supplement's figures 5 and 6 give it: in brackets. Dense
-training starts as that of all others (the paper's program for it: from PyTorch's weights, with 5 epochs of warm-up). Suite digits, and
+training starts like all others (the paper's program for it starts from PyTorch's weights, with 5 epochs of warm-up). Suite digits, and
 cifar10 in profile quick: the same in miniature.
 """
 from drawing import main

@@ -1,8 +1,8 @@
 """GSE, Table 2: test accuracy of always-sparse training on ImageNet, ResNet-50, beside what its predecessors published.
 
-Only the dense network and GSE are runs of ours (100 epochs), GSE by an assumed recipe (recipe=original: its text was not available); the
-others are their papers' values, in brackets, each in its authors' setting. Without runs of ours these are drawn alone. GSE's own numbers
-were not available.
+Only the dense network and GSE are runs of ours (100 epochs), GSE with an assumed recipe (recipe=original: the paper's text was not available).
+The others are their papers' values, in brackets, each in its authors' setting; without runs of ours they are drawn alone. The numbers that GSE's
+paper gives were not available.
 """
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from rows import NoRows, runs_of, summary, without_runs
 
 METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)",
            "topkast": "Top-KAST", "gse_uniform recipe=original": "GSE (uniform)"}
-# (paper, method): the start of the variant that is shown
+# {(paper, method): how the name of the variant that is shown starts}
 LITERATURE = {("rigl", "dense"): "", ("rigl", "static"): "ERK", ("dsr", "dsr"): "", ("snfs", "snfs"): "as reported", ("rigl", "set"): "uniform",
               ("rigl", "rigl"): "ERK", ("topkast", "topkast"): ""}
 SPARSITIES = (0.8, 0.9, 0.95)
@@ -35,7 +35,7 @@ def literature():
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`; the published values are shown without runs of ours too."""
+    """As `runs_of`; the published values are shown even without runs of ours."""
     try:
         return runs_of(grid, suite, results, profile)
     except NoRows:

@@ -1,7 +1,7 @@
 """GSE, supplement, Table 3: longer training (200, 300 and 400 epochs) at 98 %.
 
 CIFAR-100, three networks; milestones and mask updates stretch with the epochs. Suite digits, and cifar10 in profile
-quick: 1, 1.5 and 2 times its epochs, and what is stored of 4 times.
+quick: 1, 1.5 and 2 times its epochs, and 4 times if stored.
 """
 from drawing import main, union
 from gse import gse_grid, not_the_papers, text_table
@@ -22,7 +22,7 @@ def stretched(suite, profile, stretch):
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`, with what is stored of a still longer training."""
+    """As `runs_of`, plus stored runs of a still longer training."""
     return runs_of(grid, suite, results, profile, lambda suite, profile: stretched(suite, profile, LONGEST))
 
 

@@ -1,7 +1,7 @@
 """GSE, supplement, Table 4: dense networks of width 1 to 4.
 
-The paper: the ViT on CIFAR-100, which does not gain from width even when it is dense (its program for that starts from PyTorch's weights
-and warms up for 5 epochs; ours from those of all other methods, without). Suite digits, and cifar10 in profile quick:
+The paper: the ViT on CIFAR-100, which does not gain from width even when it is dense (its program for dense networks starts from
+PyTorch's weights and warms up for 5 epochs; ours starts as all other methods do, without warm-up). Suite digits, and cifar10 in profile quick:
 its own network.
 """
 from drawing import main, union

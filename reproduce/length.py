@@ -1,4 +1,4 @@
-"""Not in the papers: test accuracy against the length of training, which shows what shorter runs say of the full ones.
+"""Not in the papers: test accuracy against the length of training, which shows what shorter runs tell about full ones.
 
 Methods whose mask changes until the end lose more by short training than others. CIFAR-10 as in ST-3's released code, with the
 normalisation statistics of the last batch (`bn_momentum=0.99`).
@@ -10,14 +10,14 @@ from published import title
 from rows import runs_of, summary
 
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
-# by suite and profile: sparsities, epochs (the suite's first; None: the recipe's own), methods, number of seeds of the first, options
+# {(suite, profile): (sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options)}
 LENGTHS = {("digits", "paper"): ((0.98,), (None, 120), tuple(METHODS), 3, {}),
            ("cifar10", "paper"): ((0.98,), (None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
            ("cifar10", "quick"): ((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, {"bn_momentum": 0.99})}
 
 
 def lengths(suite, profile, every=True):
-    """The runs that are drawn where they are stored, or the suite's own; none in a suite that the figure does not belong to."""
+    """All runs that are drawn if they are stored, or without `every` only those of the suite's own length; none in other suites."""
     if (suite, profile) not in LENGTHS:
         return ()
     sparsities, epochs, methods, seeds, options = LENGTHS[suite, profile]
@@ -27,12 +27,12 @@ def lengths(suite, profile, every=True):
 
 
 def grid(suite, profile):
-    """The runs of the suite's own length, which is all that a suite needs; `launch --epochs` makes the others."""
+    """The runs of the suite's own length, the only ones that the suite makes; `launch --epochs` makes the others."""
     return lengths(suite, profile, every=False)
 
 
 def source(grid, suite, results, profile=None):
-    """As `runs_of`, with what is stored of the other lengths and seeds."""
+    """As `runs_of`, plus stored runs of other lengths and seeds."""
     return runs_of(grid, suite, results, profile, lengths)
 
 
@@ -42,7 +42,7 @@ def draw(runs, figure):
     places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
     panels = figure.subplots(1, len(places) or 1, squeeze=False, sharex=True, sharey=True)[0]
     figure.set_figwidth(WIDTH * (1 if len(places) < 2 else 2))
-    ticks = sorted({int(epochs) for epochs in table.epochs})  # of all panels
+    ticks = sorted({int(epochs) for epochs in table.epochs})  # the same in all panels
     for axes, (task, sparsity) in zip(panels, places):
         shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})
         present = [method for method in METHODS if method in set(shown.method)]

@@ -8,7 +8,7 @@ FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT
 
 
 def step_times(results):
-    """{method: step time as a multiple of dense} as `benchmarks.overhead` measured it on ResNet-20, {} where it has not."""
+    """{method: step time as a multiple of dense} as `benchmarks.overhead` measured it on ResNet-20; {} if it has not."""
     rows = measured(results, "overhead", "task method runs")
     rows = of_one_machine(rows[(rows.task == "cifar10-resnet20") & (rows.runs == 1)])
     return {row.method: f"{row.ratio:.2f}" for row in rows.itertuples()}
@@ -35,8 +35,8 @@ def sparse(results):
 
 
 def widths(results):
-    """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity, each network as the machine has
-    it that measured most, and another one where it has what that one lacks."""
+    """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity, for each network on the
+    machine that measured most, and on others if they have measurements that it lacks."""
     import pandas as pd
 
     rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
@@ -58,7 +58,7 @@ def widths(results):
 
 
 def faster(results):
-    """The same in short: how many times as fast sparse steps of GSE are, of a few networks."""
+    """A short form of `widths`: how many times as fast GSE's sparse steps are, for a few networks."""
     import pandas as pd
 
     rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv"))
@@ -94,7 +94,7 @@ def training(results):
 
 
 def gpu(results):
-    """Training on a GPU: images a second of a plain loop, of one run and of a pack, and what a run of the recipe's length takes so."""
+    """Training on a GPU: images a second of a plain loop, of one run and of a pack, and the time of a run of the recipe's length at that rate."""
     import pandas as pd
 
     try:

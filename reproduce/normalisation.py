@@ -1,6 +1,6 @@
-"""Not in the papers: accuracy at every epoch in training, with the statistics of the batch at hand, and in evaluation, with the running ones.
+"""Not in the papers: accuracy at every epoch in training, with the statistics of the current batch, and in evaluation, with running statistics.
 
-Where masks change until the end, these average over steps of other masks: a network that fails in evaluation alone has not failed to learn
+If masks change until the end, running statistics average over steps with other masks: a network that fails only in evaluation has not failed to learn
 (results/FINDINGS.md, "Runs of the papers' own length").
 """
 from dataclasses import replace
@@ -11,11 +11,11 @@ from published import title
 from rows import lines_of, with_sparser
 
 METHODS = {"ste_hard": "STE-hard", "ste_soft": "STE-soft", "st3": "ST-3", "gmp": "GMP", "static": "Static"}
-HIGH = 0.98  # the lowest of the sparsities that are drawn
+HIGH = 0.98  # the lowest sparsity that is drawn
 
 
 def grid(suite, profile):
-    """The runs that the figure needs, all of which others need, too; none in a suite that it does not belong to."""
+    """The runs that the figure needs, all of which other figures need, too; none in a suite that it does not belong to."""
     if suite not in ("cifar10", "digits"):
         return ()
     usual = suite_grid(suite, profile, METHODS)

@@ -9,13 +9,13 @@ from rows import NoRows, no_runs as grid, of_one_machine, stored
 from benchmarks.tasks import DATASETS, TASKS
 
 NETWORKS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
-CIFAR_IMAGES = 50_000  # to train on, with those held out
+CIFAR_IMAGES = 50_000  # training images, including those held out
 NAMES = {method: name for name, method in METHODS.items()}
-TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}  # bytes that ResNet-20's 160 epochs read and write once, in bf16; bytes a second
+TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}  # bytes of ResNet-20's activations in 160 epochs in bf16, moved once; bytes/s
 
 
 def on_gpus(table):
-    """The rows of the GPU that measured most, with the `epochs` of the recipe and the `seconds` that a run of it takes, evaluations left out."""
+    """The rows of the GPU that measured most, with the `epochs` of the recipe and the `seconds` of a run of that length, without evaluations."""
     rows = table[~table.device.str.contains("thread") & table.task.isin(NETWORKS)]
     if not len(rows):
         raise NoRows("no GPU has measured the packs; on one, make the rows with: python -m benchmarks.throughput")
@@ -25,13 +25,13 @@ def on_gpus(table):
 
 
 def images(task):
-    """How many images a run of the recipe's length trains on, those of all its epochs."""
+    """The number of images that a run of the recipe's length trains on, over all its epochs."""
     task = TASKS[task]
     return task.epochs * (CIFAR_IMAGES - DATASETS[task.dataset].held_out * task.validation)
 
 
 def network(task):
-    """Its name; all are trained on CIFAR-10."""
+    """The name of a task's network; all are trained on CIFAR-10."""
     return title(task).partition(",")[0]
 
 

@@ -1,4 +1,5 @@
-"""Published results (`results/published.csv`) in the suite's own terms. Measured ones are put beside them, never mixed with them."""
+"""Published results (`results/published.csv`) with the suite's own names of tasks and methods. Measured results are shown beside them, never mixed
+with them."""
 import re
 import sys
 from functools import cache
@@ -8,7 +9,7 @@ from rows import series_of
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 ABSENT = "published results are left out: results/published.csv is only in a checkout of the repository"
-PUBLISHED_AS = {  # task: data set and model as published, epochs of the paper's recipe
+PUBLISHED_AS = {  # {task: (data set and model as published, epochs of the paper's recipe)}
     "cifar10-resnet20": ("CIFAR-10", "ResNet-20", 160),
     "imagenet-resnet50": ("ImageNet", "ResNet-50", 100),
     "imagenet-mobilenetv1": ("ImageNet", "MobileNetV1", 100),
@@ -23,8 +24,8 @@ METHODS = {"Dense": "dense", "ST-3": "st3", "ST-3-sigma": "st3_sigma", "GMP": "g
            "LRR": "lrr", "LTH": "imp", "SNIP": "snip", "GraSP": "grasp", "SynFlow": "synflow", "Static": "static", "SET": "set",
            "RigL": "rigl", "GraNet": "granet", "Top-KAST": "topkast", "GSE": "gse_uniform"}
 BEYOND = {"Feather": "feather", "AC/DC": "acdc", "SRigL": "srigl", "SNFS": "snfs", "MEST": "mest", "DPF": "dpf",
-          "DSR": "dsr"}  # in no figure of the papers
-CYCLES = ("lrr", "imp")  # papers count the epochs of one cycle or of all
+          "DSR": "dsr"}  # DSR is in no figure of the papers
+CYCLES = ("lrr", "imp")  # for these, papers give the epochs of one cycle or of all
 PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 2024", "lrr": "Renda et al. 2020, 182 epochs a cycle",
           "str": "Kusupati et al. 2020", "rigl": "Evci et al. 2020", "gale2019": "Gale et al. 2019", "dnw": "Wortsman et al. 2019",
           "probmask": "Zhou et al. 2021", "granet": "Liu et al. 2021", "zhu_gupta": "Zhu & Gupta 2018",
@@ -34,7 +35,7 @@ PAPERS = {"st3": "Vanderschueren & De Vleeschouwer 2023", "gse": "Heddes et al. 
 
 
 def tell_absent():
-    """Says on stderr, once a command has drawn or judged, that published results had no part in it."""
+    """Says on stderr, after a command has drawn or judged, that published results were left out because their file is missing."""
     if not PUBLISHED.exists():
         print(ABSENT, file=sys.stderr)
 
@@ -45,11 +46,11 @@ def title(task):
 
 @cache
 def published(beyond=False):
-    """Published rows that a task and a method of the suite reproduce, in the columns of `rows.summary`; empty if there is no table.
+    """The published rows that a task and a method of the suite can reproduce, with the columns of `rows.summary`; empty if there is no table.
 
-    Besides: `variant`, `macs` (absolute) and `macs_fraction` (of dense), NaN where unknown, `source` (the paper) and `where` (its
-    figure or table). `options` are what the suite needs for the same; epochs other than the recipe's become `epochs=N`. With `beyond`,
-    the methods that came beside and after the two papers too, and `results/published_beyond.csv`.
+    Additional columns: `variant`, `macs` (absolute) and `macs_fraction` (of dense), NaN where unknown, `source` (the paper) and `where` (its
+    figure or table). `options` are the suite's options for the same run; epochs other than the recipe's become `epochs=N`. With
+    `beyond`, the methods beyond the two papers and the rows of `results/published_beyond.csv` are included.
     """
     import pandas as pd
 
@@ -80,7 +81,7 @@ def published(beyond=False):
 
 
 def settings(rows, chosen):
-    """Of published rows those of chosen, {(paper, method): the start of its variant}, in that order; variants without a name are ""."""
+    """The published rows selected by chosen, {(paper, method): how the variant's name starts}, in that order; missing names of variants become ""."""
     import pandas as pd
 
     rows = rows.assign(variant=rows.variant.fillna(""))
@@ -89,10 +90,10 @@ def settings(rows, chosen):
 
 
 def hollow(runs, methods):
-    """The published points of a panel: of its tasks and of these series (method and options), within its range of sparsities."""
+    """The published points for a panel: of the tasks of its runs and of these series (method and options), within its range of sparsities."""
     rows = published()
     done = runs[runs.accuracy.notna()]
-    other = set(done.task[~as_long(done)])  # tasks that were trained for other epochs than the papers'
+    other = set(done.task[~as_long(done)])  # tasks not trained for the papers' number of epochs
     rows = rows[~rows.task.isin(other)]
     series = series_of(rows)
     low, high = runs.sparsity[runs.method != "dense"].min(), runs.sparsity.max()
@@ -101,14 +102,14 @@ def hollow(runs, methods):
 
 
 def as_long(table):
-    """Which of measured points (`task`, `options`, `epochs`) were trained as long as their options and the paper's recipe say."""
+    """Which of these measured points (`task`, `options`, `epochs`) were trained for as long as their options or else the paper's recipe say."""
     recipe = table.task.map({task: epochs for task, (*_, epochs) in PUBLISHED_AS.items()})
     named = table.options.str.extract(r"\bepochs=(\d+)")[0].astype(float)
     return named.fillna(recipe).isna() | (named.fillna(recipe) == table.epochs.astype(float))
 
 
 def compare(table):
-    """Each measured point beside every published one of the same model, data, method, options, epochs and sparsity, and the difference."""
+    """Joins each measured point with the published ones of the same model, data, method, options, epochs and sparsity; adds the difference."""
     keys = ["task", "method", "options", "near"]
     rows = published().rename(columns={"mean": "published"})
     rows = rows.assign(near=rows.sparsity.astype(float))[[*keys, "published", "source", "where"]]

@@ -1,7 +1,7 @@
-"""`python reproduce/readme.py`: writes the tables of README.md and of the pages that it leads to (`PAGES`) from the stored rows, between
+"""`python reproduce/readme.py`: writes the tables of README.md and of the pages that it links to (`PAGES`) from the stored rows, between
 the marks `<!-- NAME -->` and `<!-- /NAME -->`.
 
-Needs pandas and scipy only. `--check` changes nothing and says with exit status 1 that a table does not show what is stored.
+Needs pandas and scipy only. `--check` changes nothing; exit status 1 means that a table does not show what is stored.
 """
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ TABLES = {"claims": score,
 
 
 def filled(text, results):
-    """`text` with every marked table made anew. Raises ValueError for a mark without an end or a name."""
+    """`text` with every marked table replaced by a new one. Raises ValueError for a mark without an end or with an unknown name."""
     for name in re.findall(r"<!-- (\w+) -->", text):
         if name not in TABLES or f"<!-- /{name} -->" not in text:
             raise ValueError(f"<!-- {name} --> has no end, or is not one of {', '.join(TABLES)}")
@@ -44,7 +44,7 @@ def filled(text, results):
 
 @command
 def main(argv=None):
-    """Returns 0, or 1 where `--check` finds a difference."""
+    """Returns 0, or 1 if `--check` finds a difference."""
     parser = Parser(prog="readme.py", description="Writes the tables of README.md and of the pages that it leads to from the stored rows.")
     parser.add_argument("--results", default=ROOT / "results")
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")

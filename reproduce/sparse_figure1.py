@@ -1,4 +1,4 @@
-"""Always-sparse training: how much faster a step is, and how much smaller what it keeps, than with masks over dense weights.
+"""Always-sparse training: how much faster a step is, and how much less it stores between steps, than with masks over dense weights.
 
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
@@ -28,7 +28,7 @@ def text(table):
 
 
 def compared(table):
-    """What is drawn: the lines that were measured beside masks."""
+    """The lines that are drawn: those measured together with masked storage."""
     return table[table.ratio.notna() & (table.storage != "masked")]
 
 
@@ -69,7 +69,7 @@ def draw(table, figure):
         low, high = above.get_ylim()
         number_decades(above.yaxis, *((1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5)))
         number_decades(below.yaxis, 1)
-        below.sharey(panels[1, 0])  # above, each network has an axis of its own
+        below.sharey(panels[1, 0])  # in the upper row, each network has an axis of its own
         below.tick_params(labelleft=below is panels[1, 0])
     panels[0, 0].set_ylabel("Step: masked / sparse")
     panels[1, 0].set_ylabel("Memory: masked / sparse")

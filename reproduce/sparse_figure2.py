@@ -6,7 +6,7 @@ from drawing import looks, main, number_decades
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
-LAST = 3  # points of a fit: the largest, where what does not depend on their size counts least
+LAST = 3  # number of largest points that a fit uses, where constant costs matter least
 AGAINST = {"width": "Width", "nnz": "Active weights"}
 
 
@@ -22,8 +22,8 @@ source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", tex
 
 
 def against(table, size):
-    """The lines of different widths at the smallest number of weights, or of different numbers of weights at the width that has most of them;
-    none where there is but one."""
+    """The lines for one axis: of all widths at the smallest number of weights (size "width"), or of all numbers of weights at the width that has most
+    of them (size "nnz"; none if there is only one)."""
     if size == "width":
         return table[table.nnz == table.nnz.min()]
     numbers = table.groupby("width").nnz.nunique()
@@ -31,7 +31,7 @@ def against(table, size):
 
 
 def slope(points, measure, size):
-    """Slope of log measure against log size over the LAST largest, in as many digits as all machines agree on."""
+    """Slope of log measure against log size over the LAST largest points, rounded to 6 decimals, on which all machines agree."""
     import numpy as np
 
     points = points.sort_values(size)[-LAST:]
@@ -55,7 +55,7 @@ def draw(table, figure):
                     x, y, side = (0.98, 0.17, "right") if size == "width" else (0.02, 0.96, "left")
                     axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
             axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
-            if size == "nnz":  # less than two decades
+            if size == "nnz":  # the axis spans less than two decades
                 number_decades(axes.yaxis, 1, 2, 4, 6)
     return table
 

@@ -26,7 +26,7 @@ def text(table):
 
 
 def drawn_steps(rows):
-    """The step times that are drawn, of these or of all three tables."""
+    """The step times that are drawn; rows: of the table "overhead", or of all three tables."""
     steps = rows[rows.task == TASK]
     steps = steps[steps.table == "overhead"] if "table" in steps else steps
     return steps[steps.runs == steps.runs.max()]
@@ -36,13 +36,13 @@ overhead = stored("performance/overhead.csv", "benchmarks.overhead", text)
 
 
 def source(grid, suite, results, profile=None):
-    """The rows of all three tables in one, `table` says of which: of the machine of the first, where it has measured them, too."""
+    """All three tables as one, with their names in the column `table`. All are of the first one's machine, if it has measured them."""
     import pandas as pd
 
     rows, profile = overhead(grid, suite, results, profile)
     device = rows.device.iloc[0]
     tables = {name: measured(results, name, "part device") for name in TABLES}
-    tables["scaling"] = tables["scaling"].query("part in @DRAWN")  # the others are not drawn, and do not choose the machine
+    tables["scaling"] = tables["scaling"].query("part in @DRAWN")  # the others are not drawn, and must not influence the choice of the machine
     parts = [(own if len(own := table[table.device == device]) else of_one_machine(table)).assign(table=name)
              for name, table in tables.items() if len(table)]
     both = pd.concat(parts, ignore_index=True)
@@ -72,7 +72,7 @@ def draw(rows, figure):
 
 
 def runs_per_hour(rows):
-    """These rows, with what their images per second make of whole runs."""
+    """These rows, with `value` converted from images per second to runs per hour."""
     return rows.assign(value=rows.value * 3600 / images(TASK))
 
 
@@ -97,8 +97,8 @@ def bars(axes, rows, palette):
 
 
 def over_width(axes, rows, palette):
-    """ST-3's step as a multiple of the dense one, whose times themselves, over orders of magnitude, would hide it; from 0.95 on, so that what
-    may be noise does not look large."""
+    """Draws ST-3's step as a multiple of the dense one: times themselves, which span orders of magnitude, would hide it. The axis begins at 0.95 or
+    below, so that noise does not look large."""
     if {"dense", "st3"} <= set(rows.method):
         times = rows.pivot_table("value", "x", "method")
         ratios = times.st3 / times.dense
