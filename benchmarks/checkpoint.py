@@ -25,8 +25,8 @@ class Progress:
     """How far a run is: all that a checkpoint keeps besides tensors."""
 
     cycle: int = 0
-    epoch: int = 0                  # of the cycle
-    index: int = 0                  # steps trained of the epoch
+    epoch: int = 0                  # within the cycle
+    index: int = 0                  # steps done in the epoch
     done: int = 0                   # epochs trained so far, over all cycles
     curves: list = field(default_factory=list)
     started: bool = False           # whether the cycle has begun
@@ -35,7 +35,7 @@ class Progress:
     seconds: float = 0.0
     step_seconds: float = 0.0
     steps: int = 0
-    samples: int = 0                # steps at which the active weights of layers were counted; passes in them
+    samples: int = 0                # steps at which the layers' active weights were counted; passes in these steps
     passes: int = 0
     origins: dict = field(default_factory=dict)  # devices and versions it was trained with (machine.note_origin)
 
@@ -45,15 +45,15 @@ class Stopped(BaseException):
 
 
 class Saver:
-    """Writes a checkpoint if the last one is older than CHECKPOINT_SECONDS, and old enough that writing takes at most CHECKPOINT_SHARE of the time;
-    also if `stop()` is true, and then raises Stopped. A full disk does not end a run: the last checkpoint stays."""
+    """Each call writes a checkpoint if the last one is older than CHECKPOINT_SECONDS, and old enough that writing takes at most CHECKPOINT_SHARE of
+    the time; also if `stop()` is true, and then raises Stopped. A full disk does not end a run: the last checkpoint stays."""
 
     def __init__(self, path, seconds=None, stop=lambda: False):
         self.path, self.seconds, self.stop = Path(path), CHECKPOINT_SECONDS if seconds is None else seconds, stop
         self.last, self.took = time.monotonic(), 0.0
 
     def before_the_first_step(self):
-        """Raises Stopped if `stop()` is already true, without writing: nothing is new."""
+        """Raises Stopped if `stop()` is already true, without writing, because there is nothing new."""
         if team.agreed(self.stop())[0]:
             raise Stopped
 
@@ -63,7 +63,7 @@ class Saver:
         stopping, due = team.agreed(stopping, due)
         if not stopping and not due:
             return
-        state = trainer.state_dict()  # in which all processes of a run take part
+        state = trainer.state_dict()  # all processes of a run must take part
         if team.rank() == 0:
             self.write(state)
         self.last = time.monotonic()
@@ -72,17 +72,17 @@ class Saver:
             raise Stopped
 
     def write(self, state):
-        try:  # one process at a time has the run (run_claims.py), but one that was suspended may still write when another has it
+        try:  # one process at a time makes a run (run_claims.py), but a suspended one may wake up and write while another makes it
             with replacing(self.path) as file:
                 torch.save(state, file)
-        except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write fails
-            with contextlib.suppress(OSError):  # the log may be on that disk
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if a write fails
+            with contextlib.suppress(OSError):  # the log may be on the same full disk
                 print(f"no checkpoint could be written to {self.path} ({' '.join(str(error).split())[:100]}); the run goes on")
 
 
 def loaded(path, device):
-    """What torch.save has written at `path`. Raises ValueError for a file of another format: in these, torch before 2.6 may execute code even with
-    weights_only=True (CVE-2025-32434)."""
+    """Loads what torch.save has written at `path`. Raises ValueError for a file of another format, because torch before 2.6 may execute code in these
+    even with weights_only=True (CVE-2025-32434)."""
     with open(path, "rb") as file:
         if file.read(len(ZIP)) != ZIP:
             raise ValueError("no file of torch.save")
@@ -104,9 +104,9 @@ def restored(make, path):
                 print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
-        except DEVICE_ERRORS:  # which say nothing about the file
+        except DEVICE_ERRORS:  # these say nothing about the file
             raise
-        except OSError as error:  # nor does this, as for a file of another user
+        except OSError as error:  # nor does this error, for example for another user's file
             raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
                                        "and the run starts anew") from None
         except Exception as error:  # whatever is wrong with the file, the run can start anew
@@ -136,5 +136,5 @@ def set_random_state(states, device):
         python, numpys, *states = states
         random.setstate(python), numpy.random.set_state(numpys)
     torch.set_rng_state(states[0].cpu())
-    if device.type == "cuda" and len(states) > 1:  # a run that began on a CPU has no other
+    if device.type == "cuda" and len(states) > 1:  # a run that began on a CPU has no state of a GPU
         torch.cuda.set_rng_state(states[1].cpu(), device)

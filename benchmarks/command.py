@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.files import folder
 from benchmarks.tasks import PRECISIONS
 
-ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # what ends a command as Ctrl-C does
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
@@ -29,7 +29,7 @@ class Usage(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises Usage where argparse would print its usage and end the process. No option can be abbreviated: run_all.sh reads them too."""
+    """Raises Usage where argparse would print its usage and exit. Options cannot be abbreviated, because run_all.sh reads them, too."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **{"allow_abbrev": False, **options})
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
 
     @staticmethod
     def _taken(action):
-        """What an argument takes, in the words of --help; "" where that does not show it."""
+        """What an argument takes, in the words of --help; "" if --help does not show it."""
         words = ", ".join(map(str, action.choices)) if action.choices else action.help or ""
         return "" if words == argparse.SUPPRESS else words.replace("(default: %(default)s)", "").strip()
 
@@ -77,7 +77,7 @@ def data_folder(args):
 
 
 def seeds(text):
-    """The range of seeds that `--seeds` names: "3" 0 to 2, "5-9" these."""
+    """The range of seeds that `--seeds` names: "3" is 0 to 2, "5-9" is 5 to 9."""
     first, dash, last = text.partition("-")
     try:
         found = range(int(first), int(last) + 1) if dash else range(int(first))
@@ -89,12 +89,12 @@ def seeds(text):
 
 
 def seeds_text(found):
-    """What `seeds` reads as this range."""
+    """The text that `seeds` reads as this range."""
     return f"{found.start}-{found[-1]}" if found.start else str(len(found))
 
 
 def chosen_options(args):
-    """What `--set` says, as pairs (name, value) of text."""
+    """The options given with `--set`, as pairs (name, value) of text."""
     pairs = [tuple(text.split("=", 1)) for text in args.set]
     for pair in pairs:
         if len(pair) != 2 or not pair[0]:
@@ -107,7 +107,7 @@ def chosen_options(args):
 
 
 def at_least_one(args, *names):
-    """Raises Usage where one of these arguments, or a number of several, is given and less."""
+    """Raises Usage if one of these arguments (or an element, if it is a list) is given and less than 1."""
     for name in names:
         given = getattr(args, name)
         least = min(given) if isinstance(given, list) else given
@@ -116,24 +116,23 @@ def at_least_one(args, *names):
 
 
 def command(main):
-    """`main(…)` as a command that returns its exit status: what `main` returns, or 0. What it refuses, a ValueError, is one line
-    on stderr and status 2, as is a library that is not there or a file that may not be read; Ctrl-C is status 130; an output that nobody
-    reads any more, 1."""
+    """Makes `main(…)` a command that returns an exit status: what `main` returns, or 0. A ValueError (what `main` refuses), a missing library and a
+    file without permission to read it become one line on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more is 1."""
     @functools.wraps(main)
     def ended(*words, **options):
         for name in ("stdout", "stderr"):
-            if getattr(sys, name) is None:  # closed (>&-); the processes that this one starts print, too
-                while (place := os.open(os.devnull, os.O_RDWR)) < 3:  # 0, 1 and 2, as far as they are closed
+            if getattr(sys, name) is None:  # the stream is closed (>&-), but child processes print to it, too
+                while (place := os.open(os.devnull, os.O_RDWR)) < 3:  # fills the closed ones of the descriptors 0, 1 and 2
                     os.set_inheritable(place, True)
                 os.set_inheritable(place, True)
                 setattr(sys, name, open(place, "w"))
-        if hasattr(sys.stdout, "reconfigure"):  # a log shows how far the runs are, whatever its alphabet
+        if hasattr(sys.stdout, "reconfigure"):  # progress appears in a log at once, in any encoding
             sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         try:
             status = main(*words, **options) or 0
             sys.stdout.flush()
             return status
-        except BrokenPipeError:  # who reads, `head` for example, has seen enough; nor is the rest written when Python ends
+        except BrokenPipeError:  # the reader, such as `head`, has ended; nothing may be written at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except ValueError as error:  # Usage, StoreError, DataError and every refusal of nonsense

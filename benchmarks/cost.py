@@ -24,16 +24,16 @@ def shapes_of(model, classes, width):
     try:
         with torch.device("meta"):
             return models.build(model, classes, **models.options_of(model, width))
-    except (TypeError, RuntimeError) as error:  # a network of one's own that has no such arguments; more weights than can be counted
+    except (TypeError, RuntimeError) as error:  # a user's network without such arguments, or too many weights to count
         raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {str(error).splitlines()[0]}") from None
 
 
 def layer_macs(net: nn.Module, example) -> dict[str, int]:
-    """MACs of every conv and linear module of `net`, keyed by the module's name, for one image of the shape (C, H, W) that `example` is, or for
-    an input: a tensor, a tuple of a network's arguments, or a dictionary of named ones.
+    """MACs of every conv and linear module of `net`, keyed by the module's name, for one image if `example` is a shape (C, H, W), else
+    for the input `example`: a tensor, a tuple of the network's arguments, or a dictionary of named ones.
 
     Counts in evaluation mode on a copy without data, so `net` and the random state stay as they are. A module that is not called counts 0;
-    the projections of nn.MultiheadAttention, which calls none, are its `in_proj` and `out_proj`.
+    nn.MultiheadAttention calls no modules, so its projections are listed as its `in_proj` and `out_proj`.
     """
     probe = copy.deepcopy(net).to("meta").eval()
     if isinstance(example, tuple) and all(isinstance(size, int) for size in example):
@@ -51,7 +51,7 @@ def layer_macs(net: nn.Module, example) -> dict[str, int]:
 
 
 def _projections(macs, name, module, inputs, keywords):
-    """Adds those of a call of attention to `macs`."""
+    """Adds the MACs of the projections in a call of attention to `macs`."""
     given = inspect.signature(module.forward).bind(*inputs, **keywords).arguments
     into = sum(given[side].numel() for side in ("query", "key", "value"))
     for part, numbers in (("in_proj", into), ("out_proj", given["query"].numel())):
@@ -61,7 +61,7 @@ def _projections(macs, name, module, inputs, keywords):
 def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
     """MACs of one image when layer l keeps the fraction density[l] of its weights: sum of density[l] * macs[l].
 
-    Raises ValueError where the two do not name the same layers.
+    Raises ValueError if the two do not name the same layers.
     """
     if macs.keys() != density.keys():
         raise ValueError(f"macs and density must name the same layers; they differ in {sorted(macs.keys() ^ density.keys())}")
@@ -70,15 +70,15 @@ def sparse_macs(macs: dict[str, int], density: dict[str, float]) -> float:
 
 @torch.no_grad()
 def computed_with(model):
-    """Weights of each layer that a training step of a SparseModel computes with: the mask's, and those that somebody's own `forward` leaves
-    besides."""
+    """The number of weights per layer that a training step of a SparseModel computes with: the mask's, and those outside it that a user's own
+    `forward` leaves nonzero."""
     method = model.method
     if of_the_suite(type(method), "forward"):
         return model.layer_nnz()
     held, own = [buffer.clone() for buffer in method.buffers()], dict(vars(method))
-    with torch.random.fork_rng(devices=[]):  # a GPU's generator is that of its recorded steps, too
+    with torch.random.fork_rng(devices=[]):  # not forked on GPUs: recorded steps use that generator, too
         used = method.mask | (method(model.theta) != 0)
-    for buffer, value in zip(method.buffers(), held):  # what `forward` changes is of the steps alone
+    for buffer, value in zip(method.buffers(), held):  # undoes what this call of `forward` has changed
         buffer.copy_(value)
     vars(method).clear()
     vars(method).update(own)
@@ -89,11 +89,11 @@ def training_cost(trainer, macs):
     """Training FLOPs of a Trainer so far as a multiple of one dense training by the recipe; `macs`: dense MACs per layer."""
     progress, training, model = trainer.progress, trainer.training, trainer.model
     density = trainer.nnz_sum.cpu() / max(progress.passes, 1) / torch.tensor(model.layout.sizes)
-    trained = {name: d for entry, d in zip(model.layout.entries, density.tolist()) for name in entry.names}  # tied ones work in each place
-    sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # what is not in the layout stays dense
+    trained = {name: d for entry, d in zip(model.layout.entries, density.tolist()) for name in entry.names}  # tied weights count in each place
+    sparse = sparse_macs(macs, dict.fromkeys(macs, 1.0) | trained) / sum(macs.values())  # layers that are not in the layout stay dense
     steps, passes = max(progress.done * training.steps_per_epoch, 1), progress.passes / max(progress.samples, 1)
     cost = model.method.training_cost(sparse, 1.0) * passes
-    if of_the_suite(type(model.method), "training_cost"):  # what it read and passed besides is more; somebody's own says all
+    if of_the_suite(type(model.method), "training_cost"):  # adds its scoring and dense steps; a user's own training_cost includes all
         cost *= 1 + training.scored / steps / (passes or 1)
         cost += training.dense_steps * (model.method.gradient == "masked") / steps * (1.0 - sparse)
     return progress.done / trainer.task.epochs * cost / 3

@@ -12,7 +12,7 @@ import torch
 from benchmarks.batches import Data, DataError, Split
 from benchmarks.tasks import DATASETS
 
-CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes, which take as long to import as torch: digits does without
+CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes; importing it takes as long as torch, so digits does without
 NORMALISATIONS = ("st3", "gse")
 ANOTHER_COPY = "name a folder that has it with --data DIR or DATA_DIR"
 
@@ -21,9 +21,9 @@ def load(name, folder, validation=True, normalisation="st3"):
     """A data set as `Data` on the CPU. Its tensors are read once per process and shared by all callers: do not change them.
 
     `name`: one of DATASETS. `folder`: where the files are, CIFAR's also where they are downloaded to; digits needs none.
-    `validation`: hold out the last training images (5,000 of CIFAR, 300 of digits); without it `val` is None and `train`
-    has everything but the official test images. `normalisation`: "st3" or "gse", that of their released code; digits has its own,
-    from the images trained on.
+    `validation`: hold out the last training images (5,000 of CIFAR, 300 of digits); otherwise `val` is None and `train`
+    has everything but the official test images. `normalisation`: "st3" or "gse", as in their released code; digits has its own,
+    computed from the training images.
     Raises DataError if the data are missing or damaged, ValueError for an unknown name.
     """
     if name not in DATASETS or normalisation not in NORMALISATIONS:
@@ -45,7 +45,7 @@ def load(name, folder, validation=True, normalisation="st3"):
 
 
 def refuse_unfit(name, train, test, validation):
-    """Raises DataError, in one line, for what a reader gives that is not as `Split` has it or does not fit its line in DATASETS."""
+    """Raises DataError, in one line, if what a reader returns is not a valid `Split` or does not fit its entry in DATASETS."""
     known = DATASETS[name]
     for part, split in (("training", train), ("test", test)):
         images, labels = split.images, split.labels
@@ -95,7 +95,7 @@ def cifar(name):
 def _cifar(name, folder):
     from torchvision.datasets.utils import check_integrity
     kind = cifar(name)
-    folder = folder.parent if folder.name == kind.base_folder else folder  # the folder of the batches themselves is as good
+    folder = folder.parent if folder.name == kind.base_folder else folder  # the folder of the batches themselves may be given, too
     home = folder / kind.base_folder
     try:
         if not home.exists():
@@ -112,12 +112,12 @@ def _cifar(name, folder):
     return tuple(Split(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in sets)
 
 
-READERS = {  # name: a function of the folder (absolute) -> (training, test) images, each a Split
+READERS = {  # {name: function of the (absolute) folder that returns (training, test) Splits}
     "digits": lambda folder: _digits(), **{name: functools.partial(_cifar, name) for name in CIFAR}}
 
 
 def _fetch(name, kind, folder):
-    """Unpack the archive of CIFAR that is in `folder`, else download it. A folder of CIFAR appears whole or not at all."""
+    """Unpacks CIFAR's archive in `folder`, after downloading it if it is not there. The unpacked folder appears whole or not at all."""
     from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
     archive = folder / kind.filename
     if archive.exists() and not check_integrity(archive, kind.tgz_md5):
@@ -132,7 +132,7 @@ def _fetch(name, kind, folder):
             try:
                 os.rename(Path(part, kind.base_folder), folder / kind.base_folder)
             except OSError:
-                if not (folder / kind.base_folder).exists():  # else another process was faster
+                if not (folder / kind.base_folder).exists():  # otherwise another process was faster
                     raise
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What the row of a run says: what was run, where and when, and of a trained network what it is and what it cost."""
+"""The contents of a run's row: what was run, where and when, and for a trained network its result and costs."""
 from functools import cache
 
 import torch
@@ -11,8 +11,8 @@ from benchmarks.tasks import suite_of
 
 
 def describe(spec, task, trainer, status, error, alone=True):
-    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device; else the memory and the steps' time on a GPU are
-    not known, and the seconds are a part of all runs' there, of which only the sum is right."""
+    """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device. Otherwise its memory and step time on a
+    GPU are unknown, and only the sum of the seconds of all runs that shared the GPU is meaningful."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
     macs = macs_of(task, trainer.data)
     nnz, of = [int(n) for n in model.layer_nnz()], [sum(macs[name] for name in e.names) for e in layout.entries]
@@ -49,12 +49,12 @@ def macs_of(task, data):
 
 
 def code_of(method):
-    """What a row says of the code: its version, and of somebody's own method the file's name and content."""
+    """What a row says about the code: its version and, for a method from a user's file, the file's name and a hash of its content."""
     return ", ".join(filter(None, (code_version(), mark(method))))
 
 
 def identity(spec, task):
-    """The columns that say what was run, where and when; the measured ones empty."""
+    """The columns that say what was run, where and when; with the measured ones empty."""
     return dict.fromkeys(RUN_COLUMNS) | dict(
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
         options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",

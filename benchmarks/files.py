@@ -1,4 +1,4 @@
-"""How a file of the results is written: to another name, flushed to disk, then renamed, so that it is there whole or not at all.
+"""How files of the results are written: under another name, flushed to disk, then renamed, so that a file is there whole or not at all.
 
 Standard library only.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # no POSIX system: two processes may do at once what others wait for
+except ImportError:  # no POSIX system: there are no locks
     fcntl = None
 
 
@@ -20,12 +20,12 @@ class StoreError(ValueError):
 
 
 class UnreadableCheckpoint(StoreError):
-    """That of one run cannot: the others of a launch go on."""
+    """The checkpoint of one run cannot be read; the other runs of a launch go on."""
 
 
 def folder(name, option):
-    """The folder that an option names, as a Path: a shell leaves the ~ of --results=~/DIR as it is. Raises StoreError for one without a name,
-    and for a ~ that stands for nobody's home."""
+    """The folder that an option names, as a Path. Expands ~, because a shell does not in --results=~/DIR. Raises StoreError for an empty name, and
+    for a ~ that is no known home folder."""
     if not str(name).strip():
         raise StoreError(f"the folder of {option} has no name; leave it out for the usual one")
     path = os.path.expanduser(name)
@@ -35,7 +35,7 @@ def folder(name, option):
 
 
 def space():
-    """What process ids count in: containers may share a host's name, but have processes of their own. None where there is no such thing."""
+    """The PID namespace of this process: containers may share a host's name, but have their own process ids. None if unknown."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -44,7 +44,7 @@ def space():
 
 @functools.cache
 def boot():
-    """What tells this start of the machine from its others, and from those of other machines: they may share a name. None where unknown."""
+    """The id of this boot of this machine, which differs from its other boots and from other machines of the same name. None if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -52,13 +52,13 @@ def boot():
 
 
 def writer():
-    """This process's part of a file's name, unlike that of any other which shares the folder."""
+    """A text for file names that is unique to this process among all that share the folder."""
     return f"{socket.gethostname()}-{str(boot())[:8]}-{space()}-{os.getpid()}"
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """A binary file to write what is to stand at `path`, which at every moment holds all of the old or, at the end, all of the new."""
+    """Opens a binary file whose content replaces that at `path` at the end; at any moment, `path` holds all of the old content or all of the new."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{writer()}.part")
     try:
@@ -73,7 +73,7 @@ def replacing(path):
 
 
 def write_whole(path, content):
-    """Write `content`, text or bytes, by `replacing`. Raises StoreError, the old stays."""
+    """Writes `content`, text or bytes, by `replacing`. Raises StoreError if that fails; the old content then stays."""
     try:
         with replacing(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -84,7 +84,7 @@ def write_whole(path, content):
 
 @contextlib.contextmanager
 def locked(path):
-    """One process at a time, where the file system has locks. Raises StoreError for a file that cannot be written."""
+    """A context for one process at a time, if the file system has locks. Raises StoreError if the lock file cannot be written."""
     if fcntl is None:
         yield
         return
@@ -96,7 +96,7 @@ def locked(path):
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks, or NFS, where nobody locks what may only be read
+        except OSError as error:  # no locks in this file system; or NFS, which locks no read-only files
             if error.errno == errno.EBADF:
                 raise StoreError(f"{path} is another user's, and may not be locked here: remove it, or have its owner remove it") from None
         yield
@@ -105,8 +105,8 @@ def locked(path):
 
 
 def _lock(path):
-    """The descriptor of a lock's file: never what a link leads to. Whoever may write into its folder may open a new one; another user's old one
-    is opened to be read, which does where the file system is of this machine."""
+    """The descriptor of a lock file; links are not followed. A new file can be opened by all who may write into its folder. An old one of another
+    user is opened read-only, which is enough for a lock on a local file system."""
     flags = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
         file = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -115,6 +115,6 @@ def _lock(path):
             return os.open(path, flags | os.O_RDWR)
         except PermissionError:
             return os.open(path, flags | os.O_RDONLY)
-    with contextlib.suppress(OSError):  # no file system of POSIX permissions
+    with contextlib.suppress(OSError):  # the file system has no POSIX permissions
         os.fchmod(file, 0o600 | 0o666 & os.stat(os.path.dirname(path) or ".").st_mode)
     return file

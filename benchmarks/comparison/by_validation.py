@@ -1,6 +1,6 @@
-"""`python -m benchmarks variants SUITE METHOD`: what the options of a method gave on the validation images, by which they are chosen.
+"""`python -m benchmarks variants SUITE METHOD`: the validation accuracy of a method's options, by which to choose them.
 
-The test images, which the leaderboard and the figures show, are for what was chosen. Imports pandas only when it is run.
+The test accuracy, which the leaderboard and the figures show, is for the chosen ones only. Imports pandas only when it is run.
 """
 import shlex
 
@@ -9,11 +9,11 @@ def add_arguments(sub):
     """The command's own options, besides SUITE, --profile and --results."""
     sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
     sub.common("sparsities", "sparsity", "epochs", "precision")
-    sub.set_defaults(tasks=None, seeds=None)  # for `asked`
+    sub.set_defaults(tasks=None, seeds=None)  # `leaderboard.asked` expects these
 
 
 def show(args, store):
-    """Prints the table: of each task and sparsity the variants, the best first. Raises ValueError where there are no such runs."""
+    """Prints a table of the variants at each task and sparsity, the best first. Raises ValueError if there are no such runs."""
     import pandas as pd
 
     from benchmarks.comparison.tables import of_profile, renamed

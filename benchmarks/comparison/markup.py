@@ -1,4 +1,4 @@
-"""Tables that paste into a page or a paper, from their texts: Markdown and LaTeX. Standard library only."""
+"""Tables of texts in Markdown and LaTeX, to paste into a page or a paper. Standard library only."""
 import re
 
 MARKDOWN = {character: "\\" + character for character in "\\`$|*_<"} | {"](": r"]\("}
@@ -8,12 +8,12 @@ PREAMBLE = "% needs \\usepackage{booktabs,graphicx}"
 
 
 def escaped(text, characters):
-    """A text in one line, with what would be markup as it stands."""
+    """A text in one line, with `characters` that would be markup escaped."""
     return re.sub("|".join(map(re.escape, characters)), lambda found: characters[found[0]], " ".join(text.split()))
 
 
 def markdown(lines):
-    """Lines of texts, the head first, as a table that GitHub and other Markdown renderers show."""
+    """Lines of texts, the head first, as a Markdown table for GitHub and other renderers."""
     head, *body = ["| " + " | ".join(escaped(text, MARKDOWN) for text in line) + " |" for line in lines]
     return "\n".join([head, "| " + " | ".join(["---"] * len(lines[0])) + " |", *body])
 
@@ -21,7 +21,7 @@ def markdown(lines):
 def latex(lines, form, caption, label=""):
     """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."; caption:
     escaped, too."""
-    # an opening bracket would be an option of the line before
+    # after \\, an opening bracket would start an optional argument
     head, *body = ["{}" * line[0].startswith("[") + " & ".join(line) + r" \\" for line in lines]
     return "\n".join([
         r"\begin{table*}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",

@@ -14,7 +14,7 @@ from benchmarks.tasks import DATASETS
 
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
          "secondary": "quoted"}
-# what a column of the measured table is sorted by
+# the value by which each column of the measured table is sorted
 SORTED_BY = ("rank_low", "label", "mean", "seeds", "difference", "p", "seeds_needed", "train_flops", "macs", "seconds", "front", None)
 
 
@@ -47,7 +47,7 @@ def page(table, suite, profile, picture=None):
 
 
 def published_rows(suite):
-    """The rows of results/published.csv on the suite's data set, with `task` (the network's name where it is no task of ours)."""
+    """The rows of results/published.csv on the suite's data set, with `task` (the network's name if it is not one of our tasks)."""
     from reproduce.published import PUBLISHED, PUBLISHED_AS
     if suite not in DATASETS or not PUBLISHED.exists():
         return pd.DataFrame({"task": [], "sparsity": pd.Series(dtype=float)})
@@ -62,13 +62,13 @@ def published_rows(suite):
 
 
 def none_published(suite):
-    """Why there are none."""
+    """The sentence on why there are no published rows."""
     from reproduce.published import ABSENT, PUBLISHED
     return f"There are no published results on the tasks of suite {escape(suite)}." if PUBLISHED.exists() else f"{ABSENT.capitalize()}."
 
 
 def filtered(sparsity):
-    """A sparsity as the filter compares it, of options and rows alike."""
+    """A sparsity in the form in which the filter's options and the rows have it."""
     return f"{round(sparsity, 4):g}"
 
 
@@ -100,7 +100,7 @@ def published_row(row):
 
 
 def html_table(name, columns, rows):
-    """rows: (task, sparsity, class, [(text, value that sorts, what opens at a click)]); the last may be left out."""
+    """A table as HTML. rows: (task, sparsity, class, [(text, value to sort by, text that opens at a click)]); the last one may be left out."""
     head = "".join(f'<th scope="col"><button type="button">{escape(column)}</button></th>' for column in columns)
     body = []
     for task, sparsity, kind, line in rows:
@@ -116,7 +116,7 @@ def html_cell(text, value, notes=""):
     text = escape(textwrap.shorten(text, 36, placeholder=" …") if notes else text)
     if notes:
         text = f"<details><summary>{text}</summary>{escape(notes)}</details>"
-    # to sort by; not to the last digit, in which processors differ
+    # rounded, because processors differ in the last digits
     value = "" if pd.isna(value) else f"{value:.12g}" if isinstance(value, float) else str(value)
     return f'<td data-value="{escape(value)}">{text}</td>'
 

@@ -24,15 +24,15 @@ COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds
 
 
 def select(rows, suite, profile, epochs=None, variants=(), precision=None, others=lambda method: True):
-    """The rows of a table of runs that may be compared, with `label`: those trained by their task's own recipe in this profile.
+    """The rows that may be compared, with a column `label`: those trained by their task's own recipe in this profile.
 
-    rows: DataFrame with the columns of runs.csv. epochs, precision: instead of the profile's and the task's own. Methods of the suite count
-    with their default options, methods by path ("mine.py:Mine") with any of their own; variants: {(task, method, options as text)} that count
-    besides; others: whether, beside these, the rows of a method (its name) count at all.
+    rows: DataFrame with the columns of runs.csv. epochs, precision: instead of the profile's and the task's own. Methods of the suite are included
+    with default options, methods from files ("mine.py:Mine") with any options of their own. variants: {(task, method, options as text)} that are
+    always included. others: function of a method's name; false excludes its rows, except for variants.
     """
     rows = rows.copy()
     rows[NUMBERS] = rows[NUMBERS].apply(pd.to_numeric)
-    rows["options"] = rows.options.astype(object).fillna("")  # a column of empty cells is read as numbers
+    rows["options"] = rows.options.astype(object).fillna("")  # pandas reads a column of empty cells as numbers
     rows = rows.drop(renamed(rows))
 
     def counts(row):
@@ -43,13 +43,13 @@ def select(rows, suite, profile, epochs=None, variants=(), precision=None, other
     counted = pd.Series([counts(row) for row in rows.itertuples()], rows.index, dtype=bool)
     rows = rows[counted & (rows.suite == suite) & of_profile(rows, suite, profile, epochs, precision)]
     short = {name: Path(name).name if ":" in name else name for name in rows.method.unique()}
-    same = [name for name in short.values() if list(short.values()).count(name) > 1]  # of two files
+    same = [name for name in short.values() if list(short.values()).count(name) > 1]  # the same name in two files
     label = rows.method.map(lambda name: name if short[name] in same else short[name])
     return rows.assign(label=(label + " " + rows.options).str.strip())
 
 
 def of_profile(rows, suite, profile, epochs=None, precision=None):
-    """Of each row whether it has the profile's length (or `epochs`) and its task's own precision (or this one)."""
+    """For each row, whether it has the profile's length (or `epochs`) and its task's own precision (or `precision`)."""
     own, epochs = {name: task for name, task in TASKS.items() if name in set(rows.task)}, epochs or SIZES[suite, profile][1]
     lengths, precisions = ({name: given or getattr(task, field) for name, task in own.items()}
                            for given, field in ((epochs, "epochs"), (precision, "precision")))
@@ -57,8 +57,8 @@ def of_profile(rows, suite, profile, epochs=None, precision=None):
 
 
 def renamed(rows):
-    """Gives each method's own file one name, whichever folder its runs were launched from; returns the labels of rows that are then there
-    twice, all but the last."""
+    """Gives each method's own file one name, whichever folder its runs were launched from. Returns the index labels of rows that are then duplicates,
+    except for the last of each."""
     files = rows.method.str.contains(":")
     rows.loc[files, "method"] = rows.method[files].map(path_of)
     names = ["task", "method", "options", "sparsity", "seed", "epochs", "precision"]
@@ -67,10 +67,10 @@ def renamed(rows):
 
 
 def board(rows, sparsities, sort="accuracy", reference=None):
-    """`stats.compare` of selected rows (to `reference`, if one is given), at these sparsities only, each cell sorted by "accuracy" or by
-    training "cost"; its attribute `note` says what of the runs is smaller or shorter than the papers'.
+    """`stats.compare` of selected rows (with `reference`, if given), only at these sparsities; each cell is sorted by "accuracy" or training "cost".
+    The table's `attrs["note"]` says which runs are smaller or shorter than the papers'.
 
-    Raises ValueError where there is nothing to compare.
+    Raises ValueError if there is nothing to compare.
     """
     there = sorted({*rows.sparsity[(rows.method != "dense") & (rows.status != "failed") & (rows.cycles == 1)]}) if len(rows) else []
     if len(rows):
@@ -87,8 +87,8 @@ def board(rows, sparsities, sort="accuracy", reference=None):
 
 
 def reduced(rows):
-    """Where these rows are of another network, of other epochs than the papers' or of another precision than the task's: sentences, or
-    nothing."""
+    """Sentences on rows of smaller networks, of other numbers of epochs than the papers', and of another precision than the task's; "" if there are
+    none."""
     runs = rows.groupby("task", sort=False).epochs.min()
     short = [f"{epochs:g} of {TASKS[task].epochs}" for task, epochs in runs.items() if epochs < TASKS[task].epochs]
     longer = [f"{epochs:g} instead of {TASKS[task].epochs} epochs." for task, epochs in runs.items() if epochs > TASKS[task].epochs]
@@ -102,7 +102,7 @@ def cells(table):
 
 
 def remarks(line):
-    """What a reader must know of a line besides its numbers."""
+    """The remarks on a line, which a reader must know besides its numbers."""
     text = [f"{name}: seed{'s' * (' ' in line[name])} {line[name]}" for name in ("diverged", "collapsed", "failed") if line[name]]
     if line.chosen:
         text.append(f"of seed{'s' * (' ' in line.chosen)} {line.chosen}")
@@ -118,7 +118,7 @@ def remarks(line):
 
 
 def shown(line):
-    """The texts of a line, by COLUMNS. The best, or the reference if there is one, is the ranked one that differs from none."""
+    """The texts of a line, in the order of COLUMNS. The ranked line without a difference is the best, or the reference if there is one."""
     ranked, number = pd.notna(line.rank_low), "{:.{}f}".format
     rank = "" if not ranked else f"{line.rank_low:.0f}" + (f"-{line.rank_high:.0f}" if line.rank_high > line.rank_low else "")
     accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
@@ -135,29 +135,29 @@ def shown(line):
 
 
 def power(cell):
-    """What the seeds of a cell separate."""
+    """The sentence on how many pairs of methods the seeds of a cell can tell apart."""
     ranked = cell[cell.rank_low.notna()]
     tested = ranked[ranked.seeds > 1]
     pairs = len(tested) * (len(tested) - 1) // 2
     if not pairs:
         return "One seed allows no test." if len(ranked) > 1 else "One method is ranked: there is none to compare it with." * len(ranked)
-    found = int((tested.rank_low - 1).sum())  # each pair once, with the worse of the two
+    found = int((tested.rank_low - 1).sum())  # counts each pair once, at the worse method
     return (f"{len(tested)} methods are {pairs} pair{'s' * (pairs > 1)}, of which the seeds (mostly {tested.seeds.mode().iloc[0]}) tell {found} "
             "apart; more seeds tell more.")
 
 
 def reference_of(table):
-    """The labels of the reference of a table or a cell of it, as one text: the best, where none was chosen."""
+    """The labels of the reference of a table or a cell, as one text; "the best" if none was chosen."""
     return " or ".join(dict.fromkeys(filter(None, table.get("reference", ())))) or "the best"
 
 
 def columns_of(table):
-    """COLUMNS, as a table or a cell of it titles them."""
+    """COLUMNS, with the reference of a table or a cell in the title of the difference."""
     return [f"To {reference_of(table)}" if name == "To the best" else name for name in COLUMNS]
 
 
 def lines_of(cell):
-    """The names of the columns that hold anything, and the texts of each line in them."""
+    """The names of the columns that are not empty, then the texts of each line in these columns."""
     lines = [shown(line) for _, line in cell.iterrows()]
     used = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
     return [[line[i] for i in used] for line in [columns_of(cell), *lines]]
@@ -175,24 +175,24 @@ def text(table):
 
 
 def legend(table):
-    """What a reader of the whole table must know."""
+    """The text below a whole table."""
     return f"{table.attrs['note']} {meaning(table)}".strip()
 
 
 def meaning(table):
-    """LEGEND, with the reference that the differences are to."""
+    """LEGEND, with the name of the reference."""
     return LEGEND.replace("To the best:", f"To {reference_of(table)}:").replace("from the best", f"from {reference_of(table)}")
 
 
 def markdown(table):
-    """Tables that GitHub and other Markdown renderers show."""
+    """Markdown tables, for GitHub and other renderers."""
     parts = [f"### {task}, sparsity {sparsity:g}\n\n{markup.markdown(lines_of(cell))}\n\n{power(cell)}" for task, sparsity, cell in cells(table)]
     return "\n\n".join(parts) + "\n\n" + markup.escaped(legend(table), markup.MARKDOWN) + "\n"
 
 
 def latex(table):
-    """One `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The first says what the
-    columns are."""
+    """A LaTeX `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The first one's caption
+    explains the columns."""
     parts, first = [markup.PREAMBLE], ""
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
@@ -200,7 +200,7 @@ def latex(table):
         body = [[markup.escaped(t, markup.LATEX).replace("-", minus.get(name, "-")) for name, t in zip(columns, line)] for line in lines]
         best = best_of(cell)
         for line, (_, each) in zip(body, cell.iterrows()):
-            if each.rank_low == 1 and (each.label == best.label or min(each.seeds, best.seeds) > 1):  # the best, and what was tested against it
+            if each.rank_low == 1 and (each.label == best.label or min(each.seeds, best.seeds) > 1):  # the best, and those tested against it
                 at = columns.index("Accuracy (%)")
                 line[at] = rf"\textbf{{{line[at]}}}"
         head = [markup.escaped(name, markup.LATEX) for name in columns]
@@ -214,13 +214,13 @@ def latex(table):
 
 
 def best_of(cell):
-    """The line of the best, as `stats.rank` has it; None where nothing is ranked."""
+    """The best line by `stats.rank`; None if no method is ranked."""
     ranked = cell[cell.rank_low.notna()].sort_values("label")
     return ranked.loc[ranked["mean"].round(9).idxmax()] if len(ranked) else None
 
 
 def csv(table):
-    """Every number of the table, unrounded but for the 10th digit."""
+    """All numbers of the table, rounded to 10 digits."""
     return table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 

@@ -9,14 +9,14 @@ from benchmarks.tasks import TASKS, suite_of
 
 @dataclass(frozen=True)
 class Variant:
-    """A method, and options of it or of the task as they were given: pairs of text. `str` is its text."""
+    """A method with options of its own or of the task, pairs of text as they were given. `str` gives its text."""
 
     method: str
     options: tuple = ()
 
     @classmethod
     def read(cls, text, task):
-        """The Variant of a text. Raises ValueError for a method that is unknown, and for options that it cannot have on this task."""
+        """The Variant that a text names. Raises ValueError for an unknown method, and for options that it cannot have on this task."""
         from benchmarks.tasks import canonical
         method, *pairs = (part.strip() for part in re.split(NEXT, text.strip()))
         if "=" in method and ":" not in method:
@@ -30,8 +30,8 @@ class Variant:
         return " ".join([self.method, *map("=".join, self.options)])
 
     def names(self, suite):
-        """{(task, method, options)} of a suite's tasks, as their rows have them: options that mean the same have one text, and what equals the
-        recipe has none. A task where it cannot be has no such row."""
+        """{(task, method, options)} on each of a suite's tasks, in the form that rows have: equal options have one text, and options equal to the
+        recipe's are left out. Tasks that cannot have this Variant are left out."""
         from benchmarks.tasks import canonical
         found = set()
         for task in (task for task in TASKS if suite_of(task) == suite):
