@@ -1,7 +1,7 @@
-"""What a network is fed with: a data set in memory (`Data`, of `Split`s), and the batches of an epoch.
+"""The input of a network: a data set in memory (`Data`, made of `Split`s), and the batches of an epoch.
 
 A split lives as one uint8 tensor on the training device; a batch is a gather (crop, flip) and two elementwise operations
-(normalisation), with no loader, no workers and nothing that waits for the device. A folder of images (imagenet.py) makes its own.
+(normalisation), with no loader, no workers and nothing that waits for the device. A folder of images (imagenet.py) makes its own batches.
 """
 from dataclasses import dataclass, replace
 
@@ -20,7 +20,7 @@ AUGMENTATION = {
     "none": {"pad": 0, "flip": False},
     "imagenet": {},
 }
-# batches that are made in one go: on a CPU one stays in the cache, on a GPU launching an operation costs more than its work on one batch
+# batches prepared together: on a CPU one, which stays in the cache; on a GPU launching an operation costs more than its work on one batch
 AHEAD = {"cpu": 1, "cuda": 32}
 PADDINGS = ("edge", "zero", "reflect")
 
@@ -63,7 +63,7 @@ class Data:
 
 
 def random_images(dataset, *sizes):
-    """Data of so many images in training, validation and test, in the form of CIFAR's."""
+    """Random Data with these numbers of training, validation and test images, in the form of CIFAR's."""
     draw, classes = torch.Generator().manual_seed(0), 100 if dataset == "cifar100" else 10
 
     def split(n):
@@ -82,10 +82,10 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
 
     x: float32 (B, C, H, W), channels_last, normalised with the `mean` and `std` of `data`; y: int64 (B,).
     Each image is padded by `pad` pixels ("edge", "zero": black before normalisation, "reflect"), cut back
-    to its size at a place of its own, and mirrored with probability one half (`flip`).
+    to its size at a random place, and mirrored with probability one half (`flip`).
     All of it follows from (seed, epoch) alone, on every device, so an epoch can be resumed at batch `start`.
-    Several processes that make a run together (team.py) get their part of each batch each, or with `whole` all of it.
-    `**AUGMENTATION[task.augmentation]` is the policy of a task. Raises ValueError for an unknown padding.
+    If several processes make a run together (team.py), each gets its part of every batch, or with `whole` all of it.
+    `**AUGMENTATION[task.augmentation]` is a task's augmentation. Raises ValueError for an unknown padding.
     """
     if not isinstance(split, Split):  # a folder of images
         yield from split.epoch_batches(data, batch_size, seed, epoch, drop_last, start, crops, whole)

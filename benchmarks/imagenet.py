@@ -22,7 +22,7 @@ from methods.seeds import stable_seed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
-HELD_OUT = 26  # one training image in so many for validation, about as many as the official validation set has
+HELD_OUT = 26  # one in so many training images is held out for validation: about as many as the official validation set has
 MOST_WORKERS = 16
 
 
@@ -58,27 +58,27 @@ class Folder:
         return self.load(Images(self.samples, transform), batches, data)
 
     def load(self, images, batches, data, whole=False):
-        """Yields the batches of samples: (x, y), of this process's part, or the whole of each."""
+        """Yields batches (x, y) of samples: this process's part of each, or with `whole` all of it."""
         batches = batches if whole else [batch[team.part(len(batch))] for batch in batches]
         workers = min(cores() // team.size() - 1, MOST_WORKERS, len(batches))
         if workers > 0:
-            multiprocessing.current_process().daemon = False  # daemons, as the launcher's processes are, may have no workers
+            multiprocessing.current_process().daemon = False  # the launcher's processes are daemons, which may not start workers
             gc.collect()  # a worker must not inherit the process group of an earlier run: taking it apart waits for threads of this process
         mean, std = (255 * torch.tensor(values, device=self.device).view(3, 1, 1) for values in (data.mean, data.std))
         for x, y in DataLoader(images, batch_sampler=batches, num_workers=max(workers, 0), pin_memory=self.device.type == "cuda",
-                               collate_fn=self.collate, generator=torch.Generator()):  # images have seeds of their own
+                               collate_fn=self.collate, generator=torch.Generator()):  # not the global one: images have their own seeds
             x = x.to(self.device, non_blocking=True).float().sub_(mean).div_(std)
             yield x.to(memory_format=torch.channels_last), y.to(self.device, non_blocking=True)
 
     def collate(self, samples):
-        """A batch, perhaps an empty one: of the last, a process may have no image."""
+        """A batch from samples; it may be empty, because a process may have no image of the last batch."""
         if samples:
             return default_collate(samples)
         return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
 
 
 class Images(torch.utils.data.Dataset):
-    """(uint8 image (3, H, W), label) of each sample; `seed`: what its random numbers follow from, besides its place."""
+    """(uint8 image (3, H, W), label) of each sample; `seed`: determines the random numbers of a sample, together with its index."""
 
     def __init__(self, samples, transform, seed=()):
         self.samples, self.transform, self.seed = samples, transform, seed

@@ -1,6 +1,6 @@
-"""`--keep-models`: the trained network of a run as `results/models/KEY.pt`, to go on with: `net = kept.load(path)`.
+"""`--keep-models`: the trained network of a run as `results/models/KEY.pt`, for further use: `net = kept.load(path)`.
 
-The network at the end of training, which the row's `top1` is of; without it a run leaves its numbers alone.
+It is the network at the end of training, whose accuracy is the row's `top1`. Without the option, a run stores only its numbers.
 """
 import io
 
@@ -23,18 +23,18 @@ def save(path, spec, trainer):
 
 
 def plain(trainer):
-    """The plain network that `load` gives of a Trainer, on its device: nothing but the network's own modules, with the effective weights."""
+    """The plain network of a Trainer, as `load` returns it, on its device: only the network's own modules, with the effective weights."""
     net = models.build(trainer.task.model, trainer.data.classes, **trainer.network_options)
     net.load_state_dict(trainer.model.plain().state_dict())
     return net.to(trainer.device).eval()
 
 
 def load(path):
-    """The plain network of such a file, in evaluation mode, on the CPU, zeros where the mask has none.
+    """The plain network from such a file, in evaluation mode, on the CPU; weights outside the mask are zero.
 
-    `torch.load(path, weights_only=True)` has besides its `state_dict` the `masks`, {weight's name: bool tensor of its shape}, the
-    `command` that makes the run, what `network` it is (the arguments of `models.build`), and the `mean` and `std` per channel of images in
-    [0, 1], with which it was trained: it takes (images - mean) / std. Raises ValueError for another file.
+    `torch.load(path, weights_only=True)` gives a dictionary: `state_dict`; `masks`, {weight's name: bool tensor of its shape}; the `command` that
+    makes the run; `network`, the arguments of `models.build`; and `mean` and `std` per channel: the network takes (images - mean) / std for images
+    in [0, 1]. Raises ValueError for any other file.
     """
     try:
         content = loaded(path, "cpu")
@@ -42,7 +42,7 @@ def load(path):
         net.load_state_dict(content["state_dict"])
     except OSError:
         raise
-    except Exception as error:  # torch's own words would advise to run the code that is in it
+    except Exception as error:  # torch's own message would suggest running code from the file
         why = str(error) if isinstance(error, ValueError) else type(error).__name__
         raise ValueError(f"{path} is damaged, or no network that --keep-models has kept ({why})") from None
     return net.eval()

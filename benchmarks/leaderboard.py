@@ -1,4 +1,4 @@
-"""`python -m benchmarks leaderboard SUITE [--method mine.py:Mine]`: runs what is missing of a method, then compares all of them.
+"""`python -m benchmarks leaderboard SUITE [--method mine.py:Mine]`: makes the missing runs of a method, then compares all methods.
 
 Imports pandas, scipy and torch only when it is run: the command line's help must answer at once.
 """
@@ -34,16 +34,16 @@ def add_arguments(sub):
 
 
 def run(args, store, folder):
-    """The command; returns its exit status. What is no table goes to stderr, so that a table can be sent to a file.
+    """The command; returns its exit status. All but the table goes to stderr, so that the table can be sent to a file.
 
-    Raises ValueError in one line for a method with mistakes, options that cannot be used, and where there is nothing to compare.
+    Raises ValueError in one line for a method with mistakes, for options that cannot be used, and if there is nothing to compare.
     """
     from benchmarks.chosen import tasks_of
     from benchmarks.comparison import tables
-    base = suite_grid(args.suite, args.profile, ())  # refuses an unknown suite
-    sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # refuses 98
+    base = suite_grid(args.suite, args.profile, ())  # raises ValueError for an unknown suite
+    sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # raises ValueError for 98
     at_least_one(args, "jobs", "epochs")
-    first, *_ = tasks_of(args, base)  # refuses one of another suite
+    first, *_ = tasks_of(args, base)  # raises ValueError for a task of another suite
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
     failed, same = 0, asked(args)
@@ -87,15 +87,15 @@ def run(args, store, folder):
 
 
 def tell_others(rows, sparsities):
-    """Says which other sparsities have rows, but for the levels that runs of several cycles pass."""
+    """Says which other sparsities have rows, except for those that only runs of several cycles pass."""
     others = sorted({*rows.sparsity[(rows.cycles == 1) & (rows.sparsity > 0) & ~rows.sparsity.isin(sparsities)]})
     if others:
         print(f"rows at {', '.join(f'{s:g}' for s in others)} are not shown: --sparsities", file=sys.stderr)
 
 
 def tell_variants(chosen, rows, stored):
-    """Says of the methods `chosen`, and of own ones in the rows that are shown, which other options have stored rows (dicts); of own ones also where
-    several are shown. The defaults of a method of the suite were not chosen by anybody here."""
+    """For the methods `chosen`, and for methods from files in the rows that are shown: says which other options have stored rows (dicts), or, for
+    methods from files, that several options are shown. A suite's method with its defaults does not count, because nobody chose these here."""
     for method in sorted(chosen | {name for name in rows.method if ":" in name}):
         shown, own = set(rows.options[rows.method == method]), ":" in method
         there = {row["options"] for row in stored if (path_of(row["method"]) if own and ":" in row["method"] else row["method"]) == method}
@@ -108,7 +108,7 @@ def tell_variants(chosen, rows, stored):
 
 
 def tell_unranked(reference, table):
-    """Says where the reference has no rank. Raises ValueError where it has none at all."""
+    """Says at which tasks and sparsities the reference has no rank. Raises ValueError if it has none anywhere."""
     if "reference" not in table or not table.reference.any():
         raise ValueError(f"--reference {reference} is not ranked: it ends at another sparsity than was asked for, or no seed of it finished")
     for _, line in table[table.reference == ""].drop_duplicates(["task", "sparsity"]).iterrows():
@@ -116,7 +116,7 @@ def tell_unranked(reference, table):
 
 
 def tell_fuller(args, store):
-    """Says where another profile has many more rows to compare with."""
+    """Says so if another profile has more than twice as many rows to compare."""
     counts = {profile: len(counting(args, store, profile)) for profile in PROFILES}
     fullest = max(counts, key=counts.get)
     if counts[fullest] > 2 * counts[args.profile]:
@@ -125,8 +125,8 @@ def tell_fuller(args, store):
 
 
 def compared(args, store, variant, against):
-    """The stored rows that the table compares: with `against` exactly those, `variant` and dense; without, all methods, the variant among them,
-    and of an own method whose options are set no other variant."""
+    """The stored rows that the table compares: with `against` exactly these, `variant` and dense; without it all methods and `variant`. If
+    options are set for a method from a file, its other variants are left out."""
     variants = [*against, *[variant] * bool(variant)]
     if against:
         return counting(args, store, args.profile, variants, lambda method: method == "dense")
@@ -135,7 +135,7 @@ def compared(args, store, variant, against):
 
 
 def counting(args, store, profile, variants=(), others=lambda method: True):
-    """The stored rows that a profile compares, these Variants beside the methods that `tables.select` takes, as a DataFrame."""
+    """The stored rows that a profile compares, as a DataFrame: those that `tables.select` takes by itself, and those of these Variants."""
     import pandas as pd
 
     from benchmarks.comparison import tables
@@ -146,7 +146,7 @@ def counting(args, store, profile, variants=(), others=lambda method: True):
 
 
 def once(rows):
-    """The rows of methods that train once."""
+    """The rows of runs with one training cycle."""
     return rows[rows.cycles == 1] if len(rows) else rows
 
 
@@ -156,21 +156,22 @@ def at(rows, sparsities):
 
 
 def refuse_absent(wanted, sparsities, args, store):
-    """Raises ValueError where a Variant to compare with has no rows at these sparsities, before anything is run: who has them, or makes them."""
+    """Raises ValueError, before anything is run, if a Variant to compare with has no rows at these sparsities; it says which profile has them, or how
+    to make them."""
     def absent(profile):
         there = at(counting(args, store, profile, wanted), sparsities)
         return sorted({one for one in wanted if not one.names(args.suite) & there}, key=str)
     if missing := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
         given = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
-        words = [plain] if (plain := [one.method for one in missing if not one.options]) else []  # in one launch
+        words = [plain] if (plain := [one.method for one in missing if not one.options]) else []  # methods without options fit into one launch
         words += [[one.method, *(word for pair in one.options for word in ("--set", "=".join(pair)))] for one in missing if one.options]
         launches = [f"python -m benchmarks launch {args.suite}{asked(args)} --methods {shlex.join(each)}" for each in words]
         raise ValueError(f"there are no rows of {shlex.join(map(str, missing))}{given}{other} make them with: {' && '.join(launches)}")
 
 
 def refuse_reference(reference, rows, sparsities, args, store):
-    """Raises ValueError where the Variant `reference` has no rank among these rows, before anything is run."""
+    """Raises ValueError, before anything is run, if the Variant `reference` cannot be the reference among these rows."""
     if reference.method == "dense":
         raise ValueError("--reference dense: it has another sparsity, so that nothing is tested against it; name a method")
     if not reference.names(args.suite) & at(once(rows) if args.one_cycle else rows, sparsities):
@@ -180,7 +181,7 @@ def refuse_reference(reference, rows, sparsities, args, store):
 
 
 def asked(args):
-    """What makes a launch fill the rows that the leaderboard looks for."""
+    """The options with which `launch` makes the rows that this leaderboard compares."""
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
              ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
              ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and seeds_text(args.seeds), None)]
@@ -188,8 +189,8 @@ def asked(args):
 
 
 def cells(args, against=()):
-    """The Specs of the method on the suite, without the tasks that it skips, which are named. A setting of the task is taken where all that it is
-    compared `against` (Variants) say what they have of it."""
+    """The Specs of the method on the suite, without the tasks that it skips (which are named). A setting of the task is accepted as an option only if
+    all that the method is compared `against` (Variants) set it, too."""
     from benchmarks.chosen import tasks_of
     from benchmarks.method_files import ask
     from benchmarks.tasks import canonical, get_task
@@ -218,7 +219,7 @@ def cells(args, against=()):
 
 
 def fill(specs, args, store, folder):
-    """Makes the rows that are missing, after a few steps of each of their cells. Returns the number of failed runs."""
+    """Makes the missing rows, after a trial of a few steps for each of their cells. Returns the number of failed runs."""
     from benchmarks.chosen import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
@@ -231,7 +232,7 @@ def fill(specs, args, store, folder):
         refuse_unsuited(todo)
         get_ready(todo)
         rehearse(todo, folder)
-        renew(todo if args.again else (), store, args.suite)  # a method with a mistake has cost nothing
+        renew(todo if args.again else (), store, args.suite)  # only now: a mistake found by the trial leaves the old rows as they are
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)
     return name_bad(bad, store)

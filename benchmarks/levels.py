@@ -1,4 +1,4 @@
-"""Runs of several levels of sparsity (LRR, IMP, …): each gives rows for lower ones, and some have cycles in common."""
+"""Runs of several levels of sparsity (LRR, IMP, …): each gives rows for the lower levels, too, and some runs share cycles."""
 from dataclasses import replace
 
 from benchmarks.method_files import ask
@@ -6,7 +6,7 @@ from benchmarks.tasks import settle
 
 
 def levels_of(spec):
-    """The Specs that one run of `spec` gives rows for, itself the last: more than one for methods that pass levels of sparsity."""
+    """The Specs for which a run of `spec` gives rows, `spec` itself last: more than one for methods that pass through levels of sparsity."""
     from methods import get
     _, options = settle(spec)
     levels = ask(spec.method, get(spec.method).levels, spec.sparsity, options)
@@ -20,9 +20,9 @@ def uncovered(specs):
 
 
 def branches(specs):
-    """{Spec: the one of them with whose run it has all cycles but the last in common}: it can go on from there.
+    """{branch: trunk}, both Specs: the branch shares all its cycles but the last with the trunk, and can start from where they part.
 
-    That is the longest run that passes these levels; it is no branch itself.
+    The trunk is the longest run that passes these levels; it is not a branch itself.
     """
     longest = {}
     for spec in sorted(specs, key=lambda spec: (len(levels_of(spec)), spec.sparsity)):

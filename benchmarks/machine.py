@@ -1,4 +1,4 @@
-"""The machine that a run is made on, and the code: what its row says of them."""
+"""The machine that a run is made on, and the version of the code, as rows name them."""
 import contextlib
 import ctypes
 import hashlib
@@ -16,9 +16,9 @@ import torch
 from benchmarks.records import moment
 
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
-# what is the device's fault, as far as torch tells (before 2.8 only lack of memory)
+# errors of the device, as far as torch tells them from others (before 2.8 only lack of memory)
 DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
 
 
 def default_device():
@@ -26,13 +26,13 @@ def default_device():
 
 
 def usable_device(name=None):
-    """The torch.device of this name, by default the GPU where there is one. Raises ValueError in one line if there is none here."""
-    # a GPU's queues, else 8, in which runs side by side, each on a stream of its own, would wait for each other
+    """The torch.device of this name, by default the GPU if there is one. Raises ValueError in one line if there is no such device."""
+    # hardware queues of a GPU; with the default of 8, parallel runs on streams of their own would wait for each other
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     name = default_device() if name is None else name
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda") or device.type == "cpu" and device.index:  # which torch may take
+        if device.type not in ("cpu", "cuda") or device.type == "cpu" and device.index:  # cpu:1, which some versions of torch accept
             raise RuntimeError("a device is cpu, cuda or cuda:N")
         torch.empty(0, device=device)
         return device
@@ -47,16 +47,16 @@ def refuse_precision(precision, device):
 
 
 def numerics(precision, device):
-    """The arithmetic of this process from now on, for whatever trains or is measured: TF32 only where `precision` is tf32, and algorithms
-    that give the same bits every time. Raises as `refuse_precision`."""
+    """Sets the arithmetic of this process from now on, for training and measurements: TF32 only if `precision` is tf32, and only algorithms that give
+    the same bits every time. Raises as `refuse_precision`."""
     refuse_precision(precision, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.deterministic = True
 
 
 def slow_bf16():
-    """A line for people where bf16, which most tasks have, is the slower precision of this processor, measured on a convolution of
-    ResNet-20; elsewhere "". Those without 16-bit products imitate them."""
+    """A message for users if bf16, the precision of most tasks, takes at least twice as long as fp32 on this processor (measured on a convolution of
+    ResNet-20), else "". Processors without 16-bit products emulate them."""
     one_core()
 
     def seconds(dtype):
@@ -76,24 +76,24 @@ def slow_bf16():
 
 
 def hardware(device):
-    """What a torch.device is called."""
+    """The name of a torch.device's hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        if sys.platform == "darwin":  # "Apple M1", where platform says "arm"
+        if sys.platform == "darwin":  # gives "Apple M1"; platform says only "arm"
             name = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=True).stdout.strip()
         else:
             with open("/proc/cpuinfo") as file:
                 name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration, subprocess.SubprocessError):  # Linux on ARM has no such line
         name = platform.processor() or platform.machine()
-    # one "AMD EPYC" adds in another order than the next: the widest instructions of x86 go without saying, others are named
+    # processors with the same name may differ in vector instructions, and then sum in another order: they are named unless they are x86's widest
     vectors = torch.backends.cpu.get_cpu_capability()
     return name + f", {vectors}" * (vectors not in ("AVX512", "DEFAULT"))
 
 
 def device_name(device):
-    """A device as the rows of runs name it, which all have one thread."""
+    """The name of a device in rows of runs, which always have one thread."""
     return hardware(device) + " (1 thread)" * (device.type != "cuda")
 
 
@@ -104,14 +104,14 @@ def sources():
 
 
 def code_digest():
-    """What tells this code from any other."""
+    """A hash of this code."""
     return hashlib.sha256(repr(sources()).encode()).hexdigest()
 
 
 @cache
 def code_version():
-    """The commit of the code, with + where it was changed since; else the version of the installed package, and what tells its code from another.
-    A copy of the code without git has it in $CODE_VERSION, or in a file."""
+    """The commit of the code, with + if it was changed since; without git, the version of the installed package with a hash of its code. A copy of
+    the code without git can have it in $CODE_VERSION or in a file `code_version`."""
     if named := os.environ.get("CODE_VERSION", "").strip():
         return named
     if (ROOT / "code_version").exists():
@@ -119,7 +119,7 @@ def code_version():
     try:
         def git(*words):
             return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        if not os.path.samefile(git("rev-parse", "--show-toplevel"), ROOT):  # another project's, which has this one in it, or in its .venv
+        if not os.path.samefile(git("rev-parse", "--show-toplevel"), ROOT):  # of another project that contains this one, perhaps in its .venv
             raise OSError
         changed = git("status", "--porcelain", "--", "methods", "benchmarks")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
@@ -131,36 +131,36 @@ def code_version():
 
 
 def measured_on(device):
-    """What the row of a measurement says of where and when it was made."""
+    """The columns of a measurement's row that say where and when it was made."""
     return dict(device=device_name(device), threads=torch.get_num_threads(), torch_version=torch.__version__, code_version=code_version(),
                 measured_at=moment())
 
 
 def note_origin(origins, device, code):
-    """Add this device, torch and code to those of `origins`, {column of a row: values}: a run may go on elsewhere than where it began."""
+    """Adds this device, torch and code to `origins`, {column of a row: values}, because a run may continue elsewhere than where it began."""
     for column, value in dict(device=device_name(device), torch_version=str(torch.__version__), code_version=code).items():
         if value not in origins.setdefault(column, []):
             origins[column].append(value)
 
 
 def now(device):
-    """Seconds, when the device has done all that it was asked for."""
+    """The time in seconds, after waiting until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def keep_memory():
-    """What is freed stays with the process (glibc): else each large tensor waits for the kernel's pages, which is what would be timed."""
+    """Has the process keep memory that it frees (glibc). Otherwise each large tensor waits for new pages from the kernel, which would be timed."""
     if libc := _glibc():
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 
 def one_core():
-    """One thread for this process, which keeps the memory that a step frees: with glibc the next step takes it without page faults.
+    """Limits this process to one thread, and has it keep the memory that a step frees (glibc), so that the next step has no page faults.
 
-    Blocks of half a GB and more go back: they leave gaps that no other fits, which would double the memory of a large network.
+    Blocks of half a GB and more are given back: kept ones leave gaps that no other block fits, which would double the memory of a large network.
     """
     torch.set_num_threads(1)
     if libc := _glibc():
@@ -181,16 +181,16 @@ def reset_peak_memory(device):
         torch.cuda.reset_peak_memory_stats(device)
     else:
         if libc := _glibc():
-            libc.malloc_trim(0)  # what `one_core` kept
-        with contextlib.suppress(OSError):  # Linux: forget the peak of what ran before in this process
+            libc.malloc_trim(0)  # gives back what `one_core` kept
+        with contextlib.suppress(OSError):  # Linux: resets the peak of what ran before in this process
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device):
-    """Peak memory in MB since it was reset: of the device's allocator, or of the process; None where a process's cannot be reset."""
+    """Peak memory in MB since it was reset: of the device's allocator, or of the process; None if the process's peak cannot be reset."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if not os.access("/proc/self/clear_refs", os.W_OK):  # macOS: all that the process has done before would count
+    if not os.access("/proc/self/clear_refs", os.W_OK):  # macOS: the peak would include all earlier work of the process
         return None
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10

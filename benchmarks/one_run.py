@@ -11,7 +11,7 @@ from benchmarks.trial.own_methods import own, rehearse, tell_older
 
 
 def make(args):
-    """The command; returns its exit status. Raises ValueError in one line for what cannot be run."""
+    """The command; returns its exit status. Raises ValueError in one line if the run cannot be made."""
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.launch import load_data, refuse_unsuited, tell_slow
     from benchmarks.machine import usable_device
@@ -59,8 +59,8 @@ def made(spec, store, folder, device):
 
 @contextmanager
 def noted(asked):
-    """The first Ctrl-C, or what else ends a launch, becomes an entry of `asked`, so that a run can write a checkpoint; the next one is
-    what it was."""
+    """A context in which the first Ctrl-C, or other signal that ends a launch, only adds an entry to `asked`, so that the run can write a checkpoint;
+    the next one acts as usual."""
     before = {}
 
     def note(number, _):

@@ -1,4 +1,4 @@
-"""How far runs are, for people: a bar on a terminal, elsewhere a line now and then."""
+"""The progress of runs, for users: a bar on a terminal, otherwise a line now and then."""
 import contextlib
 import re
 import sys
@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 
 EVERY = 300  # seconds between the lines
-UNITS = ("days", 86400, 3), ("hours", 3600, 2), ("minutes", 60, 2)  # each with its seconds, and how many it takes to be named
+UNITS = ("days", 86400, 3), ("hours", 3600, 2), ("minutes", 60, 2)  # (name, its seconds, the number from which on it is used)
 
 
 def title(spec):
-    """A run in a few words."""
+    """A short title of a run."""
     options = f" {spec.option_text}" * bool(spec.options)
     return f"{spec.task} {spec.method}{options} sparsity {spec.sparsity:g} seed {spec.seed}"
 
@@ -22,25 +22,25 @@ def duration(seconds):
 
 
 def spoken(seconds):
-    """Seconds with three digits, in the unit that people would name them in."""
+    """Seconds with three digits, in the unit that people would use."""
     unit, size = next(((unit, size) for unit, size, least in UNITS if seconds >= least * size), ("s", 1))
     number = float(f"{seconds / size:.3g}") if seconds < 1000 * size else seconds / size
     return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
 
 
 def plain(text):
-    """A text from a file as a terminal may have it: control characters, of which some turn its lines and colours, become "?"."""
+    """A text from a file, safe to print on a terminal: control characters, which may change its lines and colours, become "?"."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "?", text)
 
 
 def several(number, noun):
-    """A number of things in words."""
+    """A number with a noun in singular or plural."""
     return f"{number} {noun}{('es' if noun.endswith('s') else 's') * (number != 1)}"
 
 
 @contextlib.contextmanager
 def waiting(text, seconds=10):
-    """Says on stderr what is waited for, where it takes longer than that."""
+    """A context that prints `text` on stderr if it takes longer than `seconds`."""
     timer = threading.Timer(seconds, print, [text], {"file": sys.stderr})
     timer.daemon = True
     timer.start()
@@ -51,7 +51,7 @@ def waiting(text, seconds=10):
 
 
 def counted(done):
-    """How many runs are done, in words; a failed one, which has its row and is not made again by itself, is among them."""
+    """How many runs are done, in words. Failed runs are included: they have rows and are not made again by themselves."""
     failed = sum(row["status"] == "failed" for row in done)
     return f"{several(len(done), 'run')} done" + f" ({failed} of them failed)" * bool(failed)
 
@@ -68,20 +68,20 @@ def name_bad(rows, store):
 class Bar:
     """Progress of runs with an estimate of the end: a bar on a terminal, else `report(line)` for every run and every 5 minutes.
 
-    costs: {Spec: what there is to do for it, in any unit}. given: {Spec: the share of the run that another one makes for it}.
+    costs: {Spec: amount of work, in any unit}. given: {Spec: the share of the run that another run makes for it}.
     """
 
     def __init__(self, costs, report, given=()):
         from tqdm import tqdm
         self.costs, self.report, self.given, self.finished = costs, report, dict(given), 0
         self.total = sum(costs.values())
-        self.shares, self.resumed = {}, {}  # what is done of each cost, and had been when the run began here: it took no time
+        self.shares, self.resumed = {}, {}  # shares done; shares that were done before the run began here, which took no time
         self.began = self.told = time.monotonic()
         self.bar = tqdm(total=self.total, mininterval=1, disable=not sys.stderr.isatty(), **self._words(),
                         bar_format="{percentage:3.0f} % |{bar}| {desc}{elapsed} gone{postfix}")
 
     def tick(self, spec, share):
-        """A run has come to this share of itself."""
+        """Notes that this share of a run is done."""
         given = self.given.get(spec, 0.0)
         self.shares[spec] = max(share - given, 0.0) / (1 - given)
         self.resumed.setdefault(spec, self.shares[spec])
@@ -90,7 +90,7 @@ class Bar:
             self._tell(f"{100 * self._ended() / self.total:.0f} %")
 
     def done(self, spec, row):
-        """A run has ended with this row."""
+        """Notes that a run has ended with this row."""
         self.shares[spec] = 1.0
         self.finished += 1
         self._show()
@@ -101,11 +101,11 @@ class Bar:
             self.bar.write(f"{title(spec)}: {result}")
 
     def _ended(self):
-        """The cost of what is done."""
+        """The work that is done."""
         return sum(self.costs[spec] * share for spec, share in self.shares.items())
 
     def _left(self):
-        """The seconds to go in words, empty before anything is done here that is more than rounding."""
+        """The time to go, in words; "" until enough is done here to estimate it."""
         ended = self._ended()
         made = ended - sum(self.costs[spec] * share for spec, share in self.resumed.items())
         worth = len(self.costs) * made > 1e-3 * self.total
@@ -116,7 +116,7 @@ class Bar:
         self.report(f"[{where}{self._left()}]{what}")
 
     def _words(self):
-        """What stands beside the bar."""
+        """The texts beside the bar."""
         runs = f"{sum(self.shares.values()):.1f} of {len(self.costs)} runs, " if len(self.costs) > 1 else ""
         return {"desc": runs, "postfix": self._left().removeprefix(", ") or "? to go"}
 

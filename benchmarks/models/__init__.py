@@ -20,8 +20,8 @@ MODELS = {factory.__name__: factory for factory in (
 
 
 def options_of(name: str, width: float = 1, **options) -> dict:
-    """The options for `build` that a task's settings stand for: the width where it is not the network's own, and those of the others that
-    its factory takes (a network without batch normalisation has no `bn_momentum`)."""
+    """The options for `build` from a task's settings: `width` if it is not 1, and those of the others that the network's factory takes (a network
+    without batch normalisation has no `bn_momentum`)."""
     taken = inspect.signature(MODELS[name]).parameters if name in MODELS else ()
     return {**{option: value for option, value in options.items() if option in taken}, **({"width": width} if width != 1 else {})}
 

@@ -11,7 +11,7 @@ def resnet50(classes: int = 1000, bn_momentum: float = 0.01, fc_bias: bool = Fal
     25,502,912 prunable weights, 53,120 norm parameters, 4,089,184,256 MACs (1,000 classes).
     Source: released code of ST-3 (WACV 2023).
     """
-    # so that the suite starts without torchvision where no ImageNet model is asked for
+    # imported here, because other models do not need torchvision
     from torchvision.models import resnet50 as torchvision_resnet50
 
     net = torchvision_resnet50(weights=None, num_classes=classes)

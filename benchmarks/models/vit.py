@@ -20,8 +20,8 @@ def sincos_embedding(dim: int) -> torch.Tensor:
 
 
 def attention(query, key, value):
-    """softmax(QKᵀ / √d) V of (B, heads, tokens, d). On a CPU torch's one operator for it takes in bfloat16 four times as long as its parts
-    (benchmarks/README.md)."""
+    """softmax(QKᵀ / √d) V of (B, heads, tokens, d). On a CPU, torch's fused operator takes four times as long in bfloat16 as these
+    separate ones (benchmarks/README.md)."""
     if query.is_cpu and query.dtype == torch.bfloat16:
         return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value)
@@ -41,7 +41,7 @@ class Layer(nn.Module):
         self.mlp2 = nn.Linear(hidden, dim)
 
     def forward(self, x):
-        # (B, tokens, 3 * heads * 64) -> three times (B, heads, tokens, 64); taken apart first, their gradient is put together in one copy
+        # (B, tokens, 3 * heads * 64) -> three times (B, heads, tokens, 64); split first, so that one copy assembles their gradient
         parts = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, HEAD_DIM)).unbind(2)
         query, key, value = (part.transpose(1, 2) for part in parts)
         attended = attention(query, key, value)
@@ -61,7 +61,7 @@ class SimpleViT(nn.Module):
         self.head = nn.Linear(dim, classes)
 
     def reset_parameters(self):
-        """Computes the buffer of a network that was built as shapes."""
+        """Computes the buffer, for a network that was built on the meta device."""
         self.position.copy_(sincos_embedding(self.position.shape[1]))
 
     def forward(self, x):
