@@ -1,4 +1,4 @@
-"""What runs will cost: a few steps of each kind, timed on this machine, on a GPU in turns as they will be made."""
+"""What runs will cost: times a few steps of each kind of run on this machine (on a GPU with several runs in turns, as `launch` makes them)."""
 import gc
 import time
 from dataclasses import replace
@@ -15,13 +15,13 @@ from benchmarks.tasks import settle
 from benchmarks.train import Trainer, evaluated_together
 from benchmarks.trial.dry_run import told
 
-LEAST, MOST, SECONDS = 3, 30, 1.0  # steps that are timed: as many as fit in a second, within these
+LEAST, MOST, SECONDS = 3, 30, 1.0  # times LEAST to MOST steps: as many as fit in SECONDS
 
 
 def estimate(specs, folder, pack=1, report=print):
-    """Seconds that the Specs take one after another on this device; reports a line for each kind of run, with an estimate of the end.
+    """Seconds that the Specs take one after another on this device; reports a line for each kind of run, with the time that the estimate still takes.
 
-    pack: runs that take turns on it, whose time is shared out among them.
+    pack: number of runs that take turns on the device; their time is divided by it.
     """
     one_core()
     specs, kinds = uncovered(specs), {}
@@ -30,7 +30,7 @@ def estimate(specs, folder, pack=1, report=print):
         if spec not in trunks:
             kinds.setdefault((replace(spec, seed=0, sparsity=0.0), len(levels_of(spec))), []).append(spec)
     total, began = 0.0, time.monotonic()
-    gc.freeze()  # what is imported need not be looked through for each kind
+    gc.freeze()  # imports need not be searched for garbage after each kind
     for number, alike in enumerate(kinds.values(), 1):
         longest = max(alike, key=lambda spec: spec.sparsity)
         options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
@@ -38,10 +38,10 @@ def estimate(specs, folder, pack=1, report=print):
             seconds = seconds_of(longest, folder, usable_device(), pack)
         except DataError:
             raise
-        except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
+        except (Exception, SystemExit) as error:  # a user's method may raise anything
             raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None
-        gc.collect()  # what a method's own circles of references keep alive of its runs, on a GPU with their recordings
-        parting = sum(trunk in alike for trunk in trunks.values())  # each has a last cycle of its own
+        gc.collect()  # frees runs that a method's reference cycles keep alive, on a GPU with their recordings
+        parting = sum(trunk in alike for trunk in trunks.values())  # each of these makes only its last cycle itself
         last = seconds / len(levels_of(longest))
         total += seconds * len(alike) + last * parting
         also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
@@ -52,7 +52,7 @@ def estimate(specs, folder, pack=1, report=print):
 
 
 def seconds_of(spec, folder, device, pack=1):
-    """Seconds of one run, from its start, a few of its steps and an evaluation."""
+    """Estimates the seconds of one run from its start, a few of its steps and an evaluation."""
     task, options = settle(spec)
     numerics(task.precision, device)
     data = datasets.load_for(task, folder).to(device)
@@ -64,7 +64,7 @@ def seconds_of(spec, folder, device, pack=1):
         yield from trainers[-1].steps()
 
     def turns(number):
-        """Seconds of so many turns of all."""
+        """Seconds of so many turns of all runs."""
         began = time.perf_counter()
         for _ in range(number):
             for lane in lanes:
@@ -72,7 +72,7 @@ def seconds_of(spec, folder, device, pack=1):
         return now(device) - began
 
     some = data.test.first(evaluated_together(data, device))
-    if record and worthwhile(task, device):  # compiled once for all runs of a network: no part of one
+    if record and worthwhile(task, device):  # compiles first: once for all runs of a network, so it does not count
         first = Lane(steps(0), device)
         first.turn()
         with first.alone():
@@ -80,7 +80,7 @@ def seconds_of(spec, folder, device, pack=1):
         del first
     lanes = [Lane(steps(seed), device) for seed in range(pack)]
     start = turns(1)
-    for trainer in trainers:  # what its method does at most steps: ranking, for one, begins when sparsity rises
+    for trainer in trainers:  # to the middle, where methods do what they do at most steps: they begin to rank only when sparsity rises
         total = trainer.training.total_steps
         trainer.training.step += max(0, min(total // 2, total - WARM - MOST - 2))
     turns(WARM + 1 if record else 1)
@@ -90,7 +90,7 @@ def seconds_of(spec, folder, device, pack=1):
     trainer, step = trainers[0], sorted(times)[len(times) // 2]
     began = time.monotonic()
     trainer.evaluate(some)
-    images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set where validation has improved
+    images = (len(data.val) + len(data.test) / 2) if data.val else len(data.test)  # the test set only after an improvement
     evaluation = (time.monotonic() - began) * images / len(some)
     training = trainer.training
     epochs = training.all_epochs

@@ -1,6 +1,6 @@
-"""What stored rows allow to say about methods at one task and sparsity: means, differences, ranks, the Pareto front.
+"""What stored rows tell about methods at one task and sparsity: means, differences, ranks, the Pareto front.
 
-Imports no torch. Only the spread over seeds is counted, on the one test set of a task: another test set is not looked at.
+Imports no torch. Only the spread over seeds counts, on the task's one test set; how results would vary with another test set is not considered.
 """
 import re
 
@@ -11,17 +11,17 @@ from scipy import optimize, special, stats
 from benchmarks.suites import accuracies, off_target
 from benchmarks.tasks import DATASETS
 
-LEVEL = 0.05  # of all tests of one task and sparsity together
+LEVEL = 0.05  # family-wise, for all tests at one task and sparsity
 TESTED = "difference difference_half p seeds_needed rank_low rank_high".split()  # columns that only ranked methods have
-POWER, MOST_SEEDS = 0.8, 999  # of a planned comparison: how often it is to find what is there; seeds that nobody makes more of
-LEAST_ERROR = 0.1  # points; of methods that are never wrong, whose error has no logarithm
+POWER, MOST_SEEDS = 0.8, 999  # power of a planned comparison; number of seeds beyond which nobody goes
+LEAST_ERROR = 0.1  # points; instead of an error of 0, which has no logarithm
 
 
 def outcomes(rows):
-    """The rows of runs.csv with what counts of each: columns `accuracy` (`suites.accuracies`) and `outcome`.
+    """The rows of runs.csv with two more columns: `accuracy` (`suites.accuracies`) and `outcome`.
 
     outcome: "ok"; "collapsed", an accuracy as good as chance (`Dataset.collapsed`); "diverged", the loss was no longer a number;
-    "failed", which is counted and named, not averaged. Raises ValueError for an unknown data set.
+    "failed", which is counted and named, but not averaged. Raises ValueError for an unknown data set.
     """
     rows = rows.copy()
     unknown = set(rows.dataset) - set(DATASETS)
@@ -34,8 +34,8 @@ def outcomes(rows):
 
 
 def interval(values, resolution=0.0):
-    """Half the width of the 95 % interval of the mean (Student t); NaN for fewer than two values. resolution: least standard deviation of the
-    values that is believed (`differences`)."""
+    """Half the width of the 95 % interval of the mean (Student t); NaN for fewer than two values. resolution: lower bound of the standard deviation
+    of the values (see `differences`)."""
     values = np.asarray(values, float)
     n = len(values)
     return stats.t.ppf(0.975, n - 1) * max(values.std(ddof=1), resolution) / np.sqrt(n) if n > 1 else np.nan
@@ -51,12 +51,12 @@ def holm(p):
 
 
 def typical(mean, variance, df):
-    """What the spread of all methods lets expect of one before its own seeds are seen: (variance as a function of the mean accuracy, its degrees
-    of freedom). Accuracies in percent; the arguments (methods,), df > 0.
+    """The prior for a method's variance over seeds, from all methods: (variance as a function of the mean accuracy, its degrees of freedom).
+    Accuracies in percent; the arguments (methods,), df > 0.
 
-    The variances are those of a scaled inverse chi-squared distribution, by the moments of their logarithms (Smyth, 2004, section 6.2), about
-    a line in the logarithm of the error (as limma's trend): what is seldom wrong varies less. The degrees of freedom are at most those of all
-    other methods together, less the share of two methods, which the line takes: two methods say nothing of one another.
+    The variances are modelled by a scaled inverse chi-squared distribution, fitted by the moments of their logarithms (Smyth, 2004, section 6.2),
+    around a line in the logarithm of the error (like limma's trend), because accurate methods vary less. The degrees of freedom are at most those of
+    all methods but one, scaled by (methods - 2) / methods because the line takes two parameters: with two methods there is no prior.
     """
     if len(df) < 3:
         return np.zeros_like, 0.0
@@ -69,7 +69,7 @@ def typical(mean, variance, df):
     logs = np.log(variance) - special.digamma(df / 2) + np.log(df / 2)
     line, *_ = np.linalg.lstsq(terms(mean), logs, rcond=None)
     rest = logs - terms(mean) @ line
-    beyond = (rest**2).sum() / (len(df) - 2) - special.polygamma(1, df / 2).mean()  # what methods differ more than chance makes them
+    beyond = (rest**2).sum() / (len(df) - 2) - special.polygamma(1, df / 2).mean()  # how much the methods' variances differ beyond chance
 
     def lacking(prior):
         return special.polygamma(1, prior / 2) - beyond
@@ -82,17 +82,17 @@ def differences(accuracy, resolution, among=None):
     """t-tests of all pairs of methods: accuracy (methods, seeds) in percent, NaN where there is no result.
 
     Returns (difference of the means, half its 95 % interval, p-value, degrees of freedom) as (methods, methods) arrays, row minus column;
-    all but the difference are NaN where one of the two has a single seed. Three seeds say little of their own spread, so all methods'
-    seeds speak with them (moderated t, Smyth, 2004): the spread that is `typical` counts its degrees of freedom beside a method's own. A
-    method whose own spread is the larger one keeps that, and a pair has the degrees of freedom of one method: without these two, methods that
-    spread unequally are told apart too often (tests/test_stats.py). Two methods alone are compared by Welch's test. Where one of
-    two to four has four to ten times the spread of the others, equal methods are still told apart in 5 to 7 % of tables. Seeds are not paired:
-    what a seed does to one method it does not do to another (correlation 0.0 to 0.2 in CIFAR-10's rows).
-    resolution: least standard deviation of a difference that is believed; few test images give equal accuracies by chance.
-    among: (any number, seeds), whose spread is looked at instead of `accuracy`'s own.
+    all but the difference are NaN if one of the two has a single seed. Three seeds say little about the spread, so information from all methods
+    is used (moderated t, Smyth, 2004): the `typical` variance enters with its degrees of freedom beside a method's own. Two precautions: a
+    method whose own spread is larger keeps it, and a pair has the degrees of freedom of one method. Without them, methods with unequal
+    spread are told apart too often (tests/test_stats.py). Two methods alone are compared by Welch's test. If one of
+    two to four has four to ten times the spread of the others, equal methods are still told apart in 5 to 7 % of tables. Seeds are not paired,
+    because a seed does not affect two methods alike (correlation 0.0 to 0.2 in CIFAR-10's rows).
+    resolution: lower bound of the standard deviation of a difference, because with few test images equal accuracies occur by chance.
+    among: (any number of methods, seeds), from which the prior is estimated instead of from `accuracy` itself.
     """
     def spread(values):
-        """(mean, variance, degrees of freedom) of each line; NaN where the seeds do not give them."""
+        """(mean, variance, degrees of freedom) of each line; NaN if there are too few seeds."""
         values = np.ma.masked_invalid(values)
         n = values.count(1)
         variance = np.maximum(values.var(1, ddof=1).filled(np.nan), resolution**2 / 2)
@@ -119,10 +119,10 @@ def told_apart(p):
 
 
 def seeds_needed(apart, half, df, seeds, pairs):
-    """Seeds that each of two methods needs for a difference as theirs to be told apart in POWER of all cases, among so many pairs (each at
-    LEVEL / pairs: Bonferroni, which Holm's first test is); infinite where they are more than MOST_SEEDS.
+    """The number of seeds that each of two methods needs for a difference as large as theirs to be significant with probability POWER, among so many
+    pairs (each tested at LEVEL / pairs: Bonferroni, as in Holm's first test); infinite if more than MOST_SEEDS.
 
-    apart, half, df: of `differences`; seeds: of each of the two.
+    apart, half, df: as from `differences`; seeds: numbers of seeds of the two.
     """
     error, counts = half / stats.t.ppf(0.975, df), np.arange(2, MOST_SEEDS + 1)
     more = df + counts - min(seeds)
@@ -131,32 +131,32 @@ def seeds_needed(apart, half, df, seeds, pairs):
 
 
 def resolution(dataset):
-    """The standard deviation, in points, of a difference of two accuracies that rounding to whole test images gives by itself."""
+    """The standard deviation, in points, of the difference of two accuracies that comes from rounding to whole test images alone."""
     return 100 / DATASETS[dataset].test_images / np.sqrt(6)
 
 
 def front(accuracy, cost):
-    """Which points no other one beats: none as accurate and as cheap, and better in one of the two. NaN is never on it."""
+    """Which points are on the Pareto front: no other point is as accurate and as cheap, and better in one of the two. NaN is never on it."""
     a, c = np.asarray(accuracy, float), np.asarray(cost, float)
     beaten = ((a[None] >= a[:, None]) & (c[None] <= c[:, None]) & ((a[None] > a[:, None]) | (c[None] < c[:, None]))).any(1)
     return ~beaten & np.isfinite(a) & np.isfinite(c)
 
 
 def compare(rows, reference=None):
-    """The leaderboard: one line per task, sparsity and method of the rows (`tables.select`: runs.csv's columns and `label`, which names
+    """The leaderboard: one line per task, sparsity and method of the rows (from `tables.select`: runs.csv's columns and `label`, which names
     a method).
 
-    reference: {task: label} of what each method's difference and test are to, instead of to the best; a column `reference` then names it, and
-    is empty at a task and sparsity where it is not ranked: nothing is compared with it there.
+    reference: {task: label} of the method with which all others are compared, instead of with the best. A column `reference` then names it; it is
+    empty at a task and sparsity where the reference is not ranked, and nothing is compared there.
 
-    `mean`, `half` (of the 95 % interval over seeds), `seeds`; `diverged`, `collapsed`, `failed`: those seeds, as text; `chosen`: all, where they
-    are not the first ones;
-    `difference` to the best (or the reference), `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` where it is not significant;
-    `rank_low`, `rank_high`: 1 + the methods that are significantly better, and the number of methods - those significantly worse;
-    `separable` from the best (or the reference); costs as multiples of dense (means over the seeds that trained to the end), `seconds` where all of
+    Columns: `mean`, `half` (half the 95 % interval over seeds), `seeds` (their number); `diverged`, `collapsed`, `failed`: these seeds, as text;
+    `chosen`: all seeds, if they are not the first ones;
+    `difference` to the best (or the reference), `difference_half`, `p` (see `differences`, `told_apart`), `seeds_needed` if it is not significant;
+    `rank_low`, `rank_high`: 1 + the number of significantly better methods, and the number of methods - that of significantly worse ones;
+    `separable` from the best (or the reference); costs as multiples of dense (means over the seeds that trained to the end), `seconds` if all of
     these are of one kind of machine; `front`: on the Pareto front of accuracy and training FLOPs.
-    Dense, and methods that do not hit the sparsity asked for (`achieved`), are shown but have no rank, no test and no front; one of which seeds
-    failed has no front.
+    Dense, and methods that miss the sparsity asked for (`achieved`), are shown but have no rank, no test and no front; a method with failed
+    seeds is not on the front.
     """
     rows = outcomes(rows)
     lines = [summary(task, sparsity, label, runs)
@@ -170,7 +170,7 @@ def compare(rows, reference=None):
     if not cells:
         return table.iloc[:0]
     table = pd.concat([cell for cell in cells if len(cell)], ignore_index=True)
-    table = table.reindex(columns=table.columns.union(TESTED, sort=False))  # where nothing is ranked too
+    table = table.reindex(columns=table.columns.union(TESTED, sort=False))  # also if nothing is ranked
     if reference:
         named = table.task.map(reference)
         ranked = ((table.label == named) & table.rank_low.notna()).groupby([table.task, table.sparsity]).transform("any")
@@ -179,7 +179,7 @@ def compare(rows, reference=None):
 
 
 def content(code_version):
-    """Of a row's `code_version` what names the content of its method's own file (`method_files.mark`); nothing for the suite's methods."""
+    """The part of a row's `code_version` that identifies the content of its method's own file (`method_files.mark`); "" for the suite's methods."""
     return re.search(r"[^,;]*[.]py [0-9a-f]{10}|$", str(code_version))[0]
 
 
@@ -200,7 +200,7 @@ def summary(task, sparsity, label, runs):
 def rank(cell, rows, reference=None):
     """`cell` with differences (to the best; to the method of the label `reference`, if one is given), ranks and front, the best first."""
     ranked = cell[cell.on_target & (cell.method != "dense") & (cell.seeds > 0)]
-    # the last bits of equal means are those of the libraries' versions
+    # rounded: the last bits of equal means depend on the libraries' versions
     ranked = ranked.loc[ranked["mean"].round(9).sort_values(ascending=False, kind="stable").index]
     rest = cell.drop(ranked.index).assign(front=False, separable=False)
     if len(ranked):
@@ -218,7 +218,7 @@ def rank(cell, rows, reference=None):
             difference=mean[:, to], difference_half=half[:, to], p=p[:, to], seeds_needed=needed, separable=found[:, to],
             rank_low=1 + (found & (mean < 0)).sum(1), rank_high=len(ranked) - (found & (mean > 0)).sum(1),
             front=front(ranked["mean"].where(ranked.failed == ""), ranked.train_flops))
-        ranked.loc[ranked.index[to], ["difference", "difference_half"]] = np.nan  # which differs from itself by nothing
+        ranked.loc[ranked.index[to], ["difference", "difference_half"]] = np.nan  # no difference to itself
         if reference not in (None, *labels):
             ranked = ranked.assign(**dict.fromkeys("difference difference_half p seeds_needed".split(), np.nan), separable=False)
     return pd.concat([part for part in (ranked, rest) if len(part)], ignore_index=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks status SUITE`: the stored rows joined with the runs at work and with SLURM's queue."""
+"""`python -m benchmarks status SUITE`: the stored rows combined with the runs at work and with SLURM's queue."""
 import re
 import sys
 from collections import Counter, defaultdict
@@ -7,15 +7,15 @@ from benchmarks.progress import duration, plain, several, title
 from benchmarks.slurm import jobs
 from benchmarks.workers import run_claims
 
-LINES = 3  # of a log
+LINES = 3  # shown of a log
 STATES = ("done", "diverged", "failed", "running", "queued", "lost", "started", "not started")
-SENT = "sent to SLURM"  # whose queue does not answer
+SENT = "sent to SLURM"  # the state of a sent run if SLURM does not answer
 ENDED = re.compile(r"error: \*\*\*(?!.*JOB REQUEUE)|DUE TO (?!JOB REQUEUE)|oom.kill|OOM Kill")  # SLURM's own words: cancelled, memory, …
-USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's reasons to wait that end by themselves
+USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's reasons for waiting that pass by themselves
 
 
 def show(store, suite, specs, rows):
-    """Print how each of `specs` stands; returns the exit status. `rows`: {key: row} of those that have one."""
+    """Prints the state of each of `specs`; returns the exit status. `rows`: {key: row} of those that have one."""
     at_work = run_claims.held(store)
     try:
         known, now = jobs.look(store, suite)
@@ -29,7 +29,7 @@ def show(store, suite, specs, rows):
     counts, lines = Counter(), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
-        if state == "lost" and (row := store.row(spec.key)):  # which came meanwhile
+        if state == "lost" and (row := store.row(spec.key)):  # which was written meanwhile
             state, line = stand(spec.key, row, None, None, store)
         counts[state] += 1
         if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
@@ -51,7 +51,7 @@ def show(store, suite, specs, rows):
 
 
 def stand(key, row, claim, job, store):
-    """(one of STATES, what there is to say about the run or "")."""
+    """Returns (the run's state, one of STATES or SENT; details in words or "")."""
     if row and not made_again(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
@@ -75,19 +75,20 @@ def stand(key, row, claim, job, store):
 
 
 def made_again(key, row, claim, job, store):
-    """Whether a run that has a row is at work or queued once more; a job that has made this row may go on with others."""
+    """Whether a run that has a row is being made or is queued again. A running job alone does not mean so: it may now be making
+    other runs."""
     if store.again(key).exists() or row["status"] == "failed" and claim:
         return bool(claim or job and job[1])
     return bool(row["status"] == "failed" and job and job[1] and jobs.sent_after(store, job[0], store.runs / f"{key}.json"))
 
 
 def way_out(reason, arrays):
-    """What there is to do for jobs that no node will take by themselves."""
+    """The commands for jobs that are held, which will not start by themselves; "" for other reasons."""
     return f": `scontrol release {','.join(sorted(arrays))}`, or `cancel`" if "held" in reason.lower() else ""
 
 
 def why_lost(folder, job):
-    """What the logs of a job say of its end, SLURM's own words first, indented."""
+    """The lines in a job's logs about its end, SLURM's own first, indented."""
     for stream in ("err", "out"):
         if lines := lines_of(folder / f"{job}_0_log.{stream}"):
             ended = [line for line in lines if ENDED.search(line)][1 - LINES:]
@@ -101,7 +102,7 @@ def last_lines(path):
 
 
 def lines_of(path):
-    """The lines of a log that are not blank; none where there is no log."""
+    """The lines of a log that are not blank; [] if there is no log."""
     try:
         return [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     except OSError:

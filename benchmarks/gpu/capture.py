@@ -1,36 +1,36 @@
-"""Parts of a training step recorded once and then replayed: on a GPU without Python and without launching each kernel (CUDA graphs).
+"""Parts of a training step that are recorded once and then replayed: on a GPU without Python and without launching each kernel (CUDA graphs).
 
-What is recorded is a function of fixed work: it reads and writes the same tensors at every call. What varies from step to step (the
-batch, the learning rate, how many weights are kept) is copied into tensors that stay; what a method replaces (a mask, a gradient) is copied
-back into the recorded one. Numbers of Python and branches are those of the recording, so that whatever they depend on belongs to `key`.
+A recorded function does fixed work: it reads and writes the same tensors at every call. What varies from step to step (the batch, the
+learning rate, how many weights are kept) is copied into persistent tensors; what a method replaces (a mask, a gradient) is copied back into
+the recorded tensor. Python numbers and branches stay as they were when recorded, so whatever they depend on belongs into `key`.
 """
 import gc
 from operator import is_
 
 import torch
 
-WARM = 3  # calls of a kind that are made as they are, before one is recorded: libraries choose their kernels in them
-ANEW = "anew"  # in the place of a recorder: all is made ready to be recorded, and nothing is
-# from 2.12 on torch takes the workspaces of a stream's matrix products away where any recording of that stream is gone
+WARM = 3  # ordinary calls of each kind before one is recorded, in which libraries choose their kernels
+ANEW = "anew"  # instead of a recorder: everything is prepared for recording, but nothing is recorded
+# from 2.12 on, torch frees the workspaces of a stream's matrix products when any recording of that stream is deleted
 TAKES_WORKSPACES = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
-UNENDED = []  # the errors of recordings that could not be ended: for torch they are still under way, and this process can make no other
+UNENDED = []  # errors of recordings that could not be ended: torch considers them still active, so this process can make no others
 
 
 def recorder(task, device):
-    """How the steps of a run of `task` (tasks.Task) are recorded on a torch.device; None if they are not."""
+    """The function that records the steps of a run of `task` (tasks.Task) on a torch.device; None if they are not recorded."""
     return cuda_graph if device.type == "cuda" and task.storage == "masked" else None
 
 
 def cuda_graph(function):
     """Records function() on the current stream, which must not be the default one; returns (what it returned, replay function).
 
-    Raises RuntimeError in one line where the function does what cannot be recorded, OutOfMemoryError where there is no room for the recording.
+    Raises RuntimeError in one line if the function does something that cannot be recorded, OutOfMemoryError if the recording does not fit.
     """
     graph, raised = torch.cuda.CUDAGraph(), None
-    gc.disable()  # a recording of another run that is taken apart meanwhile would end this one
-    forget_workspaces()  # what products work in is then made anew in the recording's own memory, and stays there as long as it does
+    gc.disable()  # garbage collection could delete another run's recording, which would end this one
+    forget_workspaces()  # so that new ones are allocated in the recording's own memory, and live as long as it does
     try:
-        # the threads of a DataLoader, which pin memory, are no part of it
+        # thread_local: a DataLoader's threads, which pin memory, do not disturb the recording
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
             try:
                 result = function()
@@ -39,8 +39,8 @@ def cuda_graph(function):
                 raise
     except Exception as error:
         if error is raised:
-            raise  # the recording has ended in order: a mistake in Python, or no memory
-        if "out of memory" in str(error):  # so has this one, for what can be replayed is made after its end
+            raise  # the recording has ended properly: a mistake in Python, or no memory
+        if "out of memory" in str(error):  # so has this one: the replayable graph is made after the end
             raise torch.OutOfMemoryError(f"no memory for the recording of a step ({str(error).partition(chr(10))[0]})") from error
         UNENDED.append(str(error))
         first = raised or error
@@ -53,19 +53,19 @@ def cuda_graph(function):
 
 
 def forget_workspaces():
-    """Matrix products after this have other workspaces than those before, where torch takes them away: recordings that share one would write
-    into what is another tensor's by then. Where it does not, they share one for each stream, which takes less memory."""
+    """Gives later matrix products new workspaces, if torch frees them (TAKES_WORKSPACES): recordings that shared one would then write into the
+    memory of other tensors. In other versions, recordings share a workspace per stream, which takes less memory."""
     if TAKES_WORKSPACES:
         torch._C._cuda_clearCublasWorkspaces()
 
 
 class Captured:
-    """`function(*inputs)` recorded by `record` after WARM calls with the same `key()` and the largest shapes seen, from then on replayed.
+    """`function(*inputs)`, recorded by `record` after WARM calls with the same `key()` and the largest shapes seen, and from then on replayed.
 
-    parameters: whose gradients the function reads or writes. module: all of its buffers stay where they were recorded.
-    record: `cuda_graph`, another function of that form, or ANEW. after: a Captured whose gradients this one reads: it is recorded first, or they
-    would be copied at every call to where they lay before. Calls of smaller shapes (the last batch of an epoch), and all under a key that
-    has been seen less than WARM times, run as they are. What the function returns and its gradients are overwritten by the next replay.
+    parameters: those whose gradients the function reads or writes. module: its buffers are kept in the memory where they were recorded.
+    record: `cuda_graph`, another function of that form, or ANEW. after: a Captured whose gradients this one reads; it must be recorded first, else
+    they would be copied at every call to their former place. Calls with smaller shapes (the last batch of an epoch), and the first WARM calls
+    under a key, run without recording. The next replay overwrites what the function returned and its gradients.
     """
 
     def __init__(self, function, parameters, module, record, key=lambda: None, after=None):
@@ -73,7 +73,7 @@ class Captured:
         self.seen, self.shapes, self.size, self.calls, self.replay, self.cleared = None, None, -1, 0, None, False
 
     def __call__(self, *inputs):
-        # a loop over all layers' gradients costs more than all else that is done here: each is a single call where they lie as they did
+        # Python loops over all layers' gradients would cost more than all else here, so unmoved gradients are checked in a single call
         gradients = [p.grad for p in self.parameters]
         cleared, self.cleared = self.cleared, False
         in_place = cleared and self.replay and all(map(is_, gradients, self.gradients))
@@ -95,14 +95,14 @@ class Captured:
         return self.result
 
     def clear(self, at_once=False):
-        """The parameters have no gradients from now on, for this function. Where it will be replayed, which writes them anew, they stay where they
-        are until its next call, if not `at_once`."""
+        """Clears the parameters' gradients for this function. If it will be replayed, which overwrites them, they are kept until its next call,
+        unless `at_once` is set."""
         self.cleared = bool(self.replay) and not at_once
         for p in () if self.cleared else self.parameters:
             p.grad = None
 
     def _replays(self, gradients, inputs):
-        """Whether a call with these is replayed, or recorded for that."""
+        """Whether a call with these is replayed (after recording it, if necessary)."""
         seen = self.key(), [gradient is None for gradient in gradients]
         if seen != self.seen:
             self.seen, self.calls, self.replay = seen, 0, None
@@ -116,7 +116,7 @@ class Captured:
         return not (self.calls <= WARM or self.record is ANEW or self.after and not self.after.replay)
 
     def _record(self, inputs, gradients):
-        """Recording runs nothing: the tensors have what they had before."""
+        """Records the function. This computes nothing: the tensors keep their values."""
         self.inputs = [x.clone() for x in inputs]
         self.buffers = [(module._buffers, name, buffer) for module in self.module.modules() for name, buffer in module._buffers.items()
                         if buffer is not None]
@@ -125,7 +125,7 @@ class Captured:
         self.gradients = [p.grad for p in self.parameters]
 
     def _put_back(self, gradients):
-        """The recorded tensors with the values of those that have taken their places."""
+        """Copies the values of buffers and gradients that have replaced recorded tensors into the recorded ones."""
         for buffers, name, buffer in self.buffers:
             now = buffers[name]
             if now is not buffer:
@@ -138,10 +138,10 @@ class Captured:
 
 
 class Repeated:
-    """What methods do through `Sparsifier.repeated`, each function recorded as `Captured` does, with its numbers in tensors that stay.
+    """The implementation of `Sparsifier.repeated`: each function is recorded as a `Captured`, with its numbers in persistent tensors.
 
-    run: whose counts of what methods read and pass are those of every call, replayed or not. parameters: those whose gradients a function given
-    the run may touch, own: one given a tensor. module, record, key, after: those of Captured.
+    run: its counts of what methods read and pass are updated at every call, replayed or not. parameters: those whose gradients a function may
+    touch that is given the run; own: those for a function that is given a tensor. module, record, key, after: as for Captured.
     """
 
     def __init__(self, run, parameters, own, module, record, key, after=None):
@@ -167,7 +167,7 @@ class Repeated:
 
 
 def noted(run, counts, function, *arguments):
-    """Calls function(*arguments), and leaves what that adds to the run's counts in `counts` alone."""
+    """Calls function(*arguments), and stores what that adds to the run's counts in `counts` instead."""
     reads, scored, run.reads = run.reads, run.scored, 0
     try:
         function(*arguments)

@@ -1,4 +1,4 @@
-"""A network's passes in training and evaluation compiled for a GPU: normalisation, activations and sums in few kernels, convolutions of few
+"""Compiles a network's passes in training and evaluation for a GPU: normalisation, activations and sums in few kernels, convolutions with few
 channels by `kernels/narrow.py`."""
 from contextlib import contextmanager
 
@@ -8,24 +8,24 @@ from torch.func import functional_call
 from benchmarks.gpu.kernels import narrow, residual
 from methods.counting import triton_works
 
-GRAPHS = 256  # that one process compiles: of a network one in training and one in evaluation, for each precision and size of batch
-FUSED = False  # ResNets in training by kernels/residual.py instead: 1.09 × as fast. Not before a GPU has passed tests/check_device.py fused
+GRAPHS = 256  # most graphs that a process compiles: two for a network (training, evaluation), for each precision and batch size
+FUSED = False  # ResNets train by kernels/residual.py instead: 1.09 × as fast. Off until a GPU has passed tests/check_device.py fused
 aten = torch.ops.aten
 
 
 def worthwhile(task, device):
-    """Whether runs of a task (tasks.Task) on a torch.device are to be compiled: they are long enough for it (it takes some 20 s, once for all runs
-    of a network in a process; those of digits are not), and Inductor, from torch 2.10 on, can be told not to choose kernels by their time, which
-    another process would choose otherwise, and sum in another order."""
+    """Whether runs of a task (tasks.Task) on a torch.device are to be compiled. They must be long enough: compiling takes some 20 s, once for all
+    runs of a network in a process, too much for digits. And Inductor must be able (from torch 2.10 on) not to choose kernels by timing them, because
+    another process could then choose other ones, which sum in another order."""
     if device.type != "cuda" or task.dataset == "digits":
         return False
-    from torch._inductor import config  # takes seconds
+    from torch._inductor import config  # importing it takes seconds
     return hasattr(config, "deterministic") and triton_works()
 
 
 @contextmanager
 def fusing(on):
-    """What is `Compiled` within it has FUSED as `on` says; None: as it is."""
+    """A context in which FUSED is `on` for what becomes `Compiled`; None leaves it as it is."""
     global FUSED
     before = FUSED
     FUSED = before if on is None else on
@@ -36,27 +36,27 @@ def fusing(on):
 
 
 def with_narrow_convolutions(graph):
-    """A graph of Dynamo's, whose convolutions are `narrow.conv2d` from now on."""
+    """Replaces the convolutions in a graph of Dynamo by `narrow.conv2d`; returns the graph."""
     for node in graph.graph.find_nodes(op="call_function", target=torch.conv2d):
         node.target = narrow.conv2d
     graph.recompile()
     return graph
 
 
-def inductor(graph, inputs):  # always the same function: for another one the network would be compiled again
+def inductor(graph, inputs):  # a single function, because with another one the network would be compiled again
     from torch._inductor.compile_fx import compile_fx
     from torch._inductor.decomposition import select_decomp_table
-    # the same bits every time: no kernel is chosen by its time, and max pooling gathers its gradient instead of adding it up in any order
+    # the same bits every time: kernels are not chosen by timing, and max pooling gathers its gradient instead of adding it up in any order
     table = {operator: form for operator, form in select_decomp_table().items() if operator is not aten.max_pool2d_with_indices_backward.default}
     return compile_fx(with_narrow_convolutions(graph), inputs, config_patches={"deterministic": True}, decompositions=table)
 
 
 class Compiled:
-    """`model` (SparseModel), called as it is with x (B, C, H, W), for training on batches of `images` images, and its `apply_weights` for evaluation;
-    the model computes others itself. Raises torch's errors for a network that Dynamo cannot trace as a whole.
+    """A compiled `model` (SparseModel), to be called like it with x (B, C, H, W) in training on batches of `images` images, and its `apply_weights`
+    for evaluation; batches of other sizes are left to the model itself. Raises torch's errors for a network that Dynamo cannot trace as a whole.
 
-    Scoring passes are not made by this: what is compiled cannot be differentiated twice. The first network of a kind is freed by Python's garbage
-    collection alone: compiling leaves circles.
+    Not for scoring passes: compiled code cannot be differentiated twice. The first network of a kind is only freed by Python's garbage
+    collection, because compiling leaves reference cycles.
     """
 
     def __init__(self, model, images, backend=inductor):
@@ -90,17 +90,17 @@ class Compiled:
 
 
 def computing(net, layout, uncounted):
-    """The network's output with the effective weights (N,), as a function of these and of its input."""
+    """A function of effective weights (N,) and an input that returns the network's output."""
     def compute(weights, x):
-        if torch.is_autocast_enabled(x.device.type):  # rounded once for all layers
+        if torch.is_autocast_enabled(x.device.type):  # rounds once for all layers
             weights = weights.to(torch.get_autocast_dtype(x.device.type))
         return functional_call(net, {**layout.named_views(weights), **uncounted}, (x,), tie_weights=False)
     return compute
 
 
 def counters_of(net):
-    """(how many batches normalisations have seen, as tensors; {name: None} of them): a kernel for each would cost more than a layer's weights.
-    Where a normalisation has no momentum, its own counter decides."""
+    """(the normalisations' counters of batches, as tensors; {name: None} for them, with which the layers skip counting). They are updated together,
+    because a kernel for each would cost more than a layer's weights. Not those of normalisations without momentum, which use their counter."""
     names = [f"{name}.num_batches_tracked".lstrip(".") for name, module in net.named_modules()
              if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.momentum is not None and module.num_batches_tracked is not None]
     return [net.get_buffer(name) for name in names], dict.fromkeys(names)

@@ -1,7 +1,7 @@
 """Several runs on one device at a time: they take turns, a step each, with streams and random numbers of their own.
 
-One small network fills a part of a GPU. Their steps are issued one after another by one process, whose recorded steps (`capture`)
-cost it little, and are at work side by side.
+One small network fills only a part of a GPU. A single process issues the runs' steps one after another, which costs it little because they are
+recorded (`capture`); on the GPU they run in parallel.
 """
 from contextlib import contextmanager, nullcontext
 
@@ -9,16 +9,16 @@ import torch
 
 
 class Lane:
-    """A run, as the generator `run`, in a pack; `turn()` makes one step of it. `row` is what it returned, once it has `ended`."""
+    """One run of a pack, given as a generator `run`; `turn()` makes one step. `row` is what the generator returned, once it has `ended`."""
 
     def __init__(self, run, device):
         self.run, self.device, self.row, self.ended = run, torch.device(device), None, False
-        # not the default stream, on which nothing can be recorded
+        # not the default stream, which cannot be recorded
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.numbers = random_numbers(self.device, own=True)
 
     def turn(self):
-        """One step; returns the share of the run that is done."""
+        """Makes one step; returns the share of the run that is done."""
         with self.alone():
             try:
                 return next(self.run)
@@ -28,7 +28,7 @@ class Lane:
 
     @contextmanager
     def alone(self):
-        """On the stream of this run, and with the state of the global generators that its own last turn left."""
+        """A context on the stream of this run, with the states of the global generators as its last turn left them."""
         outside = random_numbers(self.device)
         set_random_numbers(self.numbers, self.device)
         try:
@@ -42,8 +42,8 @@ class Lane:
 def random_numbers(device, own=False):
     """The states of torch's global generators that a run on `device` may draw from (dropout does).
 
-    That of a GPU is itself, which goes on changing while it is in use; own: a copy. Its recorded steps read their seed and place from
-    memory that belongs to the state and is written at each replay, so that runs at work side by side need states of their own.
+    A GPU's is the state object itself, which changes while it is in use, or with `own` a copy. Recorded steps read their seed and offset from
+    memory that belongs to the state object and is written at each replay, so runs in parallel need states of their own.
     """
     if device.type != "cuda":
         return torch.get_rng_state(), None

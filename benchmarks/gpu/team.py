@@ -1,8 +1,8 @@
-"""Several processes of one machine that make one run together: each has a GPU and its part of every batch (torch.distributed).
+"""Several processes on one machine that make one run together: each has a GPU and its part of every batch (torch.distributed).
 
-The run is that of one process with the whole batch, to rounding: gradients and the statistics of batch normalisation are those of the
-whole batch. The first process alone stores, and decides when a checkpoint is due; the others are programs of their own (team_member.py).
-Alone, every function here does nothing.
+Up to rounding, the run is that of one process with the whole batch: gradients and the statistics of batch normalisation are those of the
+whole batch. Only the first process stores anything, and it decides when a checkpoint is due; the others run team_member.py.
+In a run with a single process, the functions here change nothing.
 """
 import contextlib
 import inspect
@@ -21,18 +21,18 @@ from torch import nn
 from methods.processes import count as size
 from methods.processes import number as rank
 
-BUFFERS = "broadcast_buffers", "forward_sync_buffers"  # the old and (torch 2.14) the new name of the option
+BUFFERS = "broadcast_buffers", "forward_sync_buffers"  # old and new (torch 2.14) name of the option
 SYNCED_EACH_STEP = BUFFERS[BUFFERS[1] in inspect.signature(nn.parallel.DistributedDataParallel).parameters]
-GRACE = 30  # seconds in which a run may end by itself, after one of its other processes has
+GRACE = 30  # seconds that a run gets to end by itself after one of its other processes has ended
 
 
 def part(count):
-    """The rows of a batch of `count` that are this process's."""
+    """The slice of a batch of `count` images that is this process's part."""
     return slice(rank() * count // size(), (rank() + 1) * count // size())
 
 
 def agreed(*flags):
-    """What the first process says."""
+    """The first process's values of these flags, in all processes."""
     if size() == 1:
         return flags
     said = torch.tensor(flags, dtype=torch.uint8)
@@ -58,19 +58,19 @@ def gathered(tensor):
 
 
 def own(values):
-    """What `gathered` took from this process; if the number of processes is another one now, the first gets the sum, the others zeros."""
+    """This process's part of what `gathered` returned; if the number of processes has changed, the first gets the sum, the others zeros."""
     return values[rank()] if len(values) == size() else values.sum(0) * (rank() == 0)
 
 
 def parallel(model):
-    """The model as it is to be called: its gradients are the mean over the processes."""
+    """The model, wrapped so that its gradients are the mean over the processes."""
     if size() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, **{SYNCED_EACH_STEP: False})  # buffers are the same in all of them
+    return nn.parallel.DistributedDataParallel(model, **{SYNCED_EACH_STEP: False})  # buffers are equal in all processes anyway
 
 
 def join_norms(net):
-    """`net` with batch normalisation over the whole batch."""
+    """`net`, changed so that batch normalisation is over the whole batch."""
     if size() == 1:
         return net
     if next(net.parameters()).is_cuda:
@@ -82,7 +82,7 @@ def join_norms(net):
 
 
 class Total(torch.autograd.Function):
-    """The sum over the processes, whose gradient is the sum of theirs."""
+    """The sum over the processes; its gradient is the sum of the gradients in all processes."""
 
     @staticmethod
     def forward(ctx, tensor):
@@ -94,7 +94,7 @@ class Total(torch.autograd.Function):
 
 
 class JoinedBatchNorm(nn.BatchNorm2d):
-    """What SyncBatchNorm is on GPUs, on CPUs."""
+    """SyncBatchNorm for CPUs (torch's is for GPUs)."""
 
     def forward(self, x):
         if not self.training:
@@ -112,15 +112,15 @@ class JoinedBatchNorm(nn.BatchNorm2d):
 
 
 def wanted(task, device):
-    """How many processes make a run of this Task: one for each GPU in sight for those that need them all."""
+    """How many processes make a run of this Task: one for each visible GPU if the task uses all, else 1."""
     return torch.cuda.device_count() if task.on_all_gpus and device.type == "cuda" and device.index is None else 1
 
 
 @contextlib.contextmanager
 def assembled(spec, store, folder, task, device):
-    """Within it, all processes of the run are at work. Yields the device of this one.
+    """A context in which all processes of the run exist. Yields the device of this one.
 
-    If another process ends by an error, this one has GRACE seconds to end by the same; else it is ended.
+    If another process ends with an error, this one has GRACE seconds to end with the same error; then it is terminated.
     """
     count = 1 if size() > 1 else wanted(task, device)
     if count == 1:
@@ -141,7 +141,7 @@ def assembled(spec, store, folder, task, device):
             for number in range(1, count):
                 helper = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu.team_member"], stdin=subprocess.PIPE,
                                           env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                                          start_new_session=True)  # Ctrl-C is for the first process
+                                          start_new_session=True)  # so that only the first process gets Ctrl-C
                 helpers.append(helper)
                 pickle.dump((number, count, place, device.type, spec, str(store.folder), str(folder)), helper.stdin)
                 helper.stdin.flush()
@@ -151,18 +151,18 @@ def assembled(spec, store, folder, task, device):
         finally:
             ended.set()
             for helper in helpers:
-                helper.stdin.close()  # which ends it, if it has not ended
+                helper.stdin.close()  # ends the helper, if it has not ended
             for helper in helpers:
                 try:
                     helper.wait(GRACE)
-                except subprocess.TimeoutExpired:  # torch 2.5 can hang when it takes a group apart, and every thread with it
+                except subprocess.TimeoutExpired:  # torch 2.5 can hang with all its threads when it destroys a process group
                     helper.kill()
                     helper.wait()
 
 
 @contextlib.contextmanager
 def joined(number, count, place):
-    """This process as one of the group whose folder is `place`."""
+    """A context in which this process is number `number` of the `count` in the group whose folder is `place`."""
     if Path("/sys/class/net/lo").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,4 +1,4 @@
-"""The program of a run's other processes (team.py): what to do comes on stdin, whose end means that the first process is gone."""
+"""The program of a run's other processes (team.py): the run is read from stdin, whose end means that the first process is gone."""
 import contextlib
 import os
 import pickle
@@ -15,12 +15,12 @@ from benchmarks.run import steps
 
 
 def help_out():
-    """Makes the run that stdin names, as the first process does."""
+    """Takes part in the run that is read from stdin, as the first process does; returns the exit status."""
     number, count, place, kind, spec, results, folder = pickle.load(sys.stdin.buffer)
 
     def watch():
         sys.stdin.buffer.read()
-        time.sleep(5)  # for what ends in all processes at once
+        time.sleep(5)  # time for an end that comes in all processes at once
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
     device = torch.device(kind, number) if kind == "cuda" else torch.device(kind)
@@ -41,4 +41,4 @@ def help_out():
 if __name__ == "__main__":
     status = help_out()
     sys.stdout.flush(), sys.stderr.flush()
-    os._exit(status)  # a thread reads stdin, which would be waited for
+    os._exit(status)  # a normal exit would wait for the thread that reads stdin

@@ -1,4 +1,4 @@
-"""A few training steps of a method, on its task's data and network, which find its mistakes before any long run starts."""
+"""A few training steps of a method, on its task's data and network, to find its mistakes before any long run starts."""
 import contextlib
 import io
 import math
@@ -24,8 +24,8 @@ from benchmarks.tasks import of_the_suite, settle
 from benchmarks.train import Trainer
 from benchmarks.trial.unsaved import plain, same, unheld, watch
 
-REPLAYED = 3  # recorded steps that are replayed, besides WARM ones and that in which both parts are recorded
-SAME = 0.001  # of what the steps change of the weights: by less may differ what is computed in another order
+REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
+SAME = 0.001  # share of the weights' change: smaller differences may come from another order of computation
 STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
 COSTS = ("masked", "superset", "dense", "shaped")
 RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where steps are recorded (on a GPU) only when it changes, so that what is "
@@ -34,25 +34,25 @@ METHODS = Path(methods.__file__).resolve().parent
 
 
 def dry_run(spec, folder, device=None, often=True):
-    """Trains what `spec` names for one epoch of two steps (of its first cycle), which takes its schedules to their end; where steps are
-    recorded (on a GPU), of as many as it takes until both parts of one are and some are replayed; then twice with nothing recorded. And
-    once more, stopped in the middle and gone on from its state. With `often`, twice as many steps where it has an `interval` that nobody chose:
-    of 1, so that what it does that rarely is tried too (of 2 where steps are recorded, so that the optimiser takes some between).
+    """Trains what `spec` names for one epoch of two steps (of its first cycle), in which its schedules reach their end. If steps are recorded (on a
+    GPU), the epoch has as many steps as it takes to record both parts of a step and to replay some; it is then repeated twice with nothing recorded.
+    Finally, it is repeated with a stop in the middle, to continue from the saved state. `often`: if the method has an `interval` that nobody chose,
+    the interval becomes 1 (2 if steps are recorded, so that there are ordinary steps between), to try what it does rarely; the steps are doubled.
 
-    folder: of the data sets. device: of `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
+    folder: of the data sets. device: as for `machine.usable_device`. Raises ValueError, in one line, with the first mistake: an exception and
     where the method raised it, a step that cannot be recorded, a `forward` of another shape, NaN or infinity, no gradient, gradients that
-    cost more than it says, a learning rate that it wrote, weights outside the mask, a mask that is none, a replayed step that differs from
-    one made anew, or a resumed training that differs from one that was not stopped. Returns (the names of the method's attributes that its
-    steps set, or whose content they change, and that no checkpoint holds: two steps do not tell whether later ones need them; in words how
-    its mask misses the budget, or what goes wrong in the first steps of a second cycle, or None: a schedule in epochs or steps of its own
-    does not end in so few).
+    cost more than it says, a learning rate that it wrote, weights outside the mask, an invalid mask, a replayed step that differs from an
+    unrecorded one, or a resumed training that differs from one that was not stopped. Returns two values. First, the names of the method's
+    attributes that its steps set or change and that no checkpoint holds (two steps cannot show whether later ones need them). Second, in words,
+    how its mask misses the budget or what goes wrong in the first steps of a second cycle, or None; it need not be a mistake, because a
+    schedule counted in epochs or steps does not end in so few.
     """
     one_core()
     task, options = settle(spec)
     data = datasets.load_for(task, folder)
     device = usable_device(device)
     processes = team.wanted(task, device)
-    task = replace(task, batch_size=max(task.batch_size // processes, 1))  # what one of them has of a batch
+    task = replace(task, batch_size=max(task.batch_size // processes, 1))  # the part of a batch that one process has
     record = recorder(task, device) if processes == 1 else None
     steps = WARM + 2 + REPLAYED if record else 2
     often = brief(spec, 2 if record else 1) if often else {}
@@ -70,7 +70,7 @@ def dry_run(spec, folder, device=None, often=True):
                     return Trainer(*arguments, data, device, recording)
                 trainer = make()
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of these few steps
+                    warnings.simplefilter("ignore")  # warnings about so few steps mean nothing
                     trainer.training.start()
                 model, start = trainer.model, trainer.model.theta.detach().clone()
                 watch(model.method, found)
@@ -89,11 +89,11 @@ def dry_run(spec, folder, device=None, often=True):
             if not mistake and not missed:
                 with Lane(None, device).alone():
                     missed = in_second(trainer, spec.method)
-    except (Exception, SystemExit) as error:  # whatever a method of somebody else raises
+    except (Exception, SystemExit) as error:  # a user's method may raise anything
         mistake = STOPPED * stopped + told(error, spec.method)
     finally:
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # the runs are other processes'
+            torch.cuda.empty_cache()  # the runs follow in other processes
     named = f"{spec.method} on {spec.task} at sparsity {spec.sparsity:g}{''.join(f', {name}={value}' for name, value in often.items())}: "
     if mistake:
         raise ValueError(named + " ".join(mistake.split()))
@@ -101,8 +101,8 @@ def dry_run(spec, folder, device=None, often=True):
 
 
 def brief(spec, interval):
-    """{"interval": this} for a trial of a Spec's method that has such an option, a whole number of steps, where nobody chose one; or {}, also
-    where the method takes no such interval."""
+    """{"interval": interval} for a trial of a Spec's method, if the method has such an option (a whole number of steps), accepts this value, and
+    nobody chose one; else {}."""
     method, chosen = methods.get(spec.method), dict(spec.options)
     option = method.options().get("interval")
     if option is None or type(option.default) is not int or option.choices or not option.least <= interval <= option.most or "interval" in chosen:
@@ -111,19 +111,19 @@ def brief(spec, interval):
         method(methods.layout.Layout(torch.nn.Linear(8, 8)), 0.5, interval=interval)
     except ValueError:
         return {}
-    except Exception:  # not of the interval: the trial says it
+    except Exception:  # not because of the interval: the trial will report it
         pass
     return {"interval": interval}
 
 
 def differs(start, one, anew, again):
-    """Whether a training from `start` (N,) has come elsewhere than another, by more than that one made again does."""
+    """Whether the weights `one` differ from `anew` by more than the repetition `again` does; all trained from the weights `start` (N,)."""
     other, by_chance, moved = (float((each - anew).norm()) for each in (one, again, start))
     return other > 10 * by_chance + SAME * moved
 
 
 def stale(start, recorded, anew, again):
-    """What recorded steps have left of `start` (N,) that those made anew, twice, have not: in words, or None."""
+    """The message if a training with recorded steps differs from one without (made twice: `anew`, `again`), or None."""
     if differs(start, recorded, anew, again):
         return ("recorded steps differ from those made anew: a number of Python that forward (or what is `repeated`) reads stays as it was when "
                 "the step was recorded, and so does a tensor that is another one at each step (run.batch). What changes must be a buffer, changed in "
@@ -132,7 +132,7 @@ def stale(start, recorded, anew, again):
 
 
 def forgotten(start, resumed, anew, again):
-    """The same of a training that was stopped and has gone on."""
+    """The message if a training that was stopped and resumed differs from one that was not, or None."""
     if differs(start, resumed, anew, again):
         return ("a training that was stopped and goes on differs from one that was not: the method remembers something that no checkpoint holds, or "
                 "draws numbers that no seed decides. What it keeps must be a buffer, made in __init__; what it draws, of run.random")
@@ -140,7 +140,7 @@ def forgotten(start, resumed, anew, again):
 
 
 def gone_on(trainer, make):
-    """Another Trainer, which has nothing of this one but its state, as a checkpoint keeps it."""
+    """A new Trainer with the state of this one, saved and loaded as in a checkpoint."""
     file, other = io.BytesIO(), make()
     torch.save(trainer.state_dict(), file)
     file.seek(0)
@@ -152,9 +152,9 @@ def gone_on(trainer, make):
 
 
 def some_steps(trainer, stop=None, make=None):
-    """The first mistake in the first epoch of a cycle that has been started: (Trainer that ended it, in words or None).
+    """Trains the first epoch of a cycle that has been started. Returns (the Trainer that ended it, the first mistake in words or None).
 
-    stop: the step after which the training is stopped and another Trainer of `make()` goes on.
+    stop: the step after which the training is stopped, and continued by another Trainer of `make()`.
     """
     task, data = trainer.task, trainer.data
     for step, (x, y) in enumerate(epoch_batches(data.train, data, task.batch_size, 0, 0, **AUGMENTATION[task.augmentation]), 1):
@@ -187,7 +187,7 @@ def some_steps(trainer, stop=None, make=None):
 
 @torch.no_grad()
 def computes_more(trainer, x):
-    """Whether the network of a Trainer gives other outputs for a batch than the plain one with its weights, by more than rounding does."""
+    """Whether a Trainer's network and the plain network with the same weights differ in their outputs for a batch by more than rounding."""
     trainer.model.eval()
     with trainer.autocast():
         outputs, others = trainer.apply_weights(trainer.model.method(trainer.model.theta), x), kept.plain(trainer)(x)
@@ -197,8 +197,8 @@ def computes_more(trainer, x):
 
 @contextlib.contextmanager
 def besides(trainer):
-    """What one update makes, as a dictionary: "steps" of the optimiser, "passes" of a batch that are for gradients, and how often it says how
-    many ("counted"). Of recorded parts that are replayed nothing."""
+    """Counts what one update does, as a dictionary: "steps" of the optimiser, "passes" of a batch for gradients, and calls of `count_passes`
+    ("counted"). Replayed parts are not counted."""
     training, made = trainer.training, {"steps": 0, "passes": 0, "counted": 0}
 
     def step(*_):
@@ -221,7 +221,7 @@ def besides(trainer):
 
 
 def longer(method, epochs):
-    """Which cycle of somebody's own method is longer than the recipe, of which its row would say nothing: in words, or None."""
+    """The message if a user's own method has a cycle longer than the recipe's, which its row would not show, or None."""
     lengths = [cycle.epochs - cycle.first for cycle in method.cycles(epochs)]
     if max(lengths) > epochs and not of_the_suite(type(method), "cycles"):
         return (f"cycles() has one of {max(lengths)} epochs where the recipe has {epochs}, and the row would not say so: train longer with "
@@ -230,7 +230,7 @@ def longer(method, epochs):
 
 
 def misses(method, steps):
-    """How a method's mask misses the budget of its first cycle after a trial of so many steps: in words, or None."""
+    """In words, how a method's mask misses the budget of its first cycle after a trial of so many steps; or None."""
     active, budget = int(method.mask.sum()), method.budget_at(0)
     if method.exact and active != budget:
         return "; ".join([f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}",
@@ -239,7 +239,7 @@ def misses(method, steps):
 
 
 def replaced(cls):
-    """Yields, in words, which hooks of a method's class stand in the place of its base class's and do not call them."""
+    """Yields, in words, which hooks of a method's class override those of its base class without calling them."""
     for hook in ("start", "before_step", "after_step"):
         own, *bases = [base for base in cls.__mro__ if hook in vars(base)]
         code = getattr(vars(own)[hook], "__code__", None)
@@ -248,7 +248,7 @@ def replaced(cls):
 
 
 def in_second(trainer, method):
-    """What goes wrong in as many steps of the second cycle, where it has any: in words, or None. Perhaps only because the first was so short."""
+    """In words, what goes wrong in as many steps of the second cycle, if there is one (perhaps only because the first one was so short); or None."""
     training = trainer.training
     if not any(cycle.first < cycle.epochs for cycle in training.cycles[1:2]):
         return None
@@ -265,7 +265,7 @@ def in_second(trainer, method):
 
 
 def wrong(model, step):
-    """What is wrong with a method's weights, mask and cost before a step: in words, or None."""
+    """In words, what is wrong with a method's weights, mask or cost before a step; or None."""
     method = model.method
     weights = method(model.theta)
     shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
@@ -291,7 +291,7 @@ def told(error, method):
 
 
 def place(error, method=None):
-    """" in start (mine.py, line 12)": the last line that an error went through of the method's own file, without one of methods/."""
+    """" in start (mine.py, line 12)": the last line in the method's own file that an error passed (without a method: in methods/); "" if none."""
     path = METHODS if method is None else Path(file_of(method) or ".").resolve()
     files = [(frame, Path(frame.filename).resolve()) for frame in traceback.extract_tb(error.__traceback__)]
     own = [f" in {frame.name} ({file.name}, line {frame.lineno})" for frame, file in files if path in (file, *file.parents)]

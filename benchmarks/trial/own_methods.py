@@ -1,4 +1,4 @@
-"""What a command looks at before it runs methods of somebody's own files: mistakes, and rows of a file as it was before."""
+"""What a command checks before it runs methods from users' own files: mistakes, and rows made before a file was changed."""
 import contextlib
 import difflib
 import sys
@@ -7,13 +7,13 @@ from benchmarks.levels import levels_of
 from benchmarks.method_files import file_of, mark
 from benchmarks.tasks import settle
 
-NEAR = 0.75  # of difflib's ratios: two names, one of which is the other one mistyped
+NEAR = 0.75  # difflib's ratio from which on one name counts as the other one mistyped
 
 
 def rehearse(specs, folder, device=None):
-    """A dry run on a device (`machine.usable_device`) of each of the Specs that differs from the others in more than its seed and length. Raises
-    ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks, a
-    few steps of which take too long."""
+    """Makes a dry run of each kind of run among the Specs (equal but for seed and length) on a device (`machine.usable_device`).
+    Raises ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks,
+    of which a few steps take too long."""
     from benchmarks.machine import default_device
     from benchmarks.trial.dry_run import dry_run
     for method in dict.fromkeys(spec.method for spec in specs):
@@ -25,7 +25,7 @@ def rehearse(specs, folder, device=None):
         levels_of(spec)
         if settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
             continue
-        with contextlib.redirect_stdout(sys.stderr):  # what a method prints is no table
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command's own output
             names, misses = dry_run(spec, folder, device, often=(spec.task, spec.method) not in tried)
         tried.add((spec.task, spec.method))  # other options and sparsities have the same code
         unheld.setdefault(spec.method, set()).update(names)
@@ -39,7 +39,7 @@ def rehearse(specs, folder, device=None):
 
 
 def mistyped(method):
-    """[(function of a method's own file, hook whose name is nearly its own)]."""
+    """[(function in a method's own file, hook with nearly the same name, for which it may be mistyped)]."""
     from methods import get
 
     def functions(classes):
@@ -51,17 +51,17 @@ def mistyped(method):
 
 
 def own(specs):
-    """Those of the Specs whose method is somebody's own file."""
+    """Those of the Specs whose method is from a user's file."""
     return [spec for spec in specs if ":" in spec.method]
 
 
 def outdated(row):
-    """Whether a row (dict) was made with another content of its method's own file; of a file that is not here that is not known."""
+    """Whether a row (dict) was made with another content of its method's own file; False if the file is not here, because then it is unknown."""
     return mark(row["method"]) not in str(row["code_version"])
 
 
 def tell_older(rows):
-    """Says which rows (dicts) were made with another content of their method's own file; of a file that is not here nothing."""
+    """Says how many rows (dicts) were made with another content of their method's own file; nothing about files that are not here."""
     for file in sorted({file_of(row["method"]) for row in rows} - {""}):
         now = mark(f"{file}:")
         other = sum(file_of(row["method"]) == file and now not in str(row["code_version"]) for row in rows)

@@ -1,4 +1,4 @@
-"""What a method keeps that no checkpoint holds: a trial (`dry_run`) looks at it before and after its steps."""
+"""Finds what a method keeps that no checkpoint holds: a trial (`dry_run`) compares it before and after its steps."""
 import contextlib
 import io
 import pickle
@@ -9,7 +9,7 @@ from methods.model import tensors
 
 
 def watch(method, found):
-    """From now on the names of attributes that are set on `method` go into the set `found`, but those that its state_dict holds."""
+    """From now on, adds the names of attributes that are set on `method` to the set `found`, except for those that its state_dict holds."""
     own = type(method)
 
     def note(self, name, value):
@@ -21,7 +21,8 @@ def watch(method, found):
 
 
 def unheld(model):
-    """{attribute: copies of its tensors} of a model's method, of those that no state_dict holds, in their own memory or that of a buffer."""
+    """{attribute: copies of its tensors} of a model's method, only those that no state_dict holds, neither themselves nor in a buffer's
+    memory."""
     held = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values() if torch.is_tensor(tensor)}
 
     def own(value):
@@ -38,12 +39,12 @@ class Plain(pickle.Pickler):
 
 
 def plain(method):
-    """{attribute: its content without tensors (lists, dictionaries, NumPy's arrays and generators), as bytes}, of those that can be pickled.
-    Of a method with an extra state nothing: they may be in that."""
-    found, known = {}, {*vars(torch.nn.Module()), "layout"}  # which notes what it has worked out
+    """{attribute: its content without tensors (lists, dictionaries, NumPy's arrays and generators), as bytes}, for attributes that can be pickled.
+    Empty for a method with an extra state, which may hold them."""
+    found, known = {}, {*vars(torch.nn.Module()), "layout"}  # the layout caches what it has computed
     for name, value in vars(method).items() if type(method).get_extra_state is torch.nn.Module.get_extra_state else ():
         if name not in known:
-            with contextlib.suppress(Exception):  # functions and what else no pickle takes
+            with contextlib.suppress(Exception):  # functions and others that cannot be pickled
                 Plain(file := io.BytesIO()).dump(value)
                 found[name] = file.getvalue()
     return found
