@@ -1,10 +1,10 @@
-"""What the passes of CIFAR's ResNets are made of on a GPU, for replays.py: each operation timed alone, and the kernels of what is recorded.
+"""What the passes of CIFAR's ResNets on a GPU consist of, for replays.py: each operation timed alone, and the kernels in the recorded parts.
 
 - The operations are the launches of kernels/narrow.py in a compiled network ("compiled"), those of a network by kernels/residual.py ("fused"), and
-  for comparison PyTorch's own convolutions of the same shapes and a copy of one activation ("torch"). They are noted in a pass on the CPU, which
-  launches nothing, with all they are given; what differs in its shapes or fixed numbers is another operation.
-- Each is called CALLS times in a recording, on SETS sets of tensors by turns, so that little of what it reads lies in the cache, and every stream
-  has its own. us: of a call; step_us: of all calls that a step makes.
+  for comparison PyTorch's own convolutions of the same shapes and a copy of one activation ("torch"). A pass on the CPU notes them with their
+  arguments, without launching anything. Launches with different shapes or constants count as different operations.
+- Each is called CALLS times in a recording, alternating between SETS sets of tensors, so that little of what it reads is in the cache; every
+  stream has its own sets. us: microseconds of a call; step_us: of all calls in a step.
 - The kernels are those that CUPTI, through torch.profiler, saw in one replay.
 """
 import json
@@ -28,14 +28,14 @@ from methods import SparseModel
 
 KERNELS = {"_gather": narrow, "_products": narrow, "_forward": normalised, "_join": normalised, "_settle": normalised, "_backward": normalised,
            "_add": normalised}
-SHAPE = "height width rows columns stride size inputs outputs channels numbers back kind added norms programs".split()  # what a row says of one
+SHAPE = "height width rows columns stride size inputs outputs channels numbers back kind added norms programs".split()  # arguments shown in a row
 CALLS, SETS = 64, 8
 GIVEN = dict(grid="grid", block="block", registers="registers per thread", shared_memory="shared memory", occupancy="est. achieved occupancy %")
 aten = torch.ops.aten
 
 
 class Operation(NamedTuple):
-    """function(*arguments[0], **arguments[1]), which a step calls so many times."""
+    """function(*arguments[0], **arguments[1]), which a step calls `calls` times."""
     loop: str
     kernel: str
     shape: str
@@ -45,7 +45,7 @@ class Operation(NamedTuple):
 
 
 class Noted:
-    """One of Triton's kernels that notes its launches, and does nothing."""
+    """A stand-in for a Triton kernel that notes its launches and does nothing."""
 
     def __init__(self, name, kernel, notes):
         self.name, self.kernel, self.notes = name, kernel, notes
@@ -60,7 +60,7 @@ class Noted:
 
 @contextmanager
 def noting(notes):
-    """All kernels Noted."""
+    """A context in which all kernels are replaced by `Noted` ones."""
     kernels = {name: getattr(module, name) for name, module in KERNELS.items()}
     try:
         for name, module in KERNELS.items():
@@ -72,14 +72,14 @@ def noting(notes):
 
 
 class Narrow(TorchFunctionMode):
-    """Convolutions by kernels/narrow.py, as in a compiled network."""
+    """A mode in which convolutions use kernels/narrow.py, as in a compiled network."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return (narrow.conv2d if function is torch.conv2d else function)(*args, **(kwargs or {}))
 
 
 class OnGPU(TorchDispatchMode):
-    """They launch on the CPU what they would on a GPU; PyTorch's own for the same are noted as well."""
+    """A mode in which the operators of narrow.py take their GPU path on the CPU; PyTorch's own operation for the same is noted, too."""
 
     def __init__(self, notes):
         super().__init__()
@@ -108,7 +108,7 @@ class OnGPU(TorchDispatchMode):
 
 
 def operations(net, images, side=32, dtype=torch.bfloat16):
-    """[Operation] of a network's passes on a batch of so many images, in a dtype."""
+    """The Operations of a network's passes on a batch of so many images, in a dtype."""
     found, model, x = {}, SparseModel(net, "dense"), torch.zeros(images, 3, side, side)
     for loop in ("compiled", "fused"):
         notes, computed = [], loop == "fused" and residual.fused(model.net, model.layout, x, dtype)
@@ -128,8 +128,8 @@ def operations(net, images, side=32, dtype=torch.bfloat16):
 
 
 def timed(calls, device, rounds):
-    """(microseconds of a call until the device has done all, microseconds that asking for one takes) of [(stream or None, function, ...)], which take
-    turns, once before it counts."""
+    """(microseconds per call until the device has done all, microseconds per call for only launching it). calls: [(stream or None, function, ...)],
+    which take turns; a first round does not count."""
     for number in range(1 + rounds):
         if number == 1:
             began = now(device)
@@ -141,8 +141,8 @@ def timed(calls, device, rounds):
 
 
 def on_a_stream(function, device):
-    """(stream, what replays function() on it, function, whose tensors are to stay); on a CPU it is just called."""
-    function()  # makes and loads kernels, which nothing that is recorded may do
+    """(stream, function that replays function() on it, function, to keep its tensors alive); on a CPU function() is simply called."""
+    function()  # compiles and loads kernels, which is not allowed while recording
     if device.type == "cpu":
         return None, function, function
     torch.cuda.synchronize(device)
@@ -152,12 +152,12 @@ def on_a_stream(function, device):
 
 
 def drawn(tensor):
-    """Another one like it, whose numbers lie between 0 and 1; whole numbers are those that it has."""
+    """A copy of a tensor with random numbers between 0 and 1; integers keep their values."""
     return tensor.clone().uniform_() if tensor.is_floating_point() else tensor.clone()
 
 
 def measured(operation, packs, device, rounds):
-    """Yields a row of an operation for each of `packs`, a number of streams."""
+    """Yields a row of an operation for each number of streams in `packs`."""
     there, lanes = tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), operation.arguments), []
     for _ in range(max(packs)):
         sets = [tree_map_only(torch.Tensor, drawn, there) for _ in range(SETS)]
@@ -169,13 +169,13 @@ def measured(operation, packs, device, rounds):
 
 
 def called(function, sets):
-    """CALLS results, all of them there at once."""
+    """The results of CALLS calls, all kept, so that each has memory of its own."""
     return [function(*places, **names) for places, names in islice(cycle(sets), CALLS)]
 
 
 def profiled(calls, device):
-    """A row for each kernel of [(stream, replay, ...)] side by side, each once, and one from the first's beginning to the last's end; us: of all its
-    calls, divided by the number of streams. None where nothing is seen."""
+    """Rows from one replay of each of `calls`, [(stream, replay, ...)], in parallel: first one for the time from the first kernel's start to the last
+    one's end, then one for each kernel. us: of all its calls, divided by the number of streams. [] if no kernels are seen."""
     kinds = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kinds.CUDA if device.type == "cuda" else kinds.CPU]) as found:
         for stream, replay, *_ in calls:
@@ -188,7 +188,7 @@ def profiled(calls, device):
 
 
 def rows_of(events, runs):
-    """See `profiled`; events: those of a trace in Chrome's form."""
+    """The rows of `profiled`, from the events of a trace in Chrome's format."""
     events = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
     if not events:
         return []

@@ -3,20 +3,20 @@
 Measured in turns, because the speed of a machine drifts by more than the methods differ: in every round each method makes a
 few steps, in a shuffled order, and its ratio is to the dense steps of the same round. A row has the rounds' median and quartiles.
 
-- The state is that of MIDDLE of the schedule: masks are live and schedules are moving. The weights are those of the start, with
-  the few steps measured (on a GPU also those before the recording). A method of several cycles (LRR, IMP) is in its middle cycle.
+- Schedules are at the share MIDDLE of training, so that masks and schedules are changing. The weights have only been trained for the
+  few steps that were measured (on a GPU also those before the recording). A method of several cycles (LRR, IMP) is in its middle cycle.
 - A step is all of `Trainer.step` (with all its forward and backward `passes`), on real batches of the recipe's size, which are
   prepared beforehand.
 - A method with an `interval` of k steps does more work once in k steps. The two steps around that moment, (step + 1) % k == 0 and
   step % k == 0, are timed in every round besides ordinary ones, and weigh 1/k each: a step's time is its mean over an interval.
-- With `--runs K` a method is K runs that take turns on the device (`benchmarks.gpu.pack`), as a launch makes them on a GPU, and a step's time
-  the K-th part of theirs together.
+- With `--runs K`, K runs of a method take turns on the device (`benchmarks.gpu.pack`), as in a launch on a GPU, and a step's time is their common
+  time divided by K.
 - Precision and algorithms are those of a run (`machine.numerics`), and on a GPU the parts of a step that do not change are recorded
   and replayed, as in a run (`benchmarks.gpu.capture`).
-- The profile is timed apart, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the
-  method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); each weighed as above.
-- Not in a step: what a method does once a cycle (`start`), once in some epochs (ProbMask; fisher_diag, snfs, mest) or in steps
-  that no `interval` counts (dpf).
+- The profile is timed separately, in rounds of its own and with nothing recorded, because its clocks make a GPU wait: forward (with the
+  method's `forward`), backward (with the loss), optimizer (with clipping), method (`before_step` and `after_step`); weighted as above.
+- Not included: what a method does once per cycle (`start`), once in several epochs (ProbMask; fisher_diag, snfs, mest) or at steps
+  that do not follow an `interval` (dpf).
 """
 import sys
 from collections import defaultdict
@@ -39,17 +39,17 @@ from methods import available
 
 COLUMNS = ("task method sparsity precision runs device threads torch_version code_version batch_size step_ms images_per_second "
            "ratio ratio_low ratio_high forward_ms backward_ms optimizer_ms method_ms passes rounds measured_at").split()
-IDENTITY = "task precision device sparsity runs method".split()  # a new measurement replaces the row that has the same
+IDENTITY = "task precision device sparsity runs method".split()  # a new measurement replaces the row with the same values
 PARTS = ("forward", "backward", "optimizer", "method")
-MIDDLE = 0.4            # of training
+MIDDLE = 0.4            # share of training
 PROFILE_ROUNDS = 5      # at most
 BATCHES = 8
 
 
 def groups(interval, middle, steps):
-    """What is timed: [(first step, number of steps, weight of each)], with weights that sum to 1 over an average step.
+    """The steps to time: [(first step, number of steps, weight of each)], with weights that sum to 1.
 
-    Without an interval (None), or with 1: `steps` steps from `middle` on. Else the two steps around an update near `middle`, and
+    Without an interval (None), or with 1: `steps` steps from `middle` on. Otherwise the two steps around an update near `middle`, and
     up to `steps` ordinary ones after it.
     """
     if interval is None or interval < 2:
@@ -61,20 +61,19 @@ def groups(interval, middle, steps):
 
 
 def timed_together(device, few):
-    """Steps between two looks at the clock: `few`; on a GPU, where the first one waits for Python and the others do not, so many that this
-    counts little."""
+    """The number of steps timed together: `few`; on a GPU, where only the first one waits for Python, at least 20, so that this counts little."""
     return max(few, 20) if device.type == "cuda" else few
 
 
 def middle_of(cycles):
-    """The number of the cycle in which half of all epochs are trained."""
+    """The number of the cycle in which half of all epochs is reached."""
     ends = [*accumulate(cycle.epochs - cycle.first for cycle in cycles)]
     return next(number for number, end in enumerate(ends) if 2 * end > ends[-1])
 
 
 class Entrant:
-    """One method in the middle of its training, ready to make a few steps at a time of each of its `runs`, whose seeds differ. Those of one
-    process share a precision."""
+    """One method in the middle of its training, ready to make a few steps at a time of each of its `runs`, whose seeds differ. All Entrants in a
+    process must have the same precision."""
 
     def __init__(self, spec, data, device, steps, record=None, runs=1):
         task, options = settle(spec)
@@ -83,7 +82,7 @@ class Entrant:
         batches = epoch_batches(data.train, data, task.batch_size, spec.seed, 0, drop_last=True,
                                 **AUGMENTATION[task.augmentation])
         self.batches = cycle(list(islice(batches, BATCHES)))
-        self.now()  # other streams will read them
+        self.now()  # waits, because other streams will read the batches
         self.pack = []
         for seed in range(spec.seed, spec.seed + runs):
             lane = Lane(None, device)
@@ -97,11 +96,11 @@ class Entrant:
         self.training, method = self.trainer.training, self.trainer.model.method
         middle = self.training.step + int(MIDDLE * (self.training.total_steps - self.training.step))
         self.groups = groups(getattr(method, "interval", None), middle, steps)
-        if record:  # now, and not in a round that counts
-            self.make(self.groups[-1][0], WARM + 2)  # the momentum that the first step makes begins the count anew
+        if record:  # records now, not in a round that counts
+            self.make(self.groups[-1][0], WARM + 2)  # the first step creates the momentum, which restarts the count
 
     def make(self, first, number):
-        """`number` steps of each run, beginning with the step `first` of its training."""
+        """Makes `number` steps of each run, beginning with step `first` of its training."""
         for _, trainer in self.pack:
             trainer.training.step = first
         for x, y in islice(self.batches, number):
@@ -110,7 +109,7 @@ class Entrant:
                     trainer.step(x, y)
 
     def now(self):
-        """Seconds, when the device has done all that it was asked for."""
+        """The time in seconds, after waiting until the device has done all its work."""
         return now(self.device)
 
     def step_seconds(self):
@@ -140,7 +139,7 @@ class Entrant:
 
     @contextmanager
     def clocks(self):
-        """Notes when each of these was called and returned, as {name: [(seconds, seconds)]}."""
+        """A context that notes when these functions are called and return, as {name: [(seconds, seconds)]}."""
         spans = defaultdict(list)
         owners = {"forward": self.trainer.model, "update": self.training,
                   "before_step": self.trainer.model.method, "after_step": self.trainer.model.method}
@@ -163,7 +162,7 @@ class Entrant:
 
 
 def measure(specs, folder, device, rounds, steps, runs=1):
-    """Rows of COLUMNS for `specs`, of one task and precision, the first of them dense. Raises ValueError in one line."""
+    """Rows with COLUMNS for `specs`, which have one task and precision; the first is dense. Raises ValueError in one line."""
     one_core()
     task, _ = settle(specs[0])
     data = datasets.load_for(task, folder).to(device)
@@ -176,7 +175,7 @@ def measure(specs, folder, device, rounds, steps, runs=1):
 
 
 def row(entrant, seconds, dense, parts):
-    """The row of one method from the seconds of its steps and of dense ones, (rounds,) each, and of the parts, a dict a round."""
+    """The row of one method, from the seconds of its steps and of dense ones, (rounds,) each, and those of the parts, a dict for each round."""
     spec, task = entrant.spec, entrant.trainer.task
     step = float(np.median(seconds))
     return dict(
@@ -187,7 +186,7 @@ def row(entrant, seconds, dense, parts):
 
 
 def report(rows):
-    """Print the table, the fastest method first."""
+    """Prints the table, the fastest method first."""
     print("{task}, {precision}, {runs} at a time, batches of {batch_size}, {rounds} rounds, {device}".format_map(rows[0]))
     print(f"{'method':>18} {'sparsity':>8} {'step ms':>8} {'ratio':>6} {'quartiles':>12}"
           + "".join(f" {part:>9}" for part in PARTS))

@@ -1,15 +1,15 @@
-"""`python -m benchmarks.replays`: where the time of steps in turns goes on a GPU, on random images. The parts, each with its rows in
-RESULTS/performance:
+"""`python -m benchmarks.replays`: where the time goes in the steps of runs that take turns on a GPU, on random images. The parts, each with its rows
+in RESULTS/performance:
 
-- `launches` (replays.csv): kernels of one number each, recorded one after the other on each of so many streams: how fast the GPU begins them.
-- `steps` (replays.csv): a `step` of one of so many runs in turns, whose networks are compiled ("compiled"), or by kernels/residual.py ("fused");
-  `forward_backward`, `apply`, `rank` and so on: what is recorded of it, replayed alone: the passes, the optimiser's part, what the method repeats
+- `launches` (replays.csv): recorded sequences of kernels on a single number, on several streams: how fast the GPU starts kernels.
+- `steps` (replays.csv): a `step` of one of several runs in turns, whose networks are compiled ("compiled") or use kernels/residual.py ("fused");
+  `forward_backward`, `apply`, `rank` and so on: its recorded parts, each replayed alone: the passes, the optimiser's part, what the method repeats.
 - `operations` (operations.csv): each convolution and each other kernel of these passes alone, and how often a step has it (`operations.py`).
-- `profile` (profile.csv): the kernels of one replay of each of these parts, as CUPTI sees them. The last, because it may slow down what follows.
+- `profile` (profile.csv): the kernels in one replay of each of these parts, as CUPTI sees them. Comes last, because it may slow down what follows.
 
-us: microseconds of a step, a replay or a kernel until the device has done all of them, the K-th part where K runs take turns; host_us: those that
-this program takes to ask for a step, a replay or all kernels of a stream. A row is stored as soon as it is measured, in place of an older one; what
-fails is named, and ends with status 1. On a CPU nothing is replayed, and there are steps alone: that only shows that they would run.
+us: microseconds of a step, a replay or a kernel until the device has done all, divided by K if K runs take turns; host_us: microseconds that this
+program takes to launch a step, a replay or all kernels of a stream. A row is stored as soon as it is measured, in place of an older one. Failures
+are named and give exit status 1. On a CPU nothing is replayed, and only steps are measured, which just shows that they run.
 """
 import sys
 import traceback
@@ -32,19 +32,19 @@ from benchmarks.train import Trainer
 from methods import get
 
 ORIGIN = "device threads torch_version code_version measured_at".split()
-TABLES = {  # its columns, and those whose values a later row must have to take its place
+TABLES = {  # {file: (columns, the columns that identify a row, which a later row replaces)}
     "replays.csv": ("part task loop method precision runs us host_us rounds".split() + ORIGIN, "part device task loop method precision runs".split()),
     "operations.csv": ("task loop kernel shape calls runs us step_us host_us rounds".split() + ORIGIN, "device task loop kernel shape runs".split()),
     "profile.csv": ("task loop method precision runs part kernel calls us".split() + [*GIVEN] + ORIGIN,
                     "device task loop method precision runs part".split())}
 STREAMS, KERNELS = (1, 2, 4, 8), 300
-FIRST = 2 * WARM + 3  # steps until all is recorded: the momentum that the first one makes begins the count anew
-IMAGES = 45_000  # of an epoch, as in a run: its layers' densities are read once in 44 steps
+FIRST = 2 * WARM + 3  # steps until all is recorded: the first one creates the momentum, which restarts the count
+IMAGES = 45_000  # of an epoch, as in a run, so that the layers' densities are read once in 44 steps
 PARTS, LOOPS = ("launches", "steps", "operations", "profile"), ("compiled", "fused")
 
 
 def launches(streams, device, rounds):
-    """Yields the row of `launches`."""
+    """Yields the row of part `launches`."""
     numbers = torch.zeros(streams, 1, device=device)
     calls = [on_a_stream(lambda x=x: [x.add_(1) for _ in range(KERNELS)], device) for x in numbers]
     us, host_us = timed(calls, device, rounds)
@@ -53,18 +53,18 @@ def launches(streams, device, rounds):
 
 @cache
 def images(dataset, device):
-    """Those of an epoch."""
+    """Random images for one epoch."""
     return random_images(dataset, IMAGES, 1, 1).to(device)
 
 
 def pack(spec, fused, runs, device, rounds=0):
-    """(lanes, trainers) of so many runs in turns, all of whose steps are recorded, and which have as many `rounds` before their epoch ends."""
+    """(lanes, trainers) of so many runs in turns, whose steps are recorded already, with at least `rounds` steps left in the epoch."""
     (task, options), trainers = settle(spec), []
     numerics(task.precision, device)
     data = images(task.dataset, device)
-    if FIRST + 1 + rounds > (steps := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation is no step
+    if FIRST + 1 + rounds > (steps := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation must not come between
         raise ValueError(f"{rounds} rounds do not fit into an epoch of {steps} steps")
-    now(device)  # other streams will read the data
+    now(device)  # waits, because other streams will read the data
     record = cuda_graph if device.type == "cuda" else lambda function: (function(), lambda: None)
 
     def made(seed):
@@ -79,14 +79,14 @@ def pack(spec, fused, runs, device, rounds=0):
 
 
 def recorded(lanes, trainers):
-    """{part: [(stream, what replays it)]} of what is recorded of a step."""
+    """{part: [(stream, function that replays it)]} for the recorded parts of a step."""
     parts = [dict(forward_backward=trainer.forward_backward, apply=trainer.training.apply,
                   **{name: captured for (name, _), (captured, *_) in trainer.repeated.recorded.items()}) for trainer in trainers]
     return {part: [(lane.stream, of[part].replay) for lane, of in zip(lanes, parts)] for part, captured in parts[0].items() if captured.replay}
 
 
 def steps(spec, fused, runs, device, rounds):
-    """Yields the rows of `steps`."""
+    """Yields the rows of part `steps`."""
     lanes, trainers = pack(spec, fused, runs, device, rounds)
     for part, calls in {"step": [(None, lane.turn) for lane in lanes], **recorded(lanes, trainers)}.items():
         us, host_us = timed(calls, device, rounds)
@@ -94,7 +94,7 @@ def steps(spec, fused, runs, device, rounds):
 
 
 def profile(spec, fused, runs, device):
-    """Yields the rows of `profile`."""
+    """Yields the rows of part `profile`."""
     lanes, trainers = pack(spec, fused, runs, device)
     for part, calls in recorded(lanes, trainers).items():
         if rows := profiled(calls, device):
@@ -104,7 +104,7 @@ def profile(spec, fused, runs, device):
 
 
 def single(spec, loops, packs, device, rounds):
-    """Yields the rows of `operations`, and prints what a step has of each kernel."""
+    """Yields the rows of part `operations`, and prints the time of each kernel in a step."""
     total, (task, _) = {}, settle(spec)
     numerics(task.precision, device)
     for operation in operations(models.build(task.model, 10, **models.options_of(task.model, task.width)), task.batch_size):
@@ -118,7 +118,7 @@ def single(spec, loops, packs, device, rounds):
 
 
 def asked(args, spec, device):
-    """[(what a failure is called, its part's table, columns, what yields lists of rows)] of the arguments."""
+    """{part: [(its name if it fails, file, columns with fixed values, generator of lists of rows)]} for the arguments."""
     names, rounds = dict(task=args.task, method=args.method, precision=settle(spec)[0].precision), args.rounds
     every = [(f"{loop} {runs}", names | {"loop": loop, "runs": runs}, (spec, loop == "fused", runs, device))
              for loop in args.loops for runs in args.packs]

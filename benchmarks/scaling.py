@@ -1,15 +1,15 @@
 """`python -m benchmarks.scaling`: how the cost of the suite grows, into RESULTS/performance/scaling.csv.
 
-- `cores`: images per second of all of 1, 2, ... processes together that train at once, one thread each (dense, the recipe's precision).
-- `start`: seconds until so many workers of a launch could take a run, each a process that loads everything itself (`spawn`) or that is
-  forked from one which has (`forkserver`, which launches use on Linux).
+- `cores`: total images per second of 1, 2, ... processes that train at once, with one thread each (dense, the recipe's precision).
+- `start`: seconds until so many workers of a launch could take a run. Each is a process that loads everything itself (`spawn`), or is
+  forked from one that has (`forkserver`, which launches use on Linux).
 - `width`: milliseconds of a training step of dense and of ST-3 at 1 to 8 times the width, in turns.
 - `selection`: milliseconds of choosing exactly 5 % of N scores (`methods.ranking.keep`), N from 10^4 to 10^8.
-- `host`: microseconds that this program takes to ask a GPU for a step: of the parts that a GPU has recorded nothing is done. What the
-  GPU's driver takes is not in it.
+- `host`: microseconds that this program takes to launch a step on a GPU, measured on a CPU where the parts that a GPU records do nothing. The
+  time of the GPU's driver is not included.
 
-x is the number of processes, the width, N, the network's parameter tensors. A row has the median of the rounds. A part is stored when it
-ends; one that is measured again replaces its rows. `cores`, `start` and `host` are for CPUs alone.
+x is the number of processes, the width, N, or the number of the network's parameter tensors. A row has the median of the rounds. A part is stored
+when it ends, in place of its former rows. `cores`, `start` and `host` are measured on CPUs only.
 """
 import multiprocessing
 import sys
@@ -46,20 +46,20 @@ def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder,
 
 
 def compared(rounds, folder, device, **options):
-    """(method, its Entrant, seconds of a step: the median of the rounds) of dense and of ST-3."""
+    """[(method, its Entrant, median seconds of a step over the rounds)] for dense and ST-3."""
     entrants = {method: entrant(folder, device, method, **options) for method in ("dense", "st3")}
     seconds = in_turns({method: one.step_seconds for method, one in entrants.items()}, rounds)
     return [(method, one, float(np.median(seconds[method]))) for method, one in entrants.items()]
 
 
 def _train(folder, seconds, together):
-    """A process of `cores`: images per second while all of them train."""
+    """One process of part `cores`: its images per second while all processes train."""
     one_core()
     try:
         mine = entrant(folder, torch.device("cpu"))
         mine.step_seconds()
     except BaseException:
-        together.abort()  # nobody waits for this one
+        together.abort()  # the others must not wait for this process
         raise
     together.wait()
     began, steps = time.perf_counter(), 0
@@ -70,7 +70,7 @@ def _train(folder, seconds, together):
 
 
 def measure_cores(folder, device, rounds):
-    entrant(folder, device)  # what cannot be trained ends here, not in a process that is waited for
+    entrant(folder, device)  # fails here, rather than in a process, if it cannot be trained
     for processes in range(1, cores() + 1):
         with SPAWNED.Manager() as manager, ProcessPoolExecutor(processes, SPAWNED) as pool:
             all_of_them = [(folder, 3.0 * rounds, manager.Barrier(processes))] * processes
@@ -78,7 +78,7 @@ def measure_cores(folder, device, rounds):
 
 
 def _start(method, count):
-    """A process of `start`: what a launch does before its first run."""
+    """The process of part `start`: seconds that a launch takes before its first run."""
     Worker.method, began = method, time.perf_counter()
     preload(["cifar10"])
     workers = [Worker(None, None) for _ in range(count)]
@@ -119,7 +119,7 @@ def measure_host(folder, device, rounds):
         return function(), lambda: None
 
     for task in NETWORKS:
-        # two images: what is not recorded, such as the copy of a batch, is work on a CPU
+        # only two images, because what is not recorded, such as copying a batch, is work for the CPU here
         for method, one, seconds in compared(rounds, folder, device, task=task, steps=HOST_STEPS, record=lambda *_: recorded, batch_size=2):
             yield method, len(one.training.parameters), 1e6 * seconds, "us"
 

@@ -1,11 +1,11 @@
 """`python -m benchmarks.sparse_growth`: what an update of the connections costs, against the width at a constant number of weights, and (GSE)
 against the number of weights at a constant width.
 
-RigL and GSE, always-sparse, on digits with two hidden layers; the update alone, scored on one training batch: its passes, sampling,
-gradients and the new index. RigL computes and ranks the gradient of all connections; GSE's cost is O(neurons + weights). Time is the
-shortest of the rounds, which all widths and methods take in turns (other load on the machine only adds to it), in a process that keeps
-the memory it has; memory is the most that torch has allocated in an update at any moment (on a CPU without what numpy allocates to rank
-and search: for GSE a few numbers for each weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
+RigL and GSE, always-sparse, on digits with two hidden layers; the update alone, scored on one training batch: its passes,
+sampling, gradients and the new index. RigL computes and ranks the gradient of all connections; GSE's cost is O(neurons + weights). Time is the
+shortest over rounds in which all widths and methods take turns (other load on the machine only adds to it), in a process that keeps
+memory that it frees. Memory is the peak of what torch has allocated in an update (on a CPU without what numpy allocates to rank
+and search: for GSE a few numbers per weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
 width, method and machine.
 """
 import sys
@@ -17,7 +17,7 @@ from benchmarks.measurements import in_turns
 from benchmarks.sparse_speed import MACHINE, MB, entrant, load, machine, peak_bytes, run_and_store, seconds, standard
 
 WIDTHS = tuple(2 ** n for n in range(10))
-COUNTS = tuple(2 ** n for n in range(13, 21))  # active weights of a network 16 times as wide, of the first of which all widths are
+COUNTS = tuple(2 ** n for n in range(13, 21))  # active weights: all of these at 16 times the width, the first one at all widths
 WIDE = 16
 METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
 COLUMNS = "method width batch_size nnz prunable update_ms peak_mb rounds".split() + MACHINE
@@ -43,7 +43,7 @@ def measure(args, device):
 
 
 def ready(width, nnz, method, data, args, device):
-    """A network of this width with so many weights, after a few steps."""
+    """An Entrant with a network of this width and `nnz` active weights, after a few steps."""
     hidden = round(1024 * width)
     made = entrant("digits-mlp", method, 1 - nnz / ((64 + hidden + 10) * hidden), data, device, width=width, storage="sparse",
                    batch_size=args.batch_size or 128, score_batches="train_batch", allocation="er_gse", scope="global", init="sparse")
@@ -53,7 +53,7 @@ def ready(width, nnz, method, data, args, device):
 
 
 def update(made):
-    """Seconds of one update of the connections."""
+    """Makes one update of the connections; returns its seconds."""
     began = made.now()
     made.training.method.update(made.training, 0.1)
     return made.now() - began

@@ -3,13 +3,13 @@
 A training step, a step with an update of the connections, and memory, into RESULTS/performance/sparse_speed.csv.
 
 - All in one process with one thread, on real images, in fp32 or, with `--precision bf16`, as CIFAR and ImageNet are trained. In turns: in
-  every round each storage makes its steps, in a shuffled order, and its ratio is that of the masked steps of the same round to its own. The
-  first round only warms up, and so does the first step of a turn: another storage has just filled the caches, which in a training none
-  does. A row has the median over the rounds and the ratio's quartiles. A part of the grid replaces its own rows and leaves the others.
-- On a GPU masked steps are recorded and replayed, as those of runs are (`capture`), but for the measurement of memory; sparse ones are not.
-- state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the most that a step has
-  allocated besides at any moment, activations among it (from torch's record of its allocations; on a GPU from its allocator). On a
-  CPU an update ranks and searches with numpy, with either storage, and what numpy allocates for that is not in the record.
+  every round each storage makes its steps, in a shuffled order; its ratio is the time of the masked steps of the same round divided by its own.
+  The first round only warms up, and so does the first step of a turn, because another storage has just filled the caches, unlike in training.
+  A row has the median over the rounds and the ratio's quartiles. Measuring a part of the grid replaces only its own rows.
+- On a GPU masked steps are recorded and replayed as in runs (`capture`), except when memory is measured; sparse ones are not.
+- state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the peak of what a step
+  allocates besides, including activations (from torch's profiler; on a GPU from its allocator). On a CPU an update ranks and
+  searches with numpy in either storage, and numpy's allocations for that are not included.
 """
 import gc
 import os
@@ -40,8 +40,8 @@ MB = 2 ** 20
 
 
 def entrant(task, method, sparsity, data, device, steps=3, recorded=False, precision="fp32", **options):
-    """An `overhead.Entrant` in the middle of its training, with groups of steps: a `single` one, `ordinary` ones, an `update`.
-    recorded: as runs are."""
+    """An `overhead.Entrant` in the middle of its training, with three groups of steps: a `single` one, `ordinary` ones, an `update`.
+    recorded: whether its steps are recorded, as in runs."""
     given = {name: str(value) for name, value in options.items() if value is not None}
     spec = Spec(task, method, sparsity, 0, precision=precision, options=given)
     made = Entrant(spec, data, device, steps, recorder(settle(spec)[0], device) if recorded else None)
@@ -57,7 +57,7 @@ def seconds(made, groups):
 
 
 def state_bytes(trainer):
-    """(bytes of the parameters' gradients, of all else that stays between steps: parameters, momentum, buffers, indices)."""
+    """(bytes of the parameters' gradients, bytes of all else that stays between steps: parameters, momentum, buffers, indices)."""
     model = trainer.model
     tensors = [*model.parameters(), *model.buffers()]
     tensors += [value for state in trainer.optimizer.state.values() for value in state.values()]
@@ -68,13 +68,13 @@ def state_bytes(trainer):
 
 
 def peak_bytes(call, device):
-    """The most that `call()` has allocated at any moment, in bytes, above what there was before. On a CPU without numpy's own."""
+    """The peak of the bytes that `call()` allocates, above what was allocated before. On a CPU without numpy's allocations."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler talks
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profile:
         call()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -90,7 +90,7 @@ def machine(device):
 
 
 def timed(entrants, group, rounds):
-    """{name: seconds (rounds,)} of these groups of steps, in turns."""
+    """{name: seconds (rounds,)} for this group of steps of each Entrant, in turns."""
     def turn(made):
         seconds(made, made.single)
         return seconds(made, getattr(made, group))
@@ -107,7 +107,7 @@ def measure(args, device):
 
 
 def compare(task, width, sparsity, data, args, device):
-    """Rows of one network at one sparsity, one for each storage."""
+    """Yields the rows of one network at one sparsity, one for each storage."""
     steps = args.steps or timed_together(device, 2)
 
     def make(storage, recorded):
@@ -118,9 +118,9 @@ def compare(task, width, sparsity, data, args, device):
     times = timed(entrants, "ordinary", args.rounds)
     updates = timed(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
     for storage, made in entrants.items():
-        made = make(storage, False) if made.trainer.record else made  # the memory of what is recorded is reserved, not allocated
+        made = make(storage, False) if made.trainer.record else made  # recordings' memory is reserved, not allocated
         trainer = made.trainer
-        seconds(made, made.single)  # the first after an update finds the places of a convolution's new connections, and keeps them
+        seconds(made, made.single)  # the first step after an update computes and keeps the indices of a convolution's new connections
         gradients, state = state_bytes(trainer)
         with_update = peak_bytes(lambda: seconds(made, made.update), device) if args.update_rounds else None
         peak = peak_bytes(lambda: seconds(made, made.single), device)
@@ -149,8 +149,8 @@ def load(task, args, device):
 
 
 def standard(name, description, rounds=None, precision=True):
-    """A parser of the options that all measurements of sparse storage take, with `rounds` those that are made in so many, with `precision`
-    those that are made in one or another."""
+    """A parser with the options that all measurements of sparse storage take; with `--rounds` if a default is given, and with `--precision` if
+    `precision` is set."""
     parser = Parser(prog=f"benchmarks.{name}", description=description)
     parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
     parser.add_argument("--batch-size", type=int)

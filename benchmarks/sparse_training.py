@@ -1,9 +1,9 @@
 """`python -m benchmarks.sparse_training`: whole trainings with sparse and with masked storage: accuracy, time and memory.
 
-Runs of the suite, in fp32 or with `--precision bf16`, one after the other in one process with one thread, the storages of a seed in a row.
-Weights start by their graph, as in GSE (init=sparse), so that sparse storage never builds the dense network. The runs' own rows are not
-kept; what compares goes into RESULTS/performance/sparse_training.csv, in place of the rows of the same run. peak_memory_mb is the process's
-(on a GPU the allocator's): it includes Python, torch and the data.
+Runs of the suite, in fp32 or with `--precision bf16`, one after the other in one process with one thread; the storages of a seed follow each
+other. Weights are initialised as in GSE, for the sparse graph (init=sparse), so that sparse storage never builds the dense network. The runs' own
+rows are not kept; the comparison goes into RESULTS/performance/sparse_training.csv, in place of earlier rows of the same run. peak_memory_mb is
+the process's, including Python, torch and the data (on a GPU the allocator's).
 """
 import gc
 import sys

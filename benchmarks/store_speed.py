@@ -1,9 +1,9 @@
-"""`python -m benchmarks.store_speed`: what storing costs, against what it may cost.
+"""`python -m benchmarks.store_speed`: what storing costs, compared with set targets.
 
-A checkpoint's share of a run (written once in CHECKPOINT_SECONDS, or as rarely as 1 % allows), `status` and `collect` over 10,000 stored
-rows of 30 epochs (copies of one real run under other keys, in a temporary folder), and, where SLURM answers, the submission of 1,000
-runs, which are then taken out of the queue. Commands are processes of their own, timed as a user waits for them (best of three) and by
-the CPU time that they take, which other programs on the machine disturb less; `load` is how many processes wanted its `cores` meanwhile.
+Measured are: checkpoints' share of a run's time (one in CHECKPOINT_SECONDS, or fewer to stay within 1 %); `status` and `collect` over 10,000
+stored rows of 30 epochs (copies of one real run under other keys, in a temporary folder); and, if SLURM answers, the submission of 1,000
+runs, which are then cancelled. Commands are processes of their own: both the time that a user waits (best of three) and the CPU time are stored,
+which other programs on the machine disturb less. `load` is the machine's load average, to be compared with `cores`.
 Writes RESULTS/performance/store.csv.
 """
 import contextlib
@@ -41,7 +41,7 @@ MODEL = Spec("digits", "st3", 0.9, 0)
 
 
 def checkpoint(spec, folder):
-    """What a checkpoint of this run costs: median of ten."""
+    """The line for a checkpoint of this run: the median of ten."""
     task, options = settle(spec)
     data = datasets.load_for(task, folder)
     trainer = Trainer(task, spec.method, spec.sparsity, 0, options, data)
@@ -61,7 +61,7 @@ def checkpoint(spec, folder):
 
 
 def fill(store):
-    """ROWS rows of runs that `status digits --seeds K` asks for; returns K."""
+    """Writes ROWS rows of runs that `status digits --seeds K` asks for; returns K."""
     row = run(MODEL, store)
     record = json.loads((store.runs / f"{row['key']}.json").read_text())
     del record["checksum"]
@@ -78,7 +78,7 @@ def fill(store):
 
 
 def timed(what, count, target, *words, rounds=ROUNDS):
-    """A line for a command: the shortest wait, and its CPU time."""
+    """The line for a command: the shortest wait over the rounds, and the CPU time of that round."""
     best = None
     for _ in range(rounds):
         began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -92,7 +92,7 @@ def timed(what, count, target, *words, rounds=ROUNDS):
 
 
 def measure(folder):
-    """The lines of the table, one after the other."""
+    """Yields the lines of the table."""
     for task in ("digits", "cifar10-resnet20", "cifar10-vgg11"):
         with contextlib.suppress(DataError):
             yield checkpoint(Spec(task, "st3", 0.9, 0), folder)
@@ -107,7 +107,7 @@ def measure(folder):
     except ValueError as error:
         print(f"no submission: {error}", file=sys.stderr)
         return
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:  # jobs that had begun write to it until they are ended
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:  # jobs that have begun write to it until they are ended
         words = ["digits", "--results", place]
         yield timed("submission", RUNS, "20 s", "launch", *words, "--methods", "snip", "--sparsity", "0.9", "--seeds", str(RUNS),
                     "--launcher", "slurm", rounds=1)

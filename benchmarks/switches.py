@@ -1,4 +1,4 @@
-"""How often each weight switches between active and zero while it trains (ST-3, figure 6)."""
+"""Counts how often each weight switches between active and zero while it trains (ST-3, figure 6)."""
 import torch
 
 GROUPS = 4  # quarters of the epochs (40 of 160 in the paper)
@@ -7,7 +7,7 @@ GROUPS = 4  # quarters of the epochs (40 of 160 in the paper)
 class Switches:
     """Counts, for each of `size` weights and each quarter of a cycle's epochs, the steps that changed its mask.
 
-    `counts` (GROUPS, size), int32, stays on the device and is never waited for. Cycles of several are added up.
+    `counts` (GROUPS, size), int32, stays on the device, and the CPU never waits for it. If a run has several cycles, their counts are added up.
     """
 
     def __init__(self, size, device="cpu"):
@@ -19,11 +19,11 @@ class Switches:
         return GROUPS * epoch // epochs
 
     def add(self, group, before, after):
-        """Count the weights (size,) whose mask is another one after a step."""
+        """Counts the weights (size,) whose mask differs after a step."""
         self.counts[group] += before ^ after
 
     def lines(self, schedule, mask):
-        """Lines of `switches.csv`: in each group, how many weights of each final state switched how often (0 included)."""
+        """Lines of `switches.csv`: for each quarter, final state and number of switches (including 0), the number of weights."""
         found = []
         for group, counts in enumerate(self.counts):
             for state, chosen in (("zero", ~mask), ("active", mask)):

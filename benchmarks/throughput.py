@@ -1,19 +1,19 @@
 """`python -m benchmarks.throughput`: images per second in training, the suite's loop against a plain, well-written PyTorch loop.
 
-The plain one is what public implementations are made of: torchvision's data set and transforms, a DataLoader with workers, an eager step
-in fp32, and a mask for each layer that is multiplied into the weights after the step. The same network, batch, optimiser and sparsity.
+The plain one is built like typical public implementations: torchvision's data set and transforms, a DataLoader with workers, an eager step
+in fp32, and a mask for each layer that is multiplied into the weights after the step. Network, batch size, optimiser and sparsity are the same.
 
 - Measured in turns in one process: in every round each loop makes some steps, in a shuffled order; its ratio is to the plain steps of the
-  same round. A row has the rounds' median and quartiles. The first round only warms up. On a GPU the plain loop has TF32, in convolutions as
-  PyTorch has by itself and in products, and any of cuDNN's algorithms; the suite's has what its runs have (`machine.numerics`): the same
-  bits every time.
-- Where the suite's method raises its sparsity along a ramp, it is at its end from the first step on: else nothing would be ranked yet.
-- On a CPU everything is on one core, the loader's workers included, as where every core has a run of its own. What the workers prepare while
-  another loop is measured (two batches each) favours the plain loop; with the 8 of a GPU --steps 40 leaves it the smaller part.
+  same round. A row has the rounds' median and quartiles. The first round only warms up. On a GPU the plain loop uses TF32, in convolutions
+  (PyTorch's default) and in matrix products, and any of cuDNN's algorithms; the suite's loop has the arithmetic of its runs
+  (`machine.numerics`), with the same bits every time.
+- If the suite's method raises its sparsity along a ramp, the ramp is at its end from the first step on; otherwise nothing would be ranked yet.
+- On a CPU everything is on one core, including the loader's workers, as if every core had a run of its own. The workers prepare two batches each
+  while another loop is measured, which favours the plain loop; with the 8 workers on a GPU, these are the smaller part with --steps 40.
 - On a GPU the suite's loop also runs in packs of 1, 2, 4, ... runs (`benchmarks.gpu.pack`); their images are added up. peak_memory_mb is
-  what torch's allocator reserves for a loop while it is made and warmed up alone: with its data, its recorded steps and the workspaces of
-  cuBLAS (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small), one of each recording or, before torch 2.12, those of its streams, which
-  the first loop on a stream pays for (of torch's 32).
+  what torch's allocator reserves for a loop while it is made and warmed up alone, including its data, its recorded steps and cuBLAS's workspaces
+  (`CUBLAS_WORKSPACE_CONFIG=:4096:2:16:8` makes them small): one for each recording or, before torch 2.12, one for each stream (of torch's
+  32), counted for the first loop that uses it.
 """
 import gc
 import math
@@ -87,12 +87,12 @@ class Plain:
 
 
 def plain_precision(device):
-    """Of float32 as PyTorch computes it by itself."""
+    """The precision of the plain loop, in which weights and activations are float32: PyTorch's default for convolutions."""
     return "tf32" if device.type == "cuda" else "fp32"
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns; fused: by kernels/residual.py, None: as compiled.FUSED says."""
+    """The suite's loop: `runs` runs in turns. fused: whether to use kernels/residual.py; None: as compiled.FUSED says."""
 
     repeatable = True
 
@@ -101,7 +101,7 @@ class Suite:
         data = datasets.load_for(task, folder).to(device)
         record = recorder(task, device)
 
-        def steps(seed):  # made in the lane's own turn, on its stream
+        def steps(seed):  # the Trainer is made in the lane's own turn, on its stream
             with compiled.fusing(fused):
                 self.trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
             yield from self.trainers[-1].steps()
@@ -118,7 +118,7 @@ class Suite:
 
 
 def train(loop, device, steps):
-    """Seconds of so many steps of a loop, with the arithmetic of its precision."""
+    """The seconds that a loop takes for so many steps, in the arithmetic of its precision."""
     numerics(loop.precision, device)
     torch.backends.cudnn.deterministic = loop.repeatable
     began = now(device)
@@ -127,14 +127,14 @@ def train(loop, device, steps):
 
 
 def ready(make, device):
-    """The loop that `make()` gives, on a GPU with its steps recorded; and the device's memory in MB that it takes, 0 on a CPU.
+    """(the loop that `make()` returns, on a GPU with its steps recorded; the device memory that it takes in MB, 0 on a CPU).
 
-    What the allocator reserves while the loop is made and warmed up alone: the memory of what is recorded is reserved, not allocated.
+    The memory is what the allocator reserves while the loop is made and warmed up alone, because recordings' memory is reserved, not allocated.
     """
     if device.type != "cuda":
         return make(), 0.0
     torch.cuda.synchronize(device)
-    forget_workspaces()  # those of the loops before, which a recording would take away
+    forget_workspaces()  # frees those of earlier loops, which a recording would free, too
     torch.cuda.empty_cache()
     before, loop = torch.cuda.memory_reserved(device), make()
     train(loop, device, WARM + 2)
@@ -142,9 +142,9 @@ def ready(make, device):
 
 
 def measure(loops, device, rounds, steps):
-    """({name: images per second of each round, (rounds,)}, {name: the device's memory in MB}, names of what failed). loops: {name: what makes it}.
+    """({name: images per second of each round, (rounds,)}, {name: the device's memory in MB}, names of what failed). loops: {name: how to make it}.
 
-    A loop that fails, all but the making of the first, gives its traceback on stderr and NaN from then on; the others go on.
+    If a loop fails, its traceback goes to stderr and it gives NaN from then on; the others go on. Only making the first loop must not fail.
     """
     one_core()
     failed = []
@@ -157,9 +157,9 @@ def measure(loops, device, rounds, steps):
         except Exception:
             traceback.print_exc()
             failed.append(name)
-        gc.collect()  # memory that circles of references keep, for the loops that are made next
+        gc.collect()  # frees memory in reference cycles, for the loops that are made next
         return math.nan
-    first, *others = loops  # with which all are compared
+    first, *others = loops  # all are compared with the first
     made = {first: ready(loops[first], device), **{name: tried(name, ready, loops[name], device) for name in others}}
     made = {name: one for name, one in made.items() if name not in failed}
     seconds = in_turns({name: partial(tried, name, train, loop, device, steps) for name, (loop, _) in made.items()}, rounds)
@@ -194,7 +194,7 @@ def main(words=None):
         raise ValueError("--fused is for a GPU")
     task = get_task(args.task)
     steps = steps_per_epoch(datasets.load_for(task, folder).train, task.batch_size, task.drop_last)
-    if (WARM + 2) * (device.type == "cuda") + (1 + args.rounds) * args.steps > steps:  # an evaluation is no step
+    if (WARM + 2) * (device.type == "cuda") + (1 + args.rounds) * args.steps > steps:  # an evaluation must not come between
         raise ValueError(f"{1 + args.rounds} rounds of {args.steps} steps do not fit into an epoch of {args.task}, which has {steps}")
     at_once = {"ramp_power": "0"} if "ramp_power" in get(args.method).options() else {}
     specs = {p: Spec(args.task, args.method, args.sparsity, 0, precision=p, options=at_once) for p in args.precisions}
@@ -206,7 +206,7 @@ def main(words=None):
     rates, peaks, failed = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():
-        both = np.isfinite(rate / plain)  # the rounds before one of them failed
+        both = np.isfinite(rate / plain)  # rounds before either of the two failed
         if not both.any():
             continue
         lines.append(dict(

@@ -20,13 +20,13 @@ DENSITIES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.035, 0.02) + tuple(10 ** (-e / 4) 
 
 
 def step(sparse, growth, interval):
-    """MACs of a mean step: of `interval` sparse ones (forward, gradients of the inputs and of the weights) and one that updates the mask, for which
-    the gradient of the weights costs `growth` MACs: dense for RigL (its appendix), γ · sparse for GSE. `sparse`: MACs of the forward pass."""
+    """Mean MACs of a step, over `interval` sparse ones (forward, gradients of the inputs and of the weights) and one that updates the mask, in which
+    the gradient of the weights costs `growth` MACs: dense for RigL (its appendix), γ · sparse for GSE. sparse: MACs of the forward pass."""
     return (3 * sparse * interval + 2 * sparse + growth) / (interval + 1)
 
 
 def lines(densities=DENSITIES, interval=100, gamma=1.0, allocation="erk"):
-    """The lines of the table: FLOPs (2 a multiply-accumulate) of a mean training step, per image."""
+    """The lines of the table: mean FLOPs of a training step, per image (2 FLOPs for a multiply-accumulate)."""
     with torch.device("meta"):
         net = models.build("resnet50", 1000)
     macs = layer_macs(net, (3, 224, 224))

@@ -22,7 +22,7 @@ METHODS = ("ste_hard", "ste_soft")
 
 
 def follow(spec, folder):
-    """One run: stored and forward values (steps, N), thresholds (steps,), and the operator as (stored (N,), forward (N,), threshold)."""
+    """Trains one run: stored and forward values (steps, N), thresholds (steps,), and the operator as (stored (N,), forward (N,), threshold)."""
     task, options = settle(spec)
     device = usable_device()
     numerics(task.precision, device)
@@ -70,7 +70,7 @@ def main(words=None):
     parser.add_argument("--epochs", type=int)
     parser.common("results", "data")
     args = parser.parse_args(words)
-    path = Store(args.results).folder / suite_of(args.task) / "trajectory.csv"  # what cannot be stored is refused before it is made
+    path = Store(args.results).folder / suite_of(args.task) / "trajectory.csv"  # raises StoreError before training, if nothing can be stored
     one_core()
     lines = measure(args.task, args.sparsity, args.seed, args.epochs, data_folder(args))
     write_table(path, COLUMNS, lines)

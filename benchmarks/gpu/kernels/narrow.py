@@ -1,9 +1,9 @@
-"""Convolutions of few channels on a GPU, in Triton: implicit matrix products (a tile is a block of pixels by all channels of the output), and for
-the weights' gradient products that are split over the batch (split-K).
+"""Convolutions with few channels on a GPU, in Triton: implicit matrix products (a tile is a block of pixels by all channels of the output), for the
+weights' gradient split over the batch (split-K).
 
-Libraries compute them with tiles for 64 channels and more, of which 16 fill an eighth, and in the order that always gives the same bits
-with tiles that are poorer still. Memory is channels_last throughout; sums are in float32, and in the same order every time. Places are numbers of
-32 bits: no tensor may have 2³¹ elements. On a CPU all is PyTorch's own.
+Libraries compute them with tiles for 64 channels and more, of which 16 channels fill an eighth, and their deterministic algorithms have
+even less suitable tiles. Memory is channels_last throughout; sums are in float32, and in the same order every time. Offsets are 32-bit
+integers: no tensor may have 2³¹ elements. On a CPU, PyTorch's own convolutions are used.
 """
 import torch
 from torch.nn.grad import conv2d_input, conv2d_weight
@@ -11,17 +11,17 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 try:
     import triton
     import triton.language as tl
-except ImportError:  # torch for CPUs alone has none
+except ImportError:  # builds of torch for CPUs have no Triton
     triton = None
 
-MOST = {2: 64, 4: 32}  # channels, in and out, by the bytes of a number: with more the library's are faster
+MOST = {2: 64, 4: 32}  # {bytes of a number: most channels, in and out}; with more, the library is faster
 BLOCK = 128  # pixels that a program computes at a time (the weights' gradient of float32: half as many)
-CHUNKS = 132  # parts of a batch whose gradients of the weights are summed apart: a block for each multiprocessor of an H100 and H200
+CHUNKS = 132  # parts of a batch whose weights' gradients are summed separately: one for each multiprocessor of an H100 or H200
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. By the kernels below for at most `MOST`
-    channels in and out, 1 x 1 and 3 x 3 kernels padded by half, of one stride, without groups and dilation; else by PyTorch."""
+    """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. Uses the kernels below for at most `MOST`
+    channels in and out, 1 x 1 and 3 x 3 kernels padded by half their size, equal strides, no groups and no dilation; otherwise PyTorch."""
     (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     narrow = max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
@@ -33,13 +33,13 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 def pair(number):
-    """One number for both sides, or two."""
+    """A pair of numbers, from a pair or from one number for both sides."""
     return tuple(number) if isinstance(number, (tuple, list)) else (number, number)
 
 
 @torch.library.custom_op("sparse_training::convolution", mutates_args=())
 def convolution(x: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
-    """(B, O, H', W') from x (B, C, H, W) and weight (O, C, size, size), of odd size, padded by half of it."""
+    """(B, O, H', W') from x (B, C, H, W) and weight (O, C, size, size), where size is odd and the padding is size // 2."""
     return torch.conv2d(x, weight, None, stride, weight.shape[-1] // 2).contiguous(memory_format=torch.channels_last)
 
 
@@ -52,7 +52,7 @@ def convolution_input(gradient: torch.Tensor, weight: torch.Tensor, height: int,
 
 @torch.library.custom_op("sparse_training::convolution_weight", mutates_args=())
 def convolution_weight(gradient: torch.Tensor, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    """The gradient at the weights in float32, as parts (n, O, size, size, C) to be summed: a compiler does it with what comes after."""
+    """The gradient at the weights in float32, as parts (n, O, size, size, C) still to be summed, which a compiler can fuse with what follows."""
     shape = gradient.shape[1], x.shape[1], size, size
     return conv2d_weight(x, shape, gradient, stride, size // 2).float().permute(0, 2, 3, 1).contiguous().unsqueeze(0)
 
@@ -95,7 +95,7 @@ def channels_last(like, channels, height, width):
 
 
 def chunks_of(pixels, dtype, most=None):
-    """(parts of a batch, at most CHUNKS or `most`, blocks of pixels in each, pixels of a block)."""
+    """(number of parts of a batch, at most `most` or else CHUNKS; blocks of pixels in each; pixels of a block)."""
     block = 2 * BLOCK // dtype.itemsize
     blocks = -(-pixels // block)
     each = -(-blocks // (most or CHUNKS))
@@ -107,15 +107,15 @@ def ready(*tensors):
 
 
 def exactness(x):
-    """Of products of float32; those of 16 bits are exact."""
+    """Triton's precision for products of float32; products of 16-bit numbers are exact anyway."""
     return "tf32" if x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else "ieee"
 
 
 def gather(x, weight, y, stride, back):
-    """y from x, or with `back` the gradient at the input y from that at the output x. (B, C, H, W) all."""
+    """Computes the output y from the input x, or with `back` the gradient at the input (y) from that at the output (x). All are (B, C, H, W)."""
     (x,), (_, inputs, *sides), (images, outputs, *own) = ready(x), x.shape, y.shape
     pixels, size, strides = images * own[0] * own[1], weight.shape[-1], weight.stride()
-    block, warps = (BLOCK, 4) if pixels >= 2 ** 15 else (BLOCK // 2, 8)  # few pixels: more programs
+    block, warps = (BLOCK, 4) if pixels >= 2 ** 15 else (BLOCK // 2, 8)  # with few pixels, more programs
     _gather[(-(-pixels // block),)](
         x, weight, y, pixels, strides[back], strides[not back], strides[3] if size > 1 else 0, *sides, *own, stride, size, inputs, outputs,
         back, block, tile(outputs), min(32, tile(inputs)), exactness(x), num_warps=warps, num_stages=3)
@@ -123,7 +123,7 @@ def gather(x, weight, y, stride, back):
 
 
 def products(gradient, x, size, stride, parts=None, most=None):
-    """See `convolution_weight`; into `parts`, `most` of them, where these are given."""
+    """See `convolution_weight`. parts: the tensor for the result, if given; most: the largest number of parts (default: CHUNKS)."""
     (images, outputs, *own), (_, inputs, *sides) = gradient.shape, x.shape
     pixels = images * own[0] * own[1]
     chunks, each, block = chunks_of(pixels, gradient.dtype, most)
@@ -136,7 +136,7 @@ def products(gradient, x, size, stride, parts=None, most=None):
 
 
 def tile(channels):
-    """The side of a tile for them: a power of two from 16 on."""
+    """The side of a tile for so many channels: a power of two, at least 16."""
     return max(16, triton.next_power_of_2(channels))
 
 
@@ -145,7 +145,7 @@ if triton:
     def _gather(x, weight, y, pixels, at_n, at_k, at_tap, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
                 stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, back: tl.constexpr, block: tl.constexpr,
                 wide: tl.constexpr, deep: tl.constexpr, exactness: tl.constexpr):
-        """Pixels of rows x columns from those of height x width. The weight of output n, input k and place t is at n at_n + k at_k + t at_tap."""
+        """Pixels of rows x columns, computed from height x width. The weight of output n, input k and tap t is at n at_n + k at_k + t at_tap."""
         m, n, k = tl.program_id(0) * block + tl.arange(0, block), tl.arange(0, wide), tl.arange(0, deep)
         row, column, image = m // columns % rows, m % columns, m // (columns * rows)
         parts: tl.constexpr = (inputs + deep - 1) // deep
@@ -170,7 +170,7 @@ if triton:
     @triton.jit
     def _shifted(x, ok, row, column, image, k, across: tl.constexpr, height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr,
                  size: tl.constexpr, inputs: tl.constexpr):
-        """The inputs (block, deep) of a block of the output's pixels at one place of the kernel: this program's line, `across` along it."""
+        """The inputs (block, deep) of a block of the output's pixels for one tap of the kernel: in this program's row of it, column `across`."""
         h, v = row * stride + tl.program_id(1) - size // 2, column * stride + across - size // 2
         ok = ok & (h >= 0) & (h < height) & (v >= 0) & (v < width)
         return tl.load(x + (((image * height + h) * width + v) * inputs)[:, None] + k[None, :], mask=ok[:, None] & (k < inputs)[None, :], other=0.0)
@@ -179,7 +179,7 @@ if triton:
     def _products(gradient, x, parts, pixels, each, height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
                   stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
                   deep: tl.constexpr, exactness: tl.constexpr):
-        """parts (chunks, outputs, size, size, inputs): of `each` blocks of pixels of the output, for one line of the kernel."""
+        """Computes parts (chunks, outputs, size, size, inputs): a program sums over `each` blocks of the output's pixels for a row of the kernel."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         first, second, third = tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32), tl.zeros((wide, deep), tl.float32)
         for number in range(each):

@@ -1,23 +1,23 @@
-"""Convolutions of few channels with what batch normalisation and ReLU need of them, on a GPU, in Triton: for residual.py.
+"""Convolutions with few channels, fused with parts of batch normalisation and ReLU, on a GPU, in Triton: for residual.py.
 
-A convolution's kernel also sums up the statistics of what it writes, y, and gives `affine` (4, C), four numbers a channel: ReLU(y s + t) is what
-comes after it, (y - mean) inverse what is normalised. The kernel of the gradient at its inputs lets pass what ReLU does, adds that of a shortcut, and
-sums up what the normalisation before needs: `slope` (2, C), by which s g + y p + q is the gradient at y where g is that behind (Ioffe and Szegedy,
-2015, section 3). The last program of a grid that comes to its end sums up what all of them found, in their order: the same bits every time.
-Memory is channels_last; weights are (outputs, size, size, inputs), as in `methods/layout.py`; sums are in float32. Places are numbers of 32
-bits: no tensor may have 2³¹ elements. The gradient at the weights is that of narrow.py.
+A convolution's kernel also sums the statistics of its output y, and computes `affine` (4, C), per channel s, t, mean and inverse: the next layer's
+input is ReLU(y s + t), and (y - mean) inverse is the normalised y. The kernel for the gradient at the inputs applies ReLU's gradient, adds a
+shortcut's, and sums what the preceding normalisation needs: `slope` (2, C), per channel p and q: if g is the gradient after the normalisation, the
+one at y is s g + y p + q (Ioffe and Szegedy, 2015, section 3). The program of a grid that ends last sums the results of all programs, in a fixed
+order, so that the bits are the same every time. Memory is channels_last; weights are (outputs, size, size, inputs), as in `methods/layout.py`;
+sums are in float32. Offsets are 32-bit integers: no tensor may have 2³¹ elements. The gradient at the weights is computed by narrow.py.
 """
 try:
     import triton
     import triton.language as tl
     PASS_NAN = tl.constexpr(tl.PropagateNan.ALL)
-except ImportError:  # torch for CPUs alone has none
+except ImportError:  # builds of torch for CPUs have no Triton
     triton = None
 
 if triton:
     @triton.jit
     def _row(table, number: tl.constexpr, n, channels: tl.constexpr):
-        """A line of `affine` or `slope`; zeros beyond its channels."""
+        """Row `number` of `affine` or `slope`; zeros beyond its channels."""
         return tl.load(table + number * channels + n, mask=n < channels, other=0.0)
 
     @triton.jit
@@ -27,7 +27,7 @@ if triton:
 
     @triton.jit
     def _last(counter):
-        """Whether all other programs have come here: what they have stored before can be read."""
+        """Whether all other programs have arrived here, so that what they stored before can be read. Resets the counter then."""
         tl.debug_barrier()
         last = tl.atomic_add(counter, 1, sem="acq_rel") == tl.num_programs(0) - 1
         if last:
@@ -36,7 +36,7 @@ if triton:
 
     @triton.jit
     def _total(partial, number: tl.constexpr, of: tl.constexpr, n, wide: tl.constexpr, lines: tl.constexpr):
-        """The programs' sums, of which `partial` (programs, of, wide) has so many kinds, summed up: (wide,)."""
+        """The total (wide,) over all programs of their sums of kind `number`; `partial` (programs, of, wide) has `of` kinds."""
         total = tl.zeros((wide,), tl.float32)
         for start in range(0, tl.num_programs(0), lines):
             line = (start + tl.arange(0, lines))[:, None]
@@ -49,10 +49,10 @@ if triton:
                  height: tl.constexpr, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr,
                  inputs: tl.constexpr, outputs: tl.constexpr, block: tl.constexpr, wide: tl.constexpr, deep: tl.constexpr, lines: tl.constexpr,
                  exactness: tl.constexpr):
-        """y (rows x columns) and its affine from x (height x width); the running statistics are brought up to date."""
+        """Computes y (rows x columns) and its affine from x (height x width); updates the running statistics."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (inputs + deep - 1) // deep
-        known = _row(running_mean, 0, n, outputs)  # the more it has come near the mean, the smaller is what is summed up
+        known = _row(running_mean, 0, n, outputs)  # subtracted before summing: the nearer to the mean, the smaller the sums and their rounding errors
         shift = tl.where(known - known == 0, known, 0.0)
         one, two = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
         for number in range(each):
@@ -92,8 +92,8 @@ if triton:
     @triton.jit
     def _join(y, affine, rest, other, out, numbers, channels: tl.constexpr, kind: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
               height: tl.constexpr, width: tl.constexpr, stride: tl.constexpr, fewer: tl.constexpr, block: tl.constexpr):
-        """out = ReLU(y s + t + the shortcut): "" none, "same" `rest`, "normalised" that with its affine `other`, "padded" every `stride`-th pixel of
-        its height x width and zeros for the channels before and after its `fewer`."""
+        """out = ReLU(y s + t + shortcut). The shortcut by kind: "" none; "same" `rest`; "normalised" `rest` with its affine `other`; "padded" every
+        `stride`-th pixel of `rest` (height x width), with zeros for the channels before and after its `fewer` ones."""
         i = tl.program_id(0) * block + tl.arange(0, block)
         live, channel = i < numbers, i % channels
         value = tl.load(y + i, mask=live, other=0.0).to(tl.float32) * tl.load(affine + channel) + tl.load(affine + channels + channel)
@@ -119,12 +119,12 @@ if triton:
 
     @triton.jit
     def _normal(y, affine, m, live, n, channels: tl.constexpr):
-        """What is normalised of y, (block, channels)."""
+        """The normalised y (block, channels), before gamma and beta."""
         return (_read(y, m, live, n, channels).to(tl.float32) - _row(affine, 2, n, channels)[None, :]) * _row(affine, 3, n, channels)[None, :]
 
     @triton.jit
     def _slopes(one, two, total, affine, slope, at_gamma, at_beta, n, channels: tl.constexpr):
-        """The slope of a normalisation, and the gradients at its parameters, from the sums of g and of g times what is normalised."""
+        """Stores the slope of a normalisation and the gradients at its parameters, from the sums `one` of g and `two` of g times the normalised y."""
         ours, scale = n < channels, _row(affine, 0, n, channels)
         p = -scale * _row(affine, 3, n, channels) * two / total
         tl.store(slope + n, p, mask=ours)
@@ -138,9 +138,10 @@ if triton:
                   columns: tl.constexpr, stride: tl.constexpr, size: tl.constexpr, inputs: tl.constexpr, outputs: tl.constexpr, kind: tl.constexpr,
                   added: tl.constexpr, norms: tl.constexpr, wider: tl.constexpr, share: tl.constexpr, block: tl.constexpr, wide: tl.constexpr,
                   deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
-        """g: the gradient at the inputs x (height x width) before their ReLU, from that `at` the outputs (rows x columns) of a convolution ("same")
-        or, with "average", of the mean over all pixels, (images, inputs). `more` is added to it: "" not, "same", "padded" where it is that
-        of a join's outputs, of `wider` channels. The slopes of the `norms` normalisations before x are found."""
+        """Computes g, the gradient at the inputs x (height x width) before their ReLU, from the gradient `at` the outputs: of a convolution (kind
+        "same", rows x columns), or of the mean over all pixels ("average", (images, inputs)). `more` is added to it
+        by `added`: "" not at all, "same" as it is, "padded" as the gradient at the outputs of a padded shortcut, with `wider` channels. Also finds the slopes of the `norms`
+        normalisations before x."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (outputs + deep - 1) // deep
         one, two, three = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
@@ -185,8 +186,8 @@ if triton:
 
     @triton.jit
     def _add(parts, table, out, block: tl.constexpr, lines: tl.constexpr):
-        """The parts of the gradients of all weights summed up. A program's line of `table`: where its first numbers are in `parts`, how many parts
-        there are, how far apart, how many numbers are to be summed, and where they come in `out`."""
+        """Sums the parts of all weights' gradients. Each program has a line of `table`: the offset of its first part in `parts`, the number of parts,
+        the distance between them, the number of weights, and their offset in `out`."""
         line = table + tl.program_id(0) * 5
         begin, number, apart, count, end = tl.load(line), tl.load(line + 1), tl.load(line + 2), tl.load(line + 3), tl.load(line + 4)
         i, sums = tl.arange(0, block), tl.zeros((block,), tl.float32)

@@ -1,5 +1,5 @@
-"""CIFAR's ResNets (models/resnet.py) in training, on a GPU, by the kernels of normalised.py and narrow.py: in a third of a compiled network's
-launches."""
+"""Training passes of CIFAR's ResNets (models/resnet.py) on a GPU with the kernels of normalised.py and narrow.py: a third of the launches of a
+compiled network."""
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,17 +13,17 @@ from benchmarks.gpu.kernels.narrow import exactness, tile
 from benchmarks.gpu.kernels.normalised import triton
 from benchmarks.models.resnet import ResNet, ZeroPadShortcut
 
-MOST = 64  # channels
-PROGRAMS = 264  # of a grid, at most: two for each multiprocessor of an H100 and H200
-PARTS = 44  # of a batch, at most, whose gradients of the weights are summed apart: a program of each of a kernel's three lines a multiprocessor
-STATISTICS = 2048  # numbers of the programs' statistics that are summed at a time
-ELEMENTS = 1024  # numbers of a program where all are computed alike
-PIECE, LINES = 256, 16  # weights of a program of the sum of the parts of their gradients, and parts at a time
+MOST = 64  # largest number of channels
+PROGRAMS = 264  # largest number in a grid: two for each multiprocessor of an H100 or H200
+PARTS = 44  # most parts of a batch with separate weights' gradients: times a kernel's three rows, one program per multiprocessor
+STATISTICS = 2048  # how many of the programs' statistics are summed at a time
+ELEMENTS = 1024  # numbers per program in elementwise kernels
+PIECE, LINES = 256, 16  # for summing the parts of gradients: weights per program, parts at a time
 
 
 @dataclass(eq=False)
 class Layer:
-    """A convolution and its normalisation. begin: where its weights begin among the network's; side: that of its square inputs."""
+    """A convolution and its normalisation. begin: offset of its weights among the network's; side: of its square inputs."""
     conv: nn.Conv2d
     norm: nn.BatchNorm2d
     begin: int
@@ -38,19 +38,19 @@ class Layer:
                           outputs=self.outputs)
 
     def of(self, weights):
-        """Its own weights (outputs, inputs, size, size) of all."""
+        """This layer's weights (outputs, inputs, size, size), from those of the network."""
         return weights[self.begin:][:self.weights].view(self.outputs, self.size, self.size, self.inputs).permute(0, 3, 1, 2)
 
 
 class Normed(NamedTuple):
-    """What a layer gives: y (B, C, H, W) before and affine (4, C) of its normalisation."""
+    """The result of a layer: y (B, C, H, W) before its normalisation, and the affine (4, C) of the normalisation."""
     y: torch.Tensor
     affine: torch.Tensor
 
 
 @dataclass
 class Block:
-    """Two layers and the shortcut: "same", "padded", or a layer, then "normalised"."""
+    """Two layers and a shortcut, of the kind "same", "padded" or "normalised" (then `shortcut` is its layer)."""
     first: Layer
     second: Layer
     kind: str
@@ -58,8 +58,8 @@ class Block:
 
 
 def fused(net, layout, x, dtype):
-    """A function of effective weights (N,) and images like x (B, C, H, W) that gives `net`'s logits, computed in a dtype, where all of its layers are
-    in training; None where these kernels are not for it: they are for ResNets of at most MOST channels and square images, whose convolutions and
+    """A function of effective weights (N,) and images like x (B, C, H, W) that returns `net`'s logits, computed in `dtype`, if all normalisations are
+    in training mode. None if these kernels cannot do it: they are for ResNets with at most MOST channels and square images, whose convolutions and
     last layer are all in the `layout`."""
     if not triton or type(net) is not ResNet or net.fc.in_features > MOST or x.shape[2] != x.shape[3]:
         return None
@@ -70,7 +70,7 @@ def fused(net, layout, x, dtype):
 
 
 class Fused:
-    """See `fused`. What is planned once: where all lies, and counters of programs that have ended."""
+    """The function that `fused` returns. Offsets, and the counters of programs that have ended, are set up once."""
 
     def __init__(self, net, layout, x, dtype):
         (self.images, _, side, _), self.device, self.dtype, self.fc = x.shape, x.device, dtype, net.fc
@@ -91,10 +91,10 @@ class Fused:
                 kind = "padded"
             side = first.out
             self.blocks.append(Block(first, layer(block.conv2, block.bn2), kind, shortcut))
-        # of 16 bytes each: a place that is a multiple of that is another kind of argument for Triton
+        # 16 bytes each: Triton compiles another kernel for pointers that are not aligned to 16 bytes
         self.counters = torch.zeros((2 * len(self.layers) + 1, 4), dtype=torch.int32, device=self.device)
         self.places, lines, begin = [], [], 0
-        for layer in self.layers:  # where the parts of its gradient lie, and what each program sums up
+        for layer in self.layers:  # the offset of the parts of its gradient, and the lines for the programs of `_add`
             parts = narrow.chunks_of(self.images * layer.out ** 2, dtype, PARTS)[0]
             lines += [(begin + i, parts, layer.weights, min(PIECE, layer.weights - i), layer.begin + i) for i in range(0, layer.weights, PIECE)]
             self.places.append(begin)
@@ -105,11 +105,11 @@ class Fused:
         return Passes.apply(self, x, weights, self.fc.bias, *(p for layer in self.layers for p in (layer.norm.weight, layer.norm.bias)))
 
     def in_training(self):
-        """Whether all layers are: they normalise by the batch."""
+        """Whether all normalisations are in training mode, so that they use the batch's statistics."""
         return all(layer.norm.training for layer in self.layers)
 
     def grid(self, side):
-        """(pixels, programs, blocks of pixels of each, pixels of a block, warps)."""
+        """(pixels, programs, blocks of pixels for each, pixels of a block, warps) for images of this side."""
         pixels = self.images * side ** 2
         block, warps = (128, 4) if pixels >= 2 ** 15 else (64, 8)
         blocks = -(-pixels // block)
@@ -130,7 +130,7 @@ class Fused:
         return Normed(y, affine)
 
     def join(self, normed, kind="", rest=None):
-        """ReLU of a layer and the shortcut, which is of a `kind`."""
+        """ReLU of the sum of a normalised layer and a shortcut of this kind (see `normalised._join`)."""
         out = torch.empty_like(normed.y)
         rest, other = (rest.y, rest.affine) if kind == "normalised" else (out if rest is None else rest, out)
         (_, channels, rows, columns), (_, fewer, *sides) = out.shape, rest.shape
@@ -140,16 +140,16 @@ class Fused:
         return out
 
     def settle(self, g, normed, slope):
-        """The gradient at a layer's y from that behind its normalisation."""
+        """The gradient at a layer's y from the one after its normalisation."""
         out = torch.empty_like(g)
         normalised._settle[(-(-out.numel() // ELEMENTS),)](g, normed.y, normed.affine, slope, out, out.numel(), g.shape[1], ELEMENTS, num_warps=4)
         return out
 
     def backward(self, layer, at, weights, x, norms, more=None, added=""):
-        """(gradient at a layer's inputs before the ReLU that gave x, [[slope, gradient at gamma, at beta] of each of the `norms` before it]).
+        """(the gradient at a layer's inputs x before the ReLU that gave x, [[slope, gradient at gamma, at beta] for each of the `norms` before it]).
 
-        at: the gradient at its outputs. layer: None for the mean over all pixels, at which is (B, C). norms: [Normed]. more: what is `added` to
-        the gradient at x ("same", or "padded" as the shortcut is).
+        at: the gradient at the layer's outputs. layer: None for the mean over all pixels; `at` is then (B, C). norms: [Normed]. more: a gradient
+        that is `added` to the one at x ("same", or "padded" if it comes from a padded shortcut).
         """
         inputs, side = x.shape[1], x.shape[2]
         mean = dict(height=side, width=side, rows=1, columns=1, stride=1, size=1, inputs=inputs, outputs=inputs)
@@ -165,12 +165,12 @@ class Fused:
         return g, found
 
     def weights(self, layer, at, x, parts):
-        """The parts of the gradient at the weights of a layer, from that `at` its outputs."""
+        """Writes the parts of the gradient at a layer's weights into `parts`, from the gradient `at` its outputs."""
         narrow.products(at, x, layer.size, layer.stride, parts[self.places[layer.number]:], PARTS)
 
 
 class Passes(torch.autograd.Function):
-    """A ResNet's pass and the one back."""
+    """A ResNet's forward and backward pass."""
 
     @staticmethod
     def forward(ctx, own, x, weights, bias, *_):
