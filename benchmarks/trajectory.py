@@ -1,7 +1,7 @@
 """`python -m benchmarks.trajectory`: the stored and the forward value of one weight at every step of real runs (ST-3, figure 2).
 
 Trains a task with hard and with soft thresholding (straight-through gradients, no rescaling) from the same seed, and follows the
-same weight in both: the one that switches most often in the second half of the run where it switches less. The curves of the
+same weight in both: the one that switches most often in the second half of training, counted in the run where it switches less. The curves of the
 operators are the methods' own `forward` on evenly spaced weights. Writes RESULTS/SUITE/trajectory.csv.
 """
 import sys

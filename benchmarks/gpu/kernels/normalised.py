@@ -140,8 +140,8 @@ if triton:
                   deep: tl.constexpr, lines: tl.constexpr, exactness: tl.constexpr):
         """Computes g, the gradient at the inputs x (height x width) before their ReLU, from the gradient `at` the outputs: of a convolution (kind
         "same", rows x columns), or of the mean over all pixels ("average", (images, inputs)). `more` is added to it
-        by `added`: "" not at all, "same" as it is, "padded" as the gradient at the outputs of a padded shortcut, with `wider` channels. Also finds the slopes of the `norms`
-        normalisations before x."""
+        by `added`: "" not at all, "same" as it is, "padded" as the gradient at the outputs of a padded shortcut, with `wider` channels. Also
+        finds the slopes of the `norms` normalisations before x."""
         n, k = tl.arange(0, wide), tl.arange(0, deep)
         parts: tl.constexpr = (outputs + deep - 1) // deep
         one, two, three = tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32), tl.zeros((block, wide), tl.float32)
