@@ -16,10 +16,10 @@ from benchmarks.files import StoreError, boot, locked, space, writer
 from benchmarks.progress import plain
 
 NOTE_SECONDS = 5
-VOID_SECONDS = 900      # without a rewrite, where processes cannot be looked up; an evaluation in between can take minutes
-RESTARTED_SECONDS = 60  # the same, at least, for a host of the same name with another boot id: this one before a reboot, or another machine
+VOID_SECONDS = 900      # age of a void claim if its process cannot be looked up; between rewrites, an evaluation can take minutes
+RESTARTED_SECONDS = 60  # least age of a void claim of a host of the same name with another boot id: this one before a reboot, or another
 MOST = 1e12             # largest plausible number of epochs or seconds
-UNREADABLE_SECONDS = 5  # the same for a claim that cannot be read: its process died while writing it
+UNREADABLE_SECONDS = 5  # age of a void claim that cannot be read: its process died while writing it
 WHO = ("host", "boot", "space", "pid", "born")  # the fields that identify a process
 
 
