@@ -25,23 +25,23 @@ def _methods():
     for module in [*pkgutil.iter_modules(__path__, "methods."), *beyond]:
         try:
             content = importlib.import_module(module.name)
-        except ModuleNotFoundError:  # which the commands explain
+        except ModuleNotFoundError:  # the commands explain this one
             raise
         except Exception as error:
             raise ValueError(_broken(importlib.util.find_spec(module.name).origin, error)) from None
         for cls in vars(content).values():
             if inspect.isclass(cls) and issubclass(cls, Sparsifier) and cls.__module__ == module.name and "name" in vars(cls) and cls.name:
                 for name in (cls.name, *vars(cls).get("aliases", ())):
-                    if not (isinstance(name, str) and name.isidentifier()):  # commands, rows and figures are to read it as one word
+                    if not (isinstance(name, str) and name.isidentifier()):  # commands, rows and figures need to read it as one word
                         raise ValueError(f"{name!r} is no name for {cls.__name__} of {module.name}: one of letters, digits and _ is needed")
-                    if found.setdefault(name, cls) is not cls:  # whose rows would be taken for those of the other one
+                    if found.setdefault(name, cls) is not cls:  # the rows of one would be taken for the other's
                         raise ValueError(f"{name!r} is a method of {found[name].__module__} and of {module.name}: give one of them another name")
     return found
 
 
 def _broken(path, error):
-    """The line that says why a file cannot be loaded. Raises what ends the process and came meanwhile: a signal's is hidden in an error before Python
-    3.12 if a class was being made."""
+    """One line that says why a file cannot be loaded. If `error` hides an exception that ends the process (a signal's, such as KeyboardInterrupt) as
+    its cause, raises that instead: Python before 3.12 wraps it so while a class is being made."""
     if not isinstance(error.__cause__, (Exception, type(None))):
         raise error.__cause__
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
@@ -51,12 +51,12 @@ def _broken(path, error):
 
 
 def available():
-    """Names of all methods, sorted; a file that is put into this folder, or into beyond/, is found by itself."""
+    """Names of all methods, sorted; a file put into this folder, or into beyond/, is found automatically."""
     return sorted({cls.name for cls in _methods().values()})
 
 
 def get(method):
-    """The Sparsifier class for a name, an alias, "file.py:Class" or the class itself. Raises ValueError in one line."""
+    """The Sparsifier class for a name, an alias, "file.py:Class" or the class itself. Raises ValueError, in one line, if there is none."""
     if inspect.isclass(method) and issubclass(method, Sparsifier):
         return method
     if isinstance(method, Sparsifier):
@@ -77,7 +77,7 @@ def get(method):
     name = "method_" + Path(path).stem
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = os.path.abspath(path)
-    try:  # its text of the moment: Python's import takes the bytecode that it keeps for that of a file of the same size and second
+    try:  # compiles the text as it is now: an import would reuse cached bytecode if the file's size and second of change are the same
         exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
     except Exception as error:
         raise ValueError(_broken(path, error)) from None

@@ -11,9 +11,9 @@ from methods.ranking import keep
 
 
 class Cycle(NamedTuple):
-    """One training schedule of `epochs`, begun at epoch `first`. lr: if not 0, the learning rate is this constant multiple of the recipe's.
+    """One training schedule of `epochs`, starting at epoch `first`. lr: if not 0, the learning rate is constant, this multiple of the recipe's.
 
-    passes: forward and backward passes of each step, the losses averaged (ProbMask: 2).
+    passes: forward and backward passes of each step, whose losses are averaged (ProbMask: 2).
     """
 
     epochs: int
@@ -28,7 +28,7 @@ class Sparsifier(nn.Module):
     A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
     attributes. `mask` (N,) marks the active weights; whatever a checkpoint must hold is a buffer. `run` is a `methods.run.Run`.
 
-    Raises ValueError for a sparsity outside [0, 1) or that leaves fewer weights than layers, for unknown options or values, and for a `…_start`
+    Raises ValueError for a sparsity outside [0, 1) or one that leaves fewer weights than layers, for unknown options or values, and for a `…_start`
     after its `…_end`.
     """
 
@@ -41,7 +41,7 @@ class Sparsifier(nn.Module):
     # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):
     # {field of benchmarks.tasks.Task or option: value}}
     original = {}
-    retained = {}           # options that it has in the suite's recipe instead of its defaults, as in the papers that compare it
+    retained = {}           # options that replace its defaults in the suite's recipe, as in the papers that compare it
     presets = {}            # {option: {value: {other option: its default with that value}}}
     # theta's gradient: "masked" (active weights only), "superset" (these and some more), "dense" (straight-through), "shaped" (its own formula)
     gradient = "masked"
@@ -75,18 +75,18 @@ class Sparsifier(nn.Module):
 
     @property
     def called(self):
-        """What messages call it."""
+        """Its name in messages."""
         return self.name or type(self).__name__
 
     @classmethod
     def options(cls):
-        """{name: Option} of this method; a plain value in a subclass closes an option of its base."""
+        """{name: Option} of this method; a plain value in a subclass fixes an option of its base, which is then none any more."""
         names = [name for base in reversed(cls.__mro__) for name in vars(base)]
         return {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, None), Option)}
 
     @classmethod
     def preset(cls, options):
-        """{option: default} of the options whose default depends on one of these, {name: value} (`presets`)."""
+        """{option: default} of the options whose default depends on one of `options`, {name: value} (see `presets`)."""
         return {name: value for own, forms in cls.presets.items() for name, value in forms.get(str(options.get(own)), {}).items()}
 
     @classmethod
@@ -112,14 +112,14 @@ class Sparsifier(nn.Module):
         return self.budget
 
     def settled(self, run):
-        """Whether a mask that is within the budget now stays so. If not (AC/DC), only the last epoch's accuracy counts."""
+        """Whether a mask that is within the budget now will stay within it. If not (AC/DC), only the last epoch's accuracy counts."""
         return self.exact
 
     def groups(self):
-        """Optimiser groups of those parameters of the method that are to be trained otherwise than theta.
+        """Optimiser groups for those parameters of the method that need other settings than theta.
 
-        Each is a dictionary as torch's optimisers take it, with a list of `params`, but with `lr_scale`, a multiple of the recipe's learning
-        rate, in place of `lr`.
+        Each is a parameter group of torch's optimisers, a dictionary with a list of `params`, but with `lr_scale`, a multiple of the recipe's
+        learning rate, in place of `lr`.
         """
         return []
 
@@ -145,20 +145,20 @@ class Sparsifier(nn.Module):
         """Called after the weights have changed: next threshold, mask, schedule."""
 
     def evaluating(self, net, now):
-        """Called after the network was set to evaluation (`now` true) or training: changes what is to differ from that mode."""
+        """Called after the network was set to evaluation (`now` true) or training mode: changes the modules that must not follow that mode."""
 
     def extra_repr(self):
         """What print() shows of a method."""
         return ", ".join([f"sparsity={self.sparsity:g}", *(f"{name}={value}" for name, value in self.chosen.items())])
 
     def set_mask(self, mask):
-        """`mask` (N,) bool becomes the method's, in place, so that a recorded step reads it."""
+        """Copies `mask` (N,), bool, into the method's in place, so that a step captured in a graph reads it."""
         self.mask.copy_(mask)
 
     def repeated(self, function, fixed, *numbers):
         """Calls function(fixed, *numbers). The function is a bound method that does the same work at every step and leaves its results in
-        buffers; `fixed` is always the same object (theta or run). On a GPU it is recorded once, as `forward` is, and replayed; the numbers then
-        arrive as 0-dim tensors, so it must not branch on them. Only functions of run may read gradients of the network's other parameters.
+        buffers; `fixed` is always the same object (theta or run). On a GPU it is captured in a graph once, as `forward` is, and replayed; the numbers
+        then arrive as 0-dim tensors, so it must not branch on them. Only if `fixed` is run may it read gradients of the network's other parameters.
         """
         function(fixed, *numbers)
 

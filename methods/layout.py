@@ -9,17 +9,17 @@ from torch.nn.parameter import is_lazy
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
-ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays dense that was to
-UNNAMED = "not only the weight of linear or convolutional layers"  # nor in `include`, which could name it
+ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # reasons of weights that were meant to stay dense
+UNNAMED = "not only the weight of linear or convolutional layers"  # and not named in `include`
 
 
 @dataclass(frozen=True)
 class Entry:
     """One prunable tensor: all its names in the network (several if tied) and its shape (outputs, inputs of a group, *kernel).
 
-    groups: those of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel), 1 for GPT-2's linear layer, whose is
-    (inputs, outputs); 0 for all others. own: the tensor's shape in the network where it is of more than two dimensions and of no linear or
-    convolutional layer; all but the last are outputs. channels_last: whether the tensor was laid out so in memory.
+    groups: number of groups of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel); 1 for GPT-2's linear layer,
+    whose tensor is (inputs, outputs); 0 for all others. own: the tensor's shape in the network if it has more than two dimensions and belongs to
+    no linear or convolutional layer; all but the last are outputs. channels_last: whether the tensor was in that memory format.
     """
     names: tuple
     shape: tuple
@@ -53,7 +53,7 @@ class Entry:
         return [(module, name.rpartition(".")[2]) for module, name in zip(self.modules(net), self.names)]
 
     def turn(self, weight):
-        """The network's tensor with its outputs first, and back."""
+        """The network's tensor with its outputs first; the same again turns it back."""
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1) if self.groups else weight
 
     def flatten(self, weight):
@@ -62,7 +62,7 @@ class Entry:
         return self.turn(weight).movedim(1, -1).reshape(-1)
 
     def view(self, flat):
-        """Such a vector as the network's tensor, on the same memory but for transposed convolutions with groups."""
+        """The inverse of `flatten`: a vector (size,) as the network's tensor; a view, except for transposed convolutions with groups."""
         return flat.view(self.own) if self.own else self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
 
 
@@ -70,14 +70,14 @@ class Layout:
     """The prunable weights of `net` as one flat vector of N entries, layer after layer.
 
     Prunable are the weights of linear and convolutional modules, and what `include` names, itself or by its module: other parameters of
-    two or more dimensions, the last of which is taken for the inputs. `skip` names what is to be left dense; `dense` lists all that is,
-    as (name, reason).
+    two or more dimensions, the last of which is taken for the inputs. `skip` names what to leave dense; `dense` lists everything that
+    stays dense, as (name, reason).
     Within a layer the order is (output, kernel, input): a filter (output row) is one contiguous piece, and the view handed back
     to a convolution is channels_last without a copy. `others` is the number of all parameters that are not among the N: biases,
-    normalisation, what is left dense. `classifier` is where the network's last layer is among the `entries`, None if it is left dense.
+    normalisation, what is left dense. `classifier` is the index in `entries` of the network's last layer, None if it is left dense.
 
-    Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if
-    `skip` names nothing or `include` nothing that can be pruned.
+    Raises ValueError if there is nothing to prune, if dtypes or devices are mixed, if a lazy layer has no shape yet, or if a name in
+    `skip` matches nothing, or one in `include` nothing that can be pruned.
     """
 
     def __init__(self, net, skip=(), include=()):
@@ -143,9 +143,9 @@ class Layout:
         return {name: view for view, e in zip(self.views(flat), self.entries) for name in e.names}
 
     def _filter_index(self, device):
-        """(where each filter begins, and the last ends, (number of filters + 1,), the filter that each weight is of, (N,))."""
+        """(offset of each filter, and the end of the last, (number of filters + 1,); index of each weight's filter, (N,))."""
         if self._filters is None or self._filters[0].device != device:
-            with torch.inference_mode(False):  # an evaluation may be the first to ask, and no backward pass keeps its tensors
+            with torch.inference_mode(False):  # a backward pass cannot save tensors made in inference mode, which may ask first
                 lengths = torch.tensor([e.fan_in for e in self.entries for _ in range(e.shape[0])], device=device)
                 index = torch.arange(len(lengths), dtype=torch.int32, device=device).repeat_interleave(lengths, output_size=self.size)
                 self._filters = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]), index
@@ -153,7 +153,7 @@ class Layout:
 
     def filter_means(self, flat):
         """Mean over each filter (output row): vector (N,) → (number of filters,)."""
-        # unsafe: the ends are known to be right; looking would wait for the device. By lengths they would be added up anew each time
+        # unsafe: the offsets are known to be right, and checking them would wait for the device. Lengths would be summed anew at each call
         return torch.segment_reduce(flat, "mean", offsets=self._filter_index(flat.device)[0], unsafe=True)
 
     def spread_filters(self, values):
@@ -178,7 +178,7 @@ class Layout:
 
 
 class Spread(torch.autograd.Function):
-    """spread(values), each value at many weights; its gradient is sums(theirs)."""
+    """spread(values), which copies each value to many weights; its gradient is sums(gradient at the weights)."""
 
     @staticmethod
     def forward(ctx, values, spread, sums):
@@ -191,7 +191,7 @@ class Spread(torch.autograd.Function):
 
 
 def _spread(values, spread, sums):
-    # a GPU adds up the gradient of index_select, which is also repeat_interleave's, in another order every time
+    # a GPU sums the gradient of index_select, and so of repeat_interleave, in a different order each time
     return Spread.apply(values, spread, sums) if values.is_cuda else spread(values)
 
 
@@ -217,7 +217,7 @@ def _stubborn(module):
 
 
 def _entry(names, weight, layer):
-    """The Entry of a weight; layer: the linear or convolutional one that it is of, None for all else."""
+    """The Entry of a weight; layer: the linear or convolutional layer that it belongs to, if any."""
     shape = tuple(weight.shape)
     if layer is None:
         return Entry(names, (weight.numel() // shape[-1], shape[-1]), own=shape if len(shape) > 2 else ())
@@ -227,13 +227,13 @@ def _entry(names, weight, layer):
 
 
 def channels_last(weight):
-    """Whether a convolution's weight is laid out so, and not as well in the usual way."""
+    """Whether a convolution's weight is channels_last in memory, and not contiguous as well."""
     return weight.ndim in CHANNELS_LAST and not weight.is_contiguous() and weight.is_contiguous(memory_format=CHANNELS_LAST[weight.ndim])
 
 
 def _named(net, names, word, least=0):
-    """The ids of the parameters of the given names, of weights or of modules, with at least so many dimensions. Raises ValueError for a name
-    without any."""
+    """The ids of the parameters that `names` names, directly or by their module. least: only those that are trained and have at least so many
+    dimensions. Raises ValueError for a name without any."""
     try:
         names = () if names is None else (names,) if isinstance(names, str) else tuple(names)
     except TypeError:
@@ -253,5 +253,5 @@ def _named(net, names, word, least=0):
 
 
 def _memory(tensor):
-    """The same for tensors that share their numbers: a tied weight, or a buffer or second parameter on the same memory."""
+    """A key that is the same for tensors that share their memory: a tied weight, or a buffer or second parameter on the same memory."""
     return (tensor.layout is torch.strided and tensor.data_ptr()) or f"tensor {id(tensor)}"

@@ -12,33 +12,33 @@ from methods.layout import ASKED, UNNAMED, Layout
 from methods.warn import warn
 
 STORAGES = ("masked", "sparse", "auto")
-UNTOLD = 0.1  # share of the pruned weights up to which others stay dense without a warning
-FAR = 0.01  # from the sparsity asked for: where a method that does not end at exactly that may end without a warning
+UNTOLD = 0.1  # weights that stay dense cause no warning up to this share of the prunable ones
+FAR = 0.01  # a method with exact=False may miss the sparsity asked for by this much without a warning
 
 
 class SparseModel(nn.Module):
-    """`net` computing with the sparse weights that `method` makes of one flat parameter `theta` (N,).
+    """Computes `net` with the sparse weights that `method` makes from one flat parameter `theta` (N,).
 
     Call it like the network and give its parameters to any optimiser. The network is taken over: its prunable weights move into
     `theta`, the rest stays where it is; `export()` gives a plain network back.
 
     net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
-    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. include: those to prune although they are not of
-    linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the method's own.
+    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. include: names of those to prune although they do
+    not belong to linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the method's own.
     torch.utils.checkpoint works in it with use_reentrant=False.
-    storage: "masked", or "sparse" for weights that exist for active connections only (methods/sparse/model.py), or "auto", which
-    computes those layers with dense products that are faster so.
-    Raises ValueError, in one line, for an unknown method, option or name in skip or include, a sparsity outside [0, 1) or that leaves fewer
+    storage: "masked"; "sparse" for weights that exist for active connections only (methods/sparse/model.py); or "auto", which stores like
+    "sparse" but computes with dense products the layers that are faster that way.
+    Raises ValueError, in one line, for an unknown method, option or name in skip or include, a sparsity outside [0, 1) or one that leaves fewer
     weights than layers, no prunable weight, mixed dtypes or devices, NaN, and a method that the storage cannot hold.
     """
 
-    rounded_to = None  # what the network computes with, where theta is finer
-    cycles_left = 0  # of its training, which has not begun them (Training)
-    lent = None  # during a backward pass: what takes the weights away from the network
-    collected = None  # the backward pass that `dense_gradient` is of
+    rounded_to = None  # the dtype that the network computes in, if theta's is finer
+    cycles_left = 0  # cycles that its Training has not begun
+    lent = None  # during a backward pass: the function that removes the weights from the network again
+    collected = None  # id of the backward pass that last added to `dense_gradient`
     trained_by = None  # weak reference to the Training that it is in
 
-    # the arguments are those of __init__, so that help() and editors show them; copies and pickle give none
+    # the arguments are those of __init__, so that help() and editors show them; copying and unpickling pass none
     def __new__(cls, net=None, method=None, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
@@ -65,24 +65,24 @@ class SparseModel(nn.Module):
         if "_buffers" not in vars(made):
             raise TypeError(f"{type(made).__name__}.__init__ must begin with super().__init__(layout, sparsity, **options)")
         self.method = made.to(self.theta.device, self.theta.dtype)
-        for entry in self.layout.entries:  # last, so that a network that is refused stays whole
+        for entry in self.layout.entries:  # last, so that a network that is refused keeps its weights
             put(net, entry, None)
         self.dense_gradient, self.training = None, net.training
 
-    def __getstate__(self):  # of copies and pickles, which are in no training and have begun no backward pass
+    def __getstate__(self):  # copies and pickles are in no training and in no backward pass
         return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by")}
 
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
         if weights.requires_grad and isinstance(self.theta, nn.Parameter):  # torch.func computes with another tensor in its place
-            # a hook on theta itself would stay there; one on a view goes with the pass
+            # a hook on theta itself would outlive the pass; one on a view does not
             weights = weights.view_as(weights) if weights is self.theta else weights
             weights.register_hook(self._collect)
         return self.apply_weights(weights, *args, **kwargs)
 
     def apply_weights(self, weights, *args, **kwargs):
         """The network's output with these effective weights (N,)."""
-        self.take_back()  # what a backward pass that ended in an error has left
+        self.take_back()  # weights that a failed backward pass has left in the network
         views = self.layout.named_views(self.rounded(weights))
         try:
             output = self.compute(weights, views, *args, **kwargs)
@@ -91,12 +91,12 @@ class SparseModel(nn.Module):
         return self.backward_with(lambda: self.lend(views), output)
 
     def compute(self, weights, views, *args, **kwargs):
-        """What `apply_weights` computes with weights (N,) and {name: view of them}; something faster may take its place."""
+        """The network's output with weights (N,), also given as views {name: view of them}; may be replaced by something faster."""
         return functional_call(self.net, views, args, kwargs, tie_weights=False)
 
     def backward_with(self, lend, output):
-        """`output`, whose backward pass begins with `lend()` and ends with what that returns: torch.utils.checkpoint computes parts of
-        the network again there, and needs the weights of the pass."""
+        """`output`, whose backward pass will begin by calling `lend()` and end by calling the function that this returns: there
+        torch.utils.checkpoint recomputes parts of the network, and needs the weights of the forward pass."""
         def hook(gradient):
             self.take_back()
             self.lent = lend()
@@ -107,15 +107,15 @@ class SparseModel(nn.Module):
         return output
 
     def own_groups(self):
-        """The method's `groups()`. Raises ValueError where one has a learning rate: schedules of the recipe's would overwrite it."""
+        """The method's `groups()`. Raises ValueError if one sets a learning rate: the recipe's schedule would overwrite it."""
         groups = self.method.groups()
         if any("lr" in group for group in groups):
             raise ValueError(f"groups() of {self.method.called} gives lr: give lr_scale, a multiple of the recipe's learning rate")
         return groups
 
     def parameter_groups(self, lr):
-        """All parameters as groups for an optimiser with the learning rate `lr`: those of which the method says how they are to be trained
-        (thresholds, scores) apart, as it says."""
+        """All parameters as groups for an optimiser with the learning rate `lr`. Those for which the method asks for other settings in
+        `groups()` (thresholds, scores) get groups of their own."""
         own = self.own_groups()
         apart = {id(p) for group in own for p in group["params"]}
         others = [p for p in self.parameters() if id(p) not in apart]
@@ -138,7 +138,7 @@ class SparseModel(nn.Module):
             lent()
 
     def lend(self, views):
-        """Puts the weights {name: tensor} where the network looks for them; returns what takes them away again."""
+        """Puts the weights {name: tensor} where the network looks for them; returns a function that removes them again."""
         def place(weights):
             for (module, name), weight in zip(self.places, weights):
                 module._parameters[name] = weight
@@ -148,7 +148,7 @@ class SparseModel(nn.Module):
 
     @cached_property
     def places(self):
-        """The places of each weight; to look them up again in every step would take longer than to use them."""
+        """[(module, name in it)] of all weights; cached, because looking them up at every step would take longer than using them."""
         return [place for entry in self.layout.entries for place in entry.places(self.net)]
 
     def _apply(self, fn, *args, **options):
@@ -169,13 +169,13 @@ class SparseModel(nn.Module):
         return self
 
     def _collect(self, gradient):
-        """Adds up the gradients at the effective weights as autograd does those at theta."""
+        """Accumulates the gradient with respect to the effective weights, as autograd accumulates theta's."""
         under_way = torch._C._current_graph_task_id()
         if self.collected != under_way:  # the first gradient of a backward pass
             self.collected = under_way
-            if self.theta.grad is None:  # the gradients of the passes before were thrown away, or used
+            if self.theta.grad is None:  # the gradients of earlier passes were used or discarded
                 self.dense_gradient = None
-            elif self.dense_gradient is not None:  # or set to zero; a GPU is not waited for
+            elif self.dense_gradient is not None:  # or set to zero, which is tested on the device, without waiting for it
                 self.dense_gradient = self.dense_gradient.where(self.theta.grad.any(), 0)
         self.dense_gradient = gradient if self.dense_gradient is None else self.dense_gradient + gradient
 
@@ -195,15 +195,15 @@ class SparseModel(nn.Module):
         return int(((self.evaluated() != 0) & ~self.method.mask).sum())
 
     def evaluated(self):
-        """The effective weights (N,) of an evaluation, whatever the mode."""
+        """The effective weights (N,) in evaluation, whatever the current mode."""
         training = self.method.training
         weights = self.method.eval()(self.theta)
         self.method.train(training)
         return weights
 
     def export(self):
-        """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns where the sparsity that was asked for is
-        not reached, or cycles of the training are left."""
+        """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns if the sparsity that was asked for is not
+        reached, if cycles of the training are left, and if weights are not finite, or not zero outside the mask."""
         active, budget = int(self.method.mask.sum()), self.method.budget
         if abs(active - budget) > (0 if self.method.exact else FAR * self.layout.size):
             warn(f"the exported network has {active} weights, not the {budget} that were asked for: {self.why_not(active > budget)}")
@@ -218,7 +218,7 @@ class SparseModel(nn.Module):
         return self.plain()
 
     def why_not(self, more=True):
-        """Why there are not as many weights as were asked for, but `more` or fewer, in words."""
+        """Why there are more (or, if not `more`, fewer) weights than were asked for, in words."""
         training = self.trained_by and self.trained_by()
         if self.cycles_left:
             return (f"of the cycles that {self.method.called} trains, {self.cycles_left} were not begun: training.start(cycle) begins the next "
@@ -232,7 +232,7 @@ class SparseModel(nn.Module):
 
     @torch.no_grad()
     def plain(self):
-        """A plain copy of the network with the weights of the moment."""
+        """A plain copy of the network with its current effective weights."""
         net = copy.deepcopy(self.net, detached(self.net))
         for entry, view in zip(self.layout.entries, self.layout.views(self.rounded(self.evaluated()))):
             put(net, entry, nn.Parameter(view.clone(memory_format=entry.memory_format)))
@@ -244,8 +244,8 @@ class SparseModel(nn.Module):
 
 
 def layout_of(net, skip, include, sparse=False):
-    """The Layout of a network, for sparse storage or masks. Raises ValueError as it does, for what is no nn.Module, and for weights that are NaN
-    or infinite; warns where much stays dense that nobody asked to leave so."""
+    """The Layout of a network; sparse: for sparse storage. Raises ValueError as Layout does, for anything but a plain nn.Module, and for weights
+    that are NaN or infinite; warns if many weights stay dense that nobody asked to leave dense."""
     if not isinstance(net, nn.Module):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -264,7 +264,7 @@ def layout_of(net, skip, include, sparse=False):
 
 
 def explained(error):
-    """`error`, or what to do where it is that of a view of what a convolution gave, or of a weight that is not there."""
+    """`error`, or one that says what to do, if it comes from .view() of a convolution's output or from a weight that is not there."""
     if "view size is not compatible" in str(error):
         return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
                             "x.flatten(1) or x.reshape(...) instead")
@@ -275,15 +275,15 @@ def explained(error):
 
 
 def detached(net):
-    """{id: copy} of what the network keeps of its last pass (weight_norm does): it has a history, which cannot be copied."""
+    """{id: detached copy} of the tensors that the network keeps from its last pass (weight_norm does): deepcopy cannot copy their history."""
     seen = set()
     last = [t for m in net.modules() for t in tensors(vars(m), seen) if t.grad_fn is not None]
     return {id(t): t.detach().clone() for t in last}
 
 
 def tensors(value, seen, objects=False):
-    """The tensors in lists, tuples and dictionaries within each other, which may hold themselves, and with `objects` in the attributes of others
-    (a dataclass, say, but of no object within it); seen: ids of those that were looked at."""
+    """The tensors in nested lists, tuples and dictionaries, which may contain themselves, and with `objects` in the attributes of other objects
+    (a dataclass, say), but not of objects within those; seen: ids of what has been visited."""
     held = isinstance(value, (list, tuple, Mapping))
     if torch.is_tensor(value):
         yield value
@@ -294,6 +294,6 @@ def tensors(value, seen, objects=False):
 
 
 def put(net, entry, weight):
-    """`weight` in all the places of an entry; None keeps them free for the sparse weights."""
+    """Sets `weight` in all the places of an entry; None leaves them free for the sparse weights."""
     for module, name in entry.places(net):
         setattr(module, name, weight)

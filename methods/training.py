@@ -13,11 +13,11 @@ from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
 from methods.warn import warn
 
-UPDATING = []  # those whose update is being made: a list, because changing a class at every step would undo Python's caches
+UPDATING = []  # the trainings whose update() is running; a list, because changing a class at every step would invalidate Python's caches
 
 
 class Training(Run):
-    """Counts the steps and takes them in the right order.
+    """Counts the steps, and calls the method's hooks and the optimiser in the right order.
 
     model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
     in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
@@ -40,7 +40,7 @@ class Training(Run):
         if not hasattr(optimizer, "param_groups"):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         self.model, self.optimizer, self.method = model, optimizer, model.method
-        # int: of NumPy's numbers torch.load makes nothing
+        # int: torch.load does not accept NumPy's numbers
         self.steps_per_epoch, self.seed, self.clip, self.criterion = int(steps_per_epoch), seed, clip, criterion
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
@@ -58,14 +58,15 @@ class Training(Run):
         self._warn_of_groups()
         self.cycles = self.method.cycles(int(epochs))
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
-        # reads: dense gradients that the method read in this step; dense_steps: in all; scored: passes besides the steps' own (`count_passes`)
+        # reads: how many dense gradients the method read in this step; dense_steps: in all steps; scored: passes besides the steps' own
+        # (`count_passes`)
         self.started, self.reads, self.dense_steps, self.scored = False, 0, 0, 0
-        self.with_optimizer = False  # whether the optimiser's step is an update
+        self.with_optimizer = False  # whether optimizer.step() calls update()
         self._watch()
 
     def _warn_of_groups(self):
-        """Warns of parameters of the method that are to be trained otherwise than theta, and are in its group, and of a theta that was taken for a
-        bias."""
+        """Warns if parameters of the method that need other settings than theta are in its group, and if theta gets no weight decay, as if it were
+        a bias."""
         group = next(g for g in self.optimizer.param_groups if any(p is self.theta for p in g["params"]))
         for own in self.model.own_groups():
             other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
@@ -79,19 +80,19 @@ class Training(Run):
                  "dimension takes it for a bias; give it its weight decay by name")
 
     def _watch(self):
-        own = weakref.ref(self)  # an optimiser that is used again later holds no ended training
+        own = weakref.ref(self)  # weak, so that an optimiser that is used again does not keep an ended training alive
         with suppress(AttributeError):  # a wrapper (accelerate's) has no hooks
             self.optimizer.register_step_pre_hook(lambda *_: own() and own().check_step())
 
-    def __setstate__(self, state):  # of a copy, whose optimiser has neither the hook nor the step of the one that was copied
+    def __setstate__(self, state):  # a copy's optimiser has neither the original's hook nor its replaced step
         vars(self).update(state)
         self._watch()
         if self.with_optimizer:
             self.update_with_optimizer()
 
     def start(self, cycle=0):
-        """Begin a cycle; call it once before its first step. Raises ValueError for a cycle that there is not, where batches= is missing, for a
-        network that the method cannot score, and in the middle of a cycle that goes on from a saved state."""
+        """Begin a cycle; call it once before its first step. Raises ValueError for a cycle that does not exist, if the method needs batches= and
+        there is none, for a network that the method cannot score, and in the middle of a cycle that was resumed from a saved state."""
         if cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
             if self.loaded:
                 raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
@@ -111,11 +112,11 @@ class Training(Run):
         return self.model.trained_by and self.model.trained_by()
 
     def _takes_over(self):
-        """From now on the model is this training's; one that had it before has ended."""
+        """Makes the model this training's; one that had it before has ended."""
         self.started, self.model.trained_by = True, weakref.ref(self)
 
     def same_everywhere(self):
-        """What rounding may make different in the processes of a distributed training becomes that of the first."""
+        """Gives all processes of a distributed training the first one's state: rounding may have made theirs different."""
         if processes.count() > 1:
             from_the_first([*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())])
 
@@ -124,12 +125,12 @@ class Training(Run):
         gradients are removed, as by zero_grad().
 
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
-        Raises ValueError without gradients, before `start()`, or where another Training has the model; at an epoch's end FloatingPointError where
-        weights are NaN or infinite. Warns beyond the planned steps.
+        Raises ValueError without gradients, before `start()`, or if another Training has taken over the model; FloatingPointError, at the end of an
+        epoch, if weights are NaN or infinite. Warns beyond the planned steps.
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
-        if self.holder() is None:  # of a copy of all
+        if self.holder() is None:  # this training and its model are a copy
             self._takes_over()
         if self.holder() is not self:
             raise ValueError("another Training has begun with this model since: go on with that one")
@@ -148,18 +149,18 @@ class Training(Run):
             UPDATING.remove(self)
 
     def _update(self):
-        apart = ()  # of this step's loss
+        apart = ()  # parameters that this step's loss does not depend on
         if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
             apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]
-            for p in apart:  # for the method's hooks
+            for p in apart:  # the method's hooks expect a gradient
                 p.grad = torch.zeros_like(p)
         if (added := self.method.added_loss(self)) is not None:
             added.backward()
         if self.method.before_step(self) is not False:
-            for p in apart:  # what has no gradient the optimiser leaves as it is
+            for p in apart:  # without a gradient, the optimiser leaves them as they are
                 p.grad = p.grad if p.grad is not None and p.grad.any() else None
             self.apply()
-        if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # not before: some optimisers ask for the passes in their step
+        if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # only now: some optimisers run the passes in their step
             raise ValueError(NO_GRADIENTS)
         self.method.after_step(self)
         self.clear_gradients()
@@ -172,7 +173,7 @@ class Training(Run):
         self.step += 1
 
     def check_step(self):
-        """Raises ValueError for a step of the optimiser besides those of `update`, of which the method knows nothing."""
+        """Raises ValueError for a step of the optimiser outside `update`, of which the method would not know."""
         if self.holder() and not self.holder().updating:
             if any(other.optimizer is self.optimizer for other in UPDATING):
                 raise ValueError("this step of the optimiser is an update of another SparseModel's training: two SparseModels need an optimiser "
@@ -195,17 +196,17 @@ class Training(Run):
         self.optimizer.step()
 
     def update_with_optimizer(self):
-        """From now on `optimizer.step()` is `update()`, for loops of frameworks, which take the step themselves. A closure that they give
-        runs first; where it gives None and leaves no gradients, the batch is no step. For methods that score connections on the step's
-        batch, the loop sets `batch` to its (x, y) before each.
+        """From now on `optimizer.step()` calls `update()`, for the loops of frameworks, which take the step themselves. A closure that is passed
+        to it runs first; if it returns None and leaves no gradients, no step is made for this batch. For methods that score connections on
+        the step's batch, the loop sets `batch` to its (x, y) before each step.
 
-        The optimiser holds this training from then on. Raises ValueError for an optimiser that needs a closure for itself (LBFGS).
+        The optimiser keeps this training alive from then on. Raises ValueError for an optimiser that needs the closure itself (LBFGS).
         """
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ValueError("LBFGS asks for the loss within its step: call training.update() in a loop of your own")
-        own = getattr(self.optimizer.step, "own", self.optimizer.step)  # of an optimiser that served another training
+        own = getattr(self.optimizer.step, "own", self.optimizer.step)  # the original, if the optimiser has served another training
 
-        @wraps(own)  # schedules of learning rates look for their mark on it
+        @wraps(own)  # learning-rate schedulers look for a mark that they left on it
         def step(_, closure=None):
             if self.holder() and self.holder().updating:
                 return own()
@@ -223,15 +224,15 @@ class Training(Run):
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
 
     def state_dict(self):
-        """Where the training is, and its snapshots; the model and the optimiser, which have the rest, are saved apart."""
+        """The training's position and its snapshots; save the model and the optimiser, which hold the rest, separately."""
         return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps,
                 "scored": self.scored, "started": self.started, "method": self.method.called, "epochs": self.epochs,
                 "steps_per_epoch": self.steps_per_epoch}
 
     def load_state_dict(self, state):
-        """Go on from `state_dict()`; the model and the optimiser are loaded apart. Raises ValueError for the state of another method, or of a
-        training that has not ended and had another number of steps per epoch."""
-        saved = {"method": self.method.called, "steps_per_epoch": self.steps_per_epoch, **state}  # one of older code has neither
+        """Resume from `state_dict()`; load the model and the optimiser separately. Raises ValueError for the state of another method, or of an
+        unfinished training with another number of steps per epoch."""
+        saved = {"method": self.method.called, "steps_per_epoch": self.steps_per_epoch, **state}  # states of older code have neither
         if saved["method"] != self.method.called:
             raise ValueError(f"this is the state of a training with {saved['method']}, not with {self.method.called}: build the model with "
                              "that method")
@@ -240,7 +241,7 @@ class Training(Run):
             raise ValueError(f"this training had {was} steps per epoch and would go on with {now}, elsewhere in its schedules: keep what decides the "
                              "number of updates in an epoch (batch size, accumulation)")
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.dense_steps, self.scored = state.get("dense_steps", 0), state.get("scored", 0)  # a state of older code has none
-        if state.get("started", True):  # nor this, and was begun
+        self.dense_steps, self.scored = state.get("dense_steps", 0), state.get("scored", 0)  # states of older code have neither
+        if state.get("started", True):  # nor this one, but theirs had started
             self._takes_over()
             self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle
