@@ -1,4 +1,4 @@
-"""What flows into and back out of each layer: the sums over samples and positions that GSE's samplers need."""
+"""Sums of each layer's inputs and output gradients over samples and positions, which GSE's samplers need."""
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,11 +12,11 @@ class Activity:
 
     `gradient` (N,) is the sum of the loss gradients over the batches at every connection.
 
-    `signs(n)` draws ±1 for n samples and positions, giving Σrh and Σrδ (GraEst), or is None for Σ|h| and Σ|δ| (GraBo). With
-    `literal`, as in GSE's code, all batches have the signs of the first, and convolutions take δ at the first sample and position alone,
+    `signs(n)` draws r = ±1 for n samples and positions, for Σrh and Σrδ (GraEst), or returns None, for Σ|h| and Σ|δ| (GraBo). With
+    `literal`, as in GSE's code, all batches reuse the signs of the first, and convolutions take δ at the first sample and position alone,
     times the sum of the signs (a slip).
-    Linear layers and 2-D convolutions are followed; other layers, and those with a forward of their own (which may pad), are sampled
-    uniformly. Raises ValueError where none that is followed can be seen.
+    Linear layers and 2-D convolutions are observed; other layers, and those with a forward of their own (which may pad), are sampled
+    uniformly. Raises ValueError if none of the layers to be observed is seen to run.
     """
 
     def __init__(self, run, batches, signs, literal=False):
@@ -27,7 +27,7 @@ class Activity:
             if type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) or gpt2_linear(module):
                 hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
-            # the gradient of the same passes, so that growth costs no second ones
+            # from the same passes, so that growth needs no others
             self.gradient = run.gradient(run.theta * run.method.mask, batches)
         finally:
             for hook in hooks:
@@ -63,7 +63,7 @@ class Activity:
         return forward
 
     def weights(self):
-        """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, constant where there is nothing to go by."""
+        """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, all ones where the sums are missing, zero or not finite."""
         def usable(values):
             values = mean_of_processes(values).abs().cpu()
             # a row of zeros could not be sampled from
@@ -88,7 +88,7 @@ def rows_of_input(module, x):
 
 
 def batched(module, x):
-    """What flows into or out of a layer, with a batch of one where a convolution was given a single image."""
+    """A layer's input or output, as a batch of one if a convolution was given a single image."""
     return x[None] if isinstance(module, nn.Conv2d) and x.dim() == 3 else x
 
 

@@ -23,7 +23,7 @@ class AtInit(Sparsifier):
         return self.kept(self.sparsity)
 
     def kept(self, sparsity):
-        """Weights kept at a sparsity; literal: GSE's code."""
+        """Weights kept at a sparsity; literal: rounded down, as in GSE's code."""
         return count(self.layout.size, sparsity) if self.count == "exact" else int(self.layout.size * (1 - sparsity))
 
     def start(self, run, cycle):
@@ -31,9 +31,9 @@ class AtInit(Sparsifier):
             run.snapshot("start")
         try:
             self.set_mask(self.choose(run))
-        except torch.OutOfMemoryError:  # no fault of the network's
+        except torch.OutOfMemoryError:  # not the network's fault
             raise
-        except RuntimeError as error:  # an operation without a second derivative, for one
+        except RuntimeError as error:  # for example an operation without a second derivative
             raise ValueError(f"{self.called} cannot score this network: {str(error).splitlines()[0]}") from error
         if self.restore_bn:
             run.rewind("start")
@@ -41,13 +41,13 @@ class AtInit(Sparsifier):
         run.clear(~self.mask)
 
     def choose(self, run):
-        """The mask (N,) with the budget's largest scores. Raises ValueError or RuntimeError for a network that cannot be scored."""
+        """The mask (N,) of the `budget` largest scores. Raises ValueError or RuntimeError for a network that cannot be scored."""
         score = self.score(run, run.batches(self.n_batches or None)).detach()
         self.check(score)
         return keep(score, self.budget)
 
     def score(self, run, batches):
-        """What ranks the weights (N,), from training batches; the largest are kept."""
+        """Scores of the weights (N,), from training batches; the largest are kept."""
         raise NotImplementedError
 
     def check(self, score):
@@ -67,7 +67,7 @@ class SNIP(AtInit):
     def score(self, run, batches):
         return (run.gradient(run.theta, batches) * run.theta).abs()
 
-# of its ResNet-32
+# its recipe for ResNet-32
 GRASP = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(80 / 160, 120 / 160), clip=0.0,
              bn_momentum=0.1)
 
@@ -80,7 +80,7 @@ class GraSP(AtInit):
     temperature = option(200.0, least=1e-3, help="divides the logits")
 
     def kept(self, sparsity):
-        """Weights kept at a sparsity; literal: the original, which removes all above the int(N s)-th largest and keeps that one."""
+        """Weights kept at a sparsity; literal: as in the original, which removes int(N s) − 1: of the int(N s) worst it keeps the best."""
         size = self.layout.size
         return super().kept(sparsity) if self.count == "exact" else min(size - int(size * sparsity) + 1, size)
 
@@ -103,7 +103,7 @@ class TwiceDifferentiable(TorchFunctionMode):
             return F.relu6(args[0] + 3) / 6
         if getattr(func, "__name__", "") not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
             return func(*args, **(kwargs or {}))
-        with torch.backends.cudnn.flags(enabled=False):  # which sets all other flags too, to defaults of its own
+        with torch.backends.cudnn.flags(enabled=False):  # this resets cuDNN's other flags, too
             return func(*args, **(kwargs or {}))
 
 
@@ -111,7 +111,7 @@ class SynFlow(AtInit):
     """Iterative synaptic flow, without data (Tanaka et al. 2020)."""
 
     name = "synflow"
-    n_batches = restore_bn = None  # it sees no data, and a copy of the network
+    n_batches = restore_bn = None  # unused: it sees no data and scores a copy of the network
     rounds = option(100, least=1, help="rounds of scoring; after k of R the density is (1 - s)^(k/R) (Tanaka et al. 2020, algorithm 1)")
 
     @torch.enable_grad()
@@ -129,7 +129,7 @@ class SynFlow(AtInit):
             if not flows:
                 raise ValueError(f"{self.called} cannot score this network: it finds no tensor in its output of type {type(output).__name__}")
             flow = sum(flows)
-            # divided by itself against overflow, which changes no ranking (GSE)
+            # the flow is divided by its value against overflow, which does not change the ranking (GSE)
             score, = torch.autograd.grad(flow / flow.detach(), weights)
             self.check(flow.detach()), self.check(score)
             left = self.kept(1 - (1 - self.sparsity) ** (k / self.rounds))
@@ -138,13 +138,13 @@ class SynFlow(AtInit):
 
     @staticmethod
     def ones(x):
-        """Ones in the shape of one sample; tokens stay, for it is their embeddings that flow in."""
+        """Ones in the shape of one sample; token ids stay as they are, because what flows in is their embeddings."""
         return torch.ones_like(x[:1], dtype=torch.float64) if x.is_floating_point() else x[:1]
 
 
 class Homogeneous(TorchFunctionMode):
-    """Normalisation over features, GELU, softmax and dropout become the identity, bounded ReLUs ReLU, so that flow is conserved (GSE's
-    code for ViT)."""
+    """Normalisation over features, GELU, softmax and dropout become the identity, and bounded ReLUs become ReLU, so that flow is conserved
+    (GSE's code for ViT)."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (F.layer_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax, F.dropout):
@@ -153,7 +153,7 @@ class Homogeneous(TorchFunctionMode):
             return F.relu(args[0])
         if func is F.scaled_dot_product_attention:
             # without any softmax, as in GSE's code, attention is cubic in its input and four layers overflow float64;
-            # ours: rows that sum to one, as softmax's do, with the sum a constant
+            # ours: rows are divided by their sums, so that they sum to one, as softmax's do; the sums count as constants
             scores = args[0] @ args[1].transpose(-2, -1)
             return scores / scores.detach().sum(-1, keepdim=True).clamp_min(1e-300) @ args[2]
         return func(*args, **(kwargs or {}))

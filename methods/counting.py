@@ -1,4 +1,4 @@
-"""Exactly k of n scores on a GPU (Triton): a radix select, 8 bits of the scores a pass, in each of which all of the device takes part."""
+"""Selects exactly k of n scores on a GPU (Triton): a radix select with 8 bits of the scores per pass, each of which uses the whole device."""
 from functools import cache
 
 import torch
@@ -12,21 +12,21 @@ try:
 except ImportError:  # torch for CPUs alone has none
     triton = None
 
-DIGITS, BINS = 4, 256  # of the 32 bits of a score, from the highest on, and the values of each
-BLOCK, WARPS = 4096, 8  # scores that a program looks at
+DIGITS, BINS = 4, 256  # digits of a score of 32 bits, from the highest on, and values of a digit
+BLOCK, WARPS = 4096, 8  # scores that a program reads, and its warps
 TOGETHER = 1024  # programs whose ties are added up at once
 
 
 @cache
 def triton_works():
-    """Whether Triton makes kernels here: for this GPU, with a C compiler and Python's headers."""
+    """Whether Triton can make kernels here: it needs a GPU that it supports, a C compiler and Python's headers."""
     if not has_triton():
         return False
     try:
         _nothing[(1,)](torch.zeros(1, device="cuda"))
-    except torch.OutOfMemoryError:  # passes, and is not remembered
+    except torch.OutOfMemoryError:  # temporary, so it must not be cached as an answer
         raise
-    except Exception as error:  # of the compiler, its files, the driver
+    except Exception as error:  # from the compiler, its files, the driver
         warn(f"Triton makes no kernels here ({type(error).__name__}: {error}), which is slower: networks are not compiled, and "
              "ranking sorts")
         return False
@@ -34,19 +34,19 @@ def triton_works():
 
 
 def countable(score):
-    """Whether `choose` is made for these scores."""
+    """Whether `choose` can rank these scores."""
     return score.is_cuda and score.dtype == torch.float32 and triton_works()
 
 
 def choose(score, k):
     """Mask (n,), bool, with exactly k ones at the largest of score (n,) float32, ties to the lowest index, NaN the largest. n < 2³¹; k: 0-dim int64
-    tensor from 0 to n, which stays on the device: nothing waits for it, so that this can be recorded."""
+    tensor from 0 to n, which stays on the device: nothing waits for it, so that this can be captured in a graph."""
     score, n = score.detach().contiguous(), score.numel()
     blocks = -(-n // BLOCK)
     counts = torch.zeros(DIGITS, BINS, dtype=torch.int32, device=score.device)
-    last = torch.empty(BINS, blocks, dtype=torch.int32, device=score.device)  # what each program counts of the last digit's values
+    last = torch.empty(BINS, blocks, dtype=torch.int32, device=score.device)  # counts of the last digit's values, by program
     mask = torch.empty(n, dtype=torch.bool, device=score.device)
-    with torch.cuda.device_of(score):  # Triton's are those of the GPU that is in use
+    with torch.cuda.device_of(score):  # Triton launches on the current GPU
         for number in range(DIGITS):
             _count[(blocks,)](score, k, counts, last, n, number, DIGITS, BINS, BLOCK, num_warps=WARPS)
         _choose[(blocks,)](score, k, counts, last, mask, n, DIGITS, BINS, BLOCK, TOGETHER, num_warps=WARPS)
@@ -60,14 +60,14 @@ if triton:
 
     @triton.jit
     def _keys(score, place, n):
-        """Whole numbers of 32 bits in the order of the scores from the largest on."""
+        """Keys (uint32) in the opposite order of the scores: the largest score has the smallest key, and NaN has 0."""
         value = 0.0 - tl.load(score + place, mask=place < n, other=0.0)  # 0 and -0 become one
         bits = value.to(tl.uint32, bitcast=True)
         return tl.where(value != value, 0, bits ^ tl.where(bits >> 31 == 1, 0xFFFFFFFF, 0x80000000)).to(tl.uint32)
 
     @triton.jit
     def _found(k, counts, known: tl.constexpr, bins: tl.constexpr):
-        """(the first digits of the k-th key, how many of the keys that begin with them are chosen)."""
+        """(the first `known` digits of the k-th smallest key, how many of the keys that begin with them are chosen)."""
         left, found, values = tl.load(k).to(tl.int32), tl.zeros((), tl.uint32), tl.arange(0, bins)
         for number in tl.static_range(known):
             count = tl.load(counts + number * bins + values)
@@ -78,7 +78,7 @@ if triton:
 
     @triton.jit
     def _count(score, k, counts, last, n, number: tl.constexpr, digits: tl.constexpr, bins: tl.constexpr, block: tl.constexpr):
-        """How often each value of a digit is there, among the keys that share all digits before; of the last digit also in each program."""
+        """Counts each value of a digit among the keys that share all digits before with the k-th key; for the last digit also by program."""
         place = tl.program_id(0) * block + tl.arange(0, block)
         key, counted = _keys(score, place, n), place < n
         if number:
@@ -96,7 +96,7 @@ if triton:
         own = tl.program_id(0)
         place, before = own * block + tl.arange(0, block), tl.arange(0, together)
         found, left = _found(k, counts, digits, bins)
-        ties = last + (found & bins - 1).to(tl.int32) * tl.num_programs(0)  # of the keys that are the k-th, in each program
+        ties = last + (found & bins - 1).to(tl.int32) * tl.num_programs(0)  # keys equal to the k-th, by program
         for first in range(0, own, together):
             left -= tl.sum(tl.load(ties + first + before, mask=first + before < own, other=0), 0)
         key = _keys(score, place, n)

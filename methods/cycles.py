@@ -20,7 +20,7 @@ class Iterative(Sparsifier):
         if text:
             try:
                 listed = [float(word) for word in text.split(",")]
-                rising = all(b - a > 1e-6 for a, b in pairwise(listed))  # two cycles of one level would be one row
+                rising = all(b - a > 1e-6 for a, b in pairwise(listed))  # two cycles of one level would share a row
             except ValueError:
                 rising = False
             if not rising or not all(0 <= level <= 1 for level in listed):
@@ -109,7 +109,7 @@ class IMP(Iterative):
     """Lottery tickets: weights rewind to an early step and train again from there (Frankle & Carbin 2019, Frankle et al. 2020)."""
 
     name = "imp"
-    # open_lth's ResNet-20, but for the normalisation of its images
+    # open_lth's recipe for ResNet-20, except its normalisation of the images
     original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, validation=False,
                               augmentation="gse", clip=0.0, bn_momentum=0.1)}
     rewind_epoch = option(0, help="epoch of the first cycle that weights rewind to")

@@ -35,7 +35,7 @@ class Static(Sparsifier):
         return sum(self.counts)
 
     def allocate(self, sparsity, redistribute=False):
-        """Weights of each layer at a sparsity."""
+        """Active weights of each layer at a sparsity."""
         return allocate(self.layout, self.allocation, sparsity, redistribute=self.redistribute or redistribute)
 
     @torch.no_grad()
@@ -54,11 +54,11 @@ class Static(Sparsifier):
 
     @torch.no_grad()
     def initialise(self, run):
-        """First weights by the active inputs κ of a neuron: weights and biases uniform with variance 1/κ (GSE, released code)."""
+        """Draws weights and biases uniformly with variance 1/κ, κ the number of active inputs of their neuron (GSE, released code)."""
         self.draw_weights(run, (3 / self.layout.filter_sums(self.mask.to(run.theta.dtype)).clamp_min(1)).sqrt())
 
     def draw_weights(self, run, bounds):
-        """Weights and biases uniform within the bound of their neuron."""
+        """Draws weights and biases uniformly from −bound to bound, with one of `bounds` for each neuron."""
         run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
         generator = run.generator("bias")
         for bound, entry in zip(bounds.split([e.shape[0] for e in self.layout.entries]), self.layout.entries):
@@ -68,7 +68,7 @@ class Static(Sparsifier):
 
 
 class DynamicSparse(Static):
-    """Every `interval` steps, replace a share of the active weights; the share decays as a cosine (but for CHT)."""
+    """Every `interval` steps, replace a share of the active weights; the share decays as a cosine (in CHT only if asked for)."""
 
     interval = option(100, least=1, help="steps between two updates of the mask")
     update_end = option(0.75, most=1, help="share of training after which the mask is fixed")
@@ -77,14 +77,14 @@ class DynamicSparse(Static):
     skip_step = option(True, help="an update of the mask replaces the optimiser's step")
     score_batches = option("train_batch", "ceil10", help="train_batch: growth is scored on the batch at hand; ceil10: on fresh ones, "
                            "`scoring_batches` of Training (in the suite: ten images a class)")
-    changes = "change its mask"  # what cannot be done where its updates come too late
+    changes = "change its mask"  # for the warning that it cannot do so in time
 
     def final_budget(self):
         allocated = super().final_budget()
         return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
 
     def start(self, run, cycle):
-        if self.warn_if_idle(run) and self.scope == "global":  # no update will fill what er_gse's first mask lacks of the budget
+        if self.warn_if_idle(run) and self.scope == "global":  # er_gse's first mask falls short, and no update will fill it
             self.counts = self.allocate(self.sparsity, redistribute=True)
         super().start(run, cycle)
 
@@ -94,11 +94,11 @@ class DynamicSparse(Static):
 
     @property
     def pieces(self):
-        """Sizes of what is ranked by itself: of the layers or, with scope=global, of all together."""
+        """Sizes of the pieces that are ranked separately: the layers or, with scope=global, all weights as one piece."""
         return self.layout.sizes if self.scope == "layer" else [self.layout.size]
 
     def fraction(self, run):
-        """α_t: share replaced at this step."""
+        """α_t: the drop fraction at this step."""
         return self.drop_fraction / 2 * (1 + math.cos(math.pi * run.step / (self.update_end * run.total_steps)))
 
     def idle(self, run):
@@ -106,7 +106,7 @@ class DynamicSparse(Static):
         return self.interval - 1 >= self.update_end * run.total_steps
 
     def warn_if_idle(self, run):
-        """`idle`, with a warning where it is so."""
+        """`idle`, with a warning if it is true."""
         idle = self.idle(run)
         if idle:
             warn(f"{self.called} cannot {self.changes} in time: of {run.total_steps} steps, its first update at step "
@@ -124,13 +124,13 @@ class DynamicSparse(Static):
         return not self.skip_step
 
     def change_mask(self, run):
-        """The `update` of this step; the weights and the optimiser state of what enters or leaves restart at zero."""
+        """Updates the mask; the weights and the optimiser state of connections that enter or leave restart at zero."""
         before = self.mask.clone()
         self.update(run, self.fraction(run))
         run.clear(before ^ self.mask)
 
     def update(self, run, fraction):
-        """Change the mask so that `fraction` of the active weights are others."""
+        """Replace `fraction` of the active weights in the mask by others."""
         raise NotImplementedError
 
 
@@ -145,7 +145,7 @@ class DropAndGrow(DynamicSparse):
     def update(self, run, fraction):
         """Before the optimiser's step (GraNet: after it), drop `fraction` and grow as many.
 
-        Clears what was dropped where it may grow again at zero alone; `change_mask` clears what enters and leaves.
+        With regrow=zeroed it clears what was dropped, which so regrows at zero; `change_mask` clears what enters and leaves.
         """
         score, sizes = self.growth_score(run), self.pieces
         kept, after = self.dropped_and_grown([int(piece.sum()) for piece in self.mask.split(sizes)], fraction)
@@ -161,13 +161,13 @@ class DropAndGrow(DynamicSparse):
             run.clear(old & ~survivors, state=False)  # what grows again at once keeps its momentum, as in varun's code
 
     def dropped_and_grown(self, active, fraction):
-        """(weights after the drop, and after growth) of each of the `pieces`, which have so many active ones."""
+        """(weights after the drop, weights after growth), lists over the `pieces`, of which `active` are the active weights."""
         rounded = math.ceil if self.drop_rounding == "ceil" else math.floor
         if self.scope == "layer":
             kept, after = [k - rounded(fraction * k) for k in active], active
         else:
             kept, after = [min(math.floor(self.layout.size * (1 - self.sparsity) * (1 - fraction) + 1e-9), *active)], [self.budget]
-        if self.regrow == "no":  # a nearly full layer has no more than its inactive weights to grow
+        if self.regrow == "no":  # a nearly full layer can grow no more than its inactive weights
             kept = [max(k, a + m - n) for k, a, m, n in zip(kept, active, after, self.pieces)]
         return kept, after
 
@@ -191,7 +191,7 @@ class RigL(DropAndGrow):
     """Drop by magnitude, grow where the dense gradient is largest (Evci et al. 2020)."""
 
     name = "rigl"
-    # of its 32,000 steps, 102 epochs, updates in the first 25,000; the learning rate is 0.1 for 256 images. Its code has no
+    # 32,000 steps (102 epochs), with mask updates in the first 25,000; a learning rate of 0.1 per 256 images. Its code has no
     # warm-up; the paper has one of 5 epochs (warmup=5)
     original = {"imagenet-resnet50": dict(
         epochs=102, batch_size=4096, lr=1.6, momentum=0.9, nesterov=True, weight_decay=1e-4, schedule="steps",

@@ -8,8 +8,8 @@ from methods.dynamic import RigL
 from methods.ranking import keep_each
 
 
-# Its released code pads CIFAR-10 by reflection and CIFAR-100 with zeros, with that data set's own normalisation. Which epoch counts it
-# chooses by the test images; here held-out ones do.
+# Its released code pads CIFAR-10 by reflection and CIFAR-100 with zeros, with that data set's own normalisation. It chooses the epoch that
+# counts by the test images; here held-out images choose it.
 CIFAR = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True, milestones=(0.5, 0.75),
              clip=0.0, bn_momentum=0.1, interval=1000, prune_end=0.5)
 IMAGENET = dict(epochs=100, batch_size=2 * 64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", milestones=(0.3, 0.6, 0.9),
@@ -30,7 +30,7 @@ class GraNet(RigL):
     drop_rounding = option("ceil", "floor")
     noise = option(0.0)
     scope, regrow, score_batches = "layer", "keeps", "train_batch"
-    drop_fraction = update_end = skip_step = None  # its share, its end and its step are others
+    drop_fraction = update_end = skip_step = None  # unused: `fraction` and the updates after the step replace them
     changes = "prune"
 
     def __init__(self, layout, sparsity=0.0, **options):
@@ -41,7 +41,7 @@ class GraNet(RigL):
     def counts(self):
         first = min(self.initial_sparsity, self.sparsity)
         counts = self.allocate(first)
-        # er_gse falls short of its density, and what is missing would never be grown
+        # er_gse may fall short even of the final budget, and what is missing would never be grown
         return counts if sum(counts) >= self.final_budget() else self.allocate(first, redistribute=True)
 
     def final_budget(self):
@@ -49,12 +49,12 @@ class GraNet(RigL):
 
     def first_mask(self, score):
         mask = super().first_mask(score)
-        # where chance leaves fewer than the budget (bernoulli), the counts are drawn exactly
+        # if bernoulli sampling happens to leave fewer than the budget, the exact counts are drawn instead
         short = self.exact and int(mask.sum()) < self.budget
         return keep_each(score, self.counts, self.layout.sizes) if short else mask
 
     def fraction(self, run):
-        """α_t of the regeneration, from .5 to .005 over the whole of training (released code)."""
+        """α_t, the drop fraction of the regeneration, from .5 to .005 over the whole of training (released code)."""
         return 0.005 + (0.5 - 0.005) * (1 + math.cos(math.pi * (run.step + 1) / run.total_steps)) / 2
 
     def idle(self, run):
@@ -77,7 +77,7 @@ class GraNet(RigL):
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)
                 size = self.layout.size
                 self.prune(run, count(size, sparsity) if self.exact_k else int(size * (1 - sparsity)) - 1)
-            if self.regenerate and update >= first:  # nothing moves before
+            if self.regenerate and update >= first:  # no connection moves before
                 self.change_mask(run)
-        if done == run.total_steps and self.exact_k:  # the target of a training with less than two updates
+        if done == run.total_steps and self.exact_k:  # reaches the target if the ramp ended before its first update
             self.prune(run, self.budget)

@@ -16,13 +16,13 @@ NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
 class Run:
     """Where the training is, and what a hook of a method may use of it.
 
-    `model`, `optimizer`; `step` and `epoch` from 0 within `cycle`; `batch`: the (x, y) of the step in progress, if the loop told it.
+    `model`, `optimizer`; `step` and `epoch` from 0 within `cycle`; `batch`: the (x, y) of the step in progress, if the loop passed it.
     Weights, gradients and random numbers are vectors (N,) over all prunable connections, as `model.layout` orders them.
     """
 
     @property
     def parameters(self):
-        """All that the optimiser trains, with the groups that were added to it later."""
+        """All parameters that the optimiser trains, including those of groups added later."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @property
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def passes(self):
-        """Forward and backward passes that a step of the cycle in progress takes, each of its loss divided by their number."""
+        """Forward and backward passes in each step of the cycle in progress; the loss of each is divided by their number."""
         return self.cycles[self.cycle].passes
 
     @property
@@ -62,8 +62,8 @@ class Run:
 
     @property
     def dense_gradient(self):
-        """Gradient (N,) at the effective weights of every connection, active or not, for the batch just used. Raises ValueError where there is
-        none yet."""
+        """Gradient (N,) with respect to the effective weight of every connection, active or not, for the batch just used. Raises ValueError if
+        there is none yet."""
         if self.model.dense_gradient is None:
             raise ValueError(NO_GRADIENTS if self.theta.grad is None else
                              f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "
@@ -73,8 +73,8 @@ class Run:
 
     @property
     def momentum(self):
-        """The optimiser's running mean of theta's gradients (N,), after its first step; of Adam divided by the root of its second moment. Where a
-        method's gradients are masked, so is it: zero for what never was active.
+        """The optimiser's running mean of theta's gradients (N,), which exists after its first step; Adam's is divided by the root of its second
+        moment. If the method's gradients are masked, so is this: zero for weights that were never active.
 
         Raises ValueError for an optimiser that keeps none.
         """
@@ -99,8 +99,8 @@ class Run:
 
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):
-        """Loss of a batch with these effective weights (N,), differentiable, of outputs in float32 at least. x: input, tuple of inputs or
-        dictionary of named ones. Counts as a pass."""
+        """Differentiable loss of a batch with these effective weights (N,), from outputs in float32 at least, divided by `temperature`. x: input,
+        tuple of inputs or dictionary of named ones. Counts as a pass."""
         if self.criterion is None:
             raise ValueError(f"{self.method.called} asks for the loss of a batch: give Training criterion=, a function of output and y")
         self.count_passes(1)
@@ -117,7 +117,7 @@ class Run:
 
     @torch.enable_grad()
     def gradient(self, weights, batches):
-        """Sum over the batches of the gradient (N,) at these effective weights."""
+        """Sum over the batches of the loss gradient (N,) with respect to these effective weights."""
         if any(batch is None for batch in batches):
             raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()
@@ -125,13 +125,13 @@ class Run:
         return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
 
     def count_passes(self, number):
-        """Adds to the training FLOPs so many passes of a batch, forward and back, that a hook made besides the step's own; those of `loss`
-        and `gradient` count by themselves. Before the first step none does: scoring at the start is no training."""
+        """Adds to the training FLOPs `number` forward and backward passes of a batch that a hook made besides the step's own; `loss` and
+        `gradient` call this themselves. Passes before the first step do not count: scoring at the start is not training."""
         self.scored += number * (self.step + self.cycle > 0)
 
     @torch.no_grad()
     def clear(self, where, state=True):
-        """Stored weights and, with `state`, optimiser state restart at zero at `where` (N,)."""
+        """Sets the stored weights and, with `state`, their optimiser state to zero where the mask `where` (N,) is true."""
         rest = ~where
         self.theta.mul_(rest)
         for value in self.optimizer.state.get(self.theta, {}).values() if state else ():
@@ -139,13 +139,13 @@ class Run:
                 value.mul_(rest)
 
     def random(self, purpose, normal=False):
-        """Random numbers (N,), uniform in [0, 1) or normal, that follow from (seed, purpose, cycle, step) alone."""
+        """Random numbers (N,), uniform in [0, 1) or normal, that depend on (seed, purpose, cycle, step) alone."""
         draw = torch.randn if normal else torch.rand
         return draw(self.theta.shape, generator=self.generator(purpose), dtype=self.theta.dtype).to(self.theta.device)
 
     def generator(self, purpose, own=False):
-        """A CPU generator whose numbers follow from (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
-        others in each of the processes that train together."""
+        """A CPU generator whose numbers depend on (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
+        different numbers in each of the processes that train together."""
         rank = (processes.number(),) if own and processes.count() > 1 else ()
         return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
 
@@ -156,7 +156,7 @@ class Run:
 
     @torch.no_grad()
     def rewind(self, name):
-        """Bring back what `snapshot(name)` remembered; nothing if there is none."""
+        """Bring back what `snapshot(name)` remembered; does nothing if there is no such snapshot."""
         state = self.snapshots.get(name)
         if state:
             self.theta.copy_(state["theta"])
@@ -164,7 +164,7 @@ class Run:
 
 
 def pairs(batches, wanted):
-    """These batches. Raises ValueError where one is no pair (x, y)."""
+    """`batches`, as they are. Raises ValueError if one is not a pair (x, y)."""
     for batch in batches:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             of = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
@@ -173,5 +173,5 @@ def pairs(batches, wanted):
 
 
 def arguments(x):
-    """(args, kwargs) that a network takes: x is its one argument, a tuple of them or a dictionary of named ones."""
+    """(args, kwargs) to call a network with: x is its one argument, a tuple of arguments or a dictionary of named ones."""
     return (x, {}) if isinstance(x, tuple) else ((), x) if isinstance(x, Mapping) else ((x,), {})

@@ -70,7 +70,7 @@ class ST3(Ramped):
         self.shift.zero_(), self.gain.fill_(1)
 
     def importance(self):
-        """Factor on |w| in the ranking, (N,); None for 1, which would be two passes over the weights."""
+        """Factor on |w| in the ranking, (N,); None for 1, which saves two passes over the weights."""
         return None
 
     def filter_scale(self, magnitude, mask):

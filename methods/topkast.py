@@ -45,7 +45,7 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def rank(self, theta, *counts):
-        """`renew`, given the numbers of weights of each layer that are in `mask`, and then those that are in `trained`."""
+        """`renew`. counts: for each layer the number of weights in `mask`, then for each layer the number in `trained`."""
         if self.mode == "literal":  # the stored weights are overwritten by the working ones
             theta.sub_(self.lost * self.mask), self.lost.masked_fill_(self.mask, 0)
         layers = len(self.counts)
@@ -57,7 +57,7 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def penalise(self, run):
-        working = run.theta - self.lost if self.mode == "literal" else run.theta  # what has just entered counts as the zero it is
+        working = run.theta - self.lost if self.mode == "literal" else run.theta  # a weight that has just entered counts as zero
         for part, scale in ((working * self.mask, 1.0), (run.theta * (self.trained & ~self.mask), self.density)):
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
             run.theta.grad += self.penalty * part / self.layout.spread_layers(norms) / scale
@@ -68,7 +68,7 @@ class TopKAST(Static):
 
     @torch.no_grad()
     def hold(self, theta):
-        """Undoes the step where nothing is trained: momentum must not move it."""
+        """Undoes the step for weights that are not in `trained`: momentum must not move them."""
         theta.copy_(torch.where(self.trained, theta, self.before))
         if self.mode == "literal":
             self.lost.copy_(torch.where(self.trained & ~self.mask, theta, self.lost))
