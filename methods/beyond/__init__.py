@@ -1,1 +1,1 @@
-"""Methods beside and after the two papers, found by `methods.available()` as the others are."""
+"""Methods beyond those of the two papers; `methods.available()` finds them like the others."""

@@ -12,10 +12,10 @@ CIFAR = dict(epochs=200, weight_decay=5e-4, decay_all=True, clip=0.0, bn_momentu
 
 
 class ACDC(Sparsifier):
-    """Phases at the full target sparsity, of the largest weights of all, between dense ones; the last is sparse (Peste et al. 2021)."""
+    """Alternates dense phases with sparse ones, which keep the largest weights of all at the target sparsity; ends sparse (Peste et al. 2021)."""
 
     name = "acdc"
-    # of its networks for them, ResNet-20 and WRN-28-10; all training images, as in its code
+    # its recipes for ResNet-20 (CIFAR-10) and WRN-28-10 (CIFAR-100); all training images are trained on, as in its code
     original = {"cifar10": dict(CIFAR, lr=0.1, milestones=(65 / 200, 125 / 200, 185 / 200), augmentation="zero"),
                 "cifar100": dict(CIFAR, lr=0.08, nesterov=True, milestones=(75 / 200, 115 / 200, 155 / 200), augmentation="gse"),
                 "imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, schedule="cosine",
@@ -51,7 +51,7 @@ class ACDC(Sparsifier):
 
     @torch.no_grad()
     def enter(self, run, sparse):
-        """Begin a phase. A dense one finds zeros where the mask was, and no momentum anywhere."""
+        """Begin a phase. A dense one begins with zeros where weights were pruned, and without any momentum."""
         if sparse:
             self.set_mask(keep(run.theta.abs(), self.budget))
             run.clear(~self.mask, state=False)

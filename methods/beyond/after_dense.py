@@ -1,4 +1,4 @@
-"""What the methods share that were made for trained networks."""
+"""What methods made for pruning trained networks share."""
 from methods.base import Cycle, Ramped, option
 
 

@@ -8,17 +8,17 @@ from methods.base import option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep
 
-# what may lie between two linear layers without joining neurons
+# what may lie between two linear layers without mixing neurons
 NEURONWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Dropout, nn.Identity, nn.modules.batchnorm._BatchNorm)
 
 
 class CHTs(DynamicSparse):
-    """Drops by a draw that favours large weights, grows by a draw that favours pairs with many paths of length three between them (Zhang
+    """Draws the weights that stay, favouring large ones, and the pairs that grow, favouring those joined by many paths of length three (Zhang
     et al. 2025).
 
-    The released code has linear layers; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop left
-    without any input or any output are removed too ("chain removal") and as many more grow, where it is known which layer feeds which:
-    between linear layers that follow each other in an nn.Sequential. Elsewhere a network does not tell, and nothing is removed.
+    The released code handles linear layers only; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop
+    left without any input or any output are removed too ("chain removal"), and as many more grow, where it is known which layer feeds which:
+    between linear layers that follow each other in an nn.Sequential. Elsewhere nothing is removed, because a network does not tell.
     A connection that is dropped and grows again in the same update keeps its weight (released code).
     """
 
@@ -68,13 +68,13 @@ class CHTs(DynamicSparse):
         return keep(score.masked_fill(~mask, -torch.inf).flatten(), kept).view_as(mask)
 
     def grown(self, mask, count, draw):
-        """`count` inactive connections, by the paths through the active ones of mask (outputs, inputs)."""
+        """Mask of the `count` inactive connections that grow, by the paths through the active ones of mask (outputs, inputs)."""
         links = mask.to(draw.dtype)
         paths = (self.paths(links) + self.paths(links.T).T).masked_fill(mask, 0)
         if int((paths > 0).sum()) < count:
             paths += 1e-5
-        # without draws the noise tells equal scores apart only where float32 can hold it: of pairs without paths always, of large
-        # scores (32 and more) never; what is equal still goes by its index
+        # without draws the noise breaks ties only where float32 can resolve it: always between pairs without paths, never between large
+        # scores (32 and more); what is still tied goes by its index
         score = paths.log() + gumbel(draw) if self.soft else paths + 1e-6 * draw
         return keep(score.masked_fill(mask, -torch.inf).flatten(), count).view_as(mask)
 
@@ -92,7 +92,7 @@ class CHTs(DynamicSparse):
 class CHT(CHTs):
     """CHTs without draws: drops the smallest weights, grows the pairs with the most paths of length three between them (Zhang et al. 2024).
 
-    Of equal scores small ones are told apart at random, large ones by their index.
+    Ties between small scores are broken at random, between large ones by their index.
     """
 
     name = "cht"
@@ -101,7 +101,7 @@ class CHT(CHTs):
 
 
 def chained(model):
-    """[(i, j)]: the prunable linear layer i feeds the linear layer j, neuron by neuron, and nothing else. Found in each nn.Sequential."""
+    """[(i, j)] where linear layer i feeds linear layer j, neuron by neuron, and nothing else; both are prunable. Found in each nn.Sequential."""
     uses = Counter(module for _, module in model.net.named_modules(remove_duplicate=False))
     modules = [entry.modules(model.net)[0] for entry in model.layout.entries]
     index = {m: i for i, (m, entry) in enumerate(zip(modules, model.layout.entries)) if uses[m] == len(entry.names) == 1}
@@ -118,7 +118,8 @@ def chained(model):
 
 
 def remove_chains(masks, pairs):
-    """Takes links from (outputs, inputs) masks, in place: into neurons without outputs, from the back, then out of those without inputs."""
+    """Removes links from the masks (outputs, inputs), in place: from the last layer back, those into neurons without outputs; then, from the
+    first layer on, those out of neurons without inputs."""
     for i, j in reversed(pairs):
         masks[i] &= masks[j].any(0)[:, None]
     for i, j in pairs:

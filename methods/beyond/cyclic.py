@@ -13,7 +13,7 @@ SPLITS = ("constant", "linear_down", "linear_up", "exponential_down", "exponenti
 
 
 def cycle_lengths(split, total, cycles):
-    """`total` epochs split over so many cycles, each at least 1; rounding loses some, as in the released code."""
+    """`total` epochs split over so many cycles, each at least 1; rounding down loses some epochs, as in the released code."""
     n, half = cycles, cycles // 2
 
     def triangle(length):
@@ -30,8 +30,8 @@ def cycle_lengths(split, total, cycles):
 
 
 class CyclicStatic(Static):
-    """A mask fixed before training, trained for several whole learning-rate schedules; the weights go on, the optimiser is new (Gadhikar et
-    al. 2024)."""
+    """A mask fixed before training, trained for several whole learning-rate schedules, each with the weights so far and a fresh optimiser
+    (Gadhikar et al. 2024)."""
 
     name = "cyclic_static"
     level_list = option("", help="sparsities, such as 0,0.5,0.9, that are only counted: as many cycles, where repeats=0; empty: those of LRR")

@@ -42,7 +42,7 @@ class DSTMask(Sparsifier):
 
     @torch.no_grad()
     def renew(self, theta):
-        """The mask of the weights theta (N,); the thresholds of a layer that it would all but empty start again."""
+        """The mask of the weights theta (N,); the thresholds of a layer of which it would keep at most 1 % restart at zero."""
         alive = self.layout.layer_sums(self.over(theta) > 0) > 0.01 * self.sizes
         self.thresholds.mul_(alive.repeat_interleave(self.filters, output_size=len(self.thresholds)))
         self.set_mask(self.over(theta) > 0)

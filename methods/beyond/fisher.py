@@ -10,7 +10,7 @@ class FisherDiag(AfterDense):
 
     name, needs_batches = "fisher_diag", True
     threshold = option("topk_exact", "quantile_lerp", "kth_value")
-    ramp_granularity = "step"  # of the few steps at which it prunes
+    ramp_granularity = "step"  # the ramp is read only at the few steps that prune
     every = option(1, least=1, help="epochs between two prunings")
     first = option(0.05, most=1, help="sparsity of the first pruning")
     gradients = option(10, least=1, help="mini-batch gradients that F is the mean square of")
@@ -33,7 +33,7 @@ class FisherDiag(AfterDense):
                 self.prune(run, kept)
 
     def saliency(self, run):
-        """w² (F + λ), (N,). Normalisation is as in evaluation, whose statistics stay as they are."""
+        """w² (F + λ), (N,). Normalisation layers run in evaluation mode, so that their statistics stay as they are."""
         norms = [m for m in run.model.net.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.training]
         for norm in norms:
             norm.eval()

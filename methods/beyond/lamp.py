@@ -6,7 +6,7 @@ from methods.ranking import keep_each
 
 
 class LAMP(Sparsifier):
-    """Prunes by the LAMP score of what is left, or as one of the paper's other arms: by magnitude, with so many weights a layer."""
+    """Prunes by the LAMP score of the remaining weights or, like the paper's other arms, by magnitude with given counts per layer."""
 
     # not `allocation`, which GSE's tasks set for all methods that have it
     layerwise = option("lamp", "global", "global_l2", "uniform", "uniform_plus", "erk",
@@ -14,7 +14,7 @@ class LAMP(Sparsifier):
 
     def final_budget(self):
         if self.layerwise not in RANKED:
-            allocate(self.layout, self.layerwise, self.sparsity)  # refuses what it cannot share before training begins
+            allocate(self.layout, self.layerwise, self.sparsity)  # raises ValueError before training begins
         return super().final_budget()
 
     def saliency(self, run):

@@ -21,7 +21,7 @@ class MEST(Static):
     lam = option(0.0, help="factor on |gradient| in the score |w| + λ|g| by which connections are dropped")
 
     def densities(self, parts):
-        """(density dropped to, density grown to); the offset .02 of the released code is a fifth of densities below .1."""
+        """(density dropped to, density grown to). The released code's offset of .02 is here, for densities below .1, a fifth of the density."""
         density = 1 - self.sparsity
         return density - parts * min(0.01, density / 10), density
 

@@ -41,7 +41,7 @@ class Movement(AfterDense):
         super().start(run, cycle)
 
     def before_step(self, run):
-        if run.cycle < self.pretrain:  # else they would have a part in the norm by which gradients are clipped
+        if run.cycle < self.pretrain:  # else they would count in the norm by which gradients are clipped
             self.scores.grad = None
 
     def groups(self):
@@ -77,7 +77,7 @@ class Movement(AfterDense):
 
     @torch.no_grad()
     def above(self, theta, tau):
-        """What has a score above τ, and more than .5 % of each layer."""
+        """New mask: the weights whose sigmoid(S) is above τ, but more than .5 % of each layer."""
         above = torch.maximum(self.layout.layer_sums(self.scores.sigmoid() > tau), self.least)
         self.rank_each(theta, *(above.unbind() if torch.is_tensor(tau) else above.tolist()))
 

@@ -6,9 +6,9 @@ from methods.magnitude import GMP
 
 
 class Powerprop(Sparsifier):
-    """Computes with θ|θ|^(α−1), so that large weights learn faster. To be put before a method that prunes by magnitude.
+    """Computes with θ|θ|^(α−1), so that large weights learn faster. A base class to put before that of a method that prunes by magnitude.
 
-    A weight at zero never moves: methods that grow connections at zero cannot have it.
+    A weight at zero never moves: methods that grow connections at zero cannot use it.
     """
 
     alpha = option(2.0, least=1, help="the power; 1 is the other method alone")

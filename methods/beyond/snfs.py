@@ -46,7 +46,7 @@ class SNFS(Static):
         shares = [mean / sum(means) for mean in means] if 0 < sum(means) < math.inf else [1 / len(sizes)] * len(sizes)
         dropped = []
         for n, size, share in zip(active, sizes, shares):
-            # a layer that is nearly full and wants more than its share has too little room to grow again
+            # a nearly full layer with more than an equal share of the growth has too little room to regrow all that it would drop
             full = 1 - n / size < 0.2 and share > 1 / len(sizes)
             dropped.append(math.ceil((min(1 - n / size, fraction) if full else fraction) * n - 1e-9))
         kept = [n - d for n, d in zip(active, dropped)]

@@ -7,14 +7,14 @@ from methods.ranking import keep
 
 
 class Spartan(Sparsifier):
-    """Weights times σ(β|w| + μ), whose sum over all weights is the budget, cut to the budget's largest; gradients see the soft mask
+    """Weights times a soft mask σ(β|w| + μ) that sums to the budget, cut to the budget's largest; gradients see the soft mask
     (Tai et al. 2022).
 
     The budget falls linearly at first, β rises linearly, and for the last part of training both masks are frozen.
 
     With `budget_of=all`, as in the released code (`adjust_cost_frac`), a sparsity s is that of the N prunable weights and the M other
     parameters together: round((1 − s)(N + M)) are left, the M among them, which stay dense. The share of zeros among the prunable
-    weights, which a row gives as achieved, is then s(N + M)/N. Raises ValueError where that leaves less than one weight a layer.
+    weights, which a row gives as achieved, is then s(N + M)/N. Raises ValueError if that leaves less than one weight a layer.
     """
 
     name = "spartan"
@@ -47,7 +47,7 @@ class Spartan(Sparsifier):
         self.refresh(run.theta, *self.scheduled(run, 0))
 
     def scheduled(self, run, done):
-        """(sparsity, β) after `done` steps; at most at the freezing, before which the budget is always reached."""
+        """(sparsity, β) after `done` steps; both stay the same from the freezing on, by which the budget is always reached."""
         end = max(int(self.freeze * run.total_steps), 1)
         share = min(done / max(min(self.ramp_end * run.total_steps, end), 1), 1)
         return self.sparsity * share, 1 + (self.beta - 1) * min(done / end, 1)
@@ -89,7 +89,7 @@ def offset(x, total, guess):
         low, high = torch.where(missing > 0, mu, low), torch.where(missing > 0, high, mu)
         newton, last = mu + missing / rate, mu
         mu = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
-        if not torch.is_tensor(total) and not x.is_cuda and mu == last:  # nothing will change any more; a GPU is not waited for
+        if not torch.is_tensor(total) and not x.is_cuda and mu == last:  # converged; not tested on a GPU, which it would have to wait for
             break
     return mu
 

@@ -7,9 +7,9 @@ from methods.ranking import keep
 
 
 class SRigL(DynamicSparse):
-    """In each layer all active neurons (output rows) have as many active inputs; neurons with few salient ones are ablated (Lasby et al. 2024).
+    """All active neurons (output rows) of a layer have the same number of active inputs; those with few salient ones are ablated (Lasby et al. 2024).
 
-    Not in the classifier, which would lose classes.
+    In the classifier none are ablated: it would lose classes.
 
     A whole number of inputs cannot meet every budget: at most the budget is active.
     """
@@ -61,7 +61,7 @@ class SRigL(DynamicSparse):
         return self.renewed(*parts, self.counts[index], fraction, self.ablation and index != self.layout.classifier).flatten()
 
     def renewed(self, magnitude, gradient, mask, count, fraction, ablate):
-        """The next mask of a layer; magnitude, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: most active weights."""
+        """The next mask of a layer; magnitude, gradient, mask: (neurons, fan_in), the first two ≥ 0; count: the largest number of active weights."""
         fan_in = mask.shape[1]
         active = int(mask.sum())
         pruned = int(fraction * active)
@@ -69,7 +69,7 @@ class SRigL(DynamicSparse):
         kept = keep(score.flatten(), active - pruned).view_as(mask)
         salient = (kept | keep(gradient.flatten(), pruned).view_as(mask)).sum(1)
         least = max(1, int(self.gamma * (count // mask.shape[0])))
-        needed = -(-count // fan_in)  # neurons without which the others could not hold the budget
+        needed = -(-count // fan_in)  # fewer neurons could not hold the budget
         alive = keep(salient, min(max(int((salient >= least).sum()), needed), count)) if ablate else salient >= 0
         alive = keep(salient, count) if int(alive.sum()) > count else alive
         k = min(count // int(alive.sum()), fan_in)
