@@ -20,8 +20,8 @@ def allocate(layout, name, sparsity, theta=None, redistribute=False):
     """Number of weights that each layer keeps, as a list of integers.
 
     They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp`, `global` and `global_l2`
-    rank the weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, of the latter, for less than
-    one weight a layer, or than `uniform_plus` leaves.
+    rank the weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, with the latter, if the budget
+    is less than one weight a layer, or too small for `uniform_plus`.
     """
     budget = count(layout.size, sparsity)
     if name in RANKED:
@@ -96,8 +96,8 @@ def round_counts(real, total, sizes, least=1):
 
 
 def share_counts(sizes, total):
-    """Integers that sum to `total`, from 1, each as nearly as may be the same share of its size (Webster's rounding): unlike by largest
-    remainders, none of them is larger for a smaller total, so that masks can be nested."""
+    """Integers ≥ 1 that sum to `total`, each as nearly as possible the same share of its size (Webster's rounding). Unlike with largest
+    remainders, none of them grows when the total falls, so that masks can be nested."""
     whole = sum(sizes)
     counts = [max((2 * n * total + whole) // (2 * whole), 1) for n in sizes]
     while (missing := total - sum(counts)) > 0:
@@ -112,7 +112,7 @@ def lamp(layout, theta):
     scores = []
     for piece in theta.detach().split(layout.sizes):
         square, order = piece.square().sort(descending=True, stable=True)
-        # on the CPU: CUDA adds up floats in any order, and these rank weights; once a cycle, so that the way there and back is nothing
+        # on the CPU: CUDA sums floats in varying order, and these sums rank weights; once a cycle, so that the copies do not matter
         sums = square.cpu().cumsum(0).to(square.device)
         scores.append(torch.empty_like(piece).scatter_(0, order, square / sums.clamp_min(1e-38)))
     return torch.cat(scores)

@@ -13,7 +13,7 @@ class GSE(DynamicSparse):
     """Sample about as many inactive connections as are active, grow those of the largest gradient, then prune by magnitude (Heddes et al. 2024)."""
 
     name, aliases = "gse_uniform", ("gse",)
-    # known of its paper: gamma, the network, 100 epochs, warm-up and label smoothing; all else is assumed
+    # its paper gives gamma, the network, 100 epochs, warm-up and label smoothing; all else is assumed
     original = {"imagenet-resnet50": dict(
         model="resnet50_torchvision", gamma=2.0, allocation="er_gse", init="sparse", epochs=100, batch_size=256, lr=0.1, momentum=0.9,
         weight_decay=1e-4, decay_all=True, schedule="steps", milestones=(0.3, 0.6, 0.9), warmup=5.0, update_end=0.75, clip=0.0,
@@ -42,13 +42,13 @@ class GSE(DynamicSparse):
         self.set_mask(keep_each(run.theta.abs().masked_fill(~grown, -torch.inf).masked_fill(grown & ~old, torch.inf), after, sizes))
 
     def growth_batches(self, run):
-        """What growth is scored on; a pass of it costs 2 + γ sparse forward passes where a step costs 3."""
+        """Batches that growth is scored on; a pass of one costs 2 + γ sparse forward passes, where a training pass costs 3."""
         batches = run.batches() if self.score_batches == "ceil10" else [run.batch]
         run.count_passes(len(batches) * (self.gamma - 1) / 3)  # besides what `run.gradient` counts
         return batches
 
     def grown_and_pruned(self, active, new, fraction):
-        """(weights after growth, and after the pruning) of each of the `pieces`, which have so many active ones and new candidates."""
+        """(weights after growth, weights after pruning), lists over the `pieces`, given the active weights and new candidates of each."""
         if self.scope == "layer":
             most, after = [a + math.ceil(fraction * a) for a in active], active
         else:
@@ -98,7 +98,7 @@ class GraEst(GSE):
                    "whose signs are the same in every batch")
 
     def explore(self, run, batches):
-        # where each process has its part of a batch, samples of two would look alike with the same signs
+        # processes that share a batch need signs of their own: with the same ones, samples of two processes would not be independent
         generator = run.generator("signs", own=self.score_batches == "train_batch")
 
         def draw(n):

@@ -52,7 +52,7 @@ class GMP(Ramped):
 
     @torch.no_grad()
     def cut(self, run, *kept):
-        """As `prune` does, but at every step, so that the device is not waited for. kept: of all weights, or of each layer."""
+        """As `prune`, but without waiting for the device, as it may run at every step. kept: how many of all weights, or of each layer's."""
         sticky, score = self.mask_form == "sticky", self.saliency(run)
         score = score.masked_fill(~self.mask, -1) if sticky else score
         self.set_mask(keep(score, *kept) if self.scope == "global" else keep_each(score, kept, self.layout.sizes))

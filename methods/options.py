@@ -1,14 +1,14 @@
-"""The options that a method declares, and the line for a name that is unknown."""
+"""The options that a method declares, and the message for an unknown name."""
 import difflib
 import math
 
 
 class Option:
     """A declared option of a method: `option(first, *others)` allows these values, the first is the default; `option(number)` numbers from `least`
-    to `most`, whole ones where the default is; `option(True)` true or false; `option("")` any text.
+    to `most`, whole ones if the default is whole; `option(True)` true or false; `option("")` any text.
 
-    help: what it means, and its unit; declared anew without one it keeps its base's. Raises ValueError for a default of another type; `parse` for a
-    value that is not allowed.
+    help: what it means, and its unit; a redeclaration without help keeps that of the base class. Raises ValueError for a default of another type;
+    `parse` for a value that is not allowed.
     """
 
     def __init__(self, default, *others, help="", least=0, most=math.inf):
@@ -18,7 +18,7 @@ class Option:
         self.least, self.most = least, most
 
     def __set_name__(self, owner, name):
-        self.name, self.help = name, self.help or getattr(getattr(super(owner, owner), name, None), "help", "")  # declared anew: the base's
+        self.name, self.help = name, self.help or getattr(getattr(super(owner, owner), name, None), "help", "")  # redeclared: the base's
 
     def __get__(self, instance, owner):
         return self if instance is None else instance.chosen.get(self.name, self.default)
@@ -48,7 +48,7 @@ option = Option
 
 
 def nearest(name, names, what):
-    """The line that says that `name` is unknown, with the nearest of `names`."""
+    """The one-line message that `name` is unknown, with the nearest of `names`."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     return (f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")

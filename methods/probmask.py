@@ -8,7 +8,7 @@ from methods.base import Cycle, Sparsifier, option, ramp
 from methods.ranking import keep
 
 
-# form=st3code: the budget falls as ST-3's does, one Bernoulli mask, ten epochs of 160 with it
+# form=st3code: the budget falls as ST-3's does; one Bernoulli mask is drawn, with which ten epochs of 160 are trained
 ST3_CODE = dict(ramp_granularity="step", ramp_start=5 / 160, ramp_end=80 / 160, trials=1, sampling="bernoulli", finetune=10 / 160)
 
 
@@ -18,7 +18,7 @@ class ProbMask(Sparsifier):
     name = "probmask"
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
                               clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}
-    retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another it got worse
+    retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another batch size it got worse
     presets = {"form": {"st3code": ST3_CODE}}
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
@@ -35,13 +35,13 @@ class ProbMask(Sparsifier):
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.exact, self.needs_batches = self.sampling == "exact", self.trials > 1
-        # at 1 no gradient reaches p; the original's search for v stops at 2⁻²¹, which it takes from every p after the first step
+        # at 1 no gradient reaches p; the original's search for v stops at 2⁻²¹, which it subtracts from every p after the first step
         self.p = nn.Parameter(torch.full((layout.size,), 1.0 if self.form == "st3code" else 1 - 2.0 ** -21))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
         self.register_buffer("temperature", torch.ones(()))
 
     def cycles(self, epochs):
-        share = max(round(self.finetune * epochs), 1)  # normalisation has the statistics of all masks until then
+        share = max(round(self.finetune * epochs), 1)  # one at least: until then batch norm's statistics are those of all masks
         cycles = [Cycle(epochs, passes=2)] + [Cycle(share, lr=self.finetune_lr)] * (self.finetune > 0)
         self.learning = 2 * epochs / sum(cycle.passes * cycle.epochs for cycle in cycles)  # share of the passes in which p learns
         return cycles
@@ -50,20 +50,20 @@ class ProbMask(Sparsifier):
         if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
             for state in run.optimizer.state.values():
                 for value in filter(torch.is_tensor, state.values()):
-                    value.zero_()  # in place: what a GPU has recorded goes on
+                    value.zero_()  # in place, so that captured graphs stay valid
 
     def training_cost(self, sparse, dense):
-        return 2 * sparse + self.learning * dense + (1 - self.learning) * sparse  # the gradient of p is that of every weight
+        return 2 * sparse + self.learning * dense + (1 - self.learning) * sparse  # p needs the gradient of every weight
 
     def settled(self, run):
-        return self.exact and run.cycle > 0  # before, each epoch has another random mask
+        return self.exact and run.cycle > 0  # in cycle 0 each epoch has another random mask
 
     def evaluating(self, net, now):
         if self.bn_stats == "original":
             for module in net.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                     module.train()
-                    module.track_running_stats = not now  # an evaluation changes none
+                    module.track_running_stats = not now  # an evaluation changes no statistics
 
     def forward(self, theta):
         if not self.training:
@@ -72,13 +72,13 @@ class ProbMask(Sparsifier):
         return theta * torch.sigmoid(self.logits(noise(self.p)) * self.temperature)
 
     def logits(self, eta):
-        """ln p − ln(1 − p) + η, (N,), for noise eta (N,): with standard logistic noise above 0 with probability p."""
+        """ln p − ln(1 − p) + η, (N,), for noise eta (N,): if the noise is standard logistic, positive with probability p."""
         return torch.log(self.p + 1e-20) - torch.log(1 - self.p + 1e-20) + eta
 
     def before_step(self, run):
         if not run.cycle:
-            run.clip_gradients()  # weights and probabilities together; the clipping to come finds nothing more to do
-            self.p.grad.nan_to_num_(0, 0, 0)  # those of an overflow, after which a GradScaler leaves out the weights' step
+            run.clip_gradients()  # weights and probabilities together; the clipping that follows finds nothing left to do
+            self.p.grad.nan_to_num_(0, 0, 0)  # not finite after an overflow, for which a GradScaler skips the weights' step
             self.adam.param_groups[0]["lr"] = self.mask_lr * (1 + math.cos(math.pi * run.epoch / run.epochs)) / 2
             self.adam.step()
         self.p.grad = None  # so that the weights' optimiser leaves p alone
@@ -87,7 +87,7 @@ class ProbMask(Sparsifier):
     def after_step(self, run):
         if run.cycle:
             return
-        share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # the next step's, in ST-3's form this one's
+        share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # the next step's; in ST-3's form this step's
         whole = self.ramp_granularity == "epoch"  # the budget of the epoch that this step belongs to
         epochs = run.epoch if whole else (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
         kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)
@@ -96,20 +96,20 @@ class ProbMask(Sparsifier):
         else:
             self.p.clamp_(0, 1)
         self.temperature.fill_(1 / (0.97 * (1 - share) + 0.03))
-        if run.epoch_ends or run.step % run.steps_per_epoch == 0:  # for evaluation; and for the cost, as the budget has fallen
+        if run.epoch_ends or run.step % run.steps_per_epoch == 0:  # for evaluation, and for the cost, because the budget has fallen
             self.set_mask(self.p > run.random("evaluation"))
         if run.step + 1 == run.total_steps:
             self.harden(run)
 
     @torch.no_grad()
     def spend(self, p, total):
-        """Probabilities p (N,) that sum to no more than the budget."""
+        """Changes the probabilities p (N,), in place, so that they sum to no more than `total`."""
         p.copy_(project(p, total))
 
     @torch.no_grad()
     def harden(self, run):
-        """Of `trials` hard masks keep the one with the least loss on training batches. As in the original, they are passed as in training:
-        the running statistics, until then those of relaxed masks, begin to follow hard ones."""
+        """Draws `trials` hard masks and keeps the one with the lowest loss on training batches. As in the original, these passes run in training
+        mode: the running statistics, until then those of relaxed masks, begin to follow hard ones."""
         generator, best, batches = run.generator("trials"), math.inf, run.batches(self.trial_batches) if self.trials > 1 else ()
         for _ in range(self.trials):
             score = self.logits(noise(self.p, generator))
@@ -117,7 +117,7 @@ class ProbMask(Sparsifier):
             loss = sum(float(run.loss(run.theta * mask, x, y)) for x, y in batches)
             if loss < best or best == math.inf:
                 best, chosen = loss, mask
-        run.count_passes(-self.trials * len(batches))  # forward alone, as in validation, which does not count either
+        run.count_passes(-self.trials * len(batches))  # forward passes alone, like validation's, which do not count either
         self.set_mask(chosen)
         self.p.copy_(chosen)
 

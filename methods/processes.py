@@ -4,17 +4,17 @@ import torch.distributed as dist
 
 
 def count():
-    """How many there are; alone 1."""
+    """Number of processes; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def number():
-    """Which of them this one is, from 0."""
+    """The rank of this process, from 0."""
     return dist.get_rank() if count() > 1 else 0
 
 
 def mean_of_processes(tensor):
-    """The mean over the processes, the same in each to the bit; alone the tensor itself."""
+    """The mean of a tensor over the processes, bit-identical in each; the tensor itself if there is only one."""
     if count() == 1:
         return tensor
     tensor = tensor.detach().clone()
@@ -23,6 +23,6 @@ def mean_of_processes(tensor):
 
 
 def from_the_first(values):
-    """Every tensor among the values becomes that of the first process, in place."""
+    """Overwrites every tensor among the values, in place, with that of the first process."""
     for tensor in filter(torch.is_tensor, values):
         dist.broadcast(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0)

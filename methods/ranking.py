@@ -8,8 +8,8 @@ from methods import counting
 def keep(score, k):
     """Mask with exactly k ones at the largest scores, ties to the lowest index. score (n,) → bool (n,).
 
-    k: a number, or a 0-dim tensor of one from 0 to n, on the device of the scores, whose value is never read on the host: so this can be recorded.
-    NaN counts as the largest, so that it is not pruned unseen. Raises ValueError unless 0 ≤ k ≤ n.
+    k: a number, or a 0-dim tensor on the device of the scores, whose value, 0 to n, is not read on the host: so this can be captured in a graph.
+    NaN counts as the largest, so that it is not pruned unnoticed. Raises ValueError unless 0 ≤ k ≤ n (for a number).
     """
     if not torch.is_tensor(k):
         n = score.numel()
@@ -31,7 +31,7 @@ def keep_each(score, counts, sizes):
         check(k, n)
     counts = torch.tensor(counts, device=score.device) if known else torch.stack(counts)
     pieces = torch.cat([torch.full((size,), place, dtype=torch.int32, device=score.device) for place, size in enumerate(sizes)])
-    return by_sorting(score, counts, pieces)  # all pieces at once: a GPU is asked no more than for one
+    return by_sorting(score, counts, pieces)  # all pieces at once, with as few GPU calls as for one
 
 
 def check(k, n):
@@ -41,10 +41,10 @@ def check(k, n):
 
 
 def by_partition(score, k):
-    """`keep` on a CPU, where looking at numbers costs nothing, for 0 < k < n. numpy compares eight times as fast as torch on one core."""
+    """`keep` on a CPU, where reading values costs nothing, for 0 < k < n. NumPy compares eight times as fast as torch on one core."""
     values = score.detach().numpy()
     threshold = kth_smallest(values, len(values) - k + 1)
-    if np.isnan(threshold):  # so are k or more scores, and none compares with them
+    if np.isnan(threshold):  # then k or more scores are NaN, which no comparison finds
         return keep(score.isnan().float(), k)
     chosen = ~(values <= threshold)
     chosen[np.flatnonzero(values == threshold)[:k - np.count_nonzero(chosen)]] = True
@@ -52,8 +52,8 @@ def by_partition(score, k):
 
 
 def kth_smallest(values, k):
-    """The k-th smallest (k from 1) of an array (n,), NaN the largest. A sample tells two values that it lies between with near certainty
-    (Floyd and Rivest, 1975): all others are compared with these alone, which takes less time than to partition them."""
+    """The k-th smallest (k from 1) of an array (n,), NaN the largest. A sample gives two bounds that enclose it with near certainty
+    (Floyd and Rivest, 1975): all values are compared with these two only, which takes less time than partitioning them."""
     n = values.size
     sample = np.sort(values[::stride_of(n)])
     place, apart = sample.size * k / n, 2 + 4 * (sample.size * k / n * (1 - k / n)) ** 0.5
@@ -62,24 +62,25 @@ def kth_smallest(values, k):
     to_low = values <= low
     left = k - np.count_nonzero(to_low)
     if left > 0:
-        inside = values[(values < high) > to_low]  # few: what most are tied at is one of the two
+        inside = values[(values < high) > to_low]  # few: a value that many are tied at is one of the two bounds
         if left <= inside.size:
             return np.partition(inside, left - 1)[left - 1]
         if k <= np.count_nonzero(values <= high):
             return high
     elif np.count_nonzero(values < low) < k:
         return low
-    return np.partition(values, k - 1)[k - 1]  # where the sample misleads, and where it is NaN
+    return np.partition(values, k - 1)[k - 1]  # the sample has misled, or the result is NaN
 
 
 def stride_of(n):
-    """Every how many of n scores are in a sample of some n^(2/3): an odd number, or for layers whose numbers of channels it divides it would see
-    some channels alone."""
+    """The stride that samples about n^(2/3) of n scores. Odd, because a stride that divides a layer's number of channels, which is mostly even,
+    would sample only some channels."""
     return int(n ** (1 / 3)) | 1
 
 
 def by_sorting(score, k, pieces=None):
-    """`keep` with nothing that waits. With pieces (n,), which count up from 0, k (number of pieces,) is that of each."""
+    """`keep` without waiting for the device. pieces (n,): the index of each score's piece, ascending from 0; k (number of pieces,) then has one
+    number for each piece."""
     order = (score.detach() + 0).argsort(descending=True, stable=True)  # + 0: 0 and -0 become one
     place = torch.arange(score.numel(), device=score.device)
     if pieces is None:

@@ -10,7 +10,7 @@ PASSED = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__fi
 
 
 def warn(message):
-    """Warns of what the innermost code has done that is neither this package's nor torch's, whichever way it came here."""
+    """Warns, and names the innermost line of code in the call stack that is neither this package's nor torch's."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_code.co_filename.startswith(PASSED):
         level, frame = level + 1, frame.f_back
