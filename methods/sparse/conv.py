@@ -1,5 +1,5 @@
-"""Sparse 2-D convolutions: as one CSR product per kernel position, over shifted views of a zero-bordered activation, where the loops of
-planes.py are not to be had."""
+"""Sparse 2-D convolutions. Where the loops of planes.py are not available: one CSR product per kernel position, over shifted views of a
+zero-bordered activation."""
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -9,11 +9,12 @@ from methods.sparse.pattern import Pattern, add_product, add_sampled, compiled
 
 
 class Grid:
-    """Where the pixels of samples lie in flat memory with zeros between them, so that a shifted image is an offset.
+    """How the pixels of samples lie in flat memory, with zeros between the images, so that shifting the images is adding an offset.
 
-    An input (inputs, samples, height, width) becomes one phase for each row and column in a stride (every stride-th from it on), each
-    a buffer of `inputs` rows of samples · rows · columns numbers. Kernel position (i, j) is then the buffer of phase (i mod stride,
-    j mod stride) from an offset on, and products run over whole rows: what they compute at the borders is not used.
+    An input (inputs, samples, height, width) is split into phases, one for each row and column within a stride (with every stride-th pixel
+    from there on), each a buffer of `inputs` rows of samples · rows · columns numbers. Kernel position (i, j) is then the buffer of phase
+    (i · dilation mod stride, j · dilation mod stride) from an offset on, and products run over whole rows: what they compute at the borders
+    is not used.
     """
 
     def __init__(self, size, module, padding):
@@ -37,13 +38,13 @@ class Grid:
         return {phase: like.new_zeros(rows * samples * self.area + self.tail) for phase in {self.views[k][0] for k in positions}}
 
     def view(self, buffers, k, rows):
-        """The image shifted for kernel position k, (rows, samples · area), on the memory of its phase."""
+        """The images shifted for kernel position k, (rows, samples · area), a view of the buffer of its phase."""
         phase, offset = self.views[k]
         length = (len(buffers[phase]) - self.tail) // rows
         return buffers[phase].as_strided((rows, length), (length, 1), offset)
 
     def pixels(self, buffers, rows, samples):
-        """Pairs of views: where a phase has its pixels, and which pixels of (rows, samples, height, width) these are."""
+        """For each phase, (view of its pixels in its buffer, the index of these pixels in an array (rows, samples, height, width))."""
         for phase, buffer in buffers.items():
             grid = buffer[:len(buffer) - self.tail].view(rows, samples, *self.lines)
             inside, outside = [], []
@@ -55,14 +56,15 @@ class Grid:
             yield grid[:, :, inside[0], inside[1]], (slice(None), slice(None), *outside)
 
     def shifted(self, x, matrices):
-        """{phase: x (samples, inputs, height, width) on it}, for the kernel positions of [(position, matrix)]; the borders are zero."""
+        """{phase: buffer with its pixels of x (samples, inputs, height, width), borders zero}, as the kernel positions in `matrices`, a list of
+        (position, matrix), need them."""
         buffers = self.buffers(x, *x.shape[1::-1], [k for k, _ in matrices])
         for view, where in self.pixels(buffers, *x.shape[1::-1]):
             view.copy_(x.transpose(0, 1)[where])
         return buffers
 
     def add_shifted(self, buffers, k, matrix, spread, begun):
-        """The product matrix @ spread into the pixels that kernel position k reaches; the first one of a phase has nothing to add to."""
+        """Adds matrix @ spread to the pixels that kernel position k reaches. begun: phases written so far; the first product of one overwrites."""
         phase, _ = self.views[k]
         add_product(self.view(buffers, k, matrix.shape[0]), matrix, spread, fresh=phase not in begun)
         begun.add(phase)
@@ -87,7 +89,7 @@ class Convolution(torch.autograd.Function):
         for number, (k, matrix) in enumerate(matrices):
             add_product(room, matrix, grid.view(shifted, k, x.shape[1]), fresh=number == 0)
         y = room.view(outputs, len(x), *grid.lines)[:, :, :grid.output[0], :grid.output[1]].transpose(0, 1)
-        y = y.clone(memory_format=torch.contiguous_format)  # a view could not be changed in place outside
+        y = y.clone(memory_format=torch.contiguous_format)  # a copy: torch forbids in-place changes of a view that a Function returns
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
@@ -109,7 +111,7 @@ class Convolution(torch.autograd.Function):
 
 
 def sampled_on_grid(pattern, grid, x, spread):
-    """Weight gradient (nnz,) at the connections of `pattern`, x (samples, inputs, ...) and the output's gradient on the grid."""
+    """Weight gradient (nnz,) at the connections of `pattern`, given x (samples, inputs, ...) and `spread`, the output's gradient on the grid."""
     gradients = pattern.gradients(spread)
     shifted = grid.shifted(x, gradients)
     for k, gradient in gradients:
@@ -118,8 +120,8 @@ def sampled_on_grid(pattern, grid, x, spread):
 
 
 class SparseConv2d(SparseLayer):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width). On a CPU by loops over the connections (planes.py), if
-    numba is there; on other devices by CSR products."""
+    """y (samples, outputs, *output) of x (samples, inputs, height, width): on a CPU with numba by loops over the connections (planes.py),
+    otherwise by CSR products."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -155,7 +157,7 @@ class SparseConv2d(SparseLayer):
         return compiled("planes").gradients(pattern, grid, x, x.new_zeros(pattern.nnz), delta, input=False)[1]
 
     def on_grid(self, x):
-        """x with what is not padding by zeros, and its Grid, which has the zeros."""
+        """(x, its Grid). The Grid holds the zeros of zero padding; padding of any other kind is applied to x."""
         module, padding = self.module, self.module._reversed_padding_repeated_twice
         if module.padding_mode != "zeros":
             x, padding = F.pad(x, padding, mode=module.padding_mode), [0] * 4

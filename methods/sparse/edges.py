@@ -1,7 +1,7 @@
-"""Connections as sorted int64 keys: drawn, compared and merged in time and memory of their number, never of the dense size.
+"""Connections as sorted int64 keys: drawn, compared and merged in time and memory of the order of their number, never of the dense size.
 
 On a CPU numpy sorts and searches them, two to five times as fast as torch on one core. The int64 result of `order`, and of the search
-in `places`, is numpy's memory, which torch's record of allocations does not have.
+in `places`, is numpy's memory, which torch's allocation statistics do not include.
 """
 import numpy as np
 import torch
@@ -21,19 +21,19 @@ def in_order(keys):
 
 
 def order(keys):
-    """Where each of the sorted `keys`, which all differ, stands among them as they are."""
+    """The indices that sort `keys`, which all differ."""
     return torch.from_numpy(np.argsort(keys.numpy())) if keys.device.type == "cpu" else torch.argsort(keys)
 
 
 def places(keys, among):
-    """Where in the sorted `among`, which is not empty, each of `keys` is, if it is there."""
+    """The index in the sorted `among`, which is not empty, of each of `keys`; any index for a key that is not in it."""
     on_cpu = keys.device.type == "cpu"
     found = torch.from_numpy(np.searchsorted(among.numpy(), keys.numpy())) if on_cpu else torch.searchsorted(among, keys)
     return found.clamp_(max=len(among) - 1)
 
 
 def once(keys):
-    """`keys`, sorted, each of them once."""
+    """`keys`, sorted, without duplicates."""
     return torch.unique_consecutive(in_order(keys))
 
 
@@ -50,15 +50,15 @@ def merged(*parts):
 
 
 def distinct(low, high, k, barred, generator=None):
-    """`k` different keys of [low, high), sorted, each set of them as probable as any other; none of the sorted `barred`.
+    """`k` different keys in [low, high), sorted, without the sorted `barred`; all sets of such keys are equally probable.
 
-    O(k + barred) in time and memory (but for sorting). Raises ValueError where there are fewer than k.
+    O(k + barred) in time and memory (except for sorting). Raises ValueError if there are fewer than k.
     """
     first, last = torch.searchsorted(barred, torch.tensor([low, high], device=barred.device)).tolist()
     barred = barred[first:last].cpu()
     if k > high - low - len(barred):
         raise ValueError(f"cannot draw {k} of {high - low - len(barred)} free connections")
-    if 2 * (k + len(barred)) >= high - low:  # then the list of all is no larger than what is asked for
+    if 2 * (k + len(barred)) >= high - low:  # then a list of all keys is of the order of k + barred, too
         free = torch.ones(high - low, dtype=torch.bool)
         free[barred - low] = False
         found = low + free.nonzero().flatten()
@@ -83,7 +83,7 @@ def pairs(outputs, inputs, draws, generator=None):
     out = torch.multinomial(outputs, draws, True, generator=generator)
     if groups == 1:
         column = torch.multinomial(inputs, draws, True, generator=generator)[0]
-    else:  # one draw per group and pair would be more numbers than the dense weight has
+    else:  # drawing each pair in every group could take more numbers than the dense weight has
         ladder = (inputs.double() / inputs.double().sum(1, keepdim=True)).cumsum(1)
         ladder = ((ladder / ladder[:, -1:]) + torch.arange(groups)[:, None]).flatten()
         group = out * groups // len(outputs)

@@ -20,7 +20,7 @@ def refuse_processes():
 
 
 class Stored:
-    """A method whose connections are `keys` (nnz,), sorted int64 places in the layout; `mask` (nnz,) is theirs, all ones."""
+    """A method that knows its active connections alone: `keys` (nnz,), their sorted int64 places in the layout; `mask` (nnz,) is all ones."""
 
     def __init__(self, layout, sparsity=0.0, **options):
         with torch.device("meta"):  # the masked form's mask has the dense size
@@ -30,7 +30,7 @@ class Stored:
         self.register_buffer("keys", none())
 
     def draw_graph(self, bounds):
-        """The first connections, by torch's global generator: an Erdős–Rényi graph drawn as edges. bounds: where layers begin."""
+        """The first connections: an Erdős–Rényi graph, drawn edge by edge with torch's global generator. bounds: those of the layers' keys."""
         counts = self.counts
         if self.sampler == "bernoulli":
             counts = [int(torch.binomial(torch.tensor(float(n), dtype=torch.float64), torch.tensor(k / n, dtype=torch.float64)))
@@ -41,7 +41,7 @@ class Stored:
         return theta
 
     def start(self, run, cycle):
-        refuse_processes()  # the connections were drawn with the model
+        refuse_processes()  # the connections were drawn when the model was made
 
 
 class SparseStatic(Stored, dynamic.Static):
@@ -54,17 +54,17 @@ class StoredDynamic(Stored):
     def start(self, run, cycle):
         super().start(run, cycle)
         if self.warn_if_idle(run) and self.scope == "global" and sum(self.counts) < self.budget:
-            # no update will fill what er_gse's first graph lacks of the budget
+            # er_gse's first graph falls short of the budget, and no update will fill it
             if self.init != "sparse":
                 raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
             self.counts = self.allocate(self.sparsity, redistribute=True)
             run.model.redraw(stable_seed(run.seed, "graph"))
 
     def change_mask(self, run):
-        self.update(run, self.fraction(run))  # in which `rewire` clears
+        self.update(run, self.fraction(run))  # it calls `rewire`, which clears
 
     def active(self, model):
-        """Connections of each of the `pieces`."""
+        """Number of connections in each of the `pieces`."""
         return model.counts if self.scope == "layer" else [len(self.keys)]
 
     def magnitude(self, run):
@@ -108,7 +108,7 @@ class SparseRigL(StoredDropAndGrow, dynamic.RigL):
     def grow(self, run, bounds, counts, barred):
         score = torch.cat(dense_gradients(run, self.score_batches == "ceil10")).abs_()
         sizes = [high - low for low, high in zip(bounds, bounds[1:])]
-        score[barred] = 0  # ranking is fast where what is left out is one tie with the connections without a gradient
+        score[barred] = 0  # ranking is fast if barred connections are tied with those without a gradient
         if any(int(piece.count_nonzero()) < k for piece, k in zip(score.split(sizes), counts)):
             score[barred] = -torch.inf
         return keep_each(score, counts, sizes).nonzero().flatten()
@@ -141,7 +141,7 @@ class StoredGSE(StoredDynamic):
         random = torch.get_rng_state()
         weights, explored = self.explore(run, batches)
         candidates = self.candidates(run, weights)
-        torch.set_rng_state(random)  # on a CPU dropout in the second pass is that of the first
+        torch.set_rng_state(random)  # so that, on a CPU, dropout in the second pass is that of the first
         with same_buffers(model.net, explored is not None):
             score = self.scores(run, candidates, batches).abs()
         new, active = [len(c) for c in candidates], self.active(model)
@@ -149,7 +149,7 @@ class StoredGSE(StoredDynamic):
         most, after = self.grown_and_pruned(active, new, fraction)
         grown = [m - a for m, a in zip(most, active)]
         chosen = keep_each(score, grown, new)
-        if sum(grown) > sum(after):  # more than the budget has room for: the first of them, as in the masked form
+        if sum(grown) > sum(after):  # more than the budget has room for: the first of them stay, as in the masked form
             chosen[chosen.nonzero().flatten()[sum(after):]] = False
         survivors = keep_each(self.magnitude(run), [max(m - g, 0) for m, g in zip(after, grown)], active)
         candidates = torch.cat([c + first for c, first in zip(candidates, model.bounds)])
@@ -203,7 +203,7 @@ def of(method):
 
 
 def dense_gradients(run, fresh=False):
-    """Of each layer, the gradient at every connection (size,), on fresh scoring batches or on the training batch once more."""
+    """For each layer, the gradient at every connection (size,), on fresh scoring batches or by a second pass of the training batch."""
     found = [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in run.model.layout.sizes]
 
     def add(i, layer, x, delta):
@@ -216,7 +216,7 @@ def dense_gradients(run, fresh=False):
 
 
 def watch(run, batches, add):
-    """Passes the batches and calls add(i, layer, x, delta) with the input of layer i and the gradient at its output."""
+    """Passes the batches through the network and calls add(i, layer, x, delta) with each layer's input and the gradient at its output."""
     def hook(i, layer):
         def forward(module, args, named, output):
             if not output.requires_grad:
@@ -236,7 +236,7 @@ def watch(run, batches, add):
 
 @contextmanager
 def same_buffers(net, wanted):
-    """A pass in here does not move running statistics."""
+    """If `wanted`, passes in this context do not change the network's buffers (running statistics)."""
     before = [buffer.clone() for buffer in net.buffers()] if wanted else []
     try:
         yield

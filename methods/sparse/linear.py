@@ -14,7 +14,7 @@ TRIALS = 4  # how often each form of a layer is timed
 
 class Matmul(torch.autograd.Function):
     """y (outputs, rows) of x (rows, inputs), values (nnz,) and bias (outputs,) or None, as CSR products over features: on any device.
-    The gradient at the values is computed for these alone. Between sparse layers nothing is transposed in memory."""
+    The weight gradient is computed at the nnz values alone. Between sparse layers nothing is transposed in memory."""
 
     @staticmethod
     def forward(ctx, x, values, bias, pattern):
@@ -33,8 +33,8 @@ class Matmul(torch.autograd.Function):
 
 
 class LoopMatmul(torch.autograd.Function):
-    """y (rows, outputs) of the same, on one core, by loops over the connections (loops.py). y and the gradient at x are numbers as x: the
-    values' kind or bfloat16."""
+    """y (rows, outputs) of the same arguments, on one core, by loops over the connections (loops.py). y and the gradient at x have x's dtype:
+    that of the values or bfloat16."""
 
     @staticmethod
     def forward(ctx, x, values, bias, pattern):
@@ -53,12 +53,13 @@ class LoopMatmul(torch.autograd.Function):
 
 
 def room(like, values, features):
-    """Room, for numbers as those of `like`, for a block of rows of so many features."""
+    """An empty buffer, with the dtype of `like`, for a block of rows of so many features."""
     return like.new_empty(features * compiled("loops").block_of(values))
 
 
 def gradients(x, delta, values, pattern, input=True, bias=False):
-    """(at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs); None for what is not wanted."""
+    """The gradients (at x (rows, inputs), at the values (nnz,), at the bias (outputs,)), given delta (rows, outputs), that at y; None for x or
+    the bias if it is not wanted."""
     back, sums, gradient = x.new_empty(len(x) * input, x.shape[1]), values.new_zeros(pattern.size[0] * bias), torch.empty_like(values)
     loops = compiled("loops")
     loops.linear_backward(*map(as_array, (
@@ -77,11 +78,11 @@ def sampled_csr(pattern, x, columns):
 
 
 class SparseLayer:
-    """The forward of `module` with `values` (nnz,), which the model gives it for each pass, at the places `keys` of its weight. Each
-    thread has its own.
+    """Takes the place of `module`'s forward. Computes with `values` (nnz,), which the model sets for each pass and thread, at the places
+    `keys` of the weight.
 
     shape: that of the weight. dense: False computes with the connections alone, True with a dense weight that is made for each pass
-    (small layers are faster so), None with what turns out to be faster at its first training pass.
+    (faster for small layers), None with whichever is faster, as measured at its first training pass.
     """
 
     def __init__(self, module, shape, dense=False):
@@ -101,7 +102,7 @@ class SparseLayer:
         self.given[get_ident()] = values
 
     def pattern_of(self, keys, first=0):
-        """The index of the connections `keys`, places in a vector in which the weight begins at `first`."""
+        """The index of the connections `keys`, which are places in a vector in which this layer's weight begins at `first`."""
         return Pattern(keys - first, self.shape, self.groups)
 
     def __call__(self, input):
@@ -111,7 +112,7 @@ class SparseLayer:
         return (self.by_weight if self.dense else self.by_connections)(x, self.values)
 
     def in_half(self, input):
-        """Whether to take and give bfloat16, as the plain layer does: under autocast to it, where compiled loops read and write it."""
+        """Whether to take and give bfloat16, as the plain layer does: under autocast to it, and if compiled loops serve, which can read it."""
         device = input.device.type
         wanted = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
         return wanted and self.values.dtype == torch.float32 and bool(self.loops(input))
@@ -124,7 +125,7 @@ class SparseLayer:
         return self.plain(x, weight.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
 
     def measure(self, x):
-        """Keeps the form that is faster, forward and backward, with this input."""
+        """Times both forms, forward and backward, with this input, and keeps the faster one."""
         values = self.values.detach().requires_grad_()
         inputs = [x.detach().requires_grad_(), values] if x.requires_grad else [x, values]
         times = []
@@ -146,7 +147,7 @@ class SparseLinear(SparseLayer):
         rows = x.reshape(-1, x.shape[-1])
         if loops_for(len(rows), values):
             y = LoopMatmul.apply(rows, values, bias, self.pattern)
-        else:  # the view is made out here, because torch lets nothing in place happen to one that a Function returns
+        else:  # the view is made out here, because torch forbids in-place changes of one that a Function returns
             y = Matmul.apply(rows, values, bias, self.pattern).t()
         return y.view(*x.shape[:-1], self.shape[0])
 
@@ -166,7 +167,7 @@ class SparseLinear(SparseLayer):
 
 
 def _now(x):
-    """Seconds, when the device of x has done all that it was asked for."""
+    """The time in seconds, once the device of x has finished all its work."""
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter()

@@ -96,7 +96,7 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
         _arrange(values, order, ordered)
     for first in range(0, len(x), samples):
         if first + samples > len(x):
-            outputs[:] = 0  # there are fewer samples than places
+            outputs[:] = 0  # the last samples do not fill the buffer
         _move(x[first:first + samples], inputs, plane, phase, before, True)
         _move(delta[first:first + samples], outputs[room:], plane, phase, after, True)
         for o in range(len(sums)):
@@ -117,7 +117,7 @@ def convolution_backward(x, values, ordered, products, delta, back, gradient, su
 @numba.njit
 def _arrange(values, order, out):
     for e in range(len(order)):
-        out[e] = values[np.uint32(order[e])]  # which cannot be negative, as places from the end are
+        out[e] = values[np.uint32(order[e])]  # unsigned, so that no check for negative indices is compiled
 
 
 @numba.njit

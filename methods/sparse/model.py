@@ -17,22 +17,22 @@ LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
 
 
 class AlwaysSparse(SparseModel):
-    """`net` computing with one flat parameter `theta` (nnz,) of its active weights, at the sorted int64 places `method.keys` (nnz,).
+    """Computes `net` with one flat parameter `theta` (nnz,), its active weights, at the sorted int64 places `method.keys` (nnz,).
 
-    Weights, gradients and optimiser state have nnz entries, and so has all that an update of the connections makes. The graph is
-    drawn here, with torch's global generator, as edges. A network built under `torch.device("meta")` gives shapes alone: its dense
-    weights never exist, and its connections are initialised by the active inputs of their neuron (option init=sparse).
+    Weights, gradients and optimiser state have nnz entries. An update of the connections, too, makes nothing of the dense size, except that
+    of RigL and SRigL, which compute dense gradients. The graph is drawn here, edge by edge, with torch's global generator. A network built
+    under `torch.device("meta")` gives shapes alone: its dense weights never exist, and its connections are initialised by the active inputs
+    of their neuron (as with the option init=sparse).
 
     storage="auto" times each layer once, at its first training pass, with its connections alone and with a dense weight made for the
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
 
-    As the masked storage, number for number, given the same draws (first graph, growth of SET, noise on the drop score), except: an
+    Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an
     update's clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a
     second time; GSE draws other candidates in grouped convolutions.
 
     Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
-    than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. So it must the layers whose weight another module reads
-    (nn.TransformerEncoderLayer does, in evaluation).
+    than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
     """
 
     def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="sparse", **options):
@@ -57,7 +57,7 @@ class AlwaysSparse(SparseModel):
         device = torch.device("cpu") if shapes else weights[0].device
         self.method = of(get(method))(self.layout, sparsity, **options).to(device)
         self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
-        # a checkpoint's theta and keys say nothing of the network that they are for
+        # a checkpoint's theta and keys do not tell which network they belong to
         self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
         keys = self.method.draw_graph(self.bounds).to(device)
         self.dense_gradient, self.training = None, net.training
@@ -104,23 +104,23 @@ class AlwaysSparse(SparseModel):
         return output
 
     def lend(self, pieces):
-        """Gives each layer its weights, for this thread; returns what takes them away again."""
+        """Gives each layer its weights, for this thread; returns a function that removes them again."""
         thread, layers = get_ident(), [(layer, values) for values, layers in zip(pieces, self.layers) for layer in layers]
         for layer, values in layers:
             layer.values = values
         return lambda: [layer.given.pop(thread, None) for layer, _ in layers]
 
     def local(self, keys):
-        """Sorted keys as a list with the places within each layer."""
+        """Sorted keys split by layer, as places within each layer."""
         return [piece - first for first, piece in zip(self.bounds, self.pieces(keys))]
 
     def pieces(self, keys):
-        """Sorted keys as a list of those of each layer, on the same memory."""
+        """Sorted keys split by layer, as views."""
         cuts = torch.searchsorted(keys, torch.tensor(self.bounds, device=keys.device)).tolist()
         return [keys[a:b] for a, b in zip(cuts, cuts[1:])]
 
     def connect(self, keys):
-        """These sorted keys are the connections, from now on."""
+        """Makes these sorted keys the connections."""
         self.method.keys = keys
         self.method.mask = torch.ones((), dtype=torch.bool, device=keys.device).expand(len(keys))
         pieces = self.pieces(keys)
@@ -131,8 +131,8 @@ class AlwaysSparse(SparseModel):
                 layer.keys, layer.pattern = None if layer.dense is False else local, pattern
 
     def decide(self):
-        """Each layer that was passed with gradients has been timed: it keeps what its form needs, and the user is told. The others
-        compute sparse until they are."""
+        """Settles the form of each layer that has been timed, by a pass with gradients: it keeps only what its form needs, and the user is
+        told. The others compute sparse until they have been timed."""
         layers = [layer for layers in self.layers for layer in layers]
         missing = sum(layer.dense is None for layer in layers)
         if missing == self.undecided:
@@ -145,15 +145,15 @@ class AlwaysSparse(SparseModel):
               + ", ".join(dense), file=sys.stderr)
 
     def forms(self):
-        """{weight: ("sparse", "dense" or "undecided", seconds sparse, seconds dense)}, a pass forward and back where it was timed."""
+        """{weight: ("sparse", "dense" or "undecided", seconds sparse, seconds dense)}: of a pass forward and back, NaN if it was not timed."""
         word = {None: "undecided", True: "dense", False: "sparse"}
         return {name: (word[layer.dense], *(layer.seconds or (math.nan, math.nan)))
                 for entry, layers in zip(self.layout.entries, self.layers) for name, layer in zip(entry.names, layers)}
 
     @torch.no_grad()
     def rewire(self, optimizer, keys, survivors):
-        """New connections: `keys`, sorted. What stays of the old ones keeps its optimiser state and, of `survivors` (nnz,) bool, its
-        weight; all else starts at zero. The gradient at hand stays that of the connections that it was computed for."""
+        """Replaces the connections by `keys`, sorted. Connections that stay keep their optimiser state and, if they are among `survivors`
+        (nnz,), bool, their weight; all else starts at zero. The current gradient stays with the connections that it was computed for."""
         old = self.method.keys
         source = places(keys, old)
         known = old[source] == keys
@@ -169,7 +169,7 @@ class AlwaysSparse(SparseModel):
         self.connect(keys)
 
     def redraw(self, seed):
-        """Another graph, by the method's counts as they are now, and its first weights."""
+        """Draws another graph, with the method's current counts, and its first weights."""
         devices = [self.theta.device] if self.theta.is_cuda else []
         with torch.random.fork_rng(devices):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave the generators of other devices changed
@@ -181,7 +181,7 @@ class AlwaysSparse(SparseModel):
             self.initialise()
 
     def replace(self, values):
-        """`values` become the numbers of theta, which may change its length."""
+        """Gives theta these values; its length may change."""
         self.theta.grad = None
         dtype = self.theta.dtype
         # autograd remembers the length as long as an old loss is alive; another dtype makes it forget
@@ -190,8 +190,8 @@ class AlwaysSparse(SparseModel):
 
     @torch.no_grad()
     def initialise(self):
-        """First weights by the active inputs κ of a neuron, as the masked methods' `initialise`: weights and biases uniform with variance 1/κ, or
-        weights alone normal with standard deviation 2/κ (init=grad_flow)."""
+        """Draws the first weights as the masked methods' `initialise` does, by the number κ of active inputs of a neuron: weights and biases uniform
+        with variance 1/κ, or weights alone normal with standard deviation 2/κ (init=grad_flow)."""
         draws = []
         for entry, users, keys in zip(self.layout.entries, self.users, self.local(self.method.keys)):
             rows = keys // entry.fan_in
@@ -202,7 +202,7 @@ class AlwaysSparse(SparseModel):
                 continue
             bounds = (3 / active).sqrt().to(self.theta.dtype)
             draws.append((2 * torch.rand_like(bounds[rows]) - 1) * bounds[rows])
-            for bias in dict.fromkeys(module.bias for module in users if module.bias is not None):  # a set has another order every time
+            for bias in dict.fromkeys(module.bias for module in users if module.bias is not None):  # a set's order would vary
                 bias.copy_((2 * torch.rand_like(bounds) - 1) * bounds)
         self.theta.copy_(torch.cat(draws))
 
@@ -217,13 +217,13 @@ class AlwaysSparse(SparseModel):
         return self.layout.named_views(flat)
 
     def outside(self):
-        """0: other weights than those of the connections do not exist."""
+        """Always 0: there are no weights besides those of the connections."""
         return 0
 
     @torch.no_grad()
     def plain(self):
-        """A plain copy of the network, dense, with the weights of the moment."""
-        # each forward is left out of the copy
+        """A plain copy of the network, dense, with its current weights."""
+        # the layers that stand in for forward are left out of the copy
         net = copy.deepcopy(self.net, {id(layer): None for layers in self.layers for layer in layers} | detached(self.net))
         for entry, keys, values in zip(self.layout.entries, self.local(self.method.keys), self.theta.split(self.counts)):
             for module in entry.modules(net):
@@ -234,7 +234,7 @@ class AlwaysSparse(SparseModel):
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self.connect(self.method.keys)  # whose index depends on the device, and on what is installed
+        self.connect(self.method.keys)  # anew: their index depends on the device, and on what is installed
 
     def _apply(self, fn, *args, **options):
         refuse_half(fn(self.theta.new_zeros(())))
@@ -272,14 +272,15 @@ def _reconnect(model, _):
 
 
 def materialise(net):
-    """Gives memory to what a network of shapes still lacks after its sparse weights. Raises ValueError where that has no start."""
+    """Allocates and initialises what else a network of shapes has besides its sparse weights. Raises ValueError for a module without
+    reset_parameters."""
     for name, module in net.named_modules():
         own = [*module._parameters.values(), *module._buffers.values()]
         if not any(tensor is not None and tensor.is_meta for tensor in own):
             continue
         module.to_empty(device="cpu", recurse=False)
         if "forward" in vars(module):
-            continue  # a bias: `initialise` sets it
+            continue  # a bias: `initialise` sets it (but not with init=grad_flow)
         if not hasattr(module, "reset_parameters"):
             raise ValueError(f"a network of shapes cannot start {name or type(net).__name__}: it has no reset_parameters")
         module.reset_parameters()

@@ -8,7 +8,7 @@ import torch
 
 from methods.sparse.edges import order
 
-with warnings.catch_warnings():  # that CSR is in beta is said once in a process: here
+with warnings.catch_warnings():  # torch warns once per process that CSR is in beta: here, unseen
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 1], [0], [1.0], size=(1, 1), check_invariants=False)
 
@@ -42,15 +42,15 @@ class Pattern:
         return self._matrices(values.index_select(0, self.order_t), self.starts_t, self.columns_t, self.size[::-1])
 
     def product(self, values, x):
-        """(outputs, L) of x (inputs, L), contiguous; one matrix alone."""
+        """The product (outputs, L) with x (inputs, L), contiguous; only with a single kernel position."""
         return _product(self.starts[0], self.columns[0], values, x, self.size)
 
     def transposed_product(self, values, x):
-        """(inputs, L) of x (outputs, L), contiguous; one matrix alone. values (nnz,) in the order of the transpose."""
+        """The product of the transpose, (inputs, L), with x (outputs, L), likewise. values (nnz,) in the order of the transpose."""
         return _product(self.starts_t[0], self.columns_t[0], values, x, self.size[::-1])
 
     def gradients(self, like):
-        """Matrices as `matrices`, of zeros to which `add_sampled` adds; `in_order` takes the values back."""
+        """As `matrices`, but with zeros, to which `add_sampled` adds; `in_order` then gives their values."""
         return self._matrices(like.new_zeros(self.nnz), self.starts, self.columns, self.size)
 
     def in_order(self, matrices, like):
@@ -63,7 +63,8 @@ class Pattern:
                 for k, part in enumerate(values.split(self.numbers)) if len(part)]
 
     def _index(self, lines, entries, order, length):
-        """CSR starts (length + 1,) and columns, int32, of each position, of entries that lie on `lines` (position · length + line)."""
+        """CSR starts (length + 1,) and columns, int32, for each kernel position. entries: the columns of the connections; lines: position · length
+        + row of each."""
         starts = torch.zeros(self.positions, length + 1, dtype=torch.int32, device=lines.device)
         starts[:, 1:] = torch.bincount(lines, minlength=self.positions * length).view(self.positions, length).cumsum(1)
         columns = (entries if order is None else entries[order]).int()
@@ -71,7 +72,7 @@ class Pattern:
 
 
 def aligned(tensor):
-    """A tensor whose memory begins as cuSPARSE may want it, which reads and writes 16 bytes at a time; on a CPU the tensor itself."""
+    """The tensor, copied if it is on a GPU and does not begin at a multiple of 16 bytes: cuSPARSE may read and write 16 bytes at a time."""
     return tensor.clone() if tensor.is_cuda and tensor.data_ptr() % 16 else tensor
 
 
@@ -84,13 +85,13 @@ def _product(starts, columns, values, x, size):
 
 def csr_product(starts, columns, values, x, size):
     """As `_product`, on any device."""
-    # autocast would round the matrix to 16 bits, and so the delta that comes back for its float32 values
+    # autocast would round the matrix to 16 bits, and with it the gradient of its float32 values
     with torch.autocast(x.device.type, enabled=False):
         return torch.sparse_csr_tensor(starts, columns, aligned(values), size=size, check_invariants=False) @ aligned(x)
 
 
 def add_product(out, matrix, x, fresh=False):
-    """out (rows, L) += matrix @ x (columns, L), in place; = if fresh. Both may be images shifted by any number of pixels."""
+    """out (rows, L) += matrix @ x (columns, L), in place; fresh: = instead of +=. out and x may be views from any offset on (shifted images)."""
     place = aligned(out)
     place.addmm_(matrix, aligned(x), beta=0 if fresh else 1)
     if place is not out:
@@ -110,7 +111,7 @@ def as_array(tensor):
 
 def loops_for(rows, values):
     """The module of compiled loops if `values`, float32 or float64, lie on a CPU of which torch uses one core and `rows` fill half a block,
-    else None: products of fewer rows take as long in CSR, and less memory."""
+    else None: with fewer rows, CSR products are as fast and take less memory."""
     one_core = values.device.type == "cpu" and torch.get_num_threads() == 1 and values.dtype in (torch.float32, torch.float64)
     loops = compiled("loops") if one_core else None
     return loops if loops and 2 * rows >= loops.block_of(values) else None
@@ -118,7 +119,7 @@ def loops_for(rows, values):
 
 @cache
 def compiled(name):
-    """The module methods.sparse.`name`; None without a numba that works here (for this Python, with a place to keep what it compiles)."""
+    """The module methods.sparse.`name`; None unless numba works here (it supports this Python and has a folder for what it compiles)."""
     try:
         return importlib.import_module(f"methods.sparse.{name}")
     except (ImportError, RuntimeError, OSError):  # the last where llvmlite's library cannot be loaded

@@ -14,13 +14,13 @@ from methods.sparse import loops
 from methods.sparse.pattern import as_array
 from methods.sparse.registers import LINE
 
-# of a plane so many numbers at most, over several samples where their images are small, and so many of all planes; but at least one sample
+# at most so many numbers in a plane, which holds several samples if their images are small, and in all planes; but at least one sample
 RUN, ALL = 1024, 2 ** 18
 
 
 class Connections:
-    """The active connections of a layer by output. Arguments: those of `Pattern`; `keys` may begin at `first`, and is kept as it is, so
-    that a piece of the model's takes no memory. O(nnz + outputs)."""
+    """The active connections of a layer by output. Arguments: those of `Pattern`; `keys` may count from `first` on; they are not
+    copied, so that a piece of the model's keys takes no memory. O(nnz + outputs)."""
 
     def __init__(self, keys, shape, groups=1, first=0):
         self.keys, self.first, self.shape, self.groups = keys, first, shape, groups
@@ -29,8 +29,9 @@ class Connections:
         self.last = None, None
 
     def places(self, planes):
-        """Where the runs of the connections begin. Forward: that of input pixels (nnz,). Backward, connections by the plane of their
-        input: its bounds (planes of inputs + 1,), their order (nnz,), and the run of output pixels of each (nnz,)."""
+        """Where the runs of pixels of each connection begin, as a tuple of four. Forward: the run of input pixels (nnz,). Backward, with the
+        connections sorted by input plane: the bounds of the planes (planes of inputs + 1,), the order of the connections (nnz,), and the run of
+        output pixels (nnz,)."""
         last = self.last  # which another thread may replace meanwhile
         if last[0] != planes:
             if max(planes.phases * planes.phase, planes.room + self.outputs * planes.plane) >= 2 ** 31:
@@ -60,7 +61,7 @@ class Planes:
         length = min(RUN, ALL // (2 * self.inputs * self.phases + connections.outputs)) // block * block
         self.samples = max(1, min(len(x), length // grid.area))
         self.used, self.room = (-(-numbers // block) * block for numbers in (self.samples * grid.area, grid.tail))
-        # an odd number of the cache's lines from one plane to the next: else the same pixel of all channels would share a few places in it
+        # an odd number of cache lines from one plane to the next: else the same pixel of all channels would compete for a few places in the cache
         self.plane = self.used + LINE // x.element_size()
         self.phase = self.inputs * self.plane + self.room
 
@@ -68,20 +69,20 @@ class Planes:
         return isinstance(other, Planes) and vars(self) == vars(other)
 
     def buffers(self, x, outputs):
-        """Zeros, as `x`, for the inputs, phase after phase, and for the outputs, with room in front."""
+        """Zeros of x's dtype for the inputs, phase after phase, and for the outputs, with `room` numbers in front."""
         return x.new_zeros(self.phases * self.phase), x.new_zeros(self.room + outputs * self.plane)
 
     @property
     def geometry(self):
-        """Numbers of a plane that are computed, from one plane to the next, of a phase; padding, stride, lines and pixels of a line of an
-        input; the same of an output."""
+        """(numbers computed in a plane, distance from one plane to the next, size of a phase, (padding, stride, number of lines, and pixels of a
+        line, of an input), the same of an output)."""
         grid = self.grid
         return self.used, self.plane, self.phase, (*grid.before, *grid.stride, *grid.lines), (0, 0, 1, 1, *grid.lines)
 
 
 class Convolution(torch.autograd.Function):
     """y (samples, outputs, *output) of x (samples, inputs, height, width), values (nnz,) and bias (outputs,) or None. y and the gradient at x
-    are numbers as x: the values' kind or bfloat16."""
+    have x's dtype: that of the values or bfloat16."""
 
     @staticmethod
     def forward(ctx, x, values, bias, connections, grid):
@@ -103,7 +104,8 @@ class Convolution(torch.autograd.Function):
 
 
 def gradients(connections, grid, x, values, delta, input=True, bias=False):
-    """(at x, at the values (nnz,), at the bias (outputs,)), given delta (samples, outputs, *output); None for what is not wanted."""
+    """The gradients (at x, at the values (nnz,), at the bias (outputs,)), given delta (samples, outputs, *output), that at y; None for x or the
+    bias if it is not wanted."""
     planes = Planes(x, values, connections, grid)
     back = torch.empty(x.shape if input else (0, *x.shape[1:]), dtype=x.dtype, memory_format=torch.channels_last)
     gradient, sums = torch.empty_like(values), values.new_zeros(connections.outputs * bias)

@@ -44,7 +44,7 @@ def tiles(part, past=False):
         if m < step:
             return done
         last, whole = done + (n - done) // step * step, m // step * step
-        if whole > last - done:  # along the longer lines, which are those in memory
+        if whole > last - done:  # along the longer lines, those of the array in memory, not of the block in the cache
             for k in range(done, last, step):
                 for e in range(0, whole, step):
                     tile(x, i + k, j + e, out, p + e, q + k)
