@@ -80,7 +80,7 @@ class Sparsifier(nn.Module):
 
     @classmethod
     def options(cls):
-        """{name: Option} of this method; a plain value in a subclass fixes an option of its base, which is then none any more."""
+        """{name: Option} of this method; a plain value in a subclass turns an option of its base into a constant."""
         names = [name for base in reversed(cls.__mro__) for name in vars(base)]
         return {name: getattr(cls, name) for name in names if isinstance(getattr(cls, name, None), Option)}
 

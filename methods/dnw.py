@@ -8,8 +8,7 @@ from methods.ranking import keep_each
 
 
 class DNW(Sparsifier):
-    """The smallest weights of each layer are zero in the forward pass from the first step on; gradients go straight through (Wortsman et al.
-    2019)."""
+    """Each layer's smallest weights are zero in the forward pass from the first step on; gradients go straight through (Wortsman et al. 2019)."""
 
     name = "dnw"
     original = {"imagenet": dict(epochs=100, batch_size=256, lr=0.256, momentum=0.875, weight_decay=3.0517578125e-5, schedule="cosine",

@@ -145,7 +145,7 @@ class DropAndGrow(DynamicSparse):
     def update(self, run, fraction):
         """Before the optimiser's step (GraNet: after it), drop `fraction` and grow as many.
 
-        With regrow=zeroed it clears what was dropped, which so regrows at zero; `change_mask` clears what enters and leaves.
+        With regrow=zeroed it clears what was dropped, so that it can regrow only at zero; `change_mask` clears what enters and leaves.
         """
         score, sizes = self.growth_score(run), self.pieces
         kept, after = self.dropped_and_grown([int(piece.sum()) for piece in self.mask.split(sizes)], fraction)

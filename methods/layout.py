@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
-ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # reasons of weights that were meant to stay dense
+ASKED = FROZEN, SKIPPED = "frozen", "skipped on request"  # why a weight stays dense on purpose
 UNNAMED = "not only the weight of linear or convolutional layers"  # and not named in `include`
 
 

@@ -13,8 +13,7 @@ NEURONWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.D
 
 
 class CHTs(DynamicSparse):
-    """Draws the weights that stay, favouring large ones, and the pairs that grow, favouring those joined by many paths of length three (Zhang
-    et al. 2025).
+    """Draws weights to keep, favouring large ones, and pairs to grow, favouring those with many paths of length three (Zhang et al. 2025).
 
     The released code handles linear layers only; convolutions as (outputs × fan-in) matrices are ours. Connections of neurons that the drop
     left without any input or any output are removed too ("chain removal"), and as many more grow, where it is known which layer feeds which:

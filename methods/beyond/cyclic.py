@@ -30,8 +30,7 @@ def cycle_lengths(split, total, cycles):
 
 
 class CyclicStatic(Static):
-    """A mask fixed before training, trained for several whole learning-rate schedules, each with the weights so far and a fresh optimiser
-    (Gadhikar et al. 2024)."""
+    """Trains one fixed mask for several whole learning-rate schedules; the weights go on, the optimiser is fresh (Gadhikar et al. 2024)."""
 
     name = "cyclic_static"
     level_list = option("", help="sparsities, such as 0,0.5,0.9, that are only counted: as many cycles, where repeats=0; empty: those of LRR")

@@ -7,8 +7,7 @@ from methods.ranking import keep
 
 
 class Spartan(Sparsifier):
-    """Weights times a soft mask σ(β|w| + μ) that sums to the budget, cut to the budget's largest; gradients see the soft mask
-    (Tai et al. 2022).
+    """Weights times a soft mask σ(β|w| + μ) that sums to the budget K, cut to the K largest; gradients see the soft mask (Tai et al. 2022).
 
     The budget falls linearly at first, β rises linearly, and for the last part of training both masks are frozen.
 

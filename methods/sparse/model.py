@@ -19,8 +19,8 @@ LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
 class AlwaysSparse(SparseModel):
     """Computes `net` with one flat parameter `theta` (nnz,), its active weights, at the sorted int64 places `method.keys` (nnz,).
 
-    Weights, gradients and optimiser state have nnz entries. An update of the connections, too, makes nothing of the dense size, except that
-    of RigL and SRigL, which compute dense gradients. The graph is drawn here, edge by edge, with torch's global generator. A network built
+    Weights, gradients and optimiser state have nnz entries. An update of the connections makes nothing of the dense size either, except with
+    RigL and SRigL, which compute dense gradients. The graph is drawn here, edge by edge, with torch's global generator. A network built
     under `torch.device("meta")` gives shapes alone: its dense weights never exist, and its connections are initialised by the active inputs
     of their neuron (as with the option init=sparse).
 
