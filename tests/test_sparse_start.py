@@ -61,6 +61,15 @@ def test_of_a_network_of_shapes_all_else_starts_as_its_modules_do():
     assert model(torch.randn(4, 400)).isfinite().all()
 
 
+def test_biases_of_a_network_of_shapes_are_zero_where_only_weights_are_drawn():
+    torch.use_deterministic_algorithms(True, warn_only=True)  # memory that nothing has been written to holds NaN
+    try:
+        model = SparseModel(on_meta(net), "srigl", 0.9, storage="sparse", init="grad_flow")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not model.net[0].bias.any() and not model.net[3].bias.any() and model.theta.std() > 0
+
+
 class Scaled(nn.Module):
     """Has a parameter, and nothing that says how it starts."""
 

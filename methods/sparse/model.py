@@ -280,7 +280,9 @@ def materialise(net):
             continue
         module.to_empty(device="cpu", recurse=False)
         if "forward" in vars(module):
-            continue  # a bias: `initialise` sets it (but not with init=grad_flow)
+            for bias in module.parameters(recurse=False):
+                nn.init.zeros_(bias)  # `initialise` draws another, except with init=grad_flow
+            continue
         if not hasattr(module, "reset_parameters"):
             raise ValueError(f"a network of shapes cannot start {name or type(net).__name__}: it has no reset_parameters")
         module.reset_parameters()
