@@ -158,7 +158,7 @@ class DropAndGrow(DynamicSparse):
         grown = keep_each(score.masked_fill(barred, -torch.inf), [m - k for m, k in zip(after, kept)], sizes)
         self.set_mask(survivors | grown)
         if self.regrow == "zeroed":
-            run.clear(old & ~survivors, state=False)  # what grows again at once keeps its momentum, as in varun's code
+            run.clear(old & ~survivors, state=False)  # what grows again at once keeps its momentum, as in rigl-reproducibility
 
     def dropped_and_grown(self, active, fraction):
         """(weights after the drop, weights after growth), lists over the `pieces`, of which `active` are the active weights."""

@@ -115,6 +115,7 @@ def test_all_methods_and_tasks_are_listed(capsys):
     assert main(["options"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*available(), *TASKS] and all(len(line.split()) > 2 for line in lines)
+    assert all(line.endswith(".") for line in lines[:len(available())])  # the first lines of docstrings, which break off nowhere
     assert "cifar10-resnet20w8    CIFAR-10, resnet20 of width 0.5, 160 epochs" in lines
 
 

@@ -83,7 +83,7 @@ def test_regrowth_of_what_was_just_dropped(regrow, mask, first):
 
 @pytest.mark.parametrize("regrow", ["keeps", "zeroed"])
 def test_what_grows_again_at_once_keeps_its_momentum(regrow):
-    """As in varun's code, whose buffers follow the final mask."""
+    """As in rigl-reproducibility, whose buffers follow the final mask."""
     run = with_four_active(training("rigl", 1 / 3, interval=2, drop_fraction=0.3, regrow=regrow, skip_step=True, **ONE_LAYER))
     step(run, G)
     momentum = run.optimizer.state[run.theta]["momentum_buffer"].clone()

@@ -6,8 +6,7 @@ from methods.ranking import between, keep
 
 
 class Feather(Ramped):
-    """ST-3's threshold with an operator between soft and hard, (|w|^p − th^p)^(1/p), and damped gradients of pruned weights (Glentis
-    Georgoulakis et al. 2023)."""
+    """A threshold between soft and hard, (|w|^p − th^p)^(1/p), and damped gradients of pruned weights (Glentis Georgoulakis et al. 2023)."""
 
     name = "feather"
     gradient = "dense"

@@ -11,10 +11,9 @@ from methods.ranking import keep_each
 
 
 class SNFS(Static):
-    """Drops by magnitude in each layer, shares growth out over the layers by their mean momentum, and grows by momentum (Dettmers &
-    Zettlemoyer 2019).
+    """Drops by magnitude, shares growth out over layers by mean momentum, and grows by momentum (Dettmers & Zettlemoyer 2019).
 
-    Needs an optimiser with momentum, and the dense gradient at every step.
+    Drops the same share of every layer. Needs an optimiser with momentum, and the dense gradient at every step.
     """
 
     name = "snfs"
