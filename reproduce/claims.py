@@ -164,14 +164,18 @@ def switches(e):
     return parts
 
 
+def alone(series, option):
+    """Whether it is GSE with this option and no other, such as another storage."""
+    return series.startswith(f"gse_uniform {option}=") and series.count(" ") == 1
+
+
 def gamma(e):
     """Compares at figure 2's 98 % only (other figures of the paper have runs at 99 %, too). Runs with larger γ can contradict that γ = 1 suffices."""
     parts = []
     for sparsity in (s for s in e.sparsities("gse_uniform", "set", "rigl") if abs(s - 0.98) < 1e-6):
         for other in ("set", "rigl", *(series for series in AS_GSE if (e.epochs, series, sparsity) in e.points)):
             parts += e.above("gse_uniform", other, [sparsity])
-        others = sorted({series for _, series, _ in e.points
-                         if series.startswith("gse_uniform gamma=") and value_of(series.partition(" ")[2], "gamma", 1) > 1})
+        others = sorted({series for _, series, _ in e.points if alone(series, "gamma") and value_of(series.partition(" ")[2], "gamma", 1) > 1})
         parts += each(lambda a, b: e.not_below(a, b, [sparsity]), "gse_uniform", others)
     return parts
 
@@ -179,7 +183,7 @@ def gamma(e):
 def wider(e):
     """Accuracy at the largest width minus that at the task's own, at each sparsity where both have the same number of active connections."""
     wide = [(value_of(series.partition(" ")[2], "width", 1), series, s) for epochs, series, s in e.points
-            if series.startswith("gse_uniform width=") and epochs == e.epochs]
+            if alone(series, "width") and epochs == e.epochs]
 
     def as_many(series, sparsity, own):
         counts = [[*e.seeds(*point, "nnz").values()] for point in ((series, sparsity), ("gse_uniform", own))]

@@ -141,7 +141,8 @@ def test_published_numbers_on_imagenet(tmp_path, monkeypatch, best, leads):
 def test_subsets_of_other_sizes_and_pure_growth(tmp_path):
     """At figure 2's 98 % alone; against larger subsets one point is allowed, smaller ones cannot contradict that this one suffices."""
     accuracy = {"gse_uniform": 90, "set": 89, "rigl": 91, "gse_uniform gamma=0.5": 90.8, "gse_uniform gamma=2.0": 91.2,
-                "gse_uniform width=2.0": 99, "gse_grabo gamma=2.0": 99, AS_GSE[0]: 60, "rigl scope=global": 50}
+                "gse_uniform width=2.0": 99, "gse_uniform gamma=2.0 storage=sparse": 99, "gse_grabo gamma=2.0": 99,
+                AS_GSE[0]: 60, "rigl scope=global": 50}
     store(tmp_path, "cifar10-resnet56", {(series, s, 200): [mean - 0.02 * (i - 1) * (series != "gse_uniform") for i in range(3)]
                                          for series, mean in accuracy.items() for s in (0.9, 0.98, 0.99)})
     assert [(text.partition(":")[0], holds) for text, holds in own("B2", tmp_path)] == [
@@ -152,11 +153,11 @@ def test_subsets_of_other_sizes_and_pure_growth(tmp_path):
 @pytest.mark.parametrize("task, words", [("cifar100-resnet56", "gains"), ("cifar100-vit", "loses")])
 @pytest.mark.parametrize("wide, difference", [(65, "+5.00"), (55, "-5.00")])
 def test_the_widest_network_against_width_1(tmp_path, task, words, wide, difference):
-    """With as many connections as it has at 98 %; other lengths and other numbers are no part of it."""
+    """With as many connections as it has at 98 %; other lengths, numbers and storage are no part of it."""
     active = {("gse_uniform", 0.98, 200): 1000, ("gse_uniform", 0.95, 200): 2500, ("gse_uniform width=4.0", 0.9987, 200): 1004,
               ("gse_uniform width=10.0", 0.9998, 200): 996, ("gse_uniform width=12.0", 0.99986, 200): 1011,
-              ("gse_uniform width=20.0", 0.99995, 100): 1000}
-    runs = dict(zip(active, [(60, 60, 60), (70, 70, 70), (0, 0, 0), (wide - 0.1, wide, wide + 0.1), (0, 0, 0), (0, 0, 0)]))
+              ("gse_uniform width=20.0", 0.99995, 100): 1000, ("gse_uniform width=30.0 storage=sparse", 0.99998, 200): 1000}
+    runs = dict(zip(active, [(60, 60, 60), (70, 70, 70), (0, 0, 0), (wide - 0.1, wide, wide + 0.1), (0, 0, 0), (0, 0, 0), (0, 0, 0)]))
     store(tmp_path, task, runs, nnz=active)
     assert own("B4", tmp_path) == [(f"10 × the width - 1 ×, with the connections of 98 % there (claimed: it {words}): {difference} ± 0.25 points, 3 seeds",
                                     (words == "gains") == (wide == 65))]
