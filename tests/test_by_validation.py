@@ -50,3 +50,12 @@ def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path, capsy
     write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
     assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 2
     assert "hold out no validation images" in capsys.readouterr().err
+
+
+def test_one_run_with_validation_images_is_enough(tmp_path, capsys):
+    """Of a task that holds out none by itself."""
+    rows = [row(Spec("cifar10-vgg16", "rigl", 0.98, 0, options=options), precision="bf16", epochs=200, val_top1=88.0 if options else "")
+            for options in ((), (("validation", True),))]
+    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
+    assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.strip().splitlines()[2:]] == [["validation=True", "88.00", "1"], ["(none)", "0"]]

@@ -102,11 +102,11 @@ def test_runs_count_with_what_they_cost(clock, lines):
     clock[0] += 900
     bar.done(FIRST, ROW)
     bar.tick(SECOND, 11 / 12)
-    clock[0] += 50
-    bar.tick(SECOND, 1 - 1 / 24)
-    clock[0] += 50
-    bar.done(SECOND, ROW)
-    assert [line.partition("]")[0] for line in lines[1:]] == ["[1/3, 0:03:20 to go", "[2/3, 0:01:40 to go"]
+    clock[0] += 400
+    bar.tick(SECOND, 1 - 1 / 24)  # half of what it makes itself
+    clock[0] += 80
+    bar.done(SECOND, ROW)  # 2280 s for 19 of 20
+    assert [line.partition("]")[0] for line in lines[1:]] == ["[1/3, 0:03:20 to go", "[92 %, 0:02:58 to go", "[2/3, 0:02:00 to go"]
 
 
 @pytest.mark.parametrize("total, said", [(1, "| 00:00 gone, ? to go"), (2, "| 0.0 of 2 runs, 00:00 gone, ? to go")])
