@@ -63,6 +63,8 @@ def test_uniform_plus_counts():
     linears = Layout(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 10)))
     assert allocate(linears, "uniform_plus", 0.9) == [5, 5, 20]  # no stem without a convolution
     assert allocate(Layout(nn.Sequential(nn.Linear(20, 50), nn.Linear(50, 2), nn.Linear(2, 1))), "uniform_plus", 0.9) == [99, 10, 1]
+    signals = Layout(nn.Sequential(nn.Conv1d(1, 8, 5), nn.Linear(20, 50), nn.Linear(50, 10)))
+    assert allocate(signals, "uniform_plus", 0.9) == [40, 14, 100]  # a convolution of one dimension is a stem, too
     two = Layout(nn.Sequential(nn.Conv2d(3, 16, 3), nn.Linear(16, 10)))
     assert allocate(two, "uniform_plus", 0.01) == [432, 154]
     for model in MODELS:
