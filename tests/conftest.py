@@ -18,8 +18,8 @@ from benchmarks.workers.places import cores
 torch.manual_seed(0)  # for what the modules draw when they are collected
 
 
-# files that take long, some of them by waiting for other processes: last, one of them would keep a single core from its end. The first two that
-# compile the loops of sparse storage, in parts that others use, are far apart, so that no two processes compile the same
+# files that take long, some of them by waiting for other processes: last, one of them would keep a single core from its end. test_sparse_layers is
+# far behind test_sparse_equality, which compiles the same loops and leaves them on the disk
 LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_sparse_equality", "test_submission", "test_faults", "test_compiled", "test_figures",
         "test_every_method", "test_pack", "test_recovery", "test_team", "test_fake_gpu", "test_check_device", "test_branches", "test_leaderboard",
         "test_any_network", "test_kernels", "test_capture", "test_drawing_commands", "test_dry_run", "test_cost", "test_stats", "test_report",
