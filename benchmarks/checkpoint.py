@@ -94,8 +94,8 @@ def restored(make, path):
     """The Trainer that `make()` returns, resumed from the checkpoint at `path` if there is a valid one. A checkpoint that is damaged, or was made
     before the method's file changed, is named and not used. Raises UnreadableCheckpoint."""
     trainer = make()
-    if Path(path).exists():
-        try:
+    try:
+        if Path(path).exists():
             with zipfile.ZipFile(path) as parts:  # torch does not verify the checksums that it writes
                 if parts.testzip():
                     raise ValueError("checksum")
@@ -104,15 +104,15 @@ def restored(make, path):
                 print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
-        except DEVICE_ERRORS:  # these say nothing about the file
-            raise
-        except OSError as error:  # nor does this error, for example for another user's file
-            raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
-                                       "and the run starts anew") from None
-        except Exception as error:  # whatever is wrong with the file, the run can start anew
-            why = f"{error}".split("\n")[0] if isinstance(error, ValueError) else type(error).__name__
-            print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")
-            trainer = make()
+    except DEVICE_ERRORS:  # these say nothing about the file
+        raise
+    except OSError as error:  # nor does this error, for example for another user's file
+        raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
+                                   "and the run starts anew") from None
+    except Exception as error:  # whatever is wrong with the file, the run can start anew
+        why = f"{error}".split("\n")[0] if isinstance(error, ValueError) else type(error).__name__
+        print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")
+        trainer = make()
     return trainer
 
 

@@ -1,5 +1,6 @@
 """What the commands share: their parser, the options that many take, and how they end. Needs the standard library alone."""
 import argparse
+import errno
 import functools
 import os
 import re
@@ -11,6 +12,8 @@ from benchmarks.files import folder
 from benchmarks.tasks import PRECISIONS
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
+# errors of a disk or a file server, not of the code: another OSError keeps its traceback
+FAILING = {getattr(errno, name, None) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
@@ -117,7 +120,7 @@ def at_least_one(args, *names):
 
 def command(main):
     """Makes `main(…)` a command that returns an exit status: what `main` returns, or 0. A ValueError (what `main` refuses), a missing library and a
-    file without permission to read it become one line on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more is 1."""
+    file or folder that cannot be read or written become one line on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more is 1."""
     @functools.wraps(main)
     def ended(*words, **options):
         for name in ("stdout", "stderr"):
@@ -142,7 +145,9 @@ def command(main):
             print(f"error: {error} in {sys.executable}: `bash run_all.sh setup` makes .venv with all that is needed, and "
                   "`.venv/bin/python -m benchmarks …` uses it", file=sys.stderr)
             return 2
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in FAILING:
+                raise
             print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror})", file=sys.stderr)
             return 2
         except KeyboardInterrupt:

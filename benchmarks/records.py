@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import time
 
 from benchmarks.files import StoreError, write_whole
@@ -84,11 +85,10 @@ def _checksum(text):
 def read_record(path, key, only_row=False):
     """The record of a run (`only_row`: only its row is parsed, if a checksum vouches for the rest); None if it is damaged.
 
-    Raises StoreError for a record that must not be overwritten: an undamaged one of another version or another run, or one without permission
-    to read it.
+    Raises StoreError for a record that must not be overwritten: an undamaged one of another version or another run, or one that cannot be read.
     """
     try:
-        if not os.path.isfile(path):  # reading a pipe would never end
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would never end
             return None
         with open(path, "rb") as file:
             text = file.read().decode()
@@ -106,9 +106,12 @@ def read_record(path, key, only_row=False):
         problem = OTHER.format("has more columns:", ", ".join(sorted(more))) if more else "" if names_key(row) else ASTRAY.format(key)
         if not found and (lacking or problem):
             return None
-    except PermissionError as error:  # perhaps another user's, and undamaged
-        raise StoreError(f"{path} cannot be read ({error.strerror})") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # perhaps it is another user's, or a file server does not answer: it may be undamaged
+        stays = "; if it stays so, move it away, and its run is made again" * (not isinstance(error, PermissionError))
+        raise StoreError(f"{path} cannot be read ({error.strerror}){stays}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if problem:
         raise StoreError(f"{path}: {problem}")

@@ -171,6 +171,9 @@ class Store:
         return records | {record["runs"][0]["key"]: record for record in newer}
 
     def _collect(self, suite):
+        for part in (self.folder / suite).glob(".*.csv.*.part"):  # left by a process that died while collecting
+            with contextlib.suppress(OSError):
+                part.unlink()
         records = {record["runs"][0]["key"]: record for record in self._newer(suite, {row["key"]: row for row in self.read(suite)})}
 
         def lines(table):
