@@ -79,17 +79,27 @@ def hardware(device):
     """The name of a torch.device's hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        if sys.platform == "darwin":  # gives "Apple M1"; platform says only "arm"
-            name = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=True).stdout.strip()
-        else:
-            with open("/proc/cpuinfo") as file:
-                name = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration, subprocess.SubprocessError):  # Linux on ARM has no such line
-        name = platform.processor() or platform.machine()
+    name = _processor() or platform.processor() or platform.machine()
     # processors with the same name may differ in vector instructions, and then sum in another order: they are named unless they are x86's widest
     vectors = torch.backends.cpu.get_cpu_capability()
     return name + f", {vectors}" * (vectors not in ("AVX512", "DEFAULT"))
+
+
+@cache
+def _processor():
+    """The name of this machine's processor, or "" if nothing says it."""
+    def said(*words):
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C"}).stdout
+    try:
+        if sys.platform == "darwin":  # gives "Apple M1"; platform says only "arm"
+            return said("sysctl", "-n", "machdep.cpu.brand_string").strip()
+        with open("/proc/cpuinfo") as file:
+            lines = file.read().splitlines()
+        if not any(line.startswith("model name") for line in lines):  # on ARM it has numbers, which lscpu knows the names of
+            lines = said("lscpu").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name"))
+    except (OSError, StopIteration, subprocess.SubprocessError):
+        return ""
 
 
 def device_name(device):

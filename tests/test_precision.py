@@ -1,4 +1,6 @@
 """Runs in another precision than their task's own: what commands name, what figures show of them, and when a user is told to choose one."""
+import io
+import platform
 from types import SimpleNamespace
 
 import pandas as pd
@@ -140,7 +142,24 @@ def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch
     assert names[1] == names[0] + ", AVX2"
 
 
-def test_apple_s_processors_have_a_name(monkeypatch):
+@pytest.fixture
+def processor():
+    """So that a test may ask for the name of another processor."""
+    machine._processor.cache_clear()
+    yield
+    machine._processor.cache_clear()
+
+
+@pytest.mark.parametrize("lscpu, name", [("Architecture: aarch64\nModel name:          Neoverse-N1\nModel:  1\n", "Neoverse-N1"),
+                                         ("Architecture: aarch64\n", platform.processor() or platform.machine())])
+def test_a_processor_that_linux_names_by_numbers_has_the_name_that_lscpu_gives_it(processor, monkeypatch, lscpu, name):
+    numbers = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+    monkeypatch.setattr(machine, "open", lambda path: io.StringIO(numbers), raising=False)
+    monkeypatch.setattr(machine.subprocess, "run", lambda words, **_: SimpleNamespace(stdout=lscpu * (words == ("lscpu",))))
+    assert machine.hardware(torch.device("cpu")).split(",")[0] == name
+
+
+def test_apple_s_processors_have_a_name(processor, monkeypatch):
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     monkeypatch.setattr(machine.subprocess, "run", lambda words, **_: SimpleNamespace(stdout=f"Apple {words[-1].rpartition('.')[2]}\n"))
     assert machine.hardware(torch.device("cpu")).split(",")[0] == "Apple brand_string"
