@@ -13,7 +13,7 @@ from benchmarks.tasks import PRECISIONS
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
 # errors of a disk or a file server, not of the code: another OSError keeps its traceback
-FAILING = {getattr(errno, name, None) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
+FAILING = {getattr(errno, name, -1) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
 OPTIONS = {
     "results": dict(default="results", metavar="DIR", help="folder of the rows (default: %(default)s)"),
     "data": dict(metavar="DIR", help="folder of the data sets (default: $DATA_DIR, else data)"),
