@@ -113,6 +113,43 @@ def test_layers_that_are_not_followed_are_sampled_uniformly():
     assert g.tolist() == [1] * 6 and f.tolist() == [[1] * 6]
 
 
+class Fixed(nn.Module):
+    """The first layer is passed without gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.first(x)
+        return self.last(x)
+
+
+def test_layers_without_gradients_are_sampled_uniformly():
+    run = prepared(Fixed(), "gse_grabo", 0.0, [(H.T, DELTA.T)], linear_in_the_output)
+    (g, f), (outputs, _) = run.model.method.explore(run, run.batches())[0]
+    assert g.tolist() == [1] * 4 and f.tolist() == [[1] * 3] and torch.equal(outputs, DELTA.abs().sum(1))
+
+
+@pytest.mark.parametrize("storage, method", [("masked", "gse_grabo"), *(("sparse", method) for method in ("rigl", "gse_uniform", "gse_grabo"))])
+def test_what_has_no_gradient_does_not_hinder_an_update(storage, method):
+    run = started(Fixed(), method, 0.5, [(H.T, DELTA.T)], linear_in_the_output, storage=storage, interval=1)
+    before = sum(run.model.layer_nnz().tolist())
+    linear_in_the_output(run.model(H.T), DELTA.T).backward()
+    run.update((H.T, DELTA.T))
+    assert run.step == 1 and sum(run.model.layer_nnz().tolist()) == before
+
+
+def test_a_single_image_is_a_batch_of_one():
+    x, delta, found = torch.randn(2, 5, 5), torch.randn(3, 5, 5), []
+    for batch in ((x, delta), (x[None], delta[None])):
+        torch.manual_seed(0)
+        run = prepared(nn.Conv2d(2, 3, 3, padding=1), "gse_grabo", 0.0, [batch], linear_in_the_output)
+        found += run.model.method.explore(run, run.batches())[0]
+    assert all(torch.allclose(one, two) for one, two in zip(*found)) and len({*found[0][0].tolist()}) == 3
+
+
 class Padding(nn.Conv2d):
     """What it pads it pads itself, and its module says nothing of it."""
 
@@ -244,6 +281,7 @@ def test_literal_graest_has_the_signs_of_the_first_batch_in_all():
     (outputs, _), = run.model.method.explore(run, [(x, delta), (x, delta.flip(0))])[0]
     expected = (delta[0, :, 0, 0] + delta[-1, :, 0, 0]).abs()
     assert torch.allclose(outputs / outputs.sum(), expected / expected.sum(), atol=1e-5)
+    run.model.method.explore(run, [(x, delta), (x[:1], delta[:1])])  # a smaller batch, such as an epoch's last, has signs of its own
 
 
 def test_graest_is_corrected_by_default():

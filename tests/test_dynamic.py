@@ -126,6 +126,15 @@ def test_updates_fill_what_er_gse_falls_short_of_where_they_count_over_all_layer
         assert run.model.method.budget == 2680 and run.model.layer_nnz().tolist() == counts[place]
 
 
+def test_a_first_graph_that_no_update_fills_is_drawn_again_by_the_active_inputs_alone():
+    """With the network's own weights, of which sparse storage keeps those of its connections alone, there is nothing to draw from."""
+    idle = dict(scope="global", storage="sparse", interval=1000)
+    run, _, counts = three_layers("set", init="sparse", **idle)
+    assert run.model.layer_nnz().tolist() == counts and sum(counts) == 2680
+    with pytest.raises(ValueError, match="^no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True$"):
+        three_layers("set", init="network", **idle)
+
+
 def test_static_mask_and_zeros_never_change():
     run = training("static", 0.5)
     mask = run.model.method.mask.clone()

@@ -152,7 +152,8 @@ def test_an_input_given_by_its_name(method):
 def test_half_precision_is_refused():
     model, x = mlp(), torch.randn(4, 64)
     y = model(x)
-    for convert in (model.bfloat16, model.half, lambda: model.to(torch.float16)):
+    for convert in (model.bfloat16, model.half, lambda: model.to(torch.float16),
+                    lambda: SparseModel(nn.Linear(64, 32).half(), "static", 0.5, storage="sparse")):
         with pytest.raises(ValueError, match="sparse storage computes in float32 or float64, not torch.*16"):
             convert()
     assert torch.equal(model(x), y)

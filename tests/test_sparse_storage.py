@@ -129,7 +129,9 @@ def test_auto_measures_once_and_its_choice_is_saved(capsys):
     again, _ = trainer(convolutional()[0], x, "static", storage="auto")
     again.model.load_state_dict(run.model.state_dict())
     assert [form for form, *_ in again.model.forms().values()] == [form for form, *_ in forms.values()]
-    assert torch.equal(run.model.eval()(x), again.model.eval()(x)) and not capsys.readouterr().err
+    assert torch.equal(run.model.eval()(x), again.model.eval()(x)) and run.model.undecided == again.model.undecided == 0
+    again.model.train()(x).sum().backward()
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sparse, dense, form", [([9, 2, 9, 9], [3, 3, 4, 5], "sparse"), ([3, 3, 4, 5], [9, 9, 9, 2], "dense")])
