@@ -120,7 +120,8 @@ def at_least_one(args, *names):
 
 def command(main):
     """Makes `main(…)` a command that returns an exit status: what `main` returns, or 0. A ValueError (what `main` refuses), a missing library and a
-    file or folder that cannot be read or written become one line on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any more is 1."""
+    file or folder that cannot be read or written become one line on stderr and status 2; Ctrl-C is status 130; an output that nobody reads any
+    more is 1."""
     @functools.wraps(main)
     def ended(*words, **options):
         for name in ("stdout", "stderr"):
