@@ -97,7 +97,7 @@ def prepare(args):
     store = Store(args.results, args.command != "plan", getattr(args, "keep_models", False))
     todo, done = missing(specs, store, args.suite, args.retry_failed)
     if getattr(args, "again", False):
-        todo = left(specs, store)
+        todo = left(specs, store, args.suite)
         return store, todo, [], todo
     older = {row["key"] for row in done if getattr(args, "outdated", False) and outdated(row)}
     done = [row for row in done if row["key"] not in older]

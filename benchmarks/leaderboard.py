@@ -223,7 +223,7 @@ def fill(specs, args, store, folder):
     from benchmarks.chosen import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
-        todo, done = left(specs, store), []
+        todo, done = left(specs, store, args.suite), []
     print(f"{args.method}: {counted(done)}, {len(todo)} to do", file=sys.stderr)
     tell_older(done)
     bad = []

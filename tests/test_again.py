@@ -56,12 +56,46 @@ def test_a_run_whose_machine_fails_while_it_is_made_again_keeps_its_row(tmp_path
 def test_what_was_begun_by_outdated_is_not_taken_for_agains(tmp_path, capsys):
     store, specs = Store(tmp_path), [Spec("digits", "static", 0.9, seed, epochs=1) for seed in range(2)]
     again.renew(specs[:1], store, "digits", "--outdated")
-    assert again.left(specs, store) == specs and capsys.readouterr().err == ""
+    assert again.left(specs, store, "digits") == specs and capsys.readouterr().err == ""
     store.checkpoint(specs[0].key).touch()
     again.renew(specs, store, "digits")
     assert store.checkpoint(specs[0].key).exists()  # of this code
-    store.again(specs[1].key).unlink()
-    assert again.left(specs, store) == specs[:1] and "1 of 2 runs have been made again" in capsys.readouterr().err
+    runner.run(specs[1], store)
+    assert again.left(specs, store, "digits") == specs[:1] and "1 of 2 runs have been made again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("noted", range(5))
+def test_a_command_killed_while_it_notes_what_it_makes_again_leaves_out_nothing(tmp_path, monkeypatch, capsys, noted):
+    """Of four runs the last has no row; after some of the notes, and one run made again in the second command, the third one makes the others."""
+    store, specs = Store(tmp_path), [Spec("digits", "static", 0.9, seed, epochs=1) for seed in range(4)]
+    clock = [f"2026-01-01T00:00:0{second}+00:00" for second in range(5)]
+    first = runner.run(specs[0], store)
+    for spec in specs[:3]:
+        store.write(first | {"key": spec.key, "seed": spec.seed, "finished_at": clock[0]})
+    write, written = again.write_whole, []
+
+    def killed(path, text):
+        if len(written) == noted:
+            raise SystemExit
+        written.append(path)
+        write(path, text)
+    with monkeypatch.context() as patch:
+        patch.setattr(again, "write_whole", killed)
+        patch.setattr(again, "moment", lambda: clock[1])
+        if noted < 4:
+            with pytest.raises(SystemExit):
+                again.renew(specs, store, "digits")
+        else:
+            again.renew(specs, store, "digits")
+    assert len(written) == noted and again.left(specs, store, "digits") == specs and capsys.readouterr().err == ""
+    monkeypatch.setattr(again, "moment", lambda: clock[3])
+    again.renew(specs, store, "digits")
+    store.write(first | {"finished_at": clock[2 if noted else 3]})
+    assert again.left(specs, store, "digits") == specs[1:] and "1 of 4 runs have been made again" in capsys.readouterr().err
+    again.renew(specs[1:], store, "digits")
+    for spec in specs[1:]:
+        store.write(first | {"key": spec.key, "seed": spec.seed, "finished_at": clock[4]})
+    assert again.left(specs, store, "digits") == specs and not list(store.runs.glob("*.again"))
 
 
 def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):

@@ -6,14 +6,20 @@ import sys
 from benchmarks.files import write_whole
 from benchmarks.method_files import digest
 from benchmarks.progress import several
+from benchmarks.records import moment
 
 
-def left(specs, store):
-    """Of Specs to be made again, those that an interrupted command with the same code has left to do (`renew`); all if there was no such command."""
-    noted = [spec for spec in specs if _noted(spec, store) == (_version(spec), "--again")]
-    if 0 < len(noted) < len(specs):
-        print(f"--again goes on where it was interrupted: {len(specs) - len(noted)} of {len(specs)} runs have been made again", file=sys.stderr)
-    return noted or specs
+def left(specs, store, suite):
+    """Of Specs to be made again, those that an interrupted command with the same code has left to do (`renew`); all if there was no such command.
+    Left are those with a note, and, as it may have been interrupted while it wrote these, those without whose row is older than the command."""
+    asked = _asked(specs, store)
+    if not asked:
+        return specs
+    rows, since = store.rows(suite), min(asked.values())
+    todo = [spec for spec in specs if spec.key in asked or spec.key not in rows or rows[spec.key]["finished_at"] < since]
+    if len(todo) < len(specs):
+        print(f"--again goes on where it was interrupted: {len(specs) - len(todo)} of {len(specs)} runs have been made again", file=sys.stderr)
+    return todo
 
 
 def tell_left(specs, store):
@@ -25,25 +31,31 @@ def tell_left(specs, store):
 
 
 def renew(specs, store, suite, by="--again"):
-    """Writes a note for each Spec that it is being made again, and by which option; the note stays until its row is written. Removes the
+    """Writes a note for each Spec that it is being made again, by which option and since when; the note stays until its row is written. Removes the
     checkpoints, except those of Specs that were noted before with the same code."""
     rows = store.rows(suite) if specs else {}
+    asked = min(_asked(specs, store, by).values(), default=moment())
     for spec in specs:
         version, noted = _version(spec), _noted(spec, store)
-        if noted[0] != version:
+        if noted.get("version") != version:
             store.checkpoint(spec.key).unlink(missing_ok=True)
-        if noted != (version, by):
-            note = {"version": version, "by": by, "finished_at": rows.get(spec.key, {}).get("finished_at", "")}
+        if (noted.get("version"), noted.get("by")) != (version, by):
+            note = {"version": version, "by": by, "asked": asked, "finished_at": rows.get(spec.key, {}).get("finished_at", "")}
             write_whole(store.again(spec.key), json.dumps(note))
 
 
+def _asked(specs, store, by="--again"):
+    """{key: when the command began} of the Specs that have a note of this code and option."""
+    notes = ((spec, _noted(spec, store)) for spec in specs)
+    return {spec.key: note["asked"] for spec, note in notes if (note.get("version"), note.get("by")) == (_version(spec), by)}
+
+
 def _noted(spec, store):
-    """(version of the code that was to make the run, option) from its note; (None, None) if there is none."""
+    """The note that a run is being made again; {} if there is none."""
     try:
-        note = json.loads(store.again(spec.key).read_text())
-        return note["version"], note["by"]
-    except (OSError, ValueError, KeyError):
-        return None, None
+        return json.loads(store.again(spec.key).read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _version(spec):
