@@ -37,5 +37,5 @@ def ask(method, function, *arguments):
         return function(*arguments)
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{method}: {function.__name__} fails ({type(error).__name__}: {error})") from error

@@ -27,7 +27,7 @@ def _methods():
             content = importlib.import_module(module.name)
         except ModuleNotFoundError:  # the commands explain this one
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(_broken(importlib.util.find_spec(module.name).origin, error)) from None
         for cls in vars(content).values():
             if inspect.isclass(cls) and issubclass(cls, Sparsifier) and cls.__module__ == module.name and "name" in vars(cls) and cls.name:
@@ -47,6 +47,8 @@ def _broken(path, error):
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
     line = f", line {lines[-1]}" if lines else ""
+    if isinstance(error, SystemExit):
+        return f'{path} cannot be loaded: it ends the program{line}; what runs it as a program belongs under `if __name__ == "__main__":`'
     return f"{path} cannot be loaded: {type(error).__name__}{line}: {error}"
 
 
@@ -79,7 +81,7 @@ def get(method):
     module.__file__ = os.path.abspath(path)
     try:  # compiles the text as it is now: an import would reuse cached bytecode if the file's size and second of change are the same
         exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # with sys.exit() the command would end as if it had done its work
         raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)
     if not (inspect.isclass(cls) and issubclass(cls, Sparsifier)):

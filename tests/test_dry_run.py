@@ -142,6 +142,10 @@ class Halves(Good):
             for group in run.optimizer.param_groups:
                 group["lr"] *= 0.5
 
+class SkipExits(Good):
+    @classmethod
+    def skip(cls, task):
+        raise SystemExit(0)
 class NoSuper(Good):
     def __init__(self, layout, sparsity, **options):
         self.count = 0
@@ -153,6 +157,7 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(METHODS)
     (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "exits.py").write_text("import argparse\nargparse.ArgumentParser().parse_args([])\nraise SystemExit")
     (tmp_path / "list.py").write_text("from methods.base import Ramped, option\nclass Mine(Ramped):\n    rates = option([0.1, 0.2])")
     return tmp_path
 
@@ -160,6 +165,7 @@ def mine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method, parts", [
     ("mine.py:NoMethod", ("NoMethod", "derived from methods.Sparsifier")), ("mine.py:Missing", ("Missing",)),
     ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
+    ("exits.py:Mine", ("exits.py", "ends the program", "line 3")), ("mine.py:SkipExits", ("SkipExits: skip fails (SystemExit: 0)",)),
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
     ("mine.py:StepNaN", ("NaN", "after step 1")),

@@ -268,6 +268,7 @@ def test_a_file_in_the_folder_is_found(put):
 @pytest.mark.parametrize("text, said", [
     ("def broken(:", "put_there.py cannot be loaded: SyntaxError, line 1: "),
     ("\n1 / 0", "put_there.py cannot be loaded: ZeroDivisionError, line 2: "),
+    ("import sys\nsys.exit()", "put_there.py cannot be loaded: it ends the program, line 2; what runs it as a program belongs under `if __name__"),
     (NAMED.format(5), "5 is no name for Put of methods.put_there: one of letters, digits and _ is needed"),
     (NAMED.format("my own"), "'my own' is no name for Put"), (NAMED.format("a,b"), "'a,b' is no name for Put"),
     (NAMED.format("rigl"), "'rigl' is a method of methods.dynamic and of methods.put_there: give one of them another name")])
