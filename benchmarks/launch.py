@@ -61,7 +61,7 @@ def refuse_method(spec):
             method(layout, spec.sparsity, **options)
     except ValueError:
         raise
-    except Exception:  # it reads weights, which the meta device does not have: the run itself will say what is wrong
+    except (Exception, SystemExit):  # it reads weights, which the meta device does not have: the run itself will say what is wrong
         pass
 
 

@@ -106,7 +106,7 @@ def _script(name):
         return importlib.import_module(f"reproduce.{name}")
     except ModuleNotFoundError:  # a library is missing, which the commands explain
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that draws at once, without being started, ends the program
         raise ValueError(f"reproduce/{name}.py cannot be loaded: {type(error).__name__}: {error}") from None
 
 
@@ -151,5 +151,5 @@ def _runs(name, script, suite, profile):
         return [as_stored(spec) for spec in script.grid(suite, profile)]
     except ValueError as error:
         raise ValueError(f"reproduce/{name}.py: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"reproduce/{name}.py: grid({suite!r}, {profile!r}) fails ({type(error).__name__}: {error})") from error

@@ -60,7 +60,7 @@ def draw(job):
         return name, "drawn", f"wrote {files(stem, table)} (profile {profile})"
     except NoRows as nothing:
         return name, "skipped", str(nothing)
-    except Exception as error:  # one broken figure must not keep the others from being drawn
+    except (Exception, SystemExit) as error:  # one broken figure must not keep the others from being drawn
         return name, "failed", f"failed, {type(error).__name__}: {error}"
 
 

@@ -137,10 +137,12 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
     monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: 1 / 0)
     monkeypatch.setattr(figure("figure3"), "draw", lambda runs, figure: None)
+    monkeypatch.setattr(figure("figure4"), "draw", lambda runs, figure: sys.exit())
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
     assert command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "figure1: failed, ZeroDivisionError" in said.err and "figure5: wrote" in said.out
+    assert "figure4: failed, SystemExit" in said.err
     assert "draw of figure3 must return the table of what it has drawn, a DataFrame, not NoneType" in said.err + said.out
 
 

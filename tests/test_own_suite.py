@@ -128,6 +128,8 @@ def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_pat
 
 BROKEN = {"def grid(:": "my_figure.py cannot be loaded: SyntaxError: ", "1 / 0": "my_figure.py cannot be loaded: ZeroDivisionError: ",
           "def grid(suite, profile): raise ValueError('unknown method')": "error: reproduce/my_figure.py: unknown method",
+          "raise SystemExit(0)": "my_figure.py cannot be loaded: SystemExit: 0",
+          "def grid(suite, profile): exit()": "my_figure.py: grid('digits', 'paper') fails (SystemExit: ",
           "def grid(suite, profile): pass": "my_figure.py: grid('digits', 'paper') fails (TypeError: ",
           "def draw(runs, figure): pass": "my_figure.py: grid('digits', 'paper') fails (AttributeError: ",
           **{f"from benchmarks.grid import Grid\ndef grid(suite, profile): return Grid(('digits',), ('{method}',), (0.9,), (0,), {rest})":

@@ -111,7 +111,7 @@ def brief(spec, interval):
         method(methods.layout.Layout(torch.nn.Linear(8, 8)), 0.5, interval=interval)
     except ValueError:
         return {}
-    except Exception:  # not because of the interval: the trial will report it
+    except (Exception, SystemExit):  # not because of the interval: the trial will report it
         pass
     return {"interval": interval}
 
