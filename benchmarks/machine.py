@@ -51,7 +51,7 @@ def numerics(precision, device):
     the same bits every time. Raises as `refuse_precision`."""
     refuse_precision(precision, device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def slow_bf16():

@@ -13,6 +13,7 @@ from pathlib import Path
 from methods.base import Sparsifier
 from methods.model import SparseModel
 from methods.options import nearest
+from methods.process_state import kept
 from methods.training import Training
 
 __all__ = ["Sparsifier", "SparseModel", "Training", "available", "get"]
@@ -80,7 +81,8 @@ def get(method):
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = os.path.abspath(path)
     try:  # compiles the text as it is now: an import would reuse cached bytecode if the file's size and second of change are the same
-        exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
+        with kept():
+            exec(compile(Path(path).read_bytes(), path, "exec"), vars(module))
     except (Exception, SystemExit) as error:  # with sys.exit() the command would end as if it had done its work
         raise ValueError(_broken(path, error)) from None
     cls = getattr(module, attribute, None)

@@ -1,10 +1,12 @@
 """Methods of somebody's own file: what `launch`, `run` and `status` say of them before they cost anything, and runs made again."""
+import contextlib
 import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_dry_run import METHODS
 
 import methods
@@ -12,6 +14,7 @@ from benchmarks import launch as launcher
 from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
+from benchmarks.machine import numerics
 from benchmarks.results import Store
 from benchmarks.tasks import canonical, settle
 from benchmarks.trial.dry_run import dry_run
@@ -236,6 +239,33 @@ class Ends(Good):
         "mine.py:Ends": ("failed", "SystemExit: 3"), "mine.py:Good": ("ok", "")}
     assert main(["run", "--task", "digits", "--method", "mine.py:Ends", "--sparsity", "0.95", "--epochs", "1"]) == 1
     assert "failed: SystemExit: 3" in capsys.readouterr().out
+
+
+SETS = {"torch.set_num_threads(3)": "torch.get_num_threads()", "os.chdir('/')": "os.getcwd()", "torch.backends.cudnn.benchmark = True": "torch.backends.cudnn.benchmark",
+        "torch.backends.cudnn.deterministic = False": "torch.backends.cudnn.deterministic",
+        "torch.backends.mkldnn.enabled = False": "torch.backends.mkldnn.enabled",
+        "torch.backends.cuda.matmul.allow_tf32 = True": "torch.backends.cuda.matmul.allow_tf32",
+        "torch.backends.cudnn.allow_tf32 = True": "torch.backends.cudnn.allow_tf32",
+        "torch.set_float32_matmul_precision('medium')": "torch.get_float32_matmul_precision()"}
+if hasattr(torch.backends, "fp32_precision"):
+    SETS |= {f"torch.backends.{part} = 'tf32'": f"torch.backends.{part}" for part in (
+        "fp32_precision", "cuda.matmul.fp32_precision", "cudnn.conv.fp32_precision", "mkldnn.matmul.fp32_precision")}
+
+
+@pytest.mark.parametrize("line, asked", SETS.items(), ids=SETS.values())
+def test_what_a_file_sets_for_the_whole_process_ends_with_its_loading(mine, line, asked, arithmetic):
+    """A run of another method in the same process would be made with it, and its own row would say another precision."""
+    numerics("fp32", torch.device("cpu"))
+
+    def now():
+        return [eval(one) for one in SETS.values()]
+    before = now()
+    for last, error in (("", None), ("1 / 0", ValueError)):
+        (mine / "sets.py").write_text(f"import os\nimport torch\nfrom methods.base import Ramped\n{line}\n"
+                                      f"class Sets(Ramped):\n    inside = {asked}\n{last}")
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            assert methods.get("sets.py:Sets").inside != eval(asked)
+        assert now() == before
 
 
 def test_a_class_that_is_not_there(mine):
