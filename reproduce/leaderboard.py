@@ -80,7 +80,7 @@ def draw(table, figure):
         if points.empty:
             axis.text(0.5, 0.5, "no method is ranked", transform=axis.transAxes, ha="center", color="0.5")
             continue
-        floor, ends = lowest(points["mean"]), []
+        floor, ends = bottom(points["mean"]), []
         for line in points.to_dict("records"):
             look = style.get(line["label"], front if line["front"] else other)
             look = look | BELOW if line["mean"] < floor else look
@@ -136,7 +136,7 @@ def number(axis, x, y):
                       arrowprops=dict(arrowstyle="-", color="0.5", linewidth=0.3, shrinkA=0, shrinkB=1))
 
 
-def lowest(means):
+def bottom(means):
     """The lower end of an accuracy axis: below the last method, unless a few are so far down that the others could not be told apart."""
     top, middle = means.max(), means.median()
     floor = max(means.min(), top - max(4 * (top - middle), 2.0))

@@ -94,10 +94,10 @@ def test_the_papers_methods_and_ones_own_have_colours_of_their_own(table):
 
 def test_a_method_far_below_the_others_does_not_hide_them():
     """The axis ends 4 times the distance of best and median below the best, at least 2 points; less 5 % of that."""
-    assert leaderboard.lowest(pd.Series([97.0, 96, 95])) == pytest.approx(95 - 0.05 * 2)
-    assert leaderboard.lowest(pd.Series([97.0, 96, 50])) == pytest.approx(97 - 4 - 0.05 * 4)
-    assert leaderboard.lowest(pd.Series([97.0, 96.9, 50])) == pytest.approx(97 - 2 - 0.05 * 2)
-    assert leaderboard.lowest(pd.Series([97.0])) == pytest.approx(97 - 0.05)
+    assert leaderboard.bottom(pd.Series([97.0, 96, 95])) == pytest.approx(95 - 0.05 * 2)
+    assert leaderboard.bottom(pd.Series([97.0, 96, 50])) == pytest.approx(97 - 4 - 0.05 * 4)
+    assert leaderboard.bottom(pd.Series([97.0, 96.9, 50])) == pytest.approx(97 - 2 - 0.05 * 2)
+    assert leaderboard.bottom(pd.Series([97.0])) == pytest.approx(97 - 0.05)
     rows = stored({"st3": [97.0], "gmp": [96.0], "rigl": [95.8], "set": [12.0], "dnw": [40.0]})
     rows["train_flops_fraction"] = [0.1, 0.2, 0.3, 0.4, 0.5]
     axes, names = drawn(tables.board(tables.select(rows, "digits", "paper"), [0.9]))
@@ -114,7 +114,7 @@ def test_intervals_of_the_front_and_of_the_named_are_drawn():
     rows["train_flops_fraction"] = rows.method.map({"st3": 0.4, "set": 0.6, "rigl": 0.5, "gmp": 0.3, "gse_uniform": 0.7, "dnw": 0.1})
     board = tables.board(tables.select(rows, "digits", "paper"), [0.9])
     axes, _ = drawn(board)
-    halves, floor = board.set_index("label").half, leaderboard.lowest(board["mean"])
+    halves, floor = board.set_index("label").half, leaderboard.bottom(board["mean"])
     bars = {round(path.vertices[0, 0], 6): tuple(path.vertices[:, 1]) for bars in axes.collections for path in bars.get_paths()}
     assert bars == {0.3: pytest.approx((96 - halves.gmp, 96 + halves.gmp)), 0.4: pytest.approx((91 - halves.st3, 91 + halves.st3)),
                     0.5: pytest.approx((max(80 - halves.rigl, floor), 80 + halves.rigl))} and 80 - halves.rigl < floor
