@@ -1,9 +1,11 @@
 """The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|variants|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
+import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 
 from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
@@ -231,11 +233,22 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+def insist(*_, pressed=[]):
+    """Ctrl-C is KeyboardInterrupt twice, which a method's hook may catch (`except:` in a loop); the third ends the process."""
+    pressed.append(True)
+    if len(pressed) == 2:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     gc.set_threshold(100_000)  # what is imported and read creates many objects, but no garbage
     for number in ENDINGS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
+            os.register_at_fork(after_in_child=partial(signal.signal, number, signal.SIG_DFL))  # what a method's hook forks
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, insist)
     status = main()
     gc.freeze()  # no garbage collection at exit either
     sys.exit(status)

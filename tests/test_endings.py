@@ -9,6 +9,7 @@ import time
 import pytest
 from stored import ROOT
 
+from benchmarks.__main__ import insist
 from benchmarks.command import command
 
 MEASUREMENTS = ("overhead", "throughput", "scaling", "products", "trajectory", "training_flops", "store_speed", "sparse_speed", "sparse_growth",
@@ -49,6 +50,17 @@ def test_a_table_with_other_columns_is_refused_and_stays(name, tmp_path, monkeyp
     table.write_text("another,header\n1,2\n")
     assert module.main(["--results", str(tmp_path)]) == 2
     assert "other columns" in capsys.readouterr().err and table.read_text() == "another,header\n1,2\n"
+
+
+def test_the_third_ctrl_c_ends_a_hook_that_catches_everything():
+    before, pressed = signal.getsignal(signal.SIGINT), []
+    try:
+        for after in (before, signal.SIG_DFL):
+            with pytest.raises(KeyboardInterrupt):
+                insist(signal.SIGINT, None, pressed=pressed)
+            assert signal.getsignal(signal.SIGINT) == after
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_how_a_command_ends(capsys):
