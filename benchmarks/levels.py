@@ -1,5 +1,6 @@
 """Runs of several levels of sparsity (LRR, IMP, …): each gives rows for the lower levels, too, and some runs share cycles."""
 from dataclasses import replace
+from numbers import Real
 
 from benchmarks.method_files import ask
 from benchmarks.tasks import settle
@@ -10,6 +11,9 @@ def levels_of(spec):
     from methods import get
     _, options = settle(spec)
     levels = ask(spec.method, get(spec.method).levels, spec.sparsity, options)
+    numbers = isinstance(levels, (list, tuple)) and all(isinstance(level, Real) for level in levels)
+    if not numbers or not levels or round(levels[-1], 6) != round(spec.sparsity, 6):
+        raise ValueError(f"levels() of {spec.method} must return the sparsities that a run passes, {spec.sparsity:g} the last, not {levels!r}")
     return [replace(spec, sparsity=round(level, 6)) for level in levels[:-1]] + [spec]
 
 

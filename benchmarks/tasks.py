@@ -205,6 +205,8 @@ def _settle(named, method, epochs, precision, chosen):
         if {"epochs": epochs, "precision": precision}.get(name) not in (None, text):
             raise ValueError(f"{name} is given twice: {changes[name]} and {text}")
         if name in known:
+            if name in settings and not of_the_suite(get(method), name):
+                raise ValueError(f"{method} has an option {name}, and so has {named}, which alone has its effect: give the method's another name")
             options[name] = known[name].parse(text)
         elif name in settings:
             changes[name] = settings[name].parse(text)

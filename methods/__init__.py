@@ -90,7 +90,7 @@ def get(method):
         there = [name for name, own in vars(module).items()
                  if inspect.isclass(own) and issubclass(own, Sparsifier) and own.__module__ == module.__name__]
         raise ValueError(f"{path} has no class {attribute} derived from methods.Sparsifier" + f"; it has {', '.join(there)}" * bool(there))
-    for name in ("skip", "levels"):
+    for name in ("skip", "levels", "options", "preset"):
         if not isinstance(inspect.getattr_static(cls, name), (classmethod, staticmethod)):
             raise ValueError(f"{method}: {name} must be a @classmethod, which is asked before there is a network")
     return cls

@@ -1,4 +1,5 @@
 """`Sparsifier`: the one interface behind which every method stands."""
+import inspect
 import numbers
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ from torch import nn
 from methods.allocation import count, count_above
 from methods.options import Option, nearest, option
 from methods.ranking import keep
+
+
+TAKEN = ("layout", "sparsity", "chosen", "mask", "budget", "training")  # attributes of each Sparsifier object
 
 
 class Cycle(NamedTuple):
@@ -67,6 +71,11 @@ class Sparsifier(nn.Module):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        for name, own in vars(cls).items():
+            if isinstance(own, Option) and (name in TAKEN or hasattr(nn.Module, name)):  # which would hide the option
+                raise ValueError(f"an option cannot be named {name}: every method has an attribute of this name")
+            if hasattr(Sparsifier, name) and (inspect.isgeneratorfunction(own) or inspect.iscoroutinefunction(own)):
+                raise ValueError(f"{name} must be an ordinary function: one with `yield` or `async` does nothing when it is called")
         if cls.__module__ != next(base.__module__ for base in cls.__mro__ if "original" in vars(base)):
             cls.original = {}  # a method in another file is another method, which nobody has trained with this recipe
         declares = next(base for base in cls.__mro__ if "name" in vars(base))

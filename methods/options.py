@@ -12,8 +12,8 @@ class Option:
     """
 
     def __init__(self, default, *others, help="", least=0, most=math.inf):
-        if not isinstance(default, (bool, int, float, str)):
-            raise ValueError(f"an option's default is true or false, a number or a text, not {default!r}")
+        if type(default) not in (bool, int, float, str):  # exactly: NumPy's numbers and enumerations of texts are read otherwise
+            raise ValueError(f"an option's default is True or False, a plain number or a text, not {default!r} ({type(default).__name__})")
         self.default, self.choices, self.help = default, (default, *others) if others else (), help
         self.least, self.most = least, most
 

@@ -156,7 +156,10 @@ class Training(Run):
                 p.grad = torch.zeros_like(p)
         if (added := self.method.added_loss(self)) is not None:
             added.backward()
-        if self.method.before_step(self) is not False:
+        goes = self.method.before_step(self)
+        if not (goes is None or isinstance(goes, bool)):  # a tensor's False would not be seen, and asking it would wait for a GPU
+            raise ValueError(f"before_step of {self.method.called} must return None, True or False (no step), not {type(goes).__name__}")
+        if goes is not False:
             for p in apart:  # without a gradient, the optimiser leaves them as they are
                 p.grad = p.grad if p.grad is not None and p.grad.any() else None
             self.apply()

@@ -142,6 +142,22 @@ class Halves(Good):
             for group in run.optimizer.param_groups:
                 group["lr"] *= 0.5
 
+class Uneven(Good):
+    @classmethod
+    def levels(cls, sparsity, options):
+        return [sparsity / 2, sparsity]
+class Evaluates(Good):
+    def after_step(self, run):
+        run.model.eval()
+        super().after_step(run)
+class TensorCost(Good):
+    def training_cost(self, density, dense):
+        return torch.tensor(0.5)
+class TensorGoes(Good):
+    def before_step(self, run):
+        return run.theta.grad.norm() > 0
+class OwnRate(Good):
+    lr = option(0.5)
 class SkipExits(Good):
     @classmethod
     def skip(cls, task):
@@ -165,7 +181,9 @@ def mine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method, parts", [
     ("mine.py:NoMethod", ("NoMethod", "derived from methods.Sparsifier")), ("mine.py:Missing", ("Missing",)),
     ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
-    ("exits.py:Mine", ("exits.py", "ends the program", "line 3")), ("mine.py:SkipExits", ("SkipExits: skip fails (SystemExit: 0)",)),
+    ("exits.py:Mine", ("exits.py", "ends the program", "line 3")), ("mine.py:Uneven", ("levels() has 2 sparsities", "cycles() 1 cycle")), ("mine.py:Evaluates", ("evaluation mode", "run.model.train()")),
+    ("mine.py:TensorCost", ("training_cost is tensor(0.5000)",)), ("mine.py:TensorGoes", ("before_step of TensorGoes", "not Tensor")),
+    ("mine.py:SkipExits", ("SkipExits: skip fails (SystemExit: 0)",)),
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
     ("mine.py:StepNaN", ("NaN", "after step 1")),

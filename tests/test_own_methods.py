@@ -3,8 +3,10 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from test_dry_run import METHODS
@@ -241,7 +243,39 @@ class Ends(Good):
     assert "failed: SystemExit: 3" in capsys.readouterr().out
 
 
+UNUSABLE = {
+    "def before_step(self, run):\n        yield": "ValueError, line 2: before_step must be an ordinary function: one with `yield` or `async`",
+    "async def after_step(self, run): pass": "after_step must be an ordinary function", "def groups(self): yield {}": "groups must be an ordinary",
+    "sparsity = option(0.5)": "an option cannot be named sparsity: every method has", "training = option(True)": "cannot be named training",
+    "mask = option(True)": "cannot be named mask", "train = option(True)": "cannot be named train",
+    "leak = option(numpy.float64(0.1))": "or a text, not np.float64(0.1) (float64)" if numpy.__version__ >= "2" else "not 0.1 (float64)",
+    "mode = option(enum.Enum('Mode', 'a b', type=str).a)": "(Mode)", "options = {'leak': 0.1}": "options must be a @classmethod",
+    "@classmethod\n    def levels(cls, sparsity, options): return sparsity": "levels() of mine.py:Mine must return the sparsities",
+    "@classmethod\n    def levels(cls, sparsity, options): return [0.5]": "0.9 the last, not [0.5]",
+    "@classmethod\n    def levels(cls, sparsity, options): return ()": "0.9 the last, not ()",
+    "@classmethod\n    def levels(cls, sparsity, options): return ['0.9']": "0.9 the last, not ['0.9']"}
+
+
+@pytest.mark.parametrize("words", [["launch", "digits", "--methods"], ["run", "--task", "digits", "--sparsity", "0.9", "--method"]], ids=lambda w: w[0])
+@pytest.mark.parametrize("text, said", UNUSABLE.items())
+def test_a_class_that_would_not_do_what_it_says_is_refused(mine, text, said, words, capsys):
+    (mine / "mine.py").write_text(f"import enum, numpy; from methods.base import Ramped, option\nclass Mine(Ramped):\n    {text}\n")
+    assert main([*words, "mine.py:Mine", *["--sparsities", "0.9"] * (words[0] == "launch")]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not list(mine.rglob("*.json"))
+
+
+def test_an_option_with_the_name_of_a_tasks_setting_cannot_be_set(mine, capsys):
+    """Its rows would say lr=0.01 as those that were trained with it."""
+    assert launched("mine.py:OwnRate", "--set", "lr=0.01") == 2
+    assert capsys.readouterr().err == ("error: mine.py:OwnRate has an option lr, and so has digits, which alone has its effect: "
+                                       "give the method's another name\n")
+
+
 SETS = {"torch.set_num_threads(3)": "torch.get_num_threads()", "os.chdir('/')": "os.getcwd()", "torch.backends.cudnn.benchmark = True": "torch.backends.cudnn.benchmark",
+        "torch.use_deterministic_algorithms(True)": "torch.are_deterministic_algorithms_enabled()",
+        "torch.autograd.set_detect_anomaly(True)": "torch.is_anomaly_enabled()", "torch.set_grad_enabled(False)": "torch.is_grad_enabled()",
+        "numpy.seterr(all='raise')": "numpy.geterr()", "warnings.simplefilter('error')": "warnings.filters[0]",
         "torch.backends.cudnn.deterministic = False": "torch.backends.cudnn.deterministic",
         "torch.backends.mkldnn.enabled = False": "torch.backends.mkldnn.enabled",
         "torch.backends.cuda.matmul.allow_tf32 = True": "torch.backends.cuda.matmul.allow_tf32",
@@ -261,7 +295,7 @@ def test_what_a_file_sets_for_the_whole_process_ends_with_its_loading(mine, line
         return [eval(one) for one in SETS.values()]
     before = now()
     for last, error in (("", None), ("1 / 0", ValueError)):
-        (mine / "sets.py").write_text(f"import os\nimport torch\nfrom methods.base import Ramped\n{line}\n"
+        (mine / "sets.py").write_text(f"import os, numpy, torch, warnings\nfrom methods.base import Ramped\n{line}\n"
                                       f"class Sets(Ramped):\n    inside = {asked}\n{last}")
         with pytest.raises(error) if error else contextlib.nullcontext():
             assert methods.get("sets.py:Sets").inside != eval(asked)

@@ -2,6 +2,7 @@
 import contextlib
 import io
 import math
+import numbers
 import traceback
 import warnings
 from dataclasses import replace
@@ -11,7 +12,6 @@ import torch
 
 import methods
 from benchmarks import data as datasets
-from benchmarks import kept
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.gpu import team
 from benchmarks.gpu.capture import ANEW, WARM, recorder
@@ -20,14 +20,13 @@ from benchmarks.machine import one_core, usable_device
 from benchmarks.method_files import file_of
 from benchmarks.progress import several
 from benchmarks.run import BESIDES, OUTSIDE
-from benchmarks.tasks import of_the_suite, settle
+from benchmarks.tasks import settle
 from benchmarks.train import Trainer
+from benchmarks.trial.checks import computes_more, forgotten, longer, misses, stale, uneven, wrong
 from benchmarks.trial.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
-SAME = 0.001  # share of the weights' change: smaller differences may come from another order of computation
 STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
-COSTS = ("masked", "superset", "dense", "shaped")
 RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where steps are recorded (on a GPU) only when it changes, so that what is "
          "written stays or is lost. Declare it, by Cycle(lr=…) or lr_scale in groups(), or multiply the gradient in before_step")
 METHODS = Path(methods.__file__).resolve().parent
@@ -85,7 +84,7 @@ def dry_run(spec, folder, device=None, often=True):
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
-            mistake = mistake or forgotten(start, resumed, anew, again) or longer(trainer.model.method, task.epochs)
+            mistake = mistake or forgotten(start, resumed, anew, again) or longer(trainer.model.method, task.epochs) or uneven(trainer.model.method, spec)
             if not mistake and not missed:
                 with Lane(None, device).alone():
                     missed = in_second(trainer, spec.method)
@@ -116,29 +115,6 @@ def brief(spec, interval):
     return {"interval": interval}
 
 
-def differs(start, one, anew, again):
-    """Whether the weights `one` differ from `anew` by more than the repetition `again` does; all trained from the weights `start` (N,)."""
-    other, by_chance, moved = (float((each - anew).norm()) for each in (one, again, start))
-    return other > 10 * by_chance + SAME * moved
-
-
-def stale(start, recorded, anew, again):
-    """The message if a training with recorded steps differs from one without (made twice: `anew`, `again`), or None."""
-    if differs(start, recorded, anew, again):
-        return ("recorded steps differ from those made anew: a number of Python that forward (or what is `repeated`) reads stays as it was when "
-                "the step was recorded, and so does a tensor that is another one at each step (run.batch). What changes must be a buffer, changed in "
-                "place; what reads the batch does not go through `repeated`")
-    return None
-
-
-def forgotten(start, resumed, anew, again):
-    """The message if a training that was stopped and resumed differs from one that was not, or None."""
-    if differs(start, resumed, anew, again):
-        return ("a training that was stopped and goes on differs from one that was not: the method remembers something that no checkpoint holds, or "
-                "draws numbers that no seed decides. What it keeps must be a buffer, made in __init__; what it draws, of run.random")
-    return None
-
-
 def gone_on(trainer, make):
     """A new Trainer with the state of this one, saved and loaded as in a checkpoint."""
     file, other = io.BytesIO(), make()
@@ -147,7 +123,8 @@ def gone_on(trainer, make):
     try:
         other.load_state_dict(torch.load(file, map_location=trainer.device, weights_only=True))
     except Exception as error:
-        raise ValueError(f"its state cannot be loaded ({error}): buffers must keep their shapes") from error
+        raise ValueError(f"its state cannot be loaded ({error}): buffers must keep their shapes, and what is part of it, such as a network, must be "
+                         "made in __init__") from error
     return other
 
 
@@ -163,6 +140,8 @@ def some_steps(trainer, stop=None, make=None):
             return trainer, mistake
         with besides(trainer) as made:
             trainer.step(x, y)
+        if not trainer.model.training:
+            return trainer, "its hooks leave the network in evaluation mode: run.model.train() ends it"
         if made["steps"] > 1:
             return trainer, f"its hooks take {several(made['steps'] - 1, 'step')} of the optimiser besides the one of update"
         if step > 1 and made["passes"] and not made["counted"]:
@@ -180,19 +159,9 @@ def some_steps(trainer, stop=None, make=None):
     if computes_more(trainer, x):
         return trainer, BESIDES.format("computes something else than", "")
     cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
-    if not 0 <= cost < math.inf:
-        return trainer, f"training_cost is {cost}, in dense forward passes"
+    if not (isinstance(cost, numbers.Real) and 0 <= cost < math.inf):
+        return trainer, f"training_cost is {cost!r}, not a number of dense forward passes"
     return trainer, None
-
-
-@torch.no_grad()
-def computes_more(trainer, x):
-    """Whether a Trainer's network and the plain network with the same weights differ in their outputs for a batch by more than rounding."""
-    trainer.model.eval()
-    with trainer.autocast():
-        outputs, others = trainer.apply_weights(trainer.model.method(trainer.model.theta), x), kept.plain(trainer)(x)
-    trainer.model.train()
-    return (outputs - others).abs().max() > 0.1 * outputs.abs().max()
 
 
 @contextlib.contextmanager
@@ -220,33 +189,6 @@ def besides(trainer):
             hook.remove()
 
 
-def longer(method, epochs):
-    """The message if a user's own method has a cycle longer than the recipe's, which its row would not show, or None."""
-    lengths = [cycle.epochs - cycle.first for cycle in method.cycles(epochs)]
-    if max(lengths) > epochs and not of_the_suite(type(method), "cycles"):
-        return (f"cycles() has one of {max(lengths)} epochs where the recipe has {epochs}, and the row would not say so: train longer with "
-                f"--epochs {max(lengths)}")
-    return None
-
-
-def misses(method, steps):
-    """In words, how a method's mask misses the budget of its first cycle after a trial of so many steps; or None."""
-    active, budget = int(method.mask.sum()), method.budget_at(0)
-    if method.exact and active != budget:
-        return "; ".join([f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}",
-                          *replaced(type(method)), "where that is so at the end of a run, too, it fails"])
-    return None
-
-
-def replaced(cls):
-    """Yields, in words, which hooks of a method's class override those of its base class without calling them."""
-    for hook in ("start", "before_step", "after_step"):
-        own, *bases = [base for base in cls.__mro__ if hook in vars(base)]
-        code = getattr(vars(own)[hook], "__code__", None)
-        if not of_the_suite(cls, hook) and bases[0] is not methods.Sparsifier and code and hook not in code.co_names:
-            yield f"its {hook} replaces that of {bases[0].__name__} (super().{hook}(…) calls it)"
-
-
 def in_second(trainer, method):
     """In words, what goes wrong in as many steps of the second cycle, if there is one (perhaps only because the first one was so short); or None."""
     training = trainer.training
@@ -262,27 +204,6 @@ def in_second(trainer, method):
     except (Exception, SystemExit) as error:
         mistake = told(error, method)
     return mistake and f"in the second cycle of a trial of a few steps: {mistake}; where that is so in a run, it fails"
-
-
-def wrong(model, step):
-    """In words, what is wrong with a method's weights, mask or cost before a step; or None."""
-    method = model.method
-    weights = method(model.theta)
-    shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
-    if shape != tuple(model.theta.shape):
-        return f"forward returns {shape}, not one weight for each of theta's {tuple(model.theta.shape)}"
-    if not weights.requires_grad:
-        return "forward returns weights through which no gradient reaches theta"
-    if not weights.isfinite().all():
-        return f"forward returns NaN or infinity in step {step}"
-    if method.mask.dtype != torch.bool or method.mask.shape != shape:
-        return f"mask is {method.mask.dtype} {tuple(method.mask.shape)}, not torch.bool {shape}: change it with set_mask"
-    if method.gradient not in COSTS:
-        return f"gradient = {method.gradient!r} is none of {', '.join(COSTS)} (methods/base.py)"
-    reached, = torch.autograd.grad(weights.sum(), model.theta)
-    if method.gradient == "masked" and not weights[~method.mask].any() and reached[~method.mask].any():
-        return "weights outside the mask get gradients: gradient = \"dense\" says what such a step costs (or another, methods/base.py)"
-    return None
 
 
 def told(error, method):
