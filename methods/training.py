@@ -155,6 +155,8 @@ class Training(Run):
             for p in apart:  # the method's hooks expect a gradient
                 p.grad = torch.zeros_like(p)
         if (added := self.method.added_loss(self)) is not None:
+            if not torch.is_tensor(added):
+                raise ValueError(f"added_loss of {self.method.called} must return a tensor or None, not {type(added).__name__}")
             added.backward()
         goes = self.method.before_step(self)
         if not (goes is None or isinstance(goes, bool)):  # a tensor's False would not be seen, and asking it would wait for a GPU

@@ -156,6 +156,13 @@ class TensorCost(Good):
 class TensorGoes(Good):
     def before_step(self, run):
         return run.theta.grad.norm() > 0
+class FloatLoss(Good):
+    def added_loss(self, run):
+        return 0.5
+class Contains(Good):
+    def start(self, run, cycle):
+        super().start(run, cycle)
+        self.model = run.model
 class OwnRate(Good):
     lr = option(0.5)
 class SkipExits(Good):
@@ -183,6 +190,7 @@ def mine(tmp_path, monkeypatch):
     ("nowhere.py:Mine", ("nowhere.py",)), ("broken.py:Mine", ("broken.py", "SyntaxError", "line 1")),
     ("exits.py:Mine", ("exits.py", "ends the program", "line 3")), ("mine.py:Uneven", ("levels() has 2 sparsities", "cycles() 1 cycle")), ("mine.py:Evaluates", ("evaluation mode", "run.model.train()")),
     ("mine.py:TensorCost", ("training_cost is tensor(0.5000)",)), ("mine.py:TensorGoes", ("before_step of TensorGoes", "not Tensor")),
+    ("mine.py:FloatLoss", ("added_loss of FloatLoss", "not float")), ("mine.py:Contains", ("RecursionError", "such as run.model, cannot be")),
     ("mine.py:SkipExits", ("SkipExits: skip fails (SystemExit: 0)",)),
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),

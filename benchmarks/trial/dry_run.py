@@ -208,7 +208,8 @@ def in_second(trainer, method):
 
 def told(error, method):
     """An error and where the method raised it, in words."""
-    return f"{type(error).__name__}{place(error, method) or place(error.__cause__ or error, method) or place(error)}: {error}"
+    hint = " (a network that contains the method, such as run.model, cannot be an attribute of it)" * isinstance(error, RecursionError)
+    return f"{type(error).__name__}{place(error, method) or place(error.__cause__ or error, method) or place(error)}: {error}{hint}"
 
 
 def place(error, method=None):
