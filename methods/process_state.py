@@ -2,27 +2,43 @@
 import contextlib
 import os
 import warnings
-from functools import partial
+from operator import attrgetter
 
 import numpy
 import torch
 
-CUDNN, CUDA, CPU = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
-FLAGS = [(CUDNN, "enabled"), (CUDNN, "benchmark"), (CUDNN, "deterministic"), (CPU, "enabled")]
-if hasattr(torch.backends, "fp32_precision"):  # from torch 2.9 on, which keeps what is set by these names apart from what is set by the earlier ones
-    FLAGS += [(part, "fp32_precision") for part in (torch.backends, CUDA, CUDNN, CUDNN.conv, CUDNN.rnn, CPU, CPU.matmul, CPU.conv, CPU.rnn)]
+# of torch.backends. What is set by the names with fp32_precision, of torch 2.9 and later, is kept apart from what is set by the earlier ones
+FLAGS = """cudnn.enabled cudnn.benchmark cudnn.deterministic mkldnn.enabled fp32_precision cuda.matmul.fp32_precision cudnn.fp32_precision
+           cudnn.conv.fp32_precision cudnn.rnn.fp32_precision mkldnn.fp32_precision mkldnn.matmul.fp32_precision mkldnn.conv.fp32_precision
+           mkldnn.rnn.fp32_precision""".split()
+
+
+def _flags():
+    """{name: value} of the FLAGS that this version has."""
+    found = {}
+    for name in FLAGS:
+        with contextlib.suppress(AttributeError):
+            found[name] = attrgetter(name)(torch.backends)
+    return found
+
+
+def _set_flags(before):
+    for name, value in before.items():
+        if attrgetter(name)(torch.backends) != value:
+            *parents, last = name.split(".")
+            setattr(attrgetter(".".join(parents))(torch.backends) if parents else torch.backends, last, value)
 
 
 def _tf32():
     """By the earlier names; None where both sets of names are in use, for then torch refuses to say."""
     with contextlib.suppress(RuntimeError):
-        return torch.get_float32_matmul_precision(), CUDNN.allow_tf32
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
 def _set_tf32(before):
     if before:
         torch.set_float32_matmul_precision(before[0])
-        CUDNN.allow_tf32 = before[1]
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _deterministic():
@@ -35,7 +51,7 @@ def _set_deterministic(before):
 
 STATE = [(os.getcwd, os.chdir), (numpy.geterr, lambda before: numpy.seterr(**before)), (torch.get_num_threads, torch.set_num_threads),
          (torch.is_grad_enabled, torch.set_grad_enabled), (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-         (_deterministic, _set_deterministic), (_tf32, _set_tf32), *((partial(getattr, *flag), partial(setattr, *flag)) for flag in FLAGS)]
+         (_deterministic, _set_deterministic), (_tf32, _set_tf32), (_flags, _set_flags)]
 
 
 @contextlib.contextmanager
