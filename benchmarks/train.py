@@ -57,7 +57,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
-        extra = self.model.method.groups()
+        extra = self.model.own_groups()
         apart = {p for group in extra for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
         plain += [self.model.net.get_parameter(name) for name in dense]

@@ -107,15 +107,16 @@ class SparseModel(nn.Module):
         return output
 
     def own_groups(self):
-        """The method's `groups()`. Raises ValueError if one sets a learning rate: the recipe's schedule would overwrite it."""
+        """The method's `groups()`. Raises ValueError if they are no list of dictionaries with a list of `params`, or give a learning rate."""
         groups = self.method.groups()
+        if not (isinstance(groups, (list, tuple)) and all(isinstance(each, dict) and isinstance(each.get("params"), (list, tuple)) for each in groups)):
+            raise ValueError(f"groups() of {self.method.called} must return a list of dictionaries such as {{'params': [self.scores]}}")
         if any("lr" in group for group in groups):
             raise ValueError(f"groups() of {self.method.called} gives lr: give lr_scale, a multiple of the recipe's learning rate")
         return groups
 
     def parameter_groups(self, lr):
-        """All parameters as groups for an optimiser with the learning rate `lr`. Those for which the method asks for other settings in
-        `groups()` (thresholds, scores) get groups of their own."""
+        """All parameters as groups for an optimiser with the learning rate `lr`; the method's own `groups()` (thresholds, scores) come last."""
         own = self.own_groups()
         apart = {id(p) for group in own for p in group["params"]}
         others = [p for p in self.parameters() if id(p) not in apart]

@@ -163,6 +163,9 @@ class Contains(Good):
     def start(self, run, cycle):
         super().start(run, cycle)
         self.model = run.model
+class NoGroups(Good):
+    def groups(self):
+        return {"params": []}
 class OwnRate(Good):
     lr = option(0.5)
 class SkipExits(Good):

@@ -83,6 +83,16 @@ def test_a_group_of_a_method_with_a_learning_rate_is_refused():
             use()
 
 
+@pytest.mark.parametrize("kind", [lambda own: dict(params=[own.scores]), lambda own: [own.scores], lambda own: [dict(params=own.parameters())],
+                                  lambda own: [dict(params=own.scores)], lambda own: [dict(weight_decay=0.0)], lambda own: None])
+def test_groups_of_another_form_are_refused(kind):
+    """An iterator as `params`, which torch takes, would be empty when the optimiser asks."""
+    class Own(get("movement")):
+        groups = kind
+    with pytest.raises(ValueError, match=r"\Agroups\(\) of Own must return a list of dictionaries such as {'params': \[self\.scores\]}\Z"):
+        SparseModel(Net(), Own, 0.5).parameter_groups(0.1)
+
+
 def test_a_method_of_another_file_has_not_the_name_of_the_one_it_extends():
     class Own(get("rigl")):
         pass
