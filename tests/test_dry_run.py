@@ -194,6 +194,7 @@ def mine(tmp_path, monkeypatch):
     ("exits.py:Mine", ("exits.py", "ends the program", "line 3")), ("mine.py:Uneven", ("levels() has 2 sparsities", "cycles() 1 cycle")), ("mine.py:Evaluates", ("evaluation mode", "run.model.train()")),
     ("mine.py:TensorCost", ("training_cost is tensor(0.5000)",)), ("mine.py:TensorGoes", ("before_step of TensorGoes", "not Tensor")),
     ("mine.py:FloatLoss", ("added_loss of FloatLoss", "not float")), ("mine.py:Contains", ("RecursionError", "such as run.model, cannot be")),
+    ("mine.py:NoGroups", ("groups() of NoGroups must return a list",)),
     ("mine.py:SkipExits", ("SkipExits: skip fails (SystemExit: 0)",)),
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
