@@ -39,16 +39,19 @@ def refuse_unsuited(specs, device=None, here=True):
 
 
 def load_data(specs, folder):
-    """Fails here, once, rather than in every run, if data are missing or a network does not fit them. Returns the folder."""
+    """Fails here, once, rather than in every run, if data are missing or a network or the batches do not fit them. Returns the folder."""
     from benchmarks import data
     from benchmarks.describe import macs_of
     for task in {settle(spec)[0] for spec in specs}:
-        macs_of(task, data.load_for(task, folder))
+        loaded = data.load_for(task, folder)
+        macs_of(task, loaded)
+        if task.drop_last and task.batch_size > len(loaded.train):
+            raise ValueError(f"drop_last leaves no step: a batch of {task.batch_size} is larger than the {len(loaded.train)} training images")
     return folder
 
 
 def refuse_method(spec):
-    """Raises ValueError if its method cannot be made for the network. On the meta device, without memory, this takes a millisecond."""
+    """Raises ValueError if its method cannot be made for the network or this number of epochs. Without memory (meta device); a millisecond."""
     import torch
 
     from methods import get
@@ -58,7 +61,7 @@ def refuse_method(spec):
     layout = _layout(task.model, DATASETS[task.dataset].classes, task.width, task.first_dense, task.last_dense)
     try:
         with torch.device("meta"):
-            method(layout, spec.sparsity, **options)
+            method(layout, spec.sparsity, **options).cycles(task.epochs)
     except ValueError:
         raise
     except (Exception, SystemExit):  # it reads weights, which the meta device does not have: the run itself will say what is wrong

@@ -41,9 +41,9 @@ WARM_SHARE = 0.05  # share of the epochs in which the schedule "cosine" warms up
 PRECISIONS = ("bf16", "tf32", "fp32")
 
 
-def setting(default, help, *choices, least=0):
-    """A field that `--set` can change: to one of `choices`, to numbers from `least`, to true or false."""
-    return field(default=default, metadata=dict(help=help, choices=choices, least=least))
+def setting(default, help, *choices, least=0, most=math.inf):
+    """A field that `--set` can change: to one of `choices`, to numbers from `least` to `most`, to true or false."""
+    return field(default=default, metadata=dict(help=help, choices=choices, least=least, most=most))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Task:
                             "cosine_epoch: once an epoch", "steps", "cosine", "cosine_step", "cosine_epoch")
     milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
     warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs; at most a tenth of training")
-    label_smoothing: float = setting(0.0, "share of the label that goes to all classes")
+    label_smoothing: float = setting(0.0, "share of the label that goes to all classes", most=1)
     clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
     validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
     augmentation: str = setting("st3", "st3 (edge padding), zero, gse (zero, its constants), granet (reflect), digits (1 pixel, no flip), none; "
@@ -79,7 +79,7 @@ class Task:
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
     last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
-    bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention")
+    bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention", most=1)
     precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, gse_*; fp32 products); "
                            "auto: layer by layer, what is faster", "masked", "sparse", "auto")
@@ -94,7 +94,8 @@ class Task:
         for f in fields(self):
             if f.metadata:
                 own, choices = getattr(self, f.name), f.metadata["choices"]
-                found[f.name] = Option(own, *(c for c in choices if c != own), help=f.metadata["help"], least=f.metadata["least"])
+                limits = {name: f.metadata[name] for name in ("help", "least", "most")}
+                found[f.name] = Option(own, *(c for c in choices if c != own), **limits)
                 found[f.name].name = f.name
         return found
 
@@ -218,6 +219,10 @@ def _settle(named, method, epochs, precision, chosen):
     settled = replace(task, **changes)
     if settled.schedule == "cosine" and settled.warmup:
         raise ValueError(f"warmup={settled.warmup} has no effect: schedule=cosine warms up in its own way")
+    if settled.nesterov and not settled.momentum:
+        raise ValueError("nesterov=True is a form of momentum, and momentum is 0")
+    if settled.count_switches and settled.storage != "masked":
+        raise ValueError("count_switches counts those of all weights: it needs storage=masked")
     if (task.augmentation == "imagenet") != (settled.augmentation == "imagenet"):
         raise ValueError(f"augmentation={settled.augmentation} has no effect: {named} has images of another kind, with an augmentation of their own")
     return settled, options

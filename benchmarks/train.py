@@ -52,8 +52,6 @@ class Trainer:
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
             self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
         self.method_digest = digest(method)
-        if task.count_switches and task.storage != "masked":
-            raise ValueError("count_switches counts those of all weights: it needs storage=masked")
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)

@@ -72,7 +72,15 @@ def refused(capsys, words, *parts):
     *((words, ("resnet8_digits of width 1e+09 cannot be built: Storage size calculation overflowed",)) for words in (
         [*WORDS, "--set", "width=1e9"], ["launch", "digits", "--methods", "st3", "--set", "width=1e9"])),
     ([*WORDS, "--set", "width=1e30"], ("resnet8_digits of width 1e+30 cannot be built: ",)),
-    ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last",)),
+    ([*WORDS, "--set", "batch_size=5000", "--set", "drop_last=true"], ("drop_last leaves no step: a batch of 5000 is larger than the 1197 ",)),
+    ([*WORDS, "--set", "label_smoothing=1.5"], ("label_smoothing takes a number of at least 0 and at most 1, not '1.5'",)),
+    *((["launch", "digits", "--seeds", "2", "--methods", method, *(word for option in options for word in ("--set", option))], (said,))
+      for method, options, said in (
+          ("imp", ["epochs=2", "rewind_epoch=2"], "rewind_epoch must be less than the 2 epochs"),
+          ("gse", ["storage=sparse", "count_switches=true"], "count_switches counts those of all weights: it needs storage=masked"),
+          ("static", ["nesterov=true", "momentum=0"], "nesterov=True is a form of momentum, and momentum is 0"),
+          ("cyclic_static", ["repeats=0", "level_list=abc"], "level_list"),
+          ("static", ["batch_size=5000", "drop_last=true"], "drop_last leaves no step"))),
     (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
     (["options", "mine.py"], ("mine.py:CLASS",)), ([*WORDS, "--method", f"{__file__}:"], (f"{__file__}: names no class: {__file__}:CLASS does",)),
     ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
