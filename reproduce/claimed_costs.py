@@ -1,5 +1,6 @@
 """The papers' claims on costs (A12 of ST-3, B6 and B7 of GSE), judged by what was measured or computed. Each function returns the Parts of a
 claim from the tables in `performance/` of a results folder; none if there is no table."""
+import math
 from itertools import product
 
 from evidence import Evidence, Part, alike
@@ -12,7 +13,7 @@ def overhead(results, tasks):
     rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
                  + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device),
-                 True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)
+                 True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)  # empty cells (NaN) decide nothing
             for row in rows.itertuples()]
 
 
@@ -34,14 +35,21 @@ def flops(results):
     if rows.empty:
         return []
     rows["saved"] = 1 - rows.gse_flops / rows.rigl_flops
-    at = rows.loc[(rows.sparsity - 0.99).abs().idxmin()]
+    if not len(near := rows[(rows.sparsity - 0.99).abs() < 1e-6]):
+        return []
+    at = near.iloc[0]
     most = (rows.rigl_flops / rows.gse_flops).max()
     seldom = 1 - (3 * 1000 + 2 + at.gamma) / (3 * 1000 + 2 + at.dense_macs / at.sparse_macs)
     assumed = (f"an update every {rows.interval.iloc[0]} steps, RigL's own; the paper does not state it, and with the 1,000 of GSE's other runs "
                f"it would be {100 * seldom:.1f} %")
     return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
-                 f"a point), with {assumed}", bool(abs(at.saved - 0.118) < 0.01)),
-            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", bool(most > 100))]
+                 f"a point), with {assumed}", decided(at.saved, abs(at.saved - 0.118) < 0.01)),
+            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", decided(most, most > 100))]
+
+
+def decided(number, holds):
+    """Whether a measured number is as claimed; None if its cell is empty."""
+    return bool(holds) if math.isfinite(number) else None
 
 
 def trained_flops(runs, results):
@@ -77,7 +85,9 @@ def slopes(results):
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
             fitted = slope(points, measure, size)
             claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
+            bends = "; its curve bends until the last" * ((size, measure) == ("nnz", "peak_mb"))  # as sparse_figure2 says
+            holds = fitted >= 1.85 if quadratic else fitted <= 1.15
             parts.append(Part(f"{name}: {what} of an update ∝ {called}^{fitted:.2f} (claimed: {claimed}; {LAST} largest of "
-                              f"{len(points)} {things} up to {points[size].max():,}, {constant.format(points.iloc[0])})",
-                              bool(fitted >= 1.85 if quadratic else fitted <= 1.15)))
+                              f"{len(points)} {things} up to {points[size].max():,}, {constant.format(points.iloc[0])}{bends})",
+                              decided(fitted, holds)))
     return parts

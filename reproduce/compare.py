@@ -104,7 +104,7 @@ def chosen(labels, args):
 def of_their_curves(runs, sparsity):
     """For the runs at a sparsity, and dense: the means over seeds, at each epoch of the last cycle, of the validation accuracy (without validation,
     the test accuracy) and of the sparsity."""
-    lines = lines_of(runs[(runs.sparsity - sparsity).abs().lt(1e-6) | (runs.method == "dense")], "curves")
+    lines = lines_of(runs, "curves", (runs.sparsity - sparsity).abs().lt(1e-6) | (runs.method == "dense"))
     lines["epoch"] += 1 - lines.groupby("key").epoch.transform("min")
     lines["accuracy"] = lines.val_top1.fillna(lines.test_top1)
     points = lines.groupby([*POINT, "epoch"], sort=False)
@@ -114,11 +114,10 @@ def of_their_curves(runs, sparsity):
 
 def of_their_layers(runs, sparsity):
     """The density of each layer, as mean over seeds, in the runs at a sparsity that trained to the end."""
-    whole = runs[(runs.sparsity - sparsity).abs().lt(1e-6) & (runs.status == "ok")]
     try:
-        lines = layers_of(whole)
+        lines = layers_of(runs, (runs.sparsity - sparsity).abs().lt(1e-6) & (runs.status == "ok"))
     except NoRows:
-        return whole[:0].assign(index=0, layer="", density=0.0)[[*POINT, "index", "layer", "density"]]
+        return runs[:0].assign(index=0, layer="", density=0.0)[[*POINT, "index", "layer", "density"]]
     means = lines.assign(density=lines.nnz / lines.weights).groupby([*POINT, "index", "layer"], sort=False)
     return means.agg(density=("density", "mean"), seeds=("seed", "nunique")).reset_index()
 
@@ -180,6 +179,8 @@ def drawing(series, wanted):
                 remark(figure, tell_ends(off, labels))
             sparsity = drawn_at(own, wanted)
             curves, layers = of_their_curves(own, sparsity), of_their_layers(own, sparsity)
+            if own.attrs["out"]:
+                remark(figure, own.attrs["out"].strip())
             for name, look in styles.items():
                 style = look | dict(marker=None)
                 points = curves[series_of(curves) == name].sort_values("epoch")

@@ -10,6 +10,8 @@ from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
 from rows import read_rows, series_of
 
+from benchmarks.tasks import DATASETS
+
 NEAR = 1.0  # points: two methods are equally good if the interval of their difference lies within ± this
 PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "gse_figure2", "gse_figure3", "gse_table3",
          "leaderboard")
@@ -170,9 +172,18 @@ class Evidence:
         return [found.part(what, **limits)] if found else [Part(what, None, missing=True)] * self.full
 
     def compare(self, a, words, b, sparsities=None, **limits):
-        """A Part on a - b for each of these sparsities (default: those of both series)."""
-        return [part for s in (self.sparsities(a, b) if sparsities is None else sparsities)
-                for part in self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines((a, s), (b, s))}", self.apart(a, b, s), **limits)]
+        """A Part on a - b for each of these sparsities (default: those of both series). Where both have failed, nothing is as good as the other."""
+        parts = []
+        for s in self.sparsities(a, b) if sparsities is None else sparsities:
+            found = self.part(f"`{a}` {words} `{b}` at {100 * s:g} %{self.machines((a, s), (b, s))}", self.apart(a, b, s), **limits)
+            both = limits and self.failed(a, s) and self.failed(b, s)
+            parts += [replace(part, holds=None, claimed_p=1.0, text=part.text + " (both have failed)") for part in found] if both else found
+        return parts
+
+    def failed(self, series, sparsity):
+        """Whether the mean of its seeds is no better than that of a network that has learned next to nothing."""
+        found = self.seeds(series, sparsity).values()
+        return bool(found) and mean(found) <= DATASETS[TASKS[self.task].dataset].collapsed
 
     def machines(self, *points):
         """A remark if the runs of a seed at these (series, sparsity[, epochs]) were made on different kinds of machine, which round differently."""
@@ -199,18 +210,19 @@ def corrected(parts):
             if part.holds is False and p >= LEVEL else part for part, p in zip(parts, ps)]
 
 
-def verdict(parts):
-    """The verdict on a claim from its parts, in words."""
+def verdict(parts, own=True):
+    """The verdict on a claim from its parts, in words. own: whether they are of the paper's own scale, at which alone a claim is reproduced or not."""
+    good = "reproduced" if own else "as claimed"
     against, found, decided = (sum(map(test, parts)) for test in (
         lambda part: part.holds is False, lambda part: not part.missing, lambda part: part.holds is not None))
     if not found:
         return "not yet measured"
     if against:
-        return f"not reproduced ({against} of {found} comparisons against it)"
+        return f"not {good} ({against} of {found} comparisons against it)"
     if found < len(parts):
         return f"incomplete ({decided} of {len(parts)} comparisons as claimed, {len(parts) - found} without runs)"
     if decided == len(parts):
-        return f"reproduced ({len(parts)} of {len(parts)} comparisons)"
+        return f"{good} ({len(parts)} of {len(parts)} comparisons)"
     return f"undecided ({decided} of {len(parts)} comparisons as claimed{among_all(parts)}, the others not decided)"
 
 

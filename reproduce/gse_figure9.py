@@ -22,7 +22,7 @@ def grid(suite, profile):
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     not_the_papers(runs)
-    lines = layers_of(runs[runs.status == "ok"])
+    lines = layers_of(runs, runs.status == "ok")
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
     lines["series"] = series_of(lines)
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()

@@ -1,7 +1,7 @@
 """The pages' tables of what was measured: step times, sparse storage, GPUs (`readme.py` writes them)."""
 from packs import NETWORKS, on_gpus
 from published import title
-from rows import NoRows, measured, of_one_machine
+from rows import NoRows, measured, measurements, of_one_machine
 
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
@@ -16,9 +16,7 @@ def step_times(results):
 
 def sparse(results):
     """Sparse storage against masks: step time and memory of the stored measurements at 98 and 99 %, as multiples of the masked run."""
-    import pandas as pd
-
-    rows, shown = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
+    rows, shown = of_one_machine(measurements(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
     rows = rows[rows.sparsity.isin(shown)].set_index(["sparsity", "storage"]).sort_index()
     lines = [["Method", "Network", "Width", "Batch", "Precision",
               *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
@@ -37,9 +35,7 @@ def sparse(results):
 def widths(results):
     """GSE's sparse steps and its updates in fp32, as multiples of the masked ones, at every width and sparsity, for each network on the
     machine that measured most, and on others if they have measurements that it lacks."""
-    import pandas as pd
-
-    rows = pd.read_csv(results / "performance" / "sparse_speed.csv")
+    rows = measurements(results / "performance" / "sparse_speed.csv")
     rows = rows[(rows.method == "gse_uniform") & (rows.precision == "fp32") & (rows.storage == "sparse") & rows.ratio.notna()]
     sparsities = sorted(rows.sparsity.unique())
     lines = [["Network", "Width", "Batch", "Processor", *(f"{100 * s:g} %" for s in sparsities)]]
@@ -59,9 +55,7 @@ def widths(results):
 
 def faster(results):
     """A short form of `widths`: how many times as fast GSE's sparse steps are, for a few networks."""
-    import pandas as pd
-
-    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_speed.csv"))
+    rows = of_one_machine(measurements(results / "performance" / "sparse_speed.csv"))
     rows = rows[(rows.method == "gse_uniform") & (rows.storage == "sparse")]
     ratios = rows.set_index(["task", "width", "precision", "sparsity"]).ratio.to_dict()
     columns = [(precision, sparsity) for precision in ("fp32", "bf16") for sparsity in (0.98, 0.99)]
@@ -74,9 +68,7 @@ def faster(results):
 
 def training(results):
     """Whole trainings with sparse and with masked storage: accuracy of the last epoch over seeds, time and memory of the process."""
-    import pandas as pd
-
-    rows = of_one_machine(pd.read_csv(results / "performance" / "sparse_training.csv"))
+    rows = of_one_machine(measurements(results / "performance" / "sparse_training.csv"))
     cells = rows.groupby(["task", "width", "sparsity", "precision", "storage"])
     points = cells.agg(mean=("top1", "mean"), std=("top1", "std"), seconds=("seconds", "mean"), memory=("peak_memory_mb", "first"),
                        seeds=("seed", "nunique"), prunable=("prunable", "first"), epochs=("epochs", "first"))
@@ -95,10 +87,8 @@ def training(results):
 
 def gpu(results):
     """Training on a GPU: images a second of a plain loop, of one run and of a pack, and the time of a run of the recipe's length at that rate."""
-    import pandas as pd
-
     try:
-        rows = on_gpus(pd.read_csv(results / "performance" / "throughput.csv"))
+        rows = on_gpus(measurements(results / "performance" / "throughput.csv"))
     except NoRows:
         return "No rows yet."
     lines = [["Network", "Epochs", "Plain loop, images/s", "One run", "8 runs", "8 runs / plain", "Seconds a run: alone", "of 8", "Memory a run, MB"]]

@@ -27,12 +27,13 @@ the whole interval lies there, and speaks against the claim where all of it lies
 claim (Holm, level 0.05). What has to be as claimed in every comparison needs no such correction; of single ones by chance some may be, and
 "16 of 27 as claimed, 9 among all" says how many the same correction leaves. One seed decides nothing. Runs of two kinds of machine differ by
 rounding besides; where such are compared it is said. A12 is decided where both quartiles of the
-rounds are on one side of 5 %; A13, B6 and B7 are taken as they were published, computed or measured.
+rounds are on one side of 5 %; B6 and B7 are taken as they were computed or measured. Of A13 published numbers are shown; runs of ours would decide it.
 
 Runs that share an option which no figure of the papers plans, `bn_momentum=0.99` of ST-3's code or `storage=sparse`, are compared among themselves.
 Only runs of the papers' own task and length, in the task's own precision, decide a claim, and it is reproduced when all comparisons that the
 papers' figures hold are there and as claimed. A miniature or shortened run is shown as what it is; its verdict holds for itself alone (and for
 the options that short runs have: ProbMask's on digits is another than its paper's and far better, [`FINDINGS.md`](FINDINGS.md#digits)).
+At other scales the words are "as claimed" and "not as claimed", of what was run there: nothing is reproduced by a part of a claim or by shorter runs.
 In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are as claimed and none is against it; the last column counts verdicts.
 """
 
@@ -86,8 +87,8 @@ def decisive(scales):
 
 
 def brief(parts):
-    """`verdict` in short, for a column of the table."""
-    return verdict(parts).replace(" comparisons", "").replace(" as claimed", "").replace(", the others not decided", "")
+    """`verdict` of another scale in short, for a column of the table."""
+    return verdict(parts, own=False).replace(" comparisons as claimed", "").replace(" comparisons", "").replace(", the others not decided", "")
 
 
 def table(found):
@@ -99,7 +100,7 @@ def table(found):
     for claim in CLAIMS:
         others = {scale: parts for scale, own, parts in found[claim.id] if not own}
         cells = [brief(others.pop(scale)) if scale in others else "" for scale in common]
-        words = Counter(verdict(parts).partition(" (")[0] for parts in others.values())
+        words = Counter(verdict(parts, own=False).partition(" (")[0] for parts in others.values())
         cells += [", ".join(f"{n} {word}" for word, n in words.items())]
         lines.append("| " + " | ".join([claim.id, claim.text, f"**{verdict(decisive(found[claim.id]))}**", *cells]) + " |")
     return lines
@@ -113,9 +114,9 @@ def report(results):
     for claim in CLAIMS:
         drawn = f"; drawn by `reproduce/{claim.figure}.py`" * bool(claim.figure)
         details.append(f"\n## {claim.id}. {claim.text}\n\n{claim.source}{drawn}.\n")
-        shown = [(scale, parts) for scale, _, parts in found[claim.id] if not all(part.missing for part in parts)]
-        for scale, parts in shown:
-            details += [f"\n{scale}: {verdict(parts)}\n"] * bool(scale) + lines_of(parts)
+        shown = [(scale, own, parts) for scale, own, parts in found[claim.id] if not all(part.missing for part in parts)]
+        for scale, own, parts in shown:
+            details += [f"\n{scale}: {verdict(parts, own)}\n"] * bool(scale) + lines_of(parts)
         details += ["No rows yet."] * (not shown)
     return HEAD + "\n" + "\n".join(table(found)) + "\n" + "\n".join(details) + "\n"
 

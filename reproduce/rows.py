@@ -1,5 +1,6 @@
 """Reads the stored rows that the figure scripts draw, and makes missing ones (`--run`). Imports pandas only when rows are read."""
 import contextlib
+import csv
 import importlib
 import shlex
 import sys
@@ -178,25 +179,29 @@ def value_of(options, name, default):
     return float(dict(pair.split("=", 1) for pair in options.split()).get(name, default))
 
 
-def lines_of(runs, table):
+def lines_of(runs, table, where=True):
     """The lines of another table (curves, layers, switches) that belong to the finished runs, with the columns POINT and `seed` of these.
 
-    Raises NoRows if there are none.
+    where: of which of the runs. What the lines lack of these is said in the figure's note (`runs.attrs["out"]`). Raises NoRows if there are none.
     """
     import pandas as pd
 
     paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
     tables = [table for table in (read_table(path) for path in paths if path.exists()) if len(table)]  # empty tables have no column types
-    done = runs.loc[runs.accuracy.notna(), ["key", *POINT, "seed"]]
+    finished = runs[runs.accuracy.notna() & where]
+    done = finished[["key", *POINT, "seed"]]
     lines = done.merge(pd.concat(tables), on="key", suffixes=("", "_then")) if tables else ()
     if not len(lines):
         raise NoRows(f"{' and '.join(map(str, paths))} lack the lines of the finished runs; `python -m benchmarks collect` writes them")
+    short = f" {table}.csv lacks {lost} of these runs." if (lost := len(done) - lines.key.nunique()) else ""
+    short += " A run that diverged is in the means until it did." * (table == "curves" and bool((finished.status == "diverged").any()))
+    runs.attrs["out"] = runs.attrs.get("out", "") + short
     return lines
 
 
-def layers_of(runs):
-    """The lines of the layers of the finished runs, with the number of `weights` of each layer and its position `index`, from 1 on."""
-    lines = lines_of(runs, "layers")
+def layers_of(runs, where=True):
+    """The lines of the layers of the finished runs, as `lines_of` gives them, with the number of `weights` of each layer and its position `index`, from 1 on."""
+    lines = lines_of(runs, "layers", where)
     weights = lines["shape"].map(lambda shape: prod(int(size) for size in shape.split("x")))
     return lines.assign(weights=weights, index=lines.groupby("key").cumcount() + 1)
 
@@ -212,13 +217,11 @@ def stored(path, module, text, choose=None):
     text: function of the table that gives the figure's note. choose: function that selects its rows; default: `of_one_machine`.
     """
     def source(grid, suite, results, profile=None):
-        import pandas as pd
-
         file = Path(results) / path
-        if not file.exists():
-            raise NoRows(f"there is no {file}; make it with: python -m {module}{elsewhere(results)}")
-        table = pd.read_csv(file)
-        table = (choose or of_one_machine)(table)
+        table = measurements(file) if file.exists() else ()
+        table = (choose or of_one_machine)(table) if len(table) else ()
+        if not len(table):
+            raise NoRows(f"there is no {file}, or nothing for this figure in it; make it with: python -m {module}{elsewhere(results)}")
         table.attrs["note"] = text(table)
         return table, "paper"
 
@@ -232,7 +235,19 @@ def measured(results, name, columns):
     import pandas as pd
 
     path = Path(results) / "performance" / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns.split())
+    return measurements(path) if path.exists() else pd.DataFrame(columns=columns.split())
+
+
+def measurements(path):
+    """A table of measurements, a CSV file, as a DataFrame. Raises ValueError (one line) if it is none or was cut off: pandas would read the cells that a
+    line lacks as numbers that were not measured."""
+    import pandas as pd
+
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = [line for line in csv.reader(file) if line]
+    if not lines or any(len(line) != len(lines[0]) for line in lines):
+        raise ValueError(f"{path} is no table, or is damaged: a line has more or fewer cells than columns, or it is empty")
+    return pd.read_csv(path)
 
 
 def of_one_machine(table):

@@ -263,7 +263,7 @@ def test_st3_sigma_is_about_imagenet_and_tried_besides(tmp_path):
     assert [[part.missing for part in parts].count(False) for _, _, parts in found] == [1, 0, 1, 1]
     assert all(len(parts) == 1 for _, mine, parts in found if not mine)
     line = next(line for line in report.report(tmp_path).splitlines() if line.startswith("| A9 |"))
-    assert "**incomplete (1 of " in line and "| 2 reproduced |" in line
+    assert "**incomplete (1 of " in line and "| 2 as claimed |" in line
 
 
 def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_path):

@@ -248,7 +248,22 @@ def test_curves_of_a_run_are_whole_whatever_its_sparsity_was_then(tmp_path):
     runs, _ = runs_of(lambda suite, profile: [done, failed] if profile == "paper" else (), "digits", tmp_path)
     lines = lines_of(runs, "curves")
     assert list(lines.epoch) == [0, 1, 2] and list(lines.val_top1) == [50, 51, 52] and set(lines.seed) == {0}
-    assert list(lines.sparsity) == [0.98] * 3 and list(lines.sparsity_then) == [0.0, 0.6, 0.98]
+    assert list(lines.sparsity) == [0.98] * 3 and list(lines.sparsity_then) == [0.0, 0.6, 0.98] and runs.attrs["out"] == ""
+
+
+def test_the_note_says_which_runs_have_no_curve_to_the_end(tmp_path):
+    specs = [Spec("digits", "st3", 0.98, seed) for seed in range(3)]
+    store(tmp_path, "digits", [row(spec, status=status) for spec, status in zip(specs, ("ok", "ok", "diverged"))])
+    figure("figure1")  # whose folder is on the path then
+    from drawing import note
+    from rows import lines_of, runs_of
+
+    from benchmarks.records import TABLES, write_table
+    write_table(tmp_path / "digits" / "curves.csv", TABLES["curves"], [
+        dict.fromkeys(TABLES["curves"], 1) | dict(key=specs[seed].key, epoch=epoch) for seed, epochs in ((0, 3), (2, 1)) for epoch in range(epochs)])
+    runs, _ = runs_of(lambda suite, profile: specs if profile == "paper" else (), "digits", tmp_path)
+    assert len(lines_of(runs, "curves")) == 4
+    assert note(runs).endswith(" curves.csv lacks 1 of these runs. A run that diverged is in the means until it did.")
 
 
 def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
