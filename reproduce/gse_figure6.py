@@ -35,11 +35,12 @@ def draw(runs, figure):
                 continue
             every = max(1, len(own.epoch.unique()) // 6)
             front = dict(lw=1.4, zorder=4) if method == "gse_uniform" else dict(lw=0.7, zorder=3 if method in BANDS else 2)
-            table = epoch_lines(axes, own, column, method in BANDS, label=label, ms=2.5, markevery=(index * every // len(METHODS), every),
+            measured = dict(label=label) if method in set(lines.method) else {}  # else its published points stand in the legend
+            table = epoch_lines(axes, own, column, method in BANDS, **measured, ms=2.5, markevery=(index * every // len(METHODS), every),
                                 **styles[method], **front)
             tables.append(table.assign(task=task, method=method, sparsity=SPARSITY, source="measured"))
             axes.plot([TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
-                      **styles[method] | {"linestyle": ""})
+                      **styles[method] | {"linestyle": ""} | ({} if measured else dict(label=label)))
         tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1", sparsity=SPARSITY))
         axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
     return pd.concat(tables, ignore_index=True)

@@ -32,7 +32,7 @@ def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
 def test_a_method_looks_the_same_in_all_figures_and_no_two_of_a_figure_alike():
     from marks import PLACES, looks
 
-    for name in ("figure1", "figure3", "figure4", "figure5", "gse_figure2", "gse_figure5", "gse_figure6", "length", "sparse_figure2"):
+    for name in ("figure1", "figure3", "figure4", "figure5", "gse_figure2", "gse_figure5", "gse_figure6", "length", "normalisation", "sparse_figure2"):
         script = SCRIPTS[name] if name != "sparse_figure2" else importlib.import_module(name)
         series = [method for method in getattr(script, "NAMES", None) or script.METHODS if method != "dense"]
         found = looks(series)
