@@ -1,6 +1,5 @@
 """`SparseModel`: a plain network joined with a sparsifier."""
 import copy
-from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -8,11 +7,10 @@ from torch import nn
 from torch.autograd import Variable
 from torch.func import functional_call
 
-from methods.layout import ASKED, UNNAMED, Layout
+from methods.networks import detached, differs, explained, layout_of, order_of, put, tensors
 from methods.warn import warn
 
 STORAGES = ("masked", "sparse", "auto")
-UNTOLD = 0.1  # weights that stay dense cause no warning up to this share of the prunable ones
 FAR = 0.01  # a method with exact=False may miss the sparsity asked for by this much without a warning
 
 
@@ -80,7 +78,7 @@ class SparseModel(nn.Module):
             weights.register_hook(self._collect)
         return self.apply_weights(weights, *args, **kwargs)
 
-    def apply_weights(self, weights, *args, **kwargs):
+    def apply_weights(self, weights, /, *args, **kwargs):
         """The network's output with these effective weights (N,)."""
         self.take_back()  # weights that a failed backward pass has left in the network
         views = self.layout.named_views(self.rounded(weights))
@@ -90,7 +88,7 @@ class SparseModel(nn.Module):
             raise explained(error)
         return self.backward_with(lambda: self.lend(views), output)
 
-    def compute(self, weights, views, *args, **kwargs):
+    def compute(self, weights, views, /, *args, **kwargs):
         """The network's output with weights (N,), also given as views {name: view of them}; may be replaced by something faster."""
         return functional_call(self.net, views, args, kwargs, tie_weights=False)
 
@@ -121,6 +119,21 @@ class SparseModel(nn.Module):
         apart = {id(p) for group in own for p in group["params"]}
         others = [p for p in self.parameters() if id(p) not in apart]
         return [{"params": others, "lr": lr}, *({**group, "lr": lr * group.get("lr_scale", 1)} for group in own)]
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}order"] = order_of(self.layout).to(self.theta.device)
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        self.take_order(state, prefix)
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def take_order(self, state, prefix):
+        """Takes the layers' order out of a state. Raises ValueError for that of a network with other layers or layers in another order, whose weights
+        and masks would come into the wrong ones."""
+        order = state.pop(f"{prefix}order", None)  # states of older code have none
+        if order is not None and (other := differs(order, order_of(self.layout))):
+            raise ValueError(f"the checkpoint is of a network with other layers, or with layers in another order: {other}")
 
     def load_state_dict(self, state_dict, *args, **options):
         try:
@@ -242,59 +255,3 @@ class SparseModel(nn.Module):
     def densify(self):
         """The same as `export()`."""
         return self.export()
-
-
-def layout_of(net, skip, include, sparse=False):
-    """The Layout of a network; sparse: for sparse storage. Raises ValueError as Layout does, for anything but a plain nn.Module, and for weights
-    that are NaN or infinite; warns if many weights stay dense that nobody asked to leave dense."""
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
-    if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        raise ValueError(f"SparseModel takes the network itself: wrap the SparseModel instead, {type(net).__name__}(SparseModel(net, …))")
-    layout = Layout(net, skip, include)
-    sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
-    left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
-    if count > layout.size * UNTOLD:
-        warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
-             f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
-             + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")")
-    for name, parameter in net.named_parameters():
-        if not (parameter.is_meta or torch.isfinite(parameter).all()):
-            raise ValueError(f"the network's weights contain NaN or infinity: {name}")
-    return layout
-
-
-def explained(error):
-    """`error`, or one that says what to do, if it comes from .view() of a convolution's output or from a weight that is not there."""
-    if "view size is not compatible" in str(error):
-        return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
-                            "x.flatten(1) or x.reshape(...) instead")
-    if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):
-        return type(error)(f"{error} (if it is a weight: those of a SparseModel are there in its own forward alone; skip=[its name] leaves one "
-                           "dense that another module reads, and export() gives a network for all else)")
-    return error
-
-
-def detached(net):
-    """{id: detached copy} of the tensors that the network keeps from its last pass (weight_norm does): deepcopy cannot copy their history."""
-    seen = set()
-    last = [t for m in net.modules() for t in tensors(vars(m), seen) if t.grad_fn is not None]
-    return {id(t): t.detach().clone() for t in last}
-
-
-def tensors(value, seen, objects=False):
-    """The tensors in nested lists, tuples and dictionaries, which may contain themselves, and with `objects` in the attributes of other objects
-    (a dataclass, say), but not of objects within those; seen: ids of what has been visited."""
-    held = isinstance(value, (list, tuple, Mapping))
-    if torch.is_tensor(value):
-        yield value
-    elif (held or objects and hasattr(value, "__dict__")) and id(value) not in seen:
-        seen.add(id(value))
-        for part in value if isinstance(value, (list, tuple)) else (value if held else vars(value)).values():
-            yield from tensors(part, seen, objects and held)
-
-
-def put(net, entry, weight):
-    """Sets `weight` in all the places of an entry; None leaves them free for the sparse weights."""
-    for module, name in entry.places(net):
-        setattr(module, name, weight)

@@ -77,6 +77,8 @@ class ProbMask(Sparsifier):
 
     def before_step(self, run):
         if not run.cycle:
+            if self.p.grad is None:
+                raise ValueError(f"{self.called} learns its mask in training mode: call model.train(); to freeze normalisation, its modules' eval()")
             run.clip_gradients()  # weights and probabilities together; the clipping that follows finds nothing left to do
             self.p.grad.nan_to_num_(0, 0, 0)  # not finite after an overflow, for which a GradScaler skips the weights' step
             self.adam.param_groups[0]["lr"] = self.mask_lr * (1 + math.cos(math.pi * run.epoch / run.epochs)) / 2

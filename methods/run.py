@@ -106,7 +106,13 @@ class Run:
         self.count_passes(1)
         args, kwargs = arguments(x)
         output = self.model.apply_weights(weights, *args, **kwargs)
-        if self.criterion is cross_entropy and torch.is_tensor(output) and torch.is_tensor(y) and output.dim() > 1:
+        if self.criterion is cross_entropy and not torch.is_tensor(output):
+            raise ValueError(f"the network's output is a {type(output).__name__}, of which {self.method.called} asks for the loss: give Training "
+                             "criterion=, a function of output and y")
+        if self.criterion is cross_entropy and torch.is_tensor(y) and output.dim() > 1:
+            if y.shape == output.shape and len(y) and not (y.min() >= 0 and (y.float().sum(1) - 1).abs().max() < 0.01):
+                raise ValueError("cross-entropy takes probabilities that sum to 1 over the classes, and y's do not: give Training criterion=, a function "
+                                 "of output and y")
             if output.shape[1] == 1:
                 raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
             if y.shape not in (output.shape, output.shape[:1] + output.shape[2:]):

@@ -35,9 +35,13 @@ class TopKAST(Static):
     def start(self, run, cycle):
         if self.start_weights == "pytorch":
             self.draw_weights(run, self.layout.filter_sums(torch.ones_like(run.theta)).rsqrt())
+        self.no_decay(run)
+        self.renew(run.theta)
+
+    def no_decay(self, run):
+        """The optimiser's weight decay is off: `penalise` takes its place."""
         for group in run.optimizer.param_groups:
             group["weight_decay"] = 0.0
-        self.renew(run.theta)
 
     def renew(self, theta):
         """New sets from the weights theta (N,): `mask`, the largest of each layer, and `trained`, these and the next largest."""
@@ -53,6 +57,7 @@ class TopKAST(Static):
         self.trained.copy_(keep_each(theta.abs(), counts[layers:], self.layout.sizes))
 
     def before_step(self, run):
+        self.no_decay(run)  # again, for a new optimiser or a new group brings it back
         self.repeated(self.penalise, run)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
+from methods.networks import refuse_default_device
 from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
 from methods.warn import warn
@@ -37,6 +38,7 @@ class Training(Run):
                 raise ValueError(f"epochs and steps_per_epoch are whole numbers, not {number!r}")
         if min(epochs, steps_per_epoch) < 1:
             raise ValueError("training needs at least one epoch of one step; with drop_last, a batch must not be larger than the data")
+        refuse_default_device()
         if not hasattr(optimizer, "param_groups"):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         self.model, self.optimizer, self.method = model, optimizer, model.method
@@ -101,6 +103,10 @@ class Training(Run):
             raise ValueError(f"{self.method.called} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
             self.check_batches()
+        before = self.holder()
+        if before not in (None, self) and before.step and not cycle:
+            warn(f"this model has been trained before, by {before.step} updates of another Training: start() prunes it anew, as {self.method.called} "
+                 "begins; to go on as it is: load_state_dict(the other's state_dict())")
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.model.cycles_left = len(self.cycles) - 1 - cycle
         self.method.start(self, cycle)
@@ -149,6 +155,9 @@ class Training(Run):
             UPDATING.remove(self)
 
     def _update(self):
+        # a replaced take_step may run the passes itself (LBFGS)
+        if "take_step" not in vars(self) and all(p.grad is None for p in self.parameters):
+            raise ValueError(NO_GRADIENTS)
         apart = ()  # parameters that this step's loss does not depend on
         if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
             apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]

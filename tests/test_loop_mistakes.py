@@ -2,6 +2,7 @@
 import copy
 import pickle
 import warnings
+from contextlib import nullcontext
 from itertools import islice
 
 import pytest
@@ -131,9 +132,10 @@ def test_what_is_no_optimiser_and_a_cycle_that_is_not_there_are_refused():
 def test_one_training_after_another_has_the_optimiser():
     model = SparseModel(Net(), "rigl", 0.5)
     optimizer, trainings = torch.optim.SGD(model.parameters(), 0.05), []
-    for _ in range(2):
+    for again in (False, True):
         trainings.append(training := Training(model, optimizer, 1, 1))
-        training.start()
+        with pytest.warns(UserWarning, match="trained before, by 1 updates of another Training: start.. prunes it anew") if again else nullcontext():
+            training.start()
         cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
         training.update()
     with pytest.raises(ValueError, match=r"call training.update\(\) and not optimizer.step\(\)"):

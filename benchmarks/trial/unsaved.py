@@ -5,7 +5,7 @@ import pickle
 
 import torch
 
-from methods.model import tensors
+from methods.networks import tensors
 
 
 def watch(method, found):

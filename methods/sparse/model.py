@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from methods.layout import gpt2_linear
-from methods.model import SparseModel, detached, explained, layout_of, put
+from methods.model import SparseModel
+from methods.networks import detached, explained, layout_of, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
@@ -85,7 +86,7 @@ class AlwaysSparse(SparseModel):
     def forward(self, *args, **kwargs):
         return self.apply_weights(self.theta, *args, **kwargs)
 
-    def apply_weights(self, weights, *args, **kwargs):
+    def apply_weights(self, weights, /, *args, **kwargs):
         """The network's output with these weights (nnz,) at its connections."""
         self.take_back()
         pieces = weights.contiguous().split(self.counts)
@@ -243,6 +244,7 @@ class AlwaysSparse(SparseModel):
         return self
 
     def _load_from_state_dict(self, state, prefix, *args):
+        self.take_order(state, prefix)
         keys, shapes = state.get(f"{prefix}method.keys"), state.get(f"{prefix}shapes")
         if shapes is not None and shapes.tolist() != self.shapes.tolist():
             raise ValueError("the checkpoint is of a network with other layers, or other widths")

@@ -1,0 +1,91 @@
+"""What `SparseModel` needs of a plain network: the layout of its weights, its tensors, and its mistakes in words."""
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from methods.layout import ASKED, UNNAMED, Layout
+from methods.warn import warn
+
+UNTOLD = 0.1  # weights that stay dense cause no warning up to this share of the prunable ones
+
+
+def layout_of(net, skip, include, sparse=False):
+    """The Layout of a network; sparse: for sparse storage. Raises ValueError as Layout does, for anything but a plain nn.Module, and for weights
+    that are NaN or infinite; warns if many weights stay dense that nobody asked to leave dense."""
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
+    if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ValueError(f"SparseModel takes the network itself: wrap the SparseModel instead, {type(net).__name__}(SparseModel(net, …))")
+    refuse_default_device()
+    layout = Layout(net, skip, include)
+    sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
+    left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
+    if count > layout.size * UNTOLD:
+        warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
+             f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
+             + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")")
+    for name, parameter in net.named_parameters():
+        if not (parameter.is_meta or torch.isfinite(parameter).all()):
+            raise ValueError(f"the network's weights contain NaN or infinity: {name}")
+    return layout
+
+
+def refuse_default_device():
+    """Raises ValueError under torch.set_default_device, or a context of a device: what a method draws is the same on every device, for it draws on
+    the CPU."""
+    if (device := torch.get_default_device()).type != "cpu":
+        raise ValueError(f"torch's default device is {device}, and methods draw on the CPU: leave it (torch.set_default_device('cpu')) and move the "
+                         "network with .to(device)")
+
+
+def explained(error):
+    """`error`, or one that says what to do, if it comes from .view() of a convolution's output or from a weight that is not there."""
+    if "view size is not compatible" in str(error):
+        return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
+                            "x.flatten(1) or x.reshape(...) instead")
+    if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):
+        return type(error)(f"{error} (if it is a weight: those of a SparseModel are there in its own forward alone; skip=[its name] leaves one "
+                           "dense that another module reads, and export() gives a network for all else)")
+    return error
+
+
+def detached(net):
+    """{id: detached copy} of the tensors that the network keeps from its last pass (weight_norm does): deepcopy cannot copy their history."""
+    seen = set()
+    last = [t for m in net.modules() for t in tensors(vars(m), seen) if t.grad_fn is not None]
+    return {id(t): t.detach().clone() for t in last}
+
+
+def tensors(value, seen, objects=False):
+    """The tensors in nested lists, tuples and dictionaries, which may contain themselves, and with `objects` in the attributes of other objects
+    (a dataclass, say), but not of objects within those; seen: ids of what has been visited."""
+    held = isinstance(value, (list, tuple, Mapping))
+    if torch.is_tensor(value):
+        yield value
+    elif (held or objects and hasattr(value, "__dict__")) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value if isinstance(value, (list, tuple)) else (value if held else vars(value)).values():
+            yield from tensors(part, seen, objects and held)
+
+
+def put(net, entry, weight):
+    """Sets `weight` in all the places of an entry; None leaves them free for the sparse weights."""
+    for module, name in entry.places(net):
+        setattr(module, name, weight)
+
+
+def order_of(layout):
+    """The names and shapes of a layout's weights, in their order, as a tensor for a checkpoint: uint8, the bytes of the text."""
+    lines = "\n".join(f"{entry.name} {'x'.join(map(str, entry.shape))}" for entry in layout.entries)
+    return torch.tensor(list(lines.encode()), dtype=torch.uint8)
+
+
+def differs(saved, own):
+    """The first difference between two tensors of `order_of`, in words; "" if there is none."""
+    if torch.equal(saved.cpu(), own.cpu()):
+        return ""
+    saved, own = (bytes(text.tolist()).decode().split("\n") for text in (saved, own))
+    place = next((i for i, (one, other) in enumerate(zip(saved, own)) if one != other), min(len(saved), len(own)))
+    one, other = (lines[place] if place < len(lines) else "nothing" for lines in (saved, own))
+    return f"its weight {place + 1} is {one}, here {other}"
