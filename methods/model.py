@@ -7,7 +7,7 @@ from torch import nn
 from torch.autograd import Variable
 from torch.func import functional_call
 
-from methods.networks import detached, differs, explained, layout_of, order_of, put, tensors
+from methods.networks import addresses, detached, differs, explained, layout_of, order_of, put, tensors
 from methods.warn import warn
 
 STORAGES = ("masked", "sparse", "auto")
@@ -34,6 +34,7 @@ class SparseModel(nn.Module):
     cycles_left = 0  # cycles that its Training has not begun
     lent = None  # during a backward pass: the function that removes the weights from the network again
     collected = None  # id of the backward pass that last added to `dense_gradient`
+    watched = False  # whether a pass has been watched for a network that sets its own weights
     trained_by = None  # weak reference to the Training that it is in
 
     # the arguments are those of __init__, so that help() and editors show them; copying and unpickling pass none
@@ -82,10 +83,13 @@ class SparseModel(nn.Module):
         """The network's output with these effective weights (N,)."""
         self.take_back()  # weights that a failed backward pass has left in the network
         views = self.layout.named_views(self.rounded(weights))
+        before, self.watched = None if self.watched else addresses(views), True
         try:
             output = self.compute(weights, views, *args, **kwargs)
         except (AttributeError, RuntimeError, TypeError) as error:
             raise explained(error)
+        if before and (moved := [name for name, old, new in zip(views, before, addresses(views)) if old != new]):
+            warn(f"the network's forward sets {moved[0]}, which reaches only the copy of one pass: skip=[{moved[0]!r}] leaves it dense")
         return self.backward_with(lambda: self.lend(views), output)
 
     def compute(self, weights, views, /, *args, **kwargs):

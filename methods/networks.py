@@ -1,5 +1,6 @@
 """What `SparseModel` needs of a plain network: the layout of its weights, its tensors, and its mistakes in words."""
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -44,10 +45,19 @@ def explained(error):
     if "view size is not compatible" in str(error):
         return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
                             "x.flatten(1) or x.reshape(...) instead")
+    if "is a view and" in str(error) and "modified inplace" in str(error):
+        return RuntimeError(f"{error} (if it is a weight, which the network's own forward changes: skip=[its name] leaves it dense)")
     if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):
         return type(error)(f"{error} (if it is a weight: those of a SparseModel are there in its own forward alone; skip=[its name] leaves one "
                            "dense that another module reads, and export() gives a network for all else)")
     return error
+
+
+def addresses(views):
+    """Where tensors {name: tensor} lie in memory; None in compilation and under torch.func, where they lie nowhere."""
+    if not torch.compiler.is_compiling():
+        with suppress(RuntimeError):
+            return [view.data_ptr() for view in views.values()]
 
 
 def detached(net):

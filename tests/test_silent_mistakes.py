@@ -139,3 +139,27 @@ def test_another_default_device_is_refused():
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     with torch.device("meta"), pytest.raises(ValueError, match="default device is meta"):
         Training(model, optimizer, 1, 6)
+
+
+@pytest.mark.parametrize("kind", ["set", "in place"])
+def test_a_network_that_sets_its_own_weights_is_told_of_once(kind):
+    """As braindecode's layers with a largest norm: of a SparseModel's weights it has only a view."""
+    class Largest(nn.Linear):
+        def forward(self, x):
+            if kind == "set":
+                self.weight.data = torch.renorm(self.weight.data, 2, 0, 0.5)
+            else:
+                with torch.no_grad():
+                    self.weight.renorm_(2, 0, 0.5)
+            return super().forward(x)
+    model, x = SparseModel(nn.Sequential(nn.Linear(8, 8), Largest(8, 8)), "set", 0.5), torch.randn(2, 8)
+    if kind == "set":
+        with pytest.warns(UserWarning, match=r"sets 1\.weight, which reaches only the copy of one pass: skip=\['1\.weight'\] leaves it dense"):
+            model(x)
+    else:
+        with pytest.raises(RuntimeError, match=r"the network's own forward changes: skip=\[its name\] leaves it dense"):
+            model(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = SparseModel(nn.Sequential(nn.Linear(8, 8), Largest(8, 8)), "set", 0.5, skip=["1"])
+        assert plain(x).shape == (2, 8) and plain.net[1].weight.norm(dim=1).max() <= 0.5 + 1e-5
