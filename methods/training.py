@@ -105,8 +105,8 @@ class Training(Run):
             self.check_batches()
         before = self.holder()
         if before not in (None, self) and before.step and not cycle:
-            warn(f"this model has been trained before, by {before.step} updates of another Training: start() prunes it anew, as {self.method.called} "
-                 "begins; to go on as it is: load_state_dict(the other's state_dict())")
+            warn(f"this model has been trained before, by {before.step} updates of another Training: start() gives it the mask that "
+                 f"{self.method.called} begins with; to go on as it is: load_state_dict(the other's state_dict())")
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.model.cycles_left = len(self.cycles) - 1 - cycle
         self.method.start(self, cycle)

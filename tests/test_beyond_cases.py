@@ -162,7 +162,8 @@ def test_a_second_training_of_a_model_begins_dense(name):
         step(run, 0.1 * G)
     assert int(run.method.mask.sum()) == 3
     again = Training(run.model, run.optimizer, 10, 1)
-    again.start()
+    with pytest.warns(UserWarning, match=f"trained before, by 10 updates of another Training: start.. gives it the mask that {name} begins with"):
+        again.start()
     assert run.method.mask.all() and torch.equal(run.model.method(run.theta), run.theta)
     assert not getattr(run.method, "scores", of(0)).any()
 

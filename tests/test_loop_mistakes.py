@@ -134,7 +134,7 @@ def test_one_training_after_another_has_the_optimiser():
     optimizer, trainings = torch.optim.SGD(model.parameters(), 0.05), []
     for again in (False, True):
         trainings.append(training := Training(model, optimizer, 1, 1))
-        with pytest.warns(UserWarning, match="trained before, by 1 updates of another Training: start.. prunes it anew") if again else nullcontext():
+        with pytest.warns(UserWarning, match="trained before, by 1 updates of another Training: start.. gives it the mask that rigl begins") if again else nullcontext():
             training.start()
         cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
         training.update()
