@@ -58,8 +58,6 @@ class AlwaysSparse(SparseModel):
         device = torch.device("cpu") if shapes else weights[0].device
         self.method = of(get(method))(self.layout, sparsity, **options).to(device)
         self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
-        # a checkpoint's theta and keys do not tell which network they belong to
-        self.register_buffer("shapes", torch.tensor([n for entry in self.layout.entries for n in entry.shape], device=device))
         keys = self.method.draw_graph(self.bounds).to(device)
         self.dense_gradient, self.training = None, net.training
         self.theta = nn.Parameter(torch.zeros(len(keys), dtype=weights[0].dtype, device=device))
@@ -245,8 +243,8 @@ class AlwaysSparse(SparseModel):
 
     def _load_from_state_dict(self, state, prefix, *args):
         self.take_order(state, prefix)
-        keys, shapes = state.get(f"{prefix}method.keys"), state.get(f"{prefix}shapes")
-        if shapes is not None and shapes.tolist() != self.shapes.tolist():
+        keys, shapes = state.get(f"{prefix}method.keys"), state.pop(f"{prefix}shapes", None)
+        if shapes is not None and shapes.tolist() != [n for entry in self.layout.entries for n in entry.shape]:  # older code's, in place of the order
             raise ValueError("the checkpoint is of a network with other layers, or other widths")
         if keys is not None and keys.shape != self.method.keys.shape:
             self.replace(self.theta.detach().new_zeros(len(keys)))
