@@ -37,7 +37,7 @@ class Sparsifier(nn.Module):
     """
 
     name = None             # how commands call it; a class without a name is a building block
-    aliases = ()
+    aliases = ()            # its other names, which a method derived from it does not have
     keeps_best = False      # needs the snapshot "best" of each cycle, by validation accuracy (LRR)
     replay = "none"         # whether later cycles see the first one's batches: "none", "all", or only its "crops"
     needs_batches = False   # it calls `run.batches`: a Training without batches= is refused at its start

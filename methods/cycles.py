@@ -83,7 +83,7 @@ class LRRAugReset(LRR):
 class LRRST3(LRR, ST3):
     """LRR's levels with ST-3's forward pass; the dense weights survive, so that a zeroed weight may return."""
 
-    name, aliases = "lrr_st3", ()
+    name = "lrr_st3"
     dense_first = False
     ramp_start = ramp_end = ramp_power = ramp_granularity = ft_epochs = 0
     rewind_finetune = False
@@ -93,9 +93,6 @@ class LRRST3(LRR, ST3):
         if cycle:
             self.rewind(run)
         self.refresh(run.theta, self.level(cycle))
-
-    def cycles(self, epochs):
-        return Iterative.cycles(self, epochs)
 
     def before_step(self, run):
         """Every cycle trains the dense weights, unlike ST-3's fine-tuning."""

@@ -83,7 +83,7 @@ class GSE(DynamicSparse):
 class GraBo(GSE):
     """Candidates by an upper bound on the gradient: Σ|δ| of the output times Σ|h| of the input (Heddes et al. 2024)."""
 
-    name, aliases = "gse_grabo", ()
+    name = "gse_grabo"
 
     def explore(self, run, batches):
         activity = Activity(run, batches, lambda n: None)
@@ -93,7 +93,7 @@ class GraBo(GSE):
 class GraEst(GSE):
     """Candidates by an unbiased estimate of the gradient: |Σ rδ| times |Σ rh| with random signs r shared by both (Heddes et al. 2024)."""
 
-    name, aliases = "gse_graest", ()
+    name = "gse_graest"
     signs = option("corrected", "literal", help="literal: GSE's code, whose convolutions see the first position's gradient alone, and "
                    "whose signs are the same in every batch")
 

@@ -11,7 +11,7 @@ from methods.st3 import ST3
 class STR(ST3):
     """STR as ST-3's figures have it: global threshold from the cubic schedule, gradients only to the survivors."""
 
-    name, aliases = "str", ()
+    name = "str"
     straight_through = option(False, True)
     rescale = option("off", "smoothed", "paper")
 

@@ -84,7 +84,7 @@ class ST3(Ramped):
 class ST3Sigma(ST3):
     """ST-3 whose ranking weighs |w| by the layer's size: it prunes the high-resolution layers first, for fewer MACs."""
 
-    name, aliases = "st3_sigma", ()
+    name = "st3_sigma"
     norm = option("shape_sum", "fan_in", "numel", help="ranked is √m·|w|; m of a layer: shape_sum: the sum of its weight's shape (released "
                   "code); fan_in: its inputs (paper); numel: its number of weights")
 
@@ -102,7 +102,7 @@ class ST3Sigma(ST3):
 class STESoft(ST3):
     """Straight-through and soft threshold, no rescaling (ST-3, figure 5)."""
 
-    name, aliases = "ste_soft", ()
+    name = "ste_soft"
     rescale = option("off", "smoothed", "paper")
 
 
@@ -116,5 +116,5 @@ class STEHard(STESoft):
 class STEHardRescale(ST3):
     """Straight-through, hard threshold and rescaling (ST-3, figure 5)."""
 
-    name, aliases = "ste_hard_rescale", ()
+    name = "ste_hard_rescale"
     soft = False

@@ -1,7 +1,7 @@
 """Combinations that nobody has published: examples of what the interface makes a few lines. Ours."""
 from methods.base import option
 from methods.beyond.feather import Feather
-from methods.cycles import LRR, Iterative, LRRST3
+from methods.cycles import LRR, LRRST3
 from methods.granet import GraNet
 from methods.gse import GSE
 
@@ -13,7 +13,7 @@ class LRRFeather(LRR, Feather):
     dense_first = False
     theta = option("1", "0.5", help="factor on the gradients of pruned weights, at all levels alike: the row of one does not depend on the last")
     ramp_start = ramp_end = ramp_power = ramp_granularity = 0
-    cycles, start, before_step = Iterative.cycles, LRRST3.start, LRRST3.before_step
+    start = LRRST3.start
 
     def after_step(self, run):
         self.refresh(run.theta, self.level(run.cycle))
@@ -23,6 +23,6 @@ class GraNetGSE(GraNet):
     """GraNet's cubic pruning, with GSE's growth: by the gradients of sampled connections instead of all."""
 
     name = "granet_gse"
-    scope, regrow, noise, drop_rounding, regenerate = "layer", "keeps", 0.0, "floor", True
+    noise, drop_rounding, regenerate = 0.0, "floor", True
     gamma = GSE.gamma
     update, grown_and_pruned, sample, explore, growth_batches = GSE.update, GSE.grown_and_pruned, GSE.sample, GSE.explore, GSE.growth_batches
