@@ -11,10 +11,13 @@ from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds
 from benchmarks.comparison import by_validation
+from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
 from benchmarks.slurm import cluster
+from benchmarks.status import show
 from benchmarks.trial.own_methods import outdated, own, rehearse, tell_older
+from benchmarks.workers import places
 from benchmarks.workers.again import left, renew, tell_left
 
 
@@ -78,7 +81,6 @@ def command_plan(args):
     if todo:
         from benchmarks.launch import load_data, refuse_unsuited, tell_slow
         from benchmarks.plan import estimate
-        from benchmarks.workers import places
         refuse_unsuited(todo)
         folder = load_data(todo, data_folder(args))
         tell_slow(todo, print)
@@ -135,9 +137,7 @@ def command_launch(args):
 
 def launch_missing(args, store, todo, done):
     """Runs the Specs `todo`, collects the rows, and reports which of the runs failed, these or those of the rows `done`. Returns the exit status."""
-    folder = data_folder(args)
-    from benchmarks.levels import uncovered
-    runs = len(uncovered(todo))
+    folder, runs = data_folder(args), len(uncovered(todo))
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do"
           + f", as {runs} runs: some pass the sparsities of others" * (runs < len(todo)))
     bad = []
@@ -160,8 +160,6 @@ def tell_failed(done, store, bad=()):
 
 def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
-
-    from benchmarks.status import show
     if args.commands:
         print("\n".join(spec.command() for spec in chosen(args)))
         return 0

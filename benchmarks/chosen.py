@@ -2,13 +2,13 @@
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
+from benchmarks.method_files import ask
+from benchmarks.tasks import TASKS, canonical, get_task, suite_of
 from benchmarks.trial.own_methods import outdated
 
 
 def chosen(args):
     """The Specs that the arguments of `plan`, `launch` and `status` select, without those that their method skips."""
-    from benchmarks.method_files import ask
-    from benchmarks.tasks import canonical
     from methods import get
     options = chosen_options(args)
     # not with --set: a figure's runs have options of their own
@@ -32,7 +32,6 @@ def chosen(args):
 
 def tasks_of(args, base):
     """The tasks that --tasks names, or those of the suite's Grid. Raises ValueError for a task of another suite."""
-    from benchmarks.tasks import TASKS, get_task, suite_of
     for task in args.tasks or ():
         get_task(task)
         if suite_of(task) != args.suite:

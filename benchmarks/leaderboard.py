@@ -5,12 +5,14 @@ Imports pandas, scipy and torch only when it is run: the command line's help mus
 import shlex
 import sys
 
+from benchmarks.chosen import missing, tasks_of
 from benchmarks.command import at_least_one, chosen_options, seeds, seeds_text
 from benchmarks.comparison.variants import Variant, named
 from benchmarks.grid import Grid, Spec, union
-from benchmarks.method_files import path_of
+from benchmarks.method_files import ask, path_of
 from benchmarks.progress import counted, name_bad
 from benchmarks.suites import PROFILES, suite_grid
+from benchmarks.tasks import canonical, get_task
 from benchmarks.trial.own_methods import rehearse, tell_older
 from benchmarks.workers.again import left, renew
 
@@ -38,7 +40,6 @@ def run(args, store, folder):
 
     Raises ValueError in one line for a method with mistakes, for options that cannot be used, and if there is nothing to compare.
     """
-    from benchmarks.chosen import tasks_of
     from benchmarks.comparison import tables
     base = suite_grid(args.suite, args.profile, ())  # raises ValueError for an unknown suite
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # raises ValueError for 98
@@ -191,9 +192,6 @@ def asked(args):
 def cells(args, against=()):
     """The Specs of the method on the suite, without the tasks that it skips (which are named). A setting of the task is accepted as an option only if
     all that the method is compared `against` (Variants) set it, too."""
-    from benchmarks.chosen import tasks_of
-    from benchmarks.method_files import ask
-    from benchmarks.tasks import canonical, get_task
     from methods import get
     name = args.method
     method = get(name)
@@ -220,7 +218,6 @@ def cells(args, against=()):
 
 def fill(specs, args, store, folder):
     """Makes the missing rows, after a trial of a few steps for each of their cells. Returns the number of failed runs."""
-    from benchmarks.chosen import missing
     todo, done = missing(specs, store, args.suite, retry_failed=True)
     if args.again:
         todo, done = left(specs, store, args.suite), []

@@ -5,9 +5,11 @@ from contextlib import closing, contextmanager
 
 from benchmarks.command import ENDINGS, chosen_options, data_folder
 from benchmarks.grid import Spec
-from benchmarks.progress import plain
+from benchmarks.progress import Bar, plain
 from benchmarks.results import Store
+from benchmarks.tasks import canonical, suite_of
 from benchmarks.trial.own_methods import own, rehearse, tell_older
+from benchmarks.workers.run_claims import Claim, Taken
 
 
 def make(args):
@@ -15,7 +17,6 @@ def make(args):
     spec = Spec(args.task, args.method, args.sparsity or 0.0, args.seed, args.epochs, args.precision, chosen_options(args))
     from benchmarks.launch import load_data, refuse_unsuited, tell_slow
     from benchmarks.machine import usable_device
-    from benchmarks.tasks import canonical, suite_of
     spec = canonical(spec)
     usable_device(args.device)
     if args.sparsity is None and spec.method != "dense":
@@ -38,9 +39,7 @@ def make(args):
 
 def made(spec, store, folder, device):
     from benchmarks.checkpoint import Stopped
-    from benchmarks.progress import Bar
     from benchmarks.run import run
-    from benchmarks.workers.run_claims import Claim, Taken
     asked = []
     try:
         with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):

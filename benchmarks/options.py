@@ -1,17 +1,18 @@
 """`python -m benchmarks options [METHOD [TASK] | TASK]`: all methods and tasks, and what `--set` can change of them. Torch is imported only where
 it is needed."""
 from benchmarks.grid import Spec
+from benchmarks.method_files import file_of
+from benchmarks.tasks import DATASETS, TASKS, get_task, settle, suite_of
 
 
 def add_arguments(sub):
-    """The command's own."""
+    """The command's own arguments."""
     sub.add_argument("name", nargs="?", metavar="METHOD|TASK", help="such as st3, mine.py:Mine or cifar10-resnet20")
     sub.add_argument("task", nargs="?", metavar="TASK", help="after a METHOD: with the defaults that it has there")
 
 
 def show(args):
     """The command; returns its exit status. Raises ValueError in one line for an unknown name."""
-    from benchmarks.tasks import DATASETS, TASKS, get_task, settle, suite_of
     from methods import available, get
     if not args.name:
         for name in available():
@@ -35,8 +36,6 @@ def show(args):
 
 
 def options_of(method):
-    from benchmarks.method_files import file_of
-    from benchmarks.tasks import TASKS
     from methods import available, get
     from methods.options import nearest
     try:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.grid import Grid, union
-from benchmarks.tasks import DATASETS, TASKS, as_stored, suite_of
+from benchmarks.tasks import DATASETS, TASKS, as_stored, get_task, suite_of
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
@@ -122,7 +122,6 @@ def usual(suite):
 def refuse_unknown(options, task, methods):
     """Raises ValueError if one of the options, pairs (name, value), is neither the task's nor one that all these methods have; it says which
     methods have it."""
-    from benchmarks.tasks import get_task
     from methods import get
     from methods.options import nearest
     settings, own = get_task(task).settings(), {method: get(method).options() for method in methods}

@@ -4,6 +4,12 @@ The test accuracy, which the leaderboard and the figures show, is for the chosen
 """
 import shlex
 
+from benchmarks.grid import Spec
+from benchmarks.leaderboard import asked
+from benchmarks.suites import suite_grid
+from benchmarks.tasks import DATASETS, TASKS, canonical
+from benchmarks.trial.own_methods import tell_older
+
 
 def add_arguments(sub):
     """The command's own options, besides SUITE, --profile and --results."""
@@ -17,11 +23,6 @@ def show(args, store):
     import pandas as pd
 
     from benchmarks.comparison.tables import of_profile, renamed
-    from benchmarks.grid import Spec
-    from benchmarks.leaderboard import asked
-    from benchmarks.suites import suite_grid
-    from benchmarks.tasks import DATASETS, TASKS, canonical
-    from benchmarks.trial.own_methods import tell_older
     base = suite_grid(args.suite, args.profile, ())
     name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
     rows = pd.DataFrame(store.rows(args.suite).values())

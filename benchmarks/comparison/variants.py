@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from benchmarks.grid import NEXT, Spec
-from benchmarks.tasks import TASKS, suite_of
+from benchmarks.tasks import TASKS, canonical, suite_of
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,6 @@ class Variant:
     @classmethod
     def read(cls, text, task):
         """The Variant that a text names. Raises ValueError for an unknown method, and for options that it cannot have on this task."""
-        from benchmarks.tasks import canonical
         method, *pairs = (part.strip() for part in re.split(NEXT, text.strip()))
         if "=" in method and ":" not in method:
             raise ValueError(f'{method} comes after its method, both in quotes: "rigl {method}"')
@@ -32,7 +31,6 @@ class Variant:
     def names(self, suite):
         """{(task, method, options)} on each of a suite's tasks, in the form that rows have: equal options have one text, and options equal to the
         recipe's are left out. Tasks that cannot have this Variant are left out."""
-        from benchmarks.tasks import canonical
         found = set()
         for task in (task for task in TASKS if suite_of(task) == suite):
             with suppress(ValueError):

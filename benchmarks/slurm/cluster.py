@@ -16,11 +16,14 @@ from pathlib import Path
 
 from benchmarks.command import seeds_text
 from benchmarks.files import StoreError, locked, writer
+from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.method_files import file_of
 from benchmarks.progress import duration, several, waiting
 from benchmarks.slurm import jobs
 from benchmarks.slurm.sbatch import Job, held_back, send
+from benchmarks.tasks import settle
 from benchmarks.workers import run_claims
+from benchmarks.workers.places import PACK
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
 LEAVING_SECONDS = 60  # how long `cancel` waits for the jobs that it has ended to leave the queue
@@ -82,9 +85,6 @@ def submit(args, store, todo, folder):
 
 def send_missing(args, store, todo, folder):
     """Does the work of `submit`, which holds the lock."""
-    from benchmarks.levels import branches, levels_of, uncovered
-    from benchmarks.tasks import settle
-    from benchmarks.workers.places import PACK
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # before the code is copied: raises ValueError without SLURM
     states = jobs.states(known, now)
