@@ -26,7 +26,6 @@ from itertools import count, islice
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from torchvision import datasets as vision
 from torchvision import transforms
 
 from benchmarks import data as datasets
@@ -60,7 +59,7 @@ class Plain:
         padding = "edge" if task.augmentation == "st3" else "constant"
         change = transforms.Compose([transforms.RandomCrop(32, 4, padding_mode=padding), transforms.RandomHorizontalFlip(),
                                      transforms.ToTensor(), transforms.Normalize(mean, std)])
-        images = {"cifar10": vision.CIFAR10, "cifar100": vision.CIFAR100}[task.dataset](folder, transform=change)
+        images = datasets.cifar(task.dataset)(folder, transform=change)
         self.loader = torch.utils.data.DataLoader(images, task.batch_size, shuffle=True, drop_last=True, num_workers=workers,
                                                   pin_memory=device.type == "cuda", persistent_workers=workers > 0)
         self.batches = (batch for _ in count() for batch in self.loader)
