@@ -90,9 +90,10 @@ class ProbMask(Sparsifier):
         if run.cycle:
             return
         share = (run.epoch + (run.epoch_ends and self.form == "original")) / run.epochs  # the next step's; in ST-3's form this step's
-        whole = self.ramp_granularity == "epoch"  # the budget of the epoch that this step belongs to
-        epochs = run.epoch if whole else (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
-        kept = 1 - self.sparsity * ramp(*(int(e + 1e-9) for e in epochs) if whole else epochs)
+        now, first, last = (run.step + 1) / run.steps_per_epoch, self.ramp_start * run.epochs, self.ramp_end * run.epochs
+        if self.ramp_granularity == "epoch":  # the budget of the epoch that this step belongs to
+            now, first, last = run.epoch, int(first + 1e-9), int(last + 1e-9)
+        kept = 1 - self.sparsity * ramp(now, first, last)
         if kept < 1:
             self.repeated(self.spend, self.p, kept * self.layout.size)
         else:
