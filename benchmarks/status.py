@@ -25,21 +25,22 @@ def show(store, suite, specs, rows):
     except ValueError as error:
         print(f"what is queued is not known: {error}", file=sys.stderr)
         queue = {key: (ids[-1], None, "") for key, ids in jobs.sent(store, suite).items()}
-    waiting, held = Counter(), defaultdict(set)
+    waiting = defaultdict(list)  # {SLURM's reason, where it does not pass by itself: the job array of each run}
     counts, lines = Counter(), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
         if state == "lost" and (row := store.row(spec.key)):  # which was written meanwhile
             state, line = stand(spec.key, row, None, None, store)
         counts[state] += 1
-        if state == "queued" and queue[spec.key][1] == "PENDING" and queue[spec.key][2] not in USUAL:
-            waiting[queue[spec.key][2]] += 1
-            held[queue[spec.key][2]].add(queue[spec.key][0].split("_")[0])
+        job, stage, reason = queue.get(spec.key, ("", "", ""))
+        if state == "queued" and stage == "PENDING" and reason not in USUAL:
+            waiting[reason].append(job.split("_")[0])
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
     print(f"{several(len(specs), 'run')}: " + ", ".join(f"{counts[state]} {state}" for state in (*STATES, *[SENT] * (SENT in counts))))
     if waiting:
-        print("  queued: " + ", ".join(f"{count} ({reason}{way_out(reason, held[reason])})" for reason, count in waiting.most_common()))
+        most = sorted(waiting.items(), key=lambda item: len(item[1]), reverse=True)
+        print("  queued: " + ", ".join(f"{len(arrays)} ({reason}{way_out(reason, arrays)})" for reason, arrays in most))
     for line in lines:
         print(line)
     mixed = sum("; " in (rows.get(spec.key, {}).get("code_version") or "") for spec in specs)
@@ -84,7 +85,7 @@ def made_again(key, row, claim, job, store):
 
 def way_out(reason, arrays):
     """The commands for jobs that are held, which will not start by themselves; "" for other reasons."""
-    return f": `scontrol release {','.join(sorted(arrays))}`, or `cancel`" if "held" in reason.lower() else ""
+    return f": `scontrol release {','.join(sorted({*arrays}))}`, or `cancel`" if "held" in reason.lower() else ""
 
 
 def why_lost(folder, job):
