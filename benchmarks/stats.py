@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from benchmarks.suites import accuracies, off_target
+from benchmarks.accuracy import accuracies, off_target
 from benchmarks.tasks import DATASETS
 
 LEVEL = 0.05  # family-wise, for all tests at one task and sparsity
@@ -18,7 +18,7 @@ LEAST_ERROR = 0.1  # points; instead of an error of 0, which has no logarithm
 
 
 def outcomes(rows):
-    """The rows of runs.csv with two more columns: `accuracy` (`suites.accuracies`) and `outcome`.
+    """The rows of runs.csv with two more columns: `accuracy` (`accuracy.accuracies`) and `outcome`.
 
     outcome: "ok"; "collapsed", an accuracy as good as chance (`Dataset.collapsed`); "diverged", the loss was no longer a number;
     "failed", which is counted and named, but not averaged. Raises ValueError for an unknown data set.

@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.grid import Grid, union
-from benchmarks.tasks import DATASETS, TASKS, as_stored, get_task, suite_of
+from benchmarks.tasks import TASKS, as_stored, get_task, suite_of
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet")
 PROFILES = ("paper", "quick")
 SEEDS = (0, 1, 2)
-OFF_TARGET = 0.015  # as a share of the density asked for; rounding in each of its few layers moves the digits network by up to 1.3 %
 SUITE_TASKS = {  # {suite or (suite, profile): its default task}
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
     ("cifar10", "quick"): "cifar10-resnet20w8"}
@@ -67,30 +66,6 @@ def length(spec):
 def usual_length(spec, profile):
     """The number of epochs that a Spec's task has in this profile."""
     return SIZES[suite_of(spec.task), profile][1] or TASKS[spec.task].epochs
-
-
-def unusual(rows):
-    """["In fp32."], or the like, if some of these rows (DataFrame with `task`, `precision`) are not in their tasks' own precision; else []."""
-    found = rows[["task", "precision"]].dropna().drop_duplicates()
-    other = {row.precision for row in found.itertuples() if row.precision != TASKS[row.task].precision}
-    return [f"In {', '.join(sorted(other))}."] * bool(other)
-
-
-def accuracies(rows):
-    """The accuracy that counts for each row (DataFrame with the columns of runs.csv), in percent; NaN: no result.
-
-    The test accuracy at the best validation epoch if there was validation, else that of the last epoch. A diverged run counts as chance
-    accuracy: a network of NaNs gives every image the same class, and leaving the run out of the mean would reward a method for the seeds
-    that it loses. A failed run (a program error) has no result.
-    """
-    accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
-    chance = rows.dataset.map({name: dataset.chance for name, dataset in DATASETS.items()})
-    return accuracy.mask(rows.status == "diverged", chance).mask(rows.status == "failed")
-
-
-def off_target(achieved, asked):
-    """Whether runs end at a sparsity (`achieved`, a Series) that misses the one asked for by more than OFF_TARGET."""
-    return (achieved.astype(float) - asked).abs() > OFF_TARGET * (1 - asked)
 
 
 def scripts():

@@ -16,7 +16,7 @@ MULTIPLES = (1, 4, 16)
 
 
 def accuracy(results, suite, profile, beyond=False, costs=()):
-    """Test accuracy (`suites.accuracies`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
+    """Test accuracy (`benchmarks.accuracy`), mean ± standard deviation over seeds, of every method at the paper's sparsities that have rows.
 
     beyond: the methods beyond the two papers, instead of the papers' own. costs: additional last columns, each "step" (`step_times`) or a
     sparsity, whose training FLOPs it shows.

@@ -16,12 +16,13 @@ from marks import number_decades, remark
 from published import title
 from rows import POINT, TRAINING, elsewhere, layers_of, lengths, lines_of, none_finished, read_rows, series_of, summary
 
+from benchmarks.accuracy import off_target
 from benchmarks.command import command
 from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of
 from benchmarks.progress import several
-from benchmarks.suites import PROFILES, SIZES, off_target
+from benchmarks.suites import PROFILES, SIZES
 from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"

@@ -16,11 +16,12 @@ from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
+from benchmarks.accuracy import off_target, unusual
 from benchmarks.command import command
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
-from benchmarks.suites import PROFILES, SEEDS, SUITES, off_target, suite_grid, unusual  # noqa: F401
+from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: F401
 from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
 
 HERE = Path(__file__).resolve().parent

@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it works in a bare clone, without installing the project
 
+from benchmarks.accuracy import accuracies  # noqa: E402
 from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
-from benchmarks.suites import PROFILES, SIZES, SUITES, accuracies, length, trained, usual_length  # noqa: E402
+from benchmarks.suites import PROFILES, SIZES, SUITES, length, trained, usual_length  # noqa: E402
 
 # pandas 2 warns that empty tables will no longer influence the column types of a concatenation, which does not matter here
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -29,7 +30,7 @@ class NoRows(Exception):
 
 
 def read_rows(path):
-    """`runs.csv` as a DataFrame, `options` "" for none, with columns `accuracy` (`suites.accuracies`) and `last` (True: it is the last epoch's).
+    """`runs.csv` as a DataFrame, `options` "" for none, with columns `accuracy` (`benchmarks.accuracy`) and `last` (True: it is the last epoch's).
 
     Raises ValueError (one line) if the file is not such a table.
     """
