@@ -1,4 +1,4 @@
-"""The machine that a run is made on, and the version of the code, as rows name them."""
+"""The machine that a run is made on: its devices, their arithmetic and memory; and how rows name it and the version of the code."""
 import contextlib
 import ctypes
 import hashlib

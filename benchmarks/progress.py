@@ -1,4 +1,4 @@
-"""The progress of runs, for users: a bar on a terminal, otherwise a line now and then."""
+"""What users read of runs: their names, numbers and times in words, and their progress, a bar on a terminal, otherwise a line now and then."""
 import contextlib
 import re
 import sys

@@ -56,7 +56,8 @@ STATE = [(os.getcwd, os.chdir), (numpy.geterr, lambda before: numpy.seterr(**bef
 
 @contextlib.contextmanager
 def kept():
-    """Restores it at the end. A default dtype or device stays: a run with another one fails at its first step, and cannot be missed."""
+    """A context that restores all of STATE, and the filters of warnings, at its end. A default dtype or device stays: a run with another one fails at
+    its first step, and cannot be missed."""
     before = [ask() for ask, _ in STATE]
     try:
         with warnings.catch_warnings():
