@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_up import fill, write_runs
+from made_up import write_runs
 
 import methods
-from benchmarks.grid import Spec
 from benchmarks.records import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
