@@ -47,7 +47,7 @@ def run(args, store, folder):
     first, *_ = tasks_of(args, base)  # raises ValueError for a task of another suite
     if not args.method and (args.set or args.again or args.seeds):
         raise ValueError("--set, --again and --seeds belong to --method")
-    failed, same = 0, asked(args)
+    failed = 0
     against = [Variant.read(text, first) for text in args.against or ()]
     reference = Variant.read(args.reference, first) if args.reference is not None else None
     specs = cells(args, against) if args.method else ()
@@ -67,7 +67,7 @@ def run(args, store, folder):
     try:
         table = tables.board(rows, sparsities, args.sort, labels or None)
     except ValueError as error:
-        make = f"; make them with: bash run_all.sh {args.suite}{same}" if rows.empty or not (rows.status == "ok").any() else ""
+        make = f"; make them with: bash run_all.sh {args.suite}{asked(args)}" if rows.empty or not (rows.status == "ok").any() else ""
         if unlike:
             make += f" (the {unlike} rows that are stored are of other epochs, another precision or options of their own)"
         raise ValueError(f"{error}{make}") from None
