@@ -269,7 +269,7 @@ def summary(runs):
 
 
 def make(grid, suite, args, source):
-    """`--run`: makes the runs of the figure that have no row (or measures its table). Needs torch. Raises ValueError in one line."""
+    """`--run`: makes the runs of a `Trained` grid that have no row (or measures the figure's table). Needs torch. Raises ValueError in one line."""
     try:
         if hasattr(source, "module"):
             status = importlib.import_module(source.module).main(["--results", args.results])
@@ -278,7 +278,7 @@ def make(grid, suite, args, source):
             from benchmarks.chosen import missing
             from benchmarks.launch import refuse_unsuited
             from benchmarks.tasks import as_stored
-            status, grid = 0, grid if isinstance(grid, Trained) else Trained(grid)
+            status = 0
             for each in SHOWN.get(suite, (suite,)):
                 profile = args.profile or PROFILES[0]
                 options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
