@@ -184,6 +184,8 @@ def command_collect(args):
     for other in others:
         if not other.folder.exists():
             raise ValueError(f"there is no results folder {other.folder}")
+        if (other.folder / "runs.csv").exists():
+            raise ValueError(f"{other.folder} is a suite's folder; the results folder is {other.folder.parent}")
     store = Store(args.results) if others else existing(args, write=True)
     for other in others:
         taken, left_there = store.take(args.suite, other)

@@ -1,9 +1,11 @@
-"""Which accuracy of a row counts, and what has to be said of it: another sparsity than was asked for, another precision than its task's.
+"""Which accuracy of a row counts, which rows are of one training, and what has to be said of a row: another sparsity than was asked for, another
+precision than its task's.
 
 Functions of DataFrames, which import no pandas themselves.
 """
 from benchmarks.tasks import DATASETS, TASKS
 
+COUNTING = "count_switches=True"  # an option that records more about a run without changing it
 OFF_TARGET = 0.015  # as a share of the density asked for; rounding in each of its few layers moves the digits network by up to 1.3 %
 
 
@@ -17,6 +19,11 @@ def accuracies(rows):
     accuracy = rows.top1_best_val.fillna(rows.top1).astype(float)
     chance = rows.dataset.map({name: dataset.chance for name, dataset in DATASETS.items()})
     return accuracy.mask(rows.status == "diverged", chance).mask(rows.status == "failed")
+
+
+def trained_by(options):
+    """The options (Series of texts) that the training depends on."""
+    return options.str.replace(COUNTING, "").str.split().str.join(" ")
 
 
 def off_target(achieved, asked):

@@ -44,6 +44,8 @@ class Parser(argparse.ArgumentParser):
                 message += f" (with a point: {value.replace(',', '.')})"
             elif any(action.nargs for action in self._actions if option in action.option_strings):
                 message += " (several are separated by spaces)"
+        elif re.match(r"unrecognized arguments:(.* )? \w+=", message):
+            message += "; each name=value needs a --set of its own"
         for kind, words in (("int", "a whole number"), ("float", "a number")):
             message = message.replace(f"invalid {kind} value:", f"{words}, not")
         taken = {name: words for action in self._actions for name in (action.option_strings or [action.metavar or action.dest])

@@ -36,6 +36,7 @@ class SparseModel(nn.Module):
     collected = None  # id of the backward pass that last added to `dense_gradient`
     watched = False  # whether a pass has been watched for a network that sets its own weights
     trained_by = None  # weak reference to the Training that it is in
+    updates = 0  # made by the last Training that began with it
 
     # the arguments are those of __init__, so that help() and editors show them; copying and unpickling pass none
     def __new__(cls, net=None, method=None, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
@@ -69,7 +70,8 @@ class SparseModel(nn.Module):
         self.dense_gradient, self.training = None, net.training
 
     def __getstate__(self):  # copies and pickles are in no training and in no backward pass
-        return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by")}
+        self.recover()
+        return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by", "lent")}
 
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
@@ -124,11 +126,23 @@ class SparseModel(nn.Module):
         others = [p for p in self.parameters() if id(p) not in apart]
         return [{"params": others, "lr": lr}, *({**group, "lr": lr * group.get("lr_scale", 1)} for group in own)]
 
+    def recover(self):
+        """Takes back the weights that an interrupted backward pass has left in the network, so that no copy, state or optimiser has them; one that is
+        under way still needs them."""
+        if self.lent and torch._C._current_graph_task_id() < 0:
+            self.take_back()
+
+    def named_modules(self, *args, **options):
+        self.recover()
+        yield from super().named_modules(*args, **options)
+
     def _save_to_state_dict(self, destination, prefix, keep_vars):
+        self.recover()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}order"] = order_of(self.layout).to(self.theta.device)
 
     def _load_from_state_dict(self, state, prefix, *args):
+        self.recover()
         self.take_order(state, prefix)
         super()._load_from_state_dict(state, prefix, *args)
 
@@ -170,6 +184,7 @@ class SparseModel(nn.Module):
         return [place for entry in self.layout.entries for place in entry.places(self.net)]
 
     def _apply(self, fn, *args, **options):
+        self.recover()
         if self.rounded_to:
             self.rounded_to = fn(torch.zeros((), dtype=self.rounded_to)).dtype
         super()._apply(fn, *args, **options)

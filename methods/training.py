@@ -103,10 +103,13 @@ class Training(Run):
             raise ValueError(f"{self.method.called} has no cycle {cycle} here: there are {len(self.cycles)}, from 0 on")
         if self.method.needs_batches:
             self.check_batches()
-        before = self.holder()
-        if before not in (None, self) and before.step and not cycle:
-            warn(f"this model has been trained before, by {before.step} updates of another Training: start() gives it the mask that "
+        if self.holder() is not self and self.model.updates and not cycle:
+            warn(f"this model has been trained before, by {self.model.updates} updates of another Training: start() gives it the mask that "
                  f"{self.method.called} begins with; to go on as it is: load_state_dict(the other's state_dict())")
+        if not cycle:
+            self.model.updates = 0
+            if self.model.trained_by:
+                self.clear_gradients()  # of the last training's last step, if it was interrupted
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.model.cycles_left = len(self.cycles) - 1 - cycle
         self.method.start(self, cycle)
@@ -185,6 +188,7 @@ class Training(Run):
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
         self.dense_steps, self.reads = self.dense_steps + self.reads, 0
         self.step += 1
+        self.model.updates += 1
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser outside `update`, of which the method would not know."""

@@ -5,13 +5,13 @@ from measured import markdown, number, step_times
 from published import PUBLISHED_AS, published, title
 from rows import POINT, read_rows
 
+from benchmarks.accuracy import trained_by
 from benchmarks.suites import SIZES, SUITE_TASKS
 from benchmarks.tasks import TASKS
 
 DENSE = "dense"
 CITED = {"st3": "ST-3", "gse": "GSE"}
 SHORT = {"CIFAR-10": ("cifar10", "quick"), "Digits": ("digits", "paper")}
-SWITCHES = "count_switches=True"  # records more about a run without changing it
 MULTIPLES = (1, 4, 16)
 
 
@@ -81,8 +81,7 @@ def all_rows(results, suite, profile):
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
     rows = read_rows(results / suite / "runs.csv")
     rows = rows[(rows.task == task) & (rows.precision == TASKS[task].precision) & ~rows.method.str.contains(":")]
-    options = rows.options.str.replace(SWITCHES, "").str.strip()
-    rows = rows.assign(options=options, sparsity=rows.sparsity.round(4))[rows.accuracy.notna()]
+    rows = rows.assign(options=trained_by(rows.options), sparsity=rows.sparsity.round(4))[rows.accuracy.notna()]
     return rows.drop_duplicates(["method", "options", "sparsity", "seed", "epochs"])
 
 

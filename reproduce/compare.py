@@ -26,6 +26,7 @@ from benchmarks.suites import PROFILES, SIZES
 from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"
+ALIASES = {"gse": "gse_uniform", "ste_soft_rescale": "st3"}  # written out, because methods needs torch
 MOST = 0.99999  # highest sparsity on the axis
 ENDS = "At the sparsity they end at, not the one asked for: {}."
 
@@ -36,7 +37,7 @@ def asked(words):
     for word in words:
         name, _, label = word.partition("::")
         method, *options = map(str.strip, re.split(NEXT, name.strip()))
-        name = " ".join([path_of(method) if ":" in method else method, *options])
+        name = " ".join([path_of(method) if ":" in method else ALIASES.get(method, method), *options])
         if name == "dense" and label:
             raise NoRows("dense is drawn beside others, by this name: no label")
         if name != "dense":

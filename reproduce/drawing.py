@@ -16,7 +16,7 @@ from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
-from benchmarks.accuracy import off_target, unusual
+from benchmarks.accuracy import COUNTING, off_target, unusual
 from benchmarks.command import command
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
@@ -166,7 +166,7 @@ def in_common(runs):
     wider = [any(word.startswith("width=") for word in each) for each in words]
     sparsities = {s for s, wide in zip(runs.sparsity, wider) if s and not wide}
     text = "".join(f" {100 * s:g} % sparsity{' at width 1' * any(wider)}." for s in sparsities if len(sparsities) == 1)
-    common = sorted(set.intersection(*words) - {"count_switches=True"})
+    common = sorted(set.intersection(*words) - {COUNTING})
     return text + f" With {', '.join(common)}." * bool(common)
 
 

@@ -111,9 +111,12 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     A method with options has the key "set allocation=uniform". Each method is one line with error bars (standard deviation), 2 % apart along x;
     a method with a single point is drawn in front of the lines; `dense` is a dashed orange line at its mean.
     hollow: published points (`published.hollow`), drawn without a line. bottom: lower end of the accuracy axis (default: `lowest`).
+    Raises ValueError for runs of several tasks, of which a line would join points.
     """
     import pandas as pd
 
+    if runs.task.nunique() > 1:
+        raise ValueError(f"runs of {' and '.join(runs.task.unique())} need axes each: runs[runs.task == task], as in gse_figure5.py")
     table = summary(runs)
     sparse = [method for method in methods if method != "dense"]
     styles = looks(sparse)

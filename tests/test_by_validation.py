@@ -37,12 +37,39 @@ def test_the_best_on_validation_images_is_first(variants, capsys):
 
 @pytest.mark.parametrize("words, said", [
     (["rgil"], "unknown method 'rgil'; nearest: rigl"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
-    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"),
+    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--sparsity", "0.5"], " (the 9 rows of it are of another length, sparsity or "),
     (["rigl", "--epochs", "7"], "make them with: python -m benchmarks launch digits --epochs 7 --results ")])
 def test_what_is_not_there(variants, words, said, capsys):
     assert variants(*words) == 2
     error, = capsys.readouterr().err.splitlines()
     assert said in error
+
+
+def test_counting_switches_is_no_variant(tmp_path, capsys):
+    """It records more of the same training, whose seed counts once."""
+    rows = [made(value, "st3", 0.9, seed, options=options) for options, values in {
+        (): [80.0, 82.0], (("count_switches", True),): [80.0], (("count_switches", True), ("ramp_power", 0.0)): [70.0]}.items()
+        for seed, value in enumerate(values)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:4]] == [["(none)", "81.00", "1.41", "2"], ["ramp_power=0.0", "70.00", "1"]]
+
+
+def test_lines_of_another_content_of_the_file_are_told_apart(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('gmp')):\n    pass\n")
+    old, new = ("1" * 10, "mine.py " + "a" * 10), ("1" * 10, "mine.py " + "b" * 10)
+
+    def rows(*codes):
+        found = [made(value, "mine.py:Mine", 0.9, seed, options=(("ramp_power", power),)) for power, values in ((1.0, [80.0, 82.0]), (2.0, [70.0]))
+                 for seed, value in enumerate(values)]
+        write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [{**one, "code_version": ", ".join(code)} for one, code in zip(found, codes)])
+        assert main(["variants", "digits", "mine.py:Mine", "--results", str(tmp_path)]) == 0
+        return capsys.readouterr().out.splitlines()[1:4]
+    head, *lines = rows(old, new, new)
+    assert head.split() == ["mean", "std", "seeds", "made", "by"]
+    assert [line.partition("mine.py ")[2] for line in lines] == ["a" * 10 + " and mine.py " + "b" * 10, "b" * 10]
+    assert rows(new, new, new)[0].split() == ["mean", "std", "seeds"]
 
 
 def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path, capsys):

@@ -118,6 +118,7 @@ def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("words, said", [
     (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
+    (["launch", "digits", "--set", "gamma=0.5", "interval=5"], "unrecognized arguments: interval=5; each name=value needs a --set of its own (--help"),
     (["launch", "digits", "--sparsities", "0,9"], "'0,9' (with a point: 0.9) (see"),
     (["launch", "digits", "--seeds", "1,2"], "such as 5-9, not '1,2' (see"),
     (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),

@@ -9,6 +9,7 @@ from test_reproduce import ROOT, run_here
 from benchmarks.grid import Grid, union
 from benchmarks.records import RUN_COLUMNS, TABLES, write_table
 from benchmarks.tasks import TASKS
+from methods import available, get
 
 OWN = f"{ROOT}/examples/my_method.py:MyMethod"  # below the folder that the script works in: examples/my_method.py:MyMethod
 NAMES = ("dense", "st3", "gmp", "examples/my_method.py:MyMethod")
@@ -65,6 +66,14 @@ def test_options_are_found_by_what_they_mean(stored, words, tmp_path):
     of_it = table[table.method == method]
     assert {*of_it.options} == {" ".join(f"{name}={value}" for name, value in sorted(stored.items()))} and {*table.method} == {"dense", "st3", method}
     assert {*of_it.sparsity} == {0.9, 0.95, 0.98} and "epoch" in table and of_it.epoch.notna().any()
+
+
+def test_the_other_names_of_methods_are_theirs(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "reproduce")
+    from compare import ALIASES, asked
+
+    assert ALIASES == {alias: name for name in available() for alias in vars(get(name)).get("aliases", ())}
+    assert asked(["gse gamma=2", "ste_soft_rescale::soft"]) == {"gse_uniform gamma=2": "gse_uniform gamma=2", "st3": "soft"}
 
 
 def test_of_two_texts_of_one_meaning_that_are_stored_the_one_that_is_named_is_drawn(tmp_path):

@@ -120,3 +120,10 @@ def test_a_folder_that_is_not_there_is_refused(two, capsys, tmp_path):
     assert main(["collect", "digits", "--results", str(tmp_path / "new"), "--from", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err == f"error: there is no results folder {tmp_path / 'none'}\n" and not (tmp_path / "new").exists()
     assert join(Store(tmp_path / "new"), *two)[0].keys() == {0, 1, 2}
+
+
+def test_a_suites_folder_is_no_results_folder(two, capsys):
+    mine, hers = two
+    hers.collect("digits")
+    assert main(["collect", "digits", "--results", str(mine.folder), "--from", str(hers.folder / "digits")]) == 2
+    assert capsys.readouterr().err == f"error: {hers.folder / 'digits'} is a suite's folder; the results folder is {hers.folder}\n"

@@ -29,6 +29,14 @@ def test_a_mean_of_one_seed_is_hollow_in_front_of_its_line():
     assert figure.remarks == ["Hollow: one seed."]  # once
 
 
+def test_no_line_joins_points_of_two_tasks():
+    from marks import accuracy_lines
+
+    runs = DataFrame({"task": ["digits", "digits-mlp"], "method": ["gmp", "gmp"], "sparsity": [0.9, 0.9]})
+    with pytest.raises(ValueError, match=r"runs of digits and digits-mlp need axes each: runs\[runs.task == task\], as in gse_figure5.py"):
+        accuracy_lines(Figure().subplots(), runs, {"gmp": "GMP"})
+
+
 def test_a_method_looks_the_same_in_all_figures_and_no_two_of_a_figure_alike():
     from marks import PLACES, looks
 

@@ -1,4 +1,6 @@
 """What a loop of one's own would get wrong without any error of torch's: each is refused, or told of, in one line."""
+import copy
+import io
 import warnings
 
 import pytest
@@ -167,3 +169,87 @@ def test_a_network_that_sets_its_own_weights_is_told_of_once(kind):
         warnings.simplefilter("error")
         plain = SparseModel(nn.Sequential(nn.Linear(8, 8), Largest(8, 8)), "set", 0.5, skip=["1"])
         assert plain(x).shape == (2, 8) and plain.net[1].weight.norm(dim=1).max() <= 0.5 + 1e-5
+
+
+class Stopped(nn.Module):
+    """A ReLU whose backward pass is interrupted, as by Ctrl-C, while `now` is set."""
+
+    now = False
+
+    def forward(self, x):
+        if self.now:
+            x.register_hook(self.stop)
+        return torch.relu(x)
+
+    def stop(self, gradient):
+        raise KeyboardInterrupt
+
+
+def stopped(method, storage):
+    """(model, its optimiser, (x, y)): a model whose backward pass was interrupted in the first step."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8), Stopped(), nn.Linear(8, 4))
+    model, (x, y) = SparseModel(net, method, 0.5, storage=storage), (torch.randn(6, 8), torch.randint(0, 4, (6,)))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    training = Training(model, optimizer, 1, 6)
+    training.start()
+    net[1].now = True
+    with pytest.raises(KeyboardInterrupt):
+        cross_entropy(model(x), y).backward()
+    net[1].now = False
+    assert model.lent
+    return model, optimizer, (x, y)
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["alone", "within another network"])
+@pytest.mark.parametrize("method, storage", [("st3", "masked"), ("rigl", "masked"), ("set", "sparse")])
+def test_what_an_interrupted_backward_pass_leaves_is_in_no_state_copy_or_optimiser(method, storage, within):
+    def after(use):
+        model, _, (x, _) = stopped(method, storage)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return use(nn.Sequential(model) if within else model), x
+
+    def saved(model):
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        return torch.load(file, weights_only=False)
+
+    fresh = SparseModel(nn.Sequential(nn.Linear(8, 8), Stopped(), nn.Linear(8, 4)), method, 0.5, storage=storage)
+    names = {f"{'0.' * within}{name}" for name, _ in fresh.named_parameters()}
+    state, x = after(lambda model: model.state_dict())
+    (nn.Sequential(fresh) if within else fresh).load_state_dict(state)
+    for use in (copy.deepcopy, saved, lambda model: model.double().float(), lambda model: model.load_state_dict(state) and model):
+        again, x = after(use)
+        assert torch.equal(again(x), fresh(x)) and {name for name, _ in again.named_parameters()} == names
+    parameters, _ = after(lambda model: [*model.parameters()])
+    assert len(parameters) == len(names) and all(p.is_leaf for p in parameters)
+    assert {name for name, _ in after(lambda model: [*model.named_parameters()])[0]} == names
+    after(lambda model: torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_a_cell_that_is_run_again_prunes_anew_with_a_word_and_without_the_gradients_of_an_interrupted_step():
+    (x, y), model = (torch.randn(6, 8), torch.randint(0, 4, (6,))), SparseModel(nn.Linear(8, 4), "rigl", 0.5)
+
+    def cell(updates):
+        """In a function of its own: as in a notebook, nothing holds the training of the cell before."""
+        training = Training(model, torch.optim.SGD(model.parameters(), 0.0), 1, 6)
+        training.start()
+        for _ in range(updates):
+            cross_entropy(model(x), y).backward()
+            training.update((x, y))
+        cross_entropy(model(x), y).backward()  # interrupted between this and the update
+        return model.theta.grad.norm().item()
+
+    alone = cell(0)
+    assert cell(3) == alone  # nothing was trained: no word
+    for made, said in ((0, 3), (2, 0), (1, 2)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert cell(made) == alone
+        words = [str(one.message) for one in caught if "trained before" in str(one.message)]
+        assert len(words) == (said > 0) and all(f"by {said} updates of another Training" in one for one in words)
+    with pytest.warns(UserWarning, match="trained before, by 1 updates"):  # a copy has been trained, too
+        other = copy.deepcopy(model)
+        Training(other, torch.optim.SGD(other.parameters(), 0.1), 1, 6).start()
