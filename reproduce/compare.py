@@ -22,6 +22,7 @@ from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of
 from benchmarks.progress import several
+from benchmarks.stats import content
 from benchmarks.suites import PROFILES, SIZES
 from benchmarks.trial.own_methods import tell_older
 
@@ -160,7 +161,14 @@ def as_text(runs, labels):
         columns, names = sorted({*points.sparsity}), {name for name, _ in texts}
         lines = [[label, *(texts.get((name, sparsity), "–") for sparsity in columns)] for name, label in labels.items() if name in names]
         blocks.append([[title(task), *(f"{100 * sparsity:g} %" for sparsity in columns)], *lines])
-    return dict(head="Test accuracy (%)", blocks=blocks, note=note(runs, labels=labels) + f" {tell_ends(off, labels)}" * bool(off))
+    remarks = [tell_ends(off, labels)] * bool(off) + tell_contents(runs)
+    return dict(head="Test accuracy (%)", blocks=blocks, note=" ".join([note(runs, labels=labels), *remarks]))
+
+
+def tell_contents(runs):
+    """A sentence on each method whose runs were made with more than one content of its file."""
+    contents = runs[runs.method.str.contains(":")].groupby("method").code_version.agg(lambda codes: codes.map(content).nunique())
+    return [f"{Path(method).name} has runs of {number} contents of its file." for method, number in contents.items() if number > 1]
 
 
 def drawing(series, wanted):
@@ -173,6 +181,8 @@ def drawing(series, wanted):
         tables, tasks, styles = [], tasks_of(runs), {"dense": dict(color=DENSE, linestyle=(0, (4, 2))), **looks(series)}
         figure.set_size_inches(2 * WIDTH, 0.6 + 3.6 * len(tasks))
         panels = figure.subplots(2 * len(tasks), 2, squeeze=False).reshape(-1, 4)
+        for sentence in tell_contents(runs):
+            remark(figure, sentence)
         for (accuracy, in_training, sparse, by_layer), task in zip(panels, tasks):
             own = runs[runs.task == task]
             there, off = where_they_end(own)

@@ -166,6 +166,13 @@ def test_of_a_file_launched_from_two_folders_the_later_rows_count_and_another_co
     assert done.returncode == 0 and "rows made with another content of examples/my_method.py: 3;" in done.stderr, done.stderr
     points = pd.read_csv(tmp_path / "figures/digits/compare.csv").query("epoch.isna()")
     assert points[["mean", "seeds"]].values.tolist() == [[82, 3]]
+    page = tmp_path / "figures/digits/compare.md"
+    assert "contents" not in page.read_text()
+    rows[-1]["code_version"] = "a, my_method.py 9876543210"
+    write_table(tmp_path / "digits/runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", OWN, "--results", tmp_path, "--out", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    assert "method.py:MyMethod has runs of 2 contents of its file." in page.read_text()
 
 
 @pytest.mark.parametrize("words, said", [
