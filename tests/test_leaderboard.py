@@ -97,7 +97,7 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     with open("mine.py", "a") as file:
         file.write("# changed\n")
     assert board(*words, "--seeds", "2") == 0 and len(in_process) == 2
-    assert "rows made with another content of mine.py: 2; `launch` with --methods and --outdated makes them again" in capsys.readouterr().err
+    assert "rows made with another content of mine.py: 2; `launch` with --outdated and what names these runs (--methods, --set, …) makes them again" in capsys.readouterr().err
     assert board("--epochs", "1", "--format", "csv") == 0 and len(in_process) == 2
     out, err = capsys.readouterr()
     assert out.startswith("task,sparsity,method") and "rows made with another content of mine.py: 2;" in err

@@ -125,7 +125,7 @@ def test_rows_of_an_older_file_are_made_again(mine, capsys):
         file.write("# changed\n")
     os.utime("mine.py", (0, 0))  # as where a copy keeps the time of the file
     assert launched("mine.py:Good") == 0
-    words = "rows made with another content of mine.py: 1; `launch` with --methods and --outdated makes them again"
+    words = "rows made with another content of mine.py: 1; `launch` with --outdated and what names these runs (--methods, --set, …) makes them again"
     assert words in capsys.readouterr().err and Store("results").row(before["key"]) == before
     assert main(["status", "digits", "--methods", "mine.py:Good", "--epochs", "1"]) == 0 and words in capsys.readouterr().err
     stamp = Store("results").stamp(before["key"])

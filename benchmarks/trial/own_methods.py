@@ -66,4 +66,5 @@ def tell_older(rows):
         now = mark(f"{file}:")
         other = sum(file_of(row["method"]) == file and now not in str(row["code_version"]) for row in rows)
         if other:
-            print(f"rows made with another content of {file}: {other}; `launch` with --methods and --outdated makes them again", file=sys.stderr)
+            print(f"rows made with another content of {file}: {other}; `launch` with --outdated and what names these runs (--methods, --set, …) "
+                  "makes them again", file=sys.stderr)
