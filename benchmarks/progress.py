@@ -60,8 +60,8 @@ def name_bad(rows, store):
     """Says on stderr which of the rows did not end well, and why; returns how many of them failed."""
     for row in rows:
         options = f" {row['options']}" if row.get("options") else ""
-        print(plain(f"{row['status']}: {row['task']} {row['method']}{options} sparsity {row['sparsity']} seed {row['seed']}: {row['error']} "
-                    f"(log: {store.log(row['key'])})"), file=sys.stderr)
+        print(plain(f"{row['status']}: {row['task']} {row['method']}{options} sparsity {row['sparsity']} seed {row['seed']}: {row['error']}"
+                    f"{store.log_note(row['key'])}"), file=sys.stderr)
     return sum(row["status"] == "failed" for row in rows)
 
 

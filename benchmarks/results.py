@@ -47,6 +47,10 @@ class Store:
     def log(self, key):
         return self.runs / f"{key}.log"
 
+    def log_note(self, key):
+        """" (log: PATH)", or "" where there is none: of a row collected from another machine, or of a `run` outside any launch."""
+        return f" (log: {self.log(key)})" if self.log(key).exists() else ""
+
     def again(self, key):
         """The path of the note that a run is being made again, which stays until its new row is written (`again.renew`)."""
         return self.runs / f"{key}.again"

@@ -57,7 +57,7 @@ def stand(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
         tail = last_lines(store.log(key))
-        return row["status"], f"{plain(row['error'])} (log: {store.log(key)})" + (tail if row["status"] == "failed" else "")
+        return row["status"], plain(row["error"]) + store.log_note(key) + (tail if row["status"] == "failed" else "")
     if claim:
         epochs = claim.get("epochs")
         where = plain(f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}")

@@ -187,6 +187,7 @@ def test_status_and_collect_tell_a_script_of_failed_runs(tmp_path, capsys):
     words = ["digits", "--results", str(tmp_path)]
     store, specs = Store(tmp_path), [Spec("digits", "static", 0.9, seed) for seed in (0, 1)]
     for spec, status in zip(specs, ("diverged", "failed")):
+        store.log(spec.key).touch()
         store.write(made_row(spec, status=status, error="the disk is away"))
         assert main(["status", *words]) == main(["collect", *words]) == (status == "failed")  # what diverged is a result
     captured = capsys.readouterr()

@@ -1,10 +1,9 @@
 """How far runs are, on a terminal and in a log."""
-from types import SimpleNamespace
-
 import pytest
 
 from benchmarks import progress
 from benchmarks.grid import Spec
+from benchmarks.results import Store
 
 FIRST, SECOND, THIRD, FOURTH = (Spec("digits", "gmp", 0.9, seed) for seed in range(4))
 ROW = {"status": "ok", "top1": 97.123}
@@ -29,12 +28,14 @@ def test_durations_do_not_start_anew_after_a_day(seconds, shown):
     assert progress.duration(seconds) == shown
 
 
-def test_runs_that_did_not_end_well_are_named_with_their_options(capsys):
+def test_runs_that_did_not_end_well_are_named_with_their_options(tmp_path, capsys):
+    """And with their logs, where there are any."""
     row = dict(key="k", status="failed", task="digits", method="gmp", options="width=2.0", sparsity=0.9, seed=1, error="no")
-    store = SimpleNamespace(log=lambda key: f"{key}.log")
-    assert progress.name_bad([row, row | dict(status="diverged", options="")], store) == 1
-    assert capsys.readouterr().err == ("failed: digits gmp width=2.0 sparsity 0.9 seed 1: no (log: k.log)\n"
-                                       "diverged: digits gmp sparsity 0.9 seed 1: no (log: k.log)\n")
+    store = Store(tmp_path)
+    store.log("k").touch()
+    assert progress.name_bad([row, row | dict(key="collected", status="diverged", options="")], store) == 1
+    assert capsys.readouterr().err == (f"failed: digits gmp width=2.0 sparsity 0.9 seed 1: no (log: {store.log('k')})\n"
+                                       "diverged: digits gmp sparsity 0.9 seed 1: no\n")
 
 
 @pytest.mark.parametrize("seconds, shown", [

@@ -123,6 +123,7 @@ def test_a_launch_to_slurm_names_failed_runs(store, slurm, monkeypatch, tmp_path
     """As one here does, with its exit status; not those that it makes again."""
     monkeypatch.setattr(cluster, "send", lambda *rest: ["12"])
     store_failure(specs[0], "no memory", store, None)
+    store.log(specs[0].key).touch()
     words = ["launch", "digits", "--methods", "static", "--sparsities", "0.9", "--launcher", "slurm", "--results", str(store.folder), "--seeds"]
     for seeds, sent in ("1", "0 runs"), ("2", "1 run"):
         assert main([*words, seeds]) == 1
