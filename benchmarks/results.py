@@ -116,6 +116,8 @@ class Store:
                 rows, columns = list(reader), reader.fieldnames or ()
         except (OSError, ValueError, csv.Error) as error:
             raise StoreError(f"{path} cannot be read ({' '.join(str(error).split())})") from None
+        if not columns:
+            raise StoreError(f"{path} is empty; restore it, or remove it: `collect` writes it anew from the runs that are still in {self.runs}")
         more, lacking = Counter(columns) - Counter(TABLES[table]), set(TABLES[table]) - set(columns) - ADDED
         if more or lacking:  # additional columns would be lost when the table is rewritten
             words = OTHER.format("lacks the columns" if lacking else "has more columns:", ", ".join(sorted(lacking or more)))

@@ -93,7 +93,7 @@ def refused(capsys, words, *parts):
     (["launch", "digits", "--results", "file"], ("file", "--results")),
     (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
     (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
-    (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv: another version of the suite wrote it (it lacks the columns",)),
+    (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv is empty; restore it, or remove it: `collect`",)),
     (["leaderboard", "digits", "--sparsities", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),
     ([*WORDS, "--epochs", "1", "--set", "epochs=2"], ("epochs is given twice: 1 and 2",)),
     ([*WORDS, "--precision", "bf16", "--set", "precision=fp32"], ("precision is given twice: bf16 and fp32",)),
