@@ -112,7 +112,7 @@ def lengths(results):
     """Methods that were also trained for longer, at each multiple (MULTIPLES) of the suite's length: CIFAR-10 in short runs, and digits."""
     lines = [["Data", "Sparsity", "Method", *(f"{multiple} ×" for multiple in MULTIPLES)]]
     for name, (suite, profile) in SHORT.items():
-        shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][-1].items())
+        shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][0][-1].items())
         rows = all_rows(results, suite, profile)
         rows = rows[rows.options.map(lambda options: set(shared.split()) <= set(options.split()))]
         usual = SIZES[suite, profile][1] or TASKS[SUITE_TASKS[suite]].epochs

@@ -9,21 +9,25 @@ from drawing import DENSE, WIDTH, apart, looks, main, mean_line, suite_grid, tas
 from published import title
 from rows import runs_of, summary
 
-METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "static": "Static"}
-# {(suite, profile): (sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options)}
-LENGTHS = {("digits", "paper"): ((0.98,), (None, 120), tuple(METHODS), 3, {}),
-           ("cifar10", "paper"): ((0.98,), (None, 10, 40), ("st3", "gmp"), 3, {"bn_momentum": 0.99}),
-           ("cifar10", "quick"): ((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, {"bn_momentum": 0.99})}
+METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "ste_hard": "STE-hard", "ste_soft": "STE-soft",
+           "static": "Static"}
+RELEASED = {"bn_momentum": 0.99}
+# {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options), ...)}
+LENGTHS = {
+    ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "static"), 3, {}),),
+    ("cifar10", "paper"): (((0.98,), (None, 10, 40), ("st3", "gmp"), 3, RELEASED),),
+    ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
+                           ((0.99,), (6, 24, 160), ("ste_hard", "ste_soft", "static"), 3, RELEASED))}
 
 
 def lengths(suite, profile, every=True):
     """All runs that are drawn if they are stored, or without `every` only those of the suite's own length; none in other suites."""
-    if (suite, profile) not in LENGTHS:
-        return ()
-    sparsities, epochs, methods, seeds, options = LENGTHS[suite, profile]
-    usual = suite_grid(suite, profile, methods)
-    usual = replace(usual, sparsities=sparsities, seeds=usual.seeds if every else usual.seeds[:seeds], options=options)
-    return union(*(replace(usual, epochs=length) for length in (epochs if every else epochs[:1])))
+    grids = []
+    for sparsities, epochs, methods, seeds, options in LENGTHS.get((suite, profile), ()):
+        usual = suite_grid(suite, profile, methods)
+        usual = replace(usual, sparsities=sparsities, seeds=usual.seeds if every else usual.seeds[:seeds], options=options)
+        grids += [replace(usual, epochs=length) for length in (epochs if every else epochs[:1])]
+    return union(*grids)
 
 
 def grid(suite, profile):
@@ -41,7 +45,7 @@ def draw(runs, figure):
     table = summary(runs)
     places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
     panels = figure.subplots(1, len(places) or 1, squeeze=False, sharex=True, sharey=True)[0]
-    figure.set_figwidth(WIDTH * (1 if len(places) < 2 else 2))
+    figure.set_figwidth(WIDTH * min(len(places) or 1, 2))
     ticks = sorted({int(epochs) for epochs in table.epochs})  # the same in all panels
     for axes, (task, sparsity) in zip(panels, places):
         shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})

@@ -23,17 +23,19 @@ def results(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("suite, profile, sparsities, epochs, methods, seeds, own", [
-    ("digits", "paper", {0.0, 0.98}, {None, 120}, 6, 3, 3), ("cifar10", "paper", {0.98}, {10, 40, None}, 2, 3, 3),
-    ("cifar10", "quick", {0.95, 0.98}, {6, 24, 96}, 4, 3, 1), ("digits", "quick", set(), set(), 0, 0, 0),
-    ("imagenet", "paper", set(), set(), 0, 0, 0)])
-def test_each_length_has_every_method_and_seed(suite, profile, sparsities, epochs, methods, seeds, own):
-    specs = list(LENGTH.lengths(suite, profile))
-    assert {spec.epochs for spec in specs} == epochs and len(specs) == len(epochs) * methods * seeds * len(sparsities - {0.0})
-    assert {spec.sparsity for spec in specs} == sparsities
+@pytest.mark.parametrize("suite, profile, panels", [  # of each: sparsities, epochs, number of methods, seeds of the suite's own length
+    ("digits", "paper", [({0.0, 0.98}, {None, 120}, 6, 3)]), ("cifar10", "paper", [({0.98}, {10, 40, None}, 2, 3)]),
+    ("cifar10", "quick", [({0.95, 0.98}, {6, 24, 96}, 4, 1), ({0.99}, {6, 24, 160}, 3, 3)]), ("digits", "quick", []), ("imagenet", "paper", [])])
+def test_each_length_has_every_method_and_seed(suite, profile, panels):
+    specs, made = list(LENGTH.lengths(suite, profile)), list(LENGTH.grid(suite, profile))
     first = 6 if profile == "quick" else None  # a suite trains nothing longer than its own runs
-    assert list(LENGTH.grid(suite, profile)) == [spec for spec in specs if spec.epochs == first and spec.seed < own]
-    assert {dict(spec.options).get("bn_momentum") for spec in specs} == ({"0.99"} if suite == "cifar10" else {None} if methods else set())
+    for sparsities, epochs, methods, own in panels:
+        of_panel = [spec for spec in specs if spec.sparsity in sparsities]
+        assert {spec.sparsity for spec in of_panel} == sparsities and {spec.epochs for spec in of_panel} == epochs
+        assert len(of_panel) == len(epochs) * methods * 3 * len(sparsities - {0.0})
+        assert [spec for spec in made if spec.sparsity in sparsities] == [spec for spec in of_panel if spec.epochs == first and spec.seed < own]
+    assert {spec.sparsity for spec in specs} == set().union(*(sparsities for sparsities, *_ in panels))
+    assert {dict(spec.options).get("bn_momentum") for spec in specs} == ({"0.99"} if suite == "cifar10" else {None} if panels else set())
 
 
 @pytest.mark.parametrize("suite, epochs", [("digits", [30, 120]), ("cifar10", [10, 40, 160])])
@@ -55,17 +57,19 @@ def test_lines_go_along_the_epochs(results, suite, epochs):
 
 
 def test_draws_what_is_stored_of_the_other_lengths(results, no_files, capsys):  # noqa: F811
-    stored = [spec for spec in LENGTH.lengths("cifar10", "quick") if spec.epochs == 24 or (spec.epochs == 6 and spec.seed == 0)]
+    own = LENGTH.grid("cifar10", "quick")
+    stored = [spec for spec in LENGTH.lengths("cifar10", "quick") if spec.epochs == 24 or spec in own]
     fill(results, "cifar10", stored)
     assert draw("length", "--results", results, "--out", results) == 0
     said = capsys.readouterr().out
     assert "profile quick" in said and "Missing" not in said and "With bn_momentum=0.99." in said and "Reduced runs: 6 to 24 of 160 epochs." in said
     assert {(line["method"], line["sparsity"], line["epochs"], line["seeds"]) for line in drawn(results / "cifar10/length.csv")} == {
-        (method, sparsity, *point) for method in ("st3", "gmp", "str", "rigl") for sparsity in ("0.95", "0.98")
-        for point in (("6", "1"), ("24", "3"))}
+        (method, sparsity, *point) for sparsities, methods, seeds in ((("0.95", "0.98"), ("st3", "gmp", "str", "rigl"), "1"),
+                                                                      (("0.99",), ("ste_hard", "ste_soft", "static"), "3"))
+        for sparsity in sparsities for method in methods for point in (("6", seeds), ("24", "3"))}
     fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if (spec.method, spec.epochs) != ("gmp", 6)])
     assert draw("length", "--results", results, "--out", results) == 0
-    assert "Missing: 2 of 68 runs" in capsys.readouterr().out  # of the suite's own length
+    assert "Missing: 2 of 95 runs" in capsys.readouterr().out  # of the suite's own length
 
 
 def test_each_sparsity_has_a_panel(tmp_path):
