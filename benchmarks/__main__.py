@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds
+from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, elsewhere, seeds
 from benchmarks.comparison import by_validation
 from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
@@ -52,7 +52,8 @@ def parser():
         sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="instead of the suite's usual one")
         sub.add_argument("--sparsities", nargs="+", action="extend", type=float, metavar="S", help="shares of zeros, in [0, 1)")
         sub.common("sparsity")
-        sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9")
+        sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds, from 0, or the first and the last, such as 5-9 "
+                         "(of a figure's variants: those of the figure's own seeds that are among them)")
         sub.common("epochs")
         if name == "status":
             sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
@@ -153,7 +154,7 @@ def tell_failed(done, store, bad=()):
     noted = sum(store.again(row["key"]).exists() for row in bad)  # whose earlier rows stay
     failed = name_bad([*bad, *(row for row in done if row["status"] == "failed")], store)
     if failed:
-        by = "`--retry-failed`" if failed > noted else "the same command"
+        by = "`launch` with --retry-failed" if failed > noted else "the same command"
         print(f"{several(failed, 'run')} failed; {by} makes {'it' if failed == 1 else 'them'} again", file=sys.stderr)
     return 1 if failed else 0
 
@@ -161,7 +162,7 @@ def tell_failed(done, store, bad=()):
 def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
     if args.commands:
-        print("\n".join(spec.command() for spec in chosen(args)))
+        print("\n".join(spec.command() + elsewhere(args) for spec in chosen(args)))
         return 0
     store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # reads the rows while this process imports the methods and torch

@@ -4,6 +4,7 @@ import errno
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -68,6 +69,12 @@ class Parser(argparse.ArgumentParser):
         for name in names:
             self.add_argument(f"--{name}", **OPTIONS[name])
         return self
+
+
+def elsewhere(args):
+    """The text " --results DIR --data DIR" with which another command uses the folders that this one was given; "" for the usual ones."""
+    given = {name: getattr(args, name) for name in ("results", "data") if getattr(args, name) not in (None, OPTIONS[name].get("default"))}
+    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 
 def data_folder(args):

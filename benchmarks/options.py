@@ -43,4 +43,4 @@ def options_of(method):
     except ValueError:
         if file_of(method) or method.endswith(".py"):
             raise
-        raise ValueError(nearest(method, [*available(), *TASKS], "method or task")) from None
+        raise ValueError(nearest(method, [*available(), *TASKS], "method or task") + " (`python -m benchmarks options` lists all)") from None

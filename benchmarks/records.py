@@ -143,7 +143,7 @@ def problem_of(row, table="runs"):
     if None in row or None in row.values():
         if str(row["key"])[:7] in ("<<<<<<<", "=======", ">>>>>>>"):
             return "git has left the marks of a merge: take one side (git checkout --theirs results), then `python -m benchmarks collect SUITE`"
-        return "it has more or fewer cells than columns"
+        return "it has more or fewer cells than columns; take the line out, and `collect` writes it anew if its run is still in runs/"
     runs = table == "runs"
     if runs and (not row["key"].strip() or row["status"] not in STATUSES):
         return f"its key is {row['key']!r} and its status {row['status']!r}; status is one of {' '.join(STATUSES)}"

@@ -167,7 +167,7 @@ def get_task(name):
         from methods.options import nearest  # which needs torch
         if tasks := [task for task in TASKS if suite_of(task) == name]:
             raise ValueError(f"{name} is a suite; its tasks: {', '.join(tasks)}")
-        raise ValueError(nearest(name, TASKS, "task"))
+        raise ValueError(nearest(name, TASKS, "task") + " (`python -m benchmarks options` lists all)")
     return TASKS[name]
 
 

@@ -69,7 +69,7 @@ def get(method):
         if attribute.endswith(".py"):
             raise ValueError(f"{method} is a file: name the class in it, {method}:CLASS")
         if str(method) not in _methods():
-            raise ValueError(nearest(str(method), _methods(), "method"))
+            raise ValueError(nearest(str(method), _methods(), "method") + " (`python -m benchmarks options` lists all)")
         return _methods()[str(method)]
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} for the method {method}")

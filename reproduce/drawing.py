@@ -14,7 +14,7 @@ from pathlib import Path
 from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
 from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
-from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
+from rows import NoRows, Trained, elsewhere, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks.accuracy import COUNTING, off_target, unusual
 from benchmarks.command import command
@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
         except ModuleNotFoundError as error:
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
         if not Path(args.results).is_dir() and not getattr(args, "run", False):
-            self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}")
+            self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}{elsewhere(args.results)}")
         if not getattr(args, "run", False):  # --run collects them itself
             tell_uncollected(args.results)
         return args

@@ -36,7 +36,7 @@ def test_the_best_on_validation_images_is_first(variants, capsys):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["rgil"], "unknown method 'rgil'; nearest: rigl"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
+    (["rgil"], "unknown method 'rgil'; nearest: rigl, srigl, str_original (`python -m benchmarks options` lists all)"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
     (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--sparsity", "0.5"], " (the 9 rows of it are of another length, sparsity or "),
     (["rigl", "--epochs", "7"], "make them with: python -m benchmarks launch digits --epochs 7 --results ")])
 def test_what_is_not_there(variants, words, said, capsys):

@@ -81,7 +81,7 @@ def refused(capsys, words, *parts):
           ("static", ["nesterov=true", "momentum=0"], "nesterov=True is a form of momentum, and momentum is 0"),
           ("cyclic_static", ["repeats=0", "level_list=abc"], "level_list"),
           ("static", ["batch_size=5000", "drop_last=true"], "drop_last leaves no step"))),
-    (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp")),
+    (["options", "digitz"], ("unknown method or task 'digitz'", "digits-mlp", "`python -m benchmarks options` lists all")),
     (["options", "mine.py"], ("mine.py:CLASS",)), ([*WORDS, "--method", f"{__file__}:"], (f"{__file__}: names no class: {__file__}:CLASS does",)),
     ([*WORDS, "--set", "batch_size=0"], ("batch_size", "0")),
     ([*WORDS, "--data", "nowhere"], ("nowhere", "--data")),

@@ -193,7 +193,7 @@ def test_status_and_collect_tell_a_script_of_failed_runs(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "1 diverged, 1 failed" in captured.out
     assert captured.err.splitlines() == [f"failed: digits static sparsity 0.9 seed 1: the disk is away (log: {store.log(specs[1].key)})",
-                                         "1 run failed; `--retry-failed` makes it again"]
+                                         "1 run failed; `launch` with --retry-failed makes it again"]
 
 
 def test_what_good_runs_were_warned_of_is_said_once(tmp_path, capsys):
@@ -268,3 +268,5 @@ def test_the_command_of_each_run(capsys):
     assert main(words) == 0
     run = "python -m benchmarks run --task digits --method gmp --sparsity 0.98 --seed {} --set ramp_power=0.0\n"
     assert capsys.readouterr().out == run.format(2) + run.format(3)
+    assert main([*words, "--results", "my rows", "--data", "images"]) == 0  # it must not write to other folders than those asked about
+    assert capsys.readouterr().out.splitlines()[0] == run.format(2).strip() + " --results 'my rows' --data images"

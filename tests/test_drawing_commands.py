@@ -83,7 +83,7 @@ def test_folders_that_are_none(script, words, said):
     (("--results", "{tmp}"), "bash run_all.sh digits --results {tmp}\n"),
     (("--results", "{tmp}", "--suite", "cifar10"), "bash run_all.sh cifar10 --results {tmp}\n"),
     (("--results", "{tmp}", "--suite", "digits", "--profile", "quick"), "bash run_all.sh digits --profile quick --results {tmp}\n"),
-    (("--results", "{tmp}/nowhere"), "no results folder"), (("--suite", "mnist"), "--suite"),
+    (("--results", "{tmp}/nowhere"), "there is no results folder {tmp}/nowhere; make it with: bash run_all.sh digits --results {tmp}/nowhere\n"), (("--suite", "mnist"), "--suite"),
     (("--suite", "imagenet"), "--suite"),
     (("--results", "{tmp}/bad", "--suite", "digits"), "lacks the columns achieved_sparsity, "),
 ])

@@ -146,7 +146,7 @@ def test_what_failed_with_an_older_file_is_made_again(mine, capsys):
     mistake = "class Fails(Good):\n    def after_step(self, run):\n        super().after_step(run)\n        assert run.step < 10\n"
     Path("mine.py").write_text(MORE + mistake)
     assert launched("mine.py:Fails") == 1
-    assert "1 run failed; `--retry-failed` makes it again" in capsys.readouterr().err
+    assert "1 run failed; `launch` with --retry-failed makes it again" in capsys.readouterr().err
     assert launched("mine.py:Fails") == 1 and "1 run done (1 of them failed), 0 to do" in capsys.readouterr().out
     Path("mine.py").write_text(MORE + mistake.replace("< 10", ">= 0"))
     assert launched("mine.py:Fails") == 0 and "0 runs done, 1 to do" in capsys.readouterr().out

@@ -128,7 +128,7 @@ def test_a_launch_to_slurm_names_failed_runs(store, slurm, monkeypatch, tmp_path
     for seeds, sent in ("1", "0 runs"), ("2", "1 run"):
         assert main([*words, seeds]) == 1
         out, err = capsys.readouterr()
-        assert f"{sent} to send" in out and f"no memory (log: {store.log(specs[0].key)})" in err and "1 run failed; `--retry-failed`" in err
+        assert f"{sent} to send" in out and f"no memory (log: {store.log(specs[0].key)})" in err and "1 run failed; `launch` with --retry-failed" in err
     assert main([*words, "2", "--retry-failed"]) == 0 and "2 runs to send" in capsys.readouterr().out
 
 
