@@ -17,7 +17,7 @@ LENGTHS = {
     ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "static"), 3, {}),),
     ("cifar10", "paper"): (((0.98,), (None, 10, 40), ("st3", "gmp"), 3, RELEASED),),
     ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
-                           ((0.99,), (6, 24, 160), ("ste_hard", "ste_soft", "static"), 3, RELEASED))}
+                           ((0.99,), (6, 24, None), ("ste_hard", "ste_soft", "static"), 3, RELEASED))}
 
 
 def lengths(suite, profile, every=True):
