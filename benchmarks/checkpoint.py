@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.files import UnreadableCheckpoint, replacing
 from benchmarks.gpu import team
-from benchmarks.machine import DEVICE_ERRORS
+from benchmarks.machine import DEVICE_ERRORS, lacks_memory
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
@@ -110,6 +110,8 @@ def restored(make, path):
         raise UnreadableCheckpoint(f"the checkpoint {path} cannot be read ({error.strerror or error}): make it readable, or move it away "
                                    "and the run starts anew") from None
     except Exception as error:  # whatever is wrong with the file, the run can start anew
+        if lacks_memory(error):
+            raise
         why = f"{error}".split("\n")[0] if isinstance(error, ValueError) else type(error).__name__
         print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")
         trainer = make()

@@ -10,7 +10,7 @@ from benchmarks.records import RUN_COLUMNS, moment
 from benchmarks.tasks import suite_of
 
 
-def describe(spec, task, trainer, status, error, alone=True):
+def describe(spec, task, trainer, cycles, status, error, alone=True):
     """(row, lines of layers.csv) of a trained run. alone: no other run has shared its device. Otherwise its memory and step time on a
     GPU are unknown, and only the sum of the seconds of all runs that shared the GPU is meaningful."""
     model, progress, layout = trainer.model, trainer.progress, trainer.model.layout
@@ -24,7 +24,7 @@ def describe(spec, task, trainer, status, error, alone=True):
     memory = peak_memory(trainer.device) if known else None
     row = identity(spec, task)
     row.update(
-        cycles=progress.cycle + 1, status=status, error=error, top1=last.get("test_top1") if done else None,
+        cycles=cycles, status=status, error=error, top1=last.get("test_top1") if done else None,
         top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),

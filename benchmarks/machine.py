@@ -21,6 +21,20 @@ DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torc
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of glibc's mallopt
 
 
+def lacks_memory(problem):
+    """Whether an error says that memory is lacking: torch's allocators, or CUDA and its libraries, which allocate on their own."""
+    words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+    return any(isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+               for error in causes(problem))
+
+
+def causes(problem):
+    """An error and those that it was raised from."""
+    while problem is not None:
+        yield problem
+        problem = problem.__cause__
+
+
 def default_device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 

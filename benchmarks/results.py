@@ -60,7 +60,8 @@ class Store:
         key = row["key"]
         read_record(self.runs / f"{key}.json", key)  # raises StoreError if another version wrote it
         with contextlib.suppress(OSError, ValueError):  # a row made again counts as the later one, even if a clock was wrong
-            row = {**row, "finished_at": max(row["finished_at"], json.loads(self.again(key).read_text())["finished_at"])}
+            noted = json.loads(self.again(key).read_text())
+            row = {**row, "finished_at": max(row["finished_at"], noted["finished_at"], noted.get("asked", ""))}
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
@@ -87,11 +88,12 @@ class Store:
         record = self._record(key, only_row=True)
         return record and record["runs"][0]
 
-    def _records(self, only_row=False):
+    def _records(self, only_row=False, note=True):
         """The whole records of `runs/`; a damaged one is named on stderr and left out, so that its run is made again."""
         names = os.listdir(self.runs) if self.runs.is_dir() else ()
         for key in sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."):
-            self.seen[key] = self.stamp(key)
+            if note:
+                self.seen[key] = self.stamp(key)
             record = self._record(key, only_row)
             if record:
                 yield record
@@ -131,15 +133,18 @@ class Store:
                 raise StoreError(f"{path}, row {place}: {problem}")
         return rows
 
-    def rows(self, suite):
-        """{key: row} of every finished run of a suite, collected or not. If a key has two rows, the one that ended later counts."""
-        rows = {row["key"]: row for row in self.read(suite)}
-        return rows | {record["runs"][0]["key"]: record["runs"][0] for record in self._newer(suite, rows, only_row=True)}
+    def rows(self, suite, note=True):
+        """{key: row} of every finished run of a suite, collected or not. If a key has two rows, the one that ended later counts.
 
-    def _newer(self, suite, rows, only_row=False):
+        note: remember which rows were there (`seen`), as where a command decides what is missing; later it would take others' new rows for old.
+        """
+        rows = {row["key"]: row for row in self.read(suite)}
+        return rows | {record["runs"][0]["key"]: record["runs"][0] for record in self._newer(suite, rows, True, note)}
+
+    def _newer(self, suite, rows, only_row=False, note=True):
         """The records of a suite in `runs/`, except those older than the collected row of the same key in `rows`, {key: row} (made elsewhere since,
         for example). A record that did not fail always counts as newer than a failed row, whatever the clocks say."""
-        for record in self._records(only_row):
+        for record in self._records(only_row, note):
             row, = record["runs"]
             other = rows.get(row["key"], row)
             mended = row["status"] != "failed" and other["status"] == "failed"

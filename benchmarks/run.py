@@ -19,7 +19,7 @@ from benchmarks.files import StoreError
 from benchmarks.gpu import capture, team
 from benchmarks.gpu.pack import Lane
 from benchmarks.levels import levels_of
-from benchmarks.machine import DEVICE_ERRORS, note_origin, numerics, one_core, reset_peak_memory, usable_device
+from benchmarks.machine import DEVICE_ERRORS, causes, lacks_memory, note_origin, numerics, one_core, reset_peak_memory, usable_device
 from benchmarks.method_files import file_of
 from benchmarks.progress import title
 from benchmarks.records import unreadable
@@ -82,6 +82,8 @@ class Attempt:
         numerics(self.task.precision, device)
         self.levels = levels_of(spec)
         self.before = {other.key: store.stamp(other.key) for other in (*self.levels, *branches)}
+        # asked now, while the method's own file is what the run was begun with: an edit of it must not end a training
+        self.cycles_shared, self.code = {other: len(levels_of(other)) - 1 for other in branches}, code_of(spec.method)
         self.unmade = self.levels
         with contextlib.suppress(StoreError):  # a table that cannot be read does not stop the run
             self.unmade = unmade(self.levels, store)
@@ -95,7 +97,7 @@ class Attempt:
         record = capture.recorder(task, device)
         trainer = restored(lambda: Trainer(task, spec.method, spec.sparsity, spec.seed, self.options, data, device, record),
                            self.store.checkpoint(spec.key))
-        note_origin(trainer.progress.origins, device, code_of(spec.method))
+        note_origin(trainer.progress.origins, device, self.code)
         return trainer
 
     def steps(self):
@@ -134,7 +136,7 @@ class Attempt:
                 self.finish(level, curves_of(trainer, cycles[cycle]))
             for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on which files exist
                 path = self.store.checkpoint(other.key)
-                if len(levels_of(other)) == cycle + 2 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
+                if self.cycles_shared[other] == cycle + 1 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
                     state = trainer.state_dict()
                     Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
 
@@ -152,7 +154,8 @@ class Attempt:
             self.compare_plain()
         if status == "ok" and store.keep_models:
             kept.save(store.model(level.key), level, trainer)
-        row, layers = describe(level, self.task, trainer, status, error, self.alone)
+        cycles = len(trainer.training.cycles) if level == self.spec else self.levels.index(level) + 1  # also of a run that has diverged before
+        row, layers = describe(level, self.task, trainer, cycles, status, error, self.alone)
         switches = trainer.switches.lines(schedule_of(method), method.mask) if trainer.switches else ()
         if status == "ok" and (problem := unreadable(row)):
             raise RuntimeError(f"the row would say that {problem}")
@@ -178,8 +181,8 @@ class Attempt:
             os._exit(1)
         self.stop()
         # what fails in one process of several need not fail in the others
-        keep = gone or of_the_machine(problem) or team.size() > 1
-        row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep=keep)
+        keep = gone or lacks_memory(problem) or of_the_machine(problem) or team.size() > 1
+        row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep, self.code)
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
@@ -188,20 +191,6 @@ class Attempt:
 def curves_of(trainer, cycle):
     """The curves of the cycle that has just ended."""
     return trainer.progress.curves[cycle.first - cycle.epochs:]
-
-
-def lacks_memory(problem):
-    """Whether an error says that the device is out of memory: torch's allocator, or CUDA and its libraries, which allocate on their own."""
-    words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-    return any(isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
-               for error in causes(problem))
-
-
-def causes(problem):
-    """An error and those that it was raised from."""
-    while problem is not None:
-        yield problem
-        problem = problem.__cause__
 
 
 def of_the_machine(problem):
@@ -224,7 +213,7 @@ def lost(device):
 def unmade(levels, store):
     """The lower levels of a run that have no row, or only one of a failed attempt."""
     *lower, last = levels
-    rows = store.rows(suite_of(last.task)) if lower else ()
+    rows = store.rows(suite_of(last.task), note=False) if lower else ()
     return [level for level in lower if level.key not in rows or rows[level.key]["status"] == "failed"]
 
 
@@ -236,12 +225,13 @@ def in_words(problem):
     return " ".join(str(problem).split()).encode("utf-8", "backslashreplace").decode()[:300]  # a file's name in it may not be UTF-8
 
 
-def store_failure(spec, problem, store, before, keep=False):
+def store_failure(spec, problem, store, before, keep=False, code=None):
     """Stores and returns the row of a run that ended with an error (an exception, whose traceback goes to stderr, or a text).
 
     Its lower levels that are `unmade` get such rows, too. before: the stamp that its row had; if it has been written since, by another
     process or as a level of a longer run, that row stays and is returned. keep: the fault may be temporary, so the checkpoint stays for
-    `--retry-failed`; and if the run was being made `--again`, its earlier row stays, and the new one is only returned.
+    `--retry-failed`; and if the run was being made `--again`, its earlier row stays, and the new one is only returned. code: the `code_of` with
+    which the run was begun, if it was: only another content of the method's file may have mended it.
     """
     if row := store.since(spec.key, before):
         return row
@@ -251,9 +241,9 @@ def store_failure(spec, problem, store, before, keep=False):
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
-    stays = keep and store.again(spec.key).exists() and store.rows(suite_of(spec.task)).get(spec.key, {}).get("status") in ("ok", "diverged")
+    stays = keep and store.again(spec.key).exists() and store.rows(suite_of(spec.task), note=False).get(spec.key, {}).get("status") in ("ok", "diverged")
     for level in (*unmade(levels, store), spec):
-        row = {**identity(level, task), "status": "failed", "error": text}
+        row = {**identity(level, task), "status": "failed", "error": text, **({"code_version": code} if code else {})}
         if stays:
             row["error"] += "; the row of before stays, and the same command tries again"
         else:

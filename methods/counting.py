@@ -35,7 +35,7 @@ def triton_works():
 
 def countable(score):
     """Whether `choose` can rank these scores."""
-    return score.is_cuda and score.dtype == torch.float32 and triton_works()
+    return score.is_cuda and score.dtype == torch.float32 and score.numel() < 2**31 and triton_works()
 
 
 def choose(score, k):

@@ -127,3 +127,15 @@ def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatc
         patch.setattr(launcher, "launch", lambda specs, *rest: [] if len(specs) == 3 else pytest.fail("some are of the code before"))
         launched(tmp_path, "--again", seeds=3)
     assert not list(store.runs.glob("*.pt"))
+
+
+def test_a_run_of_a_machine_whose_clock_is_behind_is_not_made_twice(tmp_path, monkeypatch):
+    """It counts as made since the command began."""
+    specs = [Spec("digits", "static", 0.9, seed, epochs=1, options={"allocation": "uniform"}) for seed in (0, 1)]
+    store = Store(tmp_path)
+    for spec in specs:
+        runner.run(spec, store)
+    again.renew(specs, store, "digits")
+    monkeypatch.setattr("benchmarks.describe.moment", lambda: "2020-01-01T00:00:00+00:00")
+    runner.run(specs[0], store)
+    assert again.left(specs, store, "digits") == specs[1:]

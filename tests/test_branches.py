@@ -1,4 +1,5 @@
 """Runs that have their first cycles in common: these are made once, and the rows are those of runs made alone."""
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,23 @@ class KilledOnce(get("lrr")):
             time.sleep(4)  # until the launcher has seen that they have parted
             os._exit(1)
 """
+
+def test_a_method_s_file_may_be_edited_while_its_longest_run_is_made(tmp_path, monkeypatch):
+    """The training has the class that it began with; it goes on, stores its rows, and leaves the checkpoint of the branch."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from methods import get\nclass Mine(get('lrr')):\n    pass\n")
+    trunk, branch, store = ladder(0.97, "mine.py:Mine"), ladder(0.6, "mine.py:Mine"), Store("results")
+    made = steps(trunk, store, "data", CPU, branches=[branch])
+    next(made)
+    Path("mine.py").write_text("from methods import get\nclass Mine(")  # half of it is written
+    list(made)
+    assert [store.row(level.key)["status"] for level in uncached_levels(trunk)] == ["ok"] * 3 and store.checkpoint(branch.key).exists()
+
+
+def uncached_levels(spec):
+    """`levels_of` a run of a file that cannot be loaded: those of LRR."""
+    return [replace(level, method=spec.method) for level in levels_of(replace(spec, method="lrr"))]
+
 
 COUNTS = """
 from pathlib import Path

@@ -4,7 +4,8 @@ from made_up import row
 
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
-from benchmarks.records import RUN_COLUMNS, write_table
+from benchmarks.records import NUMBERS, RUN_COLUMNS, write_table
+from benchmarks.results import Store
 
 FOUND = {(): [80.0, 82.0], (("drop_fraction", 0.1),): [90.0, 94.0], (("drop_fraction", 0.5),): [70.0, "diverged", "failed"]}
 
@@ -43,6 +44,16 @@ def test_what_is_not_there(variants, words, said, capsys):
     assert variants(*words) == 2
     error, = capsys.readouterr().err.splitlines()
     assert said in error
+
+
+def test_a_seed_of_which_one_row_is_not_collected_yet_counts_once(tmp_path, capsys):
+    """In the CSV seeds are texts, in the rows that were not collected numbers."""
+    collected, new = (made(80.0, "st3", 0.9, 0, options=options) | {"finished_at": "2026-11-01T00:00:00+00:00", "code_version": "1"}
+                      for options in ((), (("count_switches", True),)))
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [collected])
+    Store(tmp_path).write({column: None if value == "" and column in NUMBERS["runs"] else value for column, value in new.items()})
+    assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:3]] == [["(none)", "80.00", "1"]]
 
 
 def test_counting_switches_is_no_variant(tmp_path, capsys):

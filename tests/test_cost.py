@@ -197,7 +197,7 @@ def test_each_use_of_a_weight_is_counted_at_its_density(monkeypatch):
     task, options = settle(Spec("digits", "static", 0.75, 0, epochs=1, options={"model": "tied", "allocation": "uniform"}))
     data = load(task.dataset, "data", task.validation)
     trainer = Trainer(task, "static", 0.75, 0, options, data).run()
-    row, layers = describe(Spec("digits", "static", 0.75, 0), task, trainer, "ok", "")
+    row, layers = describe(Spec("digits", "static", 0.75, 0), task, trainer, 1, "ok", "")
     dense = {"up.weight": 64 * 2 * 4, "a.weight": 2 * 32 * 16 * 16, "last.weight": 512 * 10}  # 16 numbers in 2 · 16 rows, twice
     assert row["dense_macs"] == sum(dense.values()) and {line["layer"]: line["macs"] for line in layers} == {name: n / 4 for name, n in dense.items()}
     assert row["macs"] == sum(dense.values()) / 4 and row["train_flops_fraction"] == pytest.approx(0.25)

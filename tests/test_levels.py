@@ -230,6 +230,7 @@ def test_levels_that_failed_in_an_earlier_try_end_as_this_one_does(tmp_path, mon
     assert [store.row(level.key)["status"] for level in levels] == ["failed"] * 5
     make_row(spec, store)
     assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 4
+    assert [store.row(level.key)["cycles"] for level in levels] == [1, 2, 3, 4, 5]  # as of the other seeds, with which it is compared
     store_failure(spec, "its process died", store, store.stamp(spec.key))
     assert [store.row(level.key)["status"] for level in levels] == ["ok"] + ["diverged"] * 3 + ["failed"]
 

@@ -145,11 +145,11 @@ def test_keep_each_counts_within_each_piece():
 
 
 def test_what_is_counted_are_scores_of_float32_on_a_gpu_where_triton_works(monkeypatch):
-    def counted(dtype, cuda=True, works=True):
+    def counted(dtype, cuda=True, works=True, number=2**31 - 1):
         monkeypatch.setattr(counting, "triton_works", lambda: works)
-        return counting.countable(SimpleNamespace(is_cuda=cuda, dtype=dtype))
+        return counting.countable(SimpleNamespace(is_cuda=cuda, dtype=dtype, numel=lambda: number))
 
-    assert counted(torch.float32)
+    assert counted(torch.float32) and not counted(torch.float32, number=2**31)  # a kernel's places have 32 bits
     assert not any(counted(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int32))
     assert not counted(torch.float32, cuda=False) and not counted(torch.float32, works=False)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from benchmarks.files import StoreError, locked
 from benchmarks.grid import Spec
 from benchmarks.records import RUN_COLUMNS, write_table
 from benchmarks.results import Store
-from benchmarks.workers import run_claims
+from benchmarks.trial.own_methods import outdated
+from benchmarks.workers import again, run_claims
 from benchmarks.workers.run_claims import Taken
 
 FAILED = dict.fromkeys(RUN_COLUMNS, "") | dict(key=SPEC.key, suite="digits", task="digits", method="st3", sparsity=0.9, seed=0, epochs=2,
@@ -110,6 +112,20 @@ def test_a_claim_of_an_id_that_says_little_counts_by_its_age(tmp_path, monkeypat
     monkeypatch.setattr(run_claims, "born", lambda pid: "alive")
     with run_claims.Claim(Store(tmp_path), SPEC.key) as claim:
         assert not run_claims.void(claim.path, claim.content)
+        os.utime(claim.path, (time.time() - 1000,) * 2)
+        assert run_claims.void(claim.path, claim.content)
+
+
+@pytest.mark.parametrize("error, gone", [(PermissionError, False), (ProcessLookupError, True)])
+def test_a_claim_of_a_process_that_the_system_hides_counts_by_its_age(tmp_path, monkeypatch, error, gone):
+    """As /proc with hidepid does for other users: two of them would take a run from each other for ever."""
+    def hidden(*_):
+        raise error
+    with run_claims.Claim(Store(tmp_path), SPEC.key) as claim:
+        read = run_claims.Path.read_text
+        monkeypatch.setattr(run_claims.Path, "read_text", lambda self, *a, **k: hidden() if self.match("/proc/*/stat") else read(self, *a, **k))
+        monkeypatch.setattr(run_claims.os, "kill", hidden)
+        assert run_claims.void(claim.path, claim.content) is gone
         os.utime(claim.path, (time.time() - 1000,) * 2)
         assert run_claims.void(claim.path, claim.content)
 
@@ -246,3 +262,42 @@ def test_home_is_the_users(monkeypatch, tmp_path):
 
 def test_no_option_is_abbreviated(capsys):
     assert main(["launch", "digits", "--res", "elsewhere"]) == 2 and "--res elsewhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), MemoryError()])
+def test_lack_of_memory_costs_no_checkpoint(tmp_path, monkeypatch, error):
+    """Neither in a step, nor while the checkpoint is loaded: there may be more of it the next time."""
+    store = Store(tmp_path)
+    assert halfway(store, monkeypatch, error)["status"] == "failed"
+    before = store.checkpoint(SPEC.key).read_bytes()
+
+    def full(*_):
+        raise error
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "loaded", full)
+        assert runner.run(SPEC, store)["status"] == "failed" and store.checkpoint(SPEC.key).read_bytes() == before
+    row = runner.run(SPEC, store)
+    assert row["status"] == "ok" and not store.checkpoint(SPEC.key).exists()
+
+
+def test_rows_that_are_read_during_a_launch_are_not_taken_for_older_ones(tmp_path):
+    """A run that another launch has made meanwhile is then not made again."""
+    here, there, lrr = Store(tmp_path), Store(tmp_path), Spec("digits", "lrr", 0.9, 0, epochs=1)
+    assert here.rows("digits") == {}
+    there.write(FAILED | {"status": "ok", "error": "", "seed": 0, "epochs": 2})
+    runner.store_failure(lrr, "its process died", here, None)
+    again.renew([lrr], here, "digits")
+    assert here.since(SPEC.key, here.seen.get(SPEC.key))["status"] == "ok"
+
+
+def test_a_failed_row_names_the_content_of_the_file_that_failed(tmp_path, monkeypatch):
+    """Not the one with which its author has mended it meanwhile: the next launch makes such a run again."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from methods import get\nclass Mine(get('gmp')):\n    def before_step(self, run):\n        raise KeyError('a mistake')\n")
+    made = runner.steps(replace(SPEC, method="mine.py:Mine"), Store("results"), "data", torch.device("cpu"))
+    next(made)
+    Path("mine.py").write_text("from methods import get\nclass Mine(get('gmp')):\n    pass\n")
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(made)
+    assert end.value.value["status"] == "failed" and outdated(end.value.value)

@@ -85,7 +85,7 @@ def test_what_a_gpu_says_is_not_of_one_run_where_others_share_it(device, alone, 
     trainer = Trainer(task, spec.method, spec.sparsity, spec.seed, options, load("digits", "data")).run()
     trainer.progress.cycle, trainer.device = 0, torch.device(device)
     trainer.progress.seconds, trainer.progress.step_seconds, trainer.progress.steps = 10.0, 3.0, 4  # the rest in evaluations
-    row, layers = describe.describe(spec, task, trainer, "ok", "", alone)
+    row, layers = describe.describe(spec, task, trainer, 1, "ok", "", alone)
     store.write(row, trainer.progress.curves, layers)
     assert store.collect("digits") == 1
     kept, = store.read("digits")

@@ -30,7 +30,8 @@ def show(args, store):
     name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
     rows, stored = pd.DataFrame(store.rows(args.suite).values()), 0
     if len(rows):
-        rows[["sparsity", "epochs", "val_top1"]] = rows[["sparsity", "epochs", "val_top1"]].apply(pd.to_numeric)
+        numbers = ["sparsity", "seed", "epochs", "val_top1"]
+        rows[numbers] = rows[numbers].apply(pd.to_numeric)
         rows = rows.drop(renamed(rows))
         stored = sum(rows.method == name)
         rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]

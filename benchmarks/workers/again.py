@@ -33,7 +33,7 @@ def tell_left(specs, store):
 def renew(specs, store, suite, by="--again"):
     """Writes a note for each Spec that it is being made again, by which option and since when; the note stays until its row is written. Removes the
     checkpoints, except those of Specs that were noted before with the same code."""
-    rows = store.rows(suite) if specs else {}
+    rows = store.rows(suite, note=False) if specs else {}
     asked = min(_asked(specs, store, by).values(), default=moment())
     for spec in specs:
         version, noted = _version(spec), _noted(spec, store)

@@ -160,9 +160,9 @@ def void(path, content, same_job=True):
     if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
         if content.get("boot", boot()) == boot():
             now = born(content["pid"])
-            if now != "alive" or content["born"] != "alive":
+            if now != "alive":
                 return now is None or now != content["born"]
-            return abs(age(path)) > VOID_SECONDS  # without /proc another process may have the id by now
+            return abs(age(path)) > VOID_SECONDS  # another process may have the id by now
         # not rewritten since this machine booted: its process ended with the reboot
         up = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # macOS has only the latter, which counts alike there
         return abs(age(path)) > min(max(up, RESTARTED_SECONDS), VOID_SECONDS)
@@ -183,17 +183,16 @@ def restart():
 
 
 def born(pid):
-    """When a process started, as text that differs from that of a later process with the same id ("alive" without /proc); None if it is gone or a
-    zombie."""
+    """When a process started, as text that differs from that of a later process with the same id ("alive" without /proc, or where it hides those
+    of other users); None if it is gone or a zombie."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]
     except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return None
+        pass
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return None
     except OSError:
         pass
