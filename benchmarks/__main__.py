@@ -162,7 +162,7 @@ def tell_failed(done, store, bad=()):
 def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
     if args.commands:
-        print("\n".join(spec.command() + elsewhere(args) for spec in chosen(args)))
+        print("\n".join(spec.command() + elsewhere(args.results, args.data) for spec in chosen(args)))
         return 0
     store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # reads the rows while this process imports the methods and torch

@@ -71,9 +71,10 @@ class Parser(argparse.ArgumentParser):
         return self
 
 
-def elsewhere(args):
-    """The text " --results DIR --data DIR" with which another command uses the folders that this one was given; "" for the usual ones."""
-    given = {name: getattr(args, name) for name in ("results", "data") if getattr(args, name) not in (None, OPTIONS[name].get("default"))}
+def elsewhere(results, data=None):
+    """The text " --results DIR --data DIR" with which another command uses these folders; "" for the usual ones."""
+    given = {"results": results} if str(results) != OPTIONS["results"]["default"] else {}
+    given |= {"data": data} if data is not None else {}
     return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
 
 

@@ -14,10 +14,10 @@ from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_li
 from gse import plus_minus
 from marks import number_decades, remark
 from published import title
-from rows import POINT, TRAINING, elsewhere, layers_of, lengths, lines_of, none_finished, read_rows, series_of, summary
+from rows import POINT, TRAINING, layers_of, lengths, lines_of, none_finished, read_rows, series_of, summary
 
 from benchmarks.accuracy import off_target
-from benchmarks.command import command
+from benchmarks.command import command, elsewhere
 from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of

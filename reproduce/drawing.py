@@ -14,10 +14,10 @@ from pathlib import Path
 from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
 from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
-from rows import NoRows, Trained, elsewhere, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
+from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks.accuracy import COUNTING, off_target, unusual
-from benchmarks.command import command
+from benchmarks.command import command, elsewhere
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)

@@ -2,7 +2,6 @@
 import contextlib
 import csv
 import importlib
-import shlex
 import sys
 import warnings
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it works in a bare clone, without installing the project
 
 from benchmarks.accuracy import accuracies  # noqa: E402
+from benchmarks.command import elsewhere  # noqa: E402
 from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
@@ -119,11 +119,6 @@ def tell_uncollected(results):
         for suite, count in Counter(row["suite"] for row in rows).items():
             print(f"{several(count, 'run')} of {suite} in {store.runs} not in its tables yet, which are drawn: "
                   f"python -m benchmarks collect {suite}{elsewhere(results)}", file=sys.stderr)
-
-
-def elsewhere(results):
-    """The text " --results DIR", or "" for the usual results folder."""
-    return f" --results {shlex.quote(str(results))}" if str(results) != "results" else ""
 
 
 def none_finished(suite, results, profile, precision, epochs):
