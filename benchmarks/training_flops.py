@@ -9,7 +9,7 @@ import sys
 import torch
 
 from benchmarks import models
-from benchmarks.command import Parser, command
+from benchmarks.command import Parser, at_least_one, command
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.records import write_table
 from benchmarks.results import Store
@@ -49,6 +49,9 @@ def main(words=None):
     parser.add_argument("--interval", type=int, default=100)
     parser.add_argument("--gamma", type=float, default=1.0)
     args = parser.parse_args(words)
+    at_least_one(args, "interval")
+    if not 0 < args.gamma < math.inf:
+        raise ValueError(f"--gamma must be a number above 0, not {args.gamma}")
     path = Store(args.results).folder / "performance" / "training_flops.csv"
     write_table(path, COLUMNS, lines(interval=args.interval, gamma=args.gamma))
     print(f"wrote {path}")

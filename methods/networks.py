@@ -41,10 +41,10 @@ def refuse_default_device():
 
 
 def explained(error):
-    """`error`, or one that says what to do, if it comes from .view() of a convolution's output or from a weight that is not there."""
+    """`error`, or one that says what to do, if it comes from .view() of a layer's output or from a weight that is not there."""
     if "view size is not compatible" in str(error):
-        return RuntimeError("convolutions give channels_last outputs here, which .view() cannot flatten: in the network's forward, write "
-                            "x.flatten(1) or x.reshape(...) instead")
+        return RuntimeError("convolutions give channels_last outputs here, and sparse storage's linear layers transposed ones, which .view() cannot "
+                            "flatten: in the network's forward, write x.flatten(1) or x.reshape(...) instead")
     if "is a view and" in str(error) and "modified inplace" in str(error):
         return RuntimeError(f"{error} (if it is a weight, which the network's own forward changes: skip=[its name] leaves it dense)")
     if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):

@@ -37,7 +37,7 @@ from benchmarks.gpu import capture, compiled
 from benchmarks.gpu.kernels import residual
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
-from benchmarks.machine import numerics, one_core
+from benchmarks.machine import numerics, one_core, usable_device
 from benchmarks.tasks import TASKS, settle
 from benchmarks.train import Trainer
 from benchmarks.workers.places import cores
@@ -235,12 +235,13 @@ def parent(part, device, names):
     """Has a child check the names, and another what it leaves. Returns how many are wrong."""
     wrong = 0
     while names:
+        left = len(names)
         with subprocess.Popen([sys.executable, __file__, "--device", device, part, "--names", *names], stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 wrong += not {"wrong", "error"}.isdisjoint(json.loads(line))
                 names = names[1:]
-        if names and process.returncode != 1:
+        if names and (process.returncode != 1 or len(names) == left):  # 1 is what a child returns that has found something wrong
             print(json.dumps({"part": part, "name": names[0], "error": f"its process ended with status {process.returncode}"}), flush=True)
             names, wrong = names[1:], wrong + 1
     return wrong
@@ -262,7 +263,9 @@ def main(words=None):
     if words.device == "cpu" and "fused" in words.parts:
         parser.error("fused: Triton's kernels need a GPU; `python -m pytest tests/test_kernels.py` rehearses them, by its interpreter and compiler")
     if words.names:
-        return child(words.parts[0], torch.device(words.device), words.names)
+        return child(words.parts[0], usable_device(words.device), words.names)
+    if not words.device.startswith("cuda"):  # opened here, a GPU would lack memory for the children
+        usable_device(words.device)
     wrong = 0
     for part in words.parts or [part for part in PARTS if words.device != "cpu" or part != "fused"]:
         names = PARTS[part][0]

@@ -131,6 +131,19 @@ def test_a_cpu_has_all_parts_but_that_of_a_gpus_kernels(monkeypatch, capsys):
     assert check_device.main(["--device", "cpu", "--processes", "1"]) == 0 and asked == ["methods", "networks", "sparse", "ranking"]
 
 
+def test_a_device_that_is_not_there_is_one_line(capfd):
+    assert check_device.main(["--device", "banana", "ranking"]) == 2
+    out, err = capfd.readouterr()
+    assert not out and err.startswith("error: there is no device 'banana' here (") and err.count("\n") == 1
+
+
+def test_a_child_that_says_nothing_is_not_asked_for_ever(tmp_path, monkeypatch, capfd):
+    (tmp_path / "child.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr(check_device, "__file__", str(tmp_path / "child.py"))
+    assert check_device.parent("ranking", "cpu", ["one", "two"]) == 2
+    assert {name: line["error"] for name, line in said(capfd).items()} == dict.fromkeys(("one", "two"), "its process ended with status 1")
+
+
 def test_a_mistake_does_not_end_the_others(capfd):
     assert check_device.parent("methods", "cpu", ["nonsense", "static"]) == 1
     out, err = capfd.readouterr()

@@ -92,6 +92,11 @@ def test_convolutions_of_few_channels_are_the_kernels():
     assert not [node for node in graphs[0].graph.nodes if node.target is torch.conv2d]
 
 
+def test_an_image_without_a_batch_is_not_the_kernels():
+    x, weight = torch.randn(3, 8, 8), torch.randn(4, 3, 3, 3)
+    assert torch.equal(narrow.conv2d(x, weight, padding=1), torch.conv2d(x, weight, padding=1))
+
+
 def test_all_runs_of_a_network_are_compiled_once():
     for seed, method in enumerate(("st3", "rigl", "dense")):
         for width in (0.5, 1):

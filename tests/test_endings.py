@@ -42,6 +42,14 @@ def test_a_measurement_refuses_in_one_line_before_it_begins(script, words, said,
     assert line.startswith("error: ") and said in line and line.count("\n") == 1 and not out
 
 
+@pytest.mark.parametrize("words", [["--interval", "-1"], ["--interval", "0"], ["--gamma", "-1"], ["--gamma", "nan"], ["--gamma", "inf"]])
+def test_training_flops_of_numbers_that_cannot_be_are_refused(words, tmp_path, capsys):
+    module = importlib.import_module("benchmarks.training_flops")
+    assert module.main([*words, "--results", str(tmp_path)]) == 2 and not (tmp_path / "performance").exists()
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {words[0]} must be ") and line.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", [name for name in MEASUREMENTS if name not in ("trajectory", "training_flops", "store_speed")])
 def test_a_table_with_other_columns_is_refused_and_stays(name, tmp_path, monkeypatch, capsys):
     module, table = importlib.import_module(f"benchmarks.{name}"), tmp_path / "performance" / f"{name}.csv"

@@ -173,6 +173,14 @@ def test_loops_are_for_half_a_block_of_rows(kind, rows, used):
     assert pattern.loops_for(rows, torch.empty(6, dtype=kind)) is (pattern.compiled("loops") if used else None)
 
 
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_outputs_can_be_flattened_by_view_whatever_the_number_of_rows(rows):
+    """A last batch may be short."""
+    layer, _, weight = sparse(nn.Linear(60, 40))
+    x = torch.randn(rows, 4, 60)
+    assert torch.allclose(layer(x).view(rows, -1), nn.functional.linear(x, weight, layer.module.bias).view(rows, -1), atol=1e-5)
+
+
 def test_threads_may_change_between_the_passes():
     layer, _, weight = sparse(nn.Linear(60, 40))
     x = torch.randn(70, 60)

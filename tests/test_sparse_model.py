@@ -185,6 +185,21 @@ def test_a_weight_that_is_not_there_is_explained(storage):
         model(torch.ones(2, 6))
 
 
+def test_an_output_that_view_cannot_flatten_is_explained():
+    """With several threads a sparse linear layer's is one, which the message says."""
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).view(-1)
+
+    model = SparseModel(Net(nn.Linear(16, 32)), "static", 0.5, storage="sparse")
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match=r"sparse storage's linear layers transposed ones, [^\n]+x\.reshape\(\.\.\.\) instead\Z"):
+            model(torch.randn(3, 4, 16))
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_its_arguments_are_those_that_are_shown():
     shown, own = (inspect.signature(what).parameters for what in (SparseModel, SparseModel.__init__))
     assert [(p.name, p.kind) for p in shown.values()] == [(p.name, p.kind) for p in own.values()][1:]

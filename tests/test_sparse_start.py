@@ -70,6 +70,39 @@ def test_biases_of_a_network_of_shapes_are_zero_where_only_weights_are_drawn():
     assert not model.net[0].bias.any() and not model.net[3].bias.any() and model.theta.std() > 0
 
 
+class Placed(nn.Module):
+    """Says how its scale starts alone: not its places on the meta device, which it should, nor those that it makes elsewhere."""
+
+    def __init__(self, features, dtype=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+        self.register_buffer("own", torch.arange(features, device="cpu"))
+        self.register_buffer("none", torch.ones(0))
+        if dtype:
+            self.register_buffer("places", torch.ones(features, dtype=dtype))
+
+    def reset_parameters(self):
+        nn.init.constant_(self.scale, 2)
+
+    def forward(self, x):
+        return self.scale * x + self.own
+
+
+def test_what_has_data_in_a_network_of_shapes_stays():
+    model = SparseModel(on_meta(lambda: net(Placed)), "static", 0.9, storage="sparse")
+    assert torch.equal(model.net[1].own, torch.arange(200)) and torch.equal(model.net[1].scale, torch.full((200,), 2.0))
+
+
+def test_what_modules_of_a_network_of_shapes_share_they_share_afterwards():
+    def tied():
+        made = nn.Sequential(nn.Linear(400, 200), nn.Linear(200, 200), nn.Linear(200, 200))
+        made[2].weight = made[1].weight
+        return made
+    model = SparseModel(on_meta(tied), "static", 0.9, skip=["1", "2"], storage="sparse")
+    assert model.net[2].weight is model.net[1].weight and model.net[2].bias is not model.net[1].bias
+    assert 0 < model.net[1].weight.abs().max() <= 200 ** -0.5
+
+
 class Scaled(nn.Module):
     """Has a parameter, and nothing that says how it starts."""
 
@@ -90,6 +123,8 @@ def with_nan(name):
 
 @pytest.mark.parametrize("build, said", [
     (lambda: on_meta(lambda: net(Scaled)), "a network of shapes cannot start 1: it has no reset_parameters"),
+    *((lambda dtype=dtype: on_meta(lambda: net(lambda features: Placed(features, dtype))),
+       "a network of shapes cannot start 1: its reset_parameters leaves places unset") for dtype in (torch.float32, torch.int64, torch.bool)),
     (lambda: torch.relu, "the network must be an nn.Module, not builtin_function_or_method"),
     (lambda: with_nan("0.weight"), "the network's weights contain NaN or infinity: 0.weight"),
     (lambda: with_nan("1.bias"), "the network's weights contain NaN or infinity: 1.bias")])

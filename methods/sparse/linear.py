@@ -1,4 +1,5 @@
 """Sparse linear layers."""
+import sys
 import time
 from math import prod
 from threading import get_ident
@@ -149,6 +150,8 @@ class SparseLinear(SparseLayer):
             y = LoopMatmul.apply(rows, values, bias, self.pattern)
         else:  # the view is made out here, because torch forbids in-place changes of one that a Function returns
             y = Matmul.apply(rows, values, bias, self.pattern).t()
+            if loops_for(sys.maxsize, values):  # as the loops give it for more rows: `.view()` must not fail at a short last batch alone
+                y = y.contiguous()
         return y.view(*x.shape[:-1], self.shape[0])
 
     def loops(self, x):

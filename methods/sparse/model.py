@@ -13,6 +13,7 @@ from methods.networks import detached, explained, layout_of, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
+from methods.sparse.shapes import materialise
 
 LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
 
@@ -269,20 +270,3 @@ def _reconnect(model, _):
         layer.dense = None if dense < 0 else bool(dense)
     model.undecided = sum(dense < 0 for dense in chosen)
     model.connect(model.method.keys)
-
-
-def materialise(net):
-    """Allocates and initialises what else a network of shapes has besides its sparse weights. Raises ValueError for a module without
-    reset_parameters."""
-    for name, module in net.named_modules():
-        own = [*module._parameters.values(), *module._buffers.values()]
-        if not any(tensor is not None and tensor.is_meta for tensor in own):
-            continue
-        module.to_empty(device="cpu", recurse=False)
-        if "forward" in vars(module):
-            for bias in module.parameters(recurse=False):
-                nn.init.zeros_(bias)  # `initialise` draws another, except with init=grad_flow
-            continue
-        if not hasattr(module, "reset_parameters"):
-            raise ValueError(f"a network of shapes cannot start {name or type(net).__name__}: it has no reset_parameters")
-        module.reset_parameters()

@@ -21,10 +21,11 @@ CHUNKS = 132  # parts of a batch whose weights' gradients are summed separately:
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. Uses the kernels below for at most `MOST`
-    channels in and out, 1 x 1 and 3 x 3 kernels padded by half their size, equal strides, no groups and no dilation; otherwise PyTorch."""
+    channels in and out, 1 x 1 and 3 x 3 kernels padded by half their size, equal strides, no groups and no dilation; otherwise (a single image
+    without B, too) PyTorch."""
     (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    narrow = max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
+    narrow = x.dim() == 4 and max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
     if not (narrow and dilations == (1, 1) and strides[0] == strides[1] and paddings == (kernel[0] // 2,) * 2):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     x, weight = x.to(dtype), weight.to(dtype)
