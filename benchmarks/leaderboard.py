@@ -186,7 +186,7 @@ def asked(args):
     words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
              ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
              ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and seeds_text(args.seeds), None)]
-    return "".join(f" --{name} {value}" for name, value, default in words if value != default)
+    return "".join(f" --{name} {shlex.quote(value) if name == 'results' else value}" for name, value, default in words if value != default)
 
 
 def cells(args, against=()):

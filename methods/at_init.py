@@ -1,4 +1,6 @@
 """Pruning at initialisation: one mask, found before the first step."""
+from unittest.mock import patch
+
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -107,6 +109,9 @@ class TwiceDifferentiable(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
 
 
+NEGATIVE = 1e-9  # SynFlow's scores are positive; below this share of the largest, one is negative by more than rounding
+
+
 class SynFlow(AtInit):
     """Iterative synaptic flow, without data (Tanaka et al. 2020)."""
 
@@ -133,7 +138,10 @@ class SynFlow(AtInit):
             score, = torch.autograd.grad(flow / flow.detach(), weights)
             self.check(flow.detach()), self.check(score)
             left = self.kept(1 - (1 - self.sparsity) ** (k / self.rounds))
-            mask = keep((score * weights).detach().masked_fill(~mask, -1), left if k < self.rounds else self.budget)
+            score = (score * weights).detach()
+            if score.min() < -NEGATIVE * score.max():
+                raise ValueError(f"{self.called} cannot score this network: it has negative flow, from something that subtracts or normalises over features")
+            mask = keep(score.masked_fill(~mask, -1), left if k < self.rounds else self.budget)
         return mask
 
     @staticmethod
@@ -144,16 +152,31 @@ class SynFlow(AtInit):
 
 class Homogeneous(TorchFunctionMode):
     """Normalisation over features, GELU, softmax and dropout become the identity, and bounded ReLUs become ReLU, so that flow is conserved
-    (GSE's code for ViT)."""
+    (GSE's code for ViT). In attention, rows of scores are divided by their sums."""
+
+    IDENTITY = (F.layer_norm, F.group_norm, F.instance_norm, F.rms_norm, torch.rms_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax,
+                F.log_softmax, torch.log_softmax, torch.Tensor.log_softmax, F.dropout)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (F.layer_norm, F.gelu, F.softmax, torch.softmax, torch.Tensor.softmax, F.dropout):
+        if func in self.IDENTITY:
             return args[0]
         if func in (F.hardtanh, F.relu6):  # they bound the flow, which grows with every layer
             return F.relu(args[0])
         if func is F.scaled_dot_product_attention:
-            # without any softmax, as in GSE's code, attention is cubic in its input and four layers overflow float64;
-            # ours: rows are divided by their sums, so that they sum to one, as softmax's do; the sums count as constants
-            scores = args[0] @ args[1].transpose(-2, -1)
-            return scores / scores.detach().sum(-1, keepdim=True).clamp_min(1e-300) @ args[2]
+            return attention(*args[:3])
+        if func is F.multi_head_attention_forward:  # of nn.MultiheadAttention; what it calls does not come here
+            with patch.multiple(F, scaled_dot_product_attention=lambda q, k, v, *_, **__: attention(q, k, v), softmax=lambda x, dim: shares(x)):
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def attention(q, k, v):
+    """Attention without softmax, masks and dropout: q (…, L, d), k (…, S, d), v (…, S, e)."""
+    return shares(q @ k.transpose(-2, -1)) @ v
+
+
+def shares(scores):
+    """Rows divided by their sums, which count as constants, so that they sum to one, as softmax's do. Without any softmax, as in GSE's code,
+    attention is cubic in its input, and four layers overflow float64."""
+    scores = scores.clamp_min(0)  # a mask's -inf
+    return scores / scores.detach().sum(-1, keepdim=True).clamp_min(1e-300)

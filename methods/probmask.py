@@ -118,7 +118,7 @@ class ProbMask(Sparsifier):
             score = self.logits(noise(self.p, generator))
             mask = keep(score, self.budget) if self.sampling == "exact" else score > 0
             loss = sum(float(run.loss(run.theta * mask, x, y)) for x, y in batches)
-            if loss < best or best == math.inf:
+            if loss < best or not math.isfinite(best):
                 best, chosen = loss, mask
         run.count_passes(-self.trials * len(batches))  # forward passes alone, like validation's, which do not count either
         self.set_mask(chosen)

@@ -6,7 +6,7 @@ setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
 from drawing import DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
-from rows import POINT, TRAINING, NoRows, none_finished, runs_of, summary, without_runs
+from rows import POINT, NoRows, none_finished, repeated, runs_of, summary, without_runs
 
 GROUPS = {
     "Pruned while trained": {
@@ -48,8 +48,8 @@ def source(grid, suite, results, profile=None):
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
             raise none_finished(suite, results, found, grid.precision, grid.epochs)
-        runs = runs[~(runs.duplicated(TRAINING) & runs.accuracy.notna())]
-        density = 1 - runs.achieved_sparsity.astype(float)
+        runs = runs[~repeated(runs)]
+        density = 1 - runs.achieved_sparsity.where(runs.status == "ok").astype(float)  # a diverged run's mask is of the middle of its training
         missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
         gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # methods of which no point remains
         kept = runs[~missed & ~runs.method.isin(gone)]

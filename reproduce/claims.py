@@ -100,11 +100,12 @@ def sigma_at_equal_macs(e):
     parts, sparsities = e.not_below("st3_sigma", "st3"), e.sparsities("st3_sigma", "st3")
     curves = {}  # {seed: [(log MACs, accuracy) of ST-3]}
     for sparsity in sparsities[::-1]:
-        macs, accuracy = e.seeds("st3", sparsity, "macs"), e.seeds("st3", sparsity)
+        macs, accuracy, status = (e.seeds("st3", sparsity, column) for column in ("macs", "accuracy", "status"))
         for seed in macs:
-            curves.setdefault(seed, []).append((np.log(macs[seed]), accuracy[seed]))
+            if status[seed] == "ok":  # else these would be the MACs of the middle of a training, and chance would be interpolated
+                curves.setdefault(seed, []).append((np.log(macs[seed]), accuracy[seed]))
     for curve in curves.values():
-        curve.sort()  # not yet in order: a diverged run's mask may have any number of MACs
+        curve.sort()
     for sparsity in sparsities:
         macs, accuracy = e.seeds("st3_sigma", sparsity, "macs"), e.seeds("st3_sigma", sparsity)
         inside = [seed for seed in macs if seed in curves and curves[seed][0][0] <= np.log(macs[seed]) <= curves[seed][-1][0]]
@@ -143,6 +144,7 @@ def switches(e):
     if path.exists():
         drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]
         runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs) & e.runs.series.isin(drawn) & (e.runs.sparsity == 0.9)]
+        runs = runs[runs.status == "ok"]  # of a diverged run only the switches until then were counted
         lines = read_table(path).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
         total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
         if {"cubic", "fixed"} <= set(total.columns):

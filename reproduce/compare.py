@@ -14,7 +14,7 @@ from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_li
 from gse import plus_minus
 from marks import number_decades, remark
 from published import title
-from rows import POINT, TRAINING, layers_of, lengths, lines_of, none_finished, read_rows, series_of, summary
+from rows import POINT, layers_of, lengths, lines_of, none_finished, read_rows, repeated, series_of, summary
 
 from benchmarks.accuracy import off_target
 from benchmarks.command import command, elsewhere
@@ -105,8 +105,8 @@ def chosen(labels, args):
 
 
 def of_their_curves(runs, sparsity):
-    """For the runs at a sparsity, and dense: the means over seeds, at each epoch of the last cycle, of the validation accuracy (without validation,
-    the test accuracy) and of the sparsity."""
+    """For the runs at a sparsity, and dense: the means over seeds, at each epoch that is stored (of runs whose cycles are rows of their own, those of
+    the last), of the validation accuracy (without validation, the test accuracy) and of the sparsity."""
     lines = lines_of(runs, "curves", (runs.sparsity - sparsity).abs().lt(1e-6) | (runs.method == "dense"))
     lines["epoch"] += 1 - lines.groupby("key").epoch.transform("min")
     lines["accuracy"] = lines.val_top1.fillna(lines.test_top1)
@@ -142,7 +142,7 @@ def where_they_end(runs):
         achieved = runs.achieved_sparsity.where(runs.status == "ok").astype(float)
         return achieved.groupby([runs[name] for name in POINT]).transform("mean").round(6)
     off = off_target(ends(runs), runs.sparsity).groupby([runs.task, series_of(runs)]).transform("any")
-    there = runs[~(off & runs.duplicated(TRAINING))]
+    there = runs[~(off & repeated(runs))]
     there = there.assign(sparsity=ends(there).clip(upper=MOST).where(off, there.sparsity).fillna(there.sparsity))
     return there, [*dict.fromkeys(series_of(runs[off]))]
 
@@ -209,8 +209,8 @@ def drawing(series, wanted):
             for axes in (in_training, sparse, by_layer):
                 axes.xaxis.get_major_locator().set_params(integer=True)
             tables += [curves.assign(source="measured"), layers.assign(source="measured")]
-        remark(figure, "In training: after each epoch of the last cycle, on validation images or, where there are none, the test's; shaded: ± s.d. "
-                       "Density: of each layer at the end, mean over the seeds; no point where a layer has no weights left.")
+        remark(figure, "In training: after each epoch (of LRR and the like, whose cycles end at sparsities of their own, of the last cycle), on "
+                       "validation images or, where there are none, the test's; shaded: ± s.d. Density: of each layer at the end, mean over the seeds; no point where a layer has no weights left.")
         table = pd.concat(tables, ignore_index=True)
         table.attrs.update(as_text(runs, labels))
         return table

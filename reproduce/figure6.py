@@ -26,7 +26,7 @@ def draw(runs, figure):
     import numpy as np
     import seaborn as sns
 
-    palette, lines = sns.color_palette("colorblind"), lines_of(runs, "switches").query("switches >= 2")
+    palette, lines = sns.color_palette("colorblind"), lines_of(runs, "switches", runs.status == "ok").query("switches >= 2")
     lines["weights"] = lines.weights / lines.groupby("schedule").seed.transform("nunique")
     bins = np.unique(np.geomspace(2, (lines.switches.max() if len(lines) else 2) + 1, 24).astype(int))
     width = np.diff(bins)[np.digitize(lines.switches, bins) - 1]

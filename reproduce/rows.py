@@ -22,7 +22,6 @@ from benchmarks.suites import PROFILES, SIZES, SUITES, length, trained, usual_le
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
 SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of suite cifar10 has panels of CIFAR-100, too
 POINT = ["task", "method", "options", "sparsity"]
-TRAINING = ["task", "method", "options", "seed", "achieved_sparsity", "accuracy"]  # equal: the same training, whatever sparsity was asked
 
 
 class NoRows(Exception):
@@ -193,6 +192,13 @@ def lines_of(runs, table, where=True):
     short += " A run that diverged is in the means until it did." * (table == "curves" and bool((finished.status == "diverged").any()))
     runs.attrs["out"] = runs.attrs.get("out", "") + short
     return lines
+
+
+def repeated(runs):
+    """Which runs are the training of an earlier one again, because their method ends where it ends, whatever sparsity is asked for. Diverged runs
+    are, only if such runs are that ended: a mask of no sparsity yet, and the accuracy of chance, may be equal by themselves."""
+    same = runs.duplicated(["task", "method", "options", "seed", "achieved_sparsity", "accuracy"]) & runs.accuracy.notna()
+    return same & (same & (runs.status == "ok")).groupby([runs[name] for name in ("task", "method", "options")]).transform("any")
 
 
 def layers_of(runs, where=True):

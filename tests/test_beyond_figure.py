@@ -91,6 +91,23 @@ def test_a_point_is_its_seeds_mean_and_a_training_is_drawn_once(tmp_path, capsys
     assert "Missing" not in said and "Left out" not in said
 
 
+@pytest.mark.parametrize("ends", [(), ("dst_mask",)], ids=["others", "one that ends where it ends"])
+def test_diverged_seeds_leave_no_mean(ends, tmp_path, capsys, no_files):  # noqa: F811
+    """Though they are equal at every sparsity, with a mask of hardly any: those of a method that ends where it ends are drawn once."""
+    rows, method = [], (*ends, "lamp_oneshot")[0]
+    for spec in SCRIPTS["beyond"].grid("digits", "paper"):
+        own = dict(achieved_sparsity=0.9 if spec.method in ends else spec.sparsity, top1_best_val=90)
+        if spec.method == method and spec.seed == 1:
+            own = dict(status="diverged", top1="", top1_best_val="", achieved_sparsity=0.0)
+        rows.append(row(spec, train_flops_fraction=0.4, **own))
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    points = [line for line in drawn(tmp_path / "digits/beyond.csv") if line["method"] == method]
+    assert [(float(line["sparsity"]), line["seeds"], float(line["mean"])) for line in points] == [
+        (sparsity, "3", pytest.approx((90 + 90 + 10) / 3)) for sparsity in ((0.9,) if ends else (0.9, 0.95, 0.98))]
+    assert "Left out" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name, column, usual, then", [("beyond", "train_flops", 0.4, dict(train_flops_fraction=0.1)), ("figure4", "macs", 5e8, dict(macs=9e8))])
 def test_a_diverged_run_counts_with_chance_and_with_no_costs(name, column, usual, then, tmp_path, no_files):  # noqa: F811
     specs = [spec for spec in SCRIPTS[name].grid("digits", "paper") if spec.method != "dense"]

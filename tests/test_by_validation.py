@@ -46,6 +46,13 @@ def test_what_is_not_there(variants, words, said, capsys):
     assert said in error
 
 
+def test_how_to_make_what_is_not_there_can_be_pasted(tmp_path, capsys):
+    folder = tmp_path / "my rows"
+    write_table(folder / "digits" / "runs.csv", RUN_COLUMNS, [made(80.0, "st3", 0.9, 0)])
+    assert main(["variants", "digits", "gmp", "--results", str(folder)]) == 2
+    assert f"--results '{folder}' --methods gmp" in capsys.readouterr().err
+
+
 def test_a_seed_of_which_one_row_is_not_collected_yet_counts_once(tmp_path, capsys):
     """In the CSV seeds are texts, in the rows that were not collected numbers."""
     collected, new = (made(80.0, "st3", 0.9, 0, options=options) | {"finished_at": "2026-11-01T00:00:00+00:00", "code_version": "1"}

@@ -266,6 +266,19 @@ def test_st3_sigma_is_about_imagenet_and_tried_besides(tmp_path):
     assert "**incomplete (1 of " in line and "| 2 as claimed |" in line
 
 
+def test_a_diverged_run_is_no_point_of_st3_s_at_equal_macs(tmp_path):
+    """Chance, at the MACs of the middle of a training, would be what ST-3's accuracy is interpolated towards."""
+    rows = [dict(method=method, sparsity=sparsity, macs=macs, top1=accuracy + 0.1 * seed, seed=seed, status="ok")
+            for method, sparsity, macs, accuracy in (("st3", 0.9, 100.0, 90.0), ("st3", 0.95, 50.0, 80.0), ("st3", 0.98, 25.0, 70.0),
+                                                     ("st3_sigma", 0.95, 50.0, 85.0)) for seed in range(3)]
+    rows[3].update(status="diverged", top1="", macs=60.0)  # at 95 %, seed 0
+    write(tmp_path / "imagenet" / "runs.csv", [keyed(dict.fromkeys(RUN_COLUMNS, "") | dict(
+        suite="imagenet", task="imagenet-resnet50", dataset="imagenet", epochs=100, precision="bf16", achieved_sparsity=each["sparsity"], **each))
+        for each in rows], RUN_COLUMNS)
+    text, = (text for text, _ in own("A9", tmp_path) if "equal MACs" in text and "95 %" in text)
+    assert text.startswith("`st3_sigma` of 95 % above `st3` at equal MACs: +5.00 ")
+
+
 def test_rows_of_ones_own_on_imagenet_decide_besides_the_published_numbers(tmp_path):
     """All methods with one cycle are expected wherever the paper has ST-3 or it has rows; a shorter run is none."""
     store(tmp_path, "imagenet-resnet50", {

@@ -148,6 +148,22 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
     assert sorted(points.sparsity[points.method == "gmp"]) == [0.9, 0.95, 0.98]
 
 
+def test_a_diverged_seed_of_a_method_that_ends_where_it_ends_is_drawn_once(tmp_path):
+    """And one of a method that goes on to each sparsity, which has no mask yet, at each."""
+    ends = {"dst_mask": 0.8, "lamp_oneshot": None}
+    rows = [row(spec, precision="fp32", cycles=1, **dict(achieved_sparsity=ends.get(spec.method) or spec.sparsity, top1_best_val=90.0)
+                | (dict(status="diverged", top1="", top1_best_val="", achieved_sparsity=0.0) if spec.seed and spec.method in ends else {}))
+            for spec in specs(methods=("dense", "st3", *ends), seeds=2)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    write_table(tmp_path / "digits" / "curves.csv", TABLES["curves"], [
+        dict.fromkeys(TABLES["curves"], 0) | dict(key=one["key"], val_top1=50) for one in rows])
+    points = drawn(tmp_path, "st3", *ends, "--results", tmp_path)
+    points = points[points.epoch.isna()].set_index(["method", "sparsity"])
+    assert points.loc["lamp_oneshot"].index.tolist() == [0.9, 0.95, 0.98] and points.loc["dst_mask"].index.tolist() == [0.8]
+    for method in ends:
+        assert [*points.loc[method, "mean"]] == pytest.approx([50.0] * len(points.loc[method])) and {*points.loc[method].seeds} == {2}
+
+
 def test_a_network_of_zeros_has_a_place_too(tmp_path):
     fill(tmp_path, "digits", specs(methods=("st3", "gmp")), precision="fp32", cycles=1, achieved_sparsity=1.0)
     points = drawn(tmp_path, "st3", "--results", tmp_path).query("epoch.isna() and layer.isna()")

@@ -221,6 +221,18 @@ def test_switches_are_those_of_runs_of_one_length_and_sparsity(tmp_path):
     assert (full, holds) == ("ResNet-20, CIFAR-10", [True] * 4) and "24 of 160" in short and fails[0] is False
 
 
+def test_switches_of_a_diverged_run_are_those_of_a_part_of_it(tmp_path):
+    """And do not count: here the fixed schedule's third seed would have switched less than the cubic one's."""
+    saved = [(100, 300, 100, 100)] * 2
+    runs, lines = switches([*saved, (-900, -900, -900, -900)])
+    for one in runs:
+        one["status"] = "diverged" if one["seed"] == 2 else "ok"
+    write(tmp_path / "cifar10" / "runs.csv", runs, RUN_COLUMNS)
+    write(tmp_path / "cifar10" / "switches.csv", lines, list(lines[0]))
+    (_, _, parts), = scales("A11", tmp_path)
+    assert "2 seeds" in parts[0].text and "quarter 1: 10 %, quarter 2: 30 %" in parts[0].text
+
+
 def test_where_it_is_not_sure_that_switches_are_saved_no_quarter_saves_most(tmp_path):
     """In the second 1, 30 and 5 %: more than in the others with each seed, but itself perhaps nothing."""
     runs, lines = switches([(-390, 10, -390, -390), (-100, 300, -100, -100), (-350, 50, -350, -350)])

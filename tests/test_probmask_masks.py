@@ -1,4 +1,6 @@
 """ProbMask's hard masks, which are evaluated, counted and fine-tuned, with worked numbers."""
+import math
+
 import pytest
 import torch
 from canonical import effective, step, training
@@ -95,6 +97,23 @@ def test_the_mask_that_is_counted_follows_the_budget_of_its_epoch():
         within, budget = counts[4 * epoch:4 * epoch + 4], 5000 * (0.1 + 0.9 * (1 - epoch / 6) ** 3)
         assert within[0] == within[1] == within[2] and within[3] != within[0] or epoch == 0
         assert within == pytest.approx([budget] * 4, abs=140)  # four standard deviations at most
+
+
+def test_of_the_trials_the_mask_with_the_lowest_loss_is_kept():
+    """Those without a finite loss are kept only if there is no other."""
+    run = training("probmask", 0.5, epochs=1, trials=5, trial_batches=1)
+    run._batches = lambda n: [(torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.long))]
+    for losses, best in (([3.0, 1.0, 2.0, 4.0, 5.0], 1), ([math.nan, 2.0, 1.0, 3.0, math.nan], 2), ([math.inf, math.nan, 7.0, 8.0, math.nan], 2)):
+        tried = []
+
+        def loss(weights, x, y):
+            tried.append(weights != 0)
+            return losses[len(tried) - 1]
+        run.loss = loss
+        run.model.method.p.data.fill_(0.5)
+        with torch.no_grad():
+            run.model.method.harden(run)
+        assert torch.equal(run.model.method.mask, tried[best]) and len({str(mask.tolist()) for mask in tried}) > 1
 
 
 # ---- fine-tuning

@@ -78,6 +78,8 @@ def test_what_slurm_is_told_of_a_job(store, monkeypatch):
     assert len(told["setup"]) == 4 and told["setup"][3].startswith("true\n")
     assert (told["folder"], told["time"], told["signal_delay_s"], told["mem"], told["partition"], told["gpus_per_task"]) == (
         store.runs / "submitted", 30, 90, "1536MB", "gpu", 1)
+    sbatch.send(parser().parse_args(["launch", "digits", "--launcher", "slurm", "--mem", "0.0004"]), store.runs / "submitted", Path("/a copy"), [])
+    assert told["mem"] == "1MB"  # of 0 SLURM makes all that a node has
 
 
 SBATCH = """#!/bin/sh

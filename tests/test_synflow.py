@@ -43,6 +43,57 @@ def test_synflow_conserves_flow_through_what_it_replaces(asked):  # noqa: F811
         assert run.model.layout.layer_sums(score.clamp_min(0)) == near([1.0] * 4)
 
 
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(4, 8), lambda: nn.GroupNorm(1, 8), lambda: nn.InstanceNorm2d(8, affine=True),
+                                  lambda: nn.RMSNorm([8, 4, 4]), lambda: nn.LayerNorm([8, 4, 4])])
+def test_synflow_sees_no_normalisation_over_features(asked, norm):  # noqa: F811
+    def scores(made):
+        torch.manual_seed(0)
+        convs = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(128, 5)]
+        started(nn.Sequential(convs[0], made(), nn.ReLU(), convs[1], made(), nn.ReLU(), nn.Flatten(), convs[2], nn.LogSoftmax(1)), "synflow", 0.8,
+                [(torch.ones(1, 3, 4, 4), None)], None, rounds=1)
+        return asked[-1][0]
+
+    assert torch.equal(scores(norm), scores(nn.Identity))
+
+
+class Attending(nn.Module):
+    """A network whose attention, masked or not, is nn.MultiheadAttention's or the same written out."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form, self.inside, self.head = form, nn.Linear(6, 16, bias=False), nn.Linear(16, 4, bias=False)
+        self.attention = nn.MultiheadAttention(16, 4, bias=False, batch_first=True)
+
+    def forward(self, x):
+        x = self.inside(x)
+        if self.form == "own":
+            q, k, v = F.linear(x, self.attention.in_proj_weight).unflatten(2, (3, 4, 4)).permute(2, 0, 3, 1, 4)
+            x = F.linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), self.attention.out_proj.weight)
+        else:
+            x = self.attention(x, x, x, need_weights=self.form == "weights")[0]
+        return self.head(x.mean(1))
+
+
+def test_synflow_sees_the_attention_of_torchs_module(asked):  # noqa: F811
+    found = {}
+    for form in ("own", "plain", "weights"):
+        torch.manual_seed(0)
+        started(Attending(form), "synflow", 0.5, [(torch.ones(1, 5, 6), None)], None, rounds=1)
+        found[form] = asked[-1][0]
+    assert torch.allclose(found["plain"], found["own"], rtol=1e-9) and torch.allclose(found["weights"], found["own"], rtol=1e-9)
+    assert F.softmax(torch.zeros(2), dim=0).tolist() == [0.5, 0.5]  # torch's is as it was
+
+
+def test_a_flow_that_is_negative_is_refused():
+    class Normalised(nn.Module):
+        def forward(self, x):
+            return x * x.square().mean(1, keepdim=True).rsqrt()
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="^synflow cannot score this network: it has negative flow, [a-z ]+ over features$"):
+        started(nn.Sequential(nn.Linear(6, 8), Normalised(), nn.Linear(8, 4)), "synflow", 0.5, [(torch.ones(1, 6), None)], None)
+
+
 @pytest.mark.parametrize("bounded", [nn.ReLU6, nn.Hardtanh, lambda: F.relu6])
 def test_synflow_is_not_bounded(asked, bounded):  # noqa: F811
     class Large(nn.Module):

@@ -208,6 +208,7 @@ def test_latex_says_once_what_the_columns_are_and_always_that_runs_are_reduced()
     with pytest.raises(ValueError, match="sparsity 0.5$"):  # nor is any finished elsewhere
         tables.board(tables.select(failed, "digits", "paper"), [0.5])
     assert markup.escaped("<1 > 2|", markup.LATEX) == "$<$1 $>$ 2$|$"
+    assert markup.escaped("γ λ ∝ Σ ± ↓ –", markup.LATEX) == r"$\gamma$ $\lambda$ $\propto$ $\Sigma$ $\pm$ $\downarrow$ --"
 
 
 def test_csv(table):

@@ -2,8 +2,11 @@
 import re
 
 MARKDOWN = {character: "\\" + character for character in "\\`$|*_<"} | {"](": r"]\("}
+SYMBOLS = dict(zip("±×·≤≥≈∝∞→↑↓αβγδεζηθκλμρστφωΔΣ", (
+    "pm times cdot le ge approx propto infty to uparrow downarrow alpha beta gamma delta epsilon zeta eta theta kappa lambda mu rho sigma tau phi "
+    "omega Delta Sigma").split(), strict=True))
 LATEX = {**{c: "\\" + c for c in "_%&#${}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-         **{c: f"${c}$" for c in "<>=*+|"}, "±": r"$\pm$", "×": r"$\times$", "–": "--", "γ": r"$\gamma$", "σ": r"$\sigma$"}
+         **{c: f"${c}$" for c in "<>=*+|"}, "–": "--", **{c: rf"$\{name}$" for c, name in SYMBOLS.items()}}
 PREAMBLE = "% needs \\usepackage{booktabs,graphicx}"
 
 

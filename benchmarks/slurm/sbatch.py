@@ -146,7 +146,7 @@ def send(args, folder, code, calls):
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     options = {name: getattr(args, name) for name in PLAIN if getattr(args, name) is not None} | {"time": args.time}
     if args.mem:
-        options["mem"] = f"{round(1024 * args.mem)}MB"
+        options["mem"] = f"{max(1, round(1024 * args.mem))}MB"  # 0 would be all of a node's
     setup = ["unset SLURM_EXPORT_ENV",  # set by SBATCH_EXPORT: srun would not pass on what this script exports
              f"export PYTHONPATH={shlex.quote(str(code))}", "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1", *map(or_end, args.setup)]
     try:
