@@ -60,7 +60,8 @@ def parser():
             continue
         sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of "
                          "memory, in a task of SLURM's --cpus-per-task)")
-        sub.add_argument("--launcher", default="local", choices=("local", "slurm"), help="local: this machine (default); slurm: job arrays")
+        sub.add_argument("--launcher", default="local", choices=("local", "slurm"),
+                         help="local: this machine (default); slurm: job arrays" + " (the estimate stays one of this machine)" * (name == "plan"))
         sub.add_argument("--retry-failed", action="store_true", help="make failed runs again")
         if name == "launch":
             sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method")

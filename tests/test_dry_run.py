@@ -208,7 +208,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),
     ("mine.py:Typo", ("sparsity 0.9, interval=1: AttributeError in growth_score (mine.py, line", "'bonus'")),
     ("mine.py:OwnDice", ("interval=1: ", "draws numbers that no seed decides")), ("mine.py:OwnGenerator", ("interval=1: ", "no checkpoint holds")),
-    ("mine.py:Halves", ("write the optimiser's \"lr\"", "Cycle(lr=…)", "lr_scale", "before_step")),
+    ("mine.py:Halves", ("write the optimiser's \"lr\"", "Cycle(epochs, lr=…)", "lr_scale", "before_step")),
     ("mine.py:NoSuper", ("NoSuper.__init__ must begin with super().__init__(",)),
     ("mine.py:Leaks", ("mask says are zero",)), ("mine.py:Raises", ("RuntimeError", "start", "mine.py, line", "on purpose")),
 ])

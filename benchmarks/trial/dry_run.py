@@ -28,7 +28,7 @@ from benchmarks.trial.unsaved import plain, same, unheld, watch
 REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
 STOPPED = "a training that was stopped cannot go on, for what the method keeps must be buffers, made in __init__: "
 RATES = ("its hooks write the optimiser's \"lr\", which the training sets: where steps are recorded (on a GPU) only when it changes, so that what is "
-         "written stays or is lost. Declare it, by Cycle(lr=…) or lr_scale in groups(), or multiply the gradient in before_step")
+         "written stays or is lost. Declare it, by Cycle(epochs, lr=…) or lr_scale in groups(), or multiply the gradient in before_step")
 METHODS = Path(methods.__file__).resolve().parent
 
 
