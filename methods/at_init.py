@@ -140,7 +140,8 @@ class SynFlow(AtInit):
             left = self.kept(1 - (1 - self.sparsity) ** (k / self.rounds))
             score = (score * weights).detach()
             if not score.min() >= -NEGATIVE * score.max():
-                raise ValueError(f"{self.called} cannot score this network: it has negative flow, from something that subtracts or normalises over features")
+                raise ValueError(f"{self.called} cannot score this network: it has negative flow, from something that subtracts "
+                                 "or normalises over features")
             mask = keep(score.masked_fill(~mask, -1), left if k < self.rounds else self.budget)
         return mask
 

@@ -210,7 +210,8 @@ def drawing(series, wanted):
                 axes.xaxis.get_major_locator().set_params(integer=True)
             tables += [curves.assign(source="measured"), layers.assign(source="measured")]
         remark(figure, "In training: after each epoch (of LRR and the like, whose cycles end at sparsities of their own, of the last cycle), on "
-                       "validation images or, where there are none, the test's; shaded: ± s.d. Density: of each layer at the end, mean over the seeds; no point where a layer has no weights left.")
+                       "validation images or, where there are none, the test's; shaded: ± s.d. Density: of each layer at the end, mean over the "
+                       "seeds; no point where a layer has no weights left.")
         table = pd.concat(tables, ignore_index=True)
         table.attrs.update(as_text(runs, labels))
         return table

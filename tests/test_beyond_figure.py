@@ -108,6 +108,17 @@ def test_diverged_seeds_leave_no_mean(ends, tmp_path, capsys, no_files):  # noqa
     assert "Left out" not in capsys.readouterr().out
 
 
+def test_switches_that_a_diverged_run_has_counted_are_not_drawn(tmp_path, no_files):  # noqa: F811
+    """They are those of a part of its training."""
+    specs = list(SCRIPTS["figure6"].grid("cifar10", "paper"))
+    fill(tmp_path, "cifar10", specs, precision="bf16")
+    assert {spec.seed for spec in specs} == {0, 1, 2}
+    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, [
+        row(spec, precision="bf16", **dict(status="diverged", top1="", top1_best_val="") if spec.seed == 1 else {}) for spec in specs])
+    assert draw("figure6", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path) == 0
+    assert {line["seed"] for line in drawn(tmp_path / "cifar10/figure6.csv")} == {"0", "2"}
+
+
 @pytest.mark.parametrize("name, column, usual, then", [("beyond", "train_flops", 0.4, dict(train_flops_fraction=0.1)), ("figure4", "macs", 5e8, dict(macs=9e8))])
 def test_a_diverged_run_counts_with_chance_and_with_no_costs(name, column, usual, then, tmp_path, no_files):  # noqa: F811
     specs = [spec for spec in SCRIPTS[name].grid("digits", "paper") if spec.method != "dense"]

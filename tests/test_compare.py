@@ -149,9 +149,9 @@ def test_a_method_that_misses_its_sparsity_is_drawn_where_it_ends(tmp_path):
 
 
 def test_a_diverged_seed_of_a_method_that_ends_where_it_ends_is_drawn_once(tmp_path):
-    """And one of a method that goes on to each sparsity, which has no mask yet, at each."""
-    ends = {"dst_mask": 0.8, "lamp_oneshot": None}
-    rows = [row(spec, precision="fp32", cycles=1, **dict(achieved_sparsity=ends.get(spec.method) or spec.sparsity, top1_best_val=90.0)
+    """And one of a method that goes on to each sparsity, or to one near it, at each, though it has the same mask there."""
+    ends = {"dst_mask": dict.fromkeys((0.9, 0.95, 0.98), 0.8), "gradual": {0.9: 0.85, 0.95: 0.9, 0.98: 0.93}, "lamp_oneshot": {}}
+    rows = [row(spec, precision="fp32", cycles=1, **dict(achieved_sparsity=ends.get(spec.method, {}).get(spec.sparsity, spec.sparsity), top1_best_val=90.0)
                 | (dict(status="diverged", top1="", top1_best_val="", achieved_sparsity=0.0) if spec.seed and spec.method in ends else {}))
             for spec in specs(methods=("dense", "st3", *ends), seeds=2)]
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
@@ -160,6 +160,7 @@ def test_a_diverged_seed_of_a_method_that_ends_where_it_ends_is_drawn_once(tmp_p
     points = drawn(tmp_path, "st3", *ends, "--results", tmp_path)
     points = points[points.epoch.isna()].set_index(["method", "sparsity"])
     assert points.loc["lamp_oneshot"].index.tolist() == [0.9, 0.95, 0.98] and points.loc["dst_mask"].index.tolist() == [0.8]
+    assert points.loc["gradual"].index.tolist() == [0.85, 0.9, 0.93]
     for method in ends:
         assert [*points.loc[method, "mean"]] == pytest.approx([50.0] * len(points.loc[method])) and {*points.loc[method].seeds} == {2}
 
