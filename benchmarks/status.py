@@ -56,8 +56,8 @@ def stand(key, row, claim, job, store):
     if row and not made_again(key, row, claim, job, store):
         if row["status"] == "ok":
             return "done", ""
-        tail = last_lines(store.log(key))
-        return row["status"], plain(row["error"]) + store.log_note(key) + (tail if row["status"] == "failed" else "")
+        tail = lines_of(store.log(key))[-LINES:] if row["status"] == "failed" else ()
+        return row["status"], plain(row["error"]) + store.log_note(key) + indented(tail)
     if claim:
         epochs = claim.get("epochs")
         where = plain(f"job {claim['job']}" if claim["job"] else f"process {claim['pid']} on {claim['host']}")
@@ -95,11 +95,6 @@ def why_lost(folder, job):
             ended = [line for line in lines if ENDED.search(line)][1 - LINES:]
             return indented(ended + [line for line in lines if line not in ended][len(ended) - LINES:])
     return f": no log; `sacct -j {job}` says more"
-
-
-def last_lines(path):
-    """The last lines of a log, indented; empty if there are none."""
-    return indented(lines_of(path)[-LINES:])
 
 
 def lines_of(path):
