@@ -63,12 +63,6 @@ class Grid:
             view.copy_(x.transpose(0, 1)[where])
         return buffers
 
-    def add_shifted(self, buffers, k, matrix, spread, begun):
-        """Adds matrix @ spread to the pixels that kernel position k reaches. begun: phases written so far; the first product of one overwrites."""
-        phase, _ = self.views[k]
-        add_product(self.view(buffers, k, matrix.shape[0]), matrix, spread, fresh=phase not in begun)
-        begun.add(phase)
-
     def spread(self, delta):
         """delta (samples, outputs, *output) on the grid, (outputs, samples · area), zero elsewhere."""
         room = delta.new_zeros(delta.shape[1], len(delta), *self.lines)
@@ -101,10 +95,12 @@ class Convolution(torch.autograd.Function):
         sums = delta.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
         if not ctx.needs_input_grad[0]:
             return None, gradient, sums, None, None
-        transposes, begun = pattern.transposes(values), set()
+        transposes, begun = pattern.transposes(values), set()  # phases written so far: the first product of one overwrites
         shifted, back = grid.buffers(x, *x.shape[1::-1], [k for k, _ in transposes]), torch.zeros_like(x)
         for k, matrix in transposes:
-            grid.add_shifted(shifted, k, matrix, spread, begun)
+            phase, _ = grid.views[k]
+            add_product(grid.view(shifted, k, x.shape[1]), matrix, spread, fresh=phase not in begun)
+            begun.add(phase)
         for view, where in grid.pixels(shifted, *x.shape[1::-1]):
             back.transpose(0, 1)[where] = view
         return back, gradient, sums, None, None
