@@ -9,7 +9,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, styled, suite_grid, write_figure
+from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, number_decades, styled, suite_grid, write_figure
 from published import tell_absent, title
 from rows import Trained, make, none_finished, read_rows
 
@@ -56,7 +56,7 @@ def pictured(table, suite, profile):
 
 def draw(table, figure):
     """Draws the ranked methods of a table of `board_of` into the empty figure: for each cell a panel, and the names of its Pareto front."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator
 
     from benchmarks.comparison.tables import cells
 
@@ -98,9 +98,8 @@ def draw(table, figure):
         for mean in dense:
             axis.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), zorder=0)
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(FixedLocator([digit * 10.0 ** power for power in range(-4, 3) for digit in (1, 3)]))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_locator(NullLocator())
+        number_decades(axis.xaxis, 1, 3)
+        axis.minorticks_off()
         axis.yaxis.set_major_locator(MaxNLocator(4))
         height = max([points["mean"].max(), *dense]) - floor
         top = max(floor + 1.16 * height, min(max(ends, default=0), 100) + 0.02 * height)  # intervals may go beyond 100 %, the axis does not
