@@ -20,11 +20,22 @@ def cycle_lengths(split, total, cycles):
         return [(i + 1) / (length * (length + 1) / 2) for i in range(length)]
 
     kind, _, way = split.partition("_")
-    factor = 0.5 ** (1 / max(n - 1, 1))
-    shares = {"constant": [1 / n] * n, "linear": triangle(n), "plateau": triangle(half) + [1 / n] * (n - half),
-              "peak": triangle(half) + triangle(n - half)[::-1], "alternating": [1 / (1 + i % 2) / (n - half) for i in range(n)],
-              "exponential": [factor ** (n - 1 - i) * (1 - factor) / (1 - factor ** n) if n > 1 else 1 for i in range(n)]}[kind]
-    lengths = [int(total * share + 1e-9) for share in (shares[::-1] if way == "down" else shares)]
+    if kind == "constant" or n == 1:
+        shares = [1 / n] * n
+    elif kind == "linear":
+        shares = triangle(n)
+    elif kind == "exponential":
+        factor = 0.5 ** (1 / (n - 1))
+        shares = [factor ** (n - 1 - i) * (1 - factor) / (1 - factor ** n) for i in range(n)]
+    elif kind == "alternating":
+        shares = [1 / (1 + i % 2) / (n - half) for i in range(n)]
+    elif kind == "plateau":
+        shares = triangle(half) + [1 / n] * (n - half)
+    else:
+        shares = triangle(half) + triangle(n - half)[::-1]
+    if way == "down":
+        shares.reverse()
+    lengths = [int(total * share + 1e-9) for share in shares]
     excess = max(sum(lengths) / total, 1)
     return [max(int(length / excess), 1) for length in lengths]
 
