@@ -2,6 +2,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -209,10 +210,12 @@ def longer(e):
     lengths = sorted({int(epochs) for epochs, series, s in e.points if series == "gse_uniform" and abs(s - 0.98) < 1e-6})
     if e.epochs not in (TASKS[e.task].epochs, *lengths[:1]):
         return []
-    lengths = [epochs for epochs in lengths if epochs >= e.epochs]
-    return [part for a, b in zip(lengths, lengths[1:])
-            for part in e.part(f"at 98 %, {b} - {a} epochs{e.machines(*(('gse_uniform', 0.98, n) for n in (a, b)))}",
-                               e.between(*(e.seeds("gse_uniform", 0.98, epochs=n) for n in (b, a))))]
+    parts = []
+    for short, long in pairwise(epochs for epochs in lengths if epochs >= e.epochs):
+        mixed = e.machines(("gse_uniform", 0.98, short), ("gse_uniform", 0.98, long))
+        found = e.between(e.seeds("gse_uniform", 0.98, epochs=long), e.seeds("gse_uniform", 0.98, epochs=short))
+        parts += e.part(f"at 98 %, {long} - {short} epochs{mixed}", found)
+    return parts
 
 
 def own_imagenet(runs, results):

@@ -86,9 +86,17 @@ class Difference:
         """The Part for the claim that the difference is between low and high: it holds if the whole interval lies there, and fails if the whole
         interval lies outside."""
         least, most = self.mean - self.half, self.mean + self.half
-        holds = None if self.seeds < 2 else True if low < least and most < high else False if most < low or least > high else None
-        p = 1.0 if low < self.mean < high < math.inf else self.p(low if self.mean < low or high == math.inf else high)
-        claimed_p = max(self.p(limit) for limit in (low, high) if math.isfinite(limit)) if low < self.mean < high else 1.0
+        if low < least and most < high:
+            holds = True
+        elif most < low or least > high:
+            holds = False
+        else:  # also for one seed, whose interval is NaN
+            holds = None
+        if low < self.mean < high:
+            claimed_p = max(self.p(limit) for limit in (low, high) if math.isfinite(limit))
+            p = 1.0 if high < math.inf else claimed_p
+        else:
+            claimed_p, p = 1.0, self.p(low if self.mean <= low else high)
         spread = f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"
         return Part(f"{what}: {self.mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
 
@@ -142,8 +150,8 @@ class Evidence:
 
     def sparsities(self, *series):
         """The sparsities from 0.6 on (only methods with several cycles pass lower ones) at which all these series have rows or should have."""
-        points = self.points
-        return sorted(s for s in set.intersection(*({s for n, name, s in points if (n, name) == (self.epochs, one)} for one in series)) if s >= 0.6)
+        there = ({s for epochs, name, s in self.points if (epochs, name) == (self.epochs, one)} for one in series)
+        return sorted(s for s in set.intersection(*there) if s >= 0.6)
 
     def between(self, first, second):
         """The `Difference` of two {seed: value}, paired, over the seeds that both have; None if they share no seed."""
@@ -187,9 +195,10 @@ class Evidence:
 
     def machines(self, *points):
         """A remark if the runs of a seed at these (series, sparsity[, epochs]) were made on different kinds of machine, which round differently."""
-        found = [self.seeds(*point[:2], "device", *point[2:]) for point in points]
-        return " (of two kinds of machine)" * any(
-            len({str(one[seed]) for one in found}) > 1 for seed in set.intersection(*({*one} for one in found)))
+        found = [self.seeds(series, sparsity, "device", *epochs) for series, sparsity, *epochs in points]
+        shared = set.intersection(*map(set, found))
+        mixed = any(len({str(of[seed]) for of in found}) > 1 for seed in shared)
+        return " (of two kinds of machine)" if mixed else ""
 
     def above(self, a, b, sparsities=None):
         return self.compare(a, "above", b, sparsities)
@@ -213,8 +222,9 @@ def corrected(parts):
 def verdict(parts, own=True):
     """The verdict on a claim from its parts, in words. own: whether they are of the paper's own scale, at which alone a claim is reproduced or not."""
     good = "reproduced" if own else "as claimed"
-    against, found, decided = (sum(map(test, parts)) for test in (
-        lambda part: part.holds is False, lambda part: not part.missing, lambda part: part.holds is not None))
+    against = sum(part.holds is False for part in parts)
+    found = sum(not part.missing for part in parts)
+    decided = sum(part.holds is not None for part in parts)
     if not found:
         return "not yet measured"
     if against:
