@@ -41,17 +41,22 @@ In the table "undecided (2 of 7, 1 among all)" means that 2 of 7 comparisons are
 def judged(claim, runs, results, made=None):
     """[(scale, whether it is the paper's, parts)] of a claim, the paper's own scale first. made: a cache, {} at first, to be passed for all claims
     on the same rows."""
-    tasks = claim.tasks
+    tasks, found, made = claim.tasks, [], {} if made is None else made
     if tasks in (None, PUBLISHED):
-        scale, own = own_imagenet(alike(runs).get(""), results) if tasks else ("", [])
-        parts, besides = claim.judge(results), BESIDES[claim.id](runs, results) if claim.id in BESIDES else []
-        return ([(scale, True, corrected(own))] * bool(own) + [(tasks or "", tasks is None, parts)] * bool(parts)
-                + [(scale, False, parts) for scale, parts in besides])
-    found, made = [], {} if made is None else made
-    groups = made.get("groups") or made.setdefault("groups", alike(runs, *SHARED))
-    for task in (*tasks, *(task for task in (*ST3, WIDTH8, "digits") if task not in tasks)) if groups else ():
+        if tasks:
+            scale, own = own_imagenet(alike(runs).get(""), results)
+            found.append((scale, True, corrected(own)))
+        found.append((tasks or "", tasks is None, claim.judge(results)))
+        if claim.id in BESIDES:
+            found += [(scale, False, parts) for scale, parts in BESIDES[claim.id](runs, results)]
+        return [(scale, own, parts) for scale, own, parts in found if parts]
+    if "groups" not in made:
+        made["groups"] = alike(runs, *SHARED)
+    groups = made["groups"]
+    for task in dict.fromkeys((*tasks, *ST3, WIDTH8, "digits")) if groups else ():
         scales = {(TASKS[task].epochs, "")} if task in tasks else set()
-        scales |= {(n, shared) for shared, own in groups.items() for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
+        for shared, own in groups.items():
+            scales |= {(n, shared) for n in own.epochs[own.task == task] if shared in SHARED or n <= TASKS[task].epochs}
         for epochs, shared in sorted(scales, key=lambda scale: (-scale[0], scale[1])):
             e = made.setdefault((shared, task, epochs), Evidence(groups[shared], task, int(epochs), results, shared))
             parts = claim.judge(e)  # below, missing parts are dropped for tasks that are not the claim's
@@ -73,8 +78,11 @@ def score(results):
     runs, found, made = all_runs(results), {}, {}
     for claim in CLAIMS:
         word = verdict(decisive(judged(claim, runs, results, made))).partition(" (")[0]
-        found.setdefault(word if word in ("reproduced", "not reproduced") else "without such a run yet" if word == "not yet measured"
-                         else "undecided or with too few runs", []).append(claim.id)
+        if word == "not yet measured":
+            word = "without such a run yet"
+        elif word not in ("reproduced", "not reproduced"):
+            word = "undecided or with too few runs"
+        found.setdefault(word, []).append(claim.id)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
     return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for "
             f"costs, by what was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, "
