@@ -4,7 +4,7 @@ The papers' own methods are grey, except for three, which look as in all figures
 their runs) are left out; a training that is the same whatever sparsity was asked for is one point. Published points, each in its authors'
 setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
-from drawing import DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
+from drawing import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, repeated, runs_of, summary, without_runs
 
@@ -109,7 +109,7 @@ def draw(runs, figure):
             for axes, measure in zip(panels[2 * index:2 * index + 2, column], ("density", "train_flops")):
                 there = lines(axes, tables[-2:], styles, measure, group)
                 for mean in tables[-2][tables[-2].method == "dense"]["mean"]:
-                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0)
+                    axes.axhline(mean, **DENSE_LINE, label="Dense", zorder=0)
                 if len(shown):
                     cut(axes, there, draw.labels, lowest(shown["mean"]))
                 if not any(len(x) for method, _, x, _ in there if method in group):

@@ -10,7 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
+from drawing import BAD_INPUT, DENSE_LINE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
 from gse import plus_minus
 from marks import number_decades, remark
 from published import title
@@ -178,7 +178,7 @@ def drawing(series, wanted):
     def draw(runs, figure):
         import pandas as pd
 
-        tables, tasks, styles = [], tasks_of(runs), {"dense": dict(color=DENSE, linestyle=(0, (4, 2))), **looks(series)}
+        tables, tasks, styles = [], tasks_of(runs), {"dense": DENSE_LINE, **looks(series)}
         figure.set_size_inches(2 * WIDTH, 0.6 + 3.6 * len(tasks))
         panels = figure.subplots(2 * len(tasks), 2, squeeze=False).reshape(-1, 4)
         for sentence in tell_contents(runs):

@@ -11,8 +11,8 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from marks import BARS, BELOW, COLOURS, DENSE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks, lowest  # noqa: F401
-from marks import mean_line, number_decades, remark, tell_cut  # noqa: F401
+from marks import BARS, BELOW, COLOURS, DENSE_LINE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks  # noqa: F401
+from marks import lowest, mean_line, number_decades, remark, tell_cut  # noqa: F401
 from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 

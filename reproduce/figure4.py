@@ -5,7 +5,7 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import BARS, DENSE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
+from drawing import BARS, DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, summary, with_sparser, without_runs
 
@@ -77,7 +77,7 @@ def draw(runs, figure):
             for rows, measured in ((ours, True), (theirs, False)):
                 rows = rows.assign(density=1 - rows.sparsity, macs=rows.macs / 1e6).sort_values("sparsity")
                 for mean in rows[rows.method == "dense"]["mean"]:
-                    axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label="Dense", zorder=0, lw=1 if measured else 0.6)
+                    axes.axhline(mean, **DENSE_LINE, label="Dense", zorder=0, lw=1 if measured else 0.6)
                 for index, (method, label) in enumerate(METHODS.items()):
                     style = styles[method] | dict(ms=3, lw=0.7, label=label)
                     for _, points in rows[rows.method == method].groupby("options"):

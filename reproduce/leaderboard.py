@@ -9,7 +9,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, BELOW, DENSE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, number_decades, styled, suite_grid, write_figure
+from drawing import BAD_INPUT, BELOW, DENSE_LINE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, number_decades, styled, suite_grid, write_figure
 from published import tell_absent, title
 from rows import Trained, make, none_finished, read_rows
 
@@ -96,7 +96,7 @@ def draw(table, figure):
         axis.plot(best.train_flops, best["mean"], color="0.3", linewidth=0.7, zorder=1)
         dense = cell["mean"][cell.method == "dense"]
         for mean in dense:
-            axis.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), zorder=0)
+            axis.axhline(mean, **DENSE_LINE, zorder=0)
         axis.set_xscale("log")
         number_decades(axis.xaxis, 1, 3)
         axis.minorticks_off()
@@ -115,7 +115,7 @@ def draw(table, figure):
     handles += [first.plot([], [], label="other methods", **other)[0],
                 first.plot([], [], color="0.3", linewidth=0.7, label="Pareto front")[0]]
     if (table.method == "dense").any():
-        handles.append(first.plot([], [], color=DENSE, linestyle=(0, (4, 2)), label="dense")[0])
+        handles.append(first.plot([], [], **DENSE_LINE, label="dense")[0])
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=6)
 
 

@@ -5,7 +5,7 @@ normalisation statistics of the last batch (`bn_momentum=0.99`).
 """
 from dataclasses import replace
 
-from drawing import DENSE, WIDTH, apart, looks, main, mean_line, suite_grid, tasks_of, union
+from drawing import DENSE_LINE, WIDTH, apart, looks, main, mean_line, suite_grid, tasks_of, union
 from published import title
 from rows import runs_of, summary
 
@@ -53,7 +53,7 @@ def draw(runs, figure):
         for index, method in enumerate(present):
             points = shown[shown.method == method].sort_values("epochs")
             dense = method == "dense"
-            style = dict(color=DENSE, linestyle=(0, (4, 2))) if dense else looks(METHODS)[method]
+            style = DENSE_LINE if dense else looks(METHODS)[method]
             mean_line(axes, points.epochs / apart(index, len(present), 1.015), points, None if dense else points["std"],
                       label=METHODS[method], **style)
         axes.set_xscale("log")

@@ -9,6 +9,7 @@ MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
 # seaborn's colour-blind palette, reordered: orange is for dense, and colours close to it come late; yellow and pink, which vanish in print, are
 # replaced by darker ones. The last but one is far from all others for protanopes and deuteranopes, too (CIEDE2000: 21 and more)
 DENSE = "#de8f05"
+DENSE_LINE = dict(color=DENSE, linestyle=(0, (4, 2)))
 COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a6b".split()
 FILLS = ("left", "top", "right", "bottom")  # which half of a variant's marker is filled; hollow markers are for single seeds and published points
 # a method looks the same in all figures: its place here is its index in COLOURS, MARKERS and LINES. Methods of one place share no figure.
@@ -145,7 +146,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
                                   zorder=5, **styles[method] | dict(linestyle=""), **PUBLISHED, **BARS)
         for mean in part[series == "dense"]["mean"]:
             if part is table:
-                axes.axhline(mean, color=DENSE, linestyle=(0, (4, 2)), label=methods["dense"], zorder=0)
+                axes.axhline(mean, **DENSE_LINE, label=methods["dense"], zorder=0)
             else:
                 axes.plot([left], [mean], color=DENSE, marker="o", clip_on=False, zorder=5, **PUBLISHED)
     if lines:
