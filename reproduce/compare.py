@@ -243,7 +243,6 @@ def main(argv=None):
         print(tell_ends(off, series))
     print(f"wrote {files(stem, table)}")
     tell_older(runs.to_dict("records"))
-    return 0
 
 
 if __name__ == "__main__":

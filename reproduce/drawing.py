@@ -298,4 +298,3 @@ def main(name, grid, draw, argv=None, source=runs_of):
     print(shown.to_string(index=False, na_rep="-") if own or len(table) < 100 else f"{len(table)} lines")
     print(f"wrote {files(stem, table)}")
     tell_absent()
-    return 0

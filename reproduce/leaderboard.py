@@ -210,7 +210,6 @@ def main(argv=None):
     from benchmarks.comparison.tables import text
     print(f"suite {suite}, profile {profile}\n\n{text(table)}\nwrote {stem}.pdf .png .csv .md .tex .html")
     tell_absent()
-    return 0
 
 
 if __name__ == "__main__":

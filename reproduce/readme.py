@@ -62,7 +62,6 @@ def main(argv=None):
         return int(bool(changed))
     for page in changed:
         write_whole(ROOT / page, new[page])
-    return 0
 
 
 if __name__ == "__main__":

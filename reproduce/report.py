@@ -145,7 +145,6 @@ def main(argv=None):
     print("|" + text.partition("\n## ")[0].partition("\n|")[2])
     print(f"wrote {path}")
     tell_absent()
-    return 0
 
 
 if __name__ == "__main__":
