@@ -113,7 +113,8 @@ class SparseModel(nn.Module):
     def own_groups(self):
         """The method's `groups()`. Raises ValueError if they are no list of dictionaries with a list of `params`, or give a learning rate."""
         groups = self.method.groups()
-        if not (isinstance(groups, (list, tuple)) and all(isinstance(each, dict) and isinstance(each.get("params"), (list, tuple)) for each in groups)):
+        listed = isinstance(groups, (list, tuple))
+        if not (listed and all(isinstance(group, dict) and isinstance(group.get("params"), (list, tuple)) for group in groups)):
             raise ValueError(f"groups() of {self.method.called} must return a list of dictionaries such as {{'params': [self.scores]}}")
         if any("lr" in group for group in groups):
             raise ValueError(f"groups() of {self.method.called} gives lr: give lr_scale, a multiple of the recipe's learning rate")

@@ -111,8 +111,8 @@ class Run:
                              "criterion=, a function of output and y")
         if self.criterion is cross_entropy and torch.is_tensor(y) and output.dim() > 1:
             if y.shape == output.shape and len(y) and not (y.min() >= 0 and (y.float().sum(1) - 1).abs().max() < 0.01):
-                raise ValueError("cross-entropy takes probabilities that sum to 1 over the classes, and y's do not: give Training criterion=, a function "
-                                 "of output and y")
+                raise ValueError("cross-entropy takes probabilities that sum to 1 over the classes, and y's do not: give Training criterion=, a "
+                                 "function of output and y")
             if output.shape[1] == 1:
                 raise ValueError("cross-entropy of a single output is always 0: give Training criterion=")
             if y.shape not in (output.shape, output.shape[:1] + output.shape[2:]):

@@ -44,7 +44,8 @@ def flops(results):
                f"it would be {100 * seldom:.1f} %")
     return [Part(f"computed, ResNet-50 at {100 * at.sparsity:g} %: {100 * at.saved:.1f} % fewer training FLOPs than RigL (paper: 11.8 %, here within "
                  f"a point), with {assumed}", decided(at.saved, abs(at.saved - 0.118) < 0.01)),
-            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)", decided(most, most > 100))]
+            Part(f"computed, at {100 * rows.sparsity.max():g} %: RigL needs {most:.0f} times as many (paper: more than 100)",
+                 decided(most, most > 100))]
 
 
 def decided(number, holds):

@@ -45,10 +45,6 @@ def each(compare, one, others):
     return [part for other in others for part in compare(one, other)]
 
 
-def highest(e, *series):
-    return e.sparsities(*series)[-1:]
-
-
 def dense_accuracy(e):
     if e.task != RESNET20 or not e.full:  # the paper's number says nothing about shorter trainings
         return []
@@ -57,7 +53,7 @@ def dense_accuracy(e):
 
 
 def hard_fails(e):
-    sparsities, parts = highest(e, "ste_soft", "ste_hard"), []
+    sparsities, parts = e.sparsities("ste_soft", "ste_hard")[-1:], []
     for sparsity in sparsities:
         parts += e.part(f"`ste_hard` - `dense` at {100 * sparsity:g} % (failing: below -10)",
                         e.between(e.seeds("ste_hard", sparsity), e.seeds("dense", 0.0)), low=-math.inf, high=-10.0)
@@ -266,14 +262,15 @@ BESIDES = {"B6": trained_flops}
 CLAIMS = (
     Claim("A1", "The dense ResNet-20 reaches 91.2 % on CIFAR-10", "ST-3, figure 1", "figure1", (RESNET20,), dense_accuracy),
     Claim("A2", "Hard-threshold STE fails at 99 %; soft thresholding alleviates it", "ST-3, figure 1", "figure1", (RESNET20,), hard_fails),
-    Claim("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3", ST3,
-     lambda e: each(e.above, "st3", SINGLE)),
+    Claim("A3", "With one training cycle ST-3 is above GMP, STR, ProbMask, GraNet, DNW and RigL at every sparsity", "ST-3, figure 3, §4.2", "figure3",
+     ST3, lambda e: each(e.above, "st3", SINGLE)),
     Claim("A4", "STR is clearly above GMP, and below ST-3", "ST-3, §4.2", "figure3", ST3, lambda e: e.above("str", "gmp") + e.above("st3", "str")),
     Claim("A5", "LRR is above ST-3, LRR+ST-3 above LRR", "ST-3, figure 3", "figure3", ST3,
      lambda e: many_cycles(e, e.above("lrr", "st3")) + e.above("lrr_st3", "lrr")),
     Claim("A6", "With the augmentation seed reset each cycle, LRR falls to about ST-3", "ST-3, figure 3", "figure3", (RESNET20,),
      lambda e: e.above("lrr", "lrr_aug_reset") + many_cycles(e, e.near("lrr_aug_reset", "st3"))),
-    Claim("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3", (RESNET20,), longer_beats_lrr),
+    Claim("A7", "At 67.23 %, ST-3 with 4 × the epochs (92.38 %) is above LRR with 6 × (92.22 %)", "ST-3, §4.2", "figure3",
+     (RESNET20,), longer_beats_lrr),
     Claim("A8", "ST-3's distance to LRR is smaller on CIFAR-10 than on CIFAR-100", "ST-3, §4.2", "figure3", (RESNET20,), distances),
     Claim("A9", "ST-3σ loses little accuracy at equal sparsity and wins at equal MACs", "ST-3, figure 4", "figure4",
      (RESNET50, MOBILENET), sigma_at_equal_macs),
@@ -283,15 +280,16 @@ CLAIMS = (
      (RESNET20,), switches),
     Claim("A12", "Very little overhead over dense training (here: at most 5 %)", "ST-3, §3", "", None,
      lambda results: overhead(results, ST3)),
-    Claim("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4", "figure4",
-     PUBLISHED, imagenet),
+    Claim("A13", "ImageNet: ST-3 is the best single-cycle method in accuracy at equal sparsity, by up to 5 points at 95 %", "ST-3, figure 4",
+     "figure4", PUBLISHED, imagenet),
     Claim("B1", "GSE matches or exceeds RigL, Top-KAST, SET, static and prune-at-init", "GSE, table 1", "gse_table1", GSE,
      lambda e: each(lambda a, b: e.not_below(a, b, [s for s in e.sparsities(a, b) if s < 0.985]), "gse_uniform", (*OTHERS, *AS_GSE))),
-    Claim("B2", "A subset of the size of the active set (γ = 1) suffices, and the mixture beats random (SET) and greedy (RigL) growth", "GSE, figure 2",
-     "gse_figure2", GSE, gamma),
+    Claim("B2", "A subset of the size of the active set (γ = 1) suffices, and the mixture beats random (SET) and greedy (RigL) growth",
+     "GSE, figure 2", "gse_figure2", GSE, gamma),
     Claim("B3", "Uniform sampling is as good as GraBo and GraEst", "GSE, figure 2", "gse_figure2", GSE,
      lambda e: each(e.not_below, "gse_uniform", ("gse_grabo", "gse_graest"))),
-    Claim("B4", "At a constant number of active connections wider CNNs gain (6.5 % on average), wider ViTs lose", "GSE, figure 3", "gse_figure3", GSE100, wider),
+    Claim("B4", "At a constant number of active connections wider CNNs gain (6.5 % on average), wider ViTs lose", "GSE, figure 3",
+     "gse_figure3", GSE100, wider),
     Claim("B5", "Longer training keeps helping at 98 % on CIFAR-100", "GSE, supplement, table 3", "gse_table3", GSE100, longer),
     Claim("B6", "Training FLOPs below RigL's, computed for ResNet-50: 11.8 % less at 99 % sparsity, more than a hundred times at extreme sparsity",
      "GSE, figure 4", "gse_figure4", None, flops),

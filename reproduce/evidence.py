@@ -220,7 +220,7 @@ def corrected(parts):
 
 
 def verdict(parts, own=True):
-    """The verdict on a claim from its parts, in words. own: whether they are of the paper's own scale, at which alone a claim is reproduced or not."""
+    """The verdict on a claim from its parts, in words. own: whether they are of the paper's own scale, at which alone a claim is reproduced."""
     good = "reproduced" if own else "as claimed"
     against = sum(part.holds is False for part in parts)
     found = sum(not part.missing for part in parts)

@@ -14,7 +14,8 @@ COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a
 FILLS = ("left", "top", "right", "bottom")  # which half of a variant's marker is filled; hollow markers are for single seeds and published points
 # a method looks the same in all figures: its place here is its index in COLOURS, MARKERS and LINES. Methods of one place share no figure.
 PLACES = (("st3", "synflow"), ("rigl",), ("lrr", "ste_hard", "grasp"), ("gmp", "snip", "gse_grabo"), ("str", "gradual"),
-          ("probmask", "gse_uniform"), ("granet", "set", "ste_soft"), ("dnw", "static"), ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
+          ("probmask", "gse_uniform"), ("granet", "set", "ste_soft"), ("dnw", "static"),
+          ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
 VARIANTS = {"lrr_aug_reset": "lrr"}  # methods drawn as another method's variant, as methods with options are
 
 BARS = dict(capsize=1.5, capthick=0.8, elinewidth=0.8)

@@ -84,9 +84,9 @@ def score(results):
             word = "undecided or with too few runs"
         found.setdefault(word, []).append(claim.id)
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
-    return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, for "
-            f"costs, by what was measured or computed: {', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. What follows are shorter runs, "
-            "where it does not say otherwise.")
+    words = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, "
+            f"for costs, by what was measured or computed: {words}. What follows are shorter runs, where it does not say otherwise.")
 
 
 def decisive(scales):

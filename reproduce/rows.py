@@ -202,7 +202,7 @@ def repeated(runs):
 
 
 def layers_of(runs, where=True):
-    """The lines of the layers of the finished runs, as `lines_of` gives them, with the number of `weights` of each layer and its position `index`, from 1 on."""
+    """The lines of the layers of the finished runs, as `lines_of` gives them, with each layer's number of `weights` and its `index`, from 1 on."""
     lines = lines_of(runs, "layers", where)
     weights = lines["shape"].map(lambda shape: prod(int(size) for size in shape.split("x")))
     return lines.assign(weights=weights, index=lines.groupby("key").cumcount() + 1)
@@ -241,8 +241,8 @@ def measured(results, name, columns):
 
 
 def measurements(path):
-    """A table of measurements, a CSV file, as a DataFrame. Raises ValueError (one line) if it is none or was cut off: pandas would read the cells that a
-    line lacks as numbers that were not measured."""
+    """A table of measurements, a CSV file, as a DataFrame. Raises ValueError (one line) if it is none or was cut off: pandas would read the cells
+    that a line lacks as numbers that were not measured."""
     import pandas as pd
 
     with open(path, encoding="utf-8-sig", newline="") as file:

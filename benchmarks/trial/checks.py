@@ -51,8 +51,8 @@ def forgotten(start, resumed, anew, again):
     """The message if a training that was stopped and resumed differs from one that was not, or None."""
     if differs(start, resumed, anew, again):
         return ("a training that was stopped and goes on differs from one that was not: the method remembers something that no checkpoint holds, or "
-                "draws numbers that no seed decides (those of random and numpy.random are shared by the runs on a GPU). What it keeps must be a buffer, "
-                "made in __init__; what it draws, of run.random")
+                "draws numbers that no seed decides (those of random and numpy.random are shared by the runs on a GPU). What it keeps must be a "
+                "buffer, made in __init__; what it draws, of run.random")
     return None
 
 

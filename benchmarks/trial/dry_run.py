@@ -84,7 +84,8 @@ def dry_run(spec, folder, device=None, often=True):
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
-            mistake = mistake or forgotten(start, resumed, anew, again) or longer(trainer.model.method, task.epochs) or uneven(trainer.model.method, spec)
+            method = trainer.model.method
+            mistake = mistake or forgotten(start, resumed, anew, again) or longer(method, task.epochs) or uneven(method, spec)
             if not mistake and not missed:
                 with Lane(None, device).alone():
                     missed = in_second(trainer, spec.method)
