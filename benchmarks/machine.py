@@ -24,8 +24,12 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of glibc's m
 def lacks_memory(problem):
     """Whether an error says that memory is lacking: torch's allocators, or CUDA and its libraries, which allocate on their own."""
     words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
-    return any(isinstance(error, (torch.OutOfMemoryError, MemoryError)) or isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-               for error in causes(problem))
+    for error in causes(problem):
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+            return True
+    return False
 
 
 def causes(problem):

@@ -241,7 +241,10 @@ def store_failure(spec, problem, store, before, keep=False, code=None):
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
-    stays = keep and store.again(spec.key).exists() and store.rows(suite_of(spec.task), note=False).get(spec.key, {}).get("status") in ("ok", "diverged")
+    stays = False
+    if keep and store.again(spec.key).exists():
+        earlier = store.rows(suite_of(spec.task), note=False).get(spec.key)
+        stays = bool(earlier) and earlier["status"] != "failed"
     for level in (*unmade(levels, store), spec):
         row = {**identity(level, task), "status": "failed", "error": text, **({"code_version": code} if code else {})}
         if stays:
