@@ -66,8 +66,12 @@ class Store:
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
         write_whole(self.runs / f"{key}.json", sealed(record))
         parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # left by processes that died while writing
-        kept = self.keep_models and row["status"] == "ok"  # otherwise a stored network belongs to an earlier row
-        for path in (self.again(key), *(() if kept else (self.model(key),)), *(() if keep else (self.checkpoint(key), *parts))):
+        gone = [self.again(key)]
+        if not (self.keep_models and row["status"] == "ok"):  # a stored network belongs to an earlier row
+            gone.append(self.model(key))
+        if not keep:
+            gone += [self.checkpoint(key), *parts]
+        for path in gone:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

@@ -146,9 +146,11 @@ def read(path):
 
 def _readable(content):
     """Whether a claim's values can be shown: numbers of plausible size, texts, or None."""
-    numbers, texts = ([content.get(name) for name in names] for names in (("epochs", "share", "left"), ("host", "job")))
-    return (all(value is None or isinstance(value, (int, float)) and abs(value) < MOST for value in numbers) and isinstance(content["pid"], int)
-            and all(value is None or isinstance(value, str) for value in texts))
+    for name in ("epochs", "share", "left"):
+        value = content.get(name)
+        if not (value is None or isinstance(value, (int, float)) and abs(value) < MOST):
+            return False
+    return isinstance(content["pid"], int) and all(isinstance(content[name], (str, type(None))) for name in ("host", "job"))
 
 
 def void(path, content, same_job=True):
