@@ -23,9 +23,12 @@ def layout_of(net, skip, include, sparse=False):
     sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}
     left, count = sorted(sizes, key=sizes.get, reverse=True), sum(sizes.values())
     if count > layout.size * UNTOLD:
-        warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: "
-             f"{', '.join(left[:2])}{', …' * (len(left) > 2)} (model.layout.dense says why; skip=[names] where it is meant"
-             + ", include=[names] to prune them, too" * (not sparse and UNNAMED in dict(layout.dense).values()) + ")")
+        names = ", ".join(left[:2]) + ", …" * (len(left) > 2)
+        ways = "skip=[names] where it is meant"
+        if not sparse and any(reason == UNNAMED for _, reason in layout.dense):
+            ways += ", include=[names] to prune them, too"
+        warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: {names} "
+             f"(model.layout.dense says why; {ways})")
     for name, parameter in net.named_parameters():
         if not (parameter.is_meta or torch.isfinite(parameter).all()):
             raise ValueError(f"the network's weights contain NaN or infinity: {name}")
@@ -70,13 +73,21 @@ def detached(net):
 def tensors(value, seen, objects=False):
     """The tensors in nested lists, tuples and dictionaries, which may contain themselves, and with `objects` in the attributes of other objects
     (a dataclass, say), but not of objects within those; seen: ids of what has been visited."""
-    held = isinstance(value, (list, tuple, Mapping))
     if torch.is_tensor(value):
         yield value
-    elif (held or objects and hasattr(value, "__dict__")) and id(value) not in seen:
+        return
+    if isinstance(value, (list, tuple)):
+        parts = value
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    elif objects and hasattr(value, "__dict__"):
+        parts, objects = vars(value).values(), False
+    else:
+        return
+    if id(value) not in seen:
         seen.add(id(value))
-        for part in value if isinstance(value, (list, tuple)) else (value if held else vars(value)).values():
-            yield from tensors(part, seen, objects and held)
+        for part in parts:
+            yield from tensors(part, seen, objects)
 
 
 def put(net, entry, weight):

@@ -113,7 +113,8 @@ class ProbMask(Sparsifier):
     def harden(self, run):
         """Draws `trials` hard masks and keeps the one with the lowest loss on training batches. As in the original, these passes run in training
         mode: the running statistics, until then those of relaxed masks, begin to follow hard ones."""
-        generator, best, batches = run.generator("trials"), math.inf, run.batches(self.trial_batches) if self.trials > 1 else ()
+        generator, best = run.generator("trials"), math.inf
+        batches = run.batches(self.trial_batches) if self.trials > 1 else ()
         for _ in range(self.trials):
             score = self.logits(noise(self.p, generator))
             mask = keep(score, self.budget) if self.sampling == "exact" else score > 0
