@@ -6,7 +6,7 @@ from published import PUBLISHED_AS, published, title
 from rows import POINT, read_rows
 
 from benchmarks.accuracy import trained_by
-from benchmarks.suites import SIZES, SUITE_TASKS
+from benchmarks.suites import SIZES, suite_grid
 from benchmarks.tasks import TASKS
 
 DENSE = "dense"
@@ -78,7 +78,7 @@ def papers(results):
 
 def all_rows(results, suite, profile):
     """Finished rows of the suite's own task in its own precision, with the columns of `rows.read_rows`; without methods from files."""
-    task = SUITE_TASKS.get((suite, profile), SUITE_TASKS[suite])
+    task, = suite_grid(suite, profile, ()).tasks
     rows = read_rows(results / suite / "runs.csv")
     rows = rows[(rows.task == task) & (rows.precision == TASKS[task].precision) & ~rows.method.str.contains(":")]
     rows = rows.assign(options=trained_by(rows.options), sparsity=rows.sparsity.round(4))[rows.accuracy.notna()]
@@ -115,7 +115,8 @@ def lengths(results):
         shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][0][-1].items())
         rows = all_rows(results, suite, profile)
         rows = rows[rows.options.map(lambda options: set(shared.split()) <= set(options.split()))]
-        usual = SIZES[suite, profile][1] or TASKS[SUITE_TASKS[suite]].epochs
+        base = suite_grid(suite, profile, ())
+        usual = base.epochs or TASKS[base.tasks[0]].epochs
         for (sparsity, method, options), own in rows.groupby(["sparsity", "method", "options"]):
             if own.epochs.isin([usual * multiple for multiple in MULTIPLES[1:]]).any():
                 label = " ".join([method, *(word for word in options.split() if word not in shared.split())])
