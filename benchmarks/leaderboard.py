@@ -162,13 +162,14 @@ def refuse_absent(wanted, sparsities, args, store):
     def absent(profile):
         there = at(counting(args, store, profile, wanted), sparsities)
         return sorted({one for one in wanted if not one.names(args.suite) & there}, key=str)
-    if missing := absent(args.profile):
+    if lacking := absent(args.profile):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
         given = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
-        words = [plain] if (plain := [one.method for one in missing if not one.options]) else []  # methods without options fit into one launch
-        words += [[one.method, *(word for pair in one.options for word in ("--set", "=".join(pair)))] for one in missing if one.options]
+        plain = [one.method for one in lacking if not one.options]
+        words = [plain] if plain else []  # methods without options fit into one launch
+        words += [[one.method, *(word for pair in one.options for word in ("--set", "=".join(pair)))] for one in lacking if one.options]
         launches = [f"python -m benchmarks launch {args.suite}{asked(args)} --methods {shlex.join(each)}" for each in words]
-        raise ValueError(f"there are no rows of {shlex.join(map(str, missing))}{given}{other} make them with: {' && '.join(launches)}")
+        raise ValueError(f"there are no rows of {shlex.join(map(str, lacking))}{given}{other} make them with: {' && '.join(launches)}")
 
 
 def refuse_reference(reference, rows, sparsities, args, store):

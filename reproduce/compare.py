@@ -70,7 +70,7 @@ def chosen(labels, args):
     names, found = series_of(rows).unique(), {}
     written = {meaning(name): name for name in names}
     series = {name if name in names else written.get(meaning(name), name): label for name, label in labels.items()}
-    for profile in [args.profile] * bool(args.profile) or PROFILES:
+    for profile in [args.profile] if args.profile else PROFILES:
         # leaves out the low sparsities that only LRR's first levels have
         compared = (rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | ((rows.cycles == 1) & (rows.sparsity > 0)) | (rows.method == "dense")
         own = rows[rows.accuracy.notna() & compared]

@@ -90,7 +90,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
     seeds = {int(seed) for table in rows for seed in table.get("seed", ())}
     rows = [table.drop(columns=what, errors="ignore") for table in rows]
     found, grid = [], grid if isinstance(grid, Trained) else Trained(grid)
-    for name in [profile] * (profile is not None) or PROFILES:
+    for name in [profile] if profile else PROFILES:
         own = union(*(grid(each, name) for each in shown))
         if own and rows:
             drawn = union(own, *(grid.of(besides(each, name), name) for each in shown))
