@@ -33,20 +33,20 @@ def estimate(specs, folder, pack=1, report=print):
     gc.freeze()  # imports need not be searched for garbage after each kind
     for number, alike in enumerate(kinds.values(), 1):
         longest = max(alike, key=lambda spec: spec.sparsity)
-        options = "".join(f" {name}={value}" for name, value in [*longest.options, *[("epochs", longest.epochs)] * bool(longest.epochs)])
+        epochs = f"epochs={longest.epochs}" if longest.epochs else ""
+        what = " ".join(filter(None, [longest.task, longest.method, longest.option_text, epochs]))
         try:
             seconds = seconds_of(longest, folder, usable_device(), pack)
         except DataError:
             raise
         except (Exception, SystemExit) as error:  # a user's method may raise anything
-            raise ValueError(f"{longest.task} {longest.method}{options} cannot be timed: {told(error, longest.method)}") from None
+            raise ValueError(f"{what} cannot be timed: {told(error, longest.method)}") from None
         gc.collect()  # frees runs that a method's reference cycles keep alive, on a GPU with their recordings
         parting = sum(trunk in alike for trunk in trunks.values())  # each of these makes only its last cycle itself
         last = seconds / len(levels_of(longest))
         total += seconds * len(alike) + last * parting
         also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
         to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
-        what = f"{longest.task} {longest.method}{options}"
         report(f"[{number}/{len(kinds)}, {to_go} to go] {what}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
     return total
 

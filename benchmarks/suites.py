@@ -101,7 +101,8 @@ def refuse_unknown(options, task, methods):
     from methods.options import nearest
     settings, own = get_task(task).settings(), {method: get(method).options() for method in methods}
     for name, _ in options:
-        having, lacking = ([method for method in methods if (name in own[method]) is has] for has in (True, False))
+        having = [method for method in methods if name in own[method]]
+        lacking = [method for method in methods if name not in own[method]]
         if name in settings or not lacking:
             continue
         if not having:

@@ -32,8 +32,9 @@ class Option:
             elif kind is str:
                 parsed = value if isinstance(value, str) else None
             else:
-                parsed = kind(float(value)) if not isinstance(value, bool) and math.isfinite(float(value)) else None
-                parsed = parsed if parsed == float(value) and self.least <= parsed <= self.most else None
+                number = float(value)
+                fits = math.isfinite(number) and kind(number) == number and self.least <= number <= self.most
+                parsed = kind(number) if fits and not isinstance(value, bool) else None
         except (KeyError, TypeError, ValueError):
             parsed = None
         if parsed is None or (self.choices and parsed not in self.choices):

@@ -43,9 +43,11 @@ class CHTs(DynamicSparse):
     @torch.no_grad()
     def update(self, run, fraction):
         power = 1 + (self.temper - 1) * min(run.step / (self.update_end * run.total_steps), 1)
-        magnitudes, masks, drops, grows = (
-            [part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
-            for vector in (run.theta.abs(), self.mask, run.random("drop"), run.random("grow")))
+
+        def matrices(vector):
+            return [part.view(entry.shape[0], -1) for part, entry in zip(vector.split(self.layout.sizes), self.layout.entries)]
+
+        magnitudes, masks, drops, grows = map(matrices, (run.theta.abs(), self.mask, run.random("drop"), run.random("grow")))
         moving = [index for index in range(len(masks)) if not self.stopped[index]]
         active, survivors, new = [int(mask.sum()) for mask in masks], list(masks), list(masks)
         for i in moving:
