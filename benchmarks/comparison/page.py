@@ -14,6 +14,7 @@ from benchmarks.tasks import DATASETS
 
 KINDS = {"paper_table": "table", "paper_text": "text", "repo_readme": "repository", "figure_read": "read off a figure",
          "secondary": "quoted"}
+PUBLISHED_COLUMNS = ("Method", "Network", "Sparsity", "Variant", "Accuracy (%)", "Seeds", "Epochs", "Training", "Inference", "Kind", "Source")
 # the value by which each column of the measured table is sorted
 SORTED_BY = ("rank_low", "label", "mean", "seeds", "difference", "p", "seeds_needed", "train_flops", "macs", "seconds", "front", None)
 
@@ -24,26 +25,26 @@ def page(table, suite, profile, picture=None):
     measured = cells(table)
     tasks = list(dict.fromkeys([*table.task, *published.task]))
     own = sorted(set(table.sparsity))
-    others = sorted(set(published.sparsity.round(4)) - {round(s, 4) for s in own} - {0.0})
+    elsewhere = sorted(set(published.sparsity.round(4)) - {round(s, 4) for s in own} - {0.0})
     sparsities = "".join(map(option, own))
-    if others:
-        options = "".join(map(option, others))
+    if elsewhere:
+        options = "".join(map(option, elsewhere))
         sparsities += f'<optgroup label="published only">{options}</optgroup>'
-    image = base64.b64encode(picture).decode() if picture else ""
+    image = ""
+    if picture:
+        image = ('<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, one panel for each '
+                 f'sparsity" src="data:image/png;base64,{base64.b64encode(picture).decode()}"></details>')
+    columns = ["Method", "Task", "Sparsity", *(column for column in columns_of(table) if column != "Method")]
+    lines = [measured_row(task, sparsity, line) for task, sparsity, cell in measured for _, line in cell.iterrows()]
+    powers = [f'<li data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{escape(task)}, {100 * sparsity:g} %: {words}</li>'
+              for task, sparsity, cell in measured if (words := power(cell))]
+    others = f"<p>{none_published(suite)}</p>"
+    if len(published):
+        others = html_table("published", PUBLISHED_COLUMNS, map(published_row, published.itertuples()))
     return TEMPLATE.substitute(
         suite=escape(suite), profile=escape(profile), legend=escape(legend(table)),
-        tasks="".join(f"<option>{escape(task)}</option>" for task in tasks), sparsities=sparsities,
-        picture=f'<details open><summary>Accuracy against training FLOPs</summary><img alt="Accuracy against training FLOPs, '
-                f'one panel for each sparsity" src="data:image/png;base64,{image}"></details>' if image else "",
-        measured=html_table("measured", ["Method", "Task", "Sparsity", *(c for c in columns_of(table) if c != "Method")],
-                            [measured_row(task, sparsity, line) for task, sparsity, cell in measured for _, line in cell.iterrows()]),
-        powers="".join(f'<li data-task="{escape(task)}" data-sparsity="{filtered(sparsity)}">{escape(task)}, {100 * sparsity:g} %: '
-                       f'{power(cell)}</li>'
-                       for task, sparsity, cell in measured if power(cell)),
-        published=html_table("published", ["Method", "Network", "Sparsity", "Variant", "Accuracy (%)", "Seeds", "Epochs",
-                                           "Training", "Inference", "Kind", "Source"],
-                             [published_row(row) for row in published.itertuples()])
-        if len(published) else f"<p>{none_published(suite)}</p>")
+        tasks="".join(f"<option>{escape(task)}</option>" for task in tasks), sparsities=sparsities, picture=image,
+        measured=html_table("measured", columns, lines), powers="".join(powers), published=others)
 
 
 def published_rows(suite):
