@@ -282,7 +282,8 @@ def _canonical(task, method, epochs, precision, chosen):
     default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()},
                **get(method).preset(options), **plain, "recipe": Task.recipe}
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
-    return dict(method=path_of(method) if ":" in method else get(method).name, epochs=None if task.epochs == own.epochs else task.epochs,
-                options=tuple((name, str(settled[name])) for name, _ in chosen
-                              if settled[name] != default[name] and name not in ("epochs", "precision")),  # which are fields of a Spec
-                precision=None if task.precision == own.precision else task.precision)
+    changed = (name for name, _ in chosen if settled[name] != default[name] and name not in ("epochs", "precision"))  # which are fields of a Spec
+    return dict(method=path_of(method) if ":" in method else get(method).name,
+                epochs=None if task.epochs == own.epochs else task.epochs,
+                precision=None if task.precision == own.precision else task.precision,
+                options=tuple((name, str(settled[name])) for name in changed))
