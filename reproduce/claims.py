@@ -96,7 +96,7 @@ def sigma_at_equal_macs(e):
 
     parts, sparsities = e.not_below("st3_sigma", "st3"), e.sparsities("st3_sigma", "st3")
     curves = {}  # {seed: [(log MACs, accuracy) of ST-3]}
-    for sparsity in sparsities[::-1]:
+    for sparsity in sparsities:
         macs, accuracy, status = (e.seeds("st3", sparsity, column) for column in ("macs", "accuracy", "status"))
         for seed in macs:
             if status[seed] == "ok":  # else these would be the MACs of the middle of a training, and chance would be interpolated

@@ -132,7 +132,7 @@ TEMPLATE = Template("""<!DOCTYPE html>
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --mark: #0173b2; --back: light-dark(#fff, #16181c); }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 90rem; background: var(--back); }
 h1 { font-size: 1.5rem; margin: 0 0 .3rem } h2 { font-size: 1.15rem; margin: 1.6rem 0 .4rem }
-p, li { max-width: 60rem; margin: .3rem 0 } ul { padding-left: 1.2rem } small, .note { opacity: .8; font-size: .87rem }
+p, li { max-width: 60rem; margin: .3rem 0 } ul { padding-left: 1.2rem } .note { opacity: .8; font-size: .87rem }
 form { position: sticky; top: 0; z-index: 3; background: var(--back); padding: .5rem 0;
   display: flex; gap: .5rem 1rem; flex-wrap: wrap }
 select { font: inherit; max-width: 11rem; padding: .15rem }
