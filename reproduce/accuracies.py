@@ -112,13 +112,14 @@ def lengths(results):
     """Methods that were also trained for longer, at each multiple (MULTIPLES) of the suite's length: CIFAR-10 in short runs, and digits."""
     lines = [["Data", "Sparsity", "Method", *(f"{multiple} ×" for multiple in MULTIPLES)]]
     for name, (suite, profile) in SHORT.items():
-        shared = " ".join(f"{option}={value}" for option, value in LENGTHS[suite, profile][0][-1].items())
-        rows = all_rows(results, suite, profile)
-        rows = rows[rows.options.map(lambda options: set(shared.split()) <= set(options.split()))]
+        groups = [({f"{option}={value}" for option, value in options.items()}, methods) for *_, methods, _, options in LENGTHS[suite, profile]]
+        shared, rows = groups[0][0], all_rows(results, suite, profile)
+        rows = rows[[shared <= set(words) or any(set(words) == options and method in methods for options, methods in groups)
+                     for method, words in zip(rows.method, rows.options.str.split())]]
         base = suite_grid(suite, profile, ())
         usual = base.epochs or TASKS[base.tasks[0]].epochs
         for (sparsity, method, options), own in rows.groupby(["sparsity", "method", "options"]):
             if own.epochs.isin([usual * multiple for multiple in MULTIPLES[1:]]).any():
-                label = " ".join([method, *(word for word in options.split() if word not in shared.split())])
+                label = " ".join([method, *(word for word in options.split() if word not in shared)])
                 lines.append([name, f"{100 * sparsity:g} %", f"`{label}`", *cells(own, "epochs", [usual * multiple for multiple in MULTIPLES])])
     return markdown(lines)

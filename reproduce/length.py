@@ -1,22 +1,25 @@
-"""Not in the papers: test accuracy against the length of training, which shows what shorter runs tell about full ones.
+"""Not in the papers: test accuracy against the length of training, which shows what shorter runs tell about full ones, and against its FLOPs,
+which shows what each method makes of a given cost.
 
-Methods whose mask changes until the end lose more by short training than others. CIFAR-10 as in ST-3's released code, with the
-normalisation statistics of the last batch (`bn_momentum=0.99`).
+Methods whose mask changes until the end lose more by short training than others; those that are sparse from the first step train longer at equal
+FLOPs. CIFAR-10 as in ST-3's released code, with the normalisation statistics of the last batch (`bn_momentum=0.99`), except for GSE.
 """
 from dataclasses import replace
 
-from drawing import DENSE_LINE, WIDTH, apart, looks, main, mean_line, suite_grid, tasks_of, union
+from drawing import DENSE_LINE, WIDTH, apart, looks, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
 from published import title
-from rows import runs_of, summary
+from rows import POINT, runs_of, summary
 
-METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "ste_hard": "STE-hard", "ste_soft": "STE-soft",
-           "static": "Static"}
-RELEASED = {"bn_momentum": 0.99}
+METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "gse_uniform": "GSE", "ste_hard": "STE-hard",
+           "ste_soft": "STE-soft", "static": "Static"}
+RELEASED, SPARSE = {"bn_momentum": 0.99}, {"storage": "sparse"}
 # {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options), ...)}
 LENGTHS = {
-    ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "static"), 3, {}),),
+    ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "gse_uniform", "static"), 3, {}),),
     ("cifar10", "paper"): (((0.98,), (None, 10, 40), ("st3", "gmp"), 3, RELEASED),),
     ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
+                           ((0.95, 0.98), (6, 12, 24), ("gse_uniform",), 3, {}),
+                           ((0.98,), (6, 96), ("gse_uniform",), 0, SPARSE),
                            ((0.99,), (6, 24, None), ("ste_hard", "ste_soft", "static"), 3, RELEASED))}
 
 
@@ -40,27 +43,50 @@ def source(grid, suite, results, profile=None):
     return runs_of(grid, suite, results, profile, lengths)
 
 
+def costed(runs):
+    """`rows.summary` with `dense_epochs`: the training FLOPs of a point's runs, in epochs of dense training. A diverged run does not count."""
+    flops = runs[runs.status == "ok"].assign(dense_epochs=lambda done: done.train_flops_fraction.astype(float) * done.epochs)
+    return summary(runs).merge(flops.groupby(POINT).dense_epochs.mean().round(4).reset_index(), on=POINT, how="left")
+
+
+def tell_options(figure, table):
+    """Adds to the note which methods' points have other options than the rest: statistics of normalisation, storage."""
+    released = table.options.str.contains("bn_momentum")
+    if released.any() and not released.all():
+        remark(figure, f"With bn_momentum=0.99, except for {', '.join(METHODS[method] for method in table.method[~released].unique())}.")
+    for point in table[table.options.str.contains("storage=sparse")].itertuples():
+        remark(figure, f"{METHODS[point.method]}'s {point.epochs} epochs with sparse storage.")
+
+
 def draw(runs, figure):
-    """Draws the runs into the empty figure and returns the table of what was drawn."""
-    table = summary(runs)
+    """Draws the runs into the empty figure, a column for each sparsity, against epochs above and against FLOPs below. Returns the table of what was
+    drawn."""
+    table = costed(runs)
     places = [(task, s) for task in tasks_of(runs) for s in sorted(set(table.sparsity[(table.task == task) & (table.sparsity > 0)]))]
-    panels = figure.subplots(1, len(places) or 1, squeeze=False, sharex=True, sharey=True)[0]
-    figure.set_figwidth(WIDTH * min(len(places) or 1, 2))
+    above, below = figure.subplots(2, len(places) or 1, squeeze=False, sharex="row", sharey=True)
+    figure.set_size_inches(WIDTH * min(len(places) or 1, 2), 4.6)
     ticks = sorted({int(epochs) for epochs in table.epochs})  # the same in all panels
-    for axes, (task, sparsity) in zip(panels, places):
+    for upper, lower, (task, sparsity) in zip(above, below, places):
         shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})
         present = [method for method in METHODS if method in set(shown.method)]
         for index, method in enumerate(present):
             points = shown[shown.method == method].sort_values("epochs")
             dense = method == "dense"
             style = DENSE_LINE if dense else looks(METHODS)[method]
-            mean_line(axes, points.epochs / apart(index, len(present), 1.015), points, None if dense else points["std"],
-                      label=METHODS[method], **style)
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
-        axes.minorticks_off()
-        axes.set(xlabel="Epochs", title=f"{title(task)}, {100 * sparsity:g} %")
-    panels[0].set_ylabel("Test accuracy (%)")
+            counted = points[points.dense_epochs.notna()]
+            for axes, each, x in ((upper, points, points.epochs / apart(index, len(present), 1.015)), (lower, counted, counted.dense_epochs)):
+                mean_line(axes, x, each, None if dense else each["std"], label=METHODS[method], **style)
+        upper.set_xscale("log")
+        upper.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
+        upper.minorticks_off()
+        upper.set(xlabel="Epochs", title=f"{title(task)}, {100 * sparsity:g} %")
+        lower.set_xlabel("Training FLOPs (epochs of dense training)")
+        if table.dense_epochs.notna().any():  # if all runs diverged there is no cost to draw, and no logarithm of the axis's limits
+            lower.set_xscale("log")
+            number_decades(lower.xaxis, 1, 3)
+    for first in (above[0], below[0]):
+        first.set_ylabel("Test accuracy (%)")
+    tell_options(figure, table)
     return table
 
 
