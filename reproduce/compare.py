@@ -81,19 +81,8 @@ def chosen(labels, args):
     failures = rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)]
     have, bad = set(series_of(own)), series_of(failures)
     for name in series:
-        method, *options = re.split(NEXT, name)
-        words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
-        given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
-        words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
-        if name not in have and (failed := int((bad == name).sum())):
-            raise NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status "
-                         f"{shlex.join(words)}{elsewhere(args.results)}")
         if name not in have:
-            close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
-            nearest = f"; nearest: {', '.join(close)}" * bool(close)
-            other = lengths(rows[series_of(rows) == name]) or nearest
-            make = f"; make them with: python -m benchmarks launch {shlex.join(words)}{elsewhere(args.results)}"
-            raise NoRows(f"no finished runs of {name!r} in {folder / 'runs.csv'} (profile {profile}){other or make}")
+            raise unfinished(name, args, profile, have, int((bad == name).sum()), lengths(rows[series_of(rows) == name]))
     runs = own[asked]
     sparse = runs[runs.method != "dense"]
     if sparse.empty:
@@ -102,6 +91,21 @@ def chosen(labels, args):
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
     runs.attrs |= {"folders": [folder], "failed": int((bad.isin({*series_of(runs)}) & failures.task.isin(runs.task)).sum())}
     return runs, series
+
+
+def unfinished(name, args, profile, have, failed, other):
+    """The NoRows of a series without finished runs: what is there instead, or the command that makes them. have: the series with runs. failed: how
+    many of its own failed. other: a remark about its runs of other lengths, "" if there are none."""
+    method, *options = re.split(NEXT, name)
+    words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
+    given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
+    words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
+    same = shlex.join(words) + elsewhere(args.results)
+    if failed:
+        return NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status {same}")
+    close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
+    hint = other or (f"; nearest: {', '.join(close)}" if close else f"; make them with: python -m benchmarks launch {same}")
+    return NoRows(f"no finished runs of {name!r} in {Path(args.results) / args.suite / 'runs.csv'} (profile {profile}){hint}")
 
 
 def of_their_curves(runs, sparsity):

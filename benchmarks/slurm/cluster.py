@@ -99,13 +99,7 @@ def send_missing(args, store, todo, folder):
         run_claims.drop(store, key, claims.pop(key))
     tell_made_elsewhere(store, {spec.key: claims[spec.key] for spec in fresh if spec.key in claims})
     at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
-    fresh.sort(key=lambda spec: (spec.task, spec.method))
-    together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh)  # such a run takes all GPUs: one at a time
-    each = args.runs_per_task or (1 if together else at_a_time * (args.gpus_per_task or 1))
-    trunks = branches(fresh)
-    first = [spec for spec in fresh if spec not in trunks]
-    packs = [first[place:place + each] for place in range(0, len(first), each)]
-    packs = [pack + [spec for spec in fresh if trunks.get(spec) in pack] for pack in packs]  # a run that continues another goes into its task
+    packs = packed(fresh, args, at_a_time)
     results, first_job = store.folder.resolve(), None
     code = snapshot(store, {spec.method for spec in fresh})
     for place in range(0, len(packs), ARRAY):
@@ -121,6 +115,17 @@ def send_missing(args, store, todo, folder):
     print(f"follow them with: squeue --me; {status_of(args, store)}\n"
           f"what the first task prints: {store.runs / 'submitted' / first_job}_0_log.out (and .err); of a run: {store.runs}/KEY.log")
     return 0
+
+
+def packed(specs, args, at_a_time):
+    """The runs of each task of the job arrays, as lists. at_a_time: how many runs share a GPU, or the cores of a task."""
+    specs = sorted(specs, key=lambda spec: (spec.task, spec.method))
+    together = args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in specs)  # such a run takes all GPUs: one at a time
+    each = args.runs_per_task or (1 if together else at_a_time * (args.gpus_per_task or 1))
+    trunks = branches(specs)
+    first = [spec for spec in specs if spec not in trunks]
+    packs = [first[place:place + each] for place in range(0, len(first), each)]
+    return [pack + [spec for spec in specs if trunks.get(spec) in pack] for pack in packs]  # a run that continues another goes into its task
 
 
 def status_of(args, store):
