@@ -133,25 +133,28 @@ def arms(e):
     return parts
 
 
-def switches(e):
-    """The share of switches that the cubic schedule saves against the fixed one, in each quarter, by seed. As in figure 6, weights that switch less
-    than twice are left out."""
+def switched(e):
+    """How often weights switched with each schedule, in columns `cubic` and `fixed`, by seed and quarter; None if one has no runs. As in figure 6,
+    weights that switch less than twice are left out; so are diverged runs, which were counted only until then."""
     path = Path(e.results) / suite_of(e.task) / "switches.csv"
-    saved = None
-    if path.exists():
-        drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]
-        runs = e.runs[(e.runs.task == e.task) & (e.runs.epochs == e.epochs) & e.runs.series.isin(drawn) & (e.runs.sparsity == 0.9)]
-        runs = runs[runs.status == "ok"]  # of a diverged run only the switches until then were counted
-        lines = read_table(path).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
-        total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
-        if {"cubic", "fixed"} <= set(total.columns):
-            total = total.dropna()
-            saved = (100 * (1 - total.cubic / total.fixed)).unstack().sort_index(axis=1)
-            whole = total.groupby("seed").sum()
-            whole = 100 * (1 - whole.cubic / whole.fixed)
-    by_quarter, all_saved, in_second, second = "", None, None, {}
-    if saved is not None and 1 in saved:  # short runs have no second quarter
-        all_saved = e.between(whole.to_dict(), dict.fromkeys(saved.index, 0.0))
+    if not path.exists():
+        return None
+    drawn = [f"st3 count_switches=True{schedule}" for schedule in ("", " ramp_power=0.0")]
+    runs = e.runs.query("task == @e.task and epochs == @e.epochs and series in @drawn and sparsity == 0.9 and status == 'ok'")
+    lines = read_table(path).merge(runs[["key", "seed"]], on="key").query("switches >= 2")
+    total = lines.assign(total=lines.switches * lines.weights).pivot_table("total", ["seed", "group"], "schedule", "sum")
+    return total.dropna() if {"cubic", "fixed"} <= set(total.columns) else None
+
+
+def switches(e):
+    """The share of switches that the cubic schedule saves against the fixed one, in all and in each quarter, by seed."""
+    def share_saved(total):
+        return 100 * (1 - total.cubic / total.fixed)
+
+    total, by_quarter, all_saved, in_second, second = switched(e), "", None, None, {}
+    saved = share_saved(total).unstack().sort_index(axis=1) if total is not None else ()
+    if 1 in saved:  # short runs have no second quarter
+        all_saved = e.between(share_saved(total.groupby("seed").sum()).to_dict(), dict.fromkeys(saved.index, 0.0))
         in_second = e.between(saved[1].to_dict(), dict.fromkeys(saved.index, 0.0))
         second = {group: e.between(saved[1].to_dict(), saved[group].to_dict()) for group in saved if group != 1}
         by_quarter = f" ({', '.join(f'quarter {group + 1}: {mean:.0f} %' for group, mean in saved.mean().items())})"
