@@ -15,7 +15,8 @@ METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": 
 RELEASED, SPARSE = {"bn_momentum": 0.99}, {"storage": "sparse"}
 # {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options), ...)}
 LENGTHS = {
-    ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "gse_uniform", "static"), 3, {}),),
+    ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "gse_uniform", "static"), 3, {}),
+                          ((0.98,), (None, 480), ("rigl", "gse_uniform"), 0, {})),
     ("cifar10", "paper"): (((0.98,), (None, 10, 40), ("st3", "gmp"), 3, RELEASED),),
     ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
                            ((0.95, 0.98), (6, 12, 24), ("gse_uniform",), 3, {}),

@@ -1,8 +1,9 @@
 """Numbers that pages name in their sentences are what the stored rows give: `cited.csv` says of each which runs it is of.
 
-One series, a: mean ± standard deviation over its seeds. Two: the size of their difference ± its 95 % interval, by the test of the leaderboard.
-None: what these two do not give (paired over lengths or widths, last epochs, switches, measured once). After rows of more methods intervals move
-in their last digit, since the spread of all supports each: the page and the line here are then written anew.
+One series, a: mean ± standard deviation over its seeds. Two: the size of their difference ± its 95 % interval, by the test of the leaderboard, or,
+where they have unlike lengths or options in common ("24/6"), by Welch's. None: what these do not give (paired over lengths or widths, last
+epochs, switches, measured once). After rows of more methods intervals move in their last digit, since the spread of all supports each: the page
+and the line here are then written anew.
 """
 import csv
 import functools
@@ -12,7 +13,11 @@ import statistics
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from benchmarks.stats import differences, resolution
+from benchmarks.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -42,7 +47,13 @@ def groups():
 
 def value(line):
     """(mean, spread) of a line of cited.csv."""
-    runs, sparsity = stored(line["task"], int(line["epochs"]), line["shared"]), float(line["sparsity"])
+    sparsity = float(line["sparsity"])
+    if "/" in line["epochs"]:
+        two = [stored(line["task"], int(epochs), shared).seeds(series, sparsity) for series, epochs, shared in
+               zip((line["a"], line["b"]), line["epochs"].split("/"), line["shared"].split("/"), strict=True)]
+        difference, half, *_ = differences(pd.DataFrame(two).to_numpy(float), resolution(TASKS[line["task"]].dataset))
+        return abs(difference[0, 1]), half[0, 1]
+    runs = stored(line["task"], int(line["epochs"]), line["shared"])
     if line["b"]:
         difference = runs.apart(line["a"], line["b"], sparsity)
         return abs(difference.mean), difference.half
