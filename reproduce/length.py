@@ -13,7 +13,8 @@ from rows import POINT, runs_of, summary
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "gse_uniform": "GSE", "ste_hard": "STE-hard",
            "ste_soft": "STE-soft", "static": "Static"}
 RELEASED, SPARSE = {"bn_momentum": 0.99}, {"storage": "sparse"}
-# {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds at the first, options), ...)}
+# {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds that the suite makes of the first,
+# options), ...)}
 LENGTHS = {
     ("digits", "paper"): (((0.98,), (None, 120), ("dense", "st3", "gmp", "str", "rigl", "gse_uniform", "static"), 3, {}),
                           ((0.98,), (None, 480), ("rigl", "gse_uniform"), 0, {})),
