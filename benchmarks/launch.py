@@ -55,7 +55,7 @@ def refuse_method(spec):
     import torch
 
     from methods import get
-    from methods.sparse.growth import of
+    from methods.sparse.forms import of
     task, options = settle(spec)
     method = get(spec.method) if task.storage == "masked" else of(get(spec.method))
     layout = _layout(task.model, DATASETS[task.dataset].classes, task.width, task.first_dense, task.last_dense)

@@ -269,6 +269,42 @@ def test_adams_moments_are_carried_along(method, same_growth):
     assert torch.allclose(sparse.theta, masked.theta[keys], rtol=0, atol=1e-10)
 
 
+class Skipping(nn.Module):
+    """Has a layer that stays dense, running statistics, and a weight that its forward uses twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 10)
+        self.rest = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        return self.last(self.rest(self.rest(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"restore_bn": True, "n_batches": 1}, {"count": "literal"}])
+@pytest.mark.parametrize("method", ["snip", "grasp", "synflow"])
+@pytest.mark.parametrize("build, shape, skip", [(mlp, (30,), []), (convolutional, (3, 8, 8), ["0"]), (tied, (30,), []),
+                                                (lambda: Skipping().double(), (3, 8, 8), ["last"])])
+def test_pruned_at_the_start(build, shape, skip, method, options):
+    """Nothing is taken over from one to the other: both find the mask by themselves."""
+    if method == "synflow" and "restore_bn" in options:
+        options = {"rounds": 3}
+    torch.manual_seed(0)
+    net, runs = build(), []
+    batches = [(torch.randn(16, *shape, dtype=torch.float64), torch.randint(10, (16,))) for _ in range(4)]
+    for storage in ("sparse", "masked"):
+        model = SparseModel(copy.deepcopy(net), method, 0.8, skip, storage=storage, **options)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+        runs.append(Training(model, optimizer, 10, 5, batches=lambda n: batches[:n], scoring_batches=2))
+        torch.manual_seed(1)
+        runs[-1].start()
+        assert len(batches) == 4 and runs[-1].scored == 0
+        train(runs[-1], batches, 25)
+    same(*runs)
+    assert 0 < len(runs[0].theta) == int(runs[0].model.layer_nnz().sum()) == runs[1].method.budget < runs[1].model.layout.size / 2
+
+
 def test_export_is_the_plain_network():
     sparse, masked, batches = pair(convolutional, "gse_uniform", interval=5)
     for run in (sparse, masked):

@@ -160,7 +160,7 @@ def test_half_precision_is_refused():
     assert torch.equal(model.double()(x.double()), model.to("cpu")(x.double())) and model.share_memory().theta.is_shared()
 
 
-@pytest.mark.parametrize("method", ["static", "set", "srigl", "gse_uniform"])
+@pytest.mark.parametrize("method", ["static", "set", "srigl", "gse_uniform", "snip"])
 def test_several_processes_are_refused(method, monkeypatch):
     model = SparseModel(nn.Linear(64, 32), method, 0.5, storage="sparse")
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, batches=lambda n: [])

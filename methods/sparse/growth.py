@@ -191,17 +191,6 @@ class SparseGraEst(StoredGSE, gse.GraEst):
     pass
 
 
-FORMS = {dynamic.Static: SparseStatic, dynamic.SET: SparseSET, dynamic.RigL: SparseRigL,
-         gse.GSE: SparseGSE, gse.GraBo: SparseGraBo, gse.GraEst: SparseGraEst, SRigL: SparseSRigL}
-
-
-def of(method):
-    """The always-sparse form of a method. Raises ValueError where it has none."""
-    if method not in FORMS:
-        raise ValueError(f"storage='sparse' is for {', '.join(m.name for m in FORMS)}; {method.name or method.__name__} needs dense weights")
-    return FORMS[method]
-
-
 def dense_gradients(run, fresh=False):
     """For each layer, the gradient at every connection (size,), on fresh scoring batches or by a second pass of the training batch."""
     found = [torch.zeros(n, dtype=run.theta.dtype, device=run.theta.device) for n in run.model.layout.sizes]
