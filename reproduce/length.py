@@ -22,7 +22,7 @@ LENGTHS = {
     ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
                            ((0.95, 0.98), (6, 12, 24), ("gse_uniform",), 3, {}),
                            ((0.98,), (6, 96), ("gse_uniform",), 0, SPARSE),
-                           ((0.99,), (6, 24, None), ("ste_hard", "ste_soft", "static"), 3, RELEASED))}
+                           ((0.99,), (6, 24, None), ("ste_hard", "ste_soft", "static", "st3"), 3, RELEASED))}
 
 
 def lengths(suite, profile, every=True):
