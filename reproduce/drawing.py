@@ -199,8 +199,8 @@ def save(name, draw, runs, suite, out):
             entries["published (hollow, thin)"] = Line2D([], [], color="0.4", marker="o", linestyle="", **PUBLISHED)
         if entries:
             column = 0.52 + 0.046 * max(map(len, entries))  # inches: the legend's line and gaps, plus its letters of 6 points
-            figure.legend(entries.values(), entries, loc="outside upper center", ncols=max(1, int(figure.get_figwidth() / column)),
-                          columnspacing=1.2, frameon=False)
+            lines = -(-len(entries) // max(1, int(figure.get_figwidth() / column)))
+            figure.legend(entries.values(), entries, loc="outside upper center", ncols=-(-len(entries) // lines), columnspacing=1.2, frameon=False)
         text = noted(runs, draw) + tell_cut(figure)
         text += "".join(f" {remark}" for remark in getattr(figure, "remarks", ())) + citation(others)
         stem = Path(out) / suite / name
