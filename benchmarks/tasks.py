@@ -81,8 +81,8 @@ class Task:
     last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
     bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention", most=1)
     precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
-    storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, gse_*, snip, grasp, synflow; fp32 "
-                           "products); auto: layer by layer, what is faster", "masked", "sparse", "auto")
+    storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, mest, mest_s, gse_*, snip, "
+                           "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")
     count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
 

@@ -49,7 +49,7 @@ SAME = ("recorded", "resumed", "packed")
 NEAR = 0.05
 # what rounding may make of gradients (where ReLU lets others pass), and of logits and statistics, besides what it makes of the plain network's
 ROUNDED = {torch.bfloat16: (0.01, 0.01), torch.float32: (0.01, 1e-4)}
-SPARSE = ("static init=sparse", "set", "rigl", "srigl", "gse_uniform", "gse_grabo", "gse_graest")
+SPARSE = ("static init=sparse", "set", "rigl", "srigl", "mest", "gse_uniform", "gse_grabo", "gse_graest", "snip")
 
 
 class Run:

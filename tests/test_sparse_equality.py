@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from methods import SparseModel, Training
 from methods.ranking import keep_each
-from methods.sparse.growth import SparseSET
+from methods.sparse.growth import AtRandom
 
 DYNAMIC = ["set", "rigl", "gse_uniform", "gse_grabo", "gse_graest"]
 
@@ -23,12 +23,12 @@ class SameDraws(Training):
 
 @pytest.fixture
 def same_growth(monkeypatch):
-    """SET grows what the masked form would."""
+    """SET and MEST grow what the masked form would."""
     def grow(method, run, bounds, counts, barred):
         score = torch.rand(method.layout.size, generator=run.generator("grow"), dtype=run.theta.dtype)
         score[barred] = -torch.inf
         return keep_each(score, counts, [b - a for a, b in zip(bounds, bounds[1:])]).nonzero().flatten()
-    monkeypatch.setattr(SparseSET, "grow", grow)
+    monkeypatch.setattr(AtRandom, "grow", grow)
 
 
 class Dropped(nn.Module):
@@ -253,6 +253,25 @@ def test_static_and_other_optimisers():
     for run in (sparse, masked):
         train(run, batches)
     same(sparse, masked)
+
+
+@pytest.mark.parametrize("build, options", [(mlp, {}), (convolutional, {"lam": 0.5, "allocation": "erk"})])
+@pytest.mark.parametrize("method", ["mest", "mest_s"])
+def test_elastic_mutation(method, build, options, same_growth):
+    """Without momentum, which in the masked form outlives a connection until it has faded."""
+    sparse, masked, batches = pair(build, method, every=2, **options)
+    counts = set()
+    for run in (sparse, masked):
+        run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1, weight_decay=1e-3)
+        for _ in range(10):
+            before = run.method.mask.nonzero().flatten() if run is masked else run.method.keys
+            train(run, batches, 5)
+            after = run.method.mask.nonzero().flatten() if run is masked else run.method.keys
+            counts.add((run is masked, len(after), torch.equal(before, after)))
+    keys = masked.method.mask.nonzero().flatten()
+    assert torch.equal(sparse.method.keys, keys) and torch.allclose(sparse.theta, masked.theta[keys], rtol=0, atol=1e-10)
+    assert {line[1:] for line in counts if line[0]} == {line[1:] for line in counts if not line[0]}
+    assert {same for *_, same in counts} == {True, False} and (len({number for _, number, _ in counts}) > 1) == (method == "mest_s")
 
 
 @pytest.mark.parametrize("method", ["set", "gse_grabo"])

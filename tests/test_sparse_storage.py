@@ -43,7 +43,9 @@ def largest_allocation(call):
 
 
 def trainer(net, x, method, sparsity=0.99, storage="sparse", **options):
-    if method not in FIXED:
+    if method == "mest":
+        options |= dict(every=2)
+    elif method not in FIXED:
         options |= dict(interval=2, update_end=1.0, scope="global")
     if method not in PRUNED:
         options |= dict(allocation="er_gse")
@@ -60,7 +62,7 @@ def trainer(net, x, method, sparsity=0.99, storage="sparse", **options):
     return run, steps
 
 
-@pytest.mark.parametrize("method", [*FIXED, "set", "gse_uniform", "gse_grabo", "gse_graest", "rigl"])
+@pytest.mark.parametrize("method", [*FIXED, "set", "mest", "gse_uniform", "gse_grabo", "gse_graest", "rigl"])
 @pytest.mark.parametrize("build", [linear, convolutional])
 def test_nothing_of_dense_size_is_allocated(build, method):
     torch.manual_seed(0)
@@ -214,9 +216,9 @@ def suite_trainer(method, seed=0, sparsity=0.9, **options):
     return train.Trainer(task, method, sparsity, seed, chosen, small_digits())
 
 
-@pytest.mark.parametrize("method", [*FIXED, "set", "rigl", "gse_uniform", "gse_grabo", "gse_graest"])
+@pytest.mark.parametrize("method", [*FIXED, "set", "mest", "mest_s", "rigl", "gse_uniform", "gse_grabo", "gse_graest"])
 def test_a_run_resumes_bit_for_bit(method):
-    options = {} if method in FIXED else {"interval": "3", "init": "sparse"}
+    options = {} if method in FIXED else {"every": "1"} if method.startswith("mest") else {"interval": "3", "init": "sparse"}
     whole, states = suite_trainer(method, **options), []
 
     def save(trainer):

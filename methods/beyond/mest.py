@@ -31,17 +31,21 @@ class MEST(Static):
             self.update(run, 2 - sum(run.epoch >= first for first in begins))
             run.theta.grad.mul_(self.mask)
 
+    def kept_and_grown(self, active, parts):
+        """(weights that stay, weights that grow) in each layer, lists, where `active` are active, with `parts` extra shares."""
+        most_sparse = 1 - len(self.layout.sizes) / self.layout.size
+        lower, upper = (self.allocate(min(1 - density, most_sparse)) for density in self.densities(parts))
+        kept = [min(k, u, n) for k, u, n in zip(lower, upper, active)]
+        return kept, [u - k for u, k in zip(upper, kept)]
+
     @torch.no_grad()
     def update(self, run, parts):
         """Before the optimiser's step: drop and grow with `parts` extra shares; clears the weights of all that did not stay."""
         sizes = self.layout.sizes
-        most_sparse = 1 - len(sizes) / self.layout.size
-        lower, upper = (self.allocate(min(1 - density, most_sparse)) for density in self.densities(parts))
-        kept = [min(k, u, int(n)) for k, u, n in zip(lower, upper, self.layout.layer_sums(self.mask))]
+        kept, grown = self.kept_and_grown(self.layout.layer_sums(self.mask).tolist(), parts)
         score = (run.theta.abs() + self.lam * run.theta.grad.abs()).masked_fill(~self.mask, -1)
         survivors = keep_each(score, kept, sizes)
-        grown = keep_each(run.random("grow").masked_fill(survivors, -1), [u - k for u, k in zip(upper, kept)], sizes)
-        self.set_mask(survivors | grown)
+        self.set_mask(survivors | keep_each(run.random("grow").masked_fill(survivors, -1), grown, sizes))
         run.clear(~survivors, state=False)
 
     def after_step(self, run):

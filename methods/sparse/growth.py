@@ -1,4 +1,4 @@
-"""The always-sparse forms of `static`, `set`, `rigl`, `srigl` and `gse_*`: the same decisions as the masked ones, on keys of connections."""
+"""The always-sparse forms of `static`, `set`, `rigl`, `srigl`, `mest*` and `gse_*`: the same decisions as the masked ones, on keys of connections."""
 from contextlib import contextmanager
 from itertools import accumulate
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from methods import dynamic, gse, processes
 from methods.activity import batched, padded, uniform
+from methods.beyond import mest
 from methods.beyond.srigl import SRigL
 from methods.ranking import keep_each
 from methods.seeds import stable_seed
@@ -93,13 +94,36 @@ class StoredDropAndGrow(StoredDynamic):
         raise NotImplementedError
 
 
-class SparseSET(StoredDropAndGrow, dynamic.SET):
+class AtRandom:
     """Growth at random: O(nnz)."""
 
     def grow(self, run, bounds, counts, barred):
         generator = run.generator("grow")
         return torch.cat([distinct(low, high, k, barred, generator)
                           for low, high, k in zip(bounds, bounds[1:], counts)]).to(barred.device)
+
+
+class SparseSET(AtRandom, StoredDropAndGrow, dynamic.SET):
+    pass
+
+
+class StoredMEST(AtRandom, Stored):
+    """What is dropped loses its momentum, which the masked form lets fade."""
+
+    @torch.no_grad()
+    def update(self, run, parts):
+        model, keys = run.model, self.keys
+        kept, grown = self.kept_and_grown(model.counts, parts)
+        survivors = keep_each(run.theta.abs() + self.lam * run.theta.grad.abs(), kept, model.counts)
+        model.rewire(run.optimizer, merged(keys[survivors], self.grow(run, model.bounds, grown, keys[survivors])), survivors)
+
+
+class SparseMEST(StoredMEST, mest.MEST):
+    pass
+
+
+class SparseMESTS(StoredMEST, mest.MESTS):
+    pass
 
 
 class SparseRigL(StoredDropAndGrow, dynamic.RigL):

@@ -29,9 +29,9 @@ class AlwaysSparse(SparseModel):
     storage="auto" times each layer once, at its first training pass, with its connections alone and with a dense weight made for the
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
 
-    Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an
-    update's clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a
-    second time; GSE draws other candidates in grouped convolutions.
+    Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an update's
+    clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time; MEST forgets
+    the momentum of what it drops, which with masks fades; GSE draws other candidates in grouped convolutions.
 
     Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
     than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
