@@ -289,23 +289,23 @@ def test_adams_moments_are_carried_along(method, same_growth):
 
 
 class Skipping(nn.Module):
-    """Has a layer that stays dense, running statistics, and a weight that its forward uses twice."""
+    """Has weights that stay dense, asked for and not, running statistics, and a layer that its forward uses twice."""
 
     def __init__(self):
         super().__init__()
         self.first, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 10)
-        self.rest = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.rest, self.offset = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.Parameter(torch.zeros(16, 10))
 
     def forward(self, x):
         x = self.norm(self.first(x)).relu()
-        return self.last(self.rest(self.rest(x).relu()).relu().mean((2, 3)))
+        return self.last(self.rest(self.rest(x).relu()).relu().mean((2, 3))) + self.offset
 
 
 @pytest.mark.parametrize("options", [{}, {"restore_bn": True, "n_batches": 1}, {"count": "literal"}])
 @pytest.mark.parametrize("method", ["snip", "grasp", "synflow"])
 @pytest.mark.parametrize("build, shape, skip", [(mlp, (30,), []), (convolutional, (3, 8, 8), ["0"]), (tied, (30,), []),
                                                 (lambda: Skipping().double(), (3, 8, 8), ["last"])])
-def test_pruned_at_the_start(build, shape, skip, method, options):
+def test_pruned_at_the_start(build, shape, skip, method, options, recwarn):
     """Nothing is taken over from one to the other: both find the mask by themselves."""
     if method == "synflow" and "restore_bn" in options:
         options = {"rounds": 3}
@@ -321,6 +321,7 @@ def test_pruned_at_the_start(build, shape, skip, method, options):
         assert len(batches) == 4 and runs[-1].scored == 0
         train(runs[-1], batches, 25)
     same(*runs)
+    assert sum("stay dense" in str(warned.message) for warned in recwarn) == 2 * (skip == ["last"])  # of each model once, when it is made
     assert 0 < len(runs[0].theta) == int(runs[0].model.layer_nnz().sum()) == runs[1].method.budget < runs[1].model.layout.size / 2
 
 

@@ -2,7 +2,6 @@
 import torch
 
 from methods import at_init
-from methods.layout import Layout
 from methods.model import SparseModel
 from methods.sparse.growth import Stored
 from methods.training import Training
@@ -19,8 +18,7 @@ class StoredAtInit(Stored):
     def start(self, run, cycle):
         super().start(run, cycle)
         model, net = run.model, run.model.plain()
-        own = {name for entry in model.layout.entries for name in entry.names}
-        dense = SparseModel(net, self.masked, self.sparsity, [e.name for e in Layout(net).entries if e.name not in own], **self.chosen)
+        dense = SparseModel(net, self.masked, self.sparsity, skip=[name for name, _ in model.layout.dense], **self.chosen)
         Training(dense, torch.optim.SGD(dense.parameters(), lr=1.0), run.epochs, run.steps_per_epoch, seed=run.seed, batches=run._batches,
                  scoring_batches=run.scoring_batches, criterion=run.criterion).start(cycle)
         for name, buffer in net.named_buffers():  # running statistics, which the scoring passes move
