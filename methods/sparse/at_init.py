@@ -19,7 +19,7 @@ class StoredAtInit(Stored):
         super().start(run, cycle)
         model, net = run.model, run.model.plain()
         dense = SparseModel(net, self.masked, self.sparsity, skip=[name for name, _ in model.layout.dense], **self.chosen)
-        Training(dense, torch.optim.SGD(dense.parameters(), lr=1.0), run.epochs, run.steps_per_epoch, seed=run.seed, batches=run._batches,
+        Training(dense, torch.optim.SGD(dense.parameters(), lr=1.0), run.epochs, run.steps_per_epoch, seed=run.seed, batches=run.batches,
                  scoring_batches=run.scoring_batches, criterion=run.criterion).start(cycle)
         for name, buffer in net.named_buffers():  # running statistics, which the scoring passes move
             model.net.get_buffer(name).copy_(buffer)
