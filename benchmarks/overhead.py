@@ -95,6 +95,7 @@ class Entrant:
         self.trainer = self.pack[0][1]
         self.training, method = self.trainer.training, self.trainer.model.method
         middle = self.training.step + int(MIDDLE * (self.training.total_steps - self.training.step))
+        middle += self.training.steps_per_epoch // 2 - middle % self.training.steps_per_epoch  # away from what is done once in some epochs
         self.groups = groups(getattr(method, "interval", None), middle, steps)
         if record:  # records now, not in a round that counts
             self.make(self.groups[-1][0], WARM + 2)  # the first step creates the momentum, which restarts the count

@@ -119,6 +119,16 @@ def test_the_middle_of_training(method, middle):
     assert overhead.middle_of(methods.get(method)(Layout(torch.nn.Linear(100, 100)), 0.9).cycles(20)) == middle
 
 
+@pytest.mark.parametrize("epochs", [25, 30, 37])
+def test_what_is_done_once_in_some_epochs_is_left_out(monkeypatch, epochs):
+    """Where MIDDLE falls on the first step of an epoch, too."""
+    monkeypatch.setattr(methods.get("mest"), "update", lambda *_: pytest.fail("MEST changes its mask"))
+    spec = Spec("digits", "mest", 0.9, 0, epochs, options={"every": "1"})
+    entrant = overhead.Entrant(spec, load("digits", "data"), overhead.usable_device("cpu"), 3)
+    entrant.step_seconds()
+    assert abs(entrant.training.step / entrant.training.total_steps - overhead.MIDDLE) < 1 / epochs
+
+
 def test_each_turn_has_one_update_of_the_mask(monkeypatch):
     steps = []
     update = RigL.update
