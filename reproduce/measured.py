@@ -2,6 +2,7 @@
 from packs import NETWORKS, on_gpus
 from published import title
 from rows import NoRows, measured, measurements, of_one_machine
+from sparse_figure1 import of_its_machine
 
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
@@ -16,7 +17,7 @@ def step_times(results):
 
 def sparse(results):
     """Sparse storage against masks: step time and memory of the stored measurements at 98 and 99 %, as multiples of the masked run."""
-    rows, shown = of_one_machine(measurements(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
+    rows, shown = of_its_machine(measurements(results / "performance" / "sparse_speed.csv")), (0.98, 0.99)
     rows = rows[rows.sparsity.isin(shown)].set_index(["sparsity", "storage"]).sort_index()
     lines = [["Method", "Network", "Width", "Batch", "Precision",
               *(f"{100 * s:g} %: {what}" for s in shown for what in ("faster", "auto", "smaller"))]]
@@ -55,7 +56,7 @@ def widths(results):
 
 def faster(results):
     """A short form of `widths`: how many times as fast GSE's sparse steps are, for a few networks."""
-    rows = of_one_machine(measurements(results / "performance" / "sparse_speed.csv"))
+    rows = of_its_machine(measurements(results / "performance" / "sparse_speed.csv"))
     rows = rows[(rows.method == "gse_uniform") & (rows.storage == "sparse")]
     ratios = rows.set_index(["task", "width", "precision", "sparsity"]).ratio.to_dict()
     columns = [(precision, sparsity) for precision in ("fp32", "bf16") for sparsity in (0.98, 0.99)]

@@ -3,7 +3,7 @@
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
 from drawing import COLOURS, MARKERS, main, number_decades
-from rows import no_runs as grid, stored
+from rows import no_runs as grid, of_one_machine, stored
 
 STYLES = {("sparse", "fp32"): ("-", "sparse, fp32"), ("auto", "fp32"): ("--", "auto, fp32"), ("sparse", "bf16"): (":", "sparse, bf16")}
 TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
@@ -12,6 +12,11 @@ TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (
 def shown(table):
     """The method whose measurements are drawn; the README's table has all."""
     return "gse_uniform" if "gse_uniform" in set(table.method) else table.method.iloc[0]
+
+
+def of_its_machine(table):
+    """The rows of the machine that has measured most of the method that is drawn: other methods' must not choose another machine."""
+    return table[table.device.isin(of_one_machine(table[table.method == shown(table)]).device)].copy()
 
 
 def text(table):
@@ -32,7 +37,7 @@ def compared(table):
     return table[table.ratio.notna() & (table.storage != "masked")]
 
 
-source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text)
+source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text, of_its_machine)
 
 
 def draw(table, figure):

@@ -249,12 +249,24 @@ def test_step_times_are_those_of_runs_that_are_alone_on_the_papers_network(tmp_p
 def test_times_are_those_of_the_machine_that_measured_most_and_of_two_such_the_last(tmp_path):
     import pandas as pd
 
-    stored = measured.of_one_machine(pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv"))
+    stored = measured.of_its_machine(pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv"))
     (tmp_path / "performance").mkdir()
     for at, share, others in (("2000", 1, True), ("2100", 1, False), ("2100", 0.5, True)):
         another = stored.assign(device="another", ratio=7.0, measured_at=at).head(int(share * len(stored)))
         pd.concat([stored, another]).to_csv(tmp_path / "performance" / "sparse_speed.csv", index=False)
         assert (readme.sparse(tmp_path) == readme.sparse(ROOT / "results")) is others
+
+
+def test_what_another_machine_measured_of_other_methods_moves_no_table(tmp_path):
+    import pandas as pd
+
+    stored = pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv")
+    (tmp_path / "performance").mkdir()
+    pd.concat([stored, *(stored.assign(device="another", ratio=7.0, method=method) for method in ("snip", "mest"))]).to_csv(
+        tmp_path / "performance" / "sparse_speed.csv", index=False)
+    figure = importlib.import_module("sparse_figure1")
+    assert set(figure.source(figure.grid, "digits", tmp_path)[0].device) == set(figure.source(figure.grid, "digits", ROOT / "results")[0].device)
+    assert readme.sparse(tmp_path) == readme.sparse(ROOT / "results") and measured.faster(tmp_path) == measured.faster(ROOT / "results")
 
 
 @pytest.mark.parametrize("text", ["<!-- digits -->", "<!-- nothing -->\n<!-- /nothing -->"])
