@@ -257,16 +257,19 @@ def test_times_are_those_of_the_machine_that_measured_most_and_of_two_such_the_l
         assert (readme.sparse(tmp_path) == readme.sparse(ROOT / "results")) is others
 
 
-def test_what_another_machine_measured_of_other_methods_moves_no_table(tmp_path):
+def test_what_another_machine_measured_as_well_or_of_other_methods_moves_no_table(tmp_path):
     import pandas as pd
 
     stored = pd.read_csv(ROOT / "results" / "performance" / "sparse_speed.csv")
     (tmp_path / "performance").mkdir()
-    pd.concat([stored, *(stored.assign(device="another", ratio=7.0, method=method) for method in ("snip", "mest"))]).to_csv(
-        tmp_path / "performance" / "sparse_speed.csv", index=False)
+    others = [stored.assign(device="another", ratio=7.0, method=method) for method in ("snip", "mest")]
+    own = measured.of_its_machine(stored)
+    as_much = own[(own.method == "gse_uniform") & (own.task == "cifar10-vgg16")].assign(device="another", ratio=7.0, measured_at="2100")
+    pd.concat([stored, as_much, *others]).to_csv(tmp_path / "performance" / "sparse_speed.csv", index=False)
     figure = importlib.import_module("sparse_figure1")
     assert set(figure.source(figure.grid, "digits", tmp_path)[0].device) == set(figure.source(figure.grid, "digits", ROOT / "results")[0].device)
-    assert readme.sparse(tmp_path) == readme.sparse(ROOT / "results") and measured.faster(tmp_path) == measured.faster(ROOT / "results")
+    for table in (measured.sparse, measured.faster, measured.widths):
+        assert table(tmp_path) == table(ROOT / "results")
 
 
 @pytest.mark.parametrize("text", ["<!-- digits -->", "<!-- nothing -->\n<!-- /nothing -->"])
