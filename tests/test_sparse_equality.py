@@ -260,18 +260,19 @@ def test_static_and_other_optimisers():
 def test_elastic_mutation(method, build, options, same_growth):
     """Without momentum, which in the masked form outlives a connection until it has faded."""
     sparse, masked, batches = pair(build, method, every=2, **options)
-    counts = set()
     for run in (sparse, masked):
         run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1, weight_decay=1e-3)
-        for _ in range(10):
-            before = run.method.mask.nonzero().flatten() if run is masked else run.method.keys
+    seen = []
+    for _ in range(10):
+        for run in (sparse, masked):
             train(run, batches, 5)
-            after = run.method.mask.nonzero().flatten() if run is masked else run.method.keys
-            counts.add((run is masked, len(after), torch.equal(before, after)))
-    keys = masked.method.mask.nonzero().flatten()
-    assert torch.equal(sparse.method.keys, keys) and torch.allclose(sparse.theta, masked.theta[keys], rtol=0, atol=1e-10)
-    assert {line[1:] for line in counts if line[0]} == {line[1:] for line in counts if not line[0]}
-    assert {same for *_, same in counts} == {True, False} and (len({number for _, number, _ in counts}) > 1) == (method == "mest_s")
+        keys = masked.method.mask.nonzero().flatten()
+        assert torch.equal(sparse.method.keys, keys) and torch.allclose(sparse.theta, masked.theta[keys], rtol=0, atol=1e-10)
+        seen.append(keys)
+    # the extra drop, or growth, falls at epochs 5 and 7; from then on it is none, and at 7 what has grown beyond the budget goes
+    changed = [epoch for epoch in range(1, 10) if not torch.equal(seen[epoch - 1], seen[epoch])]
+    assert changed == [2, 4, 5, 6] + [7] * (method == "mest_s")
+    assert (len(set(map(len, seen))) > 1) == (method == "mest_s")
 
 
 @pytest.mark.parametrize("method", ["set", "gse_grabo"])
@@ -316,7 +317,7 @@ def test_pruned_at_the_start(build, shape, skip, method, options, recwarn):
         runs.append(Training(model, optimizer, 10, 5, batches=lambda n: batches[:n], scoring_batches=2))
         torch.manual_seed(1)
         runs[-1].start()
-        assert len(batches) == 4 and runs[-1].scored == 0
+        assert runs[-1].scored == 0  # scoring before the first step is not training
         train(runs[-1], batches, 25)
     same(*runs)
     assert sum("stay dense" in str(warned.message) for warned in recwarn) == 2 * (skip == ["last"])  # of each model once, when it is made
