@@ -78,9 +78,10 @@ def parser():
 
 
 def command_plan(args):
-    _, todo, done, _ = prepare(args)
+    store, todo, done, _ = prepare(args)
     print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} missing")
     if todo:
+        from benchmarks.checkpoint import share_done
         from benchmarks.launch import load_data, refuse_unsuited, tell_slow
         from benchmarks.plan import estimate
         refuse_unsuited(todo)
@@ -89,7 +90,8 @@ def command_plan(args):
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
         others = places.crowded(len(workers))  # asked before the plan's own timing adds to the load
-        seconds = estimate(todo, folder, workers[0][1])
+        begun = {spec.key: share_done(store.checkpoint(spec.key), spec.method) for spec in todo}
+        seconds = estimate(todo, folder, workers[0][1], begun=begun)
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
         print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"
               + f"; {others}" * bool(others))

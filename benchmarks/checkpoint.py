@@ -13,6 +13,7 @@ import torch
 from benchmarks.files import UnreadableCheckpoint, replacing
 from benchmarks.gpu import team
 from benchmarks.machine import DEVICE_ERRORS, lacks_memory
+from benchmarks.method_files import digest
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
@@ -116,6 +117,15 @@ def restored(make, path):
         print(f"the checkpoint {path} is damaged, or not of this method ({why}); the run starts anew")
         trainer = make()
     return trainer
+
+
+def share_done(path, method):
+    """The share of its run after which the checkpoint at `path` was written; 0.0 where a run with this method would start anew, too."""
+    try:
+        state = loaded(path, "cpu")
+        return state["share"] * (state["method"] == digest(method))
+    except Exception:  # there is none, it is damaged, or it is of older code, which did not write how far it was
+        return 0.0
 
 
 def seed_all(*parts):

@@ -18,13 +18,13 @@ from benchmarks.trial.dry_run import told
 LEAST, MOST, SECONDS = 3, 30, 1.0  # times LEAST to MOST steps: as many as fit in SECONDS
 
 
-def estimate(specs, folder, pack=1, report=print):
+def estimate(specs, folder, pack=1, report=print, begun=()):
     """Seconds that the Specs take one after another on this device; reports a line for each kind of run, with the time that the estimate still takes.
 
-    pack: number of runs that take turns on the device; their time is divided by it.
+    pack: number of runs that take turns on the device; their time is divided by it. begun: {a Spec's key: the share of its run that is done}.
     """
     one_core()
-    specs, kinds = uncovered(specs), {}
+    specs, kinds, begun = uncovered(specs), {}, dict(begun)
     trunks = branches(specs)
     for spec in specs:
         if spec not in trunks:
@@ -44,8 +44,9 @@ def estimate(specs, folder, pack=1, report=print):
         gc.collect()  # frees runs that a method's reference cycles keep alive, on a GPU with their recordings
         parting = sum(trunk in alike for trunk in trunks.values())  # each of these makes only its last cycle itself
         last = seconds / len(levels_of(longest))
-        total += seconds * len(alike) + last * parting
-        also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0)
+        spared = seconds * sum(begun.get(spec.key, 0.0) for spec in alike)
+        total += seconds * len(alike) - spared + last * parting
+        also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0) + f"; {spoken(spared)} of them are done" * (spared > 0)
         to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
         report(f"[{number}/{len(kinds)}, {to_go} to go] {what}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
     return total

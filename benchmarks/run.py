@@ -138,7 +138,8 @@ class Attempt:
                 path = self.store.checkpoint(other.key)
                 if self.cycles_shared[other] == cycle + 1 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
                     state = trainer.state_dict()
-                    Saver(path).write(state | {"progress": state["progress"] | {"cycle": cycle + 1, "started": False}})
+                    progress = state["progress"] | {"cycle": cycle + 1, "started": False}
+                    Saver(path).write(state | {"progress": progress, "share": (cycle + 1) / (cycle + 2)})  # the other has one cycle more
 
     def finish(self, level, curves, status="ok", error=""):
         """Stores and returns the row of a level. Raises RuntimeError if the status is ok but the network is not what the row says."""

@@ -16,6 +16,7 @@ USUAL = "None Priority Resources JobArrayTaskLimit BeginTime".split()  # SLURM's
 
 def show(store, suite, specs, rows):
     """Prints the state of each of `specs`; returns the exit status. `rows`: {key: row} of those that have one."""
+    from benchmarks.checkpoint import share_done
     at_work = run_claims.held(store)
     try:
         known, now = jobs.look(store, suite)
@@ -35,6 +36,8 @@ def show(store, suite, specs, rows):
         job, stage, reason = queue.get(spec.key, ("", "", ""))
         if state == "queued" and stage == "PENDING" and reason not in USUAL:
             waiting[reason].append(job.split("_")[0])
+        if state == "started" and (share := share_done(store.checkpoint(spec.key), spec.method)):
+            line = f"{100 * share:.0f} % in its checkpoint"
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")
     print(f"{several(len(specs), 'run')}: " + ", ".join(f"{counts[state]} {state}" for state in (*STATES, *[SENT] * (SENT in counts))))

@@ -282,7 +282,7 @@ class Trainer:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),
                 "nnz_sum": self.nnz_sum, "progress": vars(self.progress), "switches": self.switches and self.switches.counts,
                 "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
-                "random": random_state(self.device) if self.progress.index else None, "method": self.method_digest}
+                "random": random_state(self.device) if self.progress.index else None, "method": self.method_digest, "share": self.share()}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])

@@ -1,14 +1,18 @@
 """`plan`: what is missing and what it costs, and nothing is run or stored. No time is tested."""
 import gc
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from stored import SPEC
 
-from benchmarks import plan
+from benchmarks import checkpoint, plan
+from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
+from benchmarks.results import Store
 from benchmarks.workers import places
 from methods.st3 import ST3
 
@@ -81,6 +85,27 @@ def test_steps_that_are_timed_rank(epochs, monkeypatch):
     monkeypatch.setattr(ST3, "rank", lambda method, *rest: ranked.append(method) or rank(method, *rest))
     plan.seconds_of(Spec("digits", "st3", 0.9, 0, epochs=epochs, options={"ramp_start": 0.3}), "data", torch.device("cpu"))
     assert len(ranked) > plan.LEAST
+
+
+def test_what_is_begun_is_subtracted(tmp_path, capsys, monkeypatch):
+    """Of a run its first 24 steps of 38 are in a checkpoint; another one's is of older code, which does not say how far it was."""
+    store, asked, specs = Store(tmp_path), [], [replace(SPEC, method="static", seed=seed) for seed in (0, 1)]
+    for spec in specs:
+        with pytest.raises(checkpoint.Stopped):
+            runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) % 26 == 0)  # between the epochs, too
+    state = torch.load(store.checkpoint(specs[1].key), weights_only=True)
+    del state["share"]
+    torch.save(state, store.checkpoint(specs[1].key))
+    words = ["digits", "--methods", "static", "--sparsities", "0.9", "--seeds", "3", "--epochs", "2", "--results", str(tmp_path)]
+    monkeypatch.setattr(plan, "seconds_of", lambda *_: 3800.0)
+    assert main(["plan", *words, "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "digits static epochs=2: 3 runs of 63.3 minutes; 40.0 minutes of them are done\n" in said
+    assert "about 2.50 hours on this machine with 1 process (2.50 hours of all runs together)" in said
+    assert main(["status", *words]) == 0
+    said = capsys.readouterr().out
+    assert "2 started, 1 not started" in said and said.count("in its checkpoint") == 1
+    assert "  started: digits static sparsity 0.9 seed 0: 63 % in its checkpoint\n" in said
 
 
 METHOD = '''
