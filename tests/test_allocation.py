@@ -60,6 +60,7 @@ def test_uniform_plus_counts():
     """By hand: 40 = 536 - 432 - a fifth of 320; without the floor, (2680 - 432) / 4928 of the others."""
     assert allocate(three_layers(), "uniform_plus", 0.9) == [432, 40, 64]
     assert allocate(three_layers(), "uniform_plus", 0.5) == [432, 2102, 146]
+    assert allocate(three_layers(), "uniform_plus", 1 - (432 + 4928 // 4) / 5360) == [432, 1152, 80]  # a quarter is above the floor
     linears = Layout(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 10)))
     assert allocate(linears, "uniform_plus", 0.9) == [5, 5, 20]  # no stem without a convolution
     assert allocate(Layout(nn.Sequential(nn.Linear(20, 50), nn.Linear(50, 2), nn.Linear(2, 1))), "uniform_plus", 0.9) == [99, 10, 1]

@@ -12,6 +12,7 @@ from benchmarks.describe import describe
 from benchmarks.grid import Spec
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
+from methods import SparseModel
 
 READS = '''
 from methods import get
@@ -140,6 +141,24 @@ def test_what_a_method_of_somebodys_own_does_besides_a_formula_it_inherits_is_co
     assert costs["Passes"] == pytest.approx(costs["static"] * (1 + 5 * (steps - 1) / steps))
     assert costs["Dearer"] == pytest.approx(costs["movement"] * (1 + (steps - 1) / steps), rel=0.01)  # each by the formula that it inherits
     assert costs["Twice"] == pytest.approx(costs["static"] * (2 + (steps - 1) / steps))  # as much for a pass as for each of a step's two
+
+
+@pytest.mark.parametrize("method, options, expected", [
+    ("dense", {}, 0.3), ("static", {}, 0.3), ("gmp", {}, 0.3), ("str", {}, 0.3), ("st3", {"straight_through": False}, 0.3),
+    ("st3", {}, 1.2), ("ste_hard", {}, 1.2), ("feather", {"theta": "0.5"}, 1.2), ("snfs", {}, 1.2), ("movement", {}, 1.2), ("spartan", {}, 1.2),
+    ("topkast", {}, 0.4), ("topkast", {"gamma": 0.5}, 0.35), ("topkast", {"gamma": 20.0}, 1.2)])  # of the trained weights, never more than all
+def test_what_a_step_costs(method, options, expected):
+    """Forward and inputs' gradients sparse, the weights' gradients of active ones or of all; sparse is a tenth of dense."""
+    net = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
+    found = SparseModel(net, method, 0.8 * (method != "dense"), **options).method.training_cost(0.1, 1.0)
+    assert found == pytest.approx(expected)
+
+
+def test_what_a_step_of_probmask_costs():
+    """In 600 of 620 passes probabilities learn, from the gradients of all weights."""
+    method = SparseModel(nn.Linear(20, 30), "probmask", 0.8).method
+    assert [(cycle.epochs, cycle.passes) for cycle in method.cycles(300)] == [(300, 2), (20, 1)]
+    assert method.training_cost(0.1, 1.0) == pytest.approx(0.2 + 600 / 620 + 0.1 * 20 / 620)
 
 
 @pytest.mark.parametrize("method, options, scored, dense", [

@@ -110,6 +110,8 @@ def test_imp_rewinds_to_an_epoch_of_its_cycles():
 def test_imp_counts_of_gse():
     method = SparseModel(build("resnet56", 10), "imp", 0.98, level_list="0,0.5,0.75,0.9,0.95,0.98").method
     assert [method.budget_at(c) for c in range(6)] == [848_944, 424_472, 212_236, 84_894, 42_447, 16_979]
+    slow = SparseModel(build("resnet56", 10), "imp", 0.3, level_list="0,0.1,0.2,0.3").method  # each prunes less than the usual fifth
+    assert [slow.budget_at(c) for c in range(4)] == [848_944, 764_050, 679_155, 594_261]
 
 
 @pytest.mark.parametrize("rounding, mask", [("exact", [[1, 1, 1], [0, 1, 1]]), ("open_lth", [[1, 0, 0], [0, 1, 1]])])

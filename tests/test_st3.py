@@ -66,6 +66,18 @@ def test_scale_of_an_empty_filter_is_finite():
         assert torch.isfinite(run.model.method.gain).all()
 
 
+@pytest.mark.parametrize("method", ["st3", "st3_sigma", "ste_hard_rescale", "str", "feather"])
+def test_a_second_training_begins_with_all_weights_as_they_are(method):
+    """Neither the threshold nor the scale of the first one's end is left."""
+    first = training(method, 0.5)
+    for _ in range(10):
+        step(first)
+    assert not torch.equal(effective(first), first.theta.view(2, 3))
+    with pytest.warns(UserWarning, match="trained before"):
+        Training(first.model, torch.optim.SGD(first.model.parameters(), lr=0.1), 10, 1).start()
+    assert torch.equal(effective(first), first.theta.view(2, 3))
+
+
 @pytest.mark.parametrize("method, options, expected", [
     ("ste_hard_rescale", {"rescale": "smoothed"}, [[1.5905477, 0, 0], [0, -0.2676678, 4.2826843]]),
     ("ste_hard", {}, [[1, 0, 0], [0, -0.25, 4]]),
