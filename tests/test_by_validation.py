@@ -83,7 +83,9 @@ def test_lines_of_another_content_of_the_file_are_told_apart(tmp_path, capsys, m
                  for seed, value in enumerate(values)]
         write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [{**one, "code_version": ", ".join(code)} for one, code in zip(found, codes)])
         assert main(["variants", "digits", "mine.py:Mine", "--results", str(tmp_path)]) == 0
-        return capsys.readouterr().out.splitlines()[1:4]
+        said = capsys.readouterr()
+        assert said.err.startswith("rows made with another content of mine.py: 3; ")  # than what the file has now
+        return said.out.splitlines()[1:4]
     head, *lines = rows(old, new, new)
     assert head.split() == ["mean", "std", "seeds", "made", "by"]
     assert [line.partition("mine.py ")[2] for line in lines] == ["a" * 10 + " and mine.py " + "b" * 10, "b" * 10]
