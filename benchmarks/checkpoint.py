@@ -120,7 +120,8 @@ def restored(make, path):
 
 
 def share_done(path, method):
-    """The share of its run after which the checkpoint at `path` was written; 0.0 where a run with this method would start anew, too."""
+    """The share of its run after which the checkpoint at `path` was written; 0.0 where a run with this method would start anew, too (but damage
+    within tensors, which are not read, only `restored` notices)."""
     try:
         state = loaded(path, "cpu", mmap=True)  # a thousandth of the time that its tensors would take
         return state["share"] * (state["method"] == digest(method))
