@@ -2,7 +2,7 @@
 from beyond import METHODS
 from length import LENGTHS
 from measured import markdown, number, step_times
-from published import PUBLISHED_AS, published, title
+from published import PUBLISHED_AS, published, title, without_storage
 from rows import POINT, read_rows
 
 from benchmarks.accuracy import trained_by
@@ -66,7 +66,7 @@ def papers(results):
     lines = [["Network", "Method", "Sparsity", "Epochs", "Precision", "Seeds", "Last epoch", "Best validation epoch", "Published"]]
     for (*point, precision), own in rows.groupby([*POINT, "precision"]):
         task, method, options, sparsity = point
-        as_published = task, method, " ".join(word for word in options.split() if word != "storage=sparse"), sparsity  # the same run in other storage
+        as_published = task, method, without_storage(options), sparsity
         lost = own.status == "diverged"  # counts as chance accuracy in both columns, where others have a value
         own = own.assign(**{column: own[column].mask(lost & own[column].notna().any(), own.accuracy) for column in ("top1", "top1_best_val")})
         spread = own[["top1", "top1_best_val"]].agg(["mean", "std"])

@@ -1,10 +1,13 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
+from dataclasses import replace
+
 from drawing import SEEDS, TASKS, Grid, remark, suite_grid, tasks_of
-from published import title
-from rows import series_of, value_of
+from published import title, without_storage
+from rows import runs_of, series_of, value_of
 
 from benchmarks.tasks import suite_of
 
+SPARSE = ("storage", "sparse")
 MODELS = ("resnet56", "vgg16", "vit")
 SPARSITIES = (0.9, 0.95, 0.98)
 # numbers of prunable weights at 1, 2, 3 and 4 times the task's width (tests/test_gse_figures.py compares them with the models)
@@ -64,7 +67,22 @@ def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
         papers = "their own papers" if len(names) > 1 else "its own paper"
         words += (f" {' and '.join(names)} as in {papers} (drop fraction 0.3 until 3/4 of training, layer by layer; GSE: 0.2, 0.6, over all "
                   "layers)" + "; ER is ERK" * bool(runs.options.str.contains("allocation=uniform").any()) + ".")
-    runs.attrs["out"] = words
+    runs.attrs["out"] = runs.attrs.get("out", "") + words
+
+
+def sparse_too(labels):
+    """A `source` (as `rows.runs_of`) in which points that have no runs with masks have those with sparse storage, as the figure's note says.
+    labels: {method: its name in the figure}."""
+    def source(grid, suite, results, profile=None):
+        runs, profile = runs_of(grid, suite, results, profile, lambda *of: [replace(each, options=(*each.options, SPARSE)) for each in grid(*of)])
+        options, sparse = runs.options.map(without_storage), runs.options.str.contains("=".join(SPARSE))
+        point = [runs.task, runs.method, options, runs.sparsity]
+        instead = sparse & ~(runs.accuracy.notna() & ~sparse).groupby(point).transform("any")
+        runs = runs[instead | ~sparse & ~instead.groupby([*point, runs.seed]).transform("any")]
+        taken = dict.fromkeys(labels[method] + f" ({text})" * bool(text) for method, text in zip(runs.method[instead], options[instead]))
+        runs.attrs["out"] = f" With sparse storage: {', '.join(taken)}." * bool(taken)
+        return runs.reset_index(drop=True), profile
+    return source
 
 
 def same_active(task, width, sparsity):
@@ -119,7 +137,7 @@ def text_table(figure, table, rows, blocks, head):
         text = [plus_minus(p.mean, p.std) for p in own[:1].itertuples()] + [f"[{plus_minus(p.mean, p.std)}]" for p in other[:1].itertuples()]
         return "\n".join(text) or "–"
 
-    series = series_of(table)
+    series = series_of(table.assign(options=table.options.map(without_storage)))
     if (table.seeds[table.source == "measured"] == 1).any():
         remark(figure, "Without ±: one seed.")
     head += ": measured [published]" if (table.source != "measured").any() else ""

@@ -4,7 +4,7 @@
 in profile quick: the same in miniature.
 """
 from drawing import looks, main, mean_line, union
-from gse import gse_grid, miniature, not_the_papers, panels
+from gse import gse_grid, miniature, not_the_papers, panels, sparse_too
 from rows import POINT, summary, value_of
 
 METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
@@ -16,6 +16,9 @@ def grid(suite, profile):
     others = (gse_grid(suite, profile, METHODS, (0.98,), extra=True, options={"gamma": gamma})
               for gamma in GAMMAS if gamma != 1.5 or not miniature(suite, profile))
     return union(gse_grid(suite, profile, ("rigl", *METHODS), (0.98,)), *others)
+
+
+source = sparse_too({"rigl": "RigL"} | METHODS)
 
 
 def draw(runs, figure):
@@ -42,4 +45,4 @@ draw.lead = ("Mean over {seeds}; bars and the grey band: 2.5th to 97.5th percent
              "drawn side by side.")
 
 if __name__ == "__main__":
-    raise SystemExit(main("gse_figure2", grid, draw))
+    raise SystemExit(main("gse_figure2", grid, draw, source=source))

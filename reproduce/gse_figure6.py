@@ -4,7 +4,7 @@ CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
 from drawing import TASKS, looks, main
-from gse import epoch_lines, gse_grid, not_the_papers, panels
+from gse import epoch_lines, gse_grid, not_the_papers, panels, sparse_too
 from published import hollow
 from rows import lines_of
 
@@ -17,6 +17,9 @@ BANDS = ("gse_uniform", "rigl")  # bands of all nine would hide one another
 def grid(suite, profile):
     """The runs that the figure needs."""
     return gse_grid(suite, profile, METHODS, (SPARSITY,))
+
+
+source = sparse_too(METHODS)
 
 
 def draw(runs, figure):
@@ -50,4 +53,4 @@ draw.labels = METHODS
 draw.lead = "Mean over {seeds} at every epoch of the last cycle; of GSE and RigL with their range."
 
 if __name__ == "__main__":
-    raise SystemExit(main("gse_figure6", grid, draw))
+    raise SystemExit(main("gse_figure6", grid, draw, source=source))

@@ -5,7 +5,7 @@ training starts like all others (the paper's program for it starts from PyTorch'
 cifar10 in profile quick: the same in miniature.
 """
 from drawing import main
-from gse import SPARSITIES, gse_grid, not_the_papers, text_table
+from gse import SPARSITIES, gse_grid, not_the_papers, sparse_too, text_table
 from published import hollow, title
 from rows import summary
 
@@ -18,6 +18,9 @@ METHODS = {"dense": "Dense", "gradual": "Gradual", "imp": "Lottery", "static": "
 def grid(suite, profile):
     """The runs that the table needs."""
     return gse_grid(suite, profile, METHODS)
+
+
+source = sparse_too(METHODS)
 
 
 def draw(runs, figure):
@@ -38,4 +41,4 @@ def draw(runs, figure):
 draw.labels = METHODS
 
 if __name__ == "__main__":
-    raise SystemExit(main("gse_table1", grid, draw))
+    raise SystemExit(main("gse_table1", grid, draw, source=source))

@@ -108,13 +108,20 @@ def as_long(table):
     return named.fillna(recipe).isna() | (named.fillna(recipe) == table.epochs.astype(float))
 
 
+def without_storage(options):
+    """These options (text) without that of sparse storage, with which a method trains as with masks."""
+    return " ".join(word for word in options.split() if word != "storage=sparse")
+
+
 def compare(table):
-    """Joins each measured point with the published ones of the same model, data, method, options, epochs and sparsity; adds the difference."""
+    """Joins each measured point with the published ones of the same model, data, method, options (in any storage), epochs and sparsity; adds the
+    difference."""
     keys = ["task", "method", "options", "near"]
     rows = published().rename(columns={"mean": "published"})
     rows = rows.assign(near=rows.sparsity.astype(float))[[*keys, "published", "source", "where"]]
-    table = table.assign(near=table.sparsity.astype(float).round(4)).drop(columns="source", errors="ignore")
-    table = table.merge(rows, on=keys, how="left").drop(columns="near")
+    table = table.assign(near=table.sparsity.astype(float).round(4), own=table.options, options=table.options.map(without_storage))
+    table = table.drop(columns="source", errors="ignore").merge(rows, on=keys, how="left")
+    table = table.assign(options=table.own).drop(columns=["near", "own"])
     table.loc[~as_long(table), ["published", "source", "where"]] = None
     return table.assign(difference=(table["mean"] - table.published.astype(float)).round(2))
 

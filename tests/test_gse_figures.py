@@ -199,3 +199,39 @@ def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):
         draw("gse_figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     said = capsys.readouterr().err
     assert end.value.code == 2 and said.count("\n") == 1 and f"{curves}, row 5: val_top1 is 'much', not a number" in said
+
+
+def test_runs_with_sparse_storage_stand_where_there_are_none_with_masks(tmp_path, capsys, no_files):  # noqa: F811
+    from dataclasses import replace
+
+    def sparse(spec):
+        return replace(spec, options=(*spec.options, ("storage", "sparse")))
+
+    vgg = {name: [spec for spec in SCRIPTS[name].grid("cifar10", "paper") if spec.task == "cifar10-vgg16" and spec.sparsity == 0.98]
+           for name in ("gse_figure2", "gse_figure6")}
+    gse, rigl, grasp = ([spec for spec in vgg["gse_figure6"] if spec.method == method] for method in ("gse_uniform", "rigl", "grasp"))
+    double, = (spec for spec in vgg["gse_figure2"] if spec.method == "gse_uniform" and spec.seed == 0 and dict(spec.options) == {"gamma": "2.0"})
+    fill(tmp_path, "cifar10", [*gse, rigl[0], *map(sparse, rigl), sparse(grasp[1]), sparse(double)])
+    arguments = "--profile", "paper", "--results", tmp_path, "--out", tmp_path
+    assert draw("gse_figure6", *arguments) == 0
+    said = capsys.readouterr().out
+    # RigL has one run with masks, so that its three others are not drawn; GraSP's seeds 0 and 2 are missing in any storage
+    assert "With sparse storage: GraSP." in said and "Missing: 22 of 27 runs (all of SynFlow, SNIP, Static, SET, Lottery, Gradual)." in said
+    own = next(line.split() for line in said.splitlines() if " grasp " in line)
+    assert own[2:4] == ["storage=sparse", "0.98"] and "82.02" in own  # beside the published point of GraSP
+    assert not any("rigl storage" in " ".join(line.split()) for line in said.splitlines())
+    with open(tmp_path / "cifar10/gse_figure6.csv") as file:
+        lines = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    assert {(line["method"], line["seeds"]) for line in lines} == {("gse_uniform", "3.0"), ("rigl", "1.0"), ("grasp", "1.0")}
+    assert draw("gse_figure2", *arguments) == 0
+    assert "With sparse storage: Uniform (gamma=2.0)." in capsys.readouterr().out
+    fill(tmp_path / "rigl", "cifar10", map(sparse, rigl))
+    assert draw("gse_figure2", "--profile", "paper", "--results", tmp_path / "rigl", "--out", tmp_path) == 0
+    assert "With sparse storage: RigL." in capsys.readouterr().out
+    assert draw("gse_table1", *arguments) == 0
+    assert "| GraSP | – | – | [84.6] | – | – | " in (text := (tmp_path / "cifar10/gse_table1.md").read_text())
+    assert next(line for line in text.splitlines() if "GraSP" in line).count("[82.0]") == 1
+    capsys.readouterr()
+    fill(tmp_path / "masks", "cifar10", [*vgg["gse_figure6"], *map(sparse, vgg["gse_figure6"])])
+    assert draw("gse_figure6", "--profile", "paper", "--results", tmp_path / "masks", "--out", tmp_path) == 0
+    assert "storage=sparse" not in (said := capsys.readouterr().out) and "With sparse storage" not in said
