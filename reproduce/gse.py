@@ -72,17 +72,23 @@ def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
 
 def sparse_too(labels):
     """A `source` (as `rows.runs_of`) in which points that have no runs with masks have those with sparse storage, as the figure's note says.
-    labels: {method: its name in the figure}."""
+    labels: {method, or method and options: its name in the figure}."""
     def source(grid, suite, results, profile=None):
         runs, profile = runs_of(grid, suite, results, profile, lambda *of: [replace(each, options=(*each.options, SPARSE)) for each in grid(*of)])
         options, sparse = runs.options.map(without_storage), runs.options.str.contains("=".join(SPARSE))
         point = [runs.task, runs.method, options, runs.sparsity]
         instead = sparse & ~(runs.accuracy.notna() & ~sparse).groupby(point).transform("any")
         runs = runs[instead | ~sparse & ~instead.groupby([*point, runs.seed]).transform("any")]
-        taken = dict.fromkeys(labels[method] + f" ({text})" * bool(text) for method, text in zip(runs.method[instead], options[instead]))
+        taken = dict.fromkeys(labels.get(f"{method} {text}", f"{labels[method]}{f' ({text})' * bool(text)}")
+                              for method, text in zip(runs.method[instead], options[instead]))
         runs.attrs["out"] = f" With sparse storage: {', '.join(taken)}." * bool(taken)
         return runs.reset_index(drop=True), profile
     return source
+
+
+def series_in_any_storage(table):
+    """`rows.series_of`, in which sparse storage is no other series."""
+    return series_of(table.assign(options=table.options.map(without_storage)))
 
 
 def same_active(task, width, sparsity):
@@ -137,7 +143,7 @@ def text_table(figure, table, rows, blocks, head):
         text = [plus_minus(p.mean, p.std) for p in own[:1].itertuples()] + [f"[{plus_minus(p.mean, p.std)}]" for p in other[:1].itertuples()]
         return "\n".join(text) or "–"
 
-    series = series_of(table.assign(options=table.options.map(without_storage)))
+    series = series_in_any_storage(table)
     if (table.seeds[table.source == "measured"] == 1).any():
         remark(figure, "Without ±: one seed.")
     head += ": measured [published]" if (table.source != "measured").any() else ""

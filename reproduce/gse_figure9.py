@@ -4,9 +4,9 @@ Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: the sum of 
 and cifar10 in profile quick: in miniature.
 """
 from drawing import WIDTH, look, main, union
-from gse import MODELS, SPARSITIES, gse_grid, not_the_papers
+from gse import MODELS, SPARSITIES, gse_grid, not_the_papers, series_in_any_storage, sparse_too
 from published import title
-from rows import layers_of, series_of
+from rows import layers_of
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
            "set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
@@ -19,12 +19,15 @@ def grid(suite, profile):
                  gse_grid(suite, profile, ("set", "rigl"), extra=True, options={"allocation": "uniform"}))
 
 
+source = sparse_too(METHODS)
+
+
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     not_the_papers(runs)
     lines = layers_of(runs, runs.status == "ok")
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
-    lines["series"] = series_of(lines)
+    lines["series"] = series_in_any_storage(lines)
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
     names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}
@@ -37,7 +40,8 @@ def draw(runs, figure):
     for panel, (series, model) in zip(panels, cells):
         for index, sparsity in enumerate(SPARSITIES):
             points = table[(table.model == model) & (table.series == series) & (table.sparsity == sparsity)]
-            panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **look(index))
+            if len(points):
+                panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **look(index))
         panel.set(yscale="log")
         panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
         panel.yaxis.set_minor_formatter("")
@@ -57,4 +61,4 @@ draw.labels = METHODS
 draw.lead = "All weights of a layer divided by its active ones, over {seeds} (and all data sets); no point where a layer has none."
 
 if __name__ == "__main__":
-    raise SystemExit(main("gse_figure9", grid, draw))
+    raise SystemExit(main("gse_figure9", grid, draw, source=source))

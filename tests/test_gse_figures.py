@@ -231,7 +231,10 @@ def test_runs_with_sparse_storage_stand_where_there_are_none_with_masks(tmp_path
     assert draw("gse_table1", *arguments) == 0
     assert "| GraSP | – | – | [84.6] | – | – | " in (text := (tmp_path / "cifar10/gse_table1.md").read_text())
     assert next(line for line in text.splitlines() if "GraSP" in line).count("[82.0]") == 1
-    capsys.readouterr()
+    assert draw("gse_figure9", *arguments) == 0
+    assert "With sparse storage: GraSP." in capsys.readouterr().out
+    with open(tmp_path / "cifar10/gse_figure9.csv") as file:
+        assert {line["series"] for line in csv.DictReader(file)} == {"gse_uniform", "rigl", "grasp"}
     fill(tmp_path / "masks", "cifar10", [*vgg["gse_figure6"], *map(sparse, vgg["gse_figure6"])])
     assert draw("gse_figure6", "--profile", "paper", "--results", tmp_path / "masks", "--out", tmp_path) == 0
     assert "storage=sparse" not in (said := capsys.readouterr().out) and "With sparse storage" not in said
