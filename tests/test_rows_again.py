@@ -1,8 +1,9 @@
 """Committed rows can be made again: one of digits at random, whole, and the first epoch of one of CIFAR-10 where its images are.
 
 On the machine of the row every number is the same; another processor adds in another order, and what is chaotic (a training at a high
-learning rate) soon goes elsewhere. So the start and the schedules have to be the same, and the rest near. A row's device does not tell which it is:
-processors of one name may be unlike (of two "Intel(R) Xeon(R) Processor" the losses were 3.2 % apart, and neither torch nor code explained it).
+learning rate) soon goes elsewhere. So the start and the schedules have to be the same, and the rest near. A name does not tell the processor: rows of
+two "Intel(R) Xeon(R) Processor" are up to 3.7 % apart after an epoch, and neither torch nor code explained it. Rows of another torch are an earlier
+machine's.
 """
 import csv
 import json
@@ -12,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import data
 from benchmarks.batches import Split
 from benchmarks.grid import Spec
-from benchmarks.machine import slow_bf16
+from benchmarks.machine import device_name, slow_bf16
 from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.suites import trained
@@ -54,6 +56,11 @@ def curve_of(suite, row):
     return next(line for line in rows_of(suite, "curves") if line["key"] == row["key"] and line["epoch"] == "0")
 
 
+def here(row, device=torch.device("cpu")):
+    """Whether a row was made by a processor of this name: then it is near to the end. Another's long training goes elsewhere."""
+    return row["device"] == device_name(device)
+
+
 def test_a_row_of_digits_is_made_again(tmp_path):
     rows = [row for row in rows_of("digits", "runs") if row["cycles"] == "1" and row["status"] == "ok"]
     row, store = random.SystemRandom().choice(rows), Store(tmp_path)
@@ -63,7 +70,7 @@ def test_a_row_of_digits_is_made_again(tmp_path):
     # Of 174 rows made on another processor the first epoch differed by at most 0.04 %. Later the best epoch says more than the last one, which may
     # fall to guessing in evaluation alone: of 90 rows below 95 % the best differed by up to 16 points, the last by 34 (another's by 79)
     assert first["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.005) and first["lr"] == float(stored["lr"]), row
-    near = 30 if float(row["top1_best_val"]) <= 95 else 10
+    near = 30 if float(row["top1_best_val"]) <= 95 else 2 if here(row) else 10
     assert again["top1_best_val"] == pytest.approx(float(row["top1_best_val"]), abs=near), row
 
 
@@ -84,7 +91,8 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
         if trainer.progress.curves:
             break
     again = trainer.progress.curves[0]
+    alike = here(row) and row["torch_version"] == torch.__version__
     # another processor's epoch differs as much as another seed's: by up to 3.7 % in these rows
-    assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.08), row
-    near = 1e-6 if trainer.model.method.exact else 0.01  # a learned sparsity
-    assert again["sparsity"] == pytest.approx(float(stored["sparsity"]), abs=near) and again["lr"] == float(stored["lr"]), row
+    assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.03 if alike else 0.08), row
+    learned = not (trainer.model.method.exact or alike)
+    assert again["sparsity"] == pytest.approx(float(stored["sparsity"]), abs=0.01 if learned else 1e-6) and again["lr"] == float(stored["lr"]), row
