@@ -2,8 +2,7 @@
 
 On the machine of the row every number is the same; another processor adds in another order, and what is chaotic (a training at a high
 learning rate) soon goes elsewhere. So the start and the schedules have to be the same, and the rest near. A name does not tell the processor: rows of
-two "Intel(R) Xeon(R) Processor" are up to 3.7 % apart after an epoch, and neither torch nor code explained it. Rows of another torch are an earlier
-machine's.
+two "Intel(R) Xeon(R) Processor" are up to 3.7 % apart after an epoch, and neither torch nor code explained it; EARLIER ones are another machine's.
 """
 import csv
 import json
@@ -25,6 +24,7 @@ from benchmarks.suites import trained
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
+EARLIER = "Intel(R) Xeon(R) Processor (1 thread)", "2.12.1+cu130"  # device and torch
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
@@ -91,7 +91,7 @@ def test_the_first_epoch_of_a_row_of_cifar10(tmp_path):
         if trainer.progress.curves:
             break
     again = trainer.progress.curves[0]
-    alike = here(row) and row["torch_version"] == torch.__version__
+    alike = here(row) and (row["device"], row["torch_version"]) != EARLIER
     # another processor's epoch differs as much as another seed's: by up to 3.7 % in these rows
     assert again["train_loss"] == pytest.approx(float(stored["train_loss"]), rel=0.03 if alike else 0.08), row
     learned = not (trainer.model.method.exact or alike)
