@@ -53,6 +53,15 @@ def test_cht_drops_no_more_than_its_share(fraction, kept, monkeypatch):
     assert seen == [kept]
 
 
+@pytest.mark.parametrize("schedule, shares", [("constant", [0.3, 0.3, 0.3]), ("cosine", [0.3, 0.15, 0])])
+def test_cht_replaces_a_constant_share_or_one_that_falls(schedule, shares):
+    run = training("chts", 0.5, epochs=20, drop_schedule=schedule)
+    found = []
+    for run.step in (0, 7.5, 15):  # updates end at three quarters of 20 steps
+        found.append(run.method.fraction(run))
+    assert found == near(shares)
+
+
 def test_gumbel_noise_is_finite():
     # −log(−log u), also for a draw of exactly 0, which float32 gives once in 17 million
     assert gumbel(of([math.exp(-1), math.exp(-math.e)])) == near([0, -1])
