@@ -24,7 +24,8 @@ def test_cht_paths(score, expected):
 def test_cht_growth():
     cht, chts = (training(name, 0.5, weight=torch.ones(3, 4)).method for name in ("cht", "chts"))
     draws = torch.rand(4000, 3, 4, generator=torch.Generator().manual_seed(0))
-    assert cht.grown(A.bool(), 2, draws[0]).int().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    for draw in draws[:20]:  # without chance: the two of the most paths
+        assert cht.grown(A.bool(), 2, draw).int().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
     share = sum(chts.grown(A.bool(), 1, draw).double() for draw in draws) / len(draws)
     assert share.flatten()[[2, 3, 4, 9]].tolist() == pytest.approx([0.1764706, 0.1764706, 0.2352941, 0.4117647], abs=0.03)
     assert int(chts.grown(torch.eye(3, 4).bool(), 5, draws[0]).sum()) == 5  # pairs without a path may grow where there are no others

@@ -41,9 +41,10 @@ def test_movement_scores_are_trained_at_a_multiple_of_each_rate():
     assert rates[id(trainer.model.method.scores)] == pytest.approx(0.6) and rates[id(trainer.model.theta)] == 0.2
 
 
-def test_movement_by_layer():
-    run = two_layers("movement", 0.5, second=[[0.9, -0.6]], scope="layer", **AT_ONCE)
-    assert [int(n) for n in run.model.layer_nnz()] == [3, 1]
+@pytest.mark.parametrize("scope, active", [("global", [4, 0]), ("layer", [3, 1])])  # of equal scores the first stay
+def test_movement_over_all_weights_or_by_layer(scope, active):
+    run = two_layers("movement", 0.5, second=[[0.9, -0.6]], scope=scope, **AT_ONCE)
+    assert [int(n) for n in run.model.layer_nnz()] == active
 
 
 def test_movement_after_a_dense_training():
