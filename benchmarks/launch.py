@@ -173,6 +173,8 @@ class Launch:
         spec, message = said
         if isinstance(message, float):
             return self.progress.tick(spec, message)
+        if isinstance(message, list):
+            return self.warn(spec, message)
         if isinstance(message, UnreadableCheckpoint):  # reported as failed but not stored, so that the next launch tries it again
             message = dict(key=spec.key, task=spec.task, method=spec.method, options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed,
                            status="failed", error=str(message))
@@ -215,12 +217,15 @@ class Launch:
         self.elsewhere.pop(spec, None)
         self.part(lambda branch: self.waiting[branch] == spec)
         self.progress.done(spec, row)
-        for text in row.get("warned", ()):
-            if text not in self.warned:  # once, however many runs it applies to
-                self.warned.add(text)
-                self.report(f"warning, {title(spec)}: {text}")
         if row["status"] != "ok":
             self.bad.append(row)
+
+    def warn(self, spec, texts):
+        """Reports the warnings of a run, each once, however many runs it applies to."""
+        for text in texts:
+            if text not in self.warned:
+                self.warned.add(text)
+                self.report(f"warning, {title(spec)}: {text}")
 
 
 class Ended(SystemExit):

@@ -216,7 +216,11 @@ class SparseModel(nn.Module):
     @torch.no_grad()
     def layer_nnz(self):
         """Active weights of each layer, int64 (layers,), in the order of `layout.entries`."""
-        return self.layout.layer_sums(self.method.mask)
+        return self.layer_sums(self.method.mask)
+
+    def layer_sums(self, values):
+        """Sums of values such as theta's (N,) over each layer: (layers,)."""
+        return self.layout.layer_sums(values)
 
     def masks(self):
         """{weight's name in the network: bool tensor of its shape, True where a connection is active}."""

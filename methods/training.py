@@ -14,6 +14,9 @@ from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
 from methods.warn import warn
 
+COLLAPSED = ("after {steps} steps no gradient reaches {lost} of {all} pruned layers ({names}): they do not learn, because no path of active weights "
+             "leads through them from input to output; a lower sparsity or another distribution over the layers leaves one")
+LOOKED = 20  # steps into a cycle; in the first ones, a network whose blocks start at zero has no gradients before these either
 UPDATING = []  # the trainings whose update() is running; a list, because changing a class at every step would invalidate Python's caches
 
 
@@ -81,6 +84,16 @@ class Training(Run):
             warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
                  "dimension takes it for a bias; give it its weight decay by name")
 
+    def _warn_of_collapse(self):
+        """Warns if the gradients of a pruned layer are all zero: a training of hours may end at chance (layer collapse; Tanaka et al. 2020)."""
+        model = self.model
+        counts = zip(model.layout.entries, model.layer_nnz().tolist(), model.layer_sums(self.theta.grad != 0).tolist())
+        pruned = {entry.name: hits for entry, nnz, hits in counts if nnz < entry.size}
+        lost = [name for name, hits in pruned.items() if not hits]
+        # where gradients reach pruned weights too, those that they reach in one layer may open the paths of the others again
+        if lost and (self.method.gradient == "masked" or len(lost) == len(pruned)):
+            warn(COLLAPSED.format(steps=LOOKED, lost=len(lost), all=len(pruned), names=", ".join([*lost[:3], *["…"] * (len(lost) > 3)])))
+
     def _watch(self):
         own = weakref.ref(self)  # weak, so that an optimiser that is used again does not keep an ended training alive
         with suppress(AttributeError):  # a wrapper (accelerate's) has no hooks
@@ -135,7 +148,7 @@ class Training(Run):
 
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
         Raises ValueError without gradients, before `start()`, or if another Training has taken over the model; FloatingPointError, at the end of an
-        epoch, if weights are NaN or infinite. Warns beyond the planned steps.
+        epoch, if weights are NaN or infinite. Warns beyond the planned steps and, after `LOOKED` of them, of layers that no gradient reaches.
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")
@@ -161,6 +174,8 @@ class Training(Run):
         # a replaced take_step may run the passes itself (LBFGS)
         if "take_step" not in vars(self) and all(p.grad is None for p in self.parameters):
             raise ValueError(NO_GRADIENTS)
+        if self.step == self.cycles[self.cycle].first * self.steps_per_epoch + LOOKED and self.theta.grad is not None:
+            self._warn_of_collapse()
         apart = ()  # parameters that this step's loss does not depend on
         if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
             apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]

@@ -17,6 +17,8 @@ from methods import available, get
 METHODS = '''
 import os
 import signal
+import time
+import warnings
 from pathlib import Path
 
 from methods.base import Sparsifier
@@ -47,6 +49,19 @@ class KilledAlways(Sparsifier):
 
 class TooMany(Sparsifier):
     """Forgets its budget."""
+
+
+class Warns(Sparsifier):
+    """Warns twice, and ends well only if the first was told while it trains."""
+
+    def after_step(self, run):
+        told = Path(__file__).with_name("told").exists()
+        if run.step in (2, 18):
+            warnings.warn(f"said in step {run.step}")
+        if run.step > 2 and not told:
+            time.sleep(0.5)
+        if run.step == 18 and not told:
+            raise RuntimeError("nobody was told")
 '''
 
 
@@ -203,6 +218,18 @@ def test_what_good_runs_were_warned_of_is_said_once(tmp_path, capsys):
     assert told == ["warning, digits rigl interval=1000 sparsity 0.9 seed 0: rigl cannot change its mask in time: of 19 steps, its first update "
                     "at step 1000 comes too late; choose a smaller interval"]
     assert not list(tmp_path.rglob("*.log")) and all(row["status"] == "ok" for row in table(Store(tmp_path), "runs"))
+
+
+def test_warnings_are_told_while_the_run_trains(tmp_path, methods_file):
+    lines = []
+
+    def report(line):
+        lines.append(line)
+        if line.startswith("warning"):
+            methods_file.with_name("told").touch()
+    launcher.launch([Spec("digits", f"{methods_file}:Warns", 0.0, 0, epochs=1)], Store(tmp_path / "results"), "data", jobs=1, report=report)
+    assert [line.split(": ")[-1] for line in lines if line.startswith("warning")] == ["said in step 2", "said in step 18"]
+    assert [row["status"] for row in Store(tmp_path / "results").rows("digits").values()] == ["ok"]
 
 
 def test_options_of_a_launch(tmp_path, capsys):

@@ -110,8 +110,8 @@ class Worker:
                 self.pipe.send(None)
 
     def receive(self):
-        """(Spec, what its `Job.turn` says: the share done (float), its row (dict), who else makes it (str), CROWDED or a StoreError), or None if
-        the process is gone."""
+        """(Spec, what its `Job.turn` says: its share done (float), warnings (list), its row (dict), who else makes it (str), CROWDED or a
+        StoreError), or None if the process is gone."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
@@ -149,7 +149,7 @@ def _work(pipe, store, folder, gpu):
                         continue
                     if said is None:
                         continue
-                    if not isinstance(said, float):
+                    if not isinstance(said, (float, list)):
                         output.to(None)  # the launcher may read the log
                         jobs.remove(job)
                         if gpu is not None:
@@ -165,10 +165,12 @@ class Job:
 
     def __init__(self, spec, before, alone, branches, store, folder, stopping):
         self.spec, self.store, self.folder, self.log = spec, store, folder, None
+        self.read, self.warned = 0, set()  # bytes of the log that were searched for warnings; those found
         self.run = self._make(before, alone, branches, stopping)
 
     def turn(self):
-        """Takes one step of the run. Returns what to tell the launcher, or None; anything but a float ends the run. Its output belongs in `log`."""
+        """Takes one step of the run. Returns what to tell the launcher: its share done, a list of warnings, or None; anything else ends the run. Its
+        output belongs in `log`."""
         try:
             return next(self.run)
         except StopIteration as end:
@@ -184,8 +186,8 @@ class Job:
                 with open(store.log(spec.key), "x") as self.log:
                     yield None  # output goes there from the next turn on
                     row = yield from self._train(claim, before, alone, branches, stopping)
+                    yield self.warnings()
                 if row != CROWDED and row["status"] == "ok":
-                    row = row | {"warned": warned(store.log(spec.key))}
                     store.log(spec.key).unlink(missing_ok=True)
                 return row
         except Taken as other:
@@ -213,6 +215,7 @@ class Job:
                 if note:
                     told = time.monotonic()
                     claim.note(share)
+                    yield self.warnings()
                 yield share if note else None
             return lane.row
         except StoreError:
@@ -225,12 +228,15 @@ class Job:
             problem = error
         return store_failure(self.spec, problem, self.store, before, keep=True)
 
-
-def warned(log):
-    """The texts of the warnings in a run's log, each once."""
-    with contextlib.suppress(OSError):  # somebody removed the log; the row is stored all the same
-        return [*dict.fromkeys(WARNED.findall(log.read_text(errors="replace")))]
-    return []
+    def warnings(self):
+        """The texts of the warnings in its log that were not told yet, each once; None if there are none."""
+        with contextlib.suppress(OSError), open(self.store.log(self.spec.key), "rb") as log:  # if somebody removed it, the run goes on all the same
+            log.seek(self.read)
+            texts = WARNED.findall(log.read().decode(errors="replace"))
+            self.read, new = log.tell(), [text for text in dict.fromkeys(texts) if text not in self.warned]
+            self.warned.update(new)
+            return new or None
+        return None
 
 
 class Output:

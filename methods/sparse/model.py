@@ -211,6 +211,10 @@ class AlwaysSparse(SparseModel):
         """Active weights of each layer, as a tensor, in the order of `layout.entries`."""
         return torch.tensor(self.counts, device=self.theta.device)
 
+    def layer_sums(self, values):
+        """Sums of values such as theta's (nnz,) over each layer: (layers,)."""
+        return torch.stack([piece.sum() for piece in values.split(self.counts)])
+
     def masks(self):
         """{weight's name in the network: bool tensor of its shape, True where a connection is active}; dense, as the network's weights."""
         flat = torch.zeros(self.layout.size, dtype=torch.bool, device=self.theta.device)
