@@ -27,6 +27,7 @@ def describe(spec, task, trainer, cycles, status, error, alone=True):
         cycles=cycles, status=status, error=error, top1=last.get("test_top1") if done else None,
         top1_best_val=progress.test_at_best if done else None, val_top1=progress.best_val if done and progress.best_val >= 0 else None,
         loss=last.get("train_loss"), nnz=sum(nnz), prunable=layout.size, achieved_sparsity=1 - sum(nnz) / layout.size,
+        zeros=model.zeros() if done else None, parameters=layout.size + layout.others,
         macs=sum(line["macs"] for line in layers) + left_dense, dense_macs=sum(macs.values()), train_flops_fraction=training_cost(trainer, macs),
         seconds=round(progress.seconds, 2), step_ms=round(1e3 * progress.step_seconds / max(progress.steps, 1), 3) if known else None,
         peak_memory_mb=None if memory is None else round(memory),

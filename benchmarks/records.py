@@ -14,15 +14,15 @@ from benchmarks.files import StoreError, write_whole
 from benchmarks.grid import names_key
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
-               "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
-               "torch_version code_version finished_at").split()
+               "loss nnz prunable achieved_sparsity zeros parameters macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb "
+               "device torch_version code_version finished_at").split()
 TABLES = {
     "runs": RUN_COLUMNS,
     "curves": "key epoch train_loss train_top1 val_top1 test_top1 sparsity lr".split(),
     "layers": "key layer shape nnz macs".split(),
     "switches": "key schedule group final_state switches weights".split(),
 }
-ADDED = set()  # columns of TABLES that files of earlier versions lack; read as empty
+ADDED = {"zeros", "parameters"}  # columns of TABLES that files of earlier versions lack; read as empty
 STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "
             "layer shape schedule final_state".split())
@@ -33,7 +33,7 @@ WHOLE = ("seed", "epochs")
 KINDS |= dict.fromkeys(WHOLE, (int,)) | dict.fromkeys("key suite task method options status finished_at".split(), (str,))
 LIMITS = {"sparsity": 1, "achieved_sparsity": 1 + 1e-9, **dict.fromkeys(("top1", "top1_best_val", "val_top1"), 100.001),
           "seed": 2**64, "epochs": 10**9,  # what torch and pandas can take
-          **dict.fromkeys("cycles nnz prunable macs dense_macs train_flops_fraction seconds".split(), 1e300)}  # 0 <= value < limit
+          **dict.fromkeys("cycles nnz prunable zeros parameters macs dense_macs train_flops_fraction seconds".split(), 1e300)}  # 0 <= value < limit
 CHECKSUM = ', "checksum": "'
 OTHER = "another version of the suite wrote it (it {} {}): use that version here, or name another folder with --results"
 ASTRAY = ("the key {} is not that of its task, method, options, sparsity, seed, epochs and precision; undo what changed one of them (a column sorted "

@@ -232,6 +232,11 @@ class SparseModel(nn.Module):
         as its mask."""
         return int(((self.evaluated() != 0) & ~self.method.mask).sum())
 
+    @torch.no_grad()
+    def zeros(self):
+        """How many prunable weights are exactly zero in evaluation: those outside the mask, and active ones whose value is 0."""
+        return self.layout.size - int(self.evaluated().count_nonzero())
+
     def evaluated(self):
         """The effective weights (N,) in evaluation, whatever the current mode."""
         training = self.method.training

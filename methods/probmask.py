@@ -13,7 +13,10 @@ ST3_CODE = dict(ramp_granularity="step", ramp_start=5 / 160, ramp_end=80 / 160, 
 
 
 class ProbMask(Sparsifier):
-    """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning (Zhou et al. 2021)."""
+    """Weights times a relaxed Bernoulli mask in training; at the end a hard mask, and fine-tuning (Zhou et al. 2021).
+
+    Rows count the hard mask. The mean of 1 - p is not among their columns: the projection after each step makes it the scheduled sparsity, at least.
+    """
 
     name = "probmask"
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",

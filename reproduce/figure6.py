@@ -2,7 +2,8 @@
 
 Paper: ResNet-20 on CIFAR-10 at 90 %, ST-3, quarters of 40 epochs; a sparsity that is fixed (left) or rises along the cubic schedule
 (right). Counted at every step; weights that switch less than twice in a quarter are left out. The numbers of switches are grouped in
-bins of different widths, so the number of weights is divided by the bin's width. Suite digits: the same in miniature.
+bins of different widths, so the number of weights is divided by the bin's width. The paper does not say whether it counts at every step or once
+an epoch; the rows have steps alone. Suite digits: the same in miniature.
 """
 from dataclasses import replace
 

@@ -45,7 +45,8 @@ def test_row(finished):
     assert {name: row[name] for name in identity} == identity
     assert row["prunable"] == 19_408
     assert row["nnz"] == 19_408 - math.floor(19_407 * 0.9) - 1
-    assert row["achieved_sparsity"] == 1 - row["nnz"] / 19_408
+    assert row["achieved_sparsity"] == 1 - row["nnz"] / 19_408 and row["zeros"] == 19_408 - row["nnz"]
+    assert row["parameters"] == sum(parameter.numel() for parameter in build("resnet8_digits", 10).parameters()) > 19_408
     assert row["dense_macs"] == sum(macs.values()) > 5 * row["macs"] > 0
     assert 0.3 < row["train_flops_fraction"] < 1  # the weight gradient is dense, a third of the cost
     assert all(0 <= row[name] <= 100 for name in ("top1", "top1_best_val", "val_top1")) and row["top1"] > 15

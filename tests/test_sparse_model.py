@@ -225,3 +225,16 @@ def test_an_heir_has_the_storage_of_what_it_derives_from():
         Inner()
     model = SparseHeir(nn.Linear(8, 4), "static", 0.5, storage="sparse")
     assert type(model) is SparseHeir and len(model.theta) == 16
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_zeros_are_counted_in_the_weights_and_not_in_the_mask(storage):
+    """An active weight that is 0 is one of them."""
+    torch.manual_seed(0)
+    model = SparseModel(nn.Linear(8, 4), "static", 0.75, storage=storage)
+    Training(model, torch.optim.SGD(model.parameters(), 0.1), 1, 1).start()
+    active = model.theta if storage == "sparse" else model.theta[model.method.mask]
+    assert model.zeros() == 24 and active.all()
+    with torch.no_grad():
+        model.theta[model.method.mask.nonzero()[:3]] = 0
+    assert model.zeros() == 27 == (model.export().weight == 0).sum() and int(model.layer_nnz()) == 8

@@ -259,7 +259,8 @@ def test_nnz_of_resnet20(method):
 @pytest.mark.parametrize("norm, macs", [("fan_in", (818, 409, 204, 82, 41)), ("shape_sum", (785, 398, 204, 84, 43)), ("numel", (397, 173, 78, 28, 14)),
                                         (None, (1416, 888, 555, 304, 196))])
 def test_predicted_macs_of_resnet50(norm, macs):
-    """From the distributions of Kaiming's weights alone, each layer's scaled as the ranking sees it; None: ST-3's, unscaled."""
+    """From the distributions of Kaiming's weights alone, each layer's scaled as the ranking sees it; None: ST-3's, unscaled. A search for numel's
+    thresholds that ends at 100 gives 43 at the last two sparsities; they are 124 and 216."""
     with torch.device("meta"):
         net = build("resnet50", 1000)
     entries, cost = Layout(net).entries, layer_macs(net, (3, 224, 224))

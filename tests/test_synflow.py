@@ -172,9 +172,15 @@ def test_synflow_rounds_are_nested(synflow_resnet):
 
 def test_synflow_leaves_no_layer_empty(synflow_resnet):
     model = synflow_resnet[0].model
-    # most flow passes by the 1x1 shortcuts: these may well go
+    # most flow passes by the 3x3 convolutions beside the 1x1 shortcuts: these may well go
     assert all(n > 0 for n, entry in zip(model.layer_nnz(), model.layout.entries) if "shortcut" not in entry.name)
     assert int(model.method.mask.sum()) == 5_418
+
+
+def test_synflow_leaves_no_layer_of_a_chain_empty():
+    torch.manual_seed(0)
+    run = started(build("vgg16_small", 10), "synflow", 0.98, [(IMAGES, None)], None)
+    assert min(run.model.layer_nnz()) > 100 and int(run.model.method.mask.sum()) == run.model.method.budget
 
 
 def test_synflow_restores_the_network(synflow_resnet):
