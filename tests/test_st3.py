@@ -58,10 +58,11 @@ def test_l1_norm_per_filter():
         assert q.abs().sum(1) == near(expected)
 
 
-def test_scale_of_an_empty_filter_is_finite():
+def test_scale_of_an_empty_filter():
     weight = torch.tensor([[1.0, 2, 3], [0.1, 0.2, 0.3]], dtype=torch.float64)
-    for rescale in ("smoothed", "paper"):
+    for rescale, scale in (("smoothed", 1.01 / (1e-6 / 0.200001 + 0.01)), ("paper", 1)):  # 100.95
         run = training("st3", 0.5, weight=weight, rescale=rescale, **AT_ONCE)
+        assert run.model.method.filter_scale(run.theta.detach().abs(), run.model.method.mask)[1].item() == near(scale)
         assert torch.equal(effective(run, weight)[1], torch.zeros(3, dtype=torch.float64))
         assert torch.isfinite(run.model.method.gain).all()
 
