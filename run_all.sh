@@ -35,9 +35,15 @@ find_python() {
     fail "no Python 3.10 or later (tried: ${names[*]}); install one, or name it with PYTHON=/path/to/python3"
 }
 
-# The copy of pyproject.toml is written when the installation has ended: an interrupted one starts again.
+# What an installation was made from; written when it has ended, so that an interrupted one starts again. It leads to this folder: one that was
+# copied or moved needs another.
+origin() {
+    cat pyproject.toml
+    echo "# installed from $PWD"
+}
+
 ready() {
-    cmp -s pyproject.toml .venv/installed && .venv/bin/python -c "" 2>/dev/null
+    origin | cmp -s - .venv/installed && .venv/bin/python -c "" 2>/dev/null
 }
 
 set_up() {
@@ -85,7 +91,7 @@ install() {
         cat .venv/install.log >&2
         fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
     fi
-    cp pyproject.toml .venv/installing && mv .venv/installing .venv/installed
+    origin >.venv/installing && mv .venv/installing .venv/installed
 }
 
 if ready; then python=.venv/bin/python; else find_python; fi

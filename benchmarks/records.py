@@ -14,8 +14,8 @@ from benchmarks.files import StoreError, write_whole
 from benchmarks.grid import names_key
 
 RUN_COLUMNS = ("key suite task dataset model method options sparsity seed epochs cycles precision status error top1 top1_best_val val_top1 "
-               "loss nnz prunable achieved_sparsity zeros parameters macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb "
-               "device torch_version code_version finished_at").split()
+               "loss nnz prunable achieved_sparsity macs dense_macs train_flops_fraction seconds step_ms peak_memory_mb device "
+               "torch_version code_version finished_at zeros parameters").split()
 TABLES = {
     "runs": RUN_COLUMNS,
     "curves": "key epoch train_loss train_top1 val_top1 test_top1 sparsity lr".split(),
