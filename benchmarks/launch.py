@@ -21,8 +21,9 @@ def tell_slow(specs, report, device=None):
     """Reports if these runs are in a precision that is slow on this machine."""
     from benchmarks.machine import default_device, slow_bf16
     on_cpu, tasks = (device or default_device()) == "cpu", [settle(spec)[0] for spec in specs]
-    # not with sparse storage: its loops are faster in bf16 on every processor, and what it leaves dense takes little time
-    if on_cpu and any(task.precision == "bf16" and task.storage != "sparse" for task in tasks) and (said := slow_bf16()):
+    # not with sparse storage: its loops are faster in bf16 on every processor, and what it leaves dense takes little time, but for attention
+    dense = [task for task in tasks if task.storage != "sparse" or task.model.startswith("vit")]
+    if on_cpu and any(task.precision == "bf16" for task in dense) and (said := slow_bf16()):
         report(said)
 
 

@@ -39,7 +39,7 @@ class Sparsifier(nn.Module):
     name = None             # how commands call it; a class without a name is a building block
     aliases = ()            # its other names, which a method derived from it does not have
     keeps_best = False      # needs the snapshot "best" of each cycle, by validation accuracy (LRR)
-    replay = "none"         # whether later cycles see the first one's batches: "none", "all", or only its "crops"
+    replay = "none"         # whether the suite's loop gives later cycles the first one's batches: "none", "all", or only its "crops"
     needs_batches = False   # it calls `run.batches`: a Training without batches= is refused at its start
     exact = True            # ends with exactly `budget` active weights (False: the sparsity is learned)
     # its own paper's recipe (recipe=original): {"cifar", "imagenet", or one data set or network of these ("cifar10", "imagenet-resnet50"):

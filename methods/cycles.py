@@ -15,6 +15,7 @@ class Iterative(Sparsifier):
 
     @classmethod
     def levels(cls, sparsity, options):
+        """Those of `level_list`, or of 20 % steps, up to `sparsity`. Raises ValueError for a list that does not rise or leaves [0, 1]."""
         text = options.get("level_list", cls.level_list.default)
         listed = [1 - 0.8**c for c in range(100)]
         if text:
@@ -38,6 +39,7 @@ class Iterative(Sparsifier):
         return count(self.layout.size, self.level(cycle))
 
     def final_budget(self):
+        """Active weights at the end. Raises ValueError for a `level_list` that leaves out the dense first cycle."""
         if self.dense_first and self.level(0) > 0:
             raise ValueError(f"option level_list must begin with 0, for the first cycle of {self.called} is dense, not {self.level_list!r}")
         return self.budget_at(-1)
@@ -74,7 +76,8 @@ class LRR(Iterative):
 
 
 class LRRAugReset(LRR):
-    """LRR whose cycles all see the same batches: ST-3's explanation of what LRR gains (figure 3, top right)."""
+    """LRR whose cycles all see the same batches: ST-3's explanation of what LRR gains (figure 3, top right). The training loop repeats them, the
+    suite's by itself; without, this is LRR."""
 
     name = "lrr_aug_reset"
     replay = option("all", "crops", "none")
@@ -114,6 +117,7 @@ class IMP(Iterative):
                       "its code; not with level_list")
 
     def cycles(self, epochs):
+        """The levels' cycles, of which all but the first begin at `rewind_epoch`. Raises ValueError if that is beyond their end."""
         if self.rewind_epoch >= epochs:
             raise ValueError(f"option rewind_epoch must be less than the {epochs} epochs of a cycle, not {self.rewind_epoch}")
         first, *others = super().cycles(epochs)

@@ -155,6 +155,8 @@ class SparseModel(nn.Module):
             raise ValueError(f"the checkpoint is of a network with other layers, or with layers in another order: {other}")
 
     def load_state_dict(self, state_dict, *args, **options):
+        """As nn.Module's. Its RuntimeError also says if the state is of another storage, or of the plain network. Raises ValueError for one of a
+        network with other layers."""
         try:
             return super().load_state_dict(state_dict, *args, **options)
         except RuntimeError as error:

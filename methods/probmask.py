@@ -21,7 +21,7 @@ class ProbMask(Sparsifier):
     name = "probmask"
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
                               clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}
-    retained = {"cifar": dict(batch_size=256)}  # ST-3, §4: with another batch size it got worse
+    retained = {"cifar": dict(batch_size=256)}  # ST-3, §4.1: with another batch size it got worse
     presets = {"form": {"st3code": ST3_CODE}}
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
     mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")

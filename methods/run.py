@@ -100,7 +100,8 @@ class Run:
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):
         """Differentiable loss of a batch with these effective weights (N,), from outputs in float32 at least, divided by `temperature`. x: input,
-        tuple of inputs or dictionary of named ones. Counts as a pass."""
+        tuple of inputs or dictionary of named ones. Counts as a pass. Raises ValueError without a criterion, or if cross-entropy does not fit output
+        and y."""
         if self.criterion is None:
             raise ValueError(f"{self.method.called} asks for the loss of a batch: give Training criterion=, a function of output and y")
         self.count_passes(1)
@@ -123,7 +124,8 @@ class Run:
 
     @torch.enable_grad()
     def gradient(self, weights, batches):
-        """Sum over the batches of the loss gradient (N,) with respect to these effective weights."""
+        """Sum over the batches of the loss gradient (N,) with respect to these effective weights. Raises ValueError for a batch that is None or no pair
+        (x, y)."""
         if any(batch is None for batch in batches):
             raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()

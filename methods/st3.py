@@ -74,7 +74,7 @@ class ST3(Ramped):
         return None
 
     def filter_scale(self, magnitude, mask):
-        """Scale of each filter from |w| (N,) before the threshold (ST-3, eq. 6, and the smoothed form of its code)."""
+        """Scale of each filter from |w| (N,) before the threshold (ST-3, §3, weight rescaling, and the smoothed form of its code)."""
         kept, whole = self.layout.filter_means(magnitude * mask), self.layout.filter_means(magnitude)
         if self.rescale == "smoothed":
             return 1.01 / ((kept + 1e-6) / (whole + 1e-6) + 0.01)

@@ -30,6 +30,9 @@ class Training(Run):
     `update()` after each `loss.backward()`. With a GradScaler:
     `training.take_step = lambda: scaler.step(optimizer)` once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each
     `update()`. With an optimiser that asks for the loss (LBFGS): `training.take_step = lambda: optimizer.step(closure)`.
+
+    Raises ValueError, in one line, for what is no SparseModel or optimiser, an optimiser without the model's or the method's parameters, lengths that
+    are no whole numbers from 1 on, a negative clip, and `batches` or `criterion` that are no functions.
     """
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
@@ -85,7 +88,8 @@ class Training(Run):
                  "dimension takes it for a bias; give it its weight decay by name")
 
     def _warn_of_collapse(self):
-        """Warns if the gradients of a pruned layer are all zero: a training of hours may end at chance (layer collapse; Tanaka et al. 2020)."""
+        """Warns if the gradients of a pruned layer, or with straight-through gradients of all of them, are zero: a training of hours may end at
+        chance (layer collapse; Tanaka et al. 2020)."""
         model = self.model
         counts = zip(model.layout.entries, model.layer_nnz().tolist(), model.layer_sums(self.theta.grad != 0).tolist())
         pruned = {entry.name: hits for entry, nnz, hits in counts if nnz < entry.size}
@@ -148,7 +152,7 @@ class Training(Run):
 
         batch: the (x, y) that gave the gradients, for methods that score connections on it.
         Raises ValueError without gradients, before `start()`, or if another Training has taken over the model; FloatingPointError, at the end of an
-        epoch, if weights are NaN or infinite. Warns beyond the planned steps and, after `LOOKED` of them, of layers that no gradient reaches.
+        epoch, if weights are NaN or infinite. Warns beyond the planned steps and, after `LOOKED` of them, of a layer collapse.
         """
         if not self.started:
             raise ValueError("call training.start() once before the first update(), or load_state_dict() to go on: without either nothing is pruned")

@@ -103,6 +103,8 @@ def test_only_who_launches_bf16_on_a_cpu_is_told(precision, told, monkeypatch):
     launch.tell_slow([spec], said.append, "cuda:0")
     launch.tell_slow([Spec("cifar10-vgg16", "set", 0.9, 0, options={"storage": "sparse"})], said.append, "cpu")
     assert said == told
+    launch.tell_slow([Spec("cifar10-vit", "set", 0.9, 0, precision=precision, options={"storage": "sparse"})], said.append, "cpu")
+    assert said == 2 * told  # its attention is dense
 
 
 @pytest.mark.parametrize("words", [

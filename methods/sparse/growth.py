@@ -139,7 +139,7 @@ class SparseRigL(StoredDropAndGrow, dynamic.RigL):
 
 
 class SparseSRigL(StoredDynamic, SRigL):
-    """Constant fan-in; as RigL, O(all connections) at an update."""
+    """Constant fan-in; as RigL, O(all connections) at an update, and where the graph is drawn O(those of the largest layer)."""
 
     def draw_graph(self, bounds):
         masks = (self.first_layer_mask(torch.rand(entry.size), count, entry) for count, entry in zip(self.counts, self.layout.entries))

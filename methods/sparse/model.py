@@ -22,9 +22,9 @@ class AlwaysSparse(SparseModel):
     """Computes `net` with one flat parameter `theta` (nnz,), its active weights, at the sorted int64 places `method.keys` (nnz,).
 
     Weights, gradients and optimiser state have nnz entries. An update of the connections makes nothing of the dense size either, except with RigL and
-    SRigL, which compute dense gradients. The graph is drawn here, edge by edge, with torch's global generator; SNIP, GraSP and SynFlow have all
-    connections until the training's start, which scores the dense network. A network built under `torch.device("meta")` gives shapes alone: its dense
-    weights never exist, and its connections are initialised by the active inputs of their neuron (as with the option init=sparse).
+    SRigL, which compute dense gradients. The graph is drawn here, edge by edge (SRigL's: layer by layer), with torch's global generator; SNIP, GraSP
+    and SynFlow have all connections until the training's start, which scores the dense network. A network built under `torch.device("meta")` gives
+    shapes alone: its dense weights never exist, and its connections are initialised by the active inputs of their neuron (as with init=sparse).
 
     storage="auto" times each layer once, at its first training pass, with its connections alone and with a dense weight made for the
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
