@@ -19,13 +19,15 @@ class Entry:
 
     groups: number of groups of a transposed convolution, whose tensor is (inputs, outputs of a group, *kernel); 1 for GPT-2's linear layer,
     whose tensor is (inputs, outputs); 0 for all others. own: the tensor's shape in the network if it has more than two dimensions and belongs to
-    no linear or convolutional layer; all but the last are outputs. channels_last: whether the tensor was in that memory format.
+    no linear or convolutional layer; all but the last are outputs. channels_last: whether the tensor was in that memory format. contiguous:
+    whether the network needs it in the usual one (`strided`).
     """
     names: tuple
     shape: tuple
     groups: int = 0
     own: tuple = ()
     channels_last: bool = False
+    contiguous: bool = False
 
     @property
     def name(self):
@@ -63,7 +65,9 @@ class Entry:
 
     def view(self, flat):
         """The inverse of `flatten`: a vector (size,) as the network's tensor; a view, except for transposed convolutions with groups."""
-        return flat.view(self.own) if self.own else self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
+        if self.own or self.contiguous:
+            return flat.view(self.own or self.shape)
+        return self.turn(flat.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
 
 
 class Layout:
@@ -112,7 +116,7 @@ class Layout:
                 self.dense.append((name, "empty"))
             else:
                 entry = _entry(names, weight, modules[0] if layers else None)
-                self.entries.append(replace(entry, channels_last=channels_last(weight)))
+                self.entries.append(replace(entry, channels_last=channels_last(weight), contiguous=layers and any(map(strided, modules))))
                 weights.append(weight)
         if not weights:
             left = ", ".join(f"{name} ({reason})" for name, reason in self.dense[:2]) + ", …" * (len(self.dense) > 2)
@@ -224,6 +228,12 @@ def _entry(names, weight, layer):
     groups = layer.groups if isinstance(layer, TRANSPOSED) else int(gpt2_linear(layer))  # both have their inputs first
     first, second, *kernel = shape
     return Entry(names, (second * groups, first // groups, *kernel) if groups else shape, groups)
+
+
+def strided(module):
+    """Whether it is a convolution of a single channel with a stride. A weight with one input per filter is at once contiguous and channels_last in
+    memory; with strides of the latter, torch 2.14's convolution reads beyond it here where the stride of the width is 2 or more."""
+    return isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.in_channels == 1 and max(module.stride) > 1
 
 
 def channels_last(weight):

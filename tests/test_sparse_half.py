@@ -57,6 +57,14 @@ def test_under_autocast_layers_read_and_write_16_bits_and_add_in_32(module, shap
         assert torch.equal(layer(x.float()), y)  # as a plain layer's, an input in 32 bits is rounded first
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_of_other_kinds_stays_in_16_bits(mode):
+    """Autocast would pad some in 32."""
+    layer, *_ = sparse(nn.Conv2d(3, 8, 3, padding=1, padding_mode=mode))
+    with torch.autocast(**HALF):
+        assert layer(torch.randn(2, 3, 6, 6)).dtype == torch.bfloat16
+
+
 def test_under_autocast_storage_auto_measures_what_runs():
     module = nn.Linear(64, 64)
     layer, layer.keys, _ = sparse(module)
@@ -101,13 +109,13 @@ def without_rounding(module, shape):
     layer, layer.keys, _ = sparse(module)
     everywhere = layer.pattern_of(torch.arange(module.weight.numel()))
     x = torch.randn(shape).bfloat16().requires_grad_()
-    delta, found = torch.randn_like(layer(x)), []
+    delta, found = torch.randn_like(layer(x.float())), []
     for autocast in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             layer.dense = None
             layer.measure(x.float())  # passes forward and back
             layer.dense = False
-            y = layer(x)
+            y = layer(x if autocast else x.float())  # without, bfloat16 is refused
         gradients = torch.autograd.grad(y, (x, layer.values, module.bias), delta)
         found.append([y.detach(), *gradients, layer.sampled(everywhere, x.detach().float(), delta)])
     for one, other in zip(*found):

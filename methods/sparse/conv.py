@@ -156,7 +156,7 @@ class SparseConv2d(SparseLayer):
         """(x, its Grid). The Grid holds the zeros of zero padding; padding of any other kind is applied to x."""
         module, padding = self.module, self.module._reversed_padding_repeated_twice
         if module.padding_mode != "zeros":
-            x, padding = F.pad(x, padding, mode=module.padding_mode), [0] * 4
+            x, padding = F.pad(x, padding, mode=module.padding_mode).to(x.dtype), [0] * 4  # autocast pads some modes in float32
         if x.shape[2:] not in self.grids:
             grid = Grid(x.shape[2:], module, padding)
             if min(grid.output) < 1:

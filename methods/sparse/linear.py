@@ -8,6 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from methods.layout import Entry, strided
 from methods.sparse.pattern import Pattern, add_sampled, as_array, compiled, loops_for
 
 TRIALS = 4  # how often each form of a layer is timed
@@ -107,7 +108,10 @@ class SparseLayer:
         return Pattern(keys - first, self.shape, self.groups)
 
     def __call__(self, input):
-        x = input.to(torch.bfloat16 if self.in_half(input) else self.values.dtype)
+        kind = self.values.dtype
+        if input.dtype != kind and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(f"a layer of {kind} weights got inputs of {input.dtype}, which the exported network would not take either: convert them")
+        x = input.to(torch.bfloat16 if self.in_half(input) else kind)
         if self.dense is None and self.module.training and torch.is_grad_enabled():
             self.measure(x)
         return (self.by_weight if self.dense else self.by_connections)(x, self.values)
@@ -123,7 +127,7 @@ class SparseLayer:
 
     def by_weight(self, x, values):
         weight = values.new_zeros(prod(self.shape)).index_copy(0, self.keys, values)
-        return self.plain(x, weight.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1))
+        return self.plain(x, Entry((), self.shape, contiguous=strided(self.module)).view(weight))
 
     def measure(self, x):
         """Times both forms, forward and backward, with this input, and keeps the faster one."""

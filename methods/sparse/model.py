@@ -234,7 +234,7 @@ class AlwaysSparse(SparseModel):
             for module in entry.modules(net):
                 del module.forward
             flat = values.new_zeros(entry.size).index_put_((keys,), values)
-            put(net, entry, nn.Parameter(entry.view(flat).contiguous(memory_format=entry.memory_format)))
+            put(net, entry, nn.Parameter(entry.view(flat).clone(memory_format=entry.memory_format)))
         return net
 
     def __setstate__(self, state):

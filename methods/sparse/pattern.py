@@ -79,6 +79,8 @@ def aligned(tensor):
 def _product(starts, columns, values, x, size):
     if x.is_cuda:
         return csr_product(starts, columns, values, x, size)
+    if not x.shape[1]:  # no image: embedding_bag would find none of the rows
+        return x.new_zeros(size[0], 0)
     # sums of weighted rows: two to three times as fast as a CPU's sparse product, because a sum stays in registers
     return torch.embedding_bag(x, columns, starts, False, 0, False, values, True)[0]
 
