@@ -198,6 +198,18 @@ def test_powerprop_decay_of_the_effective_weights():
     assert step(default, Z) == near((1 - 1e-5) * stored, 12)
 
 
+def test_powerprop_takes_the_root_of_the_weights_once():
+    """Though its training starts twice, or another one goes on with the model."""
+    run = training("powerprop_gmp", 0.0, decay_of="q")
+    for decay in (1e-4, 0.2):
+        assert effective(run) == near(W) and run.method.decay_of_q.item() == pytest.approx(decay)
+        assert run.optimizer.param_groups[0]["weight_decay"] == 0
+        run.start()
+        assert effective(run) == near(W) and run.method.decay_of_q.item() == pytest.approx(decay)
+        run = Training(run.model, torch.optim.SGD(run.model.parameters(), lr=0.1, weight_decay=0.2), 10, 1)
+        run.start()
+
+
 def test_powerprop_decay_of_the_effective_weights_leaves_other_groups_alone():
     model = SparseModel(nn.Linear(3, 2), "powerprop_gmp", 0.0, decay_of="q")
     groups = [dict(params=[model.theta], weight_decay=0.2), dict(params=[model.net.bias, nn.Parameter(torch.ones(2))], weight_decay=0.3)]

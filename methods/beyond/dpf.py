@@ -14,7 +14,8 @@ class DPF(STEHard):
     every = option(16, least=1, help="steps between two masks")
     threshold = option("topk_exact", "literal", help="how many weights a sparsity keeps; literal: those above the sorted |w| at int(N s)")
     ramp_start = option(0.0, most=1)
-    ramp_end = option(0.75, most=1, help="share of training after which the mask is frozen (second fall of the learning rate)")
+    ramp_end = option(0.75, most=1, help="share of training after which the mask is frozen: where, in its "
+                      "own recipe and ST-3's, the learning rate falls the second time")
 
     def after_step(self, run):
         done, end = run.step + 1, max(int(self.ramp_end * run.total_steps + 1e-9), 1)

@@ -18,17 +18,21 @@ class Powerprop(Sparsifier):
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.register_buffer("decay_of_q", torch.zeros(()))
+        self.register_buffer("rooted", torch.tensor(False))  # whether theta holds the roots of the network's weights
 
     @torch.no_grad()
     def start(self, run, cycle):
-        if not cycle:  # the effective weights begin where the network's own did
+        """Raises ValueError if theta shares a parameter group whose weight decay is to be taken."""
+        if not self.rooted:  # the effective weights begin where the network's own did
             run.theta.copy_(run.theta.sign() * run.theta.abs() ** (1 / self.alpha))
-            for group in run.optimizer.param_groups:
-                if self.decay_of == "q" and any(p is run.theta for p in group["params"]):
-                    if len(group["params"]) > 1 and group["weight_decay"]:
-                        raise ValueError("decay_of=q needs theta in a parameter group of its own, because it replaces that group's weight decay")
-                    self.decay_of_q.fill_(group["weight_decay"])
-                    group["weight_decay"] = 0.0
+            self.rooted.fill_(True)
+        for group in run.optimizer.param_groups:
+            decays = self.decay_of == "q" and any(p is run.theta for p in group["params"]) and group["weight_decay"]
+            if decays:  # not where an earlier start has taken it
+                if len(group["params"]) > 1:
+                    raise ValueError("decay_of=q needs theta in a parameter group of its own, because it replaces that group's weight decay")
+                self.decay_of_q.fill_(group["weight_decay"])
+                group["weight_decay"] = 0.0
         super().start(run, cycle)
 
     def forward(self, theta):
