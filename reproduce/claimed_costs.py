@@ -73,7 +73,7 @@ def trained_flops(runs, results):
 def slopes(results):
     """On the growth of the time and memory of an update of the connections: with the width at a constant number of weights, and with the number of
     weights at a constant width, on the machine that sparse_figure2.py shows."""
-    from sparse_figure2 import LAST, NAMES, against, slope
+    from sparse_figure2 import FAR, NAMES, against, slope
 
     table, parts = measured(results, "sparse_growth", ""), []
     if table.empty:
@@ -84,11 +84,12 @@ def slopes(results):
         own = against(table, size)
         quadratic, points = method == "rigl", own[own.method == method]
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
-            fitted = slope(points, measure, size)
+            fitted, far = slope(points, measure, size)
             claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
-            bends = "; its curve bends until the last" * ((size, measure) == ("nnz", "peak_mb"))  # as sparse_figure2 says
+            power = f"{fitted:.2f}" if math.isfinite(fitted) else "?"
             holds = fitted >= 1.85 if quadratic else fitted <= 1.15
-            parts.append(Part(f"{name}: {what} of an update ∝ {called}^{fitted:.2f} (claimed: {claimed}; {LAST} largest of "
-                              f"{len(points)} {things} up to {points[size].max():,}, {constant.format(points.iloc[0])}{bends})",
+            parts.append(Part(f"{name}: {what} of an update ∝ {called}^{power} (claimed: {claimed}; the {far} of "
+                              f"{len(points)} {things} up to {points[size].max():,} that cost {FAR} times the smallest or more, "
+                              f"{constant.format(points.iloc[0])})",
                               decided(fitted, holds)))
     return parts

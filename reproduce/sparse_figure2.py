@@ -2,11 +2,13 @@
 
 Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
+import math
+
 from drawing import looks, main, number_decades
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
-LAST = 3  # number of largest points that a fit uses, where constant costs matter least
+FAR = 4  # a fit uses the points that cost at least so many times what the smallest one does: below, costs that do not depend on the size count
 AGAINST = {"width": "Width", "nnz": "Active weights"}
 
 
@@ -15,7 +17,7 @@ def text(table):
     return (f"Measured with one thread: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}. An MLP "
             f"with two hidden layers, one batch of {table.batch_size.min()} digits; top: {table.nnz.min():,} active weights"
             + "".join(f", bottom: width {own.width.min():,}" for own in (against(table, "nnz"),) if len(own))
-            + f".{rigl} Slopes: least squares over the {LAST} largest; none of the memory against the active weights, which bends until the last.")
+            + f".{rigl} Slopes: least squares over the points that cost at least {FAR} times what the smallest does.")
 
 
 source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
@@ -31,11 +33,15 @@ def against(table, size):
 
 
 def slope(points, measure, size):
-    """Slope of log measure against log size over the LAST largest points, rounded to 6 decimals, on which all machines agree."""
+    """(slope of log measure against log size, rounded to 6 decimals, on which all machines agree; number of points) over the points that cost at
+    least FAR times what the smallest one does. The slope is NaN if there are fewer than two."""
     import numpy as np
 
-    points = points.sort_values(size)[-LAST:]
-    return round(np.polyfit(np.log(points[size]), np.log(points[measure]), 1)[0], 6)
+    points = points.sort_values(size)
+    far = points[points[measure] >= FAR * points[measure].iloc[0]]
+    if len(far) < 2:
+        return np.nan, len(far)
+    return round(np.polyfit(np.log(far[size]), np.log(far[measure]), 1)[0], 6), len(far)
 
 
 def draw(table, figure):
@@ -49,14 +55,14 @@ def draw(table, figure):
                 if len(points) > 1:
                     axes.plot(points[size], points[measure], ms=6 - 1.2 * index, mfc="none", **looks(NAMES)[method],
                               label=name if (size, measure) == ("width", "update_ms") else None)
-                    if (size, measure) == ("nnz", "peak_mb"):
-                        continue
-                    table.loc[points.index, f"{measure}_slope_{size}"] = fitted = slope(points, measure, size)
+                    fitted, _ = slope(points, measure, size)
+                    table.loc[points.index, f"{measure}_slope_{size}"] = fitted
                     x, y, side = (0.98, 0.17, "right") if size == "width" else (0.02, 0.96, "left")
-                    axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
+                    if math.isfinite(fitted):
+                        axes.text(x, y - 0.045 * index, f"{name}: slope {fitted:.2f}", fontsize=5.5, ha=side, transform=axes.transAxes)
             axes.set(xscale="log", yscale="log", xlabel=AGAINST[size], ylabel=label)
             if size == "nnz":  # the axis spans less than two decades
-                number_decades(axes.yaxis, 1, 2, 4, 6)
+                number_decades(axes.yaxis, 1, 2, 4, 6, 8)
     return table
 
 
