@@ -10,6 +10,7 @@ from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
 from rows import read_rows, series_of
 
+from benchmarks.accuracy import off_target
 from benchmarks.tasks import DATASETS
 
 NEAR = 1.0  # points: two methods are equally good if the interval of their difference lies within ± this
@@ -144,6 +145,13 @@ class Evidence:
         return {sparsity: rows.pivot_table(index="series", columns="seed", values="accuracy")
                 for sparsity, rows in own.groupby(own.sparsity.round(6))}
 
+    @functools.cached_property
+    def missed(self):
+        """{(series, sparsity)} of which a run at this number of epochs ends at another sparsity: like the leaderboard, nothing else is judged by these."""
+        own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs) & (self.runs.status == "ok")]
+        off = own[off_target(own.achieved_sparsity.astype(float), own.sparsity)]
+        return {*zip(off.series, off.sparsity.round(6))}
+
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
         return {run.seed: getattr(run, column) for run in self.own.get((epochs or self.epochs, series), ()) if abs(run.sparsity - sparsity) < 1e-6}
@@ -162,15 +170,29 @@ class Evidence:
             return None
         return Difference(mean(values), interval(values, resolution(TASKS[self.task].dataset)), len(values), len(values) - 1)
 
+    def unpaired(self, first, second):
+        """As `between`, of two methods whose runs are of unlike lengths: by Welch's test, because a seed does not affect two methods alike."""
+        import numpy as np
+
+        from benchmarks.stats import differences, resolution
+
+        both = sorted(first.keys() & second.keys())
+        if not both:
+            return None
+        accuracy = np.array([[of[seed] for seed in both] for of in (first, second)])
+        apart, half, _, df = differences(accuracy, resolution(TASKS[self.task].dataset))
+        return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
+
     def apart(self, a, b, sparsity):
         """The `Difference` of two series at a sparsity, over the seeds that both have, by the leaderboard's test (`benchmarks.stats.differences`), to
-        whose estimate of the spread all methods with default options at this sparsity contribute; None if they share no seed."""
+        whose estimate of the spread all methods with default options that reach this sparsity contribute; None if they share no seed."""
         from benchmarks.stats import differences, resolution
 
         table = self.tables.get(round(sparsity, 6))
         if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
-        lend = table[~table.index.str.contains(" ") | table.index.isin([a, b])]
+        missed = {series for series, at in self.missed if at == round(sparsity, 6)}
+        lend = table[~(table.index.str.contains(" ") | table.index.isin(missed)) | table.index.isin([a, b])]
         others = lend.drop_duplicates().to_numpy()  # identical rows count once: at sparsity 0, dense and LRR are the same training
         apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))

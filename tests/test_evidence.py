@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_up import row
 from scipy.stats import t, ttest_1samp
-from test_claims import own, store  # before the next: it says where that is
+from test_claims import own, store, table  # before the next: it says where that is
 from test_report import report, scales, write
 
 from claims import OTHERS
@@ -13,7 +13,7 @@ from evidence import Difference, Evidence
 
 from benchmarks.grid import Spec
 from benchmarks.records import RUN_COLUMNS
-from benchmarks.stats import interval
+from benchmarks.stats import interval, resolution
 
 SPREAD = (-0.02, 0.0, 0.02)
 
@@ -35,13 +35,53 @@ def test_a_scale_is_named_by_its_length():
 
 
 def test_a_difference_of_two_distances_has_the_fewer_degrees_of_freedom(tmp_path):
-    """Of 3 and of 4 seeds: 2, not their sum."""
+    """Of Welch's tests of 3 and of 4 seeds: the former's, a little over 2, not their sum."""
     gaps = {"cifar10-resnet20": (1.0, 1.1, 1.2), "cifar100-wrn34x2": (0.0, 0.0, 0.3, 0.1)}
     for task, gap in gaps.items():
         store(tmp_path, task, {("st3", 0.9, 160): [80] * len(gap), ("lrr", 0.9, 160): [80 + more for more in gap]})
     part, = (part for _, mine, parts in scales("A8", tmp_path) for part in parts if mine)
-    half = ((t.ppf(0.975, 2) * 0.1 / 3**0.5)**2 + (t.ppf(0.975, 3) * 0.02**0.5 / 4**0.5)**2) ** 0.5
-    assert part.holds is False and part.p == pytest.approx(2 * t.sf(1.0 / half * t.ppf(0.975, 2), 2), rel=1e-6)
+    least = resolution("cifar10")**2 / 2  # the variance of equal accuracies
+    halves, degrees = [], []
+    for gap in gaps.values():
+        n, own = len(gap), np.var(gap, ddof=1)
+        degrees.append((own + least)**2 / (own**2 + least**2) * (n - 1))
+        halves.append(t.ppf(0.975, degrees[-1]) * ((own + least) / n)**0.5)
+    ratio = t.ppf(0.975, min(degrees)) / np.hypot(*halves)
+    assert part.holds is False and part.p == pytest.approx(2 * t.sf(ratio, min(degrees)), rel=1e-6) and 2 < min(degrees) < 2.1
+
+
+def test_a_method_that_misses_the_sparsity_lends_no_spread(tmp_path):
+    """As on the leaderboard, where it has no rank."""
+    runs = {("st3", 0.9, 160): (80.0, 80.1, 80.2), ("gmp", 0.9, 160): (79.0, 79.2, 79.1), ("str", 0.9, 160): (78.0, 78.1, 78.3)}
+    wild = {("dst_mask", 0.9, 160): (60.0, 70.0, 80.0)}
+    halves = []
+    for name, rows, achieved in (("alone", runs, {}), ("missed", runs | wild, {"dst_mask": 0.2}), ("kept", runs | wild, {})):
+        store(tmp_path / name, "cifar10-resnet20", rows, achieved=achieved)
+        found = report.all_runs(tmp_path / name)
+        halves.append(Evidence(found, "cifar10-resnet20", 160, tmp_path / name).apart("st3", "gmp", 0.9).half)
+    assert halves[0] == halves[1] != halves[2]
+
+
+def test_the_summary_names_what_speaks_against_a_claim_and_what_only_sparse_storage_has(tmp_path):
+    three = {(f"{method} storage=sparse", 0.98, 200): (90.0, 90.1, 90.2) for method in ("gse_uniform", "gse_grabo", "gse_graest")}
+    short = {(f"{method} bn_momentum=0.99", 0.9, 6): (80.0, 80.1, 80.2) for method in ("lrr", "lrr_aug_reset")}
+    store(tmp_path, "cifar10-vgg16", {**three, **short})
+    table(tmp_path, "overhead", "method ratio ratio_low ratio_high task precision runs device",
+          ("st3", 1.07, 1.06, 1.09, "cifar10-resnet20", "bf16", 1, "core"), ("st3", 1.02, 1.01, 1.03, "cifar10-vgg11", "bf16", 1, "core"))
+    words = report.score(tmp_path)
+    assert words.count("Against A12: step of `st3` / dense: 1.070 (quartiles 1.06 to 1.09), cifar10-resnet20, bf16, core.") == words.count("Against") == 1
+    assert words.count("B3 has such runs with storage=sparse alone, VGG-16, CIFAR-10: as claimed.") == words.count("has such runs") == 1
+
+
+def test_methods_of_unlike_lengths_are_not_paired(tmp_path):
+    """What both gain with a seed is no part of the difference's spread if they are paired; Welch's test does not ask."""
+    store(tmp_path, "cifar10-resnet20", {("st3", 0.9, 640): (80.0, 81.0, 82.0), ("lrr", 0.9, 160): (79.0, 80.0, 81.0)})
+    e = Evidence(report.all_runs(tmp_path), "cifar10-resnet20", 160, tmp_path)
+    two = e.seeds("st3", 0.9, epochs=640), e.seeds("lrr", 0.9)
+    found, paired = e.unpaired(*two), e.between(*two)
+    assert found.mean == paired.mean == 1 and paired.half < 0.5
+    assert found.half == pytest.approx(t.ppf(0.975, 4) * (2 / 3)**0.5) and found.df == pytest.approx(4) and found.seeds == 3
+    assert e.unpaired(two[0], {7: 80.0}) is None
 
 
 def equal_macs(folder, st3, sigma):
