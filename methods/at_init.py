@@ -113,8 +113,10 @@ NEGATIVE = 1e-9  # SynFlow's scores are positive; below this share of the larges
 
 
 class SynFlow(AtInit):
-    """Iterative synaptic flow, without data (Tanaka et al. 2020). No layer of a chain is left empty; one that has another path beside it, such as a
-    shortcut's 1×1 convolution, may be."""
+    """Iterative synaptic flow, without data (Tanaka et al. 2020).
+
+    No layer of a chain is left empty; one that has another path beside it, such as a shortcut's 1×1 convolution, may be.
+    """
 
     name = "synflow"
     n_batches = restore_bn = None  # unused: it sees no data and scores a copy of the network

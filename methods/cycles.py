@@ -76,8 +76,10 @@ class LRR(Iterative):
 
 
 class LRRAugReset(LRR):
-    """LRR whose cycles all see the same batches: ST-3's explanation of what LRR gains (figure 3, top right). The training loop repeats them, the
-    suite's by itself; without, this is LRR."""
+    """LRR whose cycles all see the same batches: ST-3's explanation of what LRR gains (figure 3, top right).
+
+    The training loop repeats them, the suite's by itself; without, this is LRR.
+    """
 
     name = "lrr_aug_reset"
     replay = option("all", "crops", "none")

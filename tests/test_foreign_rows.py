@@ -3,6 +3,7 @@ import json
 import os
 from dataclasses import replace
 
+import pandas
 import pytest
 from stored import ROOT, SPEC, WORDS, table
 
@@ -143,11 +144,22 @@ def test_a_column_that_was_added_since_is_empty_in_a_table(store, made, capsys, 
     put(store, made)
     store.collect("digits")
     path = store.folder / "digits" / "runs.csv"
-    path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()))
+    pandas.read_csv(path, dtype=str).drop(columns="finished_at").to_csv(path, index=False)
     assert "(it lacks the columns finished_at)" in refused(["status", "digits"], capsys)
     monkeypatch.setattr(results, "ADDED", {"finished_at"})
     assert store.read("digits")[0]["finished_at"] == "" and store.read("digits")[0]["key"] == SPEC.key
     assert store.collect("digits") == 1 and table(store, "runs")[0]["finished_at"]
+
+
+def test_rows_of_before_the_columns_of_today_stay(store, made, capsys):
+    """Both in a table and in a row's own file, which `collect` joins."""
+    assert results.ADDED == {"zeros", "parameters"}
+    put(store, made, drop=["zeros", "parameters"])
+    store.collect("digits")
+    path = store.folder / "digits" / "runs.csv"
+    pandas.read_csv(path, dtype=str).drop(columns=["zeros", "parameters"]).to_csv(path, index=False)
+    assert main([*WORDS, "--results", "results"]) == 0 and "done already" in capsys.readouterr().out
+    assert store.collect("digits") == 1 and (table(store, "runs")[0]["zeros"], table(store, "runs")[0]["parameters"]) == ("", "")
 
 
 def test_without_a_checksum_a_row_with_other_columns_is_damaged(store, made):
