@@ -10,8 +10,8 @@ from drawing import DENSE_LINE, WIDTH, apart, looks, main, mean_line, number_dec
 from published import title
 from rows import POINT, runs_of, summary
 
-METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "granet": "GraNet", "rigl": "RigL", "gse_uniform": "GSE",
-           "ste_hard": "STE-hard", "ste_soft": "STE-soft", "static": "Static"}
+METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "gse_uniform": "GSE", "ste_hard": "STE-hard",
+           "ste_soft": "STE-soft", "static": "Static"}
 RELEASED, SPARSE = {"bn_momentum": 0.99}, {"storage": "sparse"}
 # {(suite, profile): ((sparsities, epochs (the suite's own first; None: the recipe's), methods, number of seeds that the suite makes of the first,
 # options), ...)}
@@ -20,7 +20,6 @@ LENGTHS = {
                           ((0.98,), (None, 480), ("rigl", "gse_uniform"), 0, {})),
     ("cifar10", "paper"): (((0.98,), (None, 10, 40), ("st3", "gmp"), 3, RELEASED),),
     ("cifar10", "quick"): (((0.95, 0.98), (6, 24, 96), ("st3", "gmp", "str", "rigl"), 1, RELEASED),
-                           ((0.95,), (6, 24), ("granet",), 0, RELEASED),
                            ((0.95, 0.98), (6, 12, 24), ("gse_uniform",), 3, {}),
                            ((0.98,), (6, 96), ("gse_uniform",), 0, SPARSE),
                            ((0.99,), (6, 24, None), ("ste_hard", "ste_soft", "static", "st3"), 3, RELEASED))}

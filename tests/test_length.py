@@ -24,9 +24,8 @@ def results(tmp_path):
 
 
 def own_length(spec):
-    """Whether it is one of the methods that have lengths of their own: below. Those that are sparse from the start are trained longer, as this is
-    cheap; GraNet at one sparsity alone."""
-    return spec.epochs == 480 or spec.task != "digits" and spec.method in ("gse_uniform", "granet")
+    """Whether it is one of the runs of the methods that are sparse from the start, which are trained longer, as this is cheap: below."""
+    return spec.epochs == 480 or spec.task != "digits" and spec.method == "gse_uniform"
 
 
 @pytest.mark.parametrize("suite, profile, panels", [  # of each: sparsities, epochs, number of methods, seeds of the suite's own length
@@ -52,12 +51,6 @@ def test_methods_that_are_sparse_from_the_start_have_more_lengths_and_make_only_
     assert made == {(sparsity, 6, "", seed) for sparsity in (0.95, 0.98) for seed in range(3)}
     assert specs == made | {(sparsity, epochs, "", seed) for sparsity in (0.95, 0.98) for epochs in (12, 24) for seed in range(3)} | {
         (0.98, epochs, "storage=sparse", seed) for epochs in (6, 96) for seed in range(3)}
-
-
-def test_granet_has_two_lengths_that_no_suite_makes():
-    specs, made = ([spec for spec in grid("cifar10", "quick") if spec.method == "granet"] for grid in (LENGTH.lengths, LENGTH.grid))
-    assert not made and {(spec.sparsity, spec.epochs, spec.option_text, spec.seed) for spec in specs} == {
-        (0.95, epochs, "bn_momentum=0.99", seed) for epochs in (6, 24) for seed in range(3)}
 
 
 @pytest.mark.parametrize("suite, epochs", [("digits", [30, 120, 480]), ("cifar10", [10, 40, 160])])
@@ -93,11 +86,10 @@ def test_draws_what_is_stored_of_the_other_lengths(results, no_files, capsys):  
         (method, sparsity, *point, "") for sparsities, methods, seeds in ((("0.95", "0.98"), ("st3", "gmp", "str", "rigl"), "1"),
                                                                           (("0.95", "0.98"), ("gse_uniform",), "3"),
                                                                           (("0.99",), ("ste_hard", "ste_soft", "static", "st3"), "3"))
-        for sparsity in sparsities for method in methods for point in (("6", seeds), ("24", "3"))} | {
-            ("granet", "0.95", "24", "3", "")}
+        for sparsity in sparsities for method in methods for point in (("6", seeds), ("24", "3"))}
     fill(results, "cifar10", [spec for spec in LENGTH.lengths("cifar10", "quick") if (spec.method, spec.epochs) != ("gmp", 6)])
     assert draw("length", "--results", results, "--out", results) == 0
-    assert "Missing: 2 of 134 runs" in capsys.readouterr().out  # of the suite's own length
+    assert "Missing: 2 of 128 runs" in capsys.readouterr().out  # of the suite's own length
 
 
 def test_each_sparsity_has_a_panel(tmp_path):
