@@ -86,9 +86,9 @@ def slopes(results):
         for measure, what in (("update_ms", "time"), ("peak_mb", "memory")) if len(points) > 1 else ():
             fitted, far = slope(points, measure, size)
             claimed = "quadratic, here at least 1.85" if quadratic else "at most linear, here at most 1.15"
-            power = f"{fitted:.2f}" if math.isfinite(fitted) else "?"
+            power = f"{fitted:.3f}" if math.isfinite(fitted) else "?"
             holds = fitted >= 1.85 if quadratic else fitted <= 1.15
-            parts.append(Part(f"{name}: {what} of an update ∝ {called}^{power} (claimed: {claimed}; the {far} of "
+            parts.append(Part(f"{name}: {what} of an update ∝ {called}^{power} (claimed: {claimed}, over the {far} largest of "
                               f"{len(points)} {things} up to {points[size].max():,} that cost {FAR} times the smallest or more, "
                               f"{constant.format(points.iloc[0])})",
                               decided(fitted, holds)))

@@ -8,7 +8,8 @@ from drawing import looks, main, number_decades
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}
-FAR = 4  # a fit uses the points that cost at least so many times what the smallest one does: below, costs that do not depend on the size count
+LAST = 3  # number of largest points that a fit uses, where constant costs matter least
+FAR = 4  # of them those that cost at least so many times what the smallest point does: below, costs that do not depend on the size count
 AGAINST = {"width": "Width", "nnz": "Active weights"}
 
 
@@ -17,7 +18,7 @@ def text(table):
     return (f"Measured with one thread: {', '.join(table.device.unique())}; torch {', '.join(map(str, table.torch_version.unique()))}. An MLP "
             f"with two hidden layers, one batch of {table.batch_size.min()} digits; top: {table.nnz.min():,} active weights"
             + "".join(f", bottom: width {own.width.min():,}" for own in (against(table, "nnz"),) if len(own))
-            + f".{rigl} Slopes: least squares over the points that cost at least {FAR} times what the smallest does.")
+            + f".{rigl} Slopes: least squares over the {LAST} largest that cost at least {FAR} times what the smallest does.")
 
 
 source = stored("performance/sparse_growth.csv", "benchmarks.sparse_growth", text)
@@ -33,12 +34,12 @@ def against(table, size):
 
 
 def slope(points, measure, size):
-    """(slope of log measure against log size, rounded to 6 decimals, on which all machines agree; number of points) over the points that cost at
-    least FAR times what the smallest one does. The slope is NaN if there are fewer than two."""
+    """(slope of log measure against log size, rounded to 6 decimals, on which all machines agree; number of points) over the LAST largest points
+    of those that cost at least FAR times what the smallest one does. The slope is NaN if there are fewer than two."""
     import numpy as np
 
     points = points.sort_values(size)
-    far = points[points[measure] >= FAR * points[measure].iloc[0]]
+    far = points[points[measure] >= FAR * points[measure].iloc[0]][-LAST:]
     if len(far) < 2:
         return np.nan, len(far)
     return round(np.polyfit(np.log(far[size]), np.log(far[measure]), 1)[0], 6), len(far)

@@ -216,7 +216,7 @@ def test_growth_is_at_most_linear_or_quadratic(tmp_path, gse, rigl, holds):
     found = own("B7", tmp_path)
     assert [part for _, part in found] == holds
     assert [text.partition(" (")[0] for text, _ in found] == [
-        f"{name}: {what} of an update ∝ width^{power:.2f}"
+        f"{name}: {what} of an update ∝ width^{power:.3f}"
         for name, powers in (("GSE uniform", gse), ("RigL", rigl)) for what, power in zip(("time", "memory"), powers)]
 
 
@@ -231,9 +231,9 @@ def test_growth_against_the_number_of_weights(tmp_path):
     table(tmp_path, "sparse_growth", GROWTH, *(line for width in (512, 4096, 8192) for line in growth("core", width, (1, 1), (2, 2))), *wide)
     found = own("B7", tmp_path)
     assert [(text.partition(" (")[0].rpartition("∝ ")[2], holds) for text, holds in found] == [
-        ("width^1.00", True), ("width^1.00", True), ("width^2.00", True), ("width^2.00", True), ("weights^1.00", True), ("weights^2.00", False)]
-    assert found[4][0].endswith("the 3 of 5 numbers of weights up to 131,072 that cost 4 times the smallest or more, width 4,096)")
-    assert "the 2 of 3 widths up to 8,192 that cost 4 times the smallest or more, 8,192 weights)" in found[0][0]
+        ("width^1.000", True), ("width^1.000", True), ("width^2.000", True), ("width^2.000", True), ("weights^1.000", True), ("weights^2.000", False)]
+    assert found[4][0].endswith("the 3 largest of 5 numbers of weights up to 131,072 that cost 4 times the smallest or more, width 4,096)")
+    assert "the 2 largest of 3 widths up to 8,192 that cost 4 times the smallest or more, 8,192 weights)" in found[0][0]
 
 
 def test_growth_that_constant_costs_hide_is_not_decided(tmp_path):
@@ -241,7 +241,7 @@ def test_growth_that_constant_costs_hide_is_not_decided(tmp_path):
     own_counts = [("gse_uniform", 4096, 8192 * 2**n, 4096.0 * 2**n, 37 + 30e-6 * 8192 * 2**n, "core", "2026-01-01") for n in range(8)]
     table(tmp_path, "sparse_growth", GROWTH, *own_counts, *growth("core", 1024, (1, 1), (2, 2)), *growth("core", 8192, (1, 1), (2, 2)))
     assert [(text.partition(" (")[0].rpartition("∝ ")[2], holds) for text, holds in own("B7", tmp_path)][-2:] == [
-        ("weights^1.00", True), ("weights^?", None)]
+        ("weights^1.000", True), ("weights^?", None)]
 
 
 def test_growth_is_that_of_one_machine(tmp_path):
@@ -249,7 +249,7 @@ def test_growth_is_that_of_one_machine(tmp_path):
     widths = {"slow core": (1024, 2048, 4096, 8192), "fast core": (1024, 8192)}
     table(tmp_path, "sparse_growth", GROWTH, *(line for device, own in widths.items() for width in own
                                                for line in growth(device, width, (1, 1), (2, 2), 0.1 if device == "fast core" else 1.0)))
-    assert [text.partition(" (")[0].rpartition("^")[2] for text, _ in own("B7", tmp_path)] == ["1.00", "1.00", "2.00", "2.00"]
+    assert [text.partition(" (")[0].rpartition("^")[2] for text, _ in own("B7", tmp_path)] == ["1.000", "1.000", "2.000", "2.000"]
 
 
 def test_the_highest_sparsity_is_one_that_has_rows(tmp_path):
