@@ -7,6 +7,7 @@ from methods.activity import Activity, uniform
 from methods.base import option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep_each
+from methods.sampling import with_replacement
 
 
 class GSE(DynamicSparse):
@@ -67,10 +68,10 @@ class GSE(DynamicSparse):
             draws = int(self.gamma * nnz)
             picked = torch.zeros(entry.size, dtype=torch.bool)
             if draws:
-                out = torch.multinomial(outputs, draws, True, generator=generator)
+                out = with_replacement(outputs, draws, generator)
                 # inputs (groups, fan_in): a grouped convolution has other inputs in each group
                 group = out * len(inputs) // entry.shape[0]
-                column = torch.multinomial(inputs, draws, True, generator=generator)[group, torch.arange(draws)]
+                column = torch.stack([with_replacement(row, draws, generator) for row in inputs])[group, torch.arange(draws)]
                 picked[out * entry.fan_in + column] = True
             chosen.append(picked.to(active.device) & ~active)
         return torch.cat(chosen)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from methods.sparse.edges import contains, distinct, none, pairs
+from methods.sparse.edges import by_counting, by_sorting, contains, distinct, none, pairs
 
 
 @pytest.mark.parametrize("k, barred", [(5, 0), (5, 20), (36, 12), (40, 10), (80, 20), (0, 3)])
@@ -44,3 +44,17 @@ def test_pairs_follow_outputs_times_inputs(groups):
     expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
     assert not count[expected == 0].any()
     assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001
+
+
+@pytest.mark.parametrize("rows, columns, count", [(5, 7, 0), (5, 7, 20), (1, 3, 100), (300, 2, 1000), (40, 3000, 2000)])
+def test_a_transpose_is_sorted_by_column_then_row_and_keeps_the_order_of_equals(rows, columns, count):
+    generator = torch.Generator().manual_seed(0)
+    row = torch.randint(rows, (count,), generator=generator).sort().values
+    column = torch.randint(columns, (count,), generator=generator).int()
+    starts = torch.searchsorted(row, torch.arange(rows + 1), out_int32=True)
+    order = sorted(range(count), key=lambda e: (column[e], row[e]))
+    expected = order, row[order].tolist(), [sum(c < k for c in column.tolist()) for k in range(columns + 1)]
+    for transposed in (by_counting, by_sorting):  # the latter is what a GPU takes
+        found = transposed(starts, column, columns)
+        assert [f.dtype for f in found] == 3 * [torch.int32]
+        assert [f.tolist() for f in found] == [list(e) for e in expected]

@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from methods.sparse.edges import order
+from methods.sparse.edges import transposed
 
 with warnings.catch_warnings():  # torch warns once per process that CSR is in beta: here, unseen
     warnings.simplefilter("ignore")
@@ -24,14 +24,23 @@ class Pattern:
         rows, width, *kernel = shape
         self.positions, self.nnz = prod(kernel), len(keys)
         self.size = rows, width * groups
-        row, rest = keys // (width * self.positions), keys % (width * self.positions)
-        position, column = rest // width, rest % width + row * groups // rows * width
-        # one matrix has its weights in the order of the keys already
-        self.order = torch.argsort(position, stable=True).int() if self.positions > 1 else None
-        self.order_t = order((position * self.size[1] + column) * rows + row).int()
-        self.numbers = torch.bincount(position, minlength=self.positions).tolist()  # of connections at each position
-        self.starts, self.columns = self._index(position * rows + row, column, self.order, rows)
-        self.starts_t, self.columns_t = self._index(position * self.size[1] + column, row, self.order_t, self.size[1])
+        row, starts = lines(keys, rows, width * self.positions)
+        rest = (keys - row * (width * self.positions)).int()
+        if self.positions == groups == 1:
+            column = line = rest
+        else:
+            position = rest // width
+            column = rest - position * width + (row * groups // rows * width).int()
+            line = position * self.size[1] + column
+        self.order_t, row_t, starts_t = transposed(starts, line, self.positions * self.size[1])
+        self.numbers = starts_t[::self.size[1]].diff().tolist()  # of connections at each position
+        self.starts_t, self.columns_t = self._index(starts_t, row_t, self.size[1])
+        if self.positions == 1:  # one matrix has its weights in the order of the keys already
+            self.order, self.starts, self.columns = None, [starts], [column]
+        else:
+            self.order, _, _ = transposed(starts[::rows], position, self.positions)
+            count = torch.bincount(position * rows + row, minlength=self.positions * rows).cumsum(0)
+            self.starts, self.columns = self._index(torch.cat([starts[:1], count.int()]), column[self.order], rows)
 
     def matrices(self, values):
         """[(position, (outputs, inputs) CSR matrix)] of the positions that have weights, values (nnz,) in the order of the keys."""
@@ -62,13 +71,16 @@ class Pattern:
         return [(k, torch.sparse_csr_tensor(starts[k], columns[k], aligned(part), size=size, check_invariants=False))
                 for k, part in enumerate(values.split(self.numbers)) if len(part)]
 
-    def _index(self, lines, entries, order, length):
-        """CSR starts (length + 1,) and columns, int32, for each kernel position. entries: the columns of the connections; lines: position · length
-        + row of each."""
-        starts = torch.zeros(self.positions, length + 1, dtype=torch.int32, device=lines.device)
-        starts[:, 1:] = torch.bincount(lines, minlength=self.positions * length).view(self.positions, length).cumsum(1)
-        columns = (entries if order is None else entries[order]).int()
-        return ([*map(aligned, starts)], [*map(aligned, columns.split(self.numbers))])
+    def _index(self, starts, columns, length):
+        """CSR starts (length + 1,) and columns for each kernel position, of those for all positions (positions · length + 1,) and (nnz,)."""
+        starts = [starts[k * length:(k + 1) * length + 1] - starts[k * length] for k in range(self.positions)]
+        return starts, [*map(aligned, columns.split(self.numbers))]
+
+
+def lines(keys, rows, width):
+    """The row of each of the sorted `keys`, places in a matrix (rows, width), and the index at which each row starts (rows + 1,), int32."""
+    ends = torch.arange(rows + 1, device=keys.device) * width
+    return keys // width, torch.searchsorted(keys, ends, out_int32=True)
 
 
 def aligned(tensor):

@@ -11,7 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from methods.sparse import loops
-from methods.sparse.pattern import as_array
+from methods.sparse.edges import transposed
+from methods.sparse.pattern import as_array, lines
 from methods.sparse.registers import LINE
 
 # at most so many numbers in a plane, which holds several samples if their images are small, and in all planes; but at least one sample
@@ -25,7 +26,7 @@ class Connections:
     def __init__(self, keys, shape, groups=1, first=0):
         self.keys, self.first, self.shape, self.groups = keys, first, shape, groups
         self.nnz, self.outputs = len(keys), shape[0]
-        self.starts = _starts((keys - first) // prod(shape[1:]), self.outputs)
+        self.starts = lines(keys - first, self.outputs, prod(shape[1:]))[1]
         self.last = None, None
 
     def places(self, planes):
@@ -41,15 +42,11 @@ class Connections:
             position, channel = rest // width, rest % width + row * self.groups // rows * width
             shifts = torch.tensor([shift for _, shift in grid.views])[position]
             line = torch.tensor([i * grid.stride[1] + j for (i, j), _ in grid.views])[position] * planes.inputs + channel
-            order = torch.argsort(line, stable=True)
             run = line // planes.inputs * planes.phase + channel * planes.plane + shifts
-            back = (planes.room + row * planes.plane - shifts)[order]
-            last = self.last = planes, (run.int(), _starts(line, planes.inputs * planes.phases), order.int(), back.int())
+            order, row_t, starts = transposed(self.starts, line.int(), planes.inputs * planes.phases)
+            back = planes.room + row_t * planes.plane - shifts[order]
+            last = self.last = planes, (run.int(), starts, order, back.int())
         return last[1]
-
-
-def _starts(lines, count):
-    return torch.cat([lines.new_zeros(1), torch.bincount(lines, minlength=count).cumsum(0)]).int()
 
 
 class Planes:

@@ -1,0 +1,29 @@
+"""Draws with replacement in proportion to weights."""
+import numpy as np
+import torch
+
+BLOCK = 2 ** 15  # so many numbers at a time stay in the cache
+
+
+def with_replacement(weights, draws, generator=None):
+    """The indices (draws,) that torch.multinomial(weights, draws, True, generator=generator) gives, with the same random numbers.
+
+    weights (n,) on the CPU. A table with n places or more, which are equally probable, says where to look for each number in the sums of
+    the weights (Chen and Asau, 1974): O(1) for a draw, where torch searches them by halves, O(log n). Raises as torch does.
+    """
+    sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
+    if draws < len(sums) or not 0 < sums[-1] < np.inf or weights.min() < 0:
+        return torch.multinomial(weights, draws, True, generator=generator)
+    sums /= sums[-1]
+    sums[-1] = 1
+    places = 1 << (len(sums) - 1).bit_length()
+    table, found = np.searchsorted(sums, np.arange(places) / places), torch.empty(draws, dtype=torch.int64)
+    for part in found.split(BLOCK):
+        number = torch.rand(len(part), dtype=torch.float64, generator=generator).numpy()
+        index = table[(number * places).astype(np.int32)]
+        for _ in range(3):
+            index += sums[index] < number
+        late = np.flatnonzero(sums[index] < number)  # where many weights share a place
+        index[late] = np.searchsorted(sums, number[late])
+        part.numpy()[:] = index
+    return found
