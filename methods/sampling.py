@@ -11,9 +11,9 @@ def with_replacement(weights, draws, generator=None):
     weights (n,) on the CPU. A table with n places or more, which are equally probable, says where to look for each number in the sums of
     the weights (Chen and Asau, 1974): O(1) for a draw, where torch searches them by halves, O(log n). Raises as torch does.
     """
-    sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
-    if draws < len(sums) or not 0 < sums[-1] < np.inf or weights.min() < 0:
+    if draws < len(weights) or weights.min() < 0 or not 0 < weights.sum() < np.inf:
         return torch.multinomial(weights, draws, True, generator=generator)
+    sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
     sums /= sums[-1]
     sums[-1] = 1
     places = 1 << (len(sums) - 1).bit_length()

@@ -79,8 +79,9 @@ class Pattern:
 
 def lines(keys, rows, width):
     """The row of each of the sorted `keys`, places in a matrix (rows, width), and the index at which each row starts (rows + 1,), int32."""
-    ends = torch.arange(rows + 1, device=keys.device) * width
-    return keys // width, torch.searchsorted(keys, ends, out_int32=True)
+    row, starts = keys // width, torch.zeros(rows + 1, dtype=torch.int32, device=keys.device)
+    starts[1:] = torch.bincount(row, minlength=rows).cumsum(0)
+    return row, starts
 
 
 def aligned(tensor):
