@@ -3,6 +3,7 @@ import numpy as np
 import torch
 
 BLOCK = 2 ** 15  # so many numbers at a time stay in the cache
+FEW = 1000  # draws that take torch no longer than the calls here
 
 
 def with_replacement(weights, draws, generator=None):
@@ -11,7 +12,7 @@ def with_replacement(weights, draws, generator=None):
     weights (n,) on the CPU. A table with n places or more, which are equally probable, says where to look for each number in the sums of
     the weights (Chen and Asau, 1974): O(1) for a draw, where torch searches them by halves, O(log n). Raises as torch does.
     """
-    if draws < len(weights) or weights.min() < 0 or not 0 < weights.sum() < np.inf:
+    if draws < max(len(weights), FEW) or weights.min() < 0 or not 0 < weights.sum() < np.inf:
         return torch.multinomial(weights, draws, True, generator=generator)
     sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
     sums /= sums[-1]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from methods import sampling
-from methods.sampling import with_replacement
+from methods.sampling import FEW, with_replacement
 
 WEIGHTS = {
     "one": lambda n: torch.ones(n),
@@ -30,6 +30,7 @@ def plain(weights, count, generator):
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_draws_and_generator_are_those_of_torch(kind, n, dtype, monkeypatch):
     monkeypatch.setattr(sampling, "BLOCK", 4096)
+    monkeypatch.setattr(sampling, "FEW", 0)
     torch.manual_seed(0)
     weights = WEIGHTS[kind](n).to(dtype)
     for count in (1, n // 2, n, 4096, 20_000):
@@ -38,11 +39,12 @@ def test_draws_and_generator_are_those_of_torch(kind, n, dtype, monkeypatch):
                 assert torch.equal(ours, torchs)
 
 
-def test_torch_searches_only_where_there_are_fewer_draws_than_weights(monkeypatch):
-    monkeypatch.setattr(torch, "multinomial", lambda *args, **kwargs: pytest.fail("torch was asked"))
-    assert len(with_replacement(torch.ones(100), 100)) == 100
-    with pytest.raises(pytest.fail.Exception, match="torch was asked"):
-        with_replacement(torch.ones(100), 99)
+@pytest.mark.parametrize("n, draws, torchs", [(2000, 2000, False), (2000, 1999, True), (10, FEW, False), (10, FEW - 1, True)])
+def test_torch_searches_where_there_are_few_draws_or_fewer_than_weights(n, draws, torchs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "multinomial", lambda *args, **kwargs: asked.append(args))
+    with_replacement(torch.ones(n), draws)
+    assert bool(asked) == torchs
 
 
 @pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")], [2.0, -1.0, 0.5]])
