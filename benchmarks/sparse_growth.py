@@ -17,7 +17,7 @@ from benchmarks.measurements import in_turns
 from benchmarks.sparse_speed import MACHINE, MB, entrant, load, machine, peak_bytes, run_and_store, seconds, standard
 
 WIDTHS = tuple(2 ** n for n in range(10))
-COUNTS = tuple(2 ** n for n in range(13, 24))  # active weights: all of these at 16 times the width, the first one at all widths
+COUNTS = tuple(2 ** n for n in range(13, 25))  # active weights: all of these at 16 times the width, the first one at all widths
 WIDE = 16
 METHODS = ("gse_uniform", "gse_grabo", "gse_graest", "rigl")
 COLUMNS = "method width batch_size nnz prunable update_ms peak_mb rounds".split() + MACHINE
