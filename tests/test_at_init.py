@@ -107,6 +107,8 @@ def test_trainer_scores_on_ten_images_a_class(name):
         trainer = Trainer(replace(task, batch_size=batch_size), name, 0.5, 0, {}, replace(data, classes=classes))
         assert len(trainer.training.batches()) == expected
         assert len(trainer.training.batches(3)) == 3
+    trainer = Trainer(replace(task, batch_size=128), name, 0.5, 0, {}, replace(data, classes=1000))
+    assert trainer.training.scoring_batches == 79  # as many as ImageNet's
 
 
 def test_each_step_of_each_cycle_is_scored_on_other_images():
