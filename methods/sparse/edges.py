@@ -85,7 +85,8 @@ def distinct(low, high, k, barred, generator=None):
     else:
         found = none()
         while (missing := k - len(found)) > 0:
-            drawn = torch.randint(low, high, (missing + missing // 8 + 8,), generator=generator)
+            # sorted, they are found in a tenth of the time
+            drawn = in_order(torch.randint(low, high, (missing + missing // 8 + 8,), generator=generator))
             found = once(torch.cat([found, drawn[~contains(drawn, barred)]]))
     if len(found) > k:
         found = found[torch.randperm(len(found), generator=generator)[:k].sort().values]
