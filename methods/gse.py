@@ -7,7 +7,7 @@ from methods.activity import Activity, uniform
 from methods.base import option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep_each
-from methods.sampling import with_replacement
+from methods.sampling import pairs
 
 
 class GSE(DynamicSparse):
@@ -65,14 +65,8 @@ class GSE(DynamicSparse):
             if 2 * nnz >= entry.size:  # not sparse: every inactive weight is a candidate
                 chosen.append(~active)
                 continue
-            draws = int(self.gamma * nnz)
             picked = torch.zeros(entry.size, dtype=torch.bool)
-            if draws:
-                out = with_replacement(outputs, draws, generator)
-                # inputs (groups, fan_in): a grouped convolution has other inputs in each group
-                group = out * len(inputs) // entry.shape[0]
-                column = torch.stack([with_replacement(row, draws, generator) for row in inputs])[group, torch.arange(draws)]
-                picked[out * entry.fan_in + column] = True
+            picked[pairs(outputs, inputs, int(self.gamma * nnz), generator)] = True
             chosen.append(picked.to(active.device) & ~active)
         return torch.cat(chosen)
 

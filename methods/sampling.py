@@ -1,4 +1,4 @@
-"""Draws with replacement in proportion to weights."""
+"""Draws with replacement in proportion to weights: numbers, and pairs of an output and an input."""
 import numpy as np
 import torch
 
@@ -12,6 +12,8 @@ def with_replacement(weights, draws, generator=None):
     weights (n,) on the CPU. A table with n places or more, which are equally probable, says where to look for each number in the sums of
     the weights (Chen and Asau, 1974): O(1) for a draw, where torch searches them by halves, O(log n). Raises as torch does.
     """
+    if not draws:  # which torch refuses
+        return torch.empty(0, dtype=torch.int64)
     if draws < max(len(weights), FEW) or weights.min() < 0 or not 0 < weights.sum() < np.inf:
         return torch.multinomial(weights, draws, True, generator=generator)
     sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
@@ -28,3 +30,22 @@ def with_replacement(weights, draws, generator=None):
         index[late] = np.searchsorted(sums, number[late])
         part.numpy()[:] = index
     return found
+
+
+def pairs(outputs, inputs, draws, generator=None):
+    """The places output · fan_in + input (draws,) of pairs drawn in proportion to outputs ⊗ inputs; a pair may come more than once.
+
+    outputs (rows,), inputs (groups, fan_in): the outputs of a group have inputs of their own. O(rows + fan_in · groups + draws).
+    """
+    out = with_replacement(outputs, draws, generator)
+    groups, fan_in = inputs.shape
+    if groups == 1:
+        column = with_replacement(inputs[0], draws, generator)
+    else:  # drawing each pair in every group could take more numbers than the dense weight has
+        ladder = (inputs.double() / inputs.double().sum(1, keepdim=True)).cumsum(1)
+        ladder = ((ladder / ladder[:, -1:]) + torch.arange(groups)[:, None]).flatten()
+        group = out * groups // len(outputs)
+        drawn = torch.rand(draws, generator=generator, dtype=torch.float64) + group
+        column = torch.searchsorted(ladder, drawn, right=True) - group * fan_in
+        column = column.clamp_(0, fan_in - 1)
+    return out * fan_in + column

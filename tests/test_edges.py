@@ -1,9 +1,9 @@
-"""Connections as sorted keys: drawn without duplicates, uniformly or by neurons."""
+"""Connections as sorted keys: drawn without duplicates, and transposed."""
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from methods.sparse.edges import by_counting, by_sorting, contains, distinct, none, pairs
+from methods.sparse.edges import by_counting, by_sorting, contains, distinct, none
 
 
 @pytest.mark.parametrize("k, barred", [(5, 0), (5, 20), (36, 12), (40, 10), (80, 20), (0, 3)])
@@ -30,20 +30,6 @@ def test_more_than_is_free_is_refused():
 def test_edges_beyond_32_bits():
     keys = distinct(10**11, 2 * 10**11, 1000, none(), torch.Generator().manual_seed(0))
     assert len(keys) == 1000 and keys.min() >= 10**11 and keys.max() < 2 * 10**11
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_pairs_follow_outputs_times_inputs(groups):
-    generator = torch.Generator().manual_seed(0)
-    outputs, inputs = torch.tensor([1.0, 2, 0, 5]), torch.tensor([[1.0, 0, 3], [0, 2, 2]])[:groups]
-    count = torch.zeros(12)
-    for _ in range(4000):
-        count[pairs(outputs, inputs, 1, generator)] += 1
-    # a group's outputs have inputs of their own, which sum to one
-    share = inputs / inputs.sum(1, keepdim=True)
-    expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
-    assert not count[expected == 0].any()
-    assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001
 
 
 @pytest.mark.parametrize("rows, columns, count", [(5, 7, 0), (5, 7, 20), (1, 3, 100), (300, 2, 1000), (40, 3000, 2000)])

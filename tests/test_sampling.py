@@ -1,9 +1,10 @@
-"""Draws with replacement are those of torch.multinomial, number for number, which takes longer."""
+"""Draws with replacement are those of torch.multinomial, number for number, which takes longer; pairs of neurons follow from them."""
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from methods import sampling
-from methods.sampling import FEW, with_replacement
+from methods.sampling import FEW, pairs, with_replacement
 
 WEIGHTS = {
     "one": lambda n: torch.ones(n),
@@ -51,3 +52,17 @@ def test_torch_searches_where_there_are_few_draws_or_fewer_than_weights(n, draws
 def test_weights_that_torch_refuses_are_refused(weights):
     with pytest.raises(RuntimeError):
         with_replacement(torch.tensor(weights), 1000)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_pairs_follow_outputs_times_inputs(groups):
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs = torch.tensor([1.0, 2, 0, 5]), torch.tensor([[1.0, 0, 3], [0, 2, 2]])[:groups]
+    count = torch.zeros(12)
+    for _ in range(4000):
+        count[pairs(outputs, inputs, 1, generator)] += 1
+    # a group's outputs have inputs of their own, which sum to one
+    share = inputs / inputs.sum(1, keepdim=True)
+    expected = (outputs[:, None] * share.repeat_interleave(4 // groups, 0)).flatten()
+    assert not count[expected == 0].any()
+    assert chisquare(count[expected > 0], 4000 * expected[expected > 0] / expected.sum()).pvalue > 0.001

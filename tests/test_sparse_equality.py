@@ -45,7 +45,8 @@ def mlp():
 
 def convolutional():
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, padding=1, bias=False),
-                         nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)).double()
+                         nn.ReLU(), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 24, 3, padding=1, groups=4), nn.Conv2d(24, 16, 1), nn.ReLU(),
+                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)).double()
 
 
 def uneven():

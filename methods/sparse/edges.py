@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from methods.sampling import with_replacement
-
 
 def none():
     return torch.empty(0, dtype=torch.int64)
@@ -91,24 +89,3 @@ def distinct(low, high, k, barred, generator=None):
     if len(found) > k:
         found = found[torch.randperm(len(found), generator=generator)[:k].sort().values]
     return found
-
-
-def pairs(outputs, inputs, draws, generator=None):
-    """Keys output · fan_in + input of `draws` pairs drawn with replacement in proportion to outputs ⊗ inputs; sorted, each once.
-
-    outputs (rows,), inputs (groups, fan_in): the outputs of a group have inputs of their own. O(rows + fan_in · groups + draws).
-    """
-    if not draws:
-        return none()
-    groups, fan_in = inputs.shape
-    out = with_replacement(outputs, draws, generator)
-    if groups == 1:
-        column = with_replacement(inputs[0], draws, generator)
-    else:  # drawing each pair in every group could take more numbers than the dense weight has
-        ladder = (inputs.double() / inputs.double().sum(1, keepdim=True)).cumsum(1)
-        ladder = ((ladder / ladder[:, -1:]) + torch.arange(groups)[:, None]).flatten()
-        group = out * groups // len(outputs)
-        drawn = torch.rand(draws, generator=generator, dtype=torch.float64) + group
-        column = torch.searchsorted(ladder, drawn, right=True) - group * fan_in
-        column = column.clamp_(0, fan_in - 1)
-    return once(out * fan_in + column)

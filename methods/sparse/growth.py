@@ -10,8 +10,9 @@ from methods.activity import batched, padded, uniform
 from methods.beyond import mest
 from methods.beyond.srigl import SRigL
 from methods.ranking import keep_each
+from methods.sampling import pairs
 from methods.seeds import stable_seed
-from methods.sparse.edges import contains, distinct, merged, none, pairs
+from methods.sparse.edges import contains, distinct, merged, none, once
 
 
 def refuse_processes():
@@ -186,7 +187,7 @@ class StoredGSE(StoredDynamic):
             if 2 * len(active) >= entry.size:  # not sparse: every inactive weight is a candidate
                 drawn = torch.arange(entry.size, device=active.device)
             else:
-                drawn = pairs(outputs, inputs, int(self.gamma * len(active)), generator).to(active.device)
+                drawn = once(pairs(outputs, inputs, int(self.gamma * len(active)), generator)).to(active.device)
             found.append(drawn[~contains(drawn, active)])
         return found
 

@@ -31,7 +31,7 @@ class AlwaysSparse(SparseModel):
 
     Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an update's
     clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time; MEST forgets
-    the momentum of what it drops, which with masks fades; GSE draws other candidates in grouped convolutions.
+    the momentum of what it drops, which with masks fades.
 
     Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
     than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
