@@ -119,13 +119,13 @@ def chosen_options(args):
     return pairs
 
 
-def at_least_one(args, *names):
-    """Raises Usage if one of these arguments (or an element, if it is a list) is given and less than 1."""
+def at_least_one(args, *names, least=1):
+    """Raises Usage if one of these arguments (or an element of several) is given and less than `least`."""
     for name in names:
         given = getattr(args, name)
-        least = min(given) if isinstance(given, list) else given
-        if least is not None and least < 1:
-            raise Usage(f"--{name} must be at least 1, not {least}")
+        value = min(given) if isinstance(given, (list, tuple)) else given
+        if value is not None and value < least:
+            raise Usage(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
 
 def command(main):

@@ -30,7 +30,7 @@ def quartiles(ratios, digits=4):
     return dict(zip(("ratio_low", "ratio", "ratio_high"), np.percentile(ratios, (25, 50, 75)).round(digits).tolist()))
 
 
-def table(results, name, columns):
+def table_path(results, name, columns):
     """The path of RESULTS/performance/NAME. Raises StoreError, before anything is measured, if nothing could be stored there."""
     path = Store(results).folder / "performance" / name
     stored(path, columns)

@@ -32,7 +32,7 @@ from benchmarks.gpu.capture import ANEW, WARM, recorder
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
-from benchmarks.measurements import in_turns, quartiles, store, table
+from benchmarks.measurements import in_turns, quartiles, store, table_path
 from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
@@ -214,7 +214,7 @@ def main(words=None):
     batch = {"batch_size": str(get_task(args.task).batch_size)}  # the same for all
     specs = [canonical(Spec(args.task, method, args.sparsity, 0, precision=args.precision, options=batch))
              for method in ("dense", *(args.methods or available()))]
-    path = table(args.results, "overhead.csv", COLUMNS)
+    path = table_path(args.results, "overhead.csv", COLUMNS)
     device = usable_device(args.device)
     rows = measure(list(dict.fromkeys(specs)), data_folder(args), device, args.rounds, args.steps or timed_together(device, 3), args.runs)
     store(rows, path, COLUMNS, IDENTITY)

@@ -11,8 +11,8 @@ import warnings
 
 import torch
 
-from benchmarks.command import Parser, command
-from benchmarks.measurements import store, table
+from benchmarks.command import Parser, at_least_one, command
+from benchmarks.measurements import store, table_path
 from benchmarks.machine import hardware, now, usable_device
 
 COLUMNS = "device threads torch_version units batch format sparsity seconds std repeats".split()
@@ -64,9 +64,9 @@ def main(words=None):
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(words)
-    if min(*args.units, args.threads) < 1 or args.repeats < 2:
-        raise ValueError("--units and --threads must be at least 1, --repeats at least 2")
-    path = table(args.results, "products.csv", COLUMNS)
+    at_least_one(args, "units", "threads")
+    at_least_one(args, "repeats", least=2)
+    path = table_path(args.results, "products.csv", COLUMNS)
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     device = usable_device(args.device)

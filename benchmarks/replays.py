@@ -25,7 +25,7 @@ from benchmarks.gpu.capture import WARM, cuda_graph
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
-from benchmarks.measurements import store, table
+from benchmarks.measurements import store, table_path
 from benchmarks.operations import GIVEN, measured, on_a_stream, operations, profiled, timed
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
@@ -147,7 +147,7 @@ def main(words=None):
     args.loops, args.parts = args.loops or LOOPS[:1 + on_gpu], args.parts or (PARTS if on_gpu else ["steps"])
     if not on_gpu and {"launches", "operations"} & {*args.parts}:
         raise ValueError("launches and operations are for a GPU")
-    paths = {name: table(args.results, name, columns) for name, (columns, _) in TABLES.items()}
+    paths = {name: table_path(args.results, name, columns) for name, (columns, _) in TABLES.items()}
     if not args.task.startswith("cifar"):
         raise ValueError("the random images are those of CIFAR")
     one_core()

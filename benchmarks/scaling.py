@@ -25,7 +25,7 @@ from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.gpu.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, one_core, usable_device
-from benchmarks.measurements import in_turns, store, table
+from benchmarks.measurements import in_turns, store, table_path
 from benchmarks.overhead import Entrant, timed_together
 from benchmarks.tasks import settle
 from benchmarks.workers.places import cores
@@ -138,7 +138,7 @@ def main(words=None):
     args = parser.parse_args(words)
     at_least_one(args, "rounds")
     device, folder = usable_device(args.device), data_folder(args)
-    path = table(args.results, "scaling.csv", COLUMNS)
+    path = table_path(args.results, "scaling.csv", COLUMNS)
     one_core()
     parts = args.parts or [part for part in PARTS if device.type == "cpu" or part not in ON_CPUS]
     for part in ON_CPUS:

@@ -21,11 +21,11 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import data as datasets
-from benchmarks.command import Parser, command, data_folder
+from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.gpu.capture import recorder
 from benchmarks.grid import Spec
 from benchmarks.machine import hardware, measured_on, one_core, usable_device
-from benchmarks.measurements import in_turns, quartiles, store, table
+from benchmarks.measurements import in_turns, quartiles, store, table_path
 from benchmarks.overhead import Entrant, timed_together
 from benchmarks.tasks import PRECISIONS, settle
 from methods.model import STORAGES
@@ -166,10 +166,9 @@ def run_and_store(parser, words, measure, name, columns, identity):
     args = parser.parse_args(words)
     args.widths = [int(w) if w == int(w) else w for w in args.widths or ()]
     for option, value in vars(args).items():
-        least = int(option not in ("update_rounds", "first_seed"))
-        if isinstance(value, int) and value < least:
-            raise ValueError(f"--{option.replace('_', '-')} must be at least {least}, not {value}")
-    path = table(args.results, name, columns)
+        if isinstance(value, int):
+            at_least_one(args, option, least=int(option not in ("update_rounds", "first_seed")))
+    path = table_path(args.results, name, columns)
     one_core()
     for line in measure(args, usable_device(args.device)):
         store([line], path, columns, identity)

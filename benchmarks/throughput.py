@@ -37,7 +37,7 @@ from benchmarks.gpu.capture import WARM, forget_workspaces, recorder
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
-from benchmarks.measurements import in_turns, quartiles, store, table
+from benchmarks.measurements import in_turns, quartiles, store, table_path
 from benchmarks.tasks import DATASETS, get_task, settle
 from benchmarks.train import Trainer
 from methods import get
@@ -183,7 +183,7 @@ def main(words=None):
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps", "packs")
     device, folder = usable_device(args.device), data_folder(args)
-    path = table(args.results, "throughput.csv", COLUMNS)
+    path = table_path(args.results, "throughput.csv", COLUMNS)
     if not args.task.startswith("cifar"):
         raise ValueError("the plain loop is one for the tasks of CIFAR")
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
