@@ -5,7 +5,7 @@ and cifar10 in profile quick: in miniature.
 """
 from drawing import WIDTH, look, main, union
 from gse import MODELS, SPARSITIES, gse_grid, not_the_papers, series_in_any_storage, sparse_too
-from published import title
+from published import network
 from rows import layers_of
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
@@ -30,7 +30,7 @@ def draw(runs, figure):
     lines["series"] = series_in_any_storage(lines)
     table = lines.groupby(["model", "series", "sparsity", "index"])[["weights", "nnz"]].sum().reset_index()
     table["compression"] = table.weights / table.nnz.where(table.nnz > 0)
-    names = {task.partition("-")[2] or task: title(task).partition(",")[0] for task in lines.task.unique()}
+    names = {task.partition("-")[2] or task: network(task) for task in lines.task.unique()}
     models = sorted(table.model.unique(), key=lambda model: MODELS.index(model) if model in MODELS else len(MODELS))
     columns = max(2, len(models))  # with one model, two methods side by side
     cells = [(series, model) for series in METHODS for model in models]

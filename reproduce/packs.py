@@ -3,7 +3,7 @@
 Measured by benchmarks/throughput.py; readme.py makes a table of the same rows.
 """
 from drawing import COLOURS, MARKERS, main, number_decades
-from published import METHODS, title
+from published import METHODS, network
 from rows import NoRows, no_runs as grid, of_one_machine, stored
 
 from benchmarks.tasks import DATASETS, TASKS
@@ -28,11 +28,6 @@ def images(task):
     """The number of images that a run of the recipe's length trains on, over all its epochs."""
     task = TASKS[task]
     return task.epochs * (CIFAR_IMAGES - DATASETS[task.dataset].held_out * task.validation)
-
-
-def network(task):
-    """The name of a task's network; all are trained on CIFAR-10."""
-    return title(task).partition(",")[0]
 
 
 def text(table):

@@ -17,7 +17,7 @@ PUBLISHED_AS = {  # {task: (data set and model as published, epochs of the paper
        for short, model in (("resnet56", "ResNet-56"), ("vgg16", "VGG-16"), ("vit", "ViT (GSE CIFAR config)"))},
 }
 TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in PUBLISHED_AS.items()},
-          "cifar10-resnet20w8": "ResNet-20 of width 8, CIFAR-10",
+          "cifar10-resnet20w8": "ResNet-20 of width 8, CIFAR-10", "cifar10-mlp": "MLP, CIFAR-10",
           "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits",
           "digits-mlp": "MLP, digits"}
 METHODS = {"Dense": "dense", "ST-3": "st3", "ST-3-sigma": "st3_sigma", "GMP": "gmp", "STR": "str", "ProbMask": "probmask", "DNW": "dnw",
@@ -42,6 +42,11 @@ def tell_absent():
 
 def title(task):
     return TITLES.get(task, task)
+
+
+def network(task):
+    """The title of a task's network alone."""
+    return title(task).partition(",")[0]
 
 
 @cache

@@ -3,10 +3,10 @@
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
 from drawing import COLOURS, MARKERS, main, number_decades
+from published import network
 from rows import no_runs as grid, of_one_machine, stored
 
 STYLES = {("sparse", "fp32"): ("-", "sparse, fp32"), ("auto", "fp32"): ("--", "auto, fp32"), ("sparse", "bf16"): (":", "sparse, bf16")}
-TITLES = {"cifar10-mlp": "MLP", "cifar10-vit": "ViT", "cifar10-vgg16": "VGG-16 (small)", "cifar10-resnet56": "ResNet-56"}
 
 
 def shown(table):
@@ -26,7 +26,7 @@ def text(table):
                                       drawn[drawn.torch_version != most].groupby("width").torch_version.first().items())
     usual = table.batch_size.max()
     others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
-    batches = "".join(f" ({TITLES.get(task, task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
+    batches = "".join(f" ({network(task)} of width {line['min']:g} to {line['max']:g}: {size})" for (task, size), line in others.iterrows())
     return (f"{shown(table)}, measured in turns with one thread: {machines}; {torch}; median, "
             f"batches of {usual}{batches}. Masked in the same precision; auto computes a layer dense where that is faster. Memory, in fp32: weights, "
             "gradients, momentum, masks or indices. Above 1 sparse wins.")
@@ -66,7 +66,7 @@ def draw(table, figure):
                     points = lines.sort_values("sparsity")
                     axes.plot(1 - points.sparsity, points[measure], style, **look[width])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
-        column[0].set_title(TITLES.get(task, task))
+        column[0].set_title(network(task))
         column[1].set_xlabel("Sparsity (%)")
         column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
         column[1].minorticks_off()

@@ -195,3 +195,35 @@ def test_dst_starts_a_layer_again_that_has_a_hundredth_left(active, after):
 
 def test_sculpt_to_less_than_its_initial_sparsity_begins_with_the_target():
     assert SparseModel(nn.Linear(10, 10), "sculpt", 0.3, initial_sparsity=0.5).method.budget == 70
+
+
+def test_powerprop_takes_no_root_where_a_training_goes_on():
+    model, again = (SparseModel(linear(W), PowerpropLRR, 0.36) for _ in range(2))
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1)
+    run.start()
+    step(run, torch.zeros_like(W))
+    again.load_state_dict(model.state_dict())
+    resumed = Training(again, torch.optim.SGD(again.parameters(), lr=0.1), 1, 1)
+    resumed.load_state_dict(run.state_dict())
+    for each in (run, resumed):
+        each.start(1)
+    assert torch.equal(run.theta, resumed.theta)
+
+
+# ---- Feather in cycles
+
+def test_lrr_with_feather_keeps_the_sparsity_of_its_cycle_at_every_step():
+    run, kept = training("lrr_feather", 0.5, epochs=2, level_list="0,0.25,0.5", source="last"), []
+    for cycle in range(3):
+        run.start(cycle)
+        for _ in range(2):
+            step(run, 0.01 * G)
+            kept.append(int(run.method.mask.sum()))
+    assert kept == [6, 6, 4, 4, 3, 3]
+
+
+# ---- cyclic training
+
+def test_cycles_share_the_epochs_out_by_the_split():
+    cycles = SparseModel(nn.Linear(10, 10), "cyclic_static", 0.9, repeats=4, split="linear_down").method.cycles(40)
+    assert [cycle.epochs for cycle in cycles] == [64, 48, 32, 16]

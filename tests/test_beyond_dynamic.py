@@ -269,3 +269,36 @@ def test_srigl_fan_in_is_constant_at_every_step(gamma):
             dead += entry.shape[0] - rows
         assert model.method.mask[-640:].view(10, 64).any(1).all()  # the last layer is spared
     assert (dead > 0) == (gamma == 0.9)
+
+
+# ---- what the worked numbers above do not reach
+
+def test_snfs_what_grows_again_at_once_keeps_its_value():
+    run = two_layers("snfs", 0.3)
+    run.method.set_mask(torch.tensor([1, 1, 0, 0, 1, 1, 1, 1, 1, 0]).bool())
+    with torch.no_grad():
+        run.theta.copy_(torch.cat([W.flatten(), of([0.9, -0.6, 0.3, 0])]) * run.method.mask)
+    # the momentum of -.2, which is dropped, is the largest
+    run.optimizer.state[run.theta]["momentum_buffer"] = of([1, -9, 3, 0.5, -0.25, 4, 0.5, -0.1, 0.2, 0.7])
+    run.method.update(run, 0.5)
+    assert run.method.mask[1] and run.theta[1].item() == -0.2
+
+
+def test_mest_drops_to_one_weight_a_layer_at_least():
+    model = SparseModel(nn.Sequential(*(linear(torch.ones(10, 10, dtype=torch.float64)) for _ in range(3))), "mest", 0.99)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 160, 1)  # 3 weights of 300: a fifth less would be 2.4
+    run.start()
+    model(torch.ones(2, 10, dtype=torch.float64)).sum().backward()
+    run.update()
+    assert model.layer_nnz().tolist() == [1, 1, 1]
+
+
+def test_srigl_keeps_as_many_neurons_as_hold_the_budget():
+    size = of([[4, 3, 2, 1], [0.9, 0.8, 0, 0], [0, 0, 0, 0]])
+    method = training("srigl", 0.5, weight=size, gamma=1.0).method
+    assert method.renewed(size, torch.zeros_like(size), size > 0, 6, 1 / 3, True).sum(1).tolist() == [3, 3, 0]
+
+
+def test_every_epoch_of_srigl_counts():
+    run = training("srigl", 0.5)  # of which less than half the budget may fit into whole neurons
+    assert run.method.settled(run)

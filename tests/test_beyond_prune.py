@@ -283,3 +283,8 @@ def test_fisher_after_a_dense_training():
             active.append(int(model.method.mask.sum()))
         assert active[-1] == model.method.budget_at(cycle)
     assert active[:4] == [64] * 4 and active[4] < 64 and active[-1] == 32
+
+
+def test_fisher_pruning_to_less_than_its_first_step():
+    run = training("fisher_diag", 0.03, epochs=100, weight=torch.randn(100, 100), ramp_start=0.0, ramp_end=0.5)
+    assert [run.method.scheduled(run, step) for step in (0, 25, 50)] == near([0.03] * 3)

@@ -8,7 +8,7 @@ from torch import nn
 
 from benchmarks.models import build
 from methods import SparseModel, Training
-from methods.beyond.cht import chained, gumbel
+from methods.beyond.cht import chained, gumbel, remove_chains
 
 A = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 1, 1]])
 
@@ -207,3 +207,33 @@ def test_cht_keeps_the_count_of_each_layer_where_chains_are_removed(name):
         assert model.layer_nnz().tolist() == counts and sum(counts) == model.method.budget
         removed = max(removed, int((before & ~model.method.mask).sum()))
     assert removed > 0.3 * sum(counts)  # more than the drop alone
+
+
+def test_chains_of_three_layers_vanish_from_both_ends():
+    def left(*masks):
+        masks = [torch.tensor(mask).bool() for mask in masks]
+        remove_chains(masks, [(0, 1), (1, 2)])
+        return [mask.int().tolist() for mask in masks]
+    found = [[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[1, 0]]]
+    assert left([[1, 1], [1, 1]], [[1, 0], [0, 1]], [[1, 0]]) == found  # a neuron without an output, and what feeds it alone
+    assert left([[1, 1], [0, 0]], [[1, 0], [0, 1]], [[1, 1]]) == found  # one without an input, and what it alone feeds
+
+
+@pytest.mark.parametrize("between", [nn.LeakyReLU(), nn.GELU(), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.Identity()])
+def test_layers_with_a_function_of_each_neuron_between_are_a_chain(between):
+    assert chained(SparseModel(nn.Sequential(nn.Linear(8, 8), between, nn.Linear(8, 8)), "cht", 0.5)) == [(0, 1)]
+
+
+def test_chts_grows_pairs_without_a_path_after_those_with_one():
+    method, links = training("chts", 0.5, weight=torch.ones(3, 4)).method, torch.zeros(3, 8).bool()
+    links[:3, :4] = A  # beside it are pairs without any path
+    n = int(((method.paths(A.float()) + method.paths(A.float().T).T) * (1 - A) > 0).sum())
+    draws = torch.rand(200, 3, 8, generator=torch.Generator().manual_seed(0))
+    assert sum(int(method.grown(links, n + 1, draw)[:, :4].sum()) == n for draw in draws) > 180  # 1e-5 beside scores from 3 on
+
+
+def test_a_layer_that_is_fixed_stays_so_where_a_training_goes_on():
+    run, again = (training("cht", 0.5, weight=torch.ones(6, 6), interval=1, early_stop=0.0, epochs=40) for _ in range(2))
+    run.method.stopped.fill_(True)
+    again.model.load_state_dict(run.model.state_dict())
+    assert again.method.stopped.all()

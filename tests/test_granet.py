@@ -214,3 +214,11 @@ def test_without_regeneration_it_prunes_alone(monkeypatch):
         assert not (run.model.method.mask & ~before).any()
     assert int(run.model.method.mask.sum()) == 40
     assert run.dense_steps == 0
+
+
+def test_below_the_initial_sparsity_the_budget_is_kept():
+    torch.manual_seed(0)
+    run = training("granet", 0.3, interval=2, epochs=20, weight=torch.randn(10, 12, dtype=torch.float64))
+    for _ in range(20):
+        step(run, torch.randn(10, 12, dtype=torch.float64))
+        assert int(run.method.mask.sum()) == 84

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from canonical import training
+from canonical import W, step, training
 from stored import timeless
 
 from benchmarks.__main__ import main
@@ -242,3 +242,20 @@ def test_covered_specs_are_not_run():
     plain = [Spec("digits", "st3", s, 0) for s in (0.5, 0.8)]
     assert uncovered([*levels, other, *plain]) == [LADDER, other, *plain]
     assert uncovered(levels[:2]) == [levels[1]]
+
+
+def test_lrr_with_st3_trains_pruned_weights_in_every_cycle():
+    run = training("lrr_st3", 0.5, epochs=1, level_list="0.25,0.5", rescale="off", source="last")
+    step(run, torch.zeros_like(W))
+    run.start(1)
+    run.optimizer.param_groups[0]["weight_decay"] = 0.0
+    gradient = torch.zeros_like(W)
+    gradient[0, 1] = 4  # of -.2, which is pruned: it becomes -.6
+    step(run, gradient)
+    assert run.theta[1].item() == pytest.approx(-0.6, abs=1e-3)
+    assert run.method.mask.tolist() == [True, True, False, False, False, True]
+
+
+def test_a_count_of_open_lth_never_rises():
+    method = training("imp", 0.25, rounding="open_lth").method
+    assert [method.budget_at(cycle) for cycle in range(3)] == [6, 3, 3]

@@ -1,14 +1,14 @@
 """Movement pruning, hard and soft, with worked numbers."""
 import pytest
 import torch
-from canonical import G, W, backward, effective, mask_of, near, step, training, two_layers
+from canonical import G, W, backward, effective, linear, mask_of, near, of, step, training, two_layers
 from test_cycles import small_digits
 from test_every_method import make
 from torch import nn
 
 from benchmarks.tasks import get_task
 from benchmarks.train import Trainer
-from methods import SparseModel
+from methods import SparseModel, Training
 
 AT_ONCE = {"ramp_power": 0}
 
@@ -121,3 +121,10 @@ def test_soft_movement_learns_its_sparsity():
         left.append(int(run.method.mask.sum()))
         assert int((effective(run, run.theta) != 0).sum()) == left[-1]
     assert left == [20, 12, 1]
+
+
+def test_in_each_layer_the_budget_of_all_is_kept():
+    layers = [linear(W), linear(W.T.contiguous()), linear(of([[0.9, -0.6, 0.3]]))]
+    model = SparseModel(nn.Sequential(*layers), "movement", 0.1, scope="layer", ramp_start=0, ramp_end=0)
+    Training(model, torch.optim.SGD(model.parameter_groups(0.1), lr=0.1), 4, 1).start()
+    assert int(model.method.mask.sum()) == model.method.budget

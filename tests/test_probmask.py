@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from canonical import G, W, effective, near, step, training
+from canonical import G, W, backward, effective, linear, near, step, training
 from torch import nn
 
 from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.tasks import canonical, get_task, settle
 from benchmarks.train import Trainer
-from methods import SparseModel, probmask
+from methods import SparseModel, Training, probmask
 from methods.base import Cycle
 from methods.probmask import project
 
@@ -257,3 +257,25 @@ def test_two_masks_on_the_same_batch():
     # each loss counts half: the sum of the two gradients is that of the mean
     expected = sum(g * w.detach() / theta for g, w in zip(gradients, weights))
     assert torch.allclose(seen[0], expected, atol=1e-6)
+
+
+# ---- numbers that are none
+
+def test_an_overflow_leaves_probabilities_and_adam_as_they_were():
+    run = training("probmask", 0.5, epochs=10, trials=1)
+    backward(run)
+    run.method.p.grad[:3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    before = run.method.p.detach().clone()
+    run.method.before_step(run)
+    state = run.method.adam.state[run.method.p]
+    assert torch.equal(run.method.p[:3], before[:3]) and not state["exp_avg"][:3].any() and not state["exp_avg_sq"][:3].any()
+    assert state["exp_avg"][3:].all()
+
+
+def test_trials_without_a_loss_give_a_mask_still():
+    model = SparseModel(linear(W), "probmask", 0.5)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, 1, criterion=lambda output, y: output.sum() * torch.nan,
+                   batches=lambda n: [(torch.eye(3).double(), torch.zeros(3).long())] * n)
+    run.start()
+    run.method.harden(run)
+    assert int(run.method.mask.sum()) == 3

@@ -1,9 +1,11 @@
 """How a network in sparse storage starts: by the active inputs of its neurons, from shapes alone, or not at all."""
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from methods import SparseModel
+from methods import SparseModel, Training
 
 
 def net(kind=nn.BatchNorm1d):
@@ -132,3 +134,28 @@ def test_what_cannot_start_is_refused(build, said):
     with pytest.raises(ValueError) as caught:
         SparseModel(build(), "static", 0.9, storage="sparse")
     assert str(caught.value) == said
+
+
+def test_connections_are_scored_with_the_criterion_of_the_training():
+    torch.manual_seed(0)
+    net, x, y = nn.Linear(30, 10).double(), torch.randn(16, 30, dtype=torch.float64), torch.randn(16, 10, dtype=torch.float64)
+    found = []
+    for storage in ("sparse", "masked"):
+        model = SparseModel(copy.deepcopy(net), "snip", 0.8, storage=storage)
+        Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [(x, y.softmax(1))] * n,
+                 criterion=lambda output, y: nn.functional.mse_loss(output, 9 * y)).start()
+        found.append(model.method.keys if storage == "sparse" else model.method.mask.nonzero().flatten())
+    assert torch.equal(*found)
+
+
+def test_a_graph_that_is_drawn_again_is_that_of_the_seed():
+    """Small layers cannot take what er_gse gives them, and no update comes that would fill up the budget."""
+    def keys(seed):
+        torch.manual_seed(0)
+        model = SparseModel(convolutional(), "gse_uniform", 0.4, allocation="er_gse", scope="global", init="sparse", storage="sparse", interval=100)
+        before, run = model.method.keys, Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, seed=seed, batches=list)
+        with pytest.warns(UserWarning, match="^gse_uniform cannot .* in time"):
+            run.start()
+        assert len(before) < len(model.method.keys) == model.method.budget
+        return model.method.keys.tolist()
+    assert keys(0) == keys(0) != keys(1)

@@ -208,3 +208,18 @@ def test_synflow_has_no_options_of_data():
     for name in ("n_batches", "restore_bn"):
         with pytest.raises(ValueError, match=f"unknown option of synflow '{name}'"):
             SparseModel(nn.Linear(6, 6), "synflow", 0.5, **{name: 1})
+
+
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        later = torch.full((5, 5), -torch.inf, dtype=x.dtype).triu(1)
+        return self.out(self.attention(x, x, x, attn_mask=later)[0].mean(1))
+
+
+def test_attention_with_a_causal_mask_is_scored():
+    run = started(Causal(), "synflow", 0.5, [(torch.randn(2, 5, 8), None)], None)
+    assert int(run.model.method.mask.sum()) == run.model.method.budget

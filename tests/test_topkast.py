@@ -207,3 +207,19 @@ def test_gse_s_tasks_start_it_so():
     assert settle(Spec("cifar100-vit", "topkast", 0.9, 0))[1]["start_weights"] == "pytorch"
     assert "start_weights" not in settle(Spec("digits", "topkast", 0.9, 0))[1]
     assert "start_weights" not in settle(Spec("cifar100-vit", "set", 0.9, 0))[1]
+
+
+def test_the_sets_follow_at_every_step_to_the_end_of_epoch_20(monkeypatch):
+    run, seen = training("topkast", 0.5, epochs=200, steps_per_epoch=2), []
+    monkeypatch.setattr(run.method, "renew", lambda theta: seen.append(run.step))
+    for run.step in range(400):
+        run.method.after_step(run)
+    assert seen == list(range(42))  # epochs 0 to 20
+
+
+def test_its_penalty_takes_the_place_of_weight_decay():
+    run = training("topkast", 0.5)
+    run.optimizer.param_groups[0]["weight_decay"] = 0.5
+    before = run.theta.clone()
+    step(run, torch.zeros_like(W))
+    assert (run.theta - before).abs().max() < 1e-3

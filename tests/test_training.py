@@ -7,7 +7,9 @@ from test_every_method import make
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.batches import AUGMENTATION, epoch_batches
 from methods import SparseModel, Training, get
+from methods.seeds import stable_seed
 
 
 @pytest.mark.parametrize("clip, factor", [(3.0, 3 / G.norm()), (6.0, 1), (0.0, 1)])
@@ -180,3 +182,17 @@ def test_a_loss_without_a_criterion_is_one_line():
     run = prepared(linear(W), "snip", 0.5, [(torch.eye(3).double(), torch.zeros(3, dtype=torch.long))], None)
     with pytest.raises(ValueError, match="snip asks for the loss of a batch: give Training criterion="):
         run.start()
+
+
+def test_connections_are_scored_on_images_as_the_task_augments_them():
+    trainer = make("snip")
+    (x, _), = trainer.batches(1)
+    seed = stable_seed(trainer.seed, "scoring", 0, 0)
+    augmented, _ = next(epoch_batches(trainer.data.train, trainer.data, trainer.task.batch_size, seed, 0, whole=True, **AUGMENTATION["digits"]))
+    assert trainer.task.augmentation == "digits" and torch.equal(x, augmented)
+
+
+def test_a_run_in_bf16_is_evaluated_in_bf16():
+    trainer, seen = make("dense", precision="bf16"), []
+    trainer.hits_on(trainer.data.test, net=lambda x: seen.append(torch.is_autocast_enabled("cpu")) or torch.zeros(len(x), 10))
+    assert seen and all(seen)
