@@ -18,7 +18,6 @@ def with_replacement(weights, draws, generator=None):
         return torch.multinomial(weights, draws, True, generator=generator)
     sums = np.cumsum(weights.numpy())  # one after the other, in the dtype of the weights, as torch adds
     sums /= sums[-1]
-    sums[-1] = 1
     places = 1 << (len(sums) - 1).bit_length()
     table, found = np.searchsorted(sums, np.arange(places) / places), torch.empty(draws, dtype=torch.int64)
     for part in found.split(BLOCK):
