@@ -192,7 +192,11 @@ def test_connections_are_scored_on_images_as_the_task_augments_them():
     assert trainer.task.augmentation == "digits" and torch.equal(x, augmented)
 
 
-def test_a_run_in_bf16_is_evaluated_in_bf16():
-    trainer, seen = make("dense", precision="bf16"), []
-    trainer.hits_on(trainer.data.test, net=lambda x: seen.append(torch.is_autocast_enabled("cpu")) or torch.zeros(len(x), 10))
-    assert seen and all(seen)
+@pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_a_run_is_trained_and_evaluated_in_its_precision(precision, dtype):
+    trainer, seen = make("dense", precision=precision), {True: [], False: []}
+    layer = next(module for module in trainer.model.net.modules() if isinstance(module, nn.Conv2d))
+    layer.register_forward_hook(lambda module, args, output: seen[module.training].append(output.dtype))
+    next(trainer.steps())
+    trainer.hits_on(trainer.data.test)
+    assert {*seen[True]} == {*seen[False]} == {dtype}
