@@ -4,6 +4,7 @@ A split lives as one uint8 tensor on the training device; a batch is a gather (c
 (normalisation), with no loader, no workers and nothing that waits for the device. A folder of images (imagenet.py) makes its own batches.
 """
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 
@@ -76,19 +77,19 @@ def steps_per_epoch(split, batch_size, drop_last=False):
     return len(split) // batch_size if drop_last else -(-len(split) // batch_size)
 
 
-def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, flip=True, drop_last=False, start=0,
+def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, flip=True, drop_last=False, start=0, stop=None,
                   crops=None, whole=False):
     """Yields the training batches (x, y) of an epoch: shuffled, cropped, flipped and normalised, on the device of `split`.
 
     x: float32 (B, C, H, W), channels_last, normalised with the `mean` and `std` of `data`; y: int64 (B,).
     Each image is padded by `pad` pixels ("edge", "zero": black before normalisation, "reflect"), cut back
     to its size at a random place, and mirrored with probability one half (`flip`).
-    All of it follows from (seed, epoch) alone, on every device, so an epoch can be resumed at batch `start`.
+    All of it follows from (seed, epoch) alone, on every device, so an epoch can be resumed at batch `start`. It ends before batch `stop`.
     If several processes make a run together (team.py), each gets its part of every batch, or with `whole` all of it.
     `**AUGMENTATION[task.augmentation]` is a task's augmentation. Raises ValueError for an unknown padding.
     """
     if not isinstance(split, Split):  # a folder of images
-        yield from split.epoch_batches(data, batch_size, seed, epoch, drop_last, start, crops, whole)
+        yield from islice(split.epoch_batches(data, batch_size, seed, epoch, drop_last, start, crops, whole), stop and stop - start)
         return
     if padding not in PADDINGS:
         raise ValueError(f"no padding {padding!r}: choose one of {', '.join(PADDINGS)}")
@@ -101,13 +102,15 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
         torch.randperm(n, generator=generator)  # the order of that epoch comes first
     places = torch.randint(-pad, pad + 1, (2, n), generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator) * int(flip)
-    order, top, left, mirrored = torch.stack([order, *places, mirrored]).to(device).unsqueeze(-1)  # (n, 1) each
+    steps = min(steps_per_epoch(split, batch_size, drop_last), stop or n)
+    drawn = torch.stack([order, *places, mirrored])[:, :steps * batch_size]
+    order, top, left, mirrored = drawn.to(device).unsqueeze(-1)  # (images, 1) each
 
-    rows = top + torch.arange(height, device=device)  # (n, H): the row of the image that each row of the crop shows
+    rows = top + torch.arange(height, device=device)  # (images, H): the row of the image that each row of the crop shows
     columns = torch.arange(width, device=device)
     columns = left + torch.where(mirrored.bool(), width - 1 - columns, columns)
     inside_rows = ((rows >= 0) & (rows < height)).byte()
-    # One value per byte of a row, (n, W * C): a product along 3 channels alone is several times slower on a CPU.
+    # One value per byte of a row, (images, W * C): a product along 3 channels alone is several times slower on a CPU.
     inside_columns = ((columns >= 0) & (columns < width)).byte().repeat_interleave(channels, 1)
     rows = order * height + _inside(rows, height, padding)
     columns = _inside(columns, width, padding)
@@ -115,7 +118,7 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
     pixels = split.images.view(-1, channels)
     normalise = _normaliser(split, data)
 
-    ahead, steps = AHEAD.get(device.type, AHEAD["cuda"]), steps_per_epoch(split, batch_size, drop_last)
+    ahead = AHEAD.get(device.type, AHEAD["cuda"])
     for step in range(start, steps, ahead):
         some = slice(step * batch_size, min(step + ahead, steps) * batch_size)
         index = rows[some, :, None] * width + columns[some, None, :]  # (B, H, W) into all pixels

@@ -4,7 +4,6 @@ import time
 import weakref
 from contextlib import nullcontext
 from functools import partial
-from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -109,8 +108,8 @@ class Trainer:
     def batches(self, n):
         """`n` training batches for scoring, different ones at every step."""
         seed = stable_seed(self.seed, "scoring", self.training.cycle, self.training.step)
-        stream = epoch_batches(self.data.train, self.data, self.task.batch_size, seed, 0, whole=True, **AUGMENTATION[self.task.augmentation])
-        return list(islice(stream, n))
+        return list(epoch_batches(self.data.train, self.data, self.task.batch_size, seed, 0, stop=n, whole=True,
+                                  **AUGMENTATION[self.task.augmentation]))
 
     def learning_rate(self, step):
         """Learning rate of a step within the cycle."""

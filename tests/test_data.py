@@ -180,6 +180,9 @@ def test_an_epoch_can_be_resumed_in_the_middle():
     split, data = coloured()
     whole = list(B.epoch_batches(split, data, 16, 0, 0))
     rest = list(B.epoch_batches(split, data, 16, 0, 0, start=1))
+    for stop in (1, 2, len(whole), len(whole) + 1):
+        first = list(B.epoch_batches(split, data, 16, 0, 0, stop=stop))
+        assert len(first) == min(stop, len(whole)) and all(torch.equal(a, b) for one, two in zip(first, whole) for a, b in zip(one, two))
     assert len(whole) == 3 and len(rest) == 2
     for (x, y), (x_rest, y_rest) in zip(whole[1:], rest):
         assert torch.equal(x, x_rest) and torch.equal(y, y_rest)

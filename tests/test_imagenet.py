@@ -69,6 +69,8 @@ def test_batches_follow_from_seed_and_epoch_alone(folder, monkeypatch):
     assert sorted(torch.cat([y for _, y in whole]).tolist()) == sorted(label for _, label in data.train.samples)
     assert all(x.is_contiguous(memory_format=torch.channels_last) and x.dtype == torch.float32 for x, _ in whole)
     assert same(listed(epoch_batches(data.train, data, 10, 0, 3, start=1)), whole[1:])
+    assert same(listed(epoch_batches(data.train, data, 10, 0, 3, stop=2)), whole[:2])
+    assert same(listed(epoch_batches(data.train, data, 10, 0, 3, start=1, stop=2)), whole[1:2])
     assert len(listed(epoch_batches(data.train, data, 10, 0, 3, drop_last=True))) == 2
     for other in ((1, 3), (0, 4)):
         assert not same(listed(epoch_batches(data.train, data, 10, *other)), whole)
