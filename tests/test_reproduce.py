@@ -273,6 +273,8 @@ def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
     days = ["2026-01-02", "2026-01-01", "2026-01-01", "2026-01-03", "2026-01-04"]
     measured = pd.DataFrame({"device": list("aabbc"), "measured_at": days})
     assert set(of_one_machine(measured).device) == {"b"} and set(of_one_machine(measured[:3]).device) == {"a"}
+    assert set(of_one_machine(measured.assign(measured_at=days[::-1])).device) == {"a"}
+
 
 def test_a_note_names_methods_as_the_legend_does():
     from drawing import note
