@@ -165,6 +165,8 @@ def test_a_criterion_is_a_function_and_clip_a_norm():
 @pytest.mark.parametrize("batch, said", [
     ((1, 2, 3), r"\Arigl passes the training batch once more: update\(\) takes batches \(x, y\), pairs, not tuple of 3: several inputs are \(\(a, b\), y\) [^\n]*\Z"),
     ({"x": 1}, r"update\(\) takes batches \(x, y\), pairs, not dict: several inputs "),
+    ((torch.ones(4, 3), torch.tensor([[1.0, 1]] * 4)), r"\Across-entropy takes probabilities that sum to 1 over the classes, and y's do not: [^\n]*\Z"),
+    ((torch.ones(4, 3), torch.tensor([[-1.0, 2]] * 4)), r"\Across-entropy takes probabilities that sum to 1 over the classes, and y's do not: [^\n]*\Z"),
     ((torch.ones(4, 3), torch.zeros(4, 7, dtype=torch.long)),
      r"\Across-entropy takes outputs \(B, classes, …\) and y \(B, …\), not \(4, 2\) and \(4, 7\): give Training criterion=, a function of output and y\Z")])
 def test_a_batch_that_cannot_be_passed_once_more_is_refused_in_one_line(batch, said):
