@@ -197,8 +197,8 @@ def test_every_width_and_sparsity_of_sparse_steps_and_updates(tmp_path):
         for device, width, sparsity, ratio in (("b", 1, 0.98, "3,"), ("b", 16, 0.98, "7,5"), ("c", 16, 0.98, "7,"), ("c", 16, 0.9, "2,")):
             table.write(f"gse_uniform,cifar10-mlp,{width},128,{sparsity},fp32,sparse,{ratio},{device},1,2.12,1999\n")
     assert readme.widths(tmp_path).splitlines()[2:] == [
-        "| cifar10-mlp | 1 × | 128 | a core |  |  | 12 / 4.6 |", "| cifar10-mlp | 16 × | 128 | c |  | 2.0 / – | 7.0 / – |",
-        "| cifar10-mlp | 16 × | 128 | a core | 2.0 / – |  |  |", "| cifar10-mlp | 16 × | 128 | b |  |  | 7.0 / 5.0 |"]
+        "| MLP, CIFAR-10 | 1 × | 128 | a core |  |  | 12 / 4.6 |", "| MLP, CIFAR-10 | 16 × | 128 | c |  | 2.0 / – | 7.0 / – |",
+        "| MLP, CIFAR-10 | 16 × | 128 | a core | 2.0 / – |  |  |", "| MLP, CIFAR-10 | 16 × | 128 | b |  |  | 7.0 / 5.0 |"]
 
 
 def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
