@@ -202,3 +202,14 @@ def test_a_run_is_trained_and_evaluated_in_its_precision(precision, dtype):
     next(trainer.steps())
     trainer.hits_on(trainer.data.test)
     assert {*seen[True]} == {*seen[False]} == {dtype}
+
+
+def test_the_losses_of_several_passes_are_averaged(monkeypatch):
+    gradients = []
+    for passes in (1, 2):
+        monkeypatch.setattr(Training, "passes", passes)
+        trainer = make("dense")
+        trainer.training.start()
+        trainer.forward_backward(*trainer.batches(1)[0])
+        gradients.append(trainer.model.theta.grad)
+    torch.testing.assert_close(*gradients)
