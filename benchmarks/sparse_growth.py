@@ -4,8 +4,8 @@ against the number of weights at a constant width.
 RigL and GSE, always-sparse, on digits with two hidden layers; the update alone, scored on one training batch: its passes,
 sampling, gradients and the new index. RigL computes and ranks the gradient of all connections; GSE's cost is O(neurons + weights). Time is the
 shortest over rounds in which all widths and methods take turns (other load on the machine only adds to it), in a process that keeps
-memory that it frees. Memory is the peak of what torch has allocated in an update (on a CPU without what numpy allocates to rank
-and search: for GSE a few numbers per weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
+memory that it frees. Memory is the peak of what torch has allocated in an update (on a CPU without what numpy and scipy allocate to rank,
+search and transpose: for GSE a few numbers per weight). Rows go into RESULTS/performance/sparse_growth.csv, in place of those of the same
 width, method and machine.
 """
 import sys

@@ -68,7 +68,7 @@ def state_bytes(trainer):
 
 
 def peak_bytes(call, device):
-    """The peak of the bytes that `call()` allocates, above what was allocated before. On a CPU without numpy's allocations."""
+    """The peak of the bytes that `call()` allocates, above what was allocated before. On a CPU without numpy's and scipy's allocations."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -1,7 +1,7 @@
 """Connections as sorted int64 keys: drawn, compared and merged in time and memory of the order of their number, never of the dense size.
 
-On a CPU numpy sorts and searches them, two to five times as fast as torch on one core. The int64 result of the search in `places` is numpy's
-memory, which torch's allocation statistics do not include.
+On a CPU numpy sorts and searches them, two to five times as fast as torch on one core. What numpy searches and scipy transposes into
+is their memory, which torch's allocation statistics do not include.
 """
 import numpy as np
 import torch
