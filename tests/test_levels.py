@@ -254,8 +254,3 @@ def test_lrr_with_st3_trains_pruned_weights_in_every_cycle():
     step(run, gradient)
     assert run.theta[1].item() == pytest.approx(-0.6, abs=1e-3)
     assert run.method.mask.tolist() == [True, True, False, False, False, True]
-
-
-def test_a_count_of_open_lth_never_rises():
-    method = training("imp", 0.25, rounding="open_lth").method
-    assert [method.budget_at(cycle) for cycle in range(3)] == [6, 3, 3]
