@@ -15,7 +15,7 @@ from methods.seeds import stable_seed
 AUGMENTATION = {
     "st3": {"padding": "edge", "pad": 4, "flip": True},
     "gse": {"padding": "zero", "pad": 4, "flip": True},
-    "zero": {"padding": "zero", "pad": 4, "flip": True},  # with the constants of "st3" (tasks.Task.normalisation)
+    "zero": {"padding": "zero", "pad": 4, "flip": True},  # with the constants of "st3" (recipes.Task.normalisation)
     "granet": {"padding": "reflect", "pad": 4, "flip": True},
     "digits": {"padding": "edge", "pad": 1, "flip": False},
     "none": {"pad": 0, "flip": False},

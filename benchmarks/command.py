@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.files import folder
-from benchmarks.tasks import PRECISIONS
+from benchmarks.own_suites import refuse_faults
+from benchmarks.recipes import PRECISIONS
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
 # errors of a disk or a file server, not of the code: another OSError keeps its traceback
@@ -143,6 +144,7 @@ def command(main):
         if hasattr(sys.stdout, "reconfigure"):  # progress appears in a log at once, in any encoding
             sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
         try:
+            refuse_faults()
             status = main(*words, **options) or 0
             sys.stdout.flush()
             return status

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.batches import Data, DataError, Split
+from benchmarks.own_suites import joined, refuse_faults
 from benchmarks.tasks import DATASETS
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes; importing it takes as long as torch, so digits does without
@@ -60,7 +61,7 @@ def refuse_unfit(name, train, test, validation):
 
 
 def load_for(task, folder):
-    """`load` for a task (tasks.Task): with its validation and its normalisation. Raises as `load` does."""
+    """`load` for a task (recipes.Task): with its validation and its normalisation. Raises as `load` does."""
     return load(task.dataset, folder, task.validation, task.normalisation)
 
 
@@ -112,8 +113,9 @@ def _cifar(name, folder):
     return tuple(Split(torch.from_numpy(s.data).contiguous(), torch.tensor(s.targets)) for s in sets)
 
 
-READERS = {  # {name: function of the (absolute) folder that returns (training, test) Splits}
-    "digits": lambda folder: _digits(), **{name: functools.partial(_cifar, name) for name in CIFAR}}
+READERS = joined("READERS", {  # {name: function of the (absolute) folder that returns (training, test) Splits}
+    "digits": lambda folder: _digits(), **{name: functools.partial(_cifar, name) for name in CIFAR}})
+refuse_faults()
 
 
 def _fetch(name, kind, folder):

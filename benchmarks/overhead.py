@@ -33,7 +33,8 @@ from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import in_turns, quartiles, store, table_path
-from benchmarks.tasks import PRECISIONS, canonical, get_task, settle
+from benchmarks.recipes import PRECISIONS
+from benchmarks.tasks import canonical, get_task, settle
 from benchmarks.train import Trainer
 from methods import available
 

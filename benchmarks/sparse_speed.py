@@ -27,7 +27,8 @@ from benchmarks.grid import Spec
 from benchmarks.machine import hardware, measured_on, one_core, usable_device
 from benchmarks.measurements import in_turns, quartiles, store, table_path
 from benchmarks.overhead import Entrant, timed_together
-from benchmarks.tasks import PRECISIONS, settle
+from benchmarks.recipes import PRECISIONS
+from benchmarks.tasks import settle
 from methods.model import STORAGES
 
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.999)

@@ -3,15 +3,16 @@ import importlib
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import own_suites
 from benchmarks.grid import Grid, union
 from benchmarks.tasks import TASKS, as_stored, get_task, suite_of
 
-SUITES = ("digits", "cifar10", "cifar100", "imagenet")
+SUITES = ("digits", "cifar10", "cifar100", "imagenet", *own_suites.FILES)
 PROFILES = ("paper", "quick")
 SEEDS = (0, 1, 2)
 SUITE_TASKS = {  # {suite or (suite, profile): its default task}
     "digits": "digits", "cifar10": "cifar10-resnet20", "cifar100": "cifar100-wrn34x2", "imagenet": "imagenet-resnet50",
-    ("cifar10", "quick"): "cifar10-resnet20w8"}
+    ("cifar10", "quick"): "cifar10-resnet20w8", **{suite: next(iter(module.TASKS)) for suite, module in own_suites.FILES.items()}}
 
 # (suite, profile): sparsities, epochs (None: the recipe's own)
 SIZES = {
@@ -23,6 +24,7 @@ SIZES = {
     ("cifar100", "quick"): ((0.9, 0.95, 0.98), 8),
     ("imagenet", "paper"): ((0.8, 0.9, 0.95, 0.965, 0.98, 0.99), None),
     ("imagenet", "quick"): ((0.9, 0.95, 0.98), 5),
+    **{(suite, profile): size for suite, module in own_suites.FILES.items() for profile, size in module.SIZES.items()},
 }
 
 

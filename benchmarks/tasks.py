@@ -1,145 +1,20 @@
-"""Data sets, and tasks: a data set, a model and the recipe that trains it. Imports no torch, so that commands answer at once."""
-import math
-from dataclasses import MISSING, dataclass, field, fields, replace
+"""The data sets and the tasks, and what a Spec stands for. Imports no torch, so that commands answer at once."""
+from dataclasses import fields, replace
 from functools import cache
 
 from benchmarks.method_files import path_of
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known about a data set without reading its files (`data.load` reads them)."""
-
-    title: str              # its name in papers
-    classes: int
-    test_images: int
-    held_out: int = 0       # training images held out for validation, the last ones in file order
-    # {normalisation of `data.load`: (mean, std) per channel in [0, 1] units}; without an entry: computed from the training images
-    normalisation: dict = field(default_factory=dict)
-
-    @property
-    def chance(self):
-        """Accuracy of a constant answer, in percent."""
-        return 100 / self.classes
-
-    @property
-    def collapsed(self):
-        """Accuracy in percent up to which a network has learned next to nothing: twice chance, below ten classes a ninth of the way from
-        it to 100."""
-        return min(2 * self.chance, self.chance + (100 - self.chance) / 9)
-
+from benchmarks.own_suites import joined
+from benchmarks.recipes import DIGITS, GSE, IMAGENET, PRECISIONS, Dataset, Task
 
 ST3_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, used for CIFAR-100 too
-DATASETS = {
+DATASETS = joined("DATASETS", {
     "digits": Dataset("digits", 10, 300, 300),
     "cifar10": Dataset("CIFAR-10", 10, 10_000, 5_000, {"st3": ST3_NORMALISATION, "gse": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))}),
     "cifar100": Dataset("CIFAR-100", 100, 10_000, 5_000, {"st3": ST3_NORMALISATION, "gse": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}),
     "imagenet": Dataset("ImageNet", 1000, 50_000),  # the rest: imagenet.py
-}
+})
 
-WARM_SHARE = 0.05  # share of the epochs in which the schedule "cosine" warms up (ST-3: 5 of 100)
-PRECISIONS = ("bf16", "tf32", "fp32")
-
-
-def setting(default, help, *choices, least=0, most=math.inf):
-    """A field that `--set` can change: to one of `choices`, to numbers from `least` to `most`, to true or false."""
-    return field(default=default, metadata=dict(help=help, choices=choices, least=least, most=most))
-
-
-@dataclass(frozen=True)
-class Task:
-    """Everything that decides a run besides method, sparsity and seed. Each `setting` is an option of `run --set name=value`.
-
-    The defaults are ST-3's recipe (§4 and its code). The paper trains in fp32; bf16 autocast (fp32 weights and sums) is 1.5 times as fast, and
-    each row names its precision.
-    """
-
-    dataset: str
-    model: str = setting(MISSING, "network, by its name in benchmarks/models")
-    width: float = setting(1.0, "multiple of the model's own width (GSE, figure 3), 1 where it has none", least=1e-3)
-    epochs: int = setting(160, "of one training cycle", least=1)
-    batch_size: int = setting(128, "images of a step", least=1)
-    lr: float = setting(0.1, "learning rate at its highest", least=1e-12)
-    momentum: float = setting(0.9, "of SGD")
-    nesterov: bool = setting(False, "Nesterov's momentum")
-    weight_decay: float = setting(1e-4, "of all weights, not of biases and normalisation")
-    decay_all: bool = setting(False, "weight decay on normalisation and biases too (GSE)")
-    recipe: str = setting("suite", "suite: the same for all methods; original: with what the method's own paper changes of it",
-                          "suite", "original")
-    schedule: str = setting("steps", "steps: falls at milestones; cosine: ImageNet's, warm-up and once an epoch; cosine_step: at every step; "
-                            "cosine_epoch: once an epoch", "steps", "cosine", "cosine_step", "cosine_epoch")
-    milestones: tuple = (0.5, 0.75)  # where the learning rate falls to a tenth, as shares of training
-    warmup: float = setting(0.0, "linear warm-up from 1e-4 of the learning rate, in epochs; at most a tenth of training")
-    label_smoothing: float = setting(0.0, "share of the label that goes to all classes", most=1)
-    clip: float = setting(3.0, "largest norm of all gradients together, 0 for none")
-    validation: bool = setting(True, "hold out validation images; without, the test accuracy of the last epoch alone counts")
-    augmentation: str = setting("st3", "st3 (edge padding), zero, gse (zero, its constants), granet (reflect), digits (1 pixel, no flip), none; "
-                                "imagenet's is its own",
-                                "st3", "zero", "gse", "granet", "digits", "none")
-    drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
-    first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
-    last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
-    bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention", most=1)
-    precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
-    storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, mest, mest_s, gse_*, snip, "
-                           "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")
-    count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
-    defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
-
-    @cache
-    def settings(self):
-        """{name: methods.options.Option} of what `--set` can change, with the task's own value as the default."""
-        from methods.options import Option  # which needs torch
-        found = {}
-        for f in fields(self):
-            if f.metadata:
-                own, choices = getattr(self, f.name), f.metadata["choices"]
-                limits = {name: f.metadata[name] for name in ("help", "least", "most")}
-                found[f.name] = Option(own, *(c for c in choices if c != own), **limits)
-                found[f.name].name = f.name
-        return found
-
-    @property
-    def normalisation(self):
-        """Whose normalisation of the images this is, as `data.load` names it."""
-        return "gse" if self.augmentation == "gse" else "st3"
-
-    @property
-    def on_all_gpus(self):
-        """Whether one run takes all GPUs of its job (team.py)."""
-        return self.dataset == "imagenet"
-
-    def learning_rate(self, step, epochs, steps_per_epoch):
-        """Learning rate at optimiser step `step`, counted from 0, in a training of `epochs` epochs, by `schedule` and after a linear warm-up if
-        there is one."""
-        if self.schedule == "cosine":
-            epoch, warm = step // steps_per_epoch, round(WARM_SHARE * epochs)
-            falling = (epoch - warm) / (epochs - warm)
-            return self.lr * ((epoch + 1) / warm if epoch < warm else (1 + math.cos(math.pi * falling)) / 2)
-        done = (step // steps_per_epoch / epochs) if self.schedule == "cosine_epoch" else step / (epochs * steps_per_epoch)
-        cosine = self.schedule.startswith("cosine_")
-        rate = self.lr * ((1 + math.cos(math.pi * done)) / 2 if cosine else 0.1 ** sum(done >= m for m in self.milestones))
-        warm = min(self.warmup, epochs / 10) * steps_per_epoch  # so that a short run reaches the full rate
-        return rate * (1e-4 + (1 - 1e-4) * step / warm) if step < warm else rate
-
-
-# GSE, §4, its supplement and its code
-GSE = dict(epochs=200, decay_all=True, milestones=(0.4, 0.6), clip=0.0, validation=False, augmentation="gse", drop_last=True,
-           bn_momentum=0.1, defaults=dict(interval=1000, update_end=0.6, drop_fraction=0.2, allocation="er_gse", init="sparse",
-                                          regrow="no", noise=0.0, skip_step=False, scope="global", score_batches="ceil10", final_snap=False,
-                                          level_list="0,0.5,0.75,0.9,0.95,0.98", start_weights="pytorch"))
-# Ours: short runs, so that a whole grid takes minutes. interval: GSE, Gradual and GraNet update the mask as often as in 160 epochs of CIFAR-10.
-# mask_lr: with its paper's rate (0.006), ProbMask's probabilities would not become a mask in so few steps. a0, decay and sparsity_penalty decide
-# the sparsity of str_original and dst_mask.
-DIGITS = dict(epochs=30, batch_size=64, bn_momentum=0.1, augmentation="digits", precision="fp32",
-              defaults=dict(interval=10, level_list="0,0.5,0.8,0.9,0.95,0.98", mask_lr=0.2, a0=-3.0, decay=0.005,
-                            sparsity_penalty=0.007, repeats=3))
-# ST-3, §4.3. The paper's AMP is fp16; bf16 needs no scaling of the loss. The official validation set is the one reported, so that
-# nothing is held out and nothing is selected.
-IMAGENET = dict(epochs=100, batch_size=512, lr=0.2, momentum=0.875, weight_decay=5e-5, schedule="cosine", label_smoothing=0.1,
-                validation=False, augmentation="imagenet")
-
-TASKS = {
+TASKS = joined("TASKS", {
     "digits": Task("digits", "resnet8_digits", **DIGITS),
     "digits-mlp": Task("digits", "mlp_digits", **DIGITS),
     "cifar10-resnet20": Task("cifar10", "resnet20"),
@@ -152,7 +27,7 @@ TASKS = {
     **{f"{data}-{short}": Task(data, model, lr=0.01 if short in ("vit", "mlp") else 0.1, **GSE)
        for data in ("cifar10", "cifar100")
        for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
-}
+})
 REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half ST-3's."}
 
 

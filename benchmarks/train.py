@@ -31,7 +31,7 @@ def evaluated_together(data, device):
 
 
 class Trainer:
-    """One run: `task` (tasks.Task) trained with a method at a sparsity from a seed, on `data` (batches.Data, on `device`).
+    """One run: `task` (recipes.Task) trained with a method at a sparsity from a seed, on `data` (batches.Data, on `device`).
 
     record: what records the fixed parts of a step for replay (`capture.cuda_graph`); None: nothing is recorded.
     """

@@ -21,8 +21,9 @@ from benchmarks.command import command, elsewhere
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
+from benchmarks.recipes import PRECISIONS
 from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: F401
-from benchmarks.tasks import PRECISIONS, REDUCED, TASKS  # noqa: F401
+from benchmarks.tasks import REDUCED, TASKS  # noqa: F401
 
 HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column

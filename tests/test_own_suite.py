@@ -1,17 +1,83 @@
-"""A data set, a task, a suite and a figure of one's own, as examples/README.md says that they are added: an entry in each table, a script."""
+"""A data set, a task, a suite and a figure of one's own, as examples/README.md says that they are added: a file or entries in tables; a script."""
+import csv
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import reproduce
-from benchmarks import batches, data, describe, models, suites, tasks
+from benchmarks import batches, data, describe, models, own_suites, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
+from benchmarks.recipes import DIGITS, Dataset, Task
 from benchmarks.results import Store
 from benchmarks.run import run
-from benchmarks.tasks import DATASETS, DIGITS, Dataset, Task
+from benchmarks.tasks import DATASETS
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_examples_file_is_a_suite(tmp_path):
+    """In a copy of the project: its tables are joined when they are loaded, also by the processes that make runs."""
+    for name in ("benchmarks", "methods", "reproduce"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def python(*words):
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+
+    shutil.copy(ROOT / "examples" / "my_suite.py", tmp_path / "benchmarks" / "own_suites")
+    launched = python("-m", "benchmarks", "launch", "my_suite", *"--methods gmp --sparsities 0.9 --seeds 1 --epochs 2 --jobs 1".split())
+    assert launched.returncode == 0, launched.stderr
+    with open(tmp_path / "results" / "my_suite" / "runs.csv", newline="") as file:
+        row, = csv.DictReader(file)
+    assert (row["task"], row["dataset"], row["model"], row["status"]) == ("my_suite", "parity", "my_network", "ok")
+    assert row["prunable"] == str(9 * 16 + 9 * 16 * 32 + 2 * 32) and float(row["top1"]) > 60  # chance: 50
+    drawn = python("reproduce/figure3.py", "--suite", "my_suite", "--epochs", "2")
+    assert drawn.returncode == 0 and (tmp_path / "figures" / "my_suite" / "figure3.png").exists(), drawn.stderr
+
+    (tmp_path / "benchmarks" / "own_suites" / "broken.py").write_text("TASKS = {")
+    for words in (["-m", "benchmarks", "status", "digits"], ["reproduce/figure3.py"]):
+        refused = python(*words)
+        assert refused.returncode == 2 and not refused.stdout
+        assert refused.stderr == ("error: benchmarks/own_suites/broken.py cannot be used: SyntaxError: '{' was never closed (broken.py, line 1); "
+                                  "mend it, or take it out of this folder\n")
+    (tmp_path / "benchmarks" / "own_suites" / "broken.py").write_text("TASKS = SIZES = {'broken': 1}\nMODELS = {'resnet8_digits': 1}")
+    refused = python("-m", "benchmarks", "run", "--task", "digits", "--method", "gmp", "--sparsity", "0.9")
+    assert refused.returncode == 2 and "MODELS has 'resnet8_digits' already" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name, text, said", [
+    ("mine", "SIZES = {'paper': ((0.9,), 1)}", "it has no TASKS"), ("mine", "TASKS, SIZES = {}, {}", "it has no TASKS and no SIZES"),
+    ("mine", "raise SystemExit(3)", "SystemExit: 3"), ("mine", "import absent_library", "ModuleNotFoundError: No module named 'absent_library'"),
+    ("my-suite", "TASKS = SIZES = {1: 1}", "a suite's name is letters, digits and _, and not runs or models or performance"),
+    ("runs", "TASKS = SIZES = {1: 1}", "a suite's name is letters, digits and _, and not runs or models or performance")])
+def test_a_file_that_cannot_be_used_is_no_suite(name, text, said, tmp_path, monkeypatch):
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(own_suites, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(own_suites, "FAULTS", [])
+    monkeypatch.delitem(sys.modules, f"benchmarks.own_suites.{name}", raising=False)
+    assert own_suites._load(name) is None
+    with pytest.raises(ValueError) as refused:
+        own_suites.refuse_faults()
+    assert str(refused.value) == f"benchmarks/own_suites/{name}.py cannot be used: {said}; mend it, or take it out of this folder"
+
+
+def test_entries_of_files_are_added_and_replace_none(monkeypatch):
+    class Mine:
+        MODELS = {"resnet20": 1, "resnet21": 2}
+
+    monkeypatch.setattr(own_suites, "FILES", {"mine": Mine})
+    monkeypatch.setattr(own_suites, "FAULTS", [])
+    assert own_suites.joined("TASKS", {"digits": 0}) == {"digits": 0} and not own_suites.FAULTS
+    own_suites.refuse_faults()
+    assert own_suites.joined("MODELS", {"resnet20": 0}) == {"resnet20": 0, "resnet21": 2}
+    fault, = own_suites.FAULTS
+    assert fault.startswith("benchmarks/own_suites/mine.py cannot be used: MODELS has 'resnet20' already; ")
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pandas as pd
 from benchmarks.accuracy import unusual
 from benchmarks.comparison import markup
 from benchmarks.method_files import path_of
+from benchmarks.recipes import Task
 from benchmarks.stats import LEVEL, MOST_SEEDS, POWER, compare
 from benchmarks.suites import SIZES
-from benchmarks.tasks import REDUCED, TASKS, Task
+from benchmarks.tasks import REDUCED, TASKS
 
 NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_macs train_flops_fraction cycles seconds".split()
 RECIPE = {field.name for field in fields(Task)}

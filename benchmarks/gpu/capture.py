@@ -17,7 +17,7 @@ UNENDED = []  # errors of recordings that could not be ended: torch considers th
 
 
 def recorder(task, device):
-    """The function that records the steps of a run of `task` (tasks.Task) on a torch.device; None if they are not recorded."""
+    """The function that records the steps of a run of `task` (recipes.Task) on a torch.device; None if they are not recorded."""
     return cuda_graph if device.type == "cuda" and task.storage == "masked" else None
 
 

@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 
 def worthwhile(task, device):
-    """Whether runs of a task (tasks.Task) on a torch.device are to be compiled. They must be long enough: compiling takes some 20 s, once for all
+    """Whether runs of a task (recipes.Task) on a torch.device are to be compiled. They must be long enough: compiling takes some 20 s, once for all
     runs of a network in a process, too much for digits. And Inductor must be able (from torch 2.10 on) not to choose kernels by timing them, because
     another process could then choose other ones, which sum in another order."""
     if device.type != "cuda" or task.dataset == "digits":

@@ -4,6 +4,7 @@ import inspect
 
 from torch import nn
 
+from benchmarks.own_suites import joined, refuse_faults
 from methods.options import nearest
 
 from .mlp import mlp, mlp_digits
@@ -14,9 +15,10 @@ from .vgg import vgg11, vgg11_st3code, vgg16_small
 from .vit import vit_tiny
 from .wrn import wrn34x2
 
-MODELS = {factory.__name__: factory for factory in (
+MODELS = joined("MODELS", {factory.__name__: factory for factory in (
     resnet8_digits, resnet20, resnet56, wrn34x2, vgg11, vgg11_st3code, vgg16_small, vit_tiny, mobilenetv1, resnet50, resnet50_torchvision,
-    mlp, mlp_digits)}
+    mlp, mlp_digits)})
+refuse_faults()  # a name that is taken: when a command starts, this table is not loaded yet
 
 
 def options_of(name: str, width: float = 1, **options) -> dict:
