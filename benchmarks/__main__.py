@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, elsewhere, seeds
+from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds, with_options
 from benchmarks.comparison import by_validation
 from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
@@ -165,7 +165,7 @@ def tell_failed(done, store, bad=()):
 def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
     if args.commands:
-        print("\n".join(spec.command() + elsewhere(args.results, args.data) for spec in chosen(args)))
+        print("\n".join(spec.command() + with_options(results=args.results, data=args.data) for spec in chosen(args)))
         return 0
     store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # reads the rows while this process imports the methods and torch

@@ -28,6 +28,8 @@ OPTIONS = {
     "set": dict(action="append", default=[], metavar="NAME=VALUE", help="an option of the method or of the task; can be given again"),
 }
 
+USUAL = {"results": OPTIONS["results"]["default"], "profile": "paper"}
+
 
 class Usage(ValueError):
     """Arguments that cannot be used, in one line."""
@@ -72,11 +74,15 @@ class Parser(argparse.ArgumentParser):
         return self
 
 
-def elsewhere(results, data=None):
-    """The text " --results DIR --data DIR" with which another command uses these folders; "" for the usual ones."""
-    given = {"results": results} if str(results) != OPTIONS["results"]["default"] else {}
-    given |= {"data": data} if data is not None else {}
-    return "".join(f" --{name} {shlex.quote(str(value))}" for name, value in given.items())
+def with_options(**options):
+    """The text " --results DIR --seeds 3 …" with which another command gets these options; without those that are None, empty or the usual ones."""
+    found = []
+    for name, value in options.items():
+        if value in (None, []) or str(value) == USUAL.get(name):
+            continue
+        values = [seeds_text(value)] if isinstance(value, range) else value if isinstance(value, list) else [value]
+        found += [word for each in values for word in ("--set", each)] if name == "set" else [f"--{name}", *values]
+    return "".join(f" {shlex.quote(str(word))}" for word in found)
 
 
 def data_folder(args):

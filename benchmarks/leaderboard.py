@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from benchmarks.chosen import missing, tasks_of
-from benchmarks.command import at_least_one, chosen_options, seeds, seeds_text
+from benchmarks.command import at_least_one, chosen_options, seeds, with_options
 from benchmarks.comparison.variants import Variant, named
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import ask, path_of
@@ -166,9 +166,9 @@ def refuse_absent(wanted, sparsities, args, store):
         other = next((f" of profile {args.profile}; compare those of --profile {profile}, or" for profile in PROFILES if not absent(profile)), ";")
         given = f" at sparsity {', '.join(f'{s:g}' for s in sparsities)}" * bool(args.sparsities)
         plain = [one.method for one in lacking if not one.options]
-        words = [plain] if plain else []  # methods without options fit into one launch
-        words += [[one.method, *(word for pair in one.options for word in ("--set", "=".join(pair)))] for one in lacking if one.options]
-        launches = [f"python -m benchmarks launch {args.suite}{asked(args)} --methods {shlex.join(each)}" for each in words]
+        each = [dict(methods=plain)] if plain else []  # methods without options fit into one launch
+        each += [dict(methods=[one.method], set=["=".join(pair) for pair in one.options]) for one in lacking if one.options]
+        launches = [f"python -m benchmarks launch {args.suite}{asked(args)}{with_options(**named)}" for named in each]
         raise ValueError(f"there are no rows of {shlex.join(map(str, lacking))}{given}{other} make them with: {' && '.join(launches)}")
 
 
@@ -184,10 +184,7 @@ def refuse_reference(reference, rows, sparsities, args, store):
 
 def asked(args):
     """The options with which `launch` makes the rows that this leaderboard compares."""
-    words = [("profile", args.profile, "paper"), ("epochs", args.epochs, None), ("precision", args.precision, None),
-             ("results", args.results, "results"), ("tasks", " ".join(args.tasks or ()), ""),
-             ("sparsities", " ".join(f"{s:g}" for s in args.sparsities or ()), ""), ("seeds", args.seeds and seeds_text(args.seeds), None)]
-    return "".join(f" --{name} {shlex.quote(value) if name == 'results' else value}" for name, value, default in words if value != default)
+    return with_options(**{name: getattr(args, name) for name in ("profile", "epochs", "precision", "results", "tasks", "sparsities", "seeds")})
 
 
 def cells(args, against=()):

@@ -7,7 +7,6 @@ label in the legend. Not in the papers.
 import contextlib
 import difflib
 import re
-import shlex
 from pathlib import Path
 
 from drawing import BAD_INPUT, DENSE_LINE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
@@ -17,7 +16,7 @@ from published import title
 from rows import POINT, layers_of, lengths, lines_of, none_finished, read_rows, repeated, series_of, summary
 
 from benchmarks.accuracy import off_target
-from benchmarks.command import command, elsewhere
+from benchmarks.command import command, with_options
 from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of
@@ -97,10 +96,8 @@ def unfinished(name, args, profile, have, failed, other):
     """The NoRows of a series without finished runs: what is there instead, or the command that makes them. have: the series with runs. failed: how
     many of its own failed. other: a remark about its runs of other lengths, "" if there are none."""
     method, *options = re.split(NEXT, name)
-    words = [args.suite, "--methods", method, *(word for option in options for word in ("--set", option))]
-    given = {"profile": profile if profile != PROFILES[0] else None, "epochs": args.epochs, "precision": args.precision}
-    words += [word for option, value in given.items() if value for word in (f"--{option}", str(value))]
-    same = shlex.join(words) + elsewhere(args.results)
+    same = args.suite + with_options(methods=[method], set=options, profile=profile, epochs=args.epochs, precision=args.precision,
+                                     results=args.results)
     if failed:
         return NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status {same}")
     close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)

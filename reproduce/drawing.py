@@ -17,7 +17,7 @@ from published import citation, compare, tell_absent, title
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
 
 from benchmarks.accuracy import COUNTING, off_target, unusual
-from benchmarks.command import command, elsewhere
+from benchmarks.command import command, with_options
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
 from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
@@ -29,7 +29,6 @@ HERE = Path(__file__).resolve().parent
 WIDTH = 3.4  # inches, one column
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 4, "lines.linewidth": 1, "lines.markersize": 4}
-
 BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
 
@@ -83,13 +82,13 @@ class Parser(argparse.ArgumentParser):
             usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
             args.out = "figures" if usual else Path(args.results) / "figures"  # figures of another results folder must not overwrite the usual ones
         try:
-            import pandas  # noqa: F401
-            import seaborn  # noqa: F401
+            import pandas, seaborn  # noqa: E401, F401
         except ModuleNotFoundError as error:
             self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
-        if not Path(args.results).is_dir() and not getattr(args, "run", False):
-            self.error(f"there is no results folder {args.results}; make it with: bash run_all.sh {args.suite or 'digits'}{elsewhere(args.results)}")
-        if not getattr(args, "run", False):  # --run collects them itself
+        if not getattr(args, "run", False):  # which makes and collects them itself
+            if not Path(args.results).is_dir():
+                make = f"bash run_all.sh {args.suite or 'digits'}{with_options(results=args.results)}"
+                self.error(f"there is no results folder {args.results}; make it with: {make}")
             tell_uncollected(args.results)
         return args
 
@@ -243,7 +242,7 @@ def write_figure(figure, stem, text):
 
 
 def paste(stem, attrs, text):
-    """Writes the texts of a table (`gse.text_table`) as STEM.md and STEM.tex, to paste into a page or a paper."""
+    """Writes the texts of a table (`gse.text_table`) as STEM.md and STEM.tex, to paste."""
     head = attrs["head"].replace("\n", ", ")
     blocks = [[[re.sub(r"\n(?=\[)", " ", cell).replace("\n", ", ") for cell in line] for line in lines] for lines in attrs["blocks"]]
     page = [f"### {head}", *map(markup.markdown, blocks), markup.escaped(text, markup.MARKDOWN)]

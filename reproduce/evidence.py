@@ -62,7 +62,7 @@ def sharing(runs, option):
 @functools.cache
 def plan():
     """{(task, epochs, series, sparsity)} of the runs that the papers' figures need at full length."""
-    scripts = [importlib.import_module(name) for name in PLANS]
+    scripts = [importlib.import_module(f"reproduce.{name}") for name in PLANS]
     specs = union(*(script.grid(suite, PROFILES[0]) for script in scripts for suite in SUITES))
     return {(spec.task, spec.epochs or TASKS[spec.task].epochs, f"{spec.method} {spec.option_text}".strip(), spec.sparsity) for spec in specs}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it works in a bare clone, without installing the project
 
 from benchmarks.accuracy import accuracies  # noqa: E402
-from benchmarks.command import elsewhere  # noqa: E402
+from benchmarks.command import with_options  # noqa: E402
 from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
@@ -117,13 +117,12 @@ def tell_uncollected(results):
         rows = [row for row in map(store.row, keys) if row and row["finished_at"] > drawn.get(row["key"], "")]
         for suite, count in Counter(row["suite"] for row in rows).items():
             print(f"{several(count, 'run')} of {suite} in {store.runs} not in its tables yet, which are drawn: "
-                  f"python -m benchmarks collect {suite}{elsewhere(results)}", file=sys.stderr)
+                  f"python -m benchmarks collect {suite}{with_options(results=results)}", file=sys.stderr)
 
 
 def none_finished(suite, results, profile, precision, epochs):
     """The NoRows of a figure that has no finished runs."""
-    given = {"profile": profile, "precision": precision, "epochs": epochs}
-    options = "".join(f" --{name} {value}" for name, value in given.items() if value) + elsewhere(results)
+    options = with_options(profile=profile, precision=precision, epochs=epochs, results=results)
     path = Path(results) / suite / "runs.csv"
     others = lengths(read_rows(path)) if path.exists() else ""
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "
@@ -223,7 +222,7 @@ def stored(path, module, text, choose=None):
         table = measurements(file) if file.exists() else ()
         table = (choose or of_one_machine)(table) if len(table) else ()
         if not len(table):
-            raise NoRows(f"there is no {file}, or nothing for this figure in it; make it with: python -m {module}{elsewhere(results)}")
+            raise NoRows(f"there is no {file}, or nothing for this figure in it; make it with: python -m {module}{with_options(results=results)}")
         table.attrs["note"] = text(table)
         return table, "paper"
 

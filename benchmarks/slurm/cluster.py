@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.command import seeds_text
+from benchmarks.command import with_options
 from benchmarks.files import StoreError, locked, writer
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.method_files import file_of
@@ -130,12 +130,8 @@ def packed(specs, args, at_a_time):
 
 def status_of(args, store):
     """The `status` command for the runs of this launch: with the same options, as far as `status` has them."""
-    words = [sys.executable, "-m", "benchmarks", "status", args.suite, "--results", str(store.folder)]
-    for name in ("profile", "methods", "tasks", "sparsities", "seeds", "epochs", "precision"):
-        value = getattr(args, name)
-        if value is not None and (name, value) != ("profile", "paper"):
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [seeds_text(value) if name == "seeds" else value])]
-    return shlex.join(words + [word for pair in args.set for word in ("--set", pair)])
+    same = {name: getattr(args, name) for name in ("profile", "methods", "tasks", "sparsities", "seeds", "epochs", "precision", "set")}
+    return f"{shlex.quote(sys.executable)} -m benchmarks status {args.suite}{with_options(results=store.folder, **same)}"
 
 
 def tell_made_elsewhere(store, claims):
