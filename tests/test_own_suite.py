@@ -136,8 +136,12 @@ def test_the_options_of_a_task_that_is_not_named_as_its_data(parity, monkeypatch
 
 @pytest.mark.parametrize("table, key, value, said", [
     ("SUITE_TASKS", "parity", "digits-mlp", "a task of its own, named parity or parity-…, not digits-mlp"),  # whose rows would be of digits
-    ("SUITE_TASKS", "parity", None, "not None"), ("SIZES", ("parity", "quick"), None, "suite parity needs sizes of profile quick in SIZES"),
-    ("SIZES", ("parity", "paper"), None, "suite parity needs sizes of profile paper in SIZES")])
+    ("SUITE_TASKS", "parity", None, "not None"), ("TASKS", "parity-mlp", "mlp", "parity-mlp must be a Task of data that are in DATASETS (digits, "),
+    ("TASKS", "parity-mlp", Task("pairty", "mlp_digits"), "imagenet, parity), not Task(dataset='pairty'"),
+    ("SIZES", ("parity", "quick"), None, "suite parity needs (sparsities, epochs) of profile quick, such as ((0.9, 0.95), 10), not None"),
+    ("SIZES", ("parity", "paper"), None, "of profile paper, such as ((0.9, 0.95), 10), not None"),
+    ("SIZES", ("parity", "paper"), (0.9, 10), "not (0.9, 10)"), ("SIZES", ("parity", "paper"), ((), 10), "not ((), 10)"),
+    ("SIZES", ("parity", "paper"), ((0.9,), "10"), "not ((0.9,), '10')")])
 def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity, table, key, value, said, monkeypatch, capsys, tmp_path):
     if value is None:
         monkeypatch.delitem(getattr(suites, table), key)
