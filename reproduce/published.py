@@ -16,6 +16,7 @@ PUBLISHED_AS = {  # {task: (data set and model as published, epochs of the paper
     **{f"{data.lower().replace('-', '')}-{short}": (data, model, 200) for data in ("CIFAR-10", "CIFAR-100")
        for short, model in (("resnet56", "ResNet-56"), ("vgg16", "VGG-16"), ("vit", "ViT (GSE CIFAR config)"))},
 }
+TASK_OF = {(data, model): task for task, (data, model, _) in PUBLISHED_AS.items()}
 TITLES = {**{task: f"{model.partition(' (')[0]}, {data}" for task, (data, model, _) in PUBLISHED_AS.items()},
           "cifar10-resnet20w8": "ResNet-20 of width 8, CIFAR-10", "cifar10-mlp": "MLP, CIFAR-10",
           "cifar10-vgg11": "VGG-11, CIFAR-10", "cifar100-wrn34x2": "WRN-34x2, CIFAR-100", "digits": "ResNet-8, digits",
@@ -64,11 +65,10 @@ def published(beyond=False):
         return pd.DataFrame(columns=columns)
     files = [PUBLISHED, *([PUBLISHED.with_name("published_beyond.csv")] if beyond else [])]
     rows, methods = pd.concat([pd.read_csv(file) for file in files if file.exists()]), {**METHODS, **(BEYOND if beyond else {})}
-    tasks = {(data, model): (task, epochs) for task, (data, model, epochs) in PUBLISHED_AS.items()}
     found = []
     for row in rows[rows.method.isin(methods)].itertuples():
-        if (row.dataset, row.model) in tasks:
-            task, epochs = tasks[row.dataset, row.model]
+        if task := TASK_OF.get((row.dataset, row.model)):
+            *_, epochs = PUBLISHED_AS[task]
             method = "gradual" if row.method == "GMP" and row.paper_id == "gse" else methods[row.method]
             options = []
             if row.paper_id == "gse" and str(row.variant).startswith("uniform sparsity"):

@@ -49,17 +49,15 @@ def page(table, suite, profile, picture=None):
 
 def published_rows(suite):
     """The rows of results/published.csv on the suite's data set, with `task` (the network's name if it is not one of our tasks)."""
-    from reproduce.published import PUBLISHED, PUBLISHED_AS
+    from reproduce.published import PUBLISHED, TASK_OF
     if suite not in DATASETS or not PUBLISHED.exists():
         return pd.DataFrame({"task": [], "sparsity": pd.Series(dtype=float)})
     rows = pd.read_csv(PUBLISHED)
     rows = rows[rows.dataset == DATASETS[suite].title]
-    names = {(data, model): task for task, (data, model, *_) in PUBLISHED_AS.items()}
-    task = [names.get(pair, pair[1]) for pair in zip(rows.dataset, rows.model)]
+    task = [TASK_OF.get(pair, pair[1]) for pair in zip(rows.dataset, rows.model)]
     rows = rows.assign(task=task, sparsity=rows.achieved_sparsity.fillna(rows.target_sparsity).fillna(0.0))
-    known = set(names.values())
     order = ["other", "task", "sparsity", "top1_mean"]
-    return rows.assign(other=~rows.task.isin(known)).sort_values(order, ascending=[True, True, True, False], kind="stable")
+    return rows.assign(other=~rows.task.isin(TASK_OF.values())).sort_values(order, ascending=[True, True, True, False], kind="stable")
 
 
 def none_published(suite):
