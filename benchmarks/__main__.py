@@ -90,7 +90,7 @@ def command_plan(args):
         devices = places.gpus()
         workers = places.spread(todo, devices, args.jobs)
         others = places.crowded(len(workers))  # asked before the plan's own timing adds to the load
-        begun = {spec.key: share_done(store.checkpoint(spec.key), spec.method) for spec in todo}
+        begun = {spec.key: share_done(store.checkpoint(spec.key), spec) for spec in todo}
         seconds = estimate(todo, folder, workers[0][1], begun=begun)
         on = f"{several(len(devices), 'GPU')}, {workers[0][1]} runs at a time on each" if workers[0][0] else several(len(workers), "process")
         print(f"about {spoken(seconds / len(workers))} on this machine with {on} ({spoken(seconds)} of all runs together)"

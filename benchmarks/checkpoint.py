@@ -14,6 +14,7 @@ from benchmarks.files import UnreadableCheckpoint, replacing
 from benchmarks.gpu import team
 from benchmarks.machine import DEVICE_ERRORS, lacks_memory
 from benchmarks.method_files import digest
+from benchmarks.tasks import get_task
 from methods.seeds import stable_seed
 
 CHECKPOINT_SECONDS = 60  # a run that dies loses about this much work at most
@@ -93,7 +94,7 @@ def loaded(path, device, mmap=False):
 
 def restored(make, path):
     """The Trainer that `make()` returns, resumed from the checkpoint at `path` if there is a valid one. A checkpoint that is damaged, or was made
-    before the method's file changed, is named and not used. Raises UnreadableCheckpoint."""
+    before the method's or the suite's file changed, is named and not used. Raises UnreadableCheckpoint."""
     trainer = make()
     try:
         if Path(path).exists():
@@ -101,8 +102,8 @@ def restored(make, path):
                 if parts.testzip():
                     raise ValueError("checksum")
             state = loaded(path, trainer.device)
-            if state.get("method", trainer.method_digest) != trainer.method_digest:  # a state of older code has none
-                print(f"the checkpoint {path} is of the method's file before it was changed; the run starts anew")
+            if state.get("method", trainer.sources) != trainer.sources:  # a state of older code has none
+                print(f"the checkpoint {path} is of the method's or the suite's file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
     except DEVICE_ERRORS:  # these say nothing about the file
@@ -119,12 +120,12 @@ def restored(make, path):
     return trainer
 
 
-def share_done(path, method):
-    """The share of its run after which the checkpoint at `path` was written; 0.0 where a run with this method would start anew, too (but damage
+def share_done(path, spec):
+    """The share of its run (of this Spec) after which the checkpoint at `path` was written; 0.0 where the run would start anew, too (but damage
     within tensors, which are not read, only `restored` notices)."""
     try:
         state = loaded(path, "cpu", mmap=True)  # a thousandth of the time that its tensors would take
-        return state["share"] * (state["method"] == digest(method))
+        return state["share"] * (state["method"] == digest(spec.method) + get_task(spec.task).source)
     except Exception:  # there is none, it is damaged, or it is of older code, which did not write how far it was
         return 0.0
 

@@ -24,8 +24,14 @@ def shapes_of(model, classes, width):
     try:
         with torch.device("meta"):
             return models.build(model, classes, **models.options_of(model, width))
-    except (TypeError, RuntimeError) as error:  # a user's network without such arguments, or too many weights to count
-        raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {str(error).splitlines()[0]}") from None
+    except ValueError:
+        raise
+    except Exception as error:  # a user's network without such arguments, or with a mistake; too many weights to count
+        if "meta tensors" in str(error):  # it reads a tensor's values, which these have not
+            with torch.random.fork_rng(devices=[]):
+                return models.build(model, classes, **models.options_of(model, width)).to("meta")
+        what = f"{type(error).__name__}: " * (not isinstance(error, (TypeError, RuntimeError))) + f"{error}".partition("\n")[0]
+        raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {what}") from None
 
 
 def layer_macs(net: nn.Module, example) -> dict[str, int]:

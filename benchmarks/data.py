@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.batches import Data, DataError, Split
 from benchmarks.own_suites import joined, refuse_faults
+from benchmarks.recipes import NORMALISATIONS
 from benchmarks.tasks import DATASETS
 
 CIFAR = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}  # torchvision's classes; importing it takes as long as torch, so digits does without
-NORMALISATIONS = ("st3", "gse")
 ANOTHER_COPY = "name a folder that has it with --data DIR or DATA_DIR"
 
 
@@ -33,31 +33,65 @@ def load(name, folder, validation=True, normalisation="st3"):
         from benchmarks import imagenet
         return imagenet.load(folder, validation)
     if name not in READERS:
-        raise DataError(f"data {name!r} have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one")
+        raise DataError(f"data {name!r} have a line in DATASETS and no reader: READERS (of benchmarks/data.py or of your file) needs one")
     known, val = DATASETS[name], None
-    train, test = READERS[name](Path(folder or "").expanduser().absolute())
-    refuse_unfit(name, train, test, validation)
+    train, test = _read(name, READERS[name], Path(folder or "").expanduser().absolute())
     if validation:
-        cut = len(train) - known.held_out
-        train, val = Split(train.images[:cut], train.labels[:cut]), Split(train.images[cut:], train.labels[cut:])
+        train, val = hold_out(name, train)
     mean, std = known.normalisation.get(normalisation) or _statistics(train.images)
     height, width, channels = train.images.shape[1:]
+    if not len(mean) == len(std) == channels:
+        raise DataError(f"{name} has {channels} channels, and its normalisation in DATASETS {len(mean)} means and {len(std)} deviations")
     return Data(train, val, test, mean, std, known.classes, (channels, height, width))
 
 
-def refuse_unfit(name, train, test, validation):
+@functools.cache
+def _read(name, reader, folder):
+    """(training, test) Splits of a data set, in memory in one piece. Raises DataError, in one line, also for any error of the reader."""
+    try:
+        train, test = reader(folder)
+    except DataError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DataError(f"the reader of {name} fails, or does not give two Splits ({type(error).__name__}: {error}); its folder: {folder}") from error
+    refuse_unfit(name, train, test)
+    return tuple(Split(split.images.contiguous(), split.labels.contiguous()) for split in (train, test))
+
+
+def hold_out(name, train):
+    """(training, validation) Splits: the last images are held out. Raises DataError if there are too few, or if more than a tenth of the classes
+    have no image in one of the two, as where the images are sorted by class."""
+    known = DATASETS[name]
+    if not 0 < known.held_out < len(train):
+        raise DataError(f"{name} holds {known.held_out} of {len(train)} training images out for validation: its held_out in DATASETS is at least 1 "
+                        "and fewer than these, or its tasks have validation=False")
+    cut = len(train) - known.held_out
+    parts = {"training": Split(train.images[:cut], train.labels[:cut]), "validation": Split(train.images[cut:], train.labels[cut:])}
+    every = {*train.labels.unique().tolist()}
+    for part, split in parts.items():
+        lost = every - {*split.labels.unique().tolist()}
+        if len(lost) > len(every) / 10 and len(split) >= 5 * len(every):  # a few images may lack a class by chance
+            raise DataError(f"{name}: no {part} images are of class {min(lost)}; held out are the last {known.held_out}, so that a reader of images "
+                            "sorted by class has to shuffle them, always in the same way")
+    return tuple(parts.values())
+
+
+def refuse_unfit(name, train, test):
     """Raises DataError, in one line, if what a reader returns is not a valid `Split` or does not fit its entry in DATASETS."""
     known = DATASETS[name]
     for part, split in (("training", train), ("test", test)):
+        if not isinstance(split, Split):
+            raise DataError(f"the reader of {name} gives as {part} data no Split (benchmarks/batches.py), but {type(split).__name__}")
         images, labels = split.images, split.labels
         if images.dtype != torch.uint8 or images.dim() != 4 or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise DataError(f"the reader of {name} gives {part} images {images.dtype} {tuple(images.shape)} with labels {labels.dtype} "
                             f"{tuple(labels.shape)}, not torch.uint8 (n, height, width, channels) with torch.int64 (n,)")
         if not (len(labels) and 0 <= labels.min() and labels.max() < known.classes):
             raise DataError(f"the {part} labels of {name} are not from 0 to {known.classes - 1}, as its {known.classes} classes in DATASETS have it")
-    if validation and not 0 < known.held_out < len(train):
-        raise DataError(f"{name} holds {known.held_out} of {len(train)} training images out for validation: its held_out in DATASETS is at least 1 "
-                        "and fewer than these, or its tasks have validation=False")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(f"the reader of {name} gives training images {tuple(train.images.shape[1:])} and test images {tuple(test.images.shape[1:])}")
+    if len(test) != known.test_images:  # by which accuracies are judged
+        raise DataError(f"{name} has {len(test)} test images, not {known.test_images} as its test_images in DATASETS")
 
 
 def load_for(task, folder):
@@ -68,10 +102,9 @@ def load_for(task, folder):
 def _statistics(images):
     """(mean, std) per channel of images (n, H, W, C), in [0, 1] units."""
     channels = [channel.double() / 255 for channel in images.unbind(-1)]
-    return tuple(c.mean().item() for c in channels), tuple(c.std(correction=0).item() for c in channels)
+    return tuple(c.mean().item() for c in channels), tuple(c.std(correction=0).item() if c.min() < c.max() else 1.0 for c in channels)
 
 
-@functools.cache
 def _digits():
     """Scikit-learn's 1,797 real 8x8 images, 1,197 + 300 held out + 300 test, stratified, the same in every run.
     The pixel values 0..16 are stored times 15, which is exactly linear (0..240), so a normalised digit is the
@@ -92,7 +125,6 @@ def cifar(name):
     return getattr(datasets, CIFAR[name])
 
 
-@functools.cache
 def _cifar(name, folder):
     from torchvision.datasets.utils import check_integrity
     kind = cifar(name)

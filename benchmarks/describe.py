@@ -7,7 +7,7 @@ from benchmarks.cost import layer_macs, shapes_of, training_cost
 from benchmarks.machine import code_version, peak_memory
 from benchmarks.method_files import mark
 from benchmarks.records import RUN_COLUMNS, moment
-from benchmarks.tasks import suite_of
+from benchmarks.tasks import get_task, suite_of
 
 
 def describe(spec, task, trainer, cycles, status, error, alone=True):
@@ -39,9 +39,16 @@ def describe(spec, task, trainer, cycles, status, error, alone=True):
 def _macs(model, classes, width, shape):
     net = shapes_of(model, classes, width)
     try:
-        return {name + ".weight": count for name, count in layer_macs(net, shape).items()}
-    except RuntimeError as error:
-        raise ValueError(f"{model} takes no images of {'×'.join(map(str, shape))}: {str(error).splitlines()[0]}") from None
+        macs = {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+        with torch.no_grad():
+            output = net.eval()(torch.empty(1, *shape, device="meta"))
+    except Exception as error:
+        what = f"{type(error).__name__}: " * (not isinstance(error, RuntimeError)) + f"{error}".partition("\n")[0]
+        raise ValueError(f"{model} takes no images of {'×'.join(map(str, shape))}: {what}") from None
+    if not torch.is_tensor(output) or output.shape != (1, classes):
+        given = f"a tensor {tuple(output.shape)}" if torch.is_tensor(output) else type(output).__name__
+        raise ValueError(f"{model} gives for one image {given}, not a tensor (1, {classes}): a number for each class")
+    return macs
 
 
 def macs_of(task, data):
@@ -49,9 +56,10 @@ def macs_of(task, data):
     return _macs(task.model, data.classes, task.width, data.shape)
 
 
-def code_of(method):
-    """What a row says about the code: its version and, for a method from a user's file, the file's name and a hash of its content."""
-    return ", ".join(filter(None, (code_version(), mark(method))))
+def code_of(spec):
+    """What a row says about the code: its version and, for a method or a suite from a user's file, the file's name and a hash of its content."""
+    source = get_task(spec.task).source
+    return ", ".join(filter(None, (code_version(), mark(spec.method), source and f"{suite_of(spec.task)}.py {source[:10]}")))
 
 
 def identity(spec, task):
@@ -59,4 +67,4 @@ def identity(spec, task):
     return dict.fromkeys(RUN_COLUMNS) | dict(
         key=spec.key, suite=suite_of(spec.task), task=spec.task, dataset=task.dataset, model=task.model, method=spec.method,
         options=spec.option_text, sparsity=spec.sparsity, seed=spec.seed, epochs=task.epochs, precision=task.precision, status="ok", error="",
-        torch_version=torch.__version__, code_version=code_of(spec.method), finished_at=moment())
+        torch_version=torch.__version__, code_version=code_of(spec), finished_at=moment())

@@ -9,7 +9,7 @@ from benchmarks.files import UnreadableCheckpoint
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.method_files import file_of
 from benchmarks.progress import Bar, title
-from benchmarks.tasks import DATASETS, settle
+from benchmarks.tasks import DATASETS, get_task, settle
 from benchmarks.workers import places
 from benchmarks.workers.worker import CROWDED, Worker, preload, undisturbed, wait_for_preload
 
@@ -34,6 +34,8 @@ def refuse_unsuited(specs, device=None, here=True):
     from benchmarks.machine import default_device, refuse_precision
     for precision in {settle(spec)[0].precision for spec in specs} if here else ():
         refuse_precision(precision, device or default_device())
+    for name in {spec.task for spec in specs}:
+        refuse_unknown_defaults(name)
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs if not file_of(spec.method)}
     for spec in cells.values():
         refuse_method(spec)
@@ -49,6 +51,16 @@ def load_data(specs, folder):
         if task.drop_last and task.batch_size > len(loaded.train):
             raise ValueError(f"drop_last leaves no step: a batch of {task.batch_size} is larger than the {len(loaded.train)} training images")
     return folder
+
+
+def refuse_unknown_defaults(name):
+    """Raises ValueError if `defaults` of a task (its name) that is of a user's file have an option that is no method's."""
+    from methods import available, get
+    from methods.options import nearest
+    task = get_task(name)
+    known = {option for method in available() for option in get(method).options()} if task.source else task.defaults
+    for option in task.defaults.keys() - known:
+        raise ValueError(nearest(option, known, f"option in defaults of {name}"))
 
 
 def refuse_method(spec):

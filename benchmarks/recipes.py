@@ -6,6 +6,8 @@ import math
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 
+NORMALISATIONS = ("st3", "gse")  # whose: those of their released code
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -17,6 +19,13 @@ class Dataset:
     held_out: int = 0       # training images held out for validation, the last ones in file order
     # {normalisation of `data.load`: (mean, std) per channel in [0, 1] units}; without an entry: computed from the training images
     normalisation: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name, least in (("classes", 1), ("test_images", 1), ("held_out", 0)):
+            if type(value := getattr(self, name)) is not int or value < least:
+                raise ValueError(f"{name} of a Dataset is a whole number of at least {least}, not {value!r}")
+        if not isinstance(self.normalisation, dict) or not self.normalisation.keys() <= {*NORMALISATIONS}:
+            raise ValueError(f"normalisation of a Dataset is a dictionary with {' or '.join(NORMALISATIONS)}, not {self.normalisation!r}")
 
     @property
     def chance(self):
@@ -78,6 +87,30 @@ class Task:
                            "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")
     count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
+    source: str = ""  # SHA-256 of the file in own_suites/ that the task is of
+
+    def __post_init__(self):
+        """Raises ValueError, in one line, for a value that its setting cannot have. Whole numbers become fractions where those are meant."""
+        if not isinstance(self.dataset, str):
+            raise ValueError(f"dataset of a Task is the name of one, not {self.dataset!r}")
+        for f in (f for f in fields(self) if f.metadata):
+            value = getattr(self, f.name)
+            if f.type is float and type(value) is int:
+                object.__setattr__(self, f.name, value := float(value))
+            if not self._fits(f, value):
+                least, most, choices = (f.metadata[name] for name in ("least", "most", "choices"))
+                number = f"of at least {least:g}" + f" and at most {most:g}" * (most < math.inf)
+                allowed = {bool: "True or False", int: f"a whole number {number}", float: f"a number {number}", str: " or ".join(choices) or "a text"}
+                raise ValueError(f"{f.name} of a Task is {allowed[f.type]}, not {value!r}")
+        if not isinstance(self.milestones, tuple) or not all(isinstance(share, float) and 0 < share < 1 for share in self.milestones):
+            raise ValueError(f"milestones of a Task are shares of training between 0 and 1, such as (0.5, 0.75), not {self.milestones!r}")
+
+    def _fits(self, f, value):
+        if type(value) is not f.type:
+            return False
+        if f.type in (int, float):
+            return math.isfinite(value) and f.metadata["least"] <= value <= f.metadata["most"]
+        return not f.metadata["choices"] or value in f.metadata["choices"] or (f.name == "augmentation" and value == self.dataset == "imagenet")
 
     @cache
     def settings(self):

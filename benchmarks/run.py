@@ -83,7 +83,7 @@ class Attempt:
         self.levels = levels_of(spec)
         self.before = {other.key: store.stamp(other.key) for other in (*self.levels, *branches)}
         # asked now, while the method's own file is what the run was begun with: an edit of it must not end a training
-        self.cycles_shared, self.code = {other: len(levels_of(other)) - 1 for other in branches}, code_of(spec.method)
+        self.cycles_shared, self.code = {other: len(levels_of(other)) - 1 for other in branches}, code_of(spec)
         self.unmade = self.levels
         with contextlib.suppress(StoreError):  # a table that cannot be read does not stop the run
             self.unmade = unmade(self.levels, store)

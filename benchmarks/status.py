@@ -36,7 +36,7 @@ def show(store, suite, specs, rows):
         job, stage, reason = queue.get(spec.key, ("", "", ""))
         if state == "queued" and stage == "PENDING" and reason not in USUAL:
             waiting[reason].append(job.split("_")[0])
-        if state == "started" and (share := share_done(store.checkpoint(spec.key), spec.method)):
+        if state == "started" and (share := share_done(store.checkpoint(spec.key), spec)):
             line = f"{100 * share:.0f} % in its checkpoint"
         if line:
             lines.append(f"  {state}: {title(spec)}: {line}")

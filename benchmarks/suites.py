@@ -5,8 +5,7 @@ from pathlib import Path
 
 from benchmarks import own_suites
 from benchmarks.grid import Grid, union
-from benchmarks.recipes import Task
-from benchmarks.tasks import DATASETS, TASKS, as_stored, get_task, suite_of
+from benchmarks.tasks import TASKS, as_stored, get_task, suite_of
 
 SUITES = ("digits", "cifar10", "cifar100", "imagenet", *own_suites.FILES)
 PROFILES = ("paper", "quick")
@@ -39,24 +38,13 @@ def suite_grid(suite, profile, methods):
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS.get(suite))
-    refuse_unfit(suite, task)
+    lacking = [name for name in PROFILES if (suite, name) not in SIZES]
+    if lacking:
+        raise ValueError(f"suite {suite} needs sizes of profile {' and '.join(lacking)} in SIZES")
+    if task not in TASKS or suite_of(task) != suite:  # the name of a task decides in which suite its rows are stored
+        raise ValueError(f"suite {suite} needs in SUITE_TASKS a task of its own, named {suite} or {suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
     return Grid((task,), tuple(methods), sparsities, SEEDS, None if epochs == TASKS[task].epochs else epochs)
-
-
-def refuse_unfit(suite, task):
-    """Raises ValueError if the tables' entries for a suite, whose task this is, do not fit together."""
-    if task not in TASKS or suite_of(task) != suite:  # the name of a task decides in which suite its rows are stored
-        raise ValueError(f"suite {suite} needs a task of its own, named {suite} or {suite}-…, not {task}: in SUITE_TASKS or, in a file of your own, "
-                         "as the first of TASKS")
-    if not isinstance(TASKS[task], Task) or TASKS[task].dataset not in DATASETS:
-        raise ValueError(f"TASKS: {task} must be a Task of data that are in DATASETS ({', '.join(DATASETS)}), not {TASKS[task]}")
-    for profile in PROFILES:
-        match SIZES.get((suite, profile)):
-            case (tuple() | list() as sparsities, int() | None) if sparsities:
-                continue
-            case size:
-                raise ValueError(f"SIZES: suite {suite} needs (sparsities, epochs) of profile {profile}, such as ((0.9, 0.95), 10), not {size}")
 
 
 def trained(specs, profile, precision=None, epochs=None):

@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 from functools import cache
 
 from benchmarks.method_files import path_of
-from benchmarks.own_suites import joined
+from benchmarks.own_suites import joined, refuse_unknown_data
 from benchmarks.recipes import DIGITS, GSE, IMAGENET, PRECISIONS, Dataset, Task
 
 ST3_NORMALISATION = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))  # of CIFAR-10, used for CIFAR-100 too
@@ -28,6 +28,7 @@ TASKS = joined("TASKS", {
        for data in ("cifar10", "cifar100")
        for short, model in (("resnet56", "resnet56"), ("vgg16", "vgg16_small"), ("vit", "vit_tiny"), ("mlp", "mlp"))},
 })
+refuse_unknown_data(DATASETS)
 REDUCED = {"digits": "Miniature on digits, not the paper's task.", "cifar10-resnet20w8": "ResNet-20 of width 8, half ST-3's."}
 
 
@@ -125,7 +126,7 @@ def original(method, task):
 
 def kind(task):
     """A task's kind of data, which names the methods' own recipes: "cifar" for CIFAR-10 and CIFAR-100."""
-    return task.dataset.rstrip("0123456789")
+    return "cifar" if task.dataset in ("cifar10", "cifar100") else task.dataset
 
 
 def canonical(spec):

@@ -50,7 +50,7 @@ class Trainer:
             names = [entry.name for entry in Layout(net).entries]
             dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
             self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
-        self.method_digest = digest(method)
+        self.sources = digest(method) + task.source
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
         self.nnz_sum = torch.zeros(len(self.model.layout.sizes), device=self.device, dtype=torch.float64)
@@ -281,7 +281,7 @@ class Trainer:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "training": self.training.state_dict(),
                 "nnz_sum": self.nnz_sum, "progress": vars(self.progress), "switches": self.switches and self.switches.counts,
                 "sums": [team.gathered(self.loss_sum), team.gathered(self.hits)],
-                "random": random_state(self.device) if self.progress.index else None, "method": self.method_digest, "share": self.share()}
+                "random": random_state(self.device) if self.progress.index else None, "method": self.sources, "share": self.share()}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state["model"])

@@ -114,7 +114,7 @@ def tell_uncollected(results):
     keys = sorted(path.stem for path in store.runs.glob("[!.]*.json"))
     with contextlib.suppress(StoreError):  # an unreadable table is reported when it is drawn
         drawn = {row["key"]: row["finished_at"] for suite in SUITES if keys for row in store.read(suite)}
-        rows = [row for row in map(store.row, keys) if row and row["finished_at"] > drawn.get(row["key"], "")]
+        rows = [row for row in map(store.row, keys) if row and row["suite"] in SUITES and row["finished_at"] > drawn.get(row["key"], "")]
         for suite, count in Counter(row["suite"] for row in rows).items():
             print(f"{several(count, 'run')} of {suite} in {store.runs} not in its tables yet, which are drawn: "
                   f"python -m benchmarks collect {suite}{with_options(results=results)}", file=sys.stderr)

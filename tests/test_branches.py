@@ -48,7 +48,7 @@ def test_in_the_full_grid_no_branch_waits_for_a_branch():
 def test_the_rows_of_runs_that_part_are_those_of_runs_made_alone(method, tmp_path):
     trunk, branch, store, alone = ladder(0.97, method), ladder(0.6, method), Store(tmp_path / "a"), Store(tmp_path / "b")
     list(steps(trunk, store, "data", CPU, branches=[branch]))
-    assert checkpoint.share_done(store.checkpoint(branch.key), method) == pytest.approx(2 / 3)
+    assert checkpoint.share_done(store.checkpoint(branch.key), branch) == pytest.approx(2 / 3)
     shares = list(steps(branch, store, "data", CPU))
     assert shares[0] == pytest.approx(2 / 3)  # of its three cycles two were made
     assert not list(store.runs.glob("*.pt"))

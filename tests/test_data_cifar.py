@@ -44,10 +44,10 @@ def cifar(request, tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "train_list", lists["train_list"])
     monkeypatch.setattr(kind, "test_list", lists["test_list"])
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5})
-    monkeypatch.setitem(D.DATASETS, name, replace(D.DATASETS[name], held_out=5))
+    monkeypatch.setitem(D.DATASETS, name, replace(D.DATASETS[name], held_out=5, test_images=20))
     monkeypatch.setattr(utils, "download_and_extract_archive", offline)
     yield name, home, np.concatenate(images), labels
-    D._cifar.cache_clear()
+    D._read.cache_clear()
 
 
 def offline(*_, **__):

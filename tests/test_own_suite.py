@@ -1,16 +1,12 @@
-"""A data set, a task, a suite and a figure of one's own, as examples/README.md says that they are added: a file or entries in tables; a script."""
-import csv
-import shutil
-import subprocess
+"""A data set, a task, a suite and a figure of one's own as entries in the project's tables, and a script."""
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 import reproduce
-from benchmarks import batches, data, describe, models, own_suites, suites, tasks
+from benchmarks import batches, checkpoint, data, describe, models, suites, tasks
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.recipes import DIGITS, Dataset, Task
@@ -19,65 +15,9 @@ from benchmarks.run import run
 from benchmarks.tasks import DATASETS
 
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def test_the_examples_file_is_a_suite(tmp_path):
-    """In a copy of the project: its tables are joined when they are loaded, also by the processes that make runs."""
-    for name in ("benchmarks", "methods", "reproduce"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def python(*words):
-        return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
-
-    shutil.copy(ROOT / "examples" / "my_suite.py", tmp_path / "benchmarks" / "own_suites")
-    launched = python("-m", "benchmarks", "launch", "my_suite", *"--methods gmp --sparsities 0.9 --seeds 1 --epochs 2 --jobs 1".split())
-    assert launched.returncode == 0, launched.stderr
-    with open(tmp_path / "results" / "my_suite" / "runs.csv", newline="") as file:
-        row, = csv.DictReader(file)
-    assert (row["task"], row["dataset"], row["model"], row["status"]) == ("my_suite", "parity", "my_network", "ok")
-    assert row["prunable"] == str(9 * 16 + 9 * 16 * 32 + 2 * 32) and float(row["top1"]) > 60  # chance: 50
-    drawn = python("reproduce/figure3.py", "--suite", "my_suite", "--epochs", "2")
-    assert drawn.returncode == 0 and (tmp_path / "figures" / "my_suite" / "figure3.png").exists(), drawn.stderr
-
-    (tmp_path / "benchmarks" / "own_suites" / "broken.py").write_text("TASKS = {")
-    for words in (["-m", "benchmarks", "status", "digits"], ["reproduce/figure3.py"]):
-        refused = python(*words)
-        assert refused.returncode == 2 and not refused.stdout
-        assert refused.stderr == ("error: benchmarks/own_suites/broken.py cannot be used: SyntaxError: '{' was never closed (broken.py, line 1); "
-                                  "mend it, or take it out of this folder\n")
-    (tmp_path / "benchmarks" / "own_suites" / "broken.py").write_text("TASKS = SIZES = {'broken': 1}\nMODELS = {'resnet8_digits': 1}")
-    refused = python("-m", "benchmarks", "run", "--task", "digits", "--method", "gmp", "--sparsity", "0.9")
-    assert refused.returncode == 2 and "MODELS has 'resnet8_digits' already" in refused.stderr and refused.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("name, text, said", [
-    ("mine", "SIZES = {'paper': ((0.9,), 1)}", "it has no TASKS"), ("mine", "TASKS, SIZES = {}, {}", "it has no TASKS and no SIZES"),
-    ("mine", "raise SystemExit(3)", "SystemExit: 3"), ("mine", "import absent_library", "ModuleNotFoundError: No module named 'absent_library'"),
-    ("my-suite", "TASKS = SIZES = {1: 1}", "a suite's name is letters, digits and _, and not runs or models or performance"),
-    ("runs", "TASKS = SIZES = {1: 1}", "a suite's name is letters, digits and _, and not runs or models or performance")])
-def test_a_file_that_cannot_be_used_is_no_suite(name, text, said, tmp_path, monkeypatch):
-    (tmp_path / f"{name}.py").write_text(text)
-    monkeypatch.setattr(own_suites, "__path__", [str(tmp_path)])
-    monkeypatch.setattr(own_suites, "FAULTS", [])
-    monkeypatch.delitem(sys.modules, f"benchmarks.own_suites.{name}", raising=False)
-    assert own_suites._load(name) is None
-    with pytest.raises(ValueError) as refused:
-        own_suites.refuse_faults()
-    assert str(refused.value) == f"benchmarks/own_suites/{name}.py cannot be used: {said}; mend it, or take it out of this folder"
-
-
-def test_entries_of_files_are_added_and_replace_none(monkeypatch):
-    class Mine:
-        MODELS = {"resnet20": 1, "resnet21": 2}
-
-    monkeypatch.setattr(own_suites, "FILES", {"mine": Mine})
-    monkeypatch.setattr(own_suites, "FAULTS", [])
-    assert own_suites.joined("TASKS", {"digits": 0}) == {"digits": 0} and not own_suites.FAULTS
-    own_suites.refuse_faults()
-    assert own_suites.joined("MODELS", {"resnet20": 0}) == {"resnet20": 0, "resnet21": 2}
-    fault, = own_suites.FAULTS
-    assert fault.startswith("benchmarks/own_suites/mine.py cannot be used: MODELS has 'resnet20' already; ")
+class Wrong(torch.nn.Module):
+    def forward(self, x):
+        return x[:, 5]
 
 
 @pytest.fixture
@@ -136,12 +76,8 @@ def test_the_options_of_a_task_that_is_not_named_as_its_data(parity, monkeypatch
 
 @pytest.mark.parametrize("table, key, value, said", [
     ("SUITE_TASKS", "parity", "digits-mlp", "a task of its own, named parity or parity-…, not digits-mlp"),  # whose rows would be of digits
-    ("SUITE_TASKS", "parity", None, "not None"), ("TASKS", "parity-mlp", "mlp", "parity-mlp must be a Task of data that are in DATASETS (digits, "),
-    ("TASKS", "parity-mlp", Task("pairty", "mlp_digits"), "imagenet, parity), not Task(dataset='pairty'"),
-    ("SIZES", ("parity", "quick"), None, "suite parity needs (sparsities, epochs) of profile quick, such as ((0.9, 0.95), 10), not None"),
-    ("SIZES", ("parity", "paper"), None, "of profile paper, such as ((0.9, 0.95), 10), not None"),
-    ("SIZES", ("parity", "paper"), (0.9, 10), "not (0.9, 10)"), ("SIZES", ("parity", "paper"), ((), 10), "not ((), 10)"),
-    ("SIZES", ("parity", "paper"), ((0.9,), "10"), "not ((0.9,), '10')")])
+    ("SUITE_TASKS", "parity", None, "not None"), ("SIZES", ("parity", "quick"), None, "suite parity needs sizes of profile quick in SIZES"),
+    ("SIZES", ("parity", "paper"), None, "suite parity needs sizes of profile paper in SIZES")])
 def test_a_suite_whose_entries_do_not_fit_together_is_refused_in_one_line(parity, table, key, value, said, monkeypatch, capsys, tmp_path):
     if value is None:
         monkeypatch.delitem(getattr(suites, table), key)
@@ -167,21 +103,85 @@ def test_data_that_are_no_images_can_do_without_augmentation(parity):
     (lambda images, labels: (images.float(), labels), "training images torch.float32 (1497, 8, 8, 1) with labels torch.int64 (1497,), not torch.uint8"),
     (lambda images, labels: (images[..., 0], labels), "torch.uint8 (1497, 8, 8) with"), (lambda images, labels: (images, labels.int()), "torch.int32"),
     (lambda images, labels: (images, labels[1:]), "torch.int64 (1496,)"), (lambda images, labels: (images, labels + 1), "labels of parity are not from 0 to 1"),
-    (lambda images, labels: (images[:300], labels[:300]), "parity holds 300 of 300 training images out")])
+    (lambda images, labels: (images[:300], labels[:300]), "parity holds 300 of 300 training images out"),
+    (lambda images, labels: (images[:, :6], labels), "gives training images (6, 8, 1) and test images (8, 8, 1)"),
+    (lambda images, labels: (images, labels.sort().values), "parity: no validation images are of class 0; held out are the last 300, so that"),
+    (lambda images, labels: (images, torch.cat([labels[:-300] * 0, labels[-300:]])), "parity: no training images are of class 1; held out are")])
 def test_what_a_reader_gives_that_is_no_data_set_is_one_line(parity, change, said, monkeypatch, capsys, tmp_path):
     train, test = data.READERS["parity"](None)
-    monkeypatch.setitem(data.READERS, "parity", lambda folder: (batches.Split(*change(train.images, train.labels)), test))
+    refused(lambda folder: (batches.Split(*change(train.images, train.labels)), test), said, monkeypatch, capsys, tmp_path)
+
+
+def refused(reader, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(data.READERS, "parity", reader)
     assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("reader, said", [
+    (lambda folder: (folder / "absent.npy").read_bytes(), "the reader of parity fails, or does not give two Splits (FileNotFoundError: "),
+    (lambda folder: None, "two Splits (TypeError: "),
+    (lambda folder: [data.READERS["digits"](folder)[0]] * 3, "two Splits (ValueError: too many values"),
+    (lambda folder: [(split.images, split.labels) for split in data.READERS["digits"](folder)], "gives as training data no Split"),
+    (lambda folder: [batches.Split(split.images[:290], split.labels[:290] % 2) for split in data.READERS["digits"](folder)],
+     "parity has 290 test images, not 300 as its test_images in DATASETS"),
+    (lambda folder: exit(1), "the reader of parity fails, or does not give two Splits (SystemExit: 1); its folder: /")])
+def test_a_reader_that_fails_is_one_line(parity, reader, said, monkeypatch, capsys, tmp_path):
+    refused(reader, said, monkeypatch, capsys, tmp_path)
+
+
+def test_data_are_read_once_and_lie_in_one_piece(parity, monkeypatch):
+    train, test = data.READERS["parity"](None)
+    grey, calls = torch.cat([train.images, train.images * 0 + 7], -1), []
+
+    def read(folder):
+        calls.append(folder)
+        planes = grey.permute(3, 0, 1, 2).contiguous()
+        return batches.Split(planes.permute(1, 2, 3, 0), train.labels), batches.Split(test.images.repeat(1, 1, 1, 2), test.labels)
+    monkeypatch.setitem(data.READERS, "parity", read)
+    first, second = data.load("parity", None), data.load("parity", None, validation=False)
+    assert len(calls) == 1 and first.train.images.is_contiguous() and torch.equal(first.train.images, grey[:1197]) and len(second.train) == 1497
+    assert first.std[1] == 1.0 and first.mean[1] == pytest.approx(7 / 255) and first.shape == (2, 8, 8)  # a channel of one value is only shifted
+    monkeypatch.setitem(DATASETS, "parity", replace(DATASETS["parity"], normalisation={"st3": ((0.5,), (0.2,))}))
+    with pytest.raises(batches.DataError, match="parity has 2 channels, and its normalisation in DATASETS 1 means and 1 deviations"):
+        data.load("parity", None)
+
+
+def test_a_checkpoint_of_a_suites_file_before_it_was_changed_is_not_used(parity, monkeypatch, tmp_path, capsys):
+    spec, store, asked = Spec("parity-mlp", "static", 0.9, 0, epochs=2), Store(tmp_path), []
+    monkeypatch.setitem(tasks.TASKS, "parity-mlp", replace(tasks.TASKS["parity-mlp"], source="before"))
+    tasks._settle.cache_clear()  # what a task's name stands for is remembered
+    with pytest.raises(checkpoint.Stopped):
+        run(spec, store, stop=lambda: asked.append(1) or len(asked) > 25)
+    assert checkpoint.share_done(store.checkpoint(spec.key), spec) > 0.5
+    monkeypatch.setitem(tasks.TASKS, "parity-mlp", replace(tasks.TASKS["parity-mlp"], source="after", lr=0.01))
+    tasks._settle.cache_clear()
+    assert checkpoint.share_done(store.checkpoint(spec.key), spec) == 0
+    row = run(spec, store)
+    assert "is of the method's or the suite's file before it was changed; the run starts anew" in capsys.readouterr().out
+    assert row["code_version"].endswith(", parity.py after")
+    tasks._settle.cache_clear()
+
+
+def test_defaults_that_are_no_methods_options_are_one_line(parity, monkeypatch, capsys, tmp_path):
+    task = replace(tasks.TASKS["parity-mlp"], source="a file's", defaults={"intervall": 10, "interval": 5})
+    monkeypatch.setitem(tasks.TASKS, "parity-mlp", task)
+    assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown option in defaults of parity-mlp 'intervall'; nearest: interval")
+
+
 @pytest.mark.parametrize("factory, words, said", [
     (lambda classes: torch.nn.Flatten(), ["--set", "width=2"], "width"), (lambda: torch.nn.Flatten(), [], "cannot be built: "),
-    (lambda classes: torch.nn.Linear(5, classes), [], "takes no images of 1×8×8")])
+    (lambda classes: torch.nn.Linear(5, classes), [], "takes no images of 1×8×8"),
+    (lambda classes: None, [], "odd returns no torch.nn.Module, but NoneType"),
+    (lambda classes: torch.nn.Conv2D(1, classes), [], "odd cannot be built: AttributeError: "),
+    (lambda classes: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes + 1)), [],
+     "odd gives for one image a tensor (1, 3), not a tensor (1, 2)"),
+    (lambda classes: Wrong(), [], "odd takes no images of 1×8×8: IndexError: ")])
 def test_a_network_that_cannot_be_made_for_the_data_is_one_line(parity, factory, words, said, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(models.MODELS, "odd", factory)
-    task = f"parity-{said.split()[0]}"  # a name of its own: what a task's name stands for is remembered
+    task = f"parity-{len(said)}"  # a name of its own: what a task's name stands for is remembered
     monkeypatch.setitem(tasks.TASKS, task, replace(tasks.TASKS["parity-mlp"], model="odd"))
     monkeypatch.setitem(suites.SUITE_TASKS, "parity", task)
     describe._macs.cache_clear()
@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_made_for_the_data_is_one_line(parity, factory,
 def test_data_without_a_reader_are_one_line(parity, monkeypatch, capsys, tmp_path):
     monkeypatch.delitem(data.READERS, "parity")
     assert main(["launch", "parity", "--methods", "gmp", "--results", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: data 'parity' have a line in DATASETS and no reader: READERS of benchmarks/data.py needs one\n"
+    assert capsys.readouterr().err == "error: data 'parity' have a line in DATASETS and no reader: READERS (of benchmarks/data.py or of your file) needs one\n"
 
 
 BROKEN = {"def grid(:": "my_figure.py cannot be loaded: SyntaxError: ", "1 / 0": "my_figure.py cannot be loaded: ZeroDivisionError: ",

@@ -113,15 +113,15 @@ def test_a_checkpoint_from_which_a_run_would_start_anew_spares_nothing(tmp_path,
     Path("mine.py").write_text("from methods import get\nclass Mine(get('static')):\n    pass\n")
     spec, store, asked = Spec("digits", "mine.py:Mine", 0.9, 0, epochs=2), Store("results"), []
     path = store.checkpoint(spec.key)
-    assert checkpoint.share_done(path, spec.method) == 0  # there is none
+    assert checkpoint.share_done(path, spec) == 0  # there is none
     with pytest.raises(checkpoint.Stopped):
         runner.run(spec, store, stop=lambda: asked.append(1) or len(asked) > 25)
-    assert checkpoint.share_done(path, spec.method) == pytest.approx(24 / 38)
+    assert checkpoint.share_done(path, spec) == pytest.approx(24 / 38)
     Path("half.pt").write_bytes(path.read_bytes()[:1000])
-    assert checkpoint.share_done("half.pt", spec.method) == 0
+    assert checkpoint.share_done("half.pt", spec) == 0
     with open("mine.py", "a") as file:
         file.write("# changed\n")
-    assert checkpoint.share_done(path, spec.method) == 0
+    assert checkpoint.share_done(path, spec) == 0
 
 
 METHOD = '''

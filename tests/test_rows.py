@@ -53,6 +53,10 @@ def test_rows_that_are_collected_already_are_not_told_of(tmp_path, capsys):
         path.write_bytes(text)
     tell_uncollected(tmp_path)
     assert kept and capsys.readouterr().err == ""
+    path, text = kept.popitem()
+    path.write_bytes(text.replace(b'"digits"', b'"taken_out"'))  # no command would collect rows of a suite whose file is not here any more
+    tell_uncollected(tmp_path)
+    assert store.row(path.stem)["suite"] == "taken_out" and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("ends, status", [((0, 0), 0), ((1, 0), 0), ((2, 0), 2), ((0, 130), 130)])

@@ -42,4 +42,7 @@ def build(name: str, classes: int, **options) -> nn.Module:
     for option in options:
         if option not in allowed:
             raise ValueError(nearest(option, allowed, f"option of {name}"))
-    return MODELS[name](classes=classes, **options)
+    net = MODELS[name](classes=classes, **options)
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{name} returns no torch.nn.Module, but {type(net).__name__}")
+    return net
