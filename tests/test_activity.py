@@ -302,3 +302,12 @@ def test_inputs_that_overflow_are_drawn_uniformly():
     run = started(linear(W.float()), "gse_grabo", 0.0, [(x, DELTA.T)], linear_in_the_output)
     (outputs, inputs), = run.method.explore(run, run.batches())[0]
     assert outputs.tolist() == [2, 3] and inputs.tolist() == [[1, 1, 1]]
+
+
+def test_sums_of_half_precision_are_not_in_half_precision():
+    """600 samples of 1 and output gradients of 1: bfloat16 has no 513."""
+    def sums(x, delta):
+        run = prepared(linear(torch.eye(2).to(x.dtype)), "gse_graest", 0.0, [(x, delta)], linear_in_the_output)
+        return next(iter(Activity(run, run.batches(), lambda n: torch.ones(n)).sums.values()))
+    for outputs in sums(torch.ones(513, 2, dtype=torch.bfloat16), torch.ones(513, 2, dtype=torch.bfloat16)):
+        assert outputs.dtype == torch.float32 and outputs.flatten().tolist() == [513, 513]

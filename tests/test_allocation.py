@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, round_counts, scale_densities, share_counts
+from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, of_unit_norm, round_counts, scale_densities, share_counts
 from methods.layout import Layout, Spread
 from methods.ranking import keep
 
@@ -282,3 +282,14 @@ def test_layout_leaves_dense_what_is_not_conv_or_linear():
     assert [name for name, _ in layout.dense] == ["words.weight", "frozen.weight"]
     with pytest.raises(ValueError, match="no weight that can be pruned"):
         Layout(nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4)))
+
+
+@pytest.mark.parametrize("net, kept", [(nn.Sequential(nn.Conv2d(3, 16, 3)), 43), (nn.Sequential(nn.Linear(10, 10)), 10)])
+def test_uniform_plus_of_a_single_layer_is_its_budget(net, kept):
+    assert allocate(Layout(net), "uniform_plus", 0.9) == [kept]
+
+
+def test_global_l2_of_a_layer_of_zeros():
+    layout = Layout(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
+    theta = torch.tensor([0.5, -0.2, 0.1, -0.05, 0.3, -0.4, 0, 0])
+    assert of_unit_norm(layout, theta)[6:].tolist() == [0, 0] and allocate(layout, "global_l2", 0.5, theta) == [4, 0]

@@ -110,3 +110,16 @@ def test_a_file_that_is_no_kept_network_is_refused_without_advice_to_trust_it(tm
         assert "weights_only" not in str(caught.value)
     with pytest.raises(FileNotFoundError):
         kept.load(tmp_path / "none.pt")
+
+
+def test_a_checkpoint_that_torch_could_not_write_ends_no_run(tmp_path, monkeypatch, capsys):
+    """It raises RuntimeError where a disk is full, not OSError."""
+    def full(state, file):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0:\nfile write failed")
+    saver = Saver(tmp_path / "run.pt")
+    saver.write({"step": 1})
+    before = saver.path.read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    saver.write({"step": 2})
+    assert "(PytorchStreamWriter failed writing file data/0: file write failed); the run goes on" in capsys.readouterr().out
+    assert saver.path.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["run.pt"]

@@ -33,6 +33,7 @@ PUBLISHED = {
     "topkast": dict(gamma=1, penalty=1e-4, every_step_until=21 / 200, interval=1000, mode="correct", start_weights="network"),
     "gradual": dict(interval=1000, update_end=120 / 200),
     "gse_uniform": GSE, "gse_grabo": GSE, "gse_graest": dict(GSE, signs="corrected"),
+    "fisher_diag": dict(damping=1e-5),
 }
 
 

@@ -6,9 +6,10 @@ import numpy
 import pytest
 import torch
 from stored import record, timeless
+from torch import nn
 
 from benchmarks.__main__ import main
-from benchmarks.checkpoint import random_state, set_random_state
+from benchmarks.checkpoint import random_state, seed_all, set_random_state
 from benchmarks.cost import computed_with
 from benchmarks.data import load
 from benchmarks.grid import Spec
@@ -19,6 +20,7 @@ from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 from benchmarks.trial import own_methods
 from benchmarks.trial.dry_run import dry_run
+from methods import SparseModel, Training, get
 
 FILE = '''
 import time
@@ -242,3 +244,21 @@ def test_other_variants_of_a_method_are_named(mine, capsys, monkeypatch):
     words = ["leaderboard", "digits", "--method", "gse_uniform", "--sparsities", "0.9", "--epochs", "1", "--seeds", "1", "--set"]
     assert main([*words, "gamma=2.0"]) == 0
     assert "gse_uniform has rows with other options, too, which are not shown (gamma=0.5): of several, " in capsys.readouterr().err
+
+
+def test_the_seed_of_a_run_is_pythons_too():
+    drawn = []
+    for _ in range(2):
+        seed_all(0, "x")
+        drawn.append((random.random(), numpy.random.rand(), float(torch.rand(1))))
+        random.random()
+    assert drawn[0] == drawn[1]
+
+
+def test_active_weights_at_zero_are_computed_with():
+    class Zeroes(get("static")):
+        def forward(self, theta):
+            return theta * 0
+    model = SparseModel(nn.Linear(10, 10), Zeroes, 0.5)
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    assert computed_with(model).tolist() == [50]

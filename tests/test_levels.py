@@ -254,3 +254,13 @@ def test_lrr_with_st3_trains_pruned_weights_in_every_cycle():
     step(run, gradient)
     assert run.theta[1].item() == pytest.approx(-0.6, abs=1e-3)
     assert run.method.mask.tolist() == [True, True, False, False, False, True]
+
+
+def test_levels_that_would_share_a_row_are_refused():
+    with pytest.raises(ValueError, match="^option level_list takes rising sparsities"):
+        get("lrr").levels(0.95, {"level_list": "0,0.9,0.9000001,0.95"})
+
+
+def test_levels_of_a_very_sparse_network():
+    levels = get("lrr").levels(0.999, {})  # 0.8**30 is above a thousandth, 0.8**31 is not
+    assert len(levels) == 32 and levels[-2] == pytest.approx(1 - 0.8**30) and levels[-1] == 0.999

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods import SparseModel, Training
+from methods.layout import Layout
+from methods.networks import differs, order_of, tensors
 
 
 class Two(nn.Module):
@@ -253,3 +255,22 @@ def test_a_cell_that_is_run_again_prunes_anew_with_a_word_and_without_the_gradie
     with pytest.warns(UserWarning, match="trained before, by 1 updates"):  # a copy has been trained, too
         other = copy.deepcopy(model)
         Training(other, torch.optim.SGD(other.parameters(), 0.1), 1, 6).start()
+
+
+def test_what_stays_dense_is_told_of_from_a_tenth_on(recwarn):
+    SparseModel(nn.Sequential(nn.Embedding(2, 5), nn.Linear(10, 10)), "static", 0.5)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="15 weights stay dense besides the 100 "):
+        SparseModel(nn.Sequential(nn.Embedding(3, 5), nn.Linear(10, 10)), "static", 0.5)
+
+
+def test_a_checkpoint_of_fewer_layers_names_the_first_that_lacks():
+    one, two = (order_of(Layout(nn.Sequential(*(nn.Linear(8, 8) for _ in range(n))))) for n in (1, 2))
+    assert differs(one, two) == "its weight 2 is nothing, here 1.weight 8x8" and differs(two, one) == "its weight 2 is 1.weight 8x8, here nothing"
+
+
+def test_tensors_of_what_contains_itself():
+    tensor = torch.ones(2)
+    nested = [tensor]
+    nested.append({"again": nested})
+    assert [found is tensor for found in tensors(nested, set())] == [True]

@@ -1,0 +1,49 @@
+"""What a layout makes of a network's layers: which are pruned, in which form their weights lie, and sums over filters and layers."""
+import pytest
+import torch
+from torch import nn
+
+from methods import SparseModel
+from methods.layout import Layout, channels_last
+
+
+def test_a_name_to_skip_is_no_beginning_of_another():
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(12)))
+    assert [name for name, _ in SparseModel(net, "static", 0.5, skip=["1"]).layout.dense] == ["1.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_a_layer_without_weights_is_left_dense():
+    layout = Layout(nn.ModuleList([nn.Linear(3, 0), nn.Linear(3, 2)]))
+    assert [entry.name for entry in layout.entries] == ["1.weight"] and layout.dense == [("0.weight", "empty")]
+
+
+def test_a_frozen_last_layer_is_no_classifier_nor_is_the_one_before():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert Layout(net).classifier == 1
+    net[1].requires_grad_(False)
+    assert Layout(net).classifier is None
+
+
+@pytest.mark.parametrize("stride, expected", [(1, False), ((1, 2), True), ((2, 1), True), (2, True)])
+def test_a_stride_in_one_direction_asks_for_contiguous_weights(stride, expected):
+    """The width's alone reads beyond the weight."""
+    entry, = Layout(nn.Sequential(nn.Conv2d(1, 4, 3, stride=stride))).entries
+    assert entry.contiguous is expected
+
+
+def test_a_weight_that_is_both_formats_counts_as_contiguous():
+    weight = nn.Conv2d(4, 6, 1).weight
+    assert weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last) and not channels_last(weight)
+    assert channels_last(nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last).weight)
+
+
+@pytest.mark.parametrize("per", ["filters", "layers"])
+def test_a_layout_that_was_asked_first_in_inference_mode_has_gradients(per):
+    layout = Layout(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    spread, n = (layout.spread_filters, 6) if per == "filters" else (layout.spread_layers, 2)
+    with torch.inference_mode():
+        spread(torch.ones(n))
+    values = torch.ones(n, requires_grad=True)
+    (spread(values) * 2).sum().backward()
+    assert values.grad.tolist() == ([6, 6, 6, 6, 8, 8] if per == "filters" else [24, 16])
