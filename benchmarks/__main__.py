@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
-from benchmarks.command import ENDINGS, Parser, at_least_one, command, data_folder, seeds, with_options
+from benchmarks.command import CAME, ENDINGS, Parser, at_least_one, command, data_folder, seeds, with_options
 from benchmarks.comparison import by_validation
 from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
@@ -230,10 +230,11 @@ def main(words=None):
         return 130
 
 
-def interrupt(*_):
+def interrupt(number, _):
     """Treats SIGTERM and SIGHUP as Ctrl-C, but only the first: `timeout` signals both this process and run_all.sh, which then signals it again."""
-    for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)
+    CAME.append(number)
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

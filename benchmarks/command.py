@@ -14,6 +14,7 @@ from benchmarks.own_suites import refuse_faults
 from benchmarks.recipes import PRECISIONS
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
+CAME = []  # those that have come: a bare `except:`, in what was just being imported, may have caught their KeyboardInterrupt
 # errors of a disk or a file server, not of the code: another OSError keeps its traceback
 FAILING = {getattr(errno, name, -1) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
 OPTIONS = {

@@ -3,7 +3,7 @@ import signal
 import threading
 from contextlib import closing, contextmanager
 
-from benchmarks.command import ENDINGS, chosen_options, data_folder
+from benchmarks.command import CAME, ENDINGS, chosen_options, data_folder
 from benchmarks.grid import Spec
 from benchmarks.progress import Bar, plain
 from benchmarks.results import Store
@@ -40,7 +40,7 @@ def make(args):
 def made(spec, store, folder, device):
     from benchmarks.checkpoint import Stopped
     from benchmarks.run import run
-    asked = []
+    asked = [*CAME]
     try:
         with Claim(store, spec.key) as claim, closing(Bar({spec: 1}, print)) as progress, noted(asked):
             if row := store.since(spec.key, store.seen.get(spec.key)):  # another process has made it

@@ -9,8 +9,8 @@ import time
 import pytest
 from stored import ROOT
 
-from benchmarks.__main__ import insist
-from benchmarks.command import command
+from benchmarks.__main__ import insist, interrupt, main
+from benchmarks.command import CAME, ENDINGS, command
 
 MEASUREMENTS = ("overhead", "throughput", "scaling", "products", "trajectory", "training_flops", "store_speed", "sparse_speed", "sparse_growth",
                 "sparse_training")
@@ -69,6 +69,22 @@ def test_the_third_ctrl_c_ends_a_hook_that_catches_everything():
             assert signal.getsignal(signal.SIGINT) == after
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("words", [["run", "--task", "digits", "--method", "gmp", "--sparsity", "0.9"], ["launch", "digits", "--methods", "gmp"]])
+def test_a_signal_whose_interrupt_was_caught_ends_the_command_all_the_same(words, tmp_path, capsys):
+    """Some imports catch every exception."""
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(signal.SIGTERM, None)
+        assert {signal.getsignal(number) for number in ENDINGS} == {signal.SIG_IGN}
+        assert main([*words, "--results", str(tmp_path)]) == 130 and not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.pt"))
+        assert capsys.readouterr().err.endswith("stopped; the same command goes on where this one ended\n")
+    finally:
+        CAME.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_how_a_command_ends(capsys):
