@@ -149,7 +149,8 @@ def code_version():
             return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
         if not os.path.samefile(git("rev-parse", "--show-toplevel"), ROOT):  # of another project that contains this one, perhaps in its .venv
             raise OSError
-        changed = git("status", "--porcelain", "--", "methods", "benchmarks")
+        own = ":(exclude,glob)benchmarks/own_suites/[!_]*.py"  # whose content the rows of their suites name
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", "methods", "benchmarks", own)
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         version = "unknown"
