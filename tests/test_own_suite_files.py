@@ -26,13 +26,19 @@ def test_the_examples_file_is_a_suite(tmp_path):
     def python(*words):
         return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
 
+    def git(*words):
+        return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    git("init", "-q"), git("add", "."), git("commit", "-qm", "the project")
     copy = Path(shutil.copy(ROOT / "examples" / "my_suite.py", tmp_path / "benchmarks" / "own_suites"))
     launched = python("-m", "benchmarks", "launch", "my_suite", *"--methods gmp --sparsities 0.9 --seeds 1 --epochs 2 --jobs 1".split())
     assert launched.returncode == 0, launched.stderr
     with open(tmp_path / "results" / "my_suite" / "runs.csv", newline="") as file:
         row, = csv.DictReader(file)
     assert (row["task"], row["dataset"], row["model"], row["status"]) == ("my_suite", "parity", "my_network", "ok")
-    assert row["code_version"].endswith(f", my_suite.py {hashlib.sha256(copy.read_bytes()).hexdigest()[:10]}")
+    head = git("rev-parse", "--short=10", "HEAD").stdout.strip()  # without +: the file's own mark says all
+    assert row["code_version"] == f"{head}, my_suite.py {hashlib.sha256(copy.read_bytes()).hexdigest()[:10]}"
     assert row["prunable"] == str(9 * 16 + 9 * 16 * 32 + 2 * 32) and float(row["top1"]) > 60  # chance: 50
     drawn = python("reproduce/figure3.py", "--suite", "my_suite", "--epochs", "2")
     assert drawn.returncode == 0 and (tmp_path / "figures" / "my_suite" / "figure3.png").exists(), drawn.stderr
