@@ -103,7 +103,8 @@ def restored(make, path):
                     raise ValueError("checksum")
             state = loaded(path, trainer.device)
             if state.get("method", trainer.sources) != trainer.sources:  # a state of older code has none
-                print(f"the checkpoint {path} is of the method's or the suite's file before it was changed; the run starts anew")
+                whose = "method's or the suite's" if trainer.task.source else "method's"
+                print(f"the checkpoint {path} is of the {whose} file before it was changed; the run starts anew")
                 return trainer
             trainer.load_state_dict(state)
     except DEVICE_ERRORS:  # these say nothing about the file

@@ -137,6 +137,8 @@ def usable(specs, store):
             levels_of(spec)
             good.append(spec)
         except ValueError as problem:
+            if CAME:  # submitit ends a job that it has requeued by a SystemExit, which looks like the file's own if it was just being loaded
+                raise Ended("stopped; the job goes on where this one ended") from None
             row = store_failure(spec, problem, store, store.seen.get(spec.key), keep=True)
             bad += [row] if row["status"] != "ok" else []
     return good, bad

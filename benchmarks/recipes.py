@@ -3,7 +3,7 @@
 Imports no torch, so that commands answer at once.
 """
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 
 NORMALISATIONS = ("st3", "gse")  # whose: those of their released code
@@ -89,14 +89,16 @@ class Task:
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
     source: str = ""  # SHA-256 of the file in own_suites/ that the task is of
 
-    def __post_init__(self):
-        """Raises ValueError, in one line, for a value that its setting cannot have. Whole numbers become fractions where those are meant."""
+    def checked(self):
+        """This Task, with fractions where its values are whole numbers and fractions are meant. Raises ValueError, in one line, for a value that its
+        setting cannot have."""
         if not isinstance(self.dataset, str):
             raise ValueError(f"dataset of a Task is the name of one, not {self.dataset!r}")
+        fractions = {}
         for f in (f for f in fields(self) if f.metadata):
             value = getattr(self, f.name)
             if f.type is float and type(value) is int:
-                object.__setattr__(self, f.name, value := float(value))
+                value = fractions[f.name] = float(value)
             if not self._fits(f, value):
                 least, most, choices = (f.metadata[name] for name in ("least", "most", "choices"))
                 number = f"of at least {least:g}" + f" and at most {most:g}" * (most < math.inf)
@@ -104,6 +106,7 @@ class Task:
                 raise ValueError(f"{f.name} of a Task is {allowed[f.type]}, not {value!r}")
         if not isinstance(self.milestones, tuple) or not all(isinstance(share, float) and 0 < share < 1 for share in self.milestones):
             raise ValueError(f"milestones of a Task are shares of training between 0 and 1, such as (0.5, 0.75), not {self.milestones!r}")
+        return replace(self, **fractions)
 
     def _fits(self, f, value):
         if type(value) is not f.type:

@@ -122,7 +122,7 @@ def tell_uncollected(results):
 
 def none_finished(suite, results, profile, precision, epochs):
     """The NoRows of a figure that has no finished runs."""
-    options = with_options(profile=profile, precision=precision, epochs=epochs, results=results)
+    options = f" --profile {profile}" * bool(profile) + with_options(precision=precision, epochs=epochs, results=results)
     path = Path(results) / suite / "runs.csv"
     others = lengths(read_rows(path)) if path.exists() else ""
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "

@@ -9,8 +9,11 @@ import time
 import pytest
 from stored import ROOT
 
+from benchmarks import launch
 from benchmarks.__main__ import insist, interrupt, main
 from benchmarks.command import CAME, ENDINGS, command
+from benchmarks.grid import Spec
+from benchmarks.results import Store
 
 MEASUREMENTS = ("overhead", "throughput", "scaling", "products", "trajectory", "training_flops", "store_speed", "sparse_speed", "sparse_growth",
                 "sparse_training")
@@ -85,6 +88,20 @@ def test_a_signal_whose_interrupt_was_caught_ends_the_command_all_the_same(words
         CAME.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_a_job_that_is_requeued_while_it_loads_a_methods_file_leaves_no_failed_row(came, tmp_path, monkeypatch):
+    """submitit's handler raises SystemExit wherever the program is; without a signal it is the file's own, a mistake."""
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(-1)")
+    monkeypatch.setattr(launch, "CAME", [signal.SIGTERM] * came)
+    spec, store = Spec("digits", f"{tmp_path}/mine.py:Mine", 0.9, 0), Store(tmp_path / "results")
+    if came:
+        with pytest.raises(launch.Ended):
+            launch.usable([spec], store)
+        assert not list(tmp_path.rglob("*.json"))
+    else:
+        assert launch.usable([spec], store)[1][0]["status"] == "failed"
 
 
 def test_how_a_command_ends(capsys):

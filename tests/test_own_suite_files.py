@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import own_suites, suites
-from benchmarks.recipes import DIGITS, Dataset, Task
+from benchmarks.recipes import Dataset, Task
+from benchmarks.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = """from benchmarks.recipes import Dataset, Task
@@ -114,9 +115,13 @@ def test_names_that_are_no_suites(name, load):
     (dict(dataset=["digits"]), "not ['digits']")])
 def test_a_task_has_values_that_its_settings_can_have(values, said):
     with pytest.raises(ValueError) as refused:
-        Task(**{"dataset": "digits", "model": "resnet8_digits", **values})
+        Task(**{"dataset": "digits", "model": "resnet8_digits", **values}).checked()
     assert said in str(refused.value)
-    assert Task("digits", "mlp_digits", **DIGITS).lr == 0.1 and Task("imagenet", "resnet50", augmentation="imagenet").dataset == "imagenet"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_projects_tasks_have_such_values(name):
+    assert TASKS[name].checked() == TASKS[name]
 
 
 @pytest.mark.parametrize("values, said", [

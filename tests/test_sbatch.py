@@ -33,8 +33,9 @@ def test_a_job_makes_its_runs_as_they_were_sent(store, monkeypatch):
 def test_a_job_whose_time_is_up_stops_its_runs_and_is_sent_again(store, monkeypatch, delay, grace):
     stopped = []
     monkeypatch.setattr(launch, "stop", stopped.append)
+    monkeypatch.setattr(sbatch, "CAME", [])
     job = sbatch.Job([Spec("digits", "static", 0.9, 0)], {}, str(store.folder), "data", 4, delay, False)
-    assert job.checkpoint().function is job and stopped == [grace]
+    assert job.checkpoint().function is job and stopped == [grace] and sbatch.CAME  # so that what the signal interrupts is taken for no mistake
 
 
 @pytest.mark.parametrize("pings, waits", [
@@ -50,6 +51,7 @@ def test_a_job_is_queued_again_when_slurm_is_back(store, slurm, tmp_path, monkey
         (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{pings[len(waited)]}'\n")
     monkeypatch.setattr(sbatch, "time", Namespace(sleep=sleep, monotonic=lambda: clock[0]))
     monkeypatch.setattr(launch, "stop", lambda grace: None)
+    monkeypatch.setattr(sbatch, "CAME", [])
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{pings[0]}'\n")
     (tmp_path / "scontrol").chmod(0o755)
     sbatch.Job([], {}, str(store.folder), "data", 4, 120, False).checkpoint()

@@ -22,7 +22,7 @@ def _load(name):
         module = importlib.import_module(f"{__name__}.{name}")
         _check(name, module)
         source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-        module.TASKS = {task: replace(recipe, source=source) for task, recipe in module.TASKS.items()}
+        module.TASKS = {task: replace(recipe.checked(), source=source) for task, recipe in module.TASKS.items()}
         return module
     except (Exception, SystemExit) as error:
         _fault(name, str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")

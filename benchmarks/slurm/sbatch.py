@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from benchmarks.command import CAME
 from benchmarks.files import StoreError
 from benchmarks.progress import several, waiting
 from benchmarks.results import Store
@@ -53,6 +54,7 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         from benchmarks import launch
+        CAME.append(signal.SIGUSR2)
         launch.stop(max(self.delay - 20, 5))
         deadline = time.monotonic() + AWAY_SECONDS
         while away() and time.monotonic() < deadline:  # submitit requeues only once; without a controller nothing ends this job
