@@ -59,7 +59,9 @@ def refuse_unknown_defaults(name):
     from methods import available, get
     from methods.options import nearest
     task = get_task(name)
-    known = {option for method in available() for option in get(method).options()} if task.source else task.defaults
+    if not task.source:
+        return
+    known = {option for method in available() for option in get(method).options()}
     for option in task.defaults.keys() - known:
         raise ValueError(nearest(option, known, f"option in defaults of {name}"))
 
