@@ -277,6 +277,12 @@ def test_more_runs_at_a_time_than_cores_are_warned_of(store, slurm, launch, caps
         assert ("--jobs 4 is more than --cpus-per-task 1" in capsys.readouterr().err) == warned
 
 
+def test_a_time_limit_in_which_a_job_may_get_nowhere_is_warned_of(store, slurm, launch, capsys):  # noqa: F811
+    for words, warned in (("--time 2 --signal-delay 1", True), ("--time 3 --signal-delay 60", False), ("--time 3 --signal-delay 61", True), ("", False)):
+        assert launch(*words.split()) == 0
+        assert ("it may go back into the queue without having trained" in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize("name", ["100%", "a\\b"])
 def test_a_folder_whose_name_slurm_would_read_otherwise_is_refused(tmp_path, name, slurm, capsys):  # noqa: F811
     words = ["launch", "digits", "--methods", "static", "--seeds", "1", "--sparsity", "0.9", "--launcher", "slurm", "--results"]
