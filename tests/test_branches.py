@@ -8,7 +8,7 @@ from stored import timeless
 
 from benchmarks import checkpoint, plan
 from benchmarks.grid import Spec
-from benchmarks.launch import launch
+from benchmarks.launch import Launch, launch
 from benchmarks.levels import branches, levels_of, uncovered
 from benchmarks.results import Store
 from benchmarks.run import run as make_row
@@ -79,6 +79,8 @@ def test_a_branch_that_has_ended_gets_no_checkpoint_when_its_trunk_is_tried_agai
     monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 60)  # which the method's file changes
     Path("mine.py").write_text(KILLED_ONCE)
     trunk, branch = ladder(0.97, "mine.py:KilledOnce"), ladder(0.6, "mine.py:KilledOnce")
+    part = Launch.part
+    monkeypatch.setattr(Launch, "part", lambda self, ready: (part(self, ready), self.waiting or Path("parted").touch()))
     assert not launch([trunk, branch], Store("results"), "data", 1, lambda line: None)
     assert [(spec, attempt) for spec, attempt, _ in given if spec == trunk] == [(trunk, 1), (trunk, 2)]
     assert [parting for spec, _, parting in given if spec == trunk] == [[branch], []] and not list(Path("results/runs").glob("*.pt"))
@@ -99,7 +101,8 @@ class KilledOnce(get("lrr")):
     def before_step(self, run):
         if run.cycle == 2 and self.sparsity == 0.97 and not Path("killed").exists() and any(Path("results/runs").glob("*.pt")):
             Path("killed").touch()
-            time.sleep(4)  # until the launcher has seen that they have parted
+            while not Path("parted").exists():
+                time.sleep(0.1)
             os._exit(1)
 """
 

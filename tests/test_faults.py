@@ -65,7 +65,7 @@ def test_killed_at_random_moments(undisturbed, tally, folder):
             stopped = stamps(store)
             continue
         # while there are runs: some steps were made before the launcher's end, and it takes the others up from their checkpoints
-        moment = draw.randrange(max(1, 4 * (len(SPECS) * EPOCHS * STEPS - (begun - first)) // 5))
+        moment = draw.randrange(max(1, (len(SPECS) * EPOCHS * STEPS - (begun - first)) // 2))
         wait_for(lambda: held(store) and steps_made(folder) - begun >= moment, process)
         victims = list(held(store).values())
         if victims:
@@ -121,7 +121,7 @@ def test_what_ends_a_launch_in_the_background_is_its_ctrl_c(name, folder):
 
 
 def test_a_log_has_each_run_as_it_ends(folder):
-    process = start("--jobs", "1", wait=0.02, specs=[SPECS[0], SPECS[2]])
+    process = start("--jobs", "1", wait=0.05, specs=[SPECS[0], SPECS[2]])  # so that the second takes four seconds
     made = next(len(Store("results").rows("digits")) for line in process.stdout if line.startswith("[1/2"))
     said, _ = process.communicate()
     assert made == 1 and process.returncode == 0 and "[2/2, 0:00:00 to go]" in said

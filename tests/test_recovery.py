@@ -52,10 +52,10 @@ def test_a_run_that_is_stopped_writes_a_checkpoint_first(tmp_path, ending):
     key, began = replace(SPEC, epochs=500).key, time.monotonic()
     claim = tmp_path / "runs" / f"{key}.claim"
     while not (claim.exists() and '"share"' in claim.read_text()) or json.loads(claim.read_text())["share"] == 0:
-        assert run.poll() is None and time.monotonic() < began + 100
+        assert run.poll() is None and time.monotonic() < began + 600
         time.sleep(0.2)
     run.send_signal(ending)
-    assert "the same command goes on where this one ended" in run.communicate(timeout=60)[1] and run.returncode == 130
+    assert "the same command goes on where this one ended" in run.communicate(timeout=600)[1] and run.returncode == 130
     assert torch.load(Store(tmp_path).checkpoint(key))["progress"]["steps"] > 0 and not claim.exists()
 
 
@@ -197,7 +197,7 @@ def test_collecting_waits_for_another_one(tmp_path):
         time.sleep(0.5)
         assert not done
         write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [FAILED, FAILED | {"key": replace(SPEC, seed=1).key, "seed": 1}])
-    other.join(20)
+    other.join()
     assert done == [2]
 
 

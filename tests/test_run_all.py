@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP = """#!/bin/bash
 # runs this Python; pip is not called, only noted
 if [[ "$1 $2" = "-m pip" && $3 = install ]]; then
-    touch "$TMPDIR/unpacked" || exit 1; echo "$@" >> "$PIP_CALLS"; sleep 0.5; echo "what pip says"; exit "${PIP_STATUS:-0}"
+    touch "$TMPDIR/unpacked" || exit 1; echo "$@" >> "$PIP_CALLS"
+    while [[ -n ${PIP_WAITS_FOR:-} && ! -e $PIP_WAITS_FOR ]]; do sleep 0.1; done
+    echo "what pip says"; exit "${PIP_STATUS:-0}"
 fi
 exec "%s" "$@"
 """
@@ -190,9 +192,16 @@ def test_two_starts_at_once_install_once(installed, programs):
     for program in programs:
         (installed / "bin" / program).symlink_to(shutil.which(program))
     path = {"PATH": str(installed / "bin"), "PYTHON": sys.executable} if programs else {}
-    both = [subprocess.Popen([shutil.which("bash"), "run_all.sh", "setup"], cwd=installed, env=environment(installed, **path),
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
+    env, both, logs = environment(installed, PIP_WAITS_FOR=str(installed / "go"), **path), [], [installed / "first", installed / "second"]
+    for path in logs:
+        with open(path, "w") as log:
+            both.append(subprocess.Popen([shutil.which("bash"), "run_all.sh", "setup"], cwd=installed, env=env, stdout=log, stderr=log))
+    while not any("waiting for another start" in log.read_text() for log in logs) and None in [process.poll() for process in both]:
+        time.sleep(0.1)
+    (installed / "go").touch()
+    for process in both:
+        process.wait()
+    said = [log.read_text() for log in logs]
     assert [process.returncode for process in both] == [0, 0] and len(pip_calls(installed)) == 1, said
     assert not (installed / ".venv.lock").exists() and sum("waiting for another start" in text for text in said) == 1
 

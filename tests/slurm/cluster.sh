@@ -20,14 +20,14 @@ start() {
         [[ -f /etc/munge/munge.key ]] || runuser -u munge -- mungekey || exit 1
         runuser -u munge -- munged 9>&-
     ) 9>/run/munge/start.lock || return 1
-    # cred_expire: a requeued job waits for so long (seconds, more than 5). KillWait: from SIGTERM to SIGKILL. Six CPUs, for jobs that mostly sleep.
+    # cred_expire: a requeued job waits for so long (seconds, more than 5), and a start may take as long. KillWait: from SIGTERM to SIGKILL. Six CPUs, for jobs that mostly sleep.
     cat >"$dir/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$(port)
 SlurmdPort=$(port)
 AuthType=auth/munge
-AuthInfo=cred_expire=6
+AuthInfo=cred_expire=10
 CryptoType=crypto/munge
 SlurmUser=root
 SlurmdUser=root
@@ -48,6 +48,8 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 JobRequeue=1
 KillWait=10
+MessageTimeout=60
+BatchStartTimeout=60
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 GresTypes=gpu
@@ -58,7 +60,7 @@ END
     echo "Name=gpu File=/dev/null" >"$dir/gres.conf"  # a GPU as far as SLURM knows
     export SLURM_CONF=$dir/slurm.conf
     slurmctld -f "$SLURM_CONF" >"$dir/start.log" 2>&1 && slurmd -f "$SLURM_CONF" >>"$dir/start.log" 2>&1 || return 1
-    for _ in $(seq 100); do
+    for _ in $(seq 1000); do
         if sinfo --noheader --states=idle 2>/dev/null | grep -q debug; then
             echo "$SLURM_CONF"
             return 0

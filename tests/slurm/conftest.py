@@ -21,7 +21,7 @@ def cluster(tmp_path_factory):
         pytest.skip("starting a SLURM cluster needs root")
     folder = tmp_path_factory.mktemp("cluster")
     environment = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}
-    done = subprocess.run(["bash", str(SCRIPT), "start", str(folder)], env=environment, stdout=subprocess.PIPE, text=True, timeout=120)
+    done = subprocess.run(["bash", str(SCRIPT), "start", str(folder)], env=environment, stdout=subprocess.PIPE, text=True, timeout=600)
     try:
         assert done.returncode == 0, "".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
         yield environment

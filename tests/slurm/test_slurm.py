@@ -19,12 +19,14 @@ from benchmarks import run as runner
 from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
+from benchmarks.slurm import cluster as sending
 from benchmarks.workers.run_claims import held
 
 STEPS = 19  # in an epoch
-EPOCHS, LONG = 12, 31  # LONG takes longer than a minute, the least that SLURM takes for a time limit
-DELAY = "10"  # SLURM signals up to 30 seconds earlier than asked: a job has at least 20 to start and to end an epoch
-PATIENCE = 400  # seconds, which only a loaded machine needs
+EPOCHS, LONG = 12, 31
+# LONG takes longer than the limit. SLURM signals up to 30 seconds earlier than asked, so that a job has at least 140 to start and to train a little
+LIMIT = ["--time", "3", "--signal-delay", "10"]
+PATIENCE = 900  # seconds, which only a loaded machine needs
 METHODS = '''
 import os
 import time
@@ -42,7 +44,7 @@ class Slow(get("static")):
             with open(Path(os.environ["STEPS"]) / f"{run.total_steps}-{run.seed}", "a+") as file:
                 file.write(f"{os.getpid()}\\n")
                 file.seek(0)
-                time.sleep(0.1 * (len(set(file)) == 1))
+                time.sleep(run.total_steps / 1900 * (len(set(file)) == 1))  # 0.1 s, and three times as long in the longer run
 
 
 class Bad(get("static")):
@@ -127,7 +129,7 @@ def comparable(store, spec):
 def sent(project):
     """What was said when all jobs were sent; something happens to each slow run in its second epoch or a little later."""
     words = [*SLOW, str(len(slow)), "--epochs", str(EPOCHS)]
-    said = {"limit": project.send(*SLOW, "1", "--epochs", str(LONG), "--time", "1", "--signal-delay", DELAY), "slow": project.send(*words)}
+    said = {"limit": project.send(*SLOW, "1", "--epochs", str(LONG), *LIMIT), "slow": project.send(*words)}
     project.wait_for(lambda: any(claim["left"] for claim in held(project.store).values() if claim["epochs"] == EPOCHS))
     said["status"] = project.command("status", *words)
     for spec, what in zip(slow, DISTURBED):
@@ -211,7 +213,9 @@ def test_jobs_run_the_code_that_was_sent(project, ended):
     assert copies and scripts and all(str(copies[0].parent) in script.read_text() for script in scripts)
 
 
-def test_cancel_takes_queued_jobs_out(project, ended):
+def test_cancel_takes_queued_jobs_out(project, ended, monkeypatch):
+    monkeypatch.setattr(sending, "LEAVING_SECONDS", PATIENCE)
+    project.wait_for(lambda: not project.slurm("squeue", "--noheader"))  # a job that is just ending cannot be held
     words = [*SLOW, "3", "--epochs", "7"]
     project.send(*words, "--cpus-per-task", "4", "--jobs", "1")
     assert "queued" in project.command("status", *words).stdout
