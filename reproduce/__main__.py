@@ -5,8 +5,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import leaderboard
-from drawing import NoRows, Parser, Trained, files, runs_of, save, suites_of
+from drawing import Parser, files, save, suites_of
 from published import tell_absent
+from rows import NoRows, Trained, runs_of
 
 from benchmarks.command import command
 from benchmarks.suites import SUITES, scripts

@@ -4,9 +4,12 @@ The papers' own methods are grey, except for three, which look as in all figures
 their runs) are left out; a training that is the same whatever sparsity was asked for is one point. Published points, each in its authors'
 setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
-from drawing import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, suite_grid, tasks_of
+from drawing import main, tasks_of
+from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, sparsity_axis
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, repeated, runs_of, summary, without_runs
+
+from benchmarks.suites import suite_grid
 
 GROUPS = {
     "Pruned while trained": {
@@ -48,20 +51,24 @@ def source(grid, suite, results, profile=None):
         runs, found = runs_of(grid, suite, results, profile)
         if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
             raise none_finished(suite, results, found, grid.precision, grid.epochs)
-        runs = runs[~repeated(runs)]
+        again = repeated(runs)
         density = 1 - runs.achieved_sparsity.where(runs.status == "ok").astype(float)  # a diverged run's mask is of the middle of its training
         missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
-        gone = {*runs.method[missed]} - {*runs.method[~missed & runs.accuracy.notna()]}  # methods of which no point remains
-        kept = runs[~missed & ~runs.method.isin(gone)]
-        if missed.any():
-            left = runs[missed].groupby("method", sort=False).sparsity.unique()
+        gone = {*runs.method[missed]} - {*runs.method[~missed & ~again & runs.accuracy.notna()]}  # methods of which no point remains
+        kept = runs[~missed & ~again & ~runs.method.isin(gone)]
+        left = runs[missed & (~again | runs.method.isin(gone))].groupby("method", sort=False).sparsity.unique()
+        if len(left):
             words = [f"{METHODS.get(method, method)} at {', '.join(f'{100 * s:g}' for s in sorted(each))} %" for method, each in left.items()]
             kept.attrs["out"] = f" Left out with more than twice the weights asked for: {'; '.join(words)}."
+        once = [METHODS.get(method, method) for method in runs.method[again].unique() if method not in gone]
+        if once:
+            kept.attrs["out"] = kept.attrs.get("out", "") + f" The same training at every sparsity, one point: {', '.join(once)}."
         return kept, found
     except NoRows:
         if suite != "imagenet" or grid.other or literature().empty:
             raise
-    return without_runs(".", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
+    note = ", those of one sparsity side by side. No training FLOPs are published of ST-3, and of RigL and SNFS only to 90 %."
+    return without_runs(note, "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
 def lines(axes, tables, styles, measure, group):
@@ -114,13 +121,13 @@ def draw(runs, figure):
                     cut(axes, there, draw.labels, lowest(shown["mean"]))
                 if not any(len(x) for method, _, x, _ in there if method in group):
                     axes.text(0.5, 0.2, "of these no training FLOPs\nare published", transform=axes.transAxes, ha="center", color="0.5")
-                axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)",
-                         xlabel="Sparsity (%)" if measure == "density" else "Training FLOPs / dense")
+                axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)")
                 axes.minorticks_off()
             above, below = panels[2 * index:2 * index + 2, column]
             ticks = [t for t in (0.2, 0.1, 0.05, 0.02, 0.01) if shown.sparsity.min() - 0.05 <= 1 - t <= shown.sparsity.max() + 0.001]
-            above.set_xticks(ticks, [f"{100 - 100 * t:g}" for t in ticks])
+            sparsity_axis(above, ticks)
             above.xaxis.set_inverted(True)
+            below.set_xlabel("Training FLOPs / dense")
             number_decades(below.xaxis, 1, 3)
             if not index:
                 handles = [Line2D([], [], **{"ms": 4, "lw": 0.8, **styles[method], **({} if method in set(own.method) else HOLLOW)}, label=label)
@@ -132,7 +139,7 @@ def draw(runs, figure):
 
 draw.labels = METHODS | NAMED | OTHERS
 draw.ends = True
-draw.lead = "Mean test accuracy over {seeds} at the {epoch}, those of one sparsity side by side."
+draw.lead = "Mean test accuracy over {seeds} at the {epoch}, at the sparsity where runs end; those of one sparsity side by side."
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ from statistics import mean
 from typing import NamedTuple
 
 from claimed_costs import flops, overhead, slopes, trained_flops
-from drawing import TASKS
 from evidence import Difference, Evidence, Part
 from published import published
 from rows import read_table, value_of
 
-from benchmarks.tasks import suite_of
+from benchmarks.tasks import TASKS, suite_of
 
 RESNET20, WIDTH8, VGG11, WRN = "cifar10-resnet20", "cifar10-resnet20w8", "cifar10-vgg11", "cifar100-wrn34x2"
 RESNET50, MOBILENET = "imagenet-resnet50", "imagenet-mobilenetv1"

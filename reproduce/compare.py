@@ -9,11 +9,12 @@ import difflib
 import re
 from pathlib import Path
 
-from drawing import BAD_INPUT, DENSE_LINE, SUITES, WIDTH, NoRows, Parser, accuracy_lines, files, looks, note, save, tasks_of
+from drawing import BAD_INPUT, WIDTH, Parser, files, save, tasks_of
 from gse import plus_minus
-from marks import number_decades, remark
+from marks import DENSE_LINE, accuracy_lines, looks, number_decades, remark
+from notes import note
 from published import title
-from rows import POINT, layers_of, lengths, lines_of, none_finished, read_rows, repeated, series_of, summary
+from rows import POINT, NoRows, layers_of, lengths, lines_of, none_finished, read_rows, repeated, series_of, summary
 
 from benchmarks.accuracy import off_target
 from benchmarks.command import command, with_options
@@ -22,7 +23,7 @@ from benchmarks.grid import NEXT
 from benchmarks.method_files import path_of
 from benchmarks.progress import several
 from benchmarks.stats import content
-from benchmarks.suites import PROFILES, SIZES
+from benchmarks.suites import PROFILES, SIZES, SUITES
 from benchmarks.trial.own_methods import tell_older
 
 NAME = "compare"

@@ -1,5 +1,4 @@
-"""What the figure scripts share: the command line, the note under a figure that describes its runs, and saving. The look of points and lines is
-in marks.py.
+"""What the figure scripts share: the command line and saving. The look of points and lines is in marks.py, the note under a figure in notes.py.
 
 Needs pandas and seaborn only, and imports them only for drawing, because every `plan` loads the scripts for their grids.
 """
@@ -11,22 +10,19 @@ import textwrap
 import traceback
 from pathlib import Path
 
-from marks import BARS, BELOW, COLOURS, DENSE_LINE, LINES, MARKERS, PUBLISHED, accuracy_lines, apart, cut, look, looks  # noqa: F401
-from marks import lowest, mean_line, number_decades, remark, tell_cut  # noqa: F401
-from published import citation, compare, tell_absent, title
-from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected  # before the project's: it says where these are
+from marks import PUBLISHED, tell_cut
+from notes import noted
+from published import citation, compare, tell_absent
+from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected
 
-from benchmarks.accuracy import COUNTING, off_target, unusual
 from benchmarks.command import command, with_options
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
-from benchmarks.grid import Grid, union  # noqa: F401 (for the scripts, as is suite_grid)
 from benchmarks.recipes import PRECISIONS
-from benchmarks.suites import PROFILES, SEEDS, SUITES, suite_grid  # noqa: F401
-from benchmarks.tasks import REDUCED, TASKS  # noqa: F401
+from benchmarks.suites import PROFILES, SUITES
 
 HERE = Path(__file__).resolve().parent
-WIDTH = 3.4  # inches, one column
+WIDTH, SMALL = 3.4, 5.5  # inches, one column; points, the note's letters
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 4, "lines.linewidth": 1, "lines.markersize": 4}
 BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
@@ -93,83 +89,6 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
-def note(runs, lead=None, labels={}):
-    """The text under a figure about its runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what they
-    have in common, and what is missing, shortened, or has too few seeds. labels: {method: its name in the figure}.
-
-    Read from `runs.attrs`, if there: `note` replaces the whole text, `out` is appended to it (what was left out), `failed` is the number of failed
-    runs that are not in `runs`.
-    """
-    if "note" in runs.attrs:
-        return runs.attrs["note"]
-    done = runs[runs.accuracy.notna()]
-    last = done["last"][done.status != "diverged"]  # for a diverged run no epoch counts
-    epoch = "last epoch" if last.all() else "best validation epoch"
-    seeds = summary(runs).seeds
-    lead = lead or "Mean ± s.d. over {seeds}; test accuracy at the {epoch}."
-    text = lead.format(seeds=number_of(seeds), epoch=epoch).replace(" ± s.d. over one", " over one")
-    if last.any() and not last.all() and "{epoch}" in lead:
-        text += f" {last.sum()} of {len(done)} runs: last epoch, for want of a validated one."
-    text += in_common(runs) + "".join(f" {REDUCED[task]}" for task in done.task.unique() if task in REDUCED)
-    begun = runs[runs.task.isin(done.task)]
-    if len(done) < len(begun):
-        why = [f"{count} {status}" for status, count in begun.status[begun.accuracy.isna()].value_counts().items()]
-        absent = [labels.get(method, method) for method in begun.method.unique() if method not in set(done.method)]
-        why += [f"all of {', '.join(absent[:6])}" + f" and {len(absent) - 6} more" * (len(absent) > 6)] if absent else []
-        text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
-    text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
-    text += f" Failed runs, not in the mean: {runs.attrs['failed']}." if runs.attrs.get("failed") else ""
-    diverged = (done.status == "diverged").sum()
-    text += f" Diverged runs in the mean: {diverged}." if diverged else ""
-    if (seeds < len(SEEDS)).any():
-        text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
-    whole = done.task.map(lambda task: TASKS[task].epochs)
-    reduced = done.epochs[done.epochs < whole]
-    if len(reduced):
-        most = f" to {reduced.max():g}" if reduced.max() > reduced.min() else ""
-        text += f" Reduced runs: {reduced.min():g}{most} of {whole[reduced.idxmin()]} epochs."
-    elif (done.epochs > whole).all():
-        text += f" {done.epochs.min():g} instead of {whole.iloc[0]} epochs."
-    text += "".join(f" {words}" for words in unusual(done))
-    several = done[done.cycles > 1]
-    if len(several) and (done.cycles == 1).any():
-        names = [labels.get(method, method) for method in sorted(several.method.unique())]
-        text += f" In up to {several.cycles.max():g} cycles: {'; '.join(names)}."
-    return text + runs.attrs.get("out", "")
-
-
-def noted(runs, draw):
-    """The note of the figure that `draw` draws, without the remarks that drawing adds."""
-    labels = getattr(draw, "labels", {})
-    return note(runs, getattr(draw, "lead", None), labels) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
-
-
-def missed(runs, labels):
-    """The sentence that names runs which end at another sparsity than they are drawn at; "" if there are none."""
-    if "achieved_sparsity" not in runs:
-        return ""
-    off = runs[(runs.status == "ok") & off_target(runs.achieved_sparsity, runs.sparsity)]
-    ends = off.astype({"achieved_sparsity": float}).groupby(["method", "sparsity"], sort=False).achieved_sparsity.mean()
-    words = [f"{labels.get(method, method)} at {100 * asked:g} % (ends at {100 * mean:.3g} %)" for (method, asked), mean in ends.items()]
-    return f" Not at the sparsity asked for: {'; '.join(words)}." * bool(words)
-
-
-def number_of(seeds):
-    """The number of seeds per point, in words."""
-    least, most = seeds.min(), seeds.max()
-    return "one seed" if most == 1 else f"{most} seeds" if least == most else f"{least} to {most} seeds"
-
-
-def in_common(runs):
-    """The sentences on what all runs share: the sparsity (at width 1, if wider networks have the same number of active weights) and options."""
-    words = [set(options.split()) for options in runs.options]
-    wider = [any(word.startswith("width=") for word in each) for each in words]
-    sparsities = {s for s, wide in zip(runs.sparsity, wider) if s and not wide}
-    text = "".join(f" {100 * s:g} % sparsity{' at width 1' * any(wider)}." for s in sparsities if len(sparsities) == 1)
-    common = sorted(set.intersection(*words) - {COUNTING})
-    return text + f" With {', '.join(common)}." * bool(common)
-
-
 def tasks_of(runs, others=()):
     """The tasks with something to show: finished runs, or other points (the tasks `others`, such as published ones); all tasks if none has."""
     shown = {*runs.task[runs.accuracy.notna()], *others}
@@ -223,14 +142,25 @@ def styled():
         yield
 
 
+def width(line):
+    """The width of a line of a note, in points."""
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), line.replace("$", "S"), size=SMALL).get_extents().width  # a pair of $ would begin a formula
+
+
 def write_figure(figure, stem, text):
     """Writes STEM.pdf and .png, with the text below all panels, each whole or not at all. To be called within `styled`."""
     import seaborn as sns
     from matplotlib.text import Text
 
     sns.despine(figure)
-    lines = textwrap.fill(text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth()))  # no line break between a number and %
-    figure.supxlabel(lines.replace("\u00a0", " "), fontsize=5.5, x=0.01, ha="left")
+    text, letters, room = text.replace(" %", "\u00a0%"), int(24 * figure.get_figwidth()), 0.98 * 72 * figure.get_figwidth()  # 72 points in an inch
+    lines = textwrap.wrap(text, letters)
+    while letters > 20 and max(map(width, lines), default=0) > room:  # one of many capitals
+        letters -= 1
+        lines = textwrap.wrap(text, letters)
+    figure.supxlabel("\n".join(lines).replace("\u00a0", " "), fontsize=SMALL, x=0.01, ha="left")  # no line break between a number and %
     for words in figure.findobj(Text):
         words.set_parse_math("$" not in words.get_text())  # a method's name may contain $; the numbers on axes are written later
     stem.parent.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from drawing import PROFILES, REDUCED, SUITES, TASKS, union
 from published import title
 from rows import read_rows, series_of
 
 from benchmarks.accuracy import off_target
-from benchmarks.tasks import DATASETS
+from benchmarks.grid import union
+from benchmarks.suites import PROFILES, SUITES
+from benchmarks.tasks import DATASETS, REDUCED, TASKS
 
 NEAR = 1.0  # points: two methods are equally good if the interval of their difference lies within ± this
 PLANS = ("figure1", "figure3", "figure4", "figure5", "figure6", "gse_table1", "gse_figure2", "gse_figure3", "gse_table3",

@@ -4,7 +4,10 @@ Paper: ResNet-20 on CIFAR-10, 3 seeds; hard thresholding fails at 99 %. Suite di
 """
 from dataclasses import replace
 
-from drawing import accuracy_lines, main, suite_grid
+from drawing import main
+from marks import accuracy_lines
+
+from benchmarks.suites import suite_grid
 
 METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft"}
 

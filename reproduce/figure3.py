@@ -9,9 +9,13 @@ builds. Suite digits: the upper panels in miniature.
 """
 from dataclasses import replace
 
-from drawing import accuracy_lines, looks, main, mean_line, remark, suite_grid, tasks_of, union
+from drawing import main, tasks_of
+from marks import accuracy_lines, looks, mean_line, remark
 from published import hollow, title
 from rows import series_of, summary, with_sparser
+
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 
 ONE_CYCLE = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "probmask": "ProbMask", "granet": "GraNet", "dnw": "DNW",
              "rigl": "RigL"}

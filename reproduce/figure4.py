@@ -5,10 +5,13 @@ hollow; runs of ours are filled, where there are any. Other suites: the suite's 
 """
 from dataclasses import replace
 
-from drawing import BARS, DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
+from drawing import main, tasks_of
+from marks import BARS, DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, remark, sparsity_axis
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, summary, with_sparser, without_runs
 
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 from benchmarks.tasks import suite_of
 
 METHODS = {"st3": "ST-3", "st3_sigma": "ST-3σ", "gmp": "GMP", "dnw": "DNW", "str": "STR", "rigl": "RigL", "probmask": "ProbMask",
@@ -42,7 +45,8 @@ def source(grid, suite, results, profile=None):
         if suite != "imagenet" or grid.other or published().empty:
             raise
     note = (" (RigL on MobileNetV1: 5 times the epochs). Of ST-3 on MobileNetV1 no numbers are at hand; of GraNet no numbers at 100 epochs are "
-            "published.")
+            "published, and on ResNet-50 no MACs of GMP, DNW and ProbMask. MACs of RigL, and of GMP on MobileNetV1, are computed from fractions of "
+            "dense.")
     return without_runs(note, "macs"), profile or "paper"
 
 
@@ -94,9 +98,8 @@ def draw(runs, figure):
         densities = [1 - s for s in pd.concat([ours, theirs]).sparsity if s] or [0.2, 0.01]
         left, right = 1.25 * max(densities), min(densities) / 1.25
         pair[0].set_xlim(left, right)
-        pair[0].set_xticks(ticks := [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if right < t < left], [f"{100 - 100 * t:g}" for t in ticks])
-        pair[0].minorticks_off()
-        pair[0].set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=title(task))
+        sparsity_axis(pair[0], [t for t in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01) if right < t < left])
+        pair[0].set(ylabel="Test accuracy (%)", title=title(task))
         low, high = pair[1].get_xlim()
         number_decades(pair[1].xaxis, *((1, 2, 5) if high < 50 * low else (1,)))
         pair[1].set(xlabel="Inference MACs (millions)")

@@ -6,8 +6,12 @@ the straight-through gradient (no STE) only the weights that are kept learn. Sui
 """
 from dataclasses import replace
 
-from drawing import accuracy_lines, main, suite_grid, union
+from drawing import main
+from marks import accuracy_lines
 from rows import with_sparser
+
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 
 METHODS = {"dense": "Dense", "ste_hard": "STE-hard", "ste_soft": "STE-soft", "ste_hard_rescale": "STE-hard + rescale",
            "st3": "STE-soft + rescale (ST-3)"}

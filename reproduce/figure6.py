@@ -7,8 +7,12 @@ an epoch; the rows have steps alone. Suite digits: the same in miniature.
 """
 from dataclasses import replace
 
-from drawing import main, number_decades, suite_grid, union
+from drawing import main
+from marks import number_decades
 from rows import lines_of
+
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 
 STATES = {"active": (0, "-", "active at the end"), "zero": (3, "--", "zero at the end")}
 

@@ -1,11 +1,14 @@
 """What the scripts of GSE's figures and tables share: their grids, their panels and the drawing of a table."""
 from dataclasses import replace
 
-from drawing import SEEDS, TASKS, Grid, remark, suite_grid, tasks_of
+from drawing import tasks_of
+from marks import remark
 from published import title, without_storage
 from rows import runs_of, series_of, value_of
 
-from benchmarks.tasks import suite_of
+from benchmarks.grid import Grid
+from benchmarks.suites import SEEDS, suite_grid
+from benchmarks.tasks import TASKS, suite_of
 
 SPARSE = ("storage", "sparse")
 MODELS = ("resnet56", "vgg16", "vit")
@@ -143,10 +146,10 @@ def text_table(figure, table, rows, blocks, head):
         text = [plus_minus(p.mean, p.std) for p in own[:1].itertuples()] + [f"[{plus_minus(p.mean, p.std)}]" for p in other[:1].itertuples()]
         return "\n".join(text) or "–"
 
-    series = series_in_any_storage(table)
-    if (table.seeds[table.source == "measured"] == 1).any():
+    series, measured = series_in_any_storage(table), table.source == "measured"
+    if (table.seeds[measured] == 1).any():
         remark(figure, "Without ±: one seed.")
-    head += ": measured [published]" if (table.source != "measured").any() else ""
+    head += f": {'measured ' if measured.any() else ''}[published]" if not measured.all() else ""
     table.attrs.update(head=head, blocks=[])
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)
     for axes, columns in zip(figure.subplots(len(blocks), 1, squeeze=False)[:, 0], blocks):

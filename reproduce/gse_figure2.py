@@ -3,9 +3,12 @@
 98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Suite digits, and cifar10
 in profile quick: the same in miniature.
 """
-from drawing import looks, main, mean_line, union
+from drawing import main
 from gse import gse_grid, miniature, not_the_papers, panels, sparse_too
+from marks import looks, mean_line
 from rows import POINT, summary, value_of
+
+from benchmarks.grid import union
 
 METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
 GAMMAS = (0.25, 0.5, 1.5, 2.0)
@@ -31,7 +34,7 @@ def draw(runs, figure):
         for index, (method, label) in enumerate(METHODS.items()):
             points = table[(table.task == task) & (table.method == method)].sort_values("gamma")
             bars = [points["mean"] - points.low, points.high - points["mean"]]
-            mean_line(axes, points.gamma + 0.02 * (index - 1), points, bars, label=label, **looks(METHODS)[method])
+            mean_line(axes, points.gamma + 0.045 * (index - 1), points, bars, label=label, **looks(METHODS)[method])
         for mean, low, high in table.loc[(table.task == task) & (table.method == "rigl"), ["mean", "low", "high"]].values:
             axes.axhline(mean, color="0.3", linestyle=(0, (4, 2)), label="RigL")
             axes.axhspan(low, high, color="0.3", alpha=0.1, lw=0)

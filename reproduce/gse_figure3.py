@@ -4,10 +4,13 @@ CIFAR-100, widths 1 to 4; 98 % at width 1 (assumed from the supplement's figure 
 gain, the ViT loses. Suite digits, and cifar10 in profile quick: the same in miniature, and, if stored, runs with more
 connections, because a miniature has few of them at 98 %.
 """
-from drawing import look, main, mean_line, union
+from drawing import main
 from gse import WEIGHTS, gse_grid, miniature, not_the_papers, same_active, wider, width_of, widths
+from marks import look, mean_line
 from published import title
 from rows import runs_of, summary
+
+from benchmarks.grid import union
 
 METHODS = {"gse_uniform": "GSE (uniform)"}
 SPARSITY, DENSER = 0.98, 0.92015  # at width 1. With DENSER, 4 times the width is as sparse as twice the width is with SPARSITY

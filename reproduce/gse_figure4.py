@@ -2,7 +2,8 @@
 
 Computed from layer costs and Erdos-Renyi-kernel densities, without any run (benchmarks/training_flops.py); `--run` computes it anew.
 """
-from drawing import looks, main, number_decades
+from drawing import main
+from marks import looks, number_decades, sparsity_axis
 from rows import no_runs as grid, stored
 
 METHODS = {"rigl": ("RigL", "rigl"), "gse_uniform": ("GSE", "gse")}
@@ -19,8 +20,6 @@ source = stored("performance/training_flops.csv", "benchmarks.training_flops", t
 
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
-    from matplotlib.ticker import NullLocator
-
     styles = looks(METHODS)
     table = table.assign(density=(1 - table.sparsity).round(9), ratio=table.rigl_flops / table.gse_flops)  # 1 % is in both panels
     axes = figure.subplots(1, 2)
@@ -28,13 +27,12 @@ def draw(table, figure):
         points = table[inside]
         for method, (label, name) in METHODS.items():
             panel.plot(points.density, points[name + "_flops"] / 1e9, label=label, ms=2.5, **styles[method])
-        panel.set(xscale="log", yscale="log", xlabel="Sparsity (%)")
+        panel.set(xscale="log", yscale="log")
         panel.invert_xaxis()
     axes[0].set(title="practical sparsities", ylabel="GFLOPs per image and step")
     axes[1].set(title="brain-like sparsities")
     for panel, ticks in zip(axes, ((0.5, 0.2, 0.1, 0.05, 0.02, 0.01), (1e-2, 1e-4, 1e-6))):
-        panel.set_xticks(ticks, [f"{100 - 100 * density:.6g}" for density in ticks])
-        panel.xaxis.set_minor_locator(NullLocator())
+        sparsity_axis(panel, ticks)
     number_decades(axes[0].yaxis, 1, 2, 5)
     for panel, density in ((axes[0], 1e-2), (axes[1], 1e-2), (axes[1], 1e-4), (axes[1], 1e-5)):
         for point in table[table.density == density].itertuples():

@@ -3,9 +3,12 @@
 CIFAR-10 and CIFAR-100, three networks, 90, 95 and 98 %. The published bars are drawn as hollow points.
 Suite digits, and cifar10 in profile quick: in miniature.
 """
-from drawing import accuracy_lines, main, union
+from drawing import main
 from gse import gse_grid, not_the_papers, panels
+from marks import accuracy_lines
 from published import hollow
+
+from benchmarks.grid import union
 
 METHODS = {"set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
            "gse_uniform": "GSE uniform, ER"}

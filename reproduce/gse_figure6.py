@@ -3,10 +3,13 @@
 CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, hollow. Suite digits, and cifar10 in profile
 quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
 """
-from drawing import TASKS, looks, main
+from drawing import main
 from gse import epoch_lines, gse_grid, not_the_papers, panels, sparse_too
-from published import hollow
+from marks import looks, remark
+from published import hollow, title
 from rows import lines_of
+
+from benchmarks.tasks import TASKS
 
 METHODS = {"gse_uniform": "GSE (uniform)", "synflow": "SynFlow", "rigl": "RigL", "grasp": "GraSP", "snip": "SNIP", "static": "Static",
            "set": "SET", "imp": "Lottery", "gradual": "Gradual"}
@@ -42,11 +45,24 @@ def draw(runs, figure):
             table = epoch_lines(axes, own, column, method in BANDS, **measured, ms=2.5, markevery=(index * every // len(METHODS), every),
                                 **styles[method], **front)
             tables.append(table.assign(task=task, method=method, sparsity=SPARSITY, source="measured"))
-            axes.plot([TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
+            axes.plot([1.03 * TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
                       **styles[method] | {"linestyle": ""} | ({} if measured else dict(label=label)))
+        above_chance(axes, title(task), {METHODS[table.method.iloc[0]]: table["mean"].iloc[-1] for table in tables
+                                         if len(table) and table.task.iloc[0] == task})
         tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1", sparsity=SPARSITY))
         axes.set(xlim=(0, None), xlabel="Epoch", ylabel=f"{'Test' if column == 'test_top1' else 'Validation'} accuracy (%)")
     return pd.concat(tables, ignore_index=True)
+
+
+def above_chance(axes, name, ends):
+    """If one or two methods learn nothing, so that the others' last means ({method: accuracy}) would take up a small part of the axis, begins it
+    above them, where the others' last means take up a quarter; the note names who is below."""
+    means = sorted(ends.values())
+    low = means[len(means) // 5] if means else 0
+    if means and means[-1] - low < (means[-1] - means[0]) / 4:
+        axes.set_ylim(bottom=low - 3 * (means[-1] - low))
+        below = [f"{method} ({mean:.1f} at the end)" for method, mean in ends.items() if mean < axes.get_ylim()[0]]
+        remark(axes.figure, f"{name}: below the axis are first epochs and all of {', '.join(below)}.")
 
 
 draw.labels = METHODS

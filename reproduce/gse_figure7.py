@@ -3,9 +3,10 @@
 CIFAR-100; the runs of Figure 3. Suite digits, and cifar10 in profile quick: the same in miniature, with the validation
 accuracy.
 """
-from drawing import look, main, tasks_of
+from drawing import main, tasks_of
 from gse import epoch_lines, not_the_papers, width_of
 from gse_figure3 import grid
+from marks import look
 from published import title
 from rows import lines_of
 

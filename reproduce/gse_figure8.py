@@ -2,7 +2,8 @@
 
 Measured on this machine (benchmarks/products.py; `--run` measures anew); the paper has an Intel Xeon 6148 and a V100.
 """
-from drawing import LINES, main
+from drawing import main
+from marks import LINES, sparsity_axis
 from rows import no_runs as grid, stored
 
 FORMATS = ("dense", "coo", "csr")
@@ -22,7 +23,6 @@ source = stored("performance/products.csv", "benchmarks.products", text)
 def draw(table, figure):
     """Draws the table into the empty figure and returns it."""
     import seaborn as sns
-    from matplotlib.ticker import NullLocator
 
     devices = list(table.groupby(["device", "threads"], sort=False))
     palette = sns.color_palette("viridis", table.units.nunique())  # lighter for wider, which does not need colour vision
@@ -37,10 +37,9 @@ def draw(table, figure):
             axes.plot([], [], color=palette[index], label=f"{units} units")
         for form, line in zip(FORMATS, LINES):
             axes.plot([], [], color="0.3", linestyle=line, label=form if form == "dense" else form.upper())
-        axes.set(xscale="log", yscale="log", xlabel="Sparsity (%)", ylabel="Milliseconds", title=short(device))
+        axes.set(xscale="log", yscale="log", ylabel="Milliseconds", title=short(device))
         ticks = [t for t in (20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if 100 * low <= t * 1.01 and t <= 101 * high]
-        axes.set_xticks([t / 100 for t in ticks], [f"{100 - t:g}" for t in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+        sparsity_axis(axes, [t / 100 for t in ticks])
         axes.invert_xaxis()
     return table
 

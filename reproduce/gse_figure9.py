@@ -3,10 +3,13 @@
 Three networks, averaged over seeds and over CIFAR-10 and CIFAR-100: the sum of a layer's weights divided by that of its active ones. Suite digits,
 and cifar10 in profile quick: in miniature.
 """
-from drawing import WIDTH, look, main, union
+from drawing import WIDTH, main
 from gse import MODELS, SPARSITIES, gse_grid, not_the_papers, series_in_any_storage, sparse_too
+from marks import look, remark
 from published import network
 from rows import layers_of
+
+from benchmarks.grid import union
 
 METHODS = {"static": "Static", "gradual": "Gradual", "imp": "Lottery", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow",
            "set allocation=uniform": "SET, uniform", "set": "SET, ER", "rigl allocation=uniform": "RigL, uniform", "rigl": "RigL, ER",
@@ -24,7 +27,11 @@ source = sparse_too(METHODS)
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
+    from matplotlib.ticker import LogLocator
+
     not_the_papers(runs)
+    if runs.dataset.nunique() > 1:
+        remark(figure, "Over all data sets.")
     lines = layers_of(runs, runs.status == "ok")
     lines["model"] = lines.task.str.partition("-")[2].replace("", "digits")
     lines["series"] = series_in_any_storage(lines)
@@ -44,6 +51,7 @@ def draw(runs, figure):
                 panel.plot(points["index"], points.compression, ms=1.5, lw=0.6, label=f"{100 * sparsity:g} %", **look(index))
         panel.set(yscale="log")
         panel.text(0.02, 1, METHODS[series], transform=panel.transAxes, va="bottom", fontsize=6)
+        panel.yaxis.set_major_locator(LogLocator(numticks=9))
         panel.yaxis.set_minor_formatter("")
     for panel in panels[:len(cells)][-columns:]:  # the lowest panel of each column
         panel.set_xlabel("Layer")
@@ -51,14 +59,14 @@ def draw(runs, figure):
         panel.xaxis.get_major_locator().set_params(integer=True)
     for panel in panels[len(cells):]:
         panel.set_axis_off()
-    for top, model in zip(axes[0], models):  # with one model, only above the first column
-        top.set_title(names[model], pad=12)
+    for column, top in enumerate(axes[0]):
+        top.set_title(names[models[column % len(models)]], pad=12)
     figure.supylabel("Weights per active weight", fontsize=7)
     return table
 
 
 draw.labels = METHODS
-draw.lead = "All weights of a layer divided by its active ones, over {seeds} (and all data sets); no point where a layer has none."
+draw.lead = "All weights of a layer divided by its active ones, over {seeds}; no point where a layer has none."
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure9", grid, draw, source=source))

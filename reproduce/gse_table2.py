@@ -6,10 +6,13 @@ paper gives were not available.
 """
 from dataclasses import replace
 
-from drawing import main, suite_grid, union
+from drawing import main
 from gse import text_table
 from published import published, settings, title
 from rows import NoRows, runs_of, summary, without_runs
+
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 
 METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SNFS", "set": "SET (uniform)", "rigl": "RigL (ERK)",
            "topkast": "Top-KAST", "gse_uniform recipe=original": "GSE (uniform)"}
@@ -41,7 +44,7 @@ def source(grid, suite, results, profile=None):
     except NoRows:
         if published().empty:
             raise
-        return without_runs("."), profile or "paper"
+        return without_runs("; of GSE no numbers are at hand."), profile or "paper"
 
 
 def draw(runs, figure):

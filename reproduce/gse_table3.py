@@ -3,10 +3,12 @@
 CIFAR-100, three networks; milestones and mask updates stretch with the epochs. Suite digits, and cifar10 in profile
 quick: 1, 1.5 and 2 times its epochs, and 4 times if stored.
 """
-from drawing import main, union
+from drawing import main
 from gse import gse_grid, not_the_papers, text_table
 from published import hollow, title
 from rows import runs_of, series_of, summary, value_of
+
+from benchmarks.grid import union
 
 METHODS = {"gse_uniform": "GSE (uniform)"}
 STRETCH, LONGEST = (1, 1.5, 2), 4

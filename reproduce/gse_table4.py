@@ -4,10 +4,12 @@ The paper: the ViT on CIFAR-100, which does not gain from width even when it is 
 PyTorch's weights and warms up for 5 epochs; ours starts as all other methods do, without warm-up). Suite digits, and cifar10 in profile quick:
 its own network.
 """
-from drawing import main, union
+from drawing import main
 from gse import gse_grid, not_the_papers, text_table, wider, width_of, widths
 from published import published, title
 from rows import summary
+
+from benchmarks.grid import union
 
 
 def grid(suite, profile):

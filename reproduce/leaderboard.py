@@ -9,13 +9,14 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, BELOW, DENSE_LINE, PROFILES, SUITES, WIDTH, NoRows, Parser, looks, number_decades, styled, suite_grid, write_figure
+from drawing import BAD_INPUT, WIDTH, Parser, styled, write_figure
+from marks import BELOW, DENSE_LINE, looks, number_decades
 from published import tell_absent, title
-from rows import Trained, make, none_finished, read_rows
+from rows import NoRows, Trained, make, none_finished, read_rows
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
-from benchmarks.suites import SIZES, usual
+from benchmarks.suites import PROFILES, SIZES, SUITES, suite_grid, usual
 
 NAMED = ("st3", "rigl", "gse_uniform")
 EDGE = dict(markeredgecolor="white", markeredgewidth=0.25)
@@ -154,6 +155,9 @@ def note(table, profile):
     text += " Bars: 95 % intervals of its methods and of the named ones; what they tell apart is in the table." * bool((table.half > 0).any())
     alone = table.seeds[table.rank_low.notna()] == 1
     text += " Hollow: one seed." * bool(alone.any() and not alone.all())
+    counts = table[table.method != "dense"].groupby(["task", "sparsity"]).label.nunique()
+    if table.task.nunique() == 1 and counts.nunique() > 1:
+        text += f" Methods with runs: {', '.join(f'{count} at {100 * sparsity:g} %' for (_, sparsity), count in counts.items())}."
     left = table.label[(table.method != "dense") & ~table.on_target].unique()
     return text + (f" Left out, as other sparsities than asked for: {', '.join(left)}." if len(left) else "")
 

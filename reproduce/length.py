@@ -6,9 +6,13 @@ FLOPs. CIFAR-10 as in ST-3's released code, with the normalisation statistics of
 """
 from dataclasses import replace
 
-from drawing import DENSE_LINE, WIDTH, apart, looks, main, mean_line, number_decades, remark, suite_grid, tasks_of, union
+from drawing import WIDTH, main, tasks_of
+from marks import DENSE_LINE, apart, looks, mean_line, number_decades, remark
 from published import title
 from rows import POINT, runs_of, summary
+
+from benchmarks.grid import union
+from benchmarks.suites import suite_grid
 
 METHODS = {"dense": "Dense", "st3": "ST-3", "gmp": "GMP", "str": "STR", "rigl": "RigL", "gse_uniform": "GSE", "ste_hard": "STE-hard",
            "ste_soft": "STE-soft", "static": "Static"}
@@ -71,6 +75,8 @@ def draw(runs, figure):
     for upper, lower, (task, sparsity) in zip(above, below, places):
         shown = table[(table.task == task) & table.sparsity.isin((0, sparsity))].astype({"epochs": float})
         present = [method for method in METHODS if method in set(shown.method)]
+        if len(shown) < len(present) * len(ticks):
+            remark(figure, "Not every method has runs of every length.")
         for index, method in enumerate(present):
             points = shown[shown.method == method].sort_values("epochs")
             dense = method == "dense"

@@ -5,18 +5,19 @@ from itertools import count
 from published import title
 from rows import series_of, summary
 
-MARKERS, LINES = "osD^vPX*<>", ("-", "--", ":", "-.")
+MARKERS = "osD^vPX*<>p"  # as many as colours would repeat with these
+# in grey, RigL is as light as GSE and ProbMask, and hard STE as soft STE: their lines differ
+LINES = ("-", "--", ":", "-.", "-", (0, (4, 1, 1, 1, 1, 1)), (0, (7, 1.5)), "-.", "--")
 # seaborn's colour-blind palette, reordered: orange is for dense, and colours close to it come late; yellow and pink, which vanish in print, are
-# replaced by darker ones. The last but one is far from all others for protanopes and deuteranopes, too (CIEDE2000: 21 and more)
+# replaced by darker ones. The eighth is far from all others but black for protanopes and deuteranopes, too (CIEDE2000: 21 and more)
 DENSE = "#de8f05"
 DENSE_LINE = dict(color=DENSE, linestyle=(0, (4, 2)))
-COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a6b".split()
+COLOURS = "#0173b2 #029e73 #cc78bc #56b4e9 #949494 #d55e00 #ca9161 #3d3a00 #8b1a6b #000000".split()
 FILLS = ("left", "top", "right", "bottom")  # which half of a variant's marker is filled; hollow markers are for single seeds and published points
 # a method looks the same in all figures: its place here is its index in COLOURS, MARKERS and LINES. Methods of one place share no figure.
 PLACES = (("st3", "synflow"), ("rigl",), ("lrr", "ste_hard", "grasp"), ("gmp", "snip", "gse_grabo"), ("str", "gradual"),
           ("probmask", "gse_uniform"), ("granet", "set", "ste_soft"), ("dnw", "static"),
           ("lrr_st3", "st3_sigma", "ste_hard_rescale", "imp", "gse_graest"))
-VARIANTS = {"lrr_aug_reset": "lrr"}  # methods drawn as another method's variant, as methods with options are
 
 BARS = dict(capsize=1.5, capthick=0.8, elinewidth=0.8)
 PUBLISHED = dict(mfc="white", mew=0.6)  # thinner than the hollow points of one seed
@@ -38,7 +39,7 @@ def looks(series):
     """{name: colour, marker and line} of a figure's series: a method has its own (PLACES), a method with options looks like
     its variant; others take what is left, in their order, beginning with the colours that the figure does not use yet."""
     own = {method: place for place, methods in enumerate(PLACES) for method in methods}
-    plain = {name: VARIANTS.get(name) or re.sub(r"( \w+=\S*)+$", "", name) for name in series}
+    plain = {name: re.sub(r"( \w+=\S*)+$", "", name) for name in series}
     places, variants, found = {}, {}, {}
     for method in plain.values():
         if own.get(method) not in (None, *places.values()):
@@ -74,7 +75,7 @@ def lowest(means):
     least, low, top = means.min(), means.quantile(0.15), means.max()
     low = low if top - low < (top - least) / 2 else least
     bottom, height = low - 0.05 * (top - low), top - low
-    while height > 1e-6 and ((means - bottom).abs() < 0.025 * height).any():  # the end of the axis must not cut through a point
+    while height > 1e-6 and ((means - bottom).abs() < 0.045 * height).any():  # the end of the axis must not cut through a mark
         bottom -= 0.01 * height
     return bottom
 
@@ -98,11 +99,20 @@ def tell_cut(figure):
     return f" Below the axes (↓): {'; '.join(hidden)}." if hidden else ""
 
 
+def sparsity_axis(axes, densities, **text):
+    """Labels an x axis of densities by the sparsity, with ticks at these densities alone; `text`: how they are written, such as rotation=60."""
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xticks(densities, [f"{100 - 100 * density:.6g}" for density in densities], **text)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Sparsity (%)")
+
+
 def number_decades(axis, *digits):
     """Labels a logarithmic axis with plain numbers instead of powers, at `digits` times each power of ten."""
     from matplotlib.ticker import LogLocator
 
-    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_locator(LogLocator(subs=digits, numticks=9))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter("")
 
@@ -112,7 +122,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
 
     A method with options has the key "set allocation=uniform". Each method is one line with error bars (standard deviation), 2 % apart along x;
     a method with a single point is drawn in front of the lines; `dense` is a dashed orange line at its mean.
-    hollow: published points (`published.hollow`), drawn without a line. bottom: lower end of the accuracy axis (default: `lowest`).
+    hollow: published points (`published.hollow`), joined by a thin line. bottom: lower end of the accuracy axis (default: `lowest`).
     Raises ValueError for runs of several tasks, of which a line would join points.
     """
     import pandas as pd
@@ -139,12 +149,12 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
                 x = (1 - points.sparsity) * apart(present.index(method), len(present)) * (1 if part is table else 0.97)
                 lines.append((method, styles[method], x, points))
                 if part is table:
-                    small = dict(ms=2.5) if len(points) > 6 else {}  # the levels of methods with several cycles lie close together
+                    small = dict(ms=2.5) if max(len(points), len(present)) > 6 else {}  # the levels of several cycles lie close together
                     mean_line(axes, x, points, points["std"], label=methods[method],
                               zorder=2 if len(points) > 1 else 4, **styles[method] | small)
                 else:
                     axes.errorbar(x, points["mean"], points["std"], label=None if method in own else methods[method],
-                                  zorder=5, **styles[method] | dict(linestyle=""), **PUBLISHED, **BARS)
+                                  zorder=5, **styles[method] | dict(lw=0.4), **PUBLISHED, **BARS)
         for mean in part[series == "dense"]["mean"]:
             if part is table:
                 axes.axhline(mean, **DENSE_LINE, label=methods["dense"], zorder=0)
@@ -154,7 +164,6 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
         cut(axes, lines, methods, lowest(pd.concat([points["mean"] for *_, points in lines])) if bottom is None else bottom)
     ticks = [s for s in sparsities if s == round(s, 3)]
     ticks += [s for s in (0.5, 0.7, 0.8, 0.9) if right < 1 - s < left and s < min(ticks, default=1)]  # where only levels of cycles have points
-    axes.set_xticks([1 - s for s in ticks], [f"{100 * s:g}" for s in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel="Sparsity (%)", ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))
+    sparsity_axis(axes, [1 - s for s in ticks])
+    axes.set(ylabel="Test accuracy (%)", title=", ".join(map(title, runs.task.unique())))
     return pd.concat(parts, ignore_index=True)

@@ -5,10 +5,13 @@ If masks change until the end, running statistics average over steps with other 
 """
 from dataclasses import replace
 
-from drawing import WIDTH, looks, main, suite_grid
+from drawing import WIDTH, main
 from gse import epoch_lines
+from marks import looks
 from published import title
 from rows import lines_of, with_sparser
+
+from benchmarks.suites import suite_grid
 
 METHODS = {"ste_hard": "STE-hard", "ste_soft": "STE-soft", "st3": "ST-3", "gmp": "GMP", "static": "Static"}
 HIGH = 0.98  # the lowest sparsity that is drawn
@@ -33,12 +36,12 @@ def draw(runs, figure):
     for axes, (task, sparsity) in zip(panels, places):
         here = lines[(lines.task == task) & (lines.sparsity == sparsity)]
         for method, label in METHODS.items():
-            own, colour = here[here.method == method], styles[method]["color"]
+            own = here[here.method == method]
             if own.empty:
                 continue
             every = max(1, len(own.epoch.unique()) // 8)
             for column, look in (("val_top1", styles[method] | dict(linestyle="-", markevery=every, ms=2.5, label=label)),
-                                 ("train_top1", dict(color=colour, linestyle=(0, (1, 1))))):
+                                 ("train_top1", styles[method] | dict(linestyle=(0, (1, 1)), markevery=every, ms=1.8))):
                 table = epoch_lines(axes, own, column, column == "val_top1", **look)
                 tables.append(table.assign(task=task, method=method, sparsity=sparsity))
         axes.set(xlim=(0, None), xlabel="Epoch", title=f"{title(task)}, {100 * sparsity:g} %")

@@ -2,7 +2,8 @@
 
 Measured by benchmarks/throughput.py; readme.py makes a table of the same rows.
 """
-from drawing import COLOURS, MARKERS, main, number_decades
+from drawing import main
+from marks import COLOURS, MARKERS, number_decades
 from published import METHODS, network
 from rows import NoRows, no_runs as grid, of_one_machine, stored
 

@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
-from drawing import BAD_INPUT, TASKS, Parser
+from drawing import BAD_INPUT, Parser
 from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
 from published import tell_absent
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
+from benchmarks.tasks import TASKS
 
 SHARED = ("bn_momentum=0.99", "storage=sparse")  # as in ST-3's released code; without dense weights. Such runs are compared only with each other
 HEAD = f"""# The papers' claims, judged by the stored rows

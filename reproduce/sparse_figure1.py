@@ -2,7 +2,8 @@
 
 Measured on this machine (benchmarks/sparse_speed.py; `--run` measures anew).
 """
-from drawing import COLOURS, MARKERS, main, number_decades
+from drawing import main
+from marks import COLOURS, MARKERS, number_decades, sparsity_axis
 from published import network
 from rows import no_runs as grid, of_one_machine, stored
 
@@ -22,7 +23,7 @@ def of_its_machine(table):
 def text(table):
     machines, drawn = ", ".join(table.device.unique()), compared(table[table.method == shown(table)])
     most = drawn.torch_version.mode()[0]
-    torch = f"torch {most}" + "".join(f" (width × {width:g}: another, {version})" for width, version in
+    torch = f"torch {most}" + "".join(f" (width × {width:g}: {version})" for width, version in
                                       drawn[drawn.torch_version != most].groupby("width").torch_version.first().items())
     usual = table.batch_size.max()
     others = table[table.batch_size != usual].groupby(["task", "batch_size"]).width.agg(["min", "max"])
@@ -67,9 +68,7 @@ def draw(table, figure):
                     axes.plot(1 - points.sparsity, points[measure], style, **look[width])
             axes.axhline(1, color="0.6", lw=0.6, zorder=0)
         column[0].set_title(network(task))
-        column[1].set_xlabel("Sparsity (%)")
-        column[1].set_xticks([1 - s for s in sparsities], [f"{100 * s:g}" for s in sparsities], rotation=60)
-        column[1].minorticks_off()
+        sparsity_axis(column[1], [1 - s for s in sparsities], rotation=60)
     for above, below in panels.T:
         low, high = above.get_ylim()
         number_decades(above.yaxis, *((1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5)))

@@ -4,7 +4,8 @@ Measured on this machine (benchmarks/sparse_growth.py; `--run` measures anew).
 """
 import math
 
-from drawing import looks, main, number_decades
+from drawing import main
+from marks import looks, number_decades
 from rows import no_runs as grid, stored
 
 NAMES = {"gse_uniform": "GSE uniform", "gse_grabo": "GSE GraBo", "gse_graest": "GSE GraEst", "rigl": "RigL"}

@@ -16,13 +16,13 @@ TASK = "cifar10-resnet20"
 
 
 def text(table):
-    devices = ", ".join(sorted(table.device.unique()))
+    devices, torch = (", ".join(sorted(map(str, table[column].unique()))) for column in ("device", "torch_version"))
     st3 = drawn_steps(table).query("method == 'st3'")
     known = "".join(f" (those of the {row.ratio:.3f} at the left are {row.ratio_low:.3f} and {row.ratio_high:.3f})" for row in st3.itertuples())
-    return (f"Measured: {devices}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Against a plain loop: the suite trains "
-            "ST-3, the plain loop a fixed mask for each layer. Cores: dense training, a process each, evaluations not counted. Over the width: "
-            f"steps in turns, medians of the rounds, whose quartiles are not stored{known}. Threshold: ST-3's. Each panel was measured by "
-            "itself, where one name stands for processors of several generations.")
+    return (f"Measured: {devices}; torch {torch}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Against a plain loop: "
+            "the suite trains ST-3, the plain loop a fixed mask for each layer. Cores: dense training, a process each, evaluations not counted. "
+            f"Over the width: steps in turns, medians of the rounds, whose quartiles are not stored{known}. Threshold: ST-3's. Each panel was "
+            "measured by itself, where one name stands for processors of several generations.")
 
 
 def drawn_steps(rows):

@@ -88,7 +88,16 @@ def test_a_point_is_its_seeds_mean_and_a_training_is_drawn_once(tmp_path, capsys
     assert [(line["sparsity"], line["seeds"], float(line["mean"]), float(line["achieved_sparsity"])) for line in points] == [
         ("0.9", "3", 91, pytest.approx(0.82))]
     said = capsys.readouterr().out
-    assert "Missing" not in said and "Left out" not in said
+    assert "Missing" not in said and "Left out" not in said and "The same training at every sparsity, one point: DST, thresholds." in said
+
+
+def test_a_training_that_is_drawn_once_is_left_out_at_every_sparsity_that_it_misses(tmp_path, capsys, no_files):  # noqa: F811
+    rows = [row(spec, train_flops_fraction=0.4, achieved_sparsity=0.14 if spec.method == "dst_mask" else spec.sparsity,
+                **{"top1_best_val": 90 + spec.seed} if spec.method == "dst_mask" else {}) for spec in SCRIPTS["beyond"].grid("digits", "paper")]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    draw("beyond", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
+    said = capsys.readouterr().out
+    assert "weights asked for: DST, thresholds at 90, 95, 98 %." in said and "one point" not in said
 
 
 @pytest.mark.parametrize("ends", [(), ("dst_mask",)], ids=["others", "one that ends where it ends"])

@@ -22,7 +22,8 @@ CASES = [(name, suite) for name, script in SCRIPTS.items() for suite in suites.S
 
 def draw(name, *words):
     """Runs a script's command in this process; returns its exit status."""
-    from drawing import main, runs_of
+    from drawing import main
+    from rows import runs_of
 
     script = SCRIPTS[name]
     return main(name, script.grid, script.draw, [str(word) for word in words], getattr(script, "source", runs_of))

@@ -111,6 +111,22 @@ def test_a_curve_is_of_test_accuracies_only_where_every_epoch_has_one(tmp_path, 
     assert drawn == {("val_top1", epoch, 49 + epoch) for epoch in (1, 2, 3)}
 
 
+def test_a_method_that_learns_nothing_does_not_hide_how_the_others_differ():
+    from matplotlib.figure import Figure
+
+    above_chance, others = SCRIPTS["gse_figure6"].above_chance, {"A": 77.0, "B": 85.0, "C": 81.0, "D": 80.0}
+    axes = Figure().subplots()
+    axes.plot([10, 90])
+    whole = axes.get_ylim()
+    above_chance(axes, "VGG-16", others | {"E": 55.0})
+    above_chance(axes, "VGG-16", others)
+    above_chance(axes, "VGG-16", {})
+    assert axes.get_ylim() == whole and not hasattr(axes.figure, "remarks")
+    above_chance(axes, "VGG-16", others | {"SNIP": 10.0})
+    assert axes.get_ylim()[0] == 77 - 3 * 8
+    assert axes.figure.remarks == ["VGG-16: below the axis are first epochs and all of SNIP (10.0 at the end)."]
+
+
 def test_bars_of_figure_2_hold_95_percent_of_the_seeds(tmp_path, no_files):  # noqa: F811
     fill(tmp_path, "digits", SCRIPTS["gse_figure2"].grid("digits", "paper"))
     draw("gse_figure2", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
@@ -147,7 +163,9 @@ def test_layers_are_compressed_by_their_weights_over_their_active_ones(tmp_path,
         lines = list(csv.DictReader(file))
     assert {(line["index"], float(line["compression"])) for line in lines} == {("1", 18.0), ("2", 64.0)} and len(lines) == 11 * 3 * 2
     panels = [axes for axes in pages[0].axes if axes.axison]
-    assert [axes.get_xlabel() for axes in panels] == [""] * 9 + ["Layer"] * 2 and [bool(axes.get_title()) for axes in panels] == [True] + [False] * 10
+    assert [axes.get_xlabel() for axes in panels] == [""] * 9 + ["Layer"] * 2
+    assert [axes.get_title() for axes in panels] == ["ResNet-8"] * 2 + [""] * 9  # both columns are of it
+    assert "all data sets" not in pages[0]._supxlabel.get_text()
 
 
 def test_a_table_pastes_as_it_is_drawn(tmp_path, capsys):
@@ -184,6 +202,10 @@ def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):
     row = next(key[0] for key, text in cells.items() if text == "GSE (uniform)")
     own = next(spec for spec in specs if spec.method == "gse_uniform")
     assert cells[row, 0] == f"{accuracy(own) + 1 + 1 / 3:.1f} ± 1.5" and "assumed" in pages[0]._supxlabel.get_text()
+    assert pages[0].axes[0].get_title().endswith("accuracy (%): measured [published]")
+    (tmp_path / "none").mkdir()
+    draw("gse_table2", "--results", tmp_path / "none", "--out", tmp_path)
+    assert pages[-1].axes[0].get_title().endswith("accuracy (%): [published]") and "GSE no\nnumbers are" in pages[-1]._supxlabel.get_text()
 
 
 def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):

@@ -158,7 +158,10 @@ def test_the_note_names_seeds_profile_and_what_is_left_out(table):
         "digits, not the paper's task. Numbers: the Pareto front of the means, by training cost. Bars: 95 % intervals of its methods and of the named ones; what they tell apart is in the table. Left out, as other sparsities than asked for: dnw.")
     rows = stored({"dense": [98.0], "st3": [96.0, 97, 98], "gmp": [97.0]})
     text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "quick")
-    assert text.startswith("Profile quick. Mean over 1 to 3 seeds. ")
+    assert text.startswith("Profile quick. Mean over 1 to 3 seeds. ") and "Methods with runs" not in text
+    more = pd.concat([rows, rows.query("method == 'st3'").assign(sparsity=0.95, achieved_sparsity=0.95)])
+    text = leaderboard.note(tables.board(tables.select(more, "digits", "paper"), [0.9, 0.95]), "paper")
+    assert " Methods with runs: 2 at 90 %, 1 at 95 %." in text
     rows = stored({"dense": [98.0, 99], "st3": [96.0]})
     text = leaderboard.note(tables.board(tables.select(rows, "digits", "paper"), [0.9]), "paper")
     assert "One seed." in text and "Left out" not in text

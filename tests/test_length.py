@@ -99,6 +99,7 @@ def test_each_sparsity_has_a_panel(tmp_path):
     LENGTH.draw(LENGTH.source(LENGTH.grid, "cifar10", tmp_path, "quick")[0], figure)
     assert [axes.get_title().rpartition(", ")[2] for axes in figure.axes] == ["95 %", "98 %", "", ""]
     assert [[tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes[:2]] == [["6", "24"]] * 2  # of both, so that they compare
+    assert "Not every method has runs of every length." in figure.remarks
     assert figure.remarks[-2:] == ["With bn_momentum=0.99, except for GSE.", "GSE's 6 epochs with sparse storage."]
 
 

@@ -59,13 +59,25 @@ def test_a_method_looks_the_same_in_all_figures_and_no_two_of_a_figure_alike():
         assert named == {looks([name])[name]["color"] for name in beyond.NAMED} and not named & others
 
 
+def test_colours_that_are_alike_in_grey_have_other_lines():
+    """Lightness (CIELAB) less than 10 apart."""
+    from marks import COLOURS, look
+
+    def lightness(colour):
+        red, green, blue = ((int(colour[place:place + 2], 16) / 255) ** 2.2 for place in (1, 3, 5))
+        return 116 * (0.2126 * red + 0.7152 * green + 0.0722 * blue) ** (1 / 3) - 16
+
+    alike = [(one, other) for other in range(len(COLOURS)) for one in range(other) if abs(lightness(COLOURS[one]) - lightness(COLOURS[other])) < 10]
+    assert len(alike) > 8 and all(look(one)["linestyle"] != look(other)["linestyle"] for one, other in alike)
+    assert all(look(place)["linestyle"] != look(place, 1)["linestyle"] for place in range(len(COLOURS)))
+
+
 def test_a_method_with_options_is_its_variant():
     from marks import looks
 
-    found = looks(["set allocation=uniform", "set", "rigl allocation=uniform", "rigl", "lrr", "lrr_aug_reset", "a/b c.py:A x=1",
-                   "a/b c.py:A x=2 y=0"])
+    found = looks(["set allocation=uniform", "set", "rigl allocation=uniform", "rigl", "a/b c.py:A x=1", "a/b c.py:A x=2 y=0"])
     assert found["set"] == looks(["set"])["set"] and "fillstyle" not in found["set"]
-    for method, variant in (("set", "set allocation=uniform"), ("rigl", "rigl allocation=uniform"), ("lrr", "lrr_aug_reset"),
+    for method, variant in (("set", "set allocation=uniform"), ("rigl", "rigl allocation=uniform"),
                             ("a/b c.py:A x=1", "a/b c.py:A x=2 y=0")):
         one, other = found[method], found[variant]
         assert (one["color"], one["marker"]) == (other["color"], other["marker"]) and one["linestyle"] != other["linestyle"]
@@ -90,8 +102,7 @@ def test_dnw_is_told_from_the_others_without_red_or_green_cones():
 
 
 def test_an_axis_leaves_out_the_few_that_would_hide_the_others_and_names_them(tmp_path):
-    from drawing import tell_cut
-    from marks import BELOW, accuracy_lines, lowest
+    from marks import BELOW, accuracy_lines, lowest, tell_cut
     from pandas import Series
 
     assert lowest(Series([99.0, 98, 97, 97, 96, 96, 50])) == pytest.approx(91.4 - 0.05 * 7.6)  # the quantile is at 0.9 of the first step
@@ -145,7 +156,7 @@ def test_every_figure_says_how_many_seeds_and_which_points_are_of_one(name, seed
 
 
 def test_seeds_in_words():
-    from drawing import number_of
+    from notes import number_of
 
     assert [number_of(DataFrame({"seeds": seeds}).seeds) for seeds in ([1, 1], [3, 3], [1, 5])] == ["one seed", "3 seeds", "1 to 5 seeds"]
 

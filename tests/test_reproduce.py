@@ -70,7 +70,8 @@ def drawn(path):
 
 
 def note_of(name, suite, results, profile=None):
-    from drawing import note, runs_of
+    from notes import note
+    from rows import runs_of
 
     runs, taken = runs_of(figure(name).grid, suite, results, profile)
     return note(runs), taken
@@ -96,8 +97,9 @@ def test_figure_has_the_right_numbers_and_the_same_bytes_again(tmp_path):
 
 def test_lines_have_their_means_and_deviations_and_dense_is_a_line_across(tmp_path):
     script = figure("figure1")
-    from drawing import accuracy_lines, runs_of
+    from marks import accuracy_lines
     from matplotlib.figure import Figure
+    from rows import runs_of
 
     store(tmp_path, "digits", [row(spec, epochs=30) for spec in script.grid("digits", "paper")])
     runs, _ = runs_of(script.grid, "digits", tmp_path)
@@ -134,7 +136,7 @@ def test_collapsed_seed_is_in_the_mean(tmp_path):
     specs = list(figure("figure1").grid("cifar10", "paper"))
     fallen = next(spec for spec in specs if (spec.method, spec.sparsity, spec.seed) == ("ste_hard", 0.99, 2))
     store(tmp_path, "cifar10", [row(s, status="diverged", top1="", top1_best_val="") if s == fallen else row(s) for s in specs])
-    from drawing import runs_of, summary
+    from rows import runs_of, summary
 
     table = summary(runs_of(figure("figure1").grid, "cifar10", tmp_path)[0]).set_index(["method", "sparsity"])
     assert table.loc[("ste_hard", 0.99), "mean"] == pytest.approx((80.1 - 1 + 80.1 + 10) / 3, abs=1e-4)
@@ -167,7 +169,7 @@ def test_profiles_are_never_mixed(tmp_path):
         store(tmp_path, "cifar10", [row(spec) for spec in quick + paper[:more]] + [row(paper[-1], status="failed", top1="", top1_best_val="")])
         text, profile = note_of("figure1", "cifar10", tmp_path)
         assert profile == expected and ("Reduced runs" in text) == (profile == "quick")
-    assert f"Missing: {33 - len(quick)} of 33 runs (1 failed)" in text
+    assert f"Missing: {33 - len(quick)} of 33 runs (1 failed; all of ste_soft at 98, 99 %)" in text
     assert note_of("figure1", "cifar10", tmp_path, "quick")[1] == "quick"
 
 
@@ -177,7 +179,8 @@ def test_stored_runs_of_more_seeds_are_drawn_and_none_is_missed(tmp_path):
     others = [replace(own, seed=1), replace(own, seed=2), replace(own, seed=1, sparsity=0.8), replace(own, seed=1, options={"gamma": 2})]
     store(tmp_path, "digits", [row(own), row(others[0], top1_best_val=90.0), row(others[1], status="failed"), *map(row, others[2:])])
     figure("figure1")  # whose folder is on the path then
-    from drawing import note, runs_of
+    from notes import note
+    from rows import runs_of
 
     runs, _ = runs_of(lambda suite, profile: [own] if profile == "paper" else (), "digits", tmp_path)
     assert list(runs.seed) == [0, 1] and set(runs.key) == {own.key, others[0].key} and list(runs.accuracy)[1] == 90
@@ -186,16 +189,45 @@ def test_stored_runs_of_more_seeds_are_drawn_and_none_is_missed(tmp_path):
 
 def test_a_task_without_runs_is_named_and_its_runs_are_not_counted(tmp_path):
     script = figure("figure4")
-    from drawing import note, runs_of
+    from notes import note
+    from rows import runs_of
 
     store(tmp_path, "cifar10", [row(spec) for spec in script.grid("cifar10", "quick") if spec.method != "gmp"])
     text = note(runs_of(script.grid, "cifar10", tmp_path)[0])
     assert re.search(r"Missing: \d+ of 75 runs \(all of gmp\)\. No runs of WRN-34x2, CIFAR-100\.", text)
 
 
+def test_the_note_says_at_which_sparsities_a_method_has_no_run():
+    from notes import absent
+
+    there = {("st3", 0.9): 90, ("st3", 0.98): None, ("gmp", 0.9): None, ("gmp", 0.98): 80, ("str", 0.9): 90, ("str", 0.98): None,
+             ("dnw", 0.9): None, ("dnw", 0.98): None, ("set", 0.9): 90, ("set", 0.98): 80}
+    runs = pd.DataFrame([dict(method=method, sparsity=s, accuracy=mean) for (method, s), mean in there.items()]).astype({"accuracy": float})
+    seed = runs.assign(accuracy=float("nan"))  # a second one, which has no run
+    assert absent(pd.concat([runs, seed]), {"st3": "ST-3", "dnw": "DNW, all"}) == [
+        "all of ST-3, str at 98 %", "all of gmp at 90 %", 'all of "DNW, all"']
+    assert absent(runs[runs.method == "set"], {}) == []
+    many = pd.DataFrame(dict(method=[*"abcdefgh"], sparsity=0.9, accuracy=float("nan")))
+    assert absent(many, {}) == ["all of a, b, c, d, e, f and 2 more"]
+
+
+def test_no_line_of_a_note_is_wider_than_the_figure(tmp_path):
+    """However many capitals it has; lines of few are as long as ever."""
+    from drawing import styled, write_figure
+    from matplotlib.figure import Figure
+
+    for word in ("WWWW MMMM", "a few words of a note that is long enough for lines", "$x$ MMMM $y$"):
+        with styled():
+            figure = Figure(figsize=(3.4, 2.8), layout="constrained", dpi=300)
+            write_figure(figure, tmp_path / "note", " ".join([word] * 20))
+            lines = figure._supxlabel.get_text().splitlines()
+            assert figure._supxlabel.get_window_extent().x1 <= figure.bbox.x1 and max(map(len, lines)) <= 81
+            assert max(map(len, lines)) > 70 or word[0] != "a"
+
+
 def test_what_all_runs_have_in_common_is_said():
     figure("figure1")  # whose folder is on the path then
-    from drawing import in_common
+    from notes import in_common
     from pandas import DataFrame
 
     def said(*points):
@@ -210,7 +242,7 @@ def test_sparsities_that_only_cycles_reach_have_ticks(tmp_path):
     from matplotlib.figure import Figure
 
     script = figure("figure3")
-    from drawing import runs_of
+    from rows import runs_of
 
     store(tmp_path, "cifar10", [row(spec) for spec in script.grid("cifar10", "quick") if spec.method in ("lrr", "st3")])
     drawing = Figure()
@@ -223,7 +255,8 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     script = figure("figure1")  # whose folder is on the path then
-    from drawing import runs_of, save
+    from drawing import save
+    from rows import runs_of
 
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "quick") if spec.method != "dense"])
     runs, _ = runs_of(script.grid, "digits", tmp_path)
@@ -255,7 +288,7 @@ def test_the_note_says_which_runs_have_no_curve_to_the_end(tmp_path):
     specs = [Spec("digits", "st3", 0.98, seed) for seed in range(3)]
     store(tmp_path, "digits", [row(spec, status=status) for spec, status in zip(specs, ("ok", "ok", "diverged"))])
     figure("figure1")  # whose folder is on the path then
-    from drawing import note
+    from notes import note
     from rows import lines_of, runs_of
 
     from benchmarks.records import TABLES, write_table
@@ -277,7 +310,7 @@ def test_times_are_of_the_machine_that_measured_most_and_of_two_such_the_last():
 
 
 def test_a_note_names_methods_as_the_legend_does():
-    from drawing import note
+    from notes import note
 
     runs = pd.DataFrame([dict(task="digits", method=method, options="", sparsity=0.9, seed=0, accuracy=90.0 if method != "str" else None, epochs=30,
                            cycles=cycles, precision="fp32", status="ok", last=False) for method, cycles in (("imp", 19), ("gmp", 1), ("str", 1))])

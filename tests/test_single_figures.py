@@ -87,8 +87,8 @@ def test_the_panel_of_augmentation_begins_below_lrr(tmp_path, monkeypatch):
 
 
 def test_published_points_never_enter_a_mean(tmp_path, capsys, no_files):  # noqa: F811
-    from drawing import runs_of, summary
     from published import hollow
+    from rows import runs_of, summary
 
     fill(tmp_path, "cifar10", SCRIPTS["gse_figure5"].grid("cifar10", "paper"))
     draw("gse_figure5", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
@@ -110,10 +110,9 @@ def test_hollow_points_are_hollow_and_cited(tmp_path, monkeypatch):
     fill(tmp_path, "cifar10", SCRIPTS["gse_figure5"].grid("cifar10", "paper"))
     draw("gse_figure5", "--suite", "cifar10", "--results", tmp_path, "--out", tmp_path)
     lines = [line for line in pages[0].axes[0].lines if line.get_marker() not in ("None", "", "|", "_", 2, 3)]
-    own, other = ([line for line in lines if (line.get_linestyle() == "None") == hollow] for hollow in (False, True))
-    assert len(own) == len(other) == 5
-    assert all(line.get_markerfacecolor() in ("none", "white") for line in other)
-    assert not any(line.get_markerfacecolor() in ("none", "white") for line in own)
+    own, other = ([line for line in lines if (line.get_markerfacecolor() in ("none", "white")) == hollow] for hollow in (False, True))
+    assert len(own) == len(other) == 5 and {line.get_linewidth() for line in other} == {0.4} < {line.get_linewidth() for line in own} | {0.4}
+    assert {line.get_color() for line in own} == {line.get_color() for line in other}
     assert "Heddes et al. 2024 (results/published.csv)" in " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
 
 
@@ -258,7 +257,7 @@ def test_sparse_storage_names_its_lines_and_gives_each_network_an_axis():
     above = figure.axes[:3]
     assert above[0].get_legend_handles_labels()[1] == ["width × 1", "width × 16", "sparse, fp32", "auto, fp32"]
     assert [axes.get_ylim()[1] > 100 for axes in above] == [True, False, False] and figure.get_figwidth() < 7.01
-    assert "torch 3 (width × 16: another, 2)" in script.text(DataFrame(lines))
+    assert "torch 3 (width × 16: 2)" in script.text(DataFrame(lines))
 
 
 def test_growth_has_a_slope_where_constant_costs_do_not_hide_it():
