@@ -99,7 +99,7 @@ def get_ready(specs):
     preload({settle(spec)[0].dataset for spec in specs})
 
 
-def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
+def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=10.0):
     """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: `places.spread`).
 
     Returns the rows that did not end with status ok.
@@ -107,8 +107,8 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=3.0):
     A run that another process is making is left to that process; this one waits for its row, unless `wait` is false. A run that shares its
     first cycles with a longer run waits until that has reached the point where they part. Rows that were written since `store` last read
     its rows are used as they are. A run whose checkpoint cannot be read is among those returned, but gets no row. When the launch is
-    interrupted, its runs have `grace` seconds to end their epoch and write a checkpoint. Raises StoreError if rows cannot be written, and
-    Ended after `ask_to_stop`.
+    interrupted, its runs have `grace` seconds to end their step and write a checkpoint; a second interruption ends them at once. Raises
+    StoreError if rows cannot be written, and Ended after `ask_to_stop`.
     """
     if CAME:
         raise KeyboardInterrupt
@@ -253,7 +253,7 @@ class Ended(SystemExit):
 
 
 def ask_to_stop():
-    """Ask the workers of the launch in progress to write a checkpoint at the end of their epoch and to end."""
+    """Ask the workers of the launch in progress to write a checkpoint at the end of their step and to end."""
     for worker in WORKERS:
         worker.ask()
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace as Namespace
 
 import pytest
 from stored import ROOT
@@ -118,6 +119,19 @@ def test_how_a_command_ends(capsys):
     assert ending(KeyboardInterrupt())() == 130 and capsys.readouterr().err == "stopped\n"
     with pytest.raises(OSError):  # an error of the program keeps its traceback
         ending(OSError())()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_runs(monkeypatch):
+    asked, killed = [], []
+
+    def join(seconds):
+        assert 99 < seconds <= 100
+        raise KeyboardInterrupt
+    worker = Namespace(ask=lambda: asked.append(1), process=Namespace(join=join, kill=lambda: killed.append(1)))
+    monkeypatch.setattr(launch, "WORKERS", [worker, worker])
+    with pytest.raises(KeyboardInterrupt):
+        launch.stop(100)
+    assert len(asked) == len(killed) == 2
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="workers are forked on Linux alone")

@@ -108,11 +108,11 @@ def test_interrupted_by_ctrl_c(undisturbed, tally, folder):
     tally("Ctrl-C", 1, *losses(store, undisturbed, specs=specs))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_what_ends_a_launch_in_the_background_is_its_ctrl_c(name, folder):
-    """It stops its runs, which write their checkpoints, and says so; Ctrl-C does not reach it there."""
+@pytest.mark.parametrize("name, seconds", [("SIGTERM", 4), ("SIGHUP", 0.05)])
+def test_what_ends_a_launch_in_the_background_is_its_ctrl_c(name, seconds, folder):
+    """It stops its runs, which write their checkpoints, also after a step of some seconds, and says so; Ctrl-C does not reach it there."""
     store, specs = Store("results"), SPECS[:1]
-    process = start("--jobs", "1", wait=0.05, specs=specs)
+    process = start("--jobs", "1", wait=seconds, specs=specs)
     assert wait_for(lambda: any(path.read_text() for path in folder.glob("steps-*")), process), process.communicate()[0]
     os.killpg(process.pid, getattr(signal, name))  # a terminal that is closed tells all of its processes
     said, _ = process.communicate()
