@@ -5,7 +5,7 @@ from itertools import count
 from published import title
 from rows import series_of, summary
 
-MARKERS = "osD^vPX*<>p"  # as many as colours would repeat with these
+MARKERS = "osD^vPX*<>p"  # their number and that of the colours have no common divisor, so that pairs repeat late
 # in grey, RigL is as light as GSE and ProbMask, and hard STE as soft STE: their lines differ
 LINES = ("-", "--", ":", "-.", "-", (0, (4, 1, 1, 1, 1, 1)), (0, (7, 1.5)), "-.", "--")
 # seaborn's colour-blind palette, reordered: orange is for dense, and colours close to it come late; yellow and pink, which vanish in print, are

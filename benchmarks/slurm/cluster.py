@@ -71,8 +71,8 @@ def check(args, folder):
     if args.signal_delay >= 60 * args.time:
         raise ValueError(f"--signal-delay {args.signal_delay} (seconds) leaves nothing of --time {args.time} (minutes)")
     if args.signal_delay + 120 > 60 * args.time:  # sbatch's manual: the signal may come up to 60 seconds early
-        print(f"--time {args.time} (minutes) with --signal-delay {args.signal_delay} (seconds) leaves a task less than a minute for its start and an "
-              "epoch, as SLURM may signal a minute early: it may go back into the queue without having trained", file=sys.stderr)
+        print(f"--time {args.time} (minutes) with --signal-delay {args.signal_delay} (seconds) leaves a task less than a minute to start and to "
+              "train, as SLURM may signal a minute early: it may go back into the queue without having trained", file=sys.stderr)
     if args.jobs and not args.gpus_per_task and args.jobs > args.cpus_per_task:
         print(f"--jobs {args.jobs} is more than --cpus-per-task {args.cpus_per_task}: runs share a core, each slower for it", file=sys.stderr)
 
