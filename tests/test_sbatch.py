@@ -148,7 +148,7 @@ def test_a_launch_says_what_it_waits_for_and_ends_sbatch_at_the_second_ctrl_c(st
     monkeypatch.setattr(sbatch, "waiting", lambda text: progress.waiting(text, 0.1))
     monkeypatch.setenv("SLURM_CONF", "hangs")
     script = Path(shutil.which("sbatch"))
-    script.write_text(script.read_text().replace("exec sleep 60", f"{{ touch {store.folder}/began; exec sleep {300 if signals else 1}; }}"))
+    script.write_text(script.read_text().replace("exec sleep 60", f"{{ touch {store.folder}/began; exec sleep {30 if signals else 1}; }}"))
 
     def press():
         while not (store.folder / "began").exists():
@@ -166,7 +166,7 @@ def test_a_launch_says_what_it_waits_for_and_ends_sbatch_at_the_second_ctrl_c(st
         presser.join()
         signal.signal(signal.SIGINT, before)
     lines = capfd.readouterr().err.splitlines()
-    assert time.monotonic() - began < 150 and not jobs.sent(store, "digits") and not [*(store.runs / "submitted").iterdir()]
+    assert time.monotonic() - began < 15 and not jobs.sent(store, "digits") and not [*(store.runs / "submitted").iterdir()]
     starts = ["sbatch has not answered yet", *said]
     assert len(lines) == len(starts) and all(line.startswith(start) for line, start in zip(lines, starts))
 

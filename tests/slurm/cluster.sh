@@ -20,7 +20,8 @@ start() {
         [[ -f /etc/munge/munge.key ]] || runuser -u munge -- mungekey || exit 1
         runuser -u munge -- munged 9>&-
     ) 9>/run/munge/start.lock || return 1
-    # cred_expire: a requeued job waits for so long (seconds, more than 5), and a start may take as long. KillWait: from SIGTERM to SIGKILL. Six CPUs, for jobs that mostly sleep.
+    # cred_expire: a requeued job waits for so long (seconds, more than 5), and a start may take as long. KillWait: from SIGTERM to SIGKILL.
+    # Six CPUs, for jobs that mostly sleep.
     cat >"$dir/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
