@@ -14,7 +14,7 @@ from benchmarks.comparison import by_validation
 from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
-from benchmarks.slurm import cluster
+from benchmarks.slurm import cluster, jobs
 from benchmarks.status import show
 from benchmarks.trial.own_methods import outdated, own, rehearse, tell_older
 from benchmarks.workers import places
@@ -56,7 +56,7 @@ def parser():
                          "(of a figure's variants: those of the figure's own seeds that are among them)")
         sub.common("epochs")
         if name == "status":
-            sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it")
+            sub.add_argument("--commands", action="store_true", help="only print, of each of these runs, the command that makes it and its key")
             continue
         sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of "
                          "memory, in a task of SLURM's --cpus-per-task)")
@@ -147,6 +147,7 @@ def launch_missing(args, store, todo, done):
     bad = []
     if todo:
         from benchmarks.launch import launch, load_data
+        jobs.tell_queued(todo, store, args.suite)
         bad = launch(todo, store, load_data(todo, folder), args.jobs)
     print(f"{several(store.collect(args.suite), 'row')} in {store.folder / args.suite / 'runs.csv'}")
     return tell_failed(done, store, bad)
@@ -165,7 +166,7 @@ def tell_failed(done, store, bad=()):
 def command_status(args):
     from concurrent.futures import ProcessPoolExecutor
     if args.commands:
-        print("\n".join(spec.command() + with_options(results=args.results, data=args.data) for spec in chosen(args)))
+        print("\n".join(f"{spec.command()}{with_options(results=args.results, data=args.data)}  # {spec.key}" for spec in chosen(args)))
         return 0
     store = existing(args)
     with ProcessPoolExecutor(1) as aside:  # reads the rows while this process imports the methods and torch

@@ -97,11 +97,15 @@ def epoch_batches(split, data, batch_size, seed, epoch, padding="edge", pad=4, f
     generator = torch.Generator().manual_seed(stable_seed(seed, "data", epoch))
     # Drawn on the CPU, because a GPU's generator gives other numbers; one copy to the device per epoch.
     order = torch.randperm(n, generator=generator)
-    if crops not in (None, epoch):
+    again = crops not in (None, epoch)
+    if again:
         generator.manual_seed(stable_seed(seed, "data", crops))
-        torch.randperm(n, generator=generator)  # the order of that epoch comes first
+        then = torch.randperm(n, generator=generator)
     places = torch.randint(-pad, pad + 1, (2, n), generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator) * int(flip)
+    if again:  # each image as it was cropped and mirrored then
+        where = then.argsort()[order]
+        places, mirrored = places[:, where], mirrored[where]
     steps = min(steps_per_epoch(split, batch_size, drop_last), stop or n)
     drawn = torch.stack([order, *places, mirrored])[:, :steps * batch_size]
     order, top, left, mirrored = drawn.to(device).unsqueeze(-1)  # (images, 1) each

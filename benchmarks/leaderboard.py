@@ -11,6 +11,7 @@ from benchmarks.comparison.variants import Variant, named
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import ask, path_of
 from benchmarks.progress import counted, name_bad
+from benchmarks.slurm import jobs
 from benchmarks.suites import PROFILES, suite_grid
 from benchmarks.tasks import canonical, get_task
 from benchmarks.trial.own_methods import rehearse, tell_older
@@ -227,6 +228,7 @@ def fill(specs, args, store, folder):
         refuse_unsuited(todo)
         get_ready(todo)
         rehearse(todo, folder)
+        jobs.tell_queued(todo, store, args.suite)
         renew(todo if args.again else (), store, args.suite)  # only now: a mistake found by the trial leaves the old rows as they are
         bad = launch(todo, store, folder, args.jobs, report=lambda line: print(line, file=sys.stderr))
         store.collect(args.suite)

@@ -11,6 +11,11 @@ def count(total, sparsity):
     return round(total - total * sparsity)
 
 
+def whole(share, total):
+    """The whole number in share · total, free of binary truncation (int(.29 · 100) is 28)."""
+    return int(share * total + 1e-9)
+
+
 def count_above(total, sparsity):
     """Weights of `total` above the quantile of this sparsity as torch.quantile interpolates it (ST-3's code)."""
     return total - math.floor((total - 1) * sparsity) - 1 if sparsity > 0 else total

@@ -3,6 +3,7 @@ from functools import cached_property
 
 import torch
 
+from methods.allocation import whole
 from methods.base import Sparsifier, through
 from methods.ranking import keep_each
 
@@ -18,7 +19,7 @@ class DNW(Sparsifier):
     @cached_property
     def counts(self):
         """Active weights of each layer."""
-        return [n - int(n * self.sparsity + 1e-9) for n in self.layout.sizes]
+        return [n - whole(self.sparsity, n) for n in self.layout.sizes]
 
     def final_budget(self):
         return sum(self.counts)

@@ -2,7 +2,7 @@
 import math
 from functools import cached_property
 
-from methods.allocation import count
+from methods.allocation import count, whole
 from methods.base import option, ramp
 from methods.dynamic import RigL
 from methods.ranking import keep_each
@@ -25,7 +25,7 @@ class GraNet(RigL):
     initial_sparsity = option(0.5, most=0.999, help="sparsity of the first, random mask; 0 starts dense")
     prune_start = option(0.0, most=1, help="share of training at which pruning starts")
     prune_end = option(0.5, most=1, help="share of training at which the target is reached")
-    exact_k = option(True, help="false: the released code, which keeps one weight too few and stops one update before the target")
+    exact_k = option(True, help="false: the released code for CIFAR, which keeps one weight too few and stops one update before the target")
     regenerate = option(True, help="false: pruning alone, the released code's GMP")
     drop_rounding = option("ceil", "floor")
     noise = option(0.0)
@@ -58,7 +58,7 @@ class GraNet(RigL):
         return 0.005 + (0.5 - 0.005) * (1 + math.cos(math.pi * (run.step + 1) / run.total_steps)) / 2
 
     def idle(self, run):
-        return int(self.prune_end * run.total_steps) < self.interval
+        return whole(self.prune_end, run.total_steps) < self.interval
 
     def prune(self, run, kept):
         super().prune(run, min(kept, int(self.mask.sum())))  # er_gse's first mask may have fewer
@@ -71,7 +71,7 @@ class GraNet(RigL):
         done = run.step + 1
         if done % self.interval == 0:
             update = done // self.interval
-            first, last = (int(share * run.total_steps) // self.interval for share in (self.prune_start, self.prune_end))
+            first, last = (whole(share, run.total_steps) // self.interval for share in (self.prune_start, self.prune_end))
             if first <= update <= last - (not self.exact_k):
                 initial = min(self.initial_sparsity, self.sparsity)
                 sparsity = initial + (self.sparsity - initial) * ramp(update, first, last)

@@ -3,7 +3,7 @@ import math
 
 import torch
 
-from methods.allocation import count, share_counts
+from methods.allocation import count, share_counts, whole
 from methods.base import Ramped, Sparsifier, option
 from methods.dynamic import DynamicSparse
 from methods.ranking import keep, keep_each
@@ -78,7 +78,7 @@ class Gradual(Sparsifier):
 
     def last(self, run):
         """The step that ends the schedule."""
-        return min(int(self.update_end * run.total_steps), run.total_steps - 1)
+        return min(whole(self.update_end, run.total_steps), run.total_steps - 1)
 
     def idle(self, run):
         """Whether the schedule ends before, or with, the first regular pruning: then nothing is gradual."""

@@ -31,17 +31,20 @@ class ProbMask(Sparsifier):
     trials = option(10, least=1, help="hard masks drawn at the end, of which the best on training batches stays")
     trial_batches = option(10, least=1, help="training batches that the trials are judged on")
     finetune = option(1 / 15, most=1, help="fine-tuning with the hard mask, as a share of training: an epoch at least, or none")
-    finetune_lr = option(0.01, help="constant learning rate of the fine-tuning, as a share of the recipe's")
+    finetune_lr = option(0.01, least=1e-9, help="constant learning rate of the fine-tuning, as a share of the recipe's")
     sampling = option("exact", "bernoulli", help="hard masks with exactly the budget, or each weight on its own (original)")
-    bn_stats = option("train", "original", help="what normalises in evaluation: training's statistics, or those of the evaluated batch")
+    bn_stats = option("train", "original", help="what normalises in evaluation: training's statistics or, until fine-tuning, those of the "
+                      "evaluated batch")
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)
         self.exact, self.needs_batches = self.sampling == "exact", self.trials > 1
         # at 1 no gradient reaches p; the original's search for v stops at 2⁻²¹, which it subtracts from every p after the first step
-        self.p = nn.Parameter(torch.full((layout.size,), 1.0 if self.form == "st3code" else 1 - 2.0 ** -21))
+        self.first = 1.0 if self.form == "st3code" else 1 - 2.0 ** -21
+        self.p = nn.Parameter(torch.full((layout.size,), self.first))
         self.adam = torch.optim.Adam([self.p], lr=self.mask_lr)
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("hard", torch.tensor(False))  # whether the mask has been drawn
 
     def cycles(self, epochs):
         share = max(round(self.finetune * epochs), 1)  # one at least: until then batch norm's statistics are those of all masks
@@ -49,9 +52,13 @@ class ProbMask(Sparsifier):
         self.learning = 2 * epochs / sum(cycle.passes * cycle.epochs for cycle in cycles)  # share of the passes in which p learns
         return cycles
 
+    @torch.no_grad()
     def start(self, run, cycle):
-        if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
-            for state in run.optimizer.state.values():
+        if not cycle:  # the model may have been trained before
+            self.p.fill_(self.first), self.temperature.fill_(1), self.hard.fill_(False)
+        # fine-tuning has an optimiser of its own
+        for optimizer in [run.optimizer] * (self.form == "original") if cycle else [self.adam]:
+            for state in optimizer.state.values():
                 for value in filter(torch.is_tensor, state.values()):
                     value.zero_()  # in place, so that captured graphs stay valid
 
@@ -62,7 +69,7 @@ class ProbMask(Sparsifier):
         return self.exact and run.cycle > 0  # in cycle 0 each epoch has another random mask
 
     def evaluating(self, net, now):
-        if self.bn_stats == "original":
+        if self.bn_stats == "original" and not self.hard:  # which fine-tunes with running statistics
             for module in net.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                     module.train()
@@ -126,7 +133,7 @@ class ProbMask(Sparsifier):
                 best, chosen = loss, mask
         run.count_passes(-self.trials * len(batches))  # forward passes alone, like validation's, which do not count either
         self.set_mask(chosen)
-        self.p.copy_(chosen)
+        self.p.copy_(chosen), self.hard.fill_(True)
 
     def get_extra_state(self):
         return self.adam.state_dict()

@@ -1,6 +1,7 @@
 """Top-KAST: sparse forward pass, slightly denser backward pass (Jayakumar et al. 2020)."""
 import torch
 
+from methods.allocation import whole
 from methods.base import option, through
 from methods.dynamic import Static
 from methods.ranking import keep_each
@@ -36,6 +37,7 @@ class TopKAST(Static):
         if self.start_weights == "pytorch":
             self.draw_weights(run, self.layout.filter_sums(torch.ones_like(run.theta)).rsqrt())
         self.no_decay(run)
+        self.lost.zero_()  # the model may have been trained before
         self.renew(run.theta)
 
     def no_decay(self, run):
@@ -81,7 +83,7 @@ class TopKAST(Static):
     def after_step(self, run):
         self.repeated(self.hold, run.theta)
         done = run.step + 1
-        if done % self.interval == 0 or done <= self.every_step_until * run.total_steps:
+        if done % self.interval == 0 or done <= whole(self.every_step_until, run.total_steps):
             self.renew(run.theta)
 
     def training_cost(self, sparse, dense):

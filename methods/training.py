@@ -124,6 +124,8 @@ class Training(Run):
             warn(f"this model has been trained before, by {self.model.updates} updates of another Training: start() gives it the mask that "
                  f"{self.method.called} begins with; to go on as it is: load_state_dict(the other's state_dict())")
         if not cycle:
+            if not self.method.mask.all():  # the last training's
+                self.method.set_mask(torch.ones_like(self.method.mask))
             self.model.updates = 0
             if self.model.trained_by:
                 self.clear_gradients()  # of the last training's last step, if it was interrupted

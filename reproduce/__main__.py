@@ -18,7 +18,7 @@ from benchmarks.workers.places import cores
 def main(argv=None):
     """Draws all figures and prints a line for each, and one line for all that are skipped for the same reason. Returns 0 if every figure was drawn
     or skipped, 1 if one failed (it is named)."""
-    parser = Parser(prog="python -m reproduce", description="Draws every figure of a suite from stored rows.")
+    parser = Parser(prog="reproduce", description="Draws every figure of a suite from stored rows.")
     parser.add_argument("suite", choices=SUITES)
     args = parser.standard().read(argv)
     jobs = [(name, args) for name in ("leaderboard", *scripts())]  # what takes longest comes first

@@ -9,7 +9,7 @@ import difflib
 import re
 from pathlib import Path
 
-from drawing import BAD_INPUT, WIDTH, Parser, files, save, tasks_of
+from drawing import WIDTH, Parser, files, refusing, save, tasks_of
 from gse import plus_minus
 from marks import DENSE_LINE, accuracy_lines, looks, number_decades, remark
 from notes import note
@@ -233,12 +233,10 @@ def main(argv=None):
     parser.add_argument("--name", default=NAME, help="of the files (default: %(default)s)")
     args = parser.standard().read(argv)
     if Path(args.name).name != args.name:
-        parser.error(f"--name {args.name} is not the name of a file alone; --out names the folder")
-    try:
+        raise ValueError(f"--name {args.name} is not the name of a file alone; --out names the folder")
+    with refusing(args):
         runs, series = chosen(asked(args.methods), args)
         stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
-    except BAD_INPUT as error:
-        parser.refuse(error, args)
     points = table[table.epoch.isna() & table.layer.isna()]
     print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
     if off := where_they_end(runs)[1]:

@@ -2,7 +2,6 @@
 
 Needs pandas and seaborn only, and imports them only for drawing, because every `plan` loads the scripts for their grids.
 """
-import argparse
 import contextlib
 import io
 import re
@@ -15,78 +14,71 @@ from notes import noted
 from published import citation, compare, tell_absent
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected
 
-from benchmarks.command import command, with_options
+from benchmarks import command as commands
+from benchmarks.command import at_least_one, command, with_options
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
-from benchmarks.recipes import PRECISIONS
 from benchmarks.suites import PROFILES, SUITES
 
 HERE = Path(__file__).resolve().parent
 WIDTH, SMALL = 3.4, 5.5  # inches, one column; points, the note's letters
 STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 4, "lines.linewidth": 1, "lines.markersize": 4}
-BAD_INPUT = (ValueError, NoRows, OSError, KeyError, AttributeError, TypeError)  # no rows, a damaged table, a folder that cannot be written
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}\n")
-
-    def refuse(self, error, args):
-        """Reports an error of `BAD_INPUT` in one line and exits with status 2."""
-        if isinstance(error, (KeyError, AttributeError, TypeError)):
-            ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
-            where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
-            self.error(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: "
-                       f"{' '.join(str(error).split())}); or that line has a mistake")
-        self.error(str(error))
-
-    def find(self, args, *names):
-        """Replaces these arguments, names of folders, with their paths (`files.folder`)."""
-        try:
-            vars(args).update({name: str(folder(vars(args)[name], f"--{name}")) for name in names if vars(args).get(name) is not None})
-        except ValueError as error:
-            self.error(str(error))
+class Parser(commands.Parser):
+    """The commands' parser, with the options that all drawing commands take."""
 
     def standard(self):
-        """Adds the options that all drawing commands take."""
-        self.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
+        """Adds the options of all drawing commands."""
+        self.common("results", "precision", "epochs")
         self.add_argument("--out", help="figures go to OUT/SUITE (default: figures; with --results DIR it is DIR/figures)")
         self.add_argument("--profile", choices=PROFILES, help="default: the one with more finished runs")
-        self.add_argument("--precision", choices=PRECISIONS, help="of the runs (default: the task's own)")
-        self.add_argument("--epochs", type=int, metavar="E", help="of the runs (default: the profile's)")
         return self
 
     def running(self):
         """Adds the options of a single script."""
         self.add_argument("--run", action="store_true", help="first make the missing runs")
-        self.add_argument("--data", metavar="DIR", help="folder of the data sets, for --run (default: $DATA_DIR, else data)")
-        return self
+        return self.common("data")
 
     def read(self, argv):
-        """Parses the arguments. Besides argparse's errors, these are refused: an invalid number of epochs, a folder without a name, a results folder
-        that does not exist, and missing libraries."""
+        """Parses the arguments. Raises ValueError, besides what the parser refuses, for an invalid number of epochs, a folder without a name, a results
+        folder that does not exist, and missing libraries."""
         args = self.parse_args(argv)
-        try:
-            Trained(None, epochs=getattr(args, "epochs", None))
-        except ValueError as error:
-            self.error(f"--{error}")
-        self.find(args, "results", "data", "out")
+        at_least_one(args, *["epochs"] * hasattr(args, "epochs"))
+        find(args, "results", "data", "out")
         if getattr(args, "out", "") is None:
             usual = Path(args.results).resolve() == Path(self.get_default("results")).resolve()
             args.out = "figures" if usual else Path(args.results) / "figures"  # figures of another results folder must not overwrite the usual ones
         try:
             import pandas, seaborn  # noqa: E401, F401
         except ModuleNotFoundError as error:
-            self.error(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn")
+            raise ValueError(f"drawing needs pandas and seaborn ({error}): pip install pandas seaborn") from None
         if not getattr(args, "run", False):  # which makes and collects them itself
             if not Path(args.results).is_dir():
                 make = f"bash run_all.sh {args.suite or 'digits'}{with_options(results=args.results)}"
-                self.error(f"there is no results folder {args.results}; make it with: {make}")
+                raise ValueError(f"there is no results folder {args.results}; make it with: {make}")
             tell_uncollected(args.results)
         return args
+
+
+def find(args, *names):
+    """Replaces these arguments, names of folders, with their paths. Raises ValueError as `files.folder` does."""
+    vars(args).update({name: str(folder(vars(args)[name], f"--{name}")) for name in names if vars(args).get(name) is not None})
+
+
+@contextlib.contextmanager
+def refusing(args):
+    """A context in which a damaged table in `args.results`, and a file that cannot be read or written, raise ValueError with one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(str(error)) from None
+    except (KeyError, AttributeError, TypeError) as error:
+        ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve().parent == HERE]
+        where = f"{Path(ours[-1].filename).name}, line {ours[-1].lineno}"
+        raise ValueError(f"a table in {args.results} lacks what {where} reads, or is not as its program wrote it ({type(error).__name__}: {error}); "
+                         "or that line has a mistake") from error
 
 
 def tasks_of(runs, others=()):
@@ -207,7 +199,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
     args = parser.standard().running().read(argv)
     chosen = suites if hasattr(source, "suite") or not args.suite else [args.suite]
     grid = Trained(grid, args.precision, args.epochs)
-    try:
+    with refusing(args):
         if args.run:
             chosen = chosen[-1:]
             make(grid, chosen[0], args, source)
@@ -220,8 +212,6 @@ def main(name, grid, draw, argv=None, source=runs_of):
         else:
             raise NoRows(message)
         stem, table = save(name, draw, runs, suite, args.out)
-    except BAD_INPUT as error:
-        parser.refuse(error, args)
     print(f"suite {suite}, profile {profile}: {noted(runs, draw)}")
     own = "accuracy" in runs and runs.accuracy.notna().any()
     shown = compare(summary(runs)) if own else table

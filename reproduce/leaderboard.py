@@ -9,7 +9,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import BAD_INPUT, WIDTH, Parser, styled, write_figure
+from drawing import WIDTH, Parser, refusing, styled, write_figure
 from marks import BELOW, DENSE_LINE, looks, number_decades
 from published import tell_absent, title
 from rows import NoRows, Trained, make, none_finished, read_rows
@@ -191,26 +191,22 @@ def main(argv=None):
     try:
         import scipy  # noqa: F401
     except ModuleNotFoundError as error:
-        parser.error(f"the leaderboard needs scipy too ({error}): pip install scipy")
+        raise ValueError(f"the leaderboard needs scipy too ({error}): pip install scipy") from None
     suites = [args.suite] if args.suite else SUITES[1:] + SUITES[:1]
     if args.run:
         suites = suites[-1:]
-        try:
-            # unlike a figure of cifar10, its leaderboard has no runs of cifar100 (rows.SHOWN)
-            alone = Trained(lambda suite, profile: grid(suite, profile) if suite == suites[0] else (), args.precision, args.epochs)
-            make(alone, suites[0], args, None)
-        except ValueError as error:
-            parser.error(str(error))
+        # unlike a figure of cifar10, its leaderboard has no runs of cifar100 (rows.SHOWN)
+        alone = Trained(lambda suite, profile: grid(suite, profile) if suite == suites[0] else (), args.precision, args.epochs)
+        make(alone, suites[0], args, None)
     for suite in suites:
         try:
-            stem, profile, table = write(suite, args.results, args.profile, args.out, args.precision, args.epochs)
+            with refusing(args):
+                stem, profile, table = write(suite, args.results, args.profile, args.out, args.precision, args.epochs)
             break
         except NoRows as nothing:
             message = str(nothing)
-        except BAD_INPUT as error:
-            parser.refuse(error, args)
     else:
-        parser.error(message)
+        raise NoRows(message)
     from benchmarks.comparison.tables import text
     print(f"suite {suite}, profile {profile}\n\n{text(table)}\nwrote {stem}.pdf .png .csv .md .tex .html")
     tell_absent()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from accuracies import accuracy, lengths, papers, variants
-from drawing import BAD_INPUT, Parser
+from drawing import Parser, find, refusing
 from measured import faster, gpu, sparse, training, widths
 from report import score
 
@@ -49,13 +49,11 @@ def main(argv=None):
     parser.add_argument("--results", default=ROOT / "results")
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 if a table is not what is stored")
     args, old, new = parser.parse_args(argv), {}, {}
-    parser.find(args, "results")
-    try:
+    find(args, "results")
+    with refusing(args):
         for page in PAGES:
             old[page] = (ROOT / page).read_text(encoding="utf-8")
             new[page] = filled(old[page], Path(args.results))
-    except BAD_INPUT as error:
-        parser.refuse(error, args)
     changed = [page for page in PAGES if new[page] != old[page]]
     if args.check:
         print(f"{', '.join(changed)} differs from the stored rows: python reproduce/readme.py" if changed else "all pages show the stored rows")

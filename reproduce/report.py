@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
-from drawing import BAD_INPUT, Parser
+from drawing import Parser, refusing
 from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
 from published import tell_absent
 
@@ -146,15 +146,12 @@ def report(results):
 def main(argv=None):
     """Writes RESULTS/REPORT.md and prints the table; returns 0."""
     parser = Parser(prog="report.py", description="The papers' claims, judged by the stored rows.")
-    parser.add_argument("--results", default="results", help="folder of SUITE/runs.csv (default: %(default)s)")
-    parser.set_defaults(suite=None)
+    parser.common("results").set_defaults(suite=None)
     args = parser.read(argv)
     path = Path(args.results) / "REPORT.md"
-    try:
+    with refusing(args):
         text = report(args.results)
         write_whole(path, text)
-    except BAD_INPUT as error:
-        parser.refuse(error, args)
     print("|" + text.partition("\n## ")[0].partition("\n|")[2])
     print(f"wrote {path}")
     tell_absent()

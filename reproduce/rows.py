@@ -24,7 +24,7 @@ SHOWN = {"cifar10": ("cifar10", "cifar100")}  # a figure of suite cifar10 has pa
 POINT = ["task", "method", "options", "sparsity"]
 
 
-class NoRows(Exception):
+class NoRows(ValueError):
     """The results hold no finished run of a figure; the text is one line that names the command which makes them."""
 
 
@@ -270,24 +270,21 @@ def summary(runs):
 
 def make(grid, suite, args, source):
     """`--run`: makes the runs of a `Trained` grid that have no row (or measures the figure's table). Needs torch. Raises ValueError in one line."""
-    try:
-        if hasattr(source, "module"):
-            status = importlib.import_module(source.module).main(["--results", args.results])
-        else:
-            from benchmarks import __main__ as commands
-            from benchmarks.chosen import missing
-            from benchmarks.launch import refuse_unsuited
-            from benchmarks.tasks import as_stored
-            status = 0
-            for each in SHOWN.get(suite, (suite,)):
-                profile = args.profile or PROFILES[0]
-                options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
-                launch = commands.parser().parse_args(["launch", each, *options])
-                store = commands.Store(args.results)
-                todo, done = missing(union(grid.of([as_stored(spec) for spec in grid.grid(each, profile)], profile)), store, each)
-                refuse_unsuited(todo)
-                status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
-    except ModuleNotFoundError as error:
-        raise ValueError(f"--run needs the project's environment ({error}): bash run_all.sh setup, then .venv/bin/python") from None
+    if hasattr(source, "module"):
+        status = importlib.import_module(source.module).main(["--results", args.results])
+    else:
+        from benchmarks import __main__ as commands
+        from benchmarks.chosen import missing
+        from benchmarks.launch import refuse_unsuited
+        from benchmarks.tasks import as_stored
+        status = 0
+        for each in SHOWN.get(suite, (suite,)):
+            profile = args.profile or PROFILES[0]
+            options = ["--profile", profile, "--results", args.results] + ["--data", args.data] * bool(args.data)
+            launch = commands.parser().parse_args(["launch", each, *options])
+            store = commands.Store(args.results)
+            todo, done = missing(union(grid.of([as_stored(spec) for spec in grid.grid(each, profile)], profile)), store, each)
+            refuse_unsuited(todo)
+            status = max(status, commands.launch_missing(launch, store, todo, done)) if todo else status
     if status > 1:
         raise SystemExit(status)

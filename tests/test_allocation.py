@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, of_unit_norm, round_counts, scale_densities, share_counts
+from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, of_unit_norm, round_counts, scale_densities, share_counts, whole
 from methods.layout import Layout, Spread
 from methods.ranking import keep
 
@@ -82,6 +82,11 @@ def test_balanced_counts():
     """By hand: a third of 536; of 2,680 the first and the last are full, the rest is the second's."""
     assert allocate(three_layers(), "balanced", 0.9) == [179, 178, 179]
     assert allocate(three_layers(), "balanced", 0.5) == [432, 1928, 320]
+
+
+def test_a_share_s_whole_number_is_free_of_binary_truncation():
+    assert [int(0.29 * 100), int(0.7 * 90)] == [28, 62]
+    assert [whole(0.29, 100), whole(0.7, 90), whole(0.295, 100), whole(0.0, 7), whole(1.0, 7)] == [29, 63, 29, 0, 7]
 
 
 def test_er_gse_clips_without_redistribution():

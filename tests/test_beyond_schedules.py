@@ -71,6 +71,23 @@ def test_acdc_second_training_begins_dense():
     assert run.method.mask.all()
 
 
+@pytest.mark.parametrize("name, option, function", [("spartan", "freeze", "refresh"), ("topkast", "every_step_until", "renew")])
+def test_a_share_names_its_last_step(name, option, function, monkeypatch):
+    run, seen = training(name, 0.5, epochs=100, **{option: 0.29}), []
+    monkeypatch.setattr(run.method, function, lambda *_: seen.append(run.step + 1))
+    for run.step in range(100):
+        run.method.after_step(run)
+    assert seen == [*range(1, 30)]
+
+
+def test_gradual_ends_at_the_step_that_its_share_names(monkeypatch):
+    run, seen = training("gradual", 0.5, epochs=100, update_end=0.29), []
+    monkeypatch.setattr(run.method, "prune", lambda *_: seen.append(run.step))
+    for run.step in range(100):
+        run.method.before_step(run)
+    assert seen == [29]
+
+
 def test_dpf_freezes_at_the_step_that_its_share_names(monkeypatch):
     """.29 of 100 steps are 28.999… in binary."""
     run, seen = training("dpf", 0.5, epochs=100, every=1, ramp_end=0.29), []

@@ -293,7 +293,8 @@ def test_stored_rows_are_compared_without_data(monkeypatch, capsys):
 def test_the_command_of_each_run(capsys):
     words = ["status", "digits", "--methods", "gmp", "--sparsities", "0.98", "--seeds", "2-3", "--set", "ramp_power=0", "--commands"]
     assert main(words) == 0
-    run = "python -m benchmarks run --task digits --method gmp --sparsity 0.98 --seed {} --set ramp_power=0.0\n"
-    assert capsys.readouterr().out == run.format(2) + run.format(3)
+    keys = [canonical(Spec("digits", "gmp", 0.98, seed, options={"ramp_power": "0"})).key for seed in (2, 3)]
+    run = "python -m benchmarks run --task digits --method gmp --sparsity 0.98 --seed {} --set ramp_power=0.0{}  # {}\n"
+    assert capsys.readouterr().out == run.format(2, "", keys[0]) + run.format(3, "", keys[1])
     assert main([*words, "--results", "my rows", "--data", "images"]) == 0  # it must not write to other folders than those asked about
-    assert capsys.readouterr().out.splitlines()[0] == run.format(2).strip() + " --results 'my rows' --data images"
+    assert capsys.readouterr().out.splitlines()[0] + "\n" == run.format(2, " --results 'my rows' --data images", keys[0])

@@ -68,9 +68,14 @@ def test_what_is_no_number_is_refused(name, option, value):
         methods.get(name).options()[option].parse(value)
 
 
-def test_grasp_divides_by_no_zero():
-    with pytest.raises(ValueError, match="^option temperature takes a number of at least 0.001, not 0$"):
-        SparseModel(nn.Linear(40, 30), "grasp", 0.5, temperature=0)
+@pytest.mark.parametrize("name, option, least", [
+    ("grasp", "temperature", "0.001"),  # by which logits are divided
+    ("probmask", "finetune_lr", "1e-09"),  # 0 means that the rate is not constant (Cycle)
+    ("movement", "score_lr", "1e-09"),  # scores that stay 0 keep the first weights
+    ("spartan", "beta", "1")])  # which it rises from
+def test_what_would_make_another_method_is_refused(name, option, least):
+    with pytest.raises(ValueError, match=f"^option {option} takes a number of at least {least}, not 0$"):
+        SparseModel(nn.Linear(40, 30), name, 0.5, **{option: 0})
 
 
 def test_what_is_true_or_false_may_be_either():

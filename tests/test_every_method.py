@@ -16,7 +16,7 @@ from benchmarks.data import load
 from benchmarks.grid import Spec
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-from methods import SparseModel
+from methods import SparseModel, Training
 
 SPARSITY, EPOCHS = 0.8, 4
 RAMPING = 0  # an epoch that ends in the middle of the ramp
@@ -31,7 +31,7 @@ VARIANTS = (
     "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",
     "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "movement pruning=sigmoid score_lr=300", "srigl ablation=false", "spartan budget_of=all", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
 )
-EXAMPLE = f"{Path(__file__).parent.parent / 'examples' / 'my_method.py'}:MyMethod"  # which somebody may put into methods/
+EXAMPLES = [f"{Path(__file__).parent.parent}/examples/{name}" for name in ("my_method.py:MyMethod", "my_running_mean.py:RunningMean")]
 every_method = pytest.mark.parametrize("name", methods.available())
 every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS])
 
@@ -135,13 +135,42 @@ def test_exact_budget(name):
         assert abs(method.budget + others - expected * (method.layout.size + others)) <= len(method.layout.sizes)
 
 
+@pytest.mark.filterwarnings("ignore")
+@every_variant
+def test_another_training_of_a_model_begins_as_the_first(name):
+    """With as many active weights, and with what the method learns besides weights as it was then."""
+    name, *words = name.split()
+    torch.manual_seed(0)
+    model = SparseModel(nn.Sequential(nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 4)), name, SPARSITY,
+                        **dict(word.split("=") for word in words))
+    batches = [(torch.randn(16, 12), torch.randint(4, (16,))) for _ in range(4)]
+
+    def begin():
+        optimizer = torch.optim.SGD(model.parameter_groups(lr=0.1), lr=0.1, momentum=0.9)
+        training = Training(model, optimizer, 4, 4, batches=lambda n: (batches * n)[:n])
+        training.start()
+        return training, int(model.method.mask.sum()), [p.clone() for p in model.method.parameters()]
+
+    training, active, learned = begin()
+    for cycle in range(len(training.cycles)):
+        if cycle:
+            training.start(cycle)
+        while training.step < training.total_steps:
+            for x, y in batches:
+                for _ in range(training.passes):
+                    (nn.functional.cross_entropy(model(x), y) / training.passes).backward()
+                training.update((x, y))
+    _, now_active, now_learned = begin()
+    assert now_active == active and all(map(torch.equal, learned, now_learned))
+
+
 @every_variant
 def test_inactive_weights_are_zero_at_every_epoch(name):
     outside = trained(name).outside
     assert len(outside) >= EPOCHS and not any(outside)
 
 
-@pytest.mark.parametrize("name", [*methods.available(), EXAMPLE])
+@pytest.mark.parametrize("name", [*methods.available(), *EXAMPLES])
 def test_gradient_class(name):
     model = trained(name).trainer.model
     generator = torch.Generator().manual_seed(0)

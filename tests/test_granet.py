@@ -31,6 +31,15 @@ def test_schedule(monkeypatch):
     assert alphas[28] == near(0.254709, 6)
 
 
+def test_the_last_pruning_is_the_one_that_the_share_names():
+    """.29 of 100 steps are 28.999… in binary."""
+    run, seen = training("granet", 0.9, weight=torch.ones(10, 12), epochs=100, interval=1, prune_end=0.29, regenerate=False), []
+    run.model.method.prune = lambda run, kept: seen.append(kept)
+    for run.step in range(99):
+        run.model.method.after_step(run)
+    assert len(seen) == 29
+
+
 def test_nothing_moves_before_the_pruning_starts(monkeypatch):
     sparsities, alphas = prunings(monkeypatch, prune_start=20 / 160)  # ini = ⌊20 · 352 / 1000⌋ = 7
     assert list(sparsities) == list(range(7, 29)) and list(alphas) == list(range(7, 57))

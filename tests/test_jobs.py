@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 from fake_slurm import slurm, store  # noqa: F401
 
-from benchmarks.__main__ import parser
+from benchmarks.__main__ import main, parser
 from benchmarks.grid import Spec
 from benchmarks.levels import levels_of
 from benchmarks.results import Store
@@ -80,6 +80,24 @@ def test_a_run_that_was_sent_again_is_where_its_last_queued_job_is(store, slurm)
 def test_nothing_is_asked_of_a_queue_to_which_nothing_was_sent(store, monkeypatch):
     monkeypatch.setattr(jobs, "queue", lambda store: pytest.fail("was asked"))
     assert jobs.look(store, "digits") == ({}, {})
+
+
+@pytest.mark.parametrize("words", [["launch", "digits", "--methods", "static", "--sparsities", "0.9", "--seeds", "3", "--set", "recipe=suite"],
+                                   ["leaderboard", "digits", "--method", "static", "--sparsities", "0.9", "--seeds", "3"]])
+def test_a_launch_here_of_what_waits_for_slurm_says_so(store, slurm, monkeypatch, capsys, words):
+    """Its own rows are as good, but whoever sent runs to a cluster does not want them on the node that he logs in to."""
+    specs = [Spec("digits", "static", 0.9, seed) for seed in range(3)]
+    jobs.remember(store, "digits", "31", {spec.key: f"31_{place}" for place, spec in enumerate(specs)})
+    monkeypatch.setattr("benchmarks.launch.launch", lambda todo, *args, **kwargs: [])
+    monkeypatch.setattr("benchmarks.leaderboard.rehearse", lambda *args: None)
+
+    def said(queue, **answer):
+        slurm(queue, **answer)
+        main([*words, "--results", str(store.folder)])
+        return capsys.readouterr().err
+    assert "SLURM's queue has 2 of these runs" in said("31_0 PENDING\n31_1 RUNNING\n31_2 PENDING\n")
+    assert "SLURM" not in said("31_1 RUNNING\n")
+    assert "SLURM" not in said("", status=1, err="no controller")
 
 
 def test_what_is_queued_is_not_sent_twice_and_what_is_lost_is(store, slurm, monkeypatch, capsys):

@@ -156,6 +156,27 @@ def test_bn_stats_of_evaluation(bn_stats):
     assert model.train().net[1].training
 
 
+def test_the_original_fine_tunes_with_running_statistics():
+    """Which its program switches to (use_running_stats), also where the training goes on from a saved state."""
+    def made():
+        return SparseModel(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), "probmask", 0.5, bn_stats="original", trials=1)
+    model = made()
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1)
+    run.start()
+    x = torch.randn(8, 4)
+    model(x).square().mean().backward()
+    assert not torch.allclose(model.eval()(x)[:2], model(x[:2]))
+    model.train()
+    run.update()
+    resumed = made()
+    resumed.load_state_dict(model.state_dict())
+    for each in (model, resumed):
+        assert torch.allclose(each.eval()(x)[:2], each(x[:2]), atol=1e-6)
+    model.train()
+    run.start()
+    assert not torch.allclose(model.eval()(x)[:2], model(x[:2]))
+
+
 @pytest.mark.parametrize("bn_stats", ["train", "original"])
 def test_evaluation_changes_no_statistics_and_training_does(bn_stats):
     model = SparseModel(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), "probmask", 0.0, bn_stats=bn_stats)

@@ -151,10 +151,10 @@ def test_runs_that_would_be_stored_under_another_name_are_not_made(options, said
     figure("figure1")  # whose folder is on the path then
     from drawing import main
 
-    with pytest.raises(SystemExit) as end:
-        main("my_figure", lambda suite, profile: [Spec("digits", "st3", 0.9, 0, options=options)] * (suite == "digits"), None,
-             ["--run", "--results", str(tmp_path), "--epochs", "1"])
-    assert end.value.code == 2 and capsys.readouterr().err == f"my_figure.py: {said}\n" and not list(tmp_path.rglob("*.json"))
+    def grid(suite, profile):
+        return [Spec("digits", "st3", 0.9, 0, options=options)] * (suite == "digits")
+    assert main("my_figure", grid, None, ["--run", "--results", str(tmp_path), "--epochs", "1"]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n" and not list(tmp_path.rglob("*.json"))
 
 
 def test_profiles_are_never_mixed(tmp_path):

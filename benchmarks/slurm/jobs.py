@@ -1,9 +1,11 @@
-"""What was sent to SLURM: `results/runs/jobs/ID.json`, one file per job array, combined with the output of squeue. Standard library only."""
+"""What was sent to SLURM: `results/runs/jobs/ID.json`, one file per job array, combined with the output of squeue."""
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks.files import StoreError, write_whole
@@ -68,6 +70,16 @@ def look(store, suite):
 def states(known, now):
     """{key: (job id, its state, SLURM's reason)} of the runs `sent`, from the `queue`; the state is "" if none of a run's jobs is queued any more."""
     return {key: next(((job, *now[job]) for job in reversed(ids) if job in now), (ids[-1], "", "")) for key, ids in known.items()}
+
+
+def tell_queued(specs, store, suite):
+    """Warns on stderr of Specs that wait in SLURM's queue: a launch on this machine makes them, too. Says nothing if SLURM does not answer."""
+    with contextlib.suppress(ValueError):
+        found = states(*look(store, suite))
+        waiting = sum(found.get(spec.key, ("", "", ""))[1] == "PENDING" for spec in specs)
+        if waiting:
+            print(f"SLURM's queue has {waiting} of these runs, which this machine makes now: Ctrl-C leaves them to SLURM, `status {suite}` says when "
+                  "they are done", file=sys.stderr)
 
 
 def gone(known, now, claims):

@@ -3,7 +3,7 @@ from functools import cached_property
 
 import torch
 
-from methods.allocation import count
+from methods.allocation import count, whole
 from methods.at_init import SNIP, SynFlow
 from methods.base import Cycle, option
 from methods.cycles import Iterative
@@ -35,7 +35,7 @@ def cycle_lengths(split, total, cycles):
         shares = triangle(half) + triangle(n - half)[::-1]
     if way == "down":
         shares.reverse()
-    lengths = [int(total * share + 1e-9) for share in shares]
+    lengths = [whole(share, total) for share in shares]
     excess = max(sum(lengths) / total, 1)
     return [max(int(length / excess), 1) for length in lengths]
 

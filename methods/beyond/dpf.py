@@ -1,4 +1,5 @@
 """Dynamic pruning with feedback (Lin et al., ICLR 2020), after an unofficial implementation: the paper was not at hand."""
+from methods.allocation import whole
 from methods.base import option
 from methods.st3 import STEHard
 
@@ -18,7 +19,7 @@ class DPF(STEHard):
                       "own recipe and ST-3's, the learning rate falls the second time")
 
     def after_step(self, run):
-        done, end = run.step + 1, max(int(self.ramp_end * run.total_steps + 1e-9), 1)
+        done, end = run.step + 1, max(whole(self.ramp_end, run.total_steps), 1)
         last = end - end % self.every or end
         if done == last or (done % self.every == 0 and done < last):
             self.refresh(run.theta, self.sparsity if done == last else self.scheduled(run, run.step))

@@ -34,7 +34,9 @@ class DSTMask(Sparsifier):
     def added_loss(self, run):
         return self.sparsity_penalty * torch.exp(-self.thresholds).sum()
 
+    @torch.no_grad()
     def start(self, run, cycle):
+        self.thresholds.zero_()  # the model may have been trained before
         self.after_step(run)
 
     def after_step(self, run):

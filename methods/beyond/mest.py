@@ -1,6 +1,7 @@
 """MEST, memory-economic sparse training (Yuan et al., NeurIPS 2021)."""
 import torch
 
+from methods.allocation import whole
 from methods.base import option
 from methods.dynamic import Static
 from methods.ranking import keep_each
@@ -26,7 +27,7 @@ class MEST(Static):
         return density - parts * min(0.01, density / 10), density
 
     def before_step(self, run):
-        begins = [int(share * run.epochs + 1e-9) for share in STAGES]
+        begins = [whole(share, run.epochs) for share in STAGES]
         if run.step % run.steps_per_epoch == 0 and (run.epoch % self.every == 0 or run.epoch in begins):
             self.update(run, 2 - sum(run.epoch >= first for first in begins))
             run.theta.grad.mul_(self.mask)

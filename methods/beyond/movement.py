@@ -24,7 +24,7 @@ class Movement(AfterDense):
     tau = option(0.1, most=1, help="pruning=sigmoid: τ at the end of the ramp")
     score_penalty = option(0.01, help="pruning=sigmoid: λ at the end of the ramp, which decides the sparsity")
     scope = option("global", "layer", help="pruning=topk: scores are ranked over all weights, or in each layer")
-    score_lr = option(1.0, help="learning rate of the scores, as a multiple of the recipe's")
+    score_lr = option(1.0, least=1e-9, help="learning rate of the scores, as a multiple of the recipe's")
     ramp_start = option(0.1, most=1)
     ramp_end = option(0.8, most=1)
 

@@ -1,7 +1,7 @@
 """Spartan: soft top-k masks by optimal transport (Tai et al., NeurIPS 2022)."""
 import torch
 
-from methods.allocation import count
+from methods.allocation import count, whole
 from methods.base import Sparsifier, option
 from methods.ranking import keep
 
@@ -20,7 +20,7 @@ class Spartan(Sparsifier):
     gradient = "shaped"
     original = {"imagenet": dict(epochs=100, batch_size=8 * 512, lr=1.0, momentum=0.9, nesterov=True, weight_decay=1e-4,
                                  decay_all=False, schedule="cosine", label_smoothing=0.1, clip=0.0, bn_momentum=0.1)}
-    beta = option(10.0, help="sharpness β of the soft mask where it is frozen; rises linearly from 1")
+    beta = option(10.0, least=1, help="sharpness β of the soft mask where it is frozen; rises linearly from 1")
     ramp_end = option(0.2, most=1, help="share of training at which the budget is reached")
     freeze = option(0.8, most=1, help="share of training after which the masks are frozen")
     budget_of = option("prunable", "all", help="what a sparsity counts: prunable weights, or all parameters (released code)")
@@ -47,12 +47,12 @@ class Spartan(Sparsifier):
 
     def scheduled(self, run, done):
         """(sparsity, β) after `done` steps; both stay the same from the freezing on, by which the budget is always reached."""
-        end = max(int(self.freeze * run.total_steps), 1)
+        end = max(whole(self.freeze, run.total_steps), 1)
         share = min(done / max(min(self.ramp_end * run.total_steps, end), 1), 1)
         return self.sparsity * share, 1 + (self.beta - 1) * min(done / end, 1)
 
     def after_step(self, run):
-        done, end = run.step + 1, max(int(self.freeze * run.total_steps), 1)
+        done, end = run.step + 1, max(whole(self.freeze, run.total_steps), 1)
         if done <= end:
             self.refresh(run.theta, *self.scheduled(run, done))
         if done == end:
