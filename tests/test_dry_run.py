@@ -1,5 +1,6 @@
 """A few steps of a method before its runs, which name its mistakes in one line each."""
 import pytest
+from test_every_method import EXAMPLES
 
 from benchmarks import launch as launcher
 from benchmarks.__main__ import main
@@ -225,7 +226,7 @@ def test_what_is_a_buffer_is_not_forgotten(mine):
     dry_run(Spec("digits", "mine.py:Remembers", 0.9, 0), "data")
 
 
-@pytest.mark.parametrize("method", available())
+@pytest.mark.parametrize("method", [*available(), *EXAMPLES])
 def test_every_method_passes_the_dry_run(method):
     assert dry_run(Spec("digits", method, 0.9, 0), "data") == ([], None)  # and ends with its budget
 

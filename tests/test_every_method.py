@@ -33,7 +33,7 @@ VARIANTS = (
 )
 EXAMPLES = [f"{Path(__file__).parent.parent}/examples/{name}" for name in ("my_method.py:MyMethod", "my_running_mean.py:RunningMean")]
 every_method = pytest.mark.parametrize("name", methods.available())
-every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS])
+every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS, *EXAMPLES])
 
 
 @functools.cache

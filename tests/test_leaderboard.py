@@ -201,7 +201,7 @@ def test_what_the_readme_walks_through(tmp_path):
     template = (ROOT / "examples" / "my_method.py").read_text()
     assert shown.strip() in template
     assert sum(bool(line.strip()) for line in template.splitlines()) <= 20
-    command = shlex.split(re.search(r"```bash\n(.*?)\n```", section, re.S)[1])
+    command = shlex.split(re.search(r"```bash\n(.*?)\n```", section, re.S)[1], comments=True)
     assert command[:3] == ["python", "-m", "benchmarks"]
     quick = ["--epochs", "2", "--seeds", "1", "--sparsity", "0.9", "--jobs", "1", "--results", str(tmp_path)]
     done = subprocess.run([sys.executable, *command[1:], *quick], cwd=ROOT, capture_output=True, text=True, env={**os.environ})
