@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks import leaderboard, one_run, options, suites
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import CAME, ENDINGS, Parser, at_least_one, command, data_folder, seeds, with_options
-from benchmarks.comparison import by_validation
+from benchmarks.comparison import variants
 from benchmarks.levels import uncovered
 from benchmarks.progress import counted, name_bad, several, spoken
 from benchmarks.results import Store
@@ -72,7 +72,7 @@ def parser():
     collect = add("collect", command_collect, "rows to CSV")
     collect.add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
                          help="add the rows of other results folders of runs that have none here, or only failed")
-    by_validation.add_arguments(add("variants", command_variants, "the options of a method by their validation accuracy"))
+    variants.add_arguments(add("variants", command_variants, "the options of a method by their validation accuracy"))
     leaderboard.add_arguments(add("leaderboard", command_leaderboard, "what is missing of a method is run, then all are compared"))
     return top
 
@@ -211,7 +211,7 @@ def existing(args, write=False):
 
 
 def command_variants(args):
-    return by_validation.show(args, existing(args))
+    return variants.show(args, existing(args))
 
 
 def command_leaderboard(args):

@@ -60,7 +60,7 @@ class Folder:
     def load(self, images, batches, data, whole=False):
         """Yields batches (x, y) of samples: this process's part of each, or with `whole` all of it."""
         batches = batches if whole else [batch[team.part(len(batch))] for batch in batches]
-        workers = min(cores() // team.size() - 1, MOST_WORKERS, len(batches))
+        workers = min(cores() // team.world_size() - 1, MOST_WORKERS, len(batches))
         if workers > 0:
             multiprocessing.current_process().daemon = False  # the launcher's processes are daemons, which may not start workers
             gc.collect()  # a worker must not inherit the process group of an earlier run: taking it apart waits for threads of this process

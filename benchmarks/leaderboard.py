@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.chosen import missing, tasks_of
 from benchmarks.command import at_least_one, chosen_options, seeds, with_options
-from benchmarks.comparison.variants import Variant, named
+from benchmarks.comparison.variant import Variant, named
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import ask, path_of
 from benchmarks.progress import counted, name_bad

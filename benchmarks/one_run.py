@@ -38,6 +38,7 @@ def make(args):
 
 
 def made(spec, store, folder, device):
+    """The row of the run, which is made here, or which another process has made meanwhile. Raises ValueError while another process makes it."""
     from benchmarks.checkpoint import Stopped
     from benchmarks.run import run
     asked = [*CAME]
@@ -81,6 +82,7 @@ def noted(asked):
 
 
 def summary(row):
+    """A row in a line of text: accuracy, sparsity, costs; or how it failed."""
     if row["status"] != "ok":
         return plain(f"{row['status']}: {row['error']}")
 

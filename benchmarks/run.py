@@ -134,7 +134,7 @@ class Attempt:
             made = level not in self.unmade or self.store.since(level.key, self.before[level.key])
             if not made or any(self.store.again(each.key).exists() for each in (level, self.spec)):  # finished runs stay as they are
                 self.finish(level, curves_of(trainer, cycles[cycle]))
-            for other in self.branches if team.size() == 1 else ():  # several processes would have to agree on which files exist
+            for other in self.branches if team.world_size() == 1 else ():  # several processes would have to agree on which files exist
                 path = self.store.checkpoint(other.key)
                 if self.cycles_shared[other] == cycle + 1 and not path.exists() and not self.store.since(other.key, self.before[other.key]):
                     state = trainer.state_dict()
@@ -151,7 +151,7 @@ class Attempt:
         outside = trainer.model.outside() if status == "ok" else 0
         if outside:
             raise RuntimeError(OUTSIDE.format(outside))
-        if status == "ok" and file_of(level.method) and team.size() == 1:
+        if status == "ok" and file_of(level.method) and team.world_size() == 1:
             self.compare_plain()
         if status == "ok" and store.keep_models:
             kept.save(store.model(level.key), level, trainer)
@@ -182,7 +182,7 @@ class Attempt:
             os._exit(1)
         self.stop()
         # what fails in one process of several need not fail in the others
-        keep = gone or lacks_memory(problem) or of_the_machine(problem) or team.size() > 1
+        keep = gone or lacks_memory(problem) or of_the_machine(problem) or team.world_size() > 1
         row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep, self.code)
         if gone:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)

@@ -40,6 +40,7 @@ IDENTITY = "part method x device threads".split()
 
 
 def entrant(folder, device, method="dense", task=TASK, steps=1, record=recorder, **options):
+    """The Entrant of a method at 95 % on a task, with the recipe's batches and, where `recorder` records on the device, recorded steps."""
     spec = Spec(task, method, 0.95, 0, options=options)
     task, _ = settle(spec)
     return Entrant(spec, datasets.load_for(task, folder).to(device), device, steps, record(task, device))
@@ -70,6 +71,7 @@ def _train(folder, seconds, together):
 
 
 def measure_cores(folder, device, rounds):
+    """Yields (method, number of processes, their images per second together, unit)."""
     entrant(folder, device)  # fails here, rather than in a process, if it cannot be trained
     for processes in range(1, cores() + 1):
         with SPAWNED.Manager() as manager, ProcessPoolExecutor(processes, SPAWNED) as pool:
@@ -89,6 +91,7 @@ def _start(method, count):
 
 
 def measure_start(folder, device, rounds):
+    """Yields (how processes are started, number of workers, median seconds before the first run, unit)."""
     for count in STARTED:
         times = {"spawn": [], "forkserver": []}
         for method in list(times) * rounds:
@@ -98,12 +101,14 @@ def measure_start(folder, device, rounds):
 
 
 def measure_width(folder, device, rounds):
+    """Yields (method, multiple of the network's width, median milliseconds of a step, unit)."""
     for width in WIDTHS:
         for method, _, seconds in compared(rounds, folder, device, steps=timed_together(device, 1), width=float(width)):
             yield method, width, 1e3 * seconds, "ms"
 
 
 def measure_selection(folder, device, rounds):
+    """Yields ("", number of scores, median milliseconds of choosing 5 % of them, unit)."""
     for n in SIZES:
         score = torch.rand(n, generator=torch.Generator().manual_seed(0)).to(device)
 
@@ -115,6 +120,7 @@ def measure_selection(folder, device, rounds):
 
 
 def measure_host(folder, device, rounds):
+    """Yields (method, number of parameters, microseconds of Python in a recorded step, unit)."""
     def recorded(function):
         return function(), lambda: None
 

@@ -53,6 +53,7 @@ def entrant(task, method, sparsity, data, device, steps=3, recorded=False, preci
 
 
 def seconds(made, groups):
+    """Seconds of a step of the Entrant `made`, timed over these groups of its steps."""
     made.groups = groups
     return made.step_seconds()
 
@@ -145,6 +146,7 @@ def compare(task, width, sparsity, data, args, device):
 
 
 def load(task, args, device):
+    """The Data of a task, on the device."""
     task, _ = settle(Spec(task, "static", 0.5, 0))
     return datasets.load_for(task, data_folder(args)).to(device)
 

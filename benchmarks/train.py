@@ -71,7 +71,7 @@ class Trainer:
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network, self.apply_weights = team.parallel(self.model), self.model.apply_weights
         self.batch_images = task.batch_size  # images of the whole batch; with several processes each has a part of it
-        self.record = record if team.size() == 1 else None
+        self.record = record if team.world_size() == 1 else None
         if self.record:
             self._capture()
 
@@ -130,8 +130,8 @@ class Trainer:
     def forward_backward(self, x, y):
         """Computes the gradients of one batch and adds to the sums of loss and hits; returns the gradient at the effective weights (N,)."""
         passes, smoothing = self.training.passes, self.task.label_smoothing
-        alone = team.size() == 1
-        images = len(y) if alone else self.batch_images / team.size()  # so that the mean over the processes is the mean over the whole batch
+        alone = team.world_size() == 1
+        images = len(y) if alone else self.batch_images / team.world_size()  # so that the mean over the processes is the mean over the whole batch
         for _ in range(passes):
             with self.autocast():
                 logits = self.network(x).float()

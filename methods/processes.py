@@ -3,23 +3,23 @@ import torch
 import torch.distributed as dist
 
 
-def count():
+def world_size():
     """Number of processes; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def number():
+def rank():
     """The rank of this process, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def mean_of_processes(tensor):
     """The mean of a tensor over the processes, bit-identical in each; the tensor itself if there is only one."""
-    if count() == 1:
+    if world_size() == 1:
         return tensor
     tensor = tensor.detach().clone()
     dist.all_reduce(tensor)
-    return tensor / count()
+    return tensor / world_size()
 
 
 def from_the_first(values):

@@ -154,7 +154,7 @@ class Run:
     def generator(self, purpose, own=False):
         """A CPU generator whose numbers depend on (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
         different numbers in each of the processes that train together."""
-        rank = (processes.number(),) if own and processes.count() > 1 else ()
+        rank = (processes.rank(),) if own and processes.world_size() > 1 else ()
         return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
 
     def snapshot(self, name):

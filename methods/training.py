@@ -145,7 +145,7 @@ class Training(Run):
 
     def same_everywhere(self):
         """Gives all processes of a distributed training the first one's state: rounding may have made theirs different."""
-        if processes.count() > 1:
+        if processes.world_size() > 1:
             from_the_first([*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())])
 
     def update(self, batch=None):

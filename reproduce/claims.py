@@ -45,6 +45,7 @@ def each(compare, one, others):
 
 
 def dense_accuracy(e):
+    """The Parts of claim A1, from an Evidence; likewise the functions below."""
     if e.task != RESNET20 or not e.full:  # the paper's number says nothing about shorter trainings
         return []
     accuracies = e.seeds("dense", 0.0)

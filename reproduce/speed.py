@@ -77,6 +77,7 @@ def runs_per_hour(rows):
 
 
 def ratios(axes, rows, palette):
+    """Draws the step time of each method as a multiple of a dense one, with quartiles."""
     rows = rows[rows.method != "dense"].assign(each=rows.ratio / rows.passes).sort_values("each", ascending=False)
     each = rows.each
     axes.errorbar(each, rows.method, xerr=[each - rows.ratio_low / rows.passes, rows.ratio_high / rows.passes - each], fmt="o",
@@ -87,6 +88,7 @@ def ratios(axes, rows, palette):
 
 
 def bars(axes, rows, palette):
+    """Draws images per second of each loop, with the ratio to the plain one."""
     rows = rows.sort_values("images_per_second")
     names = [f"{row.loop}, {row.precision}" + f", {row.runs:g} runs" * (row.runs > 1) for row in rows.itertuples()]
     axes.barh(names, rows.images_per_second, color=[palette[7 if loop == "plain" else 0] for loop in rows.loop])

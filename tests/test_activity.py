@@ -68,7 +68,7 @@ def test_each_of_several_processes_draws_signs_of_its_own(monkeypatch):
     """Else samples of two processes, each of which has its part of a batch, would count as one."""
     run, drawn = two_samples("gse_graest"), {}
     for processes, rank in ((1, 0), (2, 0), (2, 1)):
-        monkeypatch.setattr("methods.processes.count", lambda: processes)
+        monkeypatch.setattr("methods.processes.world_size", lambda: processes)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
         drawn[processes, rank] = [torch.rand(1, generator=run.generator("signs", own=own)).item() for own in (False, True)]
     assert drawn[1, 0][0] == drawn[1, 0][1] == drawn[2, 0][0] == drawn[2, 1][0] and drawn[2, 0][1] != drawn[2, 1][1]

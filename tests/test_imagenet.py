@@ -112,7 +112,7 @@ def test_processes_have_parts_of_the_same_batches(folder, monkeypatch):
     for data in (small(folder), load("digits", folder)):
         few = replace(data, train=data.train.first(9))
         whole = [listed(epoch_batches(few.train, few, 4, 0, 0)), listed(eval_batches(few.train, few, 4))]
-        monkeypatch.setattr(team, "size", lambda: 2)
+        monkeypatch.setattr(team, "world_size", lambda: 2)
         parts = []
         for rank in range(2):
             monkeypatch.setattr(team, "rank", lambda: rank)

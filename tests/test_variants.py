@@ -1,111 +1,108 @@
-"""Variants of methods in the leaderboard: which are compared, with what, and what is said of those that are not."""
-import re
-from pathlib import Path
-
-import pandas as pd
+"""`variants`: the options of a method by their accuracy on the validation images. Rows here are made up, in tmp_path only."""
 import pytest
-from test_leaderboard import board, in_process, mine  # noqa: F401
-from test_tables import stored
+from made_up import row
 
+from benchmarks.__main__ import main
 from benchmarks.grid import Spec
-from benchmarks.records import RUN_COLUMNS
+from benchmarks.records import NUMBERS, RUN_COLUMNS, write_table
 from benchmarks.results import Store
 
+FOUND = {(): [80.0, 82.0], (("drop_fraction", 0.1),): [90.0, 94.0], (("drop_fraction", 0.5),): [70.0, "diverged", "failed"]}
 
-def write(rows):
-    """results/digits/runs.csv with these rows, and the keys that the commands look for."""
-    keys = [Spec(row.task, row.method, float(row.sparsity), int(row.seed), options=[pair.split("=") for pair in row.options.split()]).key
-            for row in rows.itertuples()]
-    (folder := Path("results/digits")).mkdir(parents=True, exist_ok=True)
-    rows.assign(key=keys).reindex(columns=RUN_COLUMNS).to_csv(folder / "runs.csv", index=False)
+
+def made(value, *spec, **options):
+    status = value if isinstance(value, str) else "ok"
+    return row(Spec("digits", *spec, **options), precision="fp32", status=status, val_top1=value if status == "ok" else "")
 
 
 @pytest.fixture
-def shown(mine, capsys):  # noqa: F811
-    """Stored rows of several variants; (the exit status, the labels of the table, stderr) of the command on them."""
-    best = {"dense": 99, "gmp": 97, "mine.py:Good": 96, "rigl": 95, "rigl drop_fraction=0.1": 94, "rigl interval=5 lr=0.05": 93,
-            "mine.py:Good amount=0.5": 92, "mine.py:Good amount=0.2": 91, "mine.py:Good lr=0.05": 90}
-    rows = stored({name: [accuracy, accuracy - 1.0] for name, accuracy in best.items()})
-    words = rows.method.str.split(" ", n=1)
-    write(rows.assign(method=words.str[0], options=words.str[1].fillna("")))
-
-    def show(*words):
-        status = board("--sparsities", "0.9", *words)
-        out, err = capsys.readouterr()
-        return status, re.findall(r"^(?:\d\S*)? +((?:dense|gmp|rigl|mine)\S*(?: \w+=\S+)*)", out, re.M), err
-    return show
+def variants(tmp_path):
+    rows = [made(value, "rigl", 0.9, seed, options=options) for options, values in FOUND.items() for seed, value in enumerate(values)]
+    rows += [made(99.0, "gmp", 0.9, 0), made(50.0, "rigl", 0.98, 0), made(97.0, "rigl", 0.9, 0, epochs=60), made(96.0, "mine.py:Mine", 0.9, 0)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    return lambda *words: main(["variants", "digits", *words, "--results", str(tmp_path)])
 
 
-def test_exactly_the_variants_that_are_named_are_compared(shown):
-    assert shown("--against", "rigl", "gmp")[1] == ["gmp", "rigl", "dense"]
-    same = "drop_fraction=0.1", "drop_fraction=.10 ", "skip_step=true drop_fraction=1e-1", "drop_fraction=0.1  skip_step=TRUE"
-    for text in (f"rigl {options}" for options in same):
-        status, labels, err = shown("--against", text, "gmp")
-        assert (status, labels) == (0, ["gmp", "rigl drop_fraction=0.1", "dense"]) and len(err.splitlines()) == 1
-    assert shown("--against", "rigl  lr=0.050 interval=5", "rigl interval=10", "mine.py:Good lr=0.05")[1] == [
-        "rigl", "rigl interval=5 lr=0.05", "mine.py:Good lr=0.05", "dense"]
-    assert shown("--against", "./mine.py:Good amount=.5", "gmp")[1] == ["gmp", "mine.py:Good amount=0.5", "dense"]
-    status, labels, err = shown("--against", "rigl interval=3 drop_fraction=0.2", "rigl drop_fraction=0.2 interval=3", "snip", "gse_uniform", "gmp")
-    launch = "python -m benchmarks launch digits --sparsities 0.9 --methods"
-    assert status == 2 and err == ("error: there are no rows of gse_uniform 'rigl drop_fraction=0.2 interval=3' snip at sparsity 0.9; make them "
-                                   f"with: {launch} gse_uniform snip && {launch} rigl --set drop_fraction=0.2 --set interval=3\n")
+def test_the_best_on_validation_images_is_first(variants, capsys):
+    """A diverged seed counts as guessing, a failed one not; runs of another length are of another table."""
+    assert variants("rigl") == 0
+    first, second = capsys.readouterr().out.strip().split("\n\n")
+    head, _, *lines = first.splitlines()
+    assert head == "digits, sparsity 0.9: accuracy on the validation images (%), mean and standard deviation over seeds"
+    assert [line.split() for line in lines] == [["drop_fraction=0.1", "92.00", "2.83", "2"], ["(none)", "81.00", "1.41", "2"],
+                                                ["drop_fraction=0.5", "40.00", "42.43", "2"]]
+    assert second.startswith("digits, sparsity 0.98: ") and second.split()[-3:] == ["(none)", "50.00", "1"]
+    assert variants("rigl", "--epochs", "60", "--sparsity", "0.9") == 0 and capsys.readouterr().out.split()[-2:] == ["97.00", "1"]
+    assert variants("mine.py:Mine") == 2 and "mine.py" in capsys.readouterr().err  # its file is not there
 
 
-def test_tuning_runs_of_the_own_method_are_not_compared(shown, in_process):  # noqa: F811
-    mine, words = "mine.py:Good", ["--method", "mine.py:Good", "--seeds", "2"]
-    assert shown()[1] == shown(*words)[1] == ["gmp", mine, "rigl", f"{mine} amount=0.5", f"{mine} amount=0.2", "dense"]
-    status, labels, err = shown(*words, "--set", "amount=0.5")
-    assert labels == ["gmp", "rigl", f"{mine} amount=0.5", "dense"]
-    said = "mine.py:Good has rows with other options, too, which are not shown ({}): of several, the best is good by chance, too\n"
-    assert said.format("amount=0.2; its defaults; lr=0.05") in err
-    assert shown(*words, "--against", "gmp")[1] == ["gmp", mine, "dense"]
-    assert shown(*words, "--against", "gmp", f"{mine} amount=0.2")[1] == ["gmp", mine, f"{mine} amount=0.2", "dense"]
-    words = ["--method", "rigl", "--seeds", "2", "--set", "drop_fraction=0.1"]
-    assert shown(*words, "--against", "gmp")[1] == ["gmp", "rigl drop_fraction=0.1", "dense"]
-    assert shown(*words)[1][:4] == ["gmp", mine, "rigl", "rigl drop_fraction=0.1"]
-    assert in_process == []
+@pytest.mark.parametrize("words, said", [
+    (["rgil"], "unknown method 'rgil'; nearest: rigl, srigl, str_original (`python -m benchmarks options` lists all)"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
+    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--sparsity", "0.5"], " (the 9 rows of it are of another length, sparsity or "),
+    (["rigl", "--epochs", "7"], "make them with: python -m benchmarks launch digits --epochs 7 --results ")])
+def test_what_is_not_there(variants, words, said, capsys):
+    assert variants(*words) == 2
+    error, = capsys.readouterr().err.splitlines()
+    assert said in error
 
 
-def test_a_setting_of_the_task_is_taken_where_all_name_it(shown, in_process):  # noqa: F811
-    words = ["--method", "mine.py:Good", "--seeds", "2", "--set", "lr=0.05", "--against", "rigl interval=5 lr=0.05", "dense"]
-    assert shown(*words)[:2] == (0, ["rigl interval=5 lr=0.05", "mine.py:Good lr=0.05", "dense"])
-    assert shown(*words, "rigl lr=0.1")[1][0] == "rigl"
-    status, _, err = shown(*words, "gmp")
-    assert status == 2 and 'unless each entry of --against names it, too ("rigl lr=VALUE")' in err and in_process == []
-    assert shown("--method", "gmp", "--set", "epochs=3", "--against", "dense")[0] == 2
+def test_how_to_make_what_is_not_there_can_be_pasted(tmp_path, capsys):
+    folder = tmp_path / "my rows"
+    write_table(folder / "digits" / "runs.csv", RUN_COLUMNS, [made(80.0, "st3", 0.9, 0)])
+    assert main(["variants", "digits", "gmp", "--results", str(folder)]) == 2
+    assert f"--results '{folder}' --methods gmp" in capsys.readouterr().err
 
 
-def test_several_variants_that_are_shown_or_hidden_are_said_to_be(shown):
-    said = "rigl has rows with other options, too, which are not shown (interval=5 lr=0.05)"
-    assert "rigl has" not in shown()[2] + shown("--against", "rigl")[2]  # its defaults were not chosen
-    assert said in shown("--against", "rigl drop_fraction=0.1")[2]
-    assert "mine.py:Good has rows with other options, too, which are not shown (lr=0.05): of several" in shown()[2]
-    every = ["mine.py:Good", "mine.py:Good amount=0.5", "mine.py:Good amount=0.2", "mine.py:Good lr=0.05"]
-    assert "mine.py:Good is shown with 4 choices of its options: of several, the best is good by chance" in shown("--against", *every)[2]
-    assert shown("--against", "rigl", "rigl drop_fraction=0.1", "rigl interval=5 lr=0.05")[2] == ""
-    rows = pd.DataFrame(Store("results").rows("digits").values())
-    rows.loc[rows.options == "amount=0.5", "method"] = f"{Path.cwd()}/mine.py:Good"  # as launched from another folder
-    rows.loc[rows.options == "amount=0.2", "sparsity"] = "0.95"
-    write(rows)
-    assert "mine.py:Good has rows with other options, too, which are not shown (amount=0.2; lr=0.05): of several" in shown()[2]
-    assert "which are not shown (amount=0.2; amount=0.5; lr=0.05): of several" in shown("--against", "mine.py:Good")[2]
+def test_a_seed_of_which_one_row_is_not_collected_yet_counts_once(tmp_path, capsys):
+    """In the CSV seeds are texts, in the rows that were not collected numbers."""
+    collected, new = (made(80.0, "st3", 0.9, 0, options=options) | {"finished_at": "2026-11-01T00:00:00+00:00", "code_version": "1"}
+                      for options in ((), (("count_switches", True),)))
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [collected])
+    Store(tmp_path).write({column: None if value == "" and column in NUMBERS["runs"] else value for column, value in new.items()})
+    assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:3]] == [["(none)", "80.00", "1"]]
 
 
-def test_differences_to_a_reference(shown, capsys, in_process):  # noqa: F811
-    assert board("--against", "gmp", "rigl drop_fraction=0.1", "--reference", "rigl drop_fraction=1e-1", "--sparsities", "0.9") == 0
-    out = capsys.readouterr().out
-    assert "  To rigl drop_fraction=0.1  p" in out and re.search(r"gmp .* \+3.00 ± ", out) and re.search(r"=0.1 .* reference", out)
-    said = "error: --reference rigl is not among what is compared: name it in --against, too\n"
-    assert shown("--against", "gmp", "--reference", "rigl") == (2, [], said)
-    assert shown("--reference", "rigl drop_fraction=0.1")[0] == 2 and shown("--reference", "mine.py:Good amount=0.2")[0] == 0
-    assert "make them with: python -m benchmarks launch digits --sparsities 0.9 --methods rigl --set lr=2\n" in shown("--reference", "rigl lr=2")[2]
-    assert shown("--method", "snip", "--reference", "st3")[0] == 2 and in_process == []  # refused before anything is run
-    assert shown("--epochs", "1", "--method", "set", "--seeds", "1", "--reference", "set")[0] == 0 and len(in_process) == 1  # which it makes
-    rows = Store("results").rows("digits").values()
-    off = pd.DataFrame([row | {"achieved_sparsity": 0.5 if row["method"] == "gmp" else row["achieved_sparsity"]} for row in rows])
-    write(pd.concat([off, off[off.method == "rigl"].assign(method="lrr", cycles=3)]))
-    assert "--reference lrr is not among what is compared: --one-cycle leaves it out" in shown("--one-cycle", "--reference", "lrr")[2]
-    assert "error: --reference gmp is not ranked: it ends at another sparsity" in shown("--reference", "gmp")[2]
-    write(pd.concat([off, off[off.method == "rigl"].assign(sparsity=0.95, achieved_sparsity=0.95)]))
-    assert board("--sparsities", "0.9", "0.95", "--reference", "mine.py:Good") == 0
-    assert "mine.py:Good is not ranked on digits at sparsity 0.95: nothing is compared with it there\n" in capsys.readouterr().err
+def test_counting_switches_is_no_variant(tmp_path, capsys):
+    """It records more of the same training, whose seed counts once."""
+    rows = [made(value, "st3", 0.9, seed, options=options) for options, values in {
+        (): [80.0, 82.0], (("count_switches", True),): [80.0], (("count_switches", True), ("ramp_power", 0.0)): [70.0]}.items()
+        for seed, value in enumerate(values)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:4]] == [["(none)", "81.00", "1.41", "2"], ["ramp_power=0.0", "70.00", "1"]]
+
+
+def test_lines_of_another_content_of_the_file_are_told_apart(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Mine(get('gmp')):\n    pass\n")
+    old, new = ("1" * 10, "mine.py " + "a" * 10), ("1" * 10, "mine.py " + "b" * 10)
+
+    def rows(*codes):
+        found = [made(value, "mine.py:Mine", 0.9, seed, options=(("ramp_power", power),)) for power, values in ((1.0, [80.0, 82.0]), (2.0, [70.0]))
+                 for seed, value in enumerate(values)]
+        write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [{**one, "code_version": ", ".join(code)} for one, code in zip(found, codes)])
+        assert main(["variants", "digits", "mine.py:Mine", "--results", str(tmp_path)]) == 0
+        said = capsys.readouterr()
+        assert said.err.startswith("rows made with another content of mine.py: 3; ")  # than what the file has now
+        return said.out.splitlines()[1:4]
+    head, *lines = rows(old, new, new)
+    assert head.split() == ["mean", "std", "seeds", "made", "by"]
+    assert [line.partition("mine.py ")[2] for line in lines] == ["a" * 10 + " and mine.py " + "b" * 10, "b" * 10]
+    assert rows(new, new, new)[0].split() == ["mean", "std", "seeds"]
+
+
+def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path, capsys):
+    rows = [row(Spec("cifar10-vgg16", "rigl", 0.98, seed), precision="bf16", epochs=200, status=status) for seed, status in enumerate(("ok", "diverged"))]
+    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
+    assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 2
+    assert "hold out no validation images" in capsys.readouterr().err
+
+
+def test_one_run_with_validation_images_is_enough(tmp_path, capsys):
+    """Of a task that holds out none by itself."""
+    rows = [row(Spec("cifar10-vgg16", "rigl", 0.98, 0, options=options), precision="bf16", epochs=200, val_top1=88.0 if options else "")
+            for options in ((), (("validation", True),))]
+    write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
+    assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.strip().splitlines()[2:]] == [["validation=True", "88.00", "1"], ["(none)", "0"]]

@@ -76,6 +76,7 @@ def option(sparsity):
 
 
 def measured_row(task, sparsity, line):
+    """(task, sparsity, class of the row in the page, its cells (text, value that it is sorted by)) of a line of the leaderboard."""
     texts = dict(zip(COLUMNS, shown(line)))
     values = {column: line[name] if name else "" for column, name in zip(COLUMNS, SORTED_BY)}
     row = [(texts.pop("Method"), line.label), (task, task), (f"{100 * sparsity:g} %", sparsity)]
@@ -85,6 +86,7 @@ def measured_row(task, sparsity, line):
 
 
 def published_row(row):
+    """As `measured_row`, of a published value; the last cell has its source, too, as a hint."""
     def number(value, form="{:g}"):
         return ("" if pd.isna(value) else form.format(value), value)
 

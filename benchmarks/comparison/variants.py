@@ -1,44 +1,60 @@
-"""Variants of methods, each in one text: "rigl", "rigl drop_fraction=0.1", "mine.py:Mine leak=0.5". Torch is imported only where it is needed."""
-import re
-from contextlib import suppress
-from dataclasses import dataclass, replace
+"""`python -m benchmarks variants SUITE METHOD`: the validation accuracy of a method's options, by which to choose them.
 
-from benchmarks.grid import NEXT, Spec
-from benchmarks.tasks import TASKS, canonical, suite_of
+The test accuracy, which the leaderboard and the figures show, is for the chosen ones only. Imports pandas only when it is run.
+"""
+import shlex
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with options of its own or of the task, pairs of text as they were given. `str` gives its text."""
-
-    method: str
-    options: tuple = ()
-
-    @classmethod
-    def read(cls, text, task):
-        """The Variant that a text names. Raises ValueError for an unknown method, and for options that it cannot have on this task."""
-        method, *pairs = (part.strip() for part in re.split(NEXT, text.strip()))
-        if "=" in method and ":" not in method:
-            raise ValueError(f'{method} comes after its method, both in quotes: "rigl {method}"')
-        options = tuple(sorted(tuple(pair.split("=", 1)) for pair in pairs))
-        for name in {"epochs", "precision"}.intersection(name for name, _ in options):
-            raise ValueError(f"{name} is the same for all that are compared: --{name}")
-        return replace(cls(method, options), method=canonical(Spec(task, method, 0.0, 0, options=options)).method)
-
-    def __str__(self):
-        return " ".join([self.method, *map("=".join, self.options)])
-
-    def names(self, suite):
-        """{(task, method, options)} on each of a suite's tasks, in the form that rows have: equal options have one text, and options equal to the
-        recipe's are left out. Tasks that cannot have this Variant are left out."""
-        found = set()
-        for task in (task for task in TASKS if suite_of(task) == suite):
-            with suppress(ValueError):
-                spec = canonical(Spec(task, self.method, 0.0, 0, options=self.options))
-                found.add((task, spec.method, spec.option_text))
-        return found
+from benchmarks.accuracy import trained_by
+from benchmarks.grid import Spec
+from benchmarks.leaderboard import asked
+from benchmarks.progress import several
+from benchmarks.suites import suite_grid
+from benchmarks.tasks import DATASETS, TASKS, canonical
+from benchmarks.trial.own_methods import tell_older
 
 
-def named(rows):
-    """(task, method, options) of each row of a DataFrame, to be looked for in `Variant.names`."""
-    return [*zip(rows.task, rows.method, rows.options)] if len(rows) else []
+def add_arguments(sub):
+    """The command's own options, besides SUITE, --profile and --results."""
+    sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
+    sub.common("sparsities", "sparsity", "epochs", "precision")
+    sub.set_defaults(tasks=None, seeds=None)  # `leaderboard.asked` expects these
+
+
+def show(args, store):
+    """Prints a table of the variants at each task and sparsity, the best first. Raises ValueError if there are no such runs."""
+    import pandas as pd
+
+    from benchmarks.comparison.tables import of_profile, renamed
+    from benchmarks.stats import content
+    base = suite_grid(args.suite, args.profile, ())
+    name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
+    rows, stored = pd.DataFrame(store.rows(args.suite).values()), 0
+    if len(rows):
+        numbers = ["sparsity", "seed", "epochs", "val_top1"]
+        rows[numbers] = rows[numbers].apply(pd.to_numeric)
+        rows = rows.drop(renamed(rows))
+        stored = sum(rows.method == name)
+        rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]
+        rows = rows[rows.sparsity.isin(args.sparsities)] if args.sparsities and len(rows) else rows
+    if not len(rows):
+        raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite}{asked(args)} "
+                         f"--methods {shlex.quote(name)}"
+                         + f" (the {several(stored, 'row')} of it are of another length, sparsity or precision, or failed)" * (stored > 0))
+    validated = rows.task.map({task: about.validation for task, about in TASKS.items()})
+    rows = rows[validated | (rows.groupby("task").val_top1.transform("count") > 0)]
+    if not len(rows):
+        raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
+    tell_older(rows.to_dict("records"))
+    chance = rows.dataset.map({dataset: about.chance for dataset, about in DATASETS.items()})
+    rows = rows.assign(options=trained_by(rows.options.astype(object).fillna("")).replace("", "(none)"),
+                       accuracy=rows.val_top1.mask(rows.status == "diverged", chance), content=rows.code_version.map(content).str.strip())
+    rows = rows.drop_duplicates(["task", "sparsity", "options", "seed"])
+    for (task, sparsity), cell in rows.groupby(["task", "sparsity"]):
+        groups = cell.groupby("options")
+        table = groups.accuracy.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"})
+        if cell.content.nunique() > 1:  # lines that differ in more than their options
+            table["made by"] = groups.content.agg(lambda found: " and ".join(sorted(set(found))))
+        print(f"{task}, sparsity {sparsity:g}: accuracy on the validation images (%), mean and standard deviation over seeds")
+        table = table.sort_values("mean", ascending=False, kind="stable").rename_axis(None)
+        print(table.to_string(float_format="{:.2f}".format, na_rep="") + "\n")
+    return 0

@@ -18,8 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from methods.processes import count as size
-from methods.processes import number as rank
+from methods.processes import rank, world_size
 
 BUFFERS = "broadcast_buffers", "forward_sync_buffers"  # old and new (torch 2.14) name of the option
 SYNCED_EACH_STEP = BUFFERS[BUFFERS[1] in inspect.signature(nn.parallel.DistributedDataParallel).parameters]
@@ -28,12 +27,12 @@ GRACE = 30  # seconds that a run gets to end by itself after one of its other pr
 
 def part(count):
     """The slice of a batch of `count` images that is this process's part."""
-    return slice(rank() * count // size(), (rank() + 1) * count // size())
+    return slice(rank() * count // world_size(), (rank() + 1) * count // world_size())
 
 
 def agreed(*flags):
     """The first process's values of these flags, in all processes."""
-    if size() == 1:
+    if world_size() == 1:
         return flags
     said = torch.tensor(flags, dtype=torch.uint8)
     dist.broadcast(said, 0)
@@ -42,7 +41,7 @@ def agreed(*flags):
 
 def total(tensor):
     """The sum over the processes."""
-    if size() > 1:
+    if world_size() > 1:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
@@ -50,28 +49,28 @@ def total(tensor):
 
 def gathered(tensor):
     """The tensors of all processes, stacked."""
-    if size() == 1:
+    if world_size() == 1:
         return tensor[None]
-    values = [torch.empty_like(tensor) for _ in range(size())]
+    values = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(values, tensor)
     return torch.stack(values)
 
 
 def own(values):
     """This process's part of what `gathered` returned; if the number of processes has changed, the first gets the sum, the others zeros."""
-    return values[rank()] if len(values) == size() else values.sum(0) * (rank() == 0)
+    return values[rank()] if len(values) == world_size() else values.sum(0) * (rank() == 0)
 
 
 def parallel(model):
     """The model, wrapped so that its gradients are the mean over the processes."""
-    if size() == 1:
+    if world_size() == 1:
         return model
     return nn.parallel.DistributedDataParallel(model, **{SYNCED_EACH_STEP: False})  # buffers are equal in all processes anyway
 
 
 def join_norms(net):
     """`net`, changed so that batch normalisation is over the whole batch."""
-    if size() == 1:
+    if world_size() == 1:
         return net
     if next(net.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(net)
@@ -122,7 +121,7 @@ def assembled(spec, store, folder, task, device):
 
     If another process ends with an error, this one has GRACE seconds to end with the same error; then it is terminated.
     """
-    count = 1 if size() > 1 else wanted(task, device)
+    count = 1 if world_size() > 1 else wanted(task, device)
     if count == 1:
         yield device
         return

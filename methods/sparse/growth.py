@@ -17,7 +17,7 @@ from methods.sparse.edges import contains, distinct, merged, none, once
 
 def refuse_processes():
     """Raises ValueError where several processes train together: each would have a graph of its own."""
-    if processes.count() > 1:
+    if processes.world_size() > 1:
         raise ValueError("storage=sparse trains in one process only")
 
 
