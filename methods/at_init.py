@@ -28,6 +28,9 @@ class AtInit(Sparsifier):
         """Weights kept at a sparsity; literal: rounded down, as in GSE's code."""
         return count(self.layout.size, sparsity) if self.count == "exact" else int(self.layout.size * (1 - sparsity))
 
+    def forget(self, run):
+        """`start` scores all weights."""
+
     def start(self, run, cycle):
         if self.restore_bn:
             run.snapshot("start")

@@ -135,6 +135,11 @@ class Sparsifier(nn.Module):
     def added_loss(self, run):
         """What the method adds to the loss, once a step: a scalar with gradients, or None."""
 
+    def forget(self, run):
+        """Before the first cycle's `start`, if the model was trained before: all weights are active again, as in a new model. A method that learns
+        more than weights gives that up, too."""
+        self.set_mask(torch.ones_like(self.mask))
+
     def start(self, run, cycle):
         """Before each cycle: first mask, prune at initialisation, rewind."""
 

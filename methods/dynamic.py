@@ -38,6 +38,10 @@ class Static(Sparsifier):
         """Active weights of each layer at a sparsity."""
         return allocate(self.layout, self.allocation, sparsity, redistribute=self.redistribute or redistribute)
 
+    def forget(self, run):
+        """What enters the first mask anew starts at zero: without `skip_step`, momentum has moved it since it was dropped."""
+        run.clear(~self.mask)
+
     @torch.no_grad()
     def start(self, run, cycle):
         self.set_mask(self.first_mask(run.random("mask")))
@@ -62,8 +66,8 @@ class Static(Sparsifier):
         run.theta.copy_((2 * run.random("init") - 1) * self.layout.spread_filters(bounds))
         generator = run.generator("bias")
         for bound, entry in zip(bounds.split([e.shape[0] for e in self.layout.entries]), self.layout.entries):
-            bias = getattr(entry.modules(run.model.net)[0], "bias", None)
-            if bias is not None and bias.shape == bound.shape:
+            biases = dict.fromkeys(getattr(module, "bias", None) for module in entry.modules(run.model.net))  # of all that share a weight
+            for bias in (bias for bias in biases if bias is not None and bias.shape == bound.shape):
                 bias.copy_((2 * torch.rand(bias.shape, generator=generator) - 1).to(bound) * bound)
 
 
@@ -84,8 +88,9 @@ class DynamicSparse(Static):
         return allocated if self.scope == "layer" else count(self.layout.size, self.sparsity)
 
     def start(self, run, cycle):
-        if self.warn_if_idle(run) and self.scope == "global":  # er_gse's first mask falls short, and no update will fill it
-            self.counts = self.allocate(self.sparsity, redistribute=True)
+        idle = self.warn_if_idle(run)
+        if self.scope == "global":  # er_gse's first mask falls short, and if idle no update will fill it
+            self.counts = self.allocate(self.sparsity, redistribute=idle)
         super().start(run, cycle)
 
     @property
@@ -137,7 +142,7 @@ class DynamicSparse(Static):
 class DropAndGrow(DynamicSparse):
     """Drop the smallest active weights, then grow as many."""
 
-    drop_rounding = option("floor", "ceil", help="how the number of weights to drop is rounded")
+    drop_rounding = option("floor", "ceil", help="scope=layer: how the number of weights to drop is rounded")
     regrow = option("keeps", "zeroed", "no", help="keeps: weights just dropped may grow again, with their value; zeroed: at zero; no: not at once")
     noise = option(1e-5, help="standard deviation of the noise on the drop score")
 

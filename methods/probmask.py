@@ -53,14 +53,14 @@ class ProbMask(Sparsifier):
         return cycles
 
     @torch.no_grad()
+    def forget(self, run):
+        super().forget(run)
+        self.p.fill_(self.first), self.temperature.fill_(1), self.hard.fill_(False)
+        reset(self.adam)
+
     def start(self, run, cycle):
-        if not cycle:  # the model may have been trained before
-            self.p.fill_(self.first), self.temperature.fill_(1), self.hard.fill_(False)
-        # fine-tuning has an optimiser of its own
-        for optimizer in [run.optimizer] * (self.form == "original") if cycle else [self.adam]:
-            for state in optimizer.state.values():
-                for value in filter(torch.is_tensor, state.values()):
-                    value.zero_()  # in place, so that captured graphs stay valid
+        if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
+            reset(run.optimizer)
 
     def training_cost(self, sparse, dense):
         return 2 * sparse + self.learning * dense + (1 - self.learning) * sparse  # p needs the gradient of every weight
@@ -142,6 +142,13 @@ class ProbMask(Sparsifier):
         self.adam.load_state_dict(state)
         for own in self.adam.state.values():
             own["step"] = own["step"].cpu()  # where Adam itself keeps it: on a GPU every step would wait for it
+
+
+def reset(optimizer):
+    """Sets an optimiser's state to zero, in place, so that captured graphs stay valid."""
+    for state in optimizer.state.values():
+        for value in filter(torch.is_tensor, state.values()):
+            value.zero_()
 
 
 def noise(p, generator=None):

@@ -32,12 +32,15 @@ class TopKAST(Static):
     def forward(self, theta):
         return through((theta - self.lost) * self.mask, theta * self.trained)
 
+    def forget(self, run):
+        super().forget(run)
+        self.lost.zero_()
+
     @torch.no_grad()
     def start(self, run, cycle):
         if self.start_weights == "pytorch":
             self.draw_weights(run, self.layout.filter_sums(torch.ones_like(run.theta)).rsqrt())
         self.no_decay(run)
-        self.lost.zero_()  # the model may have been trained before
         self.renew(run.theta)
 
     def no_decay(self, run):

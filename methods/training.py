@@ -123,15 +123,21 @@ class Training(Run):
         if self.holder() is not self and self.model.updates and not cycle:
             warn(f"this model has been trained before, by {self.model.updates} updates of another Training: start() gives it the mask that "
                  f"{self.method.called} begins with; to go on as it is: load_state_dict(the other's state_dict())")
-        if not cycle:
-            if not self.method.mask.all():  # the last training's
-                self.method.set_mask(torch.ones_like(self.method.mask))
-            self.model.updates = 0
-            if self.model.trained_by:
-                self.clear_gradients()  # of the last training's last step, if it was interrupted
+        if not cycle and self.model.trained_by:
+            self.clear_gradients()  # of the last training's last step, if it was interrupted
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
         self.model.cycles_left = len(self.cycles) - 1 - cycle
-        self.method.start(self, cycle)
+        mask = self.method.mask.clone()
+        try:
+            if not cycle and (self.model.updates or not mask.all()):
+                self.method.forget(self)
+            self.method.start(self, cycle)
+        except BaseException:
+            if self.method.mask.shape == mask.shape and not torch.equal(self.method.mask, mask):
+                self.method.set_mask(mask)  # the last training may go on
+            raise
+        if not cycle:
+            self.model.updates = 0
         self._takes_over()
         self.same_everywhere()
 

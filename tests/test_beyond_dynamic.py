@@ -68,6 +68,11 @@ def test_snfs_times_of_updates(every, steps, monkeypatch):
     assert seen == steps  # none at the end of training
 
 
+def test_snfs_says_where_no_update_comes():
+    with pytest.warns(UserWarning, match="^snfs cannot change its mask in time: of 4 steps, its first update at step 4 comes too late$"):
+        training("snfs", 0.5, epochs=1, steps_per_epoch=4)
+
+
 def test_snfs_rate():
     run = training("snfs", 0.5, epochs=100)
     for run.step, rate in ((24, 0.4275089), (49, 0.2525)):

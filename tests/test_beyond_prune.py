@@ -221,6 +221,14 @@ def test_powerprop_decay_of_the_effective_weights_leaves_other_groups_alone():
 
 # ---- the diagonal Fisher matrix (B14)
 
+def test_fisher_leaves_normalisation_as_it_was_where_there_are_no_batches():
+    model = SparseModel(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)), "fisher_diag", 0.5)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1, batches=lambda n: [])
+    with pytest.raises(ValueError, match="gave none"):
+        run.method.saliency(run)
+    assert model.net[1].training
+
+
 def test_fisher_scores(monkeypatch):
     weight = torch.tensor([[0.6, -0.3]], dtype=torch.float64)
     run = training("fisher_diag", 0.5, weight=weight, damping=0.1, gradients=3, first=0.5)

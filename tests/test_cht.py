@@ -232,6 +232,15 @@ def test_chts_grows_pairs_without_a_path_after_those_with_one():
     assert sum(int(method.grown(links, n + 1, draw)[:, :4].sum()) == n for draw in draws) > 180  # 1e-5 beside scores from 3 on
 
 
+def test_another_training_moves_the_layers_that_the_last_one_fixed():
+    run = training("cht", 0.5, early_stop=0.3, epochs=10)
+    step(run, torch.ones_like(W))
+    run.method.stopped.fill_(True)
+    with pytest.warns(UserWarning, match="trained before"):
+        Training(run.model, run.optimizer, 10, 1).start()
+    assert not run.method.stopped.any()
+
+
 def test_a_layer_that_is_fixed_stays_so_where_a_training_goes_on():
     run, again = (training("cht", 0.5, weight=torch.ones(6, 6), interval=1, early_stop=0.0, epochs=40) for _ in range(2))
     run.method.stopped.fill_(True)

@@ -295,3 +295,64 @@ def test_first_biases_are_uniform_by_the_active_inputs_of_their_neuron():
     run = started(nn.Linear(400, 200), "static", 0.9, init="sparse")
     scaled = run.model.net.bias.detach() * run.method.mask.view(200, 400).sum(1).sqrt()
     assert -3 ** 0.5 <= scaled.min() < -1.6 and 1.6 < scaled.max() <= 3 ** 0.5 and abs(scaled.mean()) < 0.25
+
+
+# ---- a second training
+
+def following(run, epochs, seed=0):
+    """The next Training of the same model and optimiser, begun."""
+    other = Training(run.model, run.optimizer, epochs, 1, seed=seed)
+    with pytest.warns(UserWarning, match="trained before"):
+        other.start()
+    return other
+
+
+@pytest.mark.filterwarnings("ignore:set cannot change its mask in time")
+def test_an_idle_training_leaves_the_next_one_its_layers_counts():
+    """er_gse's are given to other layers where no update comes, and only there."""
+    net = nn.Sequential(nn.Linear(20, 64), nn.Linear(64, 64), nn.Linear(64, 4))
+    model = SparseModel(net, "set", 0.5, scope="global", allocation="er_gse", interval=10)
+    found = []
+    for epochs in (100, 5, 100):
+        run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), epochs, 1)
+        run.start()
+        found.append(model.layer_nnz().tolist())
+    assert found[0] == found[2] != found[1] and sum(found[1]) == model.method.budget > sum(found[0])
+
+
+def test_what_enters_the_next_training_s_first_mask_starts_at_zero():
+    """Without skip_step the step after an update moves what was dropped."""
+    run = training("set", 0.5, interval=1, drop_fraction=1.0, weight=torch.randn(20, 30, dtype=torch.float64))
+    for _ in range(4):
+        step(run, torch.randn(20, 30, dtype=torch.float64))
+    before = run.model.method.mask.clone()
+    assert run.theta[~before].any()
+    following(run, 10, seed=1)
+    entered = run.model.method.mask & ~before
+    assert entered.any() and not run.theta[entered].any()
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "synflow", "powerprop_gmp"])
+def test_a_start_that_is_refused_leaves_the_training_in_progress_its_mask(name):
+    options, batch = {"decay_of": "q"} if name == "powerprop_gmp" else {}, (torch.randn(16, 12), torch.arange(16) % 4)
+    model = SparseModel(nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 4)), name, 0.8, **options)
+    groups = [{"params": [p]} for p in model.parameters()]
+    run = Training(model, torch.optim.SGD(groups, lr=0.1, weight_decay=1e-4), 4, 4, batches=lambda n: [batch] * n)
+    run.start()
+    for _ in range(run.total_steps):
+        nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+        run.update(batch)
+    mask = model.method.mask.clone()
+    with pytest.warns(UserWarning, match="trained before"), pytest.raises(ValueError):
+        Training(model, torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-4), 4, 4).start()
+    assert torch.equal(model.method.mask, mask) and not mask.all()
+
+
+def test_the_biases_of_all_layers_that_share_a_weight_are_drawn():
+    net = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 4))
+    net[1].weight = net[0].weight
+    for module in net:
+        nn.init.constant_(module.bias, 9.0)
+    model = SparseModel(net, "static", 0.5, init="sparse")
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    assert all(module.bias.abs().max() < 2 for module in net) and not torch.equal(net[0].bias, net[1].bias)

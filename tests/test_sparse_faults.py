@@ -16,8 +16,8 @@ from methods.sparse import growth, pattern, planes
 from methods.sparse.conv import Grid
 
 
-def mlp(**options):
-    return SparseModel(nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), "static", 0.5, storage="sparse", **options)
+def mlp(method="static", **options):
+    return SparseModel(nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)), method, 0.5, storage="sparse", **options)
 
 
 @pytest.mark.parametrize("build, shape", [(lambda: nn.Linear(64, 32), (64, 64)), (lambda: nn.Conv2d(8, 8, 3), (2, 8, 6, 6))])
@@ -164,7 +164,7 @@ def test_half_precision_is_refused():
 def test_several_processes_are_refused(method, monkeypatch):
     model = SparseModel(nn.Linear(64, 32), method, 0.5, storage="sparse")
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, batches=lambda n: [])
-    monkeypatch.setattr(growth.processes, "count", lambda: 2)
+    monkeypatch.setattr(growth.processes, "world_size", lambda: 2)
     for action in (run.start, mlp):
         with pytest.raises(ValueError, match=r"\Astorage=sparse trains in one process only\Z"):
             action()
@@ -223,12 +223,13 @@ def test_images_beyond_32_bits_are_refused():
 def test_another_graph_leaves_all_generators_as_they_were(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    model, state = mlp(), torch.get_rng_state()
-    model.redraw(3)
+    model, state = mlp(init="sparse"), torch.get_rng_state()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.redraw(optimizer, 3)
     assert not seeded and torch.equal(state, torch.get_rng_state())
     keys, weights = model.method.keys, model.theta.detach().clone()
     torch.rand(5)
-    model.redraw(3)
+    model.redraw(optimizer, 3)
     assert torch.equal(keys, model.method.keys) and torch.equal(weights, model.theta)
 
 

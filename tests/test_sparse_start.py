@@ -159,3 +159,64 @@ def test_a_graph_that_is_drawn_again_is_that_of_the_seed():
         assert len(before) < len(model.method.keys) == model.method.budget
         return model.method.keys.tolist()
     assert keys(0) == keys(0) != keys(1)
+
+
+# ---- a second training
+
+def trained(method, sparsity=0.8, epochs=4, **options):
+    """(Training, x, y, connections at the start) of a small network after 16 steps, with momentum."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    model = SparseModel(net, method, sparsity, storage="sparse", **options)
+    x, y = torch.randn(32, 20), torch.randint(4, (32,))
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), epochs, 4, batches=lambda n: [(x, y)] * n)
+    run.start()
+    first = len(model.method.keys)
+    for _ in range(run.total_steps):
+        nn.functional.cross_entropy(model(x), y).backward()
+        run.update((x, y))
+    return run, x, y, first
+
+
+def again(run, epochs=4, **options):
+    following = Training(run.model, run.optimizer, epochs, 4, batches=run._batches, **options)
+    with pytest.warns(UserWarning, match="trained before"):
+        following.start()
+    return following
+
+
+@pytest.mark.parametrize("name", ["static", "set", "rigl", "srigl", "mest", "gse_uniform"])
+@pytest.mark.parametrize("init", ["network", "sparse"])
+def test_another_training_begins_with_another_graph(name, init):
+    """With masks, too, it begins with a first mask: what stays keeps its weight and its momentum, what enters starts at zero."""
+    run, x, y, first = trained(name, init=init, **({"interval": 3} if name not in ("static", "mest") else {}))
+    model = run.model
+    keys, weights, momentum = model.method.keys, model.theta.detach().clone(), run.optimizer.state[model.theta]["momentum_buffer"].clone()
+    following = again(run, seed=5)
+    now, stays = model.method.keys, torch.isin(model.method.keys, keys)
+    assert len(now) == first and not stays.all()
+    if init == "network":
+        assert torch.equal(model.theta[stays], weights[torch.isin(keys, now)]) and not model.theta[~stays].any()
+    else:
+        assert model.theta.all() and not torch.isin(model.theta[stays], weights).any()
+    kept = run.optimizer.state[model.theta]["momentum_buffer"]
+    assert torch.equal(kept[stays], momentum[torch.isin(keys, now)]) and not kept[~stays].any()
+    nn.functional.cross_entropy(model(x), y).backward()
+    following.update((x, y))
+
+
+def test_a_short_training_after_one_whose_updates_filled_the_budget_is_not_refused():
+    """er_gse's first graph falls short, and no update comes, but as with masks the graph is then drawn to the budget."""
+    run, *_, first = trained("gse_uniform", 0.5, scope="global", allocation="er_gse", interval=10)
+    assert first < len(run.model.method.keys) == run.model.method.budget
+    with pytest.warns(UserWarning, match="in time"):
+        again(run, epochs=1, seed=1)
+    assert len(run.model.method.keys) == run.model.method.budget
+
+
+def test_a_second_training_of_which_no_batches_are_known_leaves_the_first_as_it_is():
+    run, *_ = trained("snip")
+    keys = run.model.method.keys
+    with pytest.warns(UserWarning, match="trained before"), pytest.raises(ValueError, match="give Training batches"):
+        Training(run.model, run.optimizer, 4, 4).start()
+    assert torch.equal(run.model.method.keys, keys)

@@ -37,6 +37,10 @@ class CHTs(DynamicSparse):
         super().__init__(layout, sparsity, **options)
         self.register_buffer("stopped", torch.zeros(len(layout.sizes), dtype=torch.bool))
 
+    def forget(self, run):
+        super().forget(run)
+        self.stopped.zero_()
+
     def fraction(self, run):
         return super().fraction(run) if self.drop_schedule == "cosine" else self.drop_fraction
 

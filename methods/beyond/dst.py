@@ -35,8 +35,10 @@ class DSTMask(Sparsifier):
         return self.sparsity_penalty * torch.exp(-self.thresholds).sum()
 
     @torch.no_grad()
+    def forget(self, run):
+        self.thresholds.zero_()
+
     def start(self, run, cycle):
-        self.thresholds.zero_()  # the model may have been trained before
         self.after_step(run)
 
     def after_step(self, run):

@@ -34,10 +34,10 @@ class FisherDiag(AfterDense):
 
     def saliency(self, run):
         """w² (F + λ), (N,). Normalisation layers run in evaluation mode, so that their statistics stay as they are."""
+        batches = run.batches(self.gradients)
         norms = [m for m in run.model.net.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.training]
         for norm in norms:
             norm.eval()
-        batches = run.batches(self.gradients)
         try:
             fisher = sum(run.gradient(run.theta * self.mask, [batch]).square() for batch in batches) / len(batches)
         finally:

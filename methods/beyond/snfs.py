@@ -8,6 +8,7 @@ from methods.base import option, through
 from methods.dynamic import Static
 from methods.granet import GraNet
 from methods.ranking import keep_each
+from methods.warn import warn
 
 
 class SNFS(Static):
@@ -24,6 +25,12 @@ class SNFS(Static):
     allocation = option("uniform", "erk", "er", "er_gse")
     every = option(0, help="steps between two updates; 0: one at the end of each epoch but the last")
     fraction = GraNet.fraction  # share dropped, from .5 to .005 as a cosine over the whole of training
+
+    def start(self, run, cycle):
+        if (self.every or run.steps_per_epoch) >= run.total_steps:
+            warn(f"{self.called} cannot change its mask in time: of {run.total_steps} steps, its first update at step "
+                 f"{self.every or run.steps_per_epoch} comes too late")
+        super().start(run, cycle)
 
     def forward(self, theta):
         return through(theta * self.mask, theta)

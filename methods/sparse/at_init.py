@@ -3,7 +3,7 @@ import torch
 
 from methods import at_init
 from methods.model import SparseModel
-from methods.sparse.growth import Stored
+from methods.sparse.growth import Stored, refuse_processes
 from methods.training import Training
 
 
@@ -16,7 +16,7 @@ class StoredAtInit(Stored):
         return torch.arange(bounds[-1])
 
     def start(self, run, cycle):
-        super().start(run, cycle)
+        refuse_processes()
         model, net = run.model, run.model.plain()
         dense = SparseModel(net, self.masked, self.sparsity, skip=[name for name, _ in model.layout.dense], **self.chosen)
         Training(dense, torch.optim.SGD(dense.parameters(), lr=1.0), run.epochs, run.steps_per_epoch, seed=run.seed, batches=run.batches,

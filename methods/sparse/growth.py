@@ -42,8 +42,13 @@ class Stored:
     def forward(self, theta):
         return theta
 
+    def forget(self, run):
+        """`start` draws another graph."""
+
     def start(self, run, cycle):
-        refuse_processes()  # the connections were drawn when the model was made
+        refuse_processes()
+        if run.model.updates:  # else the connections drawn when the model was made are the first
+            run.model.redraw(run.optimizer, stable_seed(run.seed, "graph"))
 
 
 class SparseStatic(Stored, dynamic.Static):
@@ -54,13 +59,15 @@ class StoredDynamic(Stored):
     """Connections that change every `interval` steps."""
 
     def start(self, run, cycle):
+        idle = self.warn_if_idle(run)
+        if self.scope == "global":
+            self.counts = self.allocate(self.sparsity, redistribute=idle)
+            if idle and not run.model.updates and len(self.keys) < self.budget:
+                # er_gse's first graph, drawn when the model was made, falls short of the budget, and no update will fill it
+                if self.init != "sparse":
+                    raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
+                run.model.redraw(run.optimizer, stable_seed(run.seed, "graph"))
         super().start(run, cycle)
-        if self.warn_if_idle(run) and self.scope == "global" and sum(self.counts) < self.budget:
-            # er_gse's first graph falls short of the budget, and no update will fill it
-            if self.init != "sparse":
-                raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
-            self.counts = self.allocate(self.sparsity, redistribute=True)
-            run.model.redraw(stable_seed(run.seed, "graph"))
 
     def change_mask(self, run):
         self.update(run, self.fraction(run))  # it calls `rewire`, which clears

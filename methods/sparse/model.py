@@ -30,8 +30,8 @@ class AlwaysSparse(SparseModel):
     pass, keeps the faster form and says so; `forms()` tells which. What is stored, trained and grown stays the same.
 
     Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an update's
-    clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time; MEST forgets
-    the momentum of what it drops, which with masks fades.
+    clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time, GraBo and
+    GraEst each scoring batch; MEST forgets the momentum of what it drops, which with masks fades.
 
     Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
     than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
@@ -169,17 +169,19 @@ class AlwaysSparse(SparseModel):
         self.theta.grad = gradient
         self.connect(keys)
 
-    def redraw(self, seed):
-        """Draws another graph, with the method's current counts, and its first weights."""
+    @torch.no_grad()
+    def redraw(self, optimizer, seed):
+        """Draws another graph, with the method's current counts, and with init=sparse its first weights; without, connections that stay keep theirs,
+        and others start at zero."""
         devices = [self.theta.device] if self.theta.is_cuda else []
         with torch.random.fork_rng(devices):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would leave the generators of other devices changed
             for device in devices:
                 torch.cuda.default_generators[device.index].manual_seed(seed)
             keys = self.method.draw_graph(self.bounds).to(self.theta.device)
-            self.replace(self.theta.detach().new_zeros(len(keys)))
-            self.connect(keys)
-            self.initialise()
+            self.rewire(optimizer, keys, torch.ones_like(self.method.keys, dtype=torch.bool))
+            if self.method.init != "network":
+                self.initialise()
 
     def replace(self, values):
         """Gives theta these values; its length may change."""
