@@ -62,7 +62,7 @@ class Task:
     epochs: int = setting(160, "of one training cycle", least=1)
     batch_size: int = setting(128, "images of a step", least=1)
     lr: float = setting(0.1, "learning rate at its highest", least=1e-12)
-    momentum: float = setting(0.9, "of SGD")
+    momentum: float = setting(0.9, "of SGD", most=0.9999)
     nesterov: bool = setting(False, "Nesterov's momentum")
     weight_decay: float = setting(1e-4, "of all weights, not of biases and normalisation")
     decay_all: bool = setting(False, "weight decay on normalisation and biases too (GSE)")
@@ -81,7 +81,7 @@ class Task:
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
     last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
-    bn_momentum: float = setting(0.01, "in PyTorch's meaning; ST-3's code has 0.99, evidently another library's convention", most=1)
+    bn_momentum: float = setting(0.01, "of batch normalisation, in PyTorch's meaning; ST-3's code has 0.99, evidently another library's", most=1)
     precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, mest, mest_s, gse_*, snip, "
                            "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")

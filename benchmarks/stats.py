@@ -209,7 +209,8 @@ def rank(cell, rows, reference=None):
         task, sparsity = cell.task.iloc[0], cell.sparsity.iloc[0]
         runs = rows[(rows.task == task) & (rows.sparsity == sparsity)]
         accuracy = runs.pivot_table(index="label", columns="seed", values="accuracy").reindex(ranked.label).to_numpy()
-        mean, half, p, df = differences(accuracy, resolution(runs.dataset.iloc[0]))
+        lend = [len(line.diverged.split()) < line.seeds for line in ranked.itertuples()]  # chance says nothing of a spread over seeds
+        mean, half, p, df = differences(accuracy, resolution(runs.dataset.iloc[0]), accuracy[lend])
         p = told_apart(p)
         found, seeds = p < LEVEL, np.isfinite(accuracy).sum(1)
         pairs, labels = np.isfinite(p).sum() // 2, [*ranked.label]

@@ -97,11 +97,19 @@ def _settle(named, method, epochs, precision, chosen):
         raise ValueError(f"warmup={settled.warmup} has no effect: schedule=cosine warms up in its own way")
     if settled.nesterov and not settled.momentum:
         raise ValueError("nesterov=True is a form of momentum, and momentum is 0")
+    if "bn_momentum" in dict(chosen) and "bn_momentum" not in settings_of_the_network(settled):
+        raise ValueError(f"bn_momentum={settled.bn_momentum} has no effect: {settled.model} has no batch normalisation")
     if settled.count_switches and settled.storage != "masked":
         raise ValueError("count_switches counts those of all weights: it needs storage=masked")
     if (task.augmentation == "imagenet") != (settled.augmentation == "imagenet"):
         raise ValueError(f"augmentation={settled.augmentation} has no effect: {named} has images of another kind, with an augmentation of their own")
     return settled, options
+
+
+def settings_of_the_network(task):
+    """The names of the settings that a task's network takes."""
+    from benchmarks import models
+    return models.options_of(task.model, task.width, bn_momentum=task.bn_momentum)
 
 
 def of_the_suite(cls, option):

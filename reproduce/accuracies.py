@@ -5,7 +5,7 @@ from measured import markdown, number, step_times
 from published import PUBLISHED_AS, published, title, without_storage
 from rows import POINT, read_rows
 
-from benchmarks.accuracy import trained_by
+from benchmarks.accuracy import off_target, trained_by
 from benchmarks.suites import SIZES, suite_grid
 from benchmarks.tasks import TASKS
 
@@ -23,8 +23,9 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     """
     from benchmarks.comparison.tables import select
 
+    task, = suite_grid(suite, profile, ()).tasks  # rows of the same length on other tasks are not to be averaged with these
     rows = select(read_rows(results / suite / "runs.csv"), suite, profile)
-    rows = rows[rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
+    rows = rows[(rows.task == task) & rows.accuracy.notna() & ~rows.label.str.contains(":") & (rows.label.isin(METHODS) == beyond)]
     if not len(rows):
         return "No rows yet."
     whole, last = rows[rows.status == "ok"], {}  # a diverged run has an accuracy, but its costs and sparsity are not those of a whole training
@@ -42,9 +43,10 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     lines = [["Method", *(f"{100 * s:g} %" for s in shown), *last]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
         accuracies = points.loc[label]
-        missed = (whole[whole.label == label].achieved_sparsity - whole[whole.label == label].sparsity).abs().max() > 1e-3
+        own = whole[whole.label == label]
+        missed = off_target(own.achieved_sparsity, own.sparsity).any()
         cells = [number(accuracies.loc[s] if s in accuracies.index else None) for s in shown]
-        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *(own.get(label, "") for own in last.values())])
+        lines.append([f"`{label}`" + (" ¹" if missed else ""), *cells, *(cost.get(label, "") for cost in last.values())])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
     spread += " (one where no deviation is given)" if seeds.min() == 1 < seeds.max() else ""

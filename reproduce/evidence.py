@@ -147,11 +147,14 @@ class Evidence:
                 for sparsity, rows in own.groupby(own.sparsity.round(6))}
 
     @functools.cached_property
-    def missed(self):
-        """{(series, sparsity)} of which a run at this number of epochs ends at another sparsity: like the leaderboard, nothing else is judged by these."""
-        own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs) & (self.runs.status == "ok")]
-        off = own[off_target(own.achieved_sparsity.astype(float), own.sparsity)]
-        return {*zip(off.series, off.sparsity.round(6))}
+    def not_lending(self):
+        """{(series, sparsity)} by whose spread nothing else is judged, like in the leaderboard: those of which a run at this number of epochs ends at
+        another sparsity, and those that have diverged with every seed."""
+        own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
+        ended = own[own.status == "ok"]
+        off = ended[off_target(ended.achieved_sparsity.astype(float), ended.sparsity)]
+        whole, there, missed = ({*zip(rows.series, rows.sparsity.round(6))} for rows in (ended, own, off))
+        return missed | (there - whole)
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
@@ -192,8 +195,8 @@ class Evidence:
         table = self.tables.get(round(sparsity, 6))
         if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
-        missed = {series for series, at in self.missed if at == round(sparsity, 6)}
-        lend = table[~(table.index.str.contains(" ") | table.index.isin(missed)) | table.index.isin([a, b])]
+        without = {series for series, at in self.not_lending if at == round(sparsity, 6)}
+        lend = table[~(table.index.str.contains(" ") | table.index.isin(without)) | table.index.isin([a, b])]
         others = lend.drop_duplicates().to_numpy()  # identical rows count once: at sparsity 0, dense and LRR are the same training
         apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))

@@ -4,6 +4,8 @@ from published import title
 from rows import NoRows, measured, measurements, of_one_machine
 from sparse_figure1 import of_its_machine
 
+from benchmarks.tasks import TASKS
+
 FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT", ("cifar10-resnet56", 1.0): "ResNet-56",
           ("cifar10-vgg16", 1.0): "VGG-16 (small)"}
 
@@ -11,7 +13,8 @@ FASTER = {("cifar10-mlp", 4.0): "MLP of width 4,096", ("cifar10-vit", 1.0): "ViT
 def step_times(results):
     """{method: step time as a multiple of dense} as `benchmarks.overhead` measured it on ResNet-20; {} if it has not."""
     rows = measured(results, "overhead", "task method runs")
-    rows = of_one_machine(rows[(rows.task == "cifar10-resnet20") & (rows.runs == 1)])
+    one = (rows.task == "cifar10-resnet20") & (rows.runs == 1) & (rows.precision == TASKS["cifar10-resnet20"].precision)
+    rows = of_one_machine(rows[one & rows.sparsity.isin((0.0, 0.95))])  # of dense and of all others
     return {row.method: f"{row.ratio:.2f}" for row in rows.itertuples()}
 
 
@@ -59,7 +62,7 @@ def widths(results):
 def faster(results):
     """A short form of `widths`: how many times as fast GSE's sparse steps are, for a few networks."""
     rows = of_its_machine(measurements(results / "performance" / "sparse_speed.csv"))
-    rows = rows[(rows.method == "gse_uniform") & (rows.storage == "sparse")]
+    rows = rows[(rows.method == "gse_uniform") & (rows.storage == "sparse")].sort_values("batch_size", kind="stable")  # the largest counts
     ratios = rows.set_index(["task", "width", "precision", "sparsity"]).ratio.to_dict()
     columns = [(precision, sparsity) for precision in ("fp32", "bf16") for sparsity in (0.98, 0.99)]
     lines = [["Steps, masked / sparse", *(f"{precision}: {100 * sparsity:g} %" for precision, sparsity in columns)]]
@@ -72,18 +75,19 @@ def faster(results):
 def training(results):
     """Whole trainings with sparse and with masked storage: accuracy of the last epoch over seeds, time and memory of the process."""
     rows = of_one_machine(measurements(results / "performance" / "sparse_training.csv"))
-    cells = rows.groupby(["task", "width", "sparsity", "precision", "storage"])
+    network = ["task", "width", "sparsity", "precision", "epochs"]
+    cells = rows[rows.method == "gse_uniform"].groupby([*network, "storage"])
     points = cells.agg(mean=("top1", "mean"), std=("top1", "std"), seconds=("seconds", "mean"), memory=("peak_memory_mb", "first"),
-                       seeds=("seed", "nunique"), prunable=("prunable", "first"), epochs=("epochs", "first"))
+                       seeds=("seed", "nunique"), prunable=("prunable", "first"))
     lines = [["Network", "Weights, active", "Precision", "Epochs", "Seeds",
               *(f"{what}: {storage}" for what in ("Accuracy", "Seconds", "Memory, MB") for storage in ("masked", "sparse"))]]
-    for (task, width, sparsity, precision), own in points.groupby(["task", "width", "sparsity", "precision"]):
-        own = own.droplevel(["task", "width", "sparsity", "precision"])
+    for (task, width, sparsity, precision, epochs), own in points.groupby(network):
+        own = own.droplevel(network)
         if {"masked", "sparse"} <= set(own.index):
             both = [own.loc[storage] for storage in ("masked", "sparse")]
             first = both[0]
             lines.append([title(task) + f", width × {width:g}" * (width != 1), f"{first.prunable:,.0f}, {100 * (1 - sparsity):.2g} %",
-                          precision, f"{first.epochs:.0f}", f"{first.seeds:.0f}", *map(number, both),
+                          precision, f"{epochs}", f"{first.seeds:.0f}", *map(number, both),
                           *(f"{one.seconds:.1f}" for one in both), *(f"{one.memory:.0f}" for one in both)])
     return markdown(lines)
 

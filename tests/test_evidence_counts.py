@@ -41,7 +41,7 @@ def test_of_finished_runs_alone_it_is_said_that_they_miss_the_sparsity(tmp_path,
     """One that diverged ends where it was."""
     stored(tmp_path, "cifar10", [Spec(TASK, "st3", 0.9, seed, EPOCHS) for seed in range(3)], precision=lambda spec: "bf16",
            status=lambda spec: status if spec.seed == 1 else "ok", achieved_sparsity=lambda spec: 0.2 if spec.seed == 1 else 0.9)
-    assert bool(Evidence(report.all_runs(tmp_path), TASK, EPOCHS, tmp_path).missed) is off
+    assert bool(Evidence(report.all_runs(tmp_path), TASK, EPOCHS, tmp_path).not_lending) is off
 
 
 @pytest.mark.parametrize("ps, against", [([0.06], [None]), ([0.04], [False]), ([0.04, 0.04], [None, None]), ([0.024, 0.9], [False, None])])

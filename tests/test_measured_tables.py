@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "reproduce"))
-costs, claims, rows = map(importlib.import_module, ("claimed_costs", "claims", "rows"))
+costs, claims, rows, measured = map(importlib.import_module, ("claimed_costs", "claims", "rows", "measured"))
 FIGURES = {"speed": "overhead", "sparse_figure1": "sparse_speed", "sparse_figure2": "sparse_growth", "gse_figure4": "training_flops",
            "gse_figure8": "products", "packs": "throughput"}
 
@@ -56,3 +56,20 @@ def test_the_99_percent_of_b6_are_those_alone(tmp_path):
         table = pd.read_csv(ROOT / "results" / "performance" / "training_flops.csv")
         return table[(table.sparsity - 0.99).abs() > 1e-6].to_csv(index=False)
     assert costs.flops(ROOT / "results") and not costs.flops(changed(tmp_path, "training_flops", others))
+
+
+@pytest.mark.parametrize("table, name, other", [
+    (measured.step_times, "overhead", dict(precision="fp32")), (measured.step_times, "overhead", dict(sparsity=0.5)),
+    (measured.faster, "sparse_speed", dict(batch_size=1)),
+    (measured.training, "sparse_training", dict(method="set")), (measured.training, "sparse_training", dict(epochs=300))])
+def test_measurements_of_another_kind_are_not_mixed_in(tmp_path, table, name, other):
+    """Those of other precisions, sparsities, batches, methods and lengths, which the same file has."""
+    def more(text):
+        lines = pd.read_csv(ROOT / "results" / "performance" / f"{name}.csv")
+        numbers = [column for column in ("ratio", "seconds", "top1") if column in lines]
+        return pd.concat([lines, lines.assign(**other, **{column: 9.99 for column in numbers})]).to_csv(index=False)
+    stored, found = (table(folder) for folder in (ROOT / "results", changed(tmp_path, name, more)))
+    if other == dict(epochs=300):  # of which there are lines of their own
+        assert [line for line in found.splitlines() if "| 300 |" not in line] == stored.splitlines() != found.splitlines()
+    else:
+        assert found == stored

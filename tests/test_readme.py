@@ -124,6 +124,9 @@ def test_a_table_is_made_from_its_rows(tmp_path):
     lines = readme.accuracy(tmp_path, "digits", "paper", costs=[0.9]).splitlines()
     assert lines[0] == "| Method | 0 % | 90 % | Training FLOPs / dense, 90 % |" and "| `st3` |  | 92.00 ± 2.00 | 1.00 |" in lines
     assert "| `dense` | 92.00 ± 2.00 |  | 1.00 |" in lines
+    other = [run.replace("k", "m", 1).replace(",digits,digits,digits,", ",digits,digits,digits-mlp,").replace(",92,", ",12,") for run in runs]
+    write_runs(tmp_path / "digits" / "runs.csv", columns.split(), runs + other)
+    assert readme.accuracy(tmp_path, "digits", "paper", costs=[0.9]).splitlines() == lines  # another network's are no seeds of these
 
 
 def test_a_diverged_run_counts_with_its_accuracy_and_has_no_costs(tmp_path):
@@ -217,11 +220,11 @@ def test_a_gpus_speed_is_shown_where_one_was_measured(tmp_path):
 
 
 def test_trainings_are_shown_where_both_storages_have_them(tmp_path):
-    made(tmp_path, "sparse_training.csv", "task,width,sparsity,precision,storage,seed,epochs,top1,seconds,peak_memory_mb,prunable,nnz",
-         "digits-mlp,2.0,0.98,fp32,masked,0,30,90,10,900,5000,100", "digits-mlp,2.0,0.98,fp32,masked,1,30,92,12,950,5000,100",
-         "digits-mlp,2.0,0.98,fp32,sparse,0,30,91,2,800,5000,100", "digits-mlp,2.0,0.98,fp32,sparse,1,30,91,4,850,5000,100",
-         "digits-mlp,2.0,0.98,bf16,masked,0,30,80,7,900,5000,100",  # not of the same comparison
-         "digits-mlp,8.0,0.98,fp32,sparse,0,30,91,4,850,5000,100")
+    made(tmp_path, "sparse_training.csv", "method,task,width,sparsity,precision,storage,seed,epochs,top1,seconds,peak_memory_mb,prunable,nnz",
+         "gse_uniform,digits-mlp,2.0,0.98,fp32,masked,0,30,90,10,900,5000,100", "gse_uniform,digits-mlp,2.0,0.98,fp32,masked,1,30,92,12,950,5000,100",
+         "gse_uniform,digits-mlp,2.0,0.98,fp32,sparse,0,30,91,2,800,5000,100", "gse_uniform,digits-mlp,2.0,0.98,fp32,sparse,1,30,91,4,850,5000,100",
+         "gse_uniform,digits-mlp,2.0,0.98,bf16,masked,0,30,80,7,900,5000,100",  # not of the same comparison
+         "gse_uniform,digits-mlp,8.0,0.98,fp32,sparse,0,30,91,4,850,5000,100")
     assert readme.training(tmp_path).splitlines()[2:] == [
         "| MLP, digits, width × 2 | 5,000, 2 % | fp32 | 30 | 2 | 91.00 ± 1.41 | 91.00 ± 0.00 | 11.0 | 3.0 | 900 | 800 |"]
 
@@ -240,9 +243,9 @@ def test_check_changes_nothing_and_names_the_pages(tmp_path, monkeypatch, capsys
 
 def test_step_times_are_those_of_runs_that_are_alone_on_the_papers_network(tmp_path):
     (tmp_path / "performance").mkdir()
-    lines = ["cifar10-resnet20,dense,1,1.0", "cifar10-resnet20,st3,1,1.024", "cifar10-resnet20,st3,8,1.5", "cifar10-vgg11,st3,1,1.3"]
+    lines = ["cifar10-resnet20,dense,1,1.0,0.0", "cifar10-resnet20,st3,1,1.024,0.95", "cifar10-resnet20,st3,8,1.5,0.95", "cifar10-vgg11,st3,1,1.3,0.95"]
     (tmp_path / "performance" / "overhead.csv").write_text(
-        "\n".join(["task,method,runs,ratio,device,measured_at", *(f"{line},core,2026" for line in lines)]))
+        "\n".join(["task,method,runs,ratio,sparsity,precision,device,measured_at", *(f"{line},bf16,core,2026" for line in lines)]))
     assert measured.step_times(tmp_path) == {"dense": "1.00", "st3": "1.02"}
 
 

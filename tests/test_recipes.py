@@ -233,7 +233,10 @@ def test_a_short_training_by_the_original_recipe_reaches_its_rate(method, task, 
 @pytest.mark.parametrize("task, option, message", [
     ("imagenet-resnet50", "warmup=5", "warmup=5.0 has no effect: schedule=cosine warms up in its own way"),
     ("imagenet-resnet50", "augmentation=none", "augmentation=none has no effect: imagenet-resnet50 has images of another kind, with an augmentation of their own"),
-    ("cifar10-resnet20", "schedule=cosine warmup=2", "warmup=2.0 has no effect: schedule=cosine warms up in its own way")])
+    ("cifar10-resnet20", "schedule=cosine warmup=2", "warmup=2.0 has no effect: schedule=cosine warms up in its own way"),
+    ("cifar10-vit", "bn_momentum=0.99", "bn_momentum=0.99 has no effect: vit_tiny has no batch normalisation"),
+    ("digits-mlp", "bn_momentum=0.5", "bn_momentum=0.5 has no effect: mlp_digits has no batch normalisation"),
+    ("digits", "momentum=5", "option momentum takes a number of at least 0 and at most 0.9999, not '5'")])
 def test_what_would_change_nothing_is_refused(task, option, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         settle(Spec(task, "st3", 0.9, 0, options=dict(word.split("=") for word in option.split())))

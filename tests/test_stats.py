@@ -297,3 +297,15 @@ def test_nothing_that_can_be_ranked_is_a_table_all_the_same():
     rows = rows_of({"dense": [93.0], "str": [90.0, 91]}).assign(achieved_sparsity=0.5)
     for table in (compare(rows), compare(rows_of({"a": [90.0]}, status={("a", 0): "failed"}))):
         assert table.rank_low.isna().all() and not table.separable.any() and not table.front.any()
+
+
+def test_a_method_that_diverged_with_every_seed_lends_the_others_no_spread():
+    """Its accuracy is that of guessing with every seed, by definition: that says nothing of how seeds differ."""
+    numbers = np.random.default_rng(0)
+    accuracy = {f"m{i}": [*(70 - 2 * i + numbers.normal(0, 0.5, 3))] for i in range(8)}
+    lost = rows_of(accuracy | {"lost": [10.0] * 3}, status={("lost", seed): "diverged" for seed in range(3)})
+    alone, beside = by_label(compare(rows_of(accuracy))), by_label(compare(lost))
+    assert beside["lost"]["diverged"] == "0 1 2" and beside["lost"]["mean"] == 10
+    for name in accuracy:
+        assert beside[name]["difference_half"] == pytest.approx(alone[name]["difference_half"], nan_ok=True)
+        assert beside[name]["rank_low"] == alone[name]["rank_low"]
