@@ -13,7 +13,11 @@ class RunningMean(Sparsifier):
 
     def __init__(self, layout, sparsity=0.0, **options):
         super().__init__(layout, sparsity, **options)       # makes self.mask and self.budget
-        self.register_buffer("mean", torch.zeros(layout.size))  # a buffer, so that checkpoints have it
+        self.register_buffer("mean", torch.zeros(layout.size))   # a buffer, so that checkpoints have it
+
+    def forget(self, run):
+        super().forget(run)                                 # before another training of the same model: all weights are active again
+        self.mean.zero_()
 
     @torch.no_grad()
     def remember(self, theta):

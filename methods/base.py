@@ -29,7 +29,7 @@ class Cycle(NamedTuple):
 class Sparsifier(nn.Module):
     """Maps the stored weights theta (N,) to the sparse weights (N,) that the network computes with.
 
-    A method overrides what it needs of `start`, `forward`, `before_step` and `after_step`, and declares its options as class
+    A method overrides what it needs of `start`, `forward`, `before_step` and `after_step` (and `forget`), and declares its options as class
     attributes. `mask` (N,) marks the active weights; whatever a checkpoint must hold is a buffer. `run` is a `methods.run.Run`.
 
     Raises ValueError for a sparsity outside [0, 1) or one that leaves fewer weights than layers, for unknown options or values, and for a `…_start`
