@@ -184,8 +184,8 @@ def content(code_version):
 
 
 def summary(task, sparsity, label, runs):
-    """{column: value} of one method's line in a leaderboard: mean accuracy in percent and its 95 % interval over the seeds (half its width), the seeds
-    that diverged, collapsed or failed, costs as shares of dense ones, and seconds where all ran on one device."""
+    """{column: value} of one method's line in a leaderboard: mean accuracy in percent and its 95 % interval over the seeds (half its width), the
+    seeds that diverged, collapsed or failed, costs as shares of dense ones, and seconds where all ran on one device."""
     done, whole = runs[runs.accuracy.notna()], runs[runs.status == "ok"]
     named = {outcome: " ".join(map(str, sorted(runs.seed[runs.outcome == outcome])))
              for outcome in ("diverged", "collapsed", "failed")}

@@ -34,5 +34,5 @@ class Switches:
 
 
 def schedule_of(method):
-    """"cubic" for a sparsity that rises along ST-3's ramp, "fixed" for all else: one that is there from the first step, or a method's own schedule."""
+    """"cubic" for a sparsity that rises along ST-3's ramp, "fixed" for all else: one from the first step on, or a method's own schedule."""
     return "cubic" if getattr(method, "ramp_power", 0) else "fixed"

@@ -52,8 +52,8 @@ class LRR(Iterative):
     source = option("best", "last", help="weights that the next cycle starts from: best on validation, or last (where nothing is held out, too)")
     momentum = option("reset", "keep", help="the optimiser's, at the start of a cycle")
     threshold = option("quantile_lerp", "topk_exact", help="how many weights a sparsity keeps")
-    replay = option("none", "all", "crops", help="all: later cycles see the first cycle's batches; crops: each image as it was cropped and flipped in "
-                    "the first cycle, in another order")
+    replay = option("none", "all", "crops", help="all: later cycles see the first cycle's batches; crops: each image as it was cropped and flipped "
+                    "in the first cycle, in another order")
 
     @property
     def keeps_best(self):

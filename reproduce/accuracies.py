@@ -36,10 +36,10 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
             flops = whole[(whole.sparsity == cost) | (whole.label == DENSE)].groupby("label").train_flops_fraction.mean()
             last[f"Training FLOPs / dense, {100 * cost:g} %"] = {label: f"{mean:.2f}" for label, mean in flops.items()}
     sparsities = [sparsity for sparsity in SIZES[suite, "paper"][0] if sparsity in set(rows.sparsity)]
-    epochs = rows.epochs.iloc[0]
     seeds = rows.groupby(["label", "sparsity"]).seed.nunique()
     points = rows.groupby(["label", "sparsity"]).accuracy.agg(["mean", "std"])
     shown = [*(0.0,) * (DENSE in set(rows.label)), *sparsities]
+    rows = rows[rows.sparsity.isin(shown)]
     lines = [["Method", *(f"{100 * s:g} %" for s in shown), *last]]
     for label in sorted(rows.label.unique(), key=lambda label: (label != DENSE, label)):
         accuracies = points.loc[label]
@@ -50,7 +50,7 @@ def accuracy(results, suite, profile, beyond=False, costs=()):
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spread = f"mean ± standard deviation over {count} seeds" if seeds.max() > 1 else "one seed"
     spread += " (one where no deviation is given)" if seeds.min() == 1 < seeds.max() else ""
-    text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {epochs:g} epochs"
+    text = f"Test accuracy (%) at the best validation epoch, at each sparsity; {spread}, {rows.epochs.iloc[0]:g} epochs"
     cycles = rows.groupby("label").cycles.max()
     many = [f"`{label}` {count:g}" for label, count in cycles[cycles > 1].items()]
     text += f" a cycle (cycles up to the highest sparsity: {', '.join(many)})" if many else ""

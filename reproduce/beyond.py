@@ -72,14 +72,14 @@ def source(grid, suite, results, profile=None):
 
 
 def lines(axes, tables, styles, measure, group):
-    """Draws accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; points of a group at
-    one sparsity lie side by side. Returns what was drawn, for `cut`."""
-    drawn = []
+    """Draws accuracy against a measure for each method of styles: own points filled and joined, published ones hollow; points of a group and of NAMED
+    at one sparsity lie side by side. Returns what was drawn, for `cut`."""
+    drawn, beside = [], [*group, *NAMED]
     for rows, own in zip(tables, (True, False)):
         rows = rows.assign(density=1 - rows.get("achieved_sparsity", rows.sparsity)).sort_values("sparsity")
         for method, style in styles.items():
             points = rows[rows.method == method].dropna(subset=[measure])
-            x = points[measure] * (apart([*group].index(method), len(group)) if method in group and measure == "density" else 1)
+            x = points[measure] * (apart(beside.index(method), len(beside)) if method in beside and measure == "density" else 1)
             style = {"ms": 3, "lw": 0.7, **style}
             drawn.append((method, style, x, points))
             if len(points) and own:

@@ -42,8 +42,8 @@ class Parser(commands.Parser):
         return self.common("data")
 
     def read(self, argv):
-        """Parses the arguments. Raises ValueError, besides what the parser refuses, for an invalid number of epochs, a folder without a name, a results
-        folder that does not exist, and missing libraries."""
+        """Parses the arguments. Raises ValueError, besides what the parser refuses, for an invalid number of epochs, a folder without a name, a
+        results folder that does not exist, and missing libraries."""
         args = self.parse_args(argv)
         at_least_one(args, *["epochs"] * hasattr(args, "epochs"))
         find(args, "results", "data", "out")

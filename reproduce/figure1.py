@@ -25,5 +25,7 @@ def draw(runs, figure):
     return accuracy_lines(figure.subplots(), runs, METHODS)
 
 
+draw.labels = METHODS
+
 if __name__ == "__main__":
     raise SystemExit(main("figure1", grid, draw))

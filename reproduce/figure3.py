@@ -79,7 +79,8 @@ def draw(runs, figure):
     labels = {method: label for method, label in METHODS.items() if method != other}  # the same colours in both profiles
     usual = [*ONE_CYCLE, *CYCLES]
     tasks = tasks_of(runs, hollow(runs, usual).task)
-    small = tasks[0].startswith(("digits", "cifar10-resnet20")) and bool(runs.accuracy[series.isin(AUGMENTATION[1:3])].notna().any())
+    own = runs.task == tasks[0]
+    small = tasks[0].startswith(("digits", "cifar10-resnet20")) and bool(runs.accuracy[own & series.isin(AUGMENTATION[1:3])].notna().any())
     shown = [(tasks[0], usual)] + [(tasks[0], AUGMENTATION)] * small + [(task, usual) for task in tasks[1:]]
     figure.set_size_inches(7 if len(shown) > 1 else 3.4, 2.9 if len(shown) < 3 else 5.0)
     grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []
@@ -92,7 +93,7 @@ def draw(runs, figure):
         tables += [as_coded(axes, coded)] if len(coded) else []
     for axes in grid[len(shown):]:
         axes.set_visible(False)
-    levels = [runs.sparsity[runs.accuracy.notna() & (series == method)].min() for method in ("lrr", "st3")]
+    levels = [runs.sparsity[own & runs.accuracy.notna() & (series == method)].min() for method in ("lrr", "st3")]
     if small and levels[0] < levels[1]:
         remark(figure, f"Of ST-3 in the usual epochs there are no runs below {100 * levels[1]:g} %.")
     return pd.concat(tables).drop_duplicates()

@@ -43,7 +43,7 @@ def draw(runs, figure):
     return table
 
 
-draw.labels = METHODS
+draw.labels = {"rigl": "RigL"} | METHODS
 draw.lead = ("Mean over {seeds}; bars and the grey band: 2.5th to 97.5th percentile of the seeds (of 3 nearly their range). Points of one γ are "
              "drawn side by side.")
 

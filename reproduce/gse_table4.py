@@ -6,8 +6,8 @@ its own network.
 """
 from drawing import main
 from gse import gse_grid, not_the_papers, text_table, wider, width_of, widths
-from published import published, title
-from rows import summary
+from published import hollow, title
+from rows import series_of, summary
 
 from benchmarks.grid import union
 
@@ -24,8 +24,7 @@ def draw(runs, figure):
     import pandas as pd
 
     not_the_papers(runs, "ViT on CIFAR-100, 200 epochs")
-    other = published()
-    table = pd.concat([summary(runs), other[other.task.isin(runs.task) & (other.method == "dense")]], ignore_index=True)
+    table = pd.concat([summary(runs), hollow(runs, {*series_of(runs)})], ignore_index=True)
     rows = {f"dense {options}".strip(): f"width {width_of(task, options):.0f}×" for task, options in zip(runs.task, runs.options)}
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
     return text_table(figure, table, rows, [columns], "Dense test accuracy (%)")

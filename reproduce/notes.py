@@ -1,5 +1,5 @@
 """The note under a figure, which describes the runs that it shows."""
-from published import title
+from published import title, without_storage
 from rows import summary
 
 from benchmarks.accuracy import COUNTING, off_target, unusual
@@ -52,15 +52,21 @@ def note(runs, lead=None, labels={}):
 
 
 def absent(runs, labels):
-    """What has no finished run: ["all of DNW, STR", "all of STE-hard at 98 %"]; methods with the same gaps together, at most six named."""
-    points = runs.accuracy.notna().groupby([runs.method, runs.sparsity], sort=False).any()
+    """What has no finished run: ["all of DNW, STR", "all of STE-hard at 98 %"]; series with the same gaps together, at most six named."""
+    points = runs.accuracy.notna().groupby([names(runs, labels), runs.sparsity], sort=False).any()
     gaps = {}
-    for method, there in points.groupby(level="method", sort=False):
+    for name, there in points.groupby(level=0, sort=False):
         lacking = sorted(there.index[~there].get_level_values("sparsity"))
         if lacking:
-            gaps.setdefault(tuple(lacking) if there.any() else (), []).append(quoted(labels.get(method, method)))
-    return [f"all of {', '.join(names[:6])}" + f" and {len(names) - 6} more" * (len(names) > 6)
-            + f" at {', '.join(f'{100 * s:g}' for s in lacking)} %" * bool(lacking) for lacking, names in gaps.items()]
+            gaps.setdefault(tuple(lacking) if there.any() else (), []).append(quoted(name))
+    return [f"all of {', '.join(found[:6])}" + f" and {len(found) - 6} more" * (len(found) > 6)
+            + f" at {', '.join(f'{100 * s:g}' for s in lacking)} %" * bool(lacking) for lacking, found in gaps.items()]
+
+
+def names(runs, labels):
+    """The name of each run in the figure (Series): that of its method with its options, if labels has one, else that of its method."""
+    series = (runs.method + " " + runs.options.map(without_storage)).str.strip()
+    return runs.method.map(lambda method: labels.get(method, method)).where(~series.isin(list(labels)), series.map(labels))
 
 
 def quoted(name):
@@ -79,8 +85,9 @@ def missed(runs, labels):
     if "achieved_sparsity" not in runs:
         return ""
     off = runs[(runs.status == "ok") & off_target(runs.achieved_sparsity, runs.sparsity)]
-    ends = off.astype({"achieved_sparsity": float}).groupby(["method", "sparsity"], sort=False).achieved_sparsity.mean()
-    words = [f"{labels.get(method, method)} at {100 * asked:g} % (ends at {100 * mean:.3g} %)" for (method, asked), mean in ends.items()]
+    ends = off.astype({"achieved_sparsity": float}).groupby([names(off, labels), "task", "sparsity"], sort=False).achieved_sparsity.mean()
+    words = [f"{name}{f' on {title(task)}' * (runs.task.nunique() > 1)} at {100 * asked:g} % (ends at {100 * mean:.3g} %)"
+             for (name, task, asked), mean in ends.items()]
     return f" Not at the sparsity asked for: {'; '.join(words)}." * bool(words)
 
 
