@@ -81,13 +81,16 @@ def noted(runs, draw):
 
 
 def missed(runs, labels):
-    """The sentence that names runs which end at another sparsity than they are drawn at; "" if there are none."""
+    """The sentence that names runs which end at another sparsity than they are drawn at, and the tasks if it is so on some alone; "" if there are
+    none."""
     if "achieved_sparsity" not in runs:
         return ""
-    off = runs[(runs.status == "ok") & off_target(runs.achieved_sparsity, runs.sparsity)]
-    ends = off.astype({"achieved_sparsity": float}).groupby([names(off, labels), "task", "sparsity"], sort=False).achieved_sparsity.mean()
-    words = [f"{name}{f' on {title(task)}' * (runs.task.nunique() > 1)} at {100 * asked:g} % (ends at {100 * mean:.3g} %)"
-             for (name, task, asked), mean in ends.items()]
+    ended, words = runs[runs.status == "ok"].astype({"achieved_sparsity": float}), []
+    for (name, asked), same in ended.groupby([names(ended, labels), "sparsity"], sort=False):
+        off = same[off_target(same.achieved_sparsity, same.sparsity)]
+        if len(off):
+            where = f" on {' and '.join(map(title, off.task.unique()))}" * (off.task.nunique() < same.task.nunique())
+            words.append(f"{name}{where} at {100 * asked:g} % (ends at {100 * off.achieved_sparsity.mean():.3g} %)")
     return f" Not at the sparsity asked for: {'; '.join(words)}." * bool(words)
 
 

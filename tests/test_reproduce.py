@@ -202,13 +202,27 @@ def test_the_note_says_at_which_sparsities_a_method_has_no_run():
 
     there = {("st3", 0.9): 90, ("st3", 0.98): None, ("gmp", 0.9): None, ("gmp", 0.98): 80, ("str", 0.9): 90, ("str", 0.98): None,
              ("dnw", 0.9): None, ("dnw", 0.98): None, ("set", 0.9): 90, ("set", 0.98): 80}
-    runs = pd.DataFrame([dict(method=method, sparsity=s, accuracy=mean) for (method, s), mean in there.items()]).astype({"accuracy": float})
+    runs = pd.DataFrame([dict(method=method, options="", sparsity=s, accuracy=mean) for (method, s), mean in there.items()])
+    runs = runs.astype({"accuracy": float})
     seed = runs.assign(accuracy=float("nan"))  # a second one, which has no run
     assert absent(pd.concat([runs, seed]), {"st3": "ST-3", "dnw": "DNW, all"}) == [
         "all of ST-3, str at 98 %", "all of gmp at 90 %", 'all of "DNW, all"']
     assert absent(runs[runs.method == "set"], {}) == []
-    many = pd.DataFrame(dict(method=[*"abcdefgh"], sparsity=0.9, accuracy=float("nan")))
+    own = runs[runs.method == "set"].assign(options="allocation=uniform storage=sparse", accuracy=[90.0, float("nan")])  # a series that a figure names
+    assert absent(pd.concat([runs, own]), {"set": "SET", "set allocation=uniform": "SET, uniform"})[0] == 'all of st3, str, "SET, uniform" at 98 %'
+    assert absent(pd.concat([runs, own]), {"set": "SET"})[0] == "all of st3, str at 98 %"
+    many = pd.DataFrame(dict(method=[*"abcdefgh"], options="", sparsity=0.9, accuracy=float("nan")))
     assert absent(many, {}) == ["all of a, b, c, d, e, f and 2 more"]
+
+
+def test_the_note_names_the_task_on_which_a_series_misses_its_sparsity():
+    from notes import missed
+
+    runs = pd.DataFrame([dict(task=task, method="set", options="allocation=uniform", sparsity=0.9, achieved_sparsity=ends, status="ok")
+                         for task, ends in (("cifar10-vit", 0.902), ("cifar10-vgg16", 0.9))])
+    labels = {"set allocation=uniform": "SET, uniform"}
+    assert missed(runs, labels) == " Not at the sparsity asked for: SET, uniform on ViT, CIFAR-10 at 90 % (ends at 90.2 %)."
+    assert missed(runs[:1], labels) == " Not at the sparsity asked for: SET, uniform at 90 % (ends at 90.2 %)."
 
 
 def test_no_line_of_a_note_is_wider_than_the_figure(tmp_path):
@@ -264,7 +278,7 @@ def test_the_note_is_on_the_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
     save("figure1", script.draw, runs, "digits", tmp_path)
     text = " ".join(text.get_text() for text in pages[0].texts).replace("\n", " ")
-    assert "Missing: 3 of 21 runs (all of dense)." in text and "Reduced runs: 10 of 30 epochs." in text and "Miniature" in text
+    assert "Missing: 3 of 21 runs (all of Dense)." in text and "Reduced runs: 10 of 30 epochs." in text and "Miniature" in text
 
 
 def test_curves_of_a_run_are_whole_whatever_its_sparsity_was_then(tmp_path):
