@@ -122,7 +122,7 @@ def command_launch(args):
         if getattr(args, option) and not args.methods:
             raise ValueError(f"--{option} needs --methods: it makes runs of these again")
     store, todo, done, again = prepare(args)
-    without = sum(not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
+    without = sum(row["status"] == "ok" and not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
     if without:
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
     folder = data_folder(args)
@@ -132,10 +132,11 @@ def command_launch(args):
         if args.launcher != "slurm":
             get_ready(todo)
         rehearse(own(todo), load_data(todo, folder))
-    renew(again, store, args.suite, "--again" if args.again else "--outdated")
+    by = "--again" if args.again else "--outdated"
     if args.launcher == "slurm":
         print(f"{args.suite}, profile {args.profile}: {counted(done)}, {len(todo)} to do")
-        return cluster.submit(args, store, todo, folder) or tell_failed(done, store)
+        return cluster.submit(args, store, todo, folder, again, by) or tell_failed(done, store)
+    renew(again, store, args.suite, by)
     return launch_missing(args, store, todo, done)
 
 
@@ -196,9 +197,8 @@ def command_collect(args):
         taken, left_there = store.take(args.suite, other)
         print(f"{several(taken, 'row')} taken from {other.folder}" + f", {left_there} left there: they are here, too" * (left_there > 0))
     total = store.collect(args.suite)
-    where = f" --results {args.results}" * (args.results != "results")
     print(f"{several(total, 'row')} in {store.folder / args.suite / 'runs.csv'}" if total else
-          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{where}` makes them")
+          f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{with_options(results=args.results)}` makes them")
     return tell_failed(store.rows(args.suite).values(), store) if total else 0
 
 

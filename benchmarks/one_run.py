@@ -26,7 +26,7 @@ def make(args):
     if row and row["status"] != "failed":
         print(f"{spec.key} is done already: {summary(row)}")
         tell_older([row])
-        if args.keep_models and not store.model(spec.key).exists():
+        if args.keep_models and row["status"] == "ok" and not store.model(spec.key).exists():
             print("its network was not kept; `launch` with --methods, --again and --keep-models makes such runs again")
     else:
         refuse_unsuited([spec], args.device)

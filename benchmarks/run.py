@@ -122,7 +122,7 @@ class Attempt:
                 return self.failed(problem)
             text = in_words(problem)
             print(f"{title(self.spec)} diverged: {text}", file=sys.stderr)
-            for level in (*unmade(self.levels, self.store), self.spec):
+            for level in (*lacking(self.levels, self.store), self.spec):
                 row = self.finish(level, trainer.progress.curves, "diverged", text)
             return row
 
@@ -211,6 +211,13 @@ def lost(device):
     return bool(capture.UNENDED)
 
 
+def lacking(levels, store):
+    """As `unmade`; none if it is not known, for a table that cannot be read does not stop the other runs."""
+    with contextlib.suppress(StoreError):
+        return unmade(levels, store)
+    return []
+
+
 def unmade(levels, store):
     """The lower levels of a run that have no row, or only one of a failed attempt."""
     *lower, last = levels
@@ -242,11 +249,11 @@ def store_failure(spec, problem, store, before, keep=False, code=None):
     except Exception:  # the method's own file has been changed since the launch, and cannot be loaded any more
         task, levels = get_task(spec.task), [spec]
         task = replace(task, epochs=spec.epochs or task.epochs, precision=spec.precision or task.precision)
-    stays = False
-    if keep and store.again(spec.key).exists():
-        earlier = store.rows(suite_of(spec.task), note=False).get(spec.key)
+    stays = keep and store.again(spec.key).exists()
+    with contextlib.suppress(StoreError):  # of a table that cannot be read: the row of before may be in it
+        earlier = store.rows(suite_of(spec.task), note=False).get(spec.key) if stays else None
         stays = bool(earlier) and earlier["status"] != "failed"
-    for level in (*unmade(levels, store), spec):
+    for level in (*lacking(levels, store), spec):
         row = {**identity(level, task), "status": "failed", "error": text, **({"code_version": code} if code else {})}
         if stays:
             row["error"] += "; the row of before stays, and the same command tries again"

@@ -30,7 +30,7 @@ def show(store, suite, specs, rows):
     counts, lines = Counter(), []
     for spec in specs:
         state, line = stand(spec.key, rows.get(spec.key), at_work.get(spec.key), queue.get(spec.key), store)
-        if state == "lost" and (row := store.row(spec.key)):  # which was written meanwhile
+        if (state == "lost" or state != "running" and spec.key not in rows) and (row := store.row(spec.key)):  # which was written meanwhile
             state, line = stand(spec.key, row, None, None, store)
         counts[state] += 1
         job, stage, reason = queue.get(spec.key, ("", "", ""))

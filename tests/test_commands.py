@@ -290,6 +290,13 @@ def test_stored_rows_are_compared_without_data(monkeypatch, capsys):
     assert "st3" in capsys.readouterr().out
 
 
+def test_collect_names_the_command_that_makes_rows_in_a_folder_of_any_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my rows").mkdir()
+    assert main(["collect", "digits", "--results", "my rows"]) == 0
+    assert "`bash run_all.sh digits --results 'my rows'` makes them" in capsys.readouterr().out
+
+
 def test_the_command_of_each_run(capsys):
     words = ["status", "digits", "--methods", "gmp", "--sparsities", "0.98", "--seeds", "2-3", "--set", "ramp_power=0", "--commands"]
     assert main(words) == 0

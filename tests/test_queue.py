@@ -199,12 +199,42 @@ def test_what_is_printed_can_be_used_as_it_is(store, slurm, launch, monkeypatch,
     assert f"status digits --results {store.folder}\n" in said
 
 
-def test_a_run_that_ends_while_status_looks_is_done(store, slurm, capsys):  # noqa: F811
-    jobs.remember(store, "digits", "7", {specs[0].key: "7_0"})
-    slurm("")
+@pytest.mark.parametrize("sent, queue", [(True, ""), (True, "7_0 PENDING\n"), (False, "")])
+def test_a_run_that_ends_while_status_looks_is_done(store, slurm, capsys, sent, queue):  # noqa: F811
+    if sent:
+        jobs.remember(store, "digits", "7", {specs[0].key: "7_0"})
+    slurm(queue)
     store.row = lambda key: {"status": "ok"}  # the rows of the suite were read before
     show(store, "digits", specs[:1], {})
     assert capsys.readouterr().out == "1 run: 1 done, 0 diverged, 0 failed, 0 running, 0 queued, 0 lost, 0 started, 0 not started\n"
+
+
+def test_what_is_made_again_keeps_its_checkpoint_until_it_is_sent(store, slurm, launch):  # noqa: F811
+    """What is refused, and a run in the queue, which goes on from there."""
+    paths = [store.checkpoint(spec.key) for spec in specs]
+    for path in paths:
+        path.touch()
+    jobs.remember(store, "digits", "7", {specs[0].key: "7_0"})
+    slurm("7_0 PENDING BeginTime\n")
+
+    def again(*words):
+        args = parser().parse_args(["launch", "digits", "--launcher", "slurm", *words])
+        return cluster.submit(args, store, specs, "data", specs, "--again")
+    with pytest.raises(ValueError, match="--mem must be a number of more than 0, not inf"):
+        again("--mem", "inf")
+    assert all(path.exists() for path in paths) and not any(store.again(spec.key).exists() for spec in specs)
+    assert again() == 0
+    assert [path.exists() for path in paths] == [True, False, False]
+    assert [store.again(spec.key).exists() for spec in specs] == [False, True, True]
+
+
+def test_a_table_that_cannot_be_read_keeps_no_failed_run_from_its_row(store):  # noqa: F811
+    """Of several levels: which of these have rows is not known then."""
+    (store.folder / "digits").mkdir()
+    (store.folder / "digits" / "runs.csv").write_text("<<<<<<< HEAD\n")
+    spec = Spec("digits", "lrr", 0.9, 0)
+    row = store_failure(spec, "it broke", store, None)
+    assert row["status"] == "failed" and (store.runs / f"{spec.key}.json").exists()
 
 
 def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, capsys):  # noqa: F811

@@ -23,6 +23,7 @@ from benchmarks.slurm import jobs
 from benchmarks.slurm.sbatch import Job, held_back, send
 from benchmarks.tasks import settle
 from benchmarks.workers import run_claims
+from benchmarks.workers.again import renew
 from benchmarks.workers.places import PACK
 
 ARRAY = 1000      # SLURM's default MaxArraySize is 1001
@@ -66,8 +67,8 @@ def check(args, folder):
             raise ValueError(f"--{name} {value!r} has a line break or another control character: leave it out")
     for name in ("gpus_per_task", "cpus_per_task", "mem", "time", "array_parallelism", "runs_per_task", "signal_delay"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{name.replace('_', '-')} must be a number of more than 0, not {value}")
     if args.signal_delay >= 60 * args.time:
         raise ValueError(f"--signal-delay {args.signal_delay} (seconds) leaves nothing of --time {args.time} (minutes)")
     if args.signal_delay + 120 > 60 * args.time:  # sbatch's manual: the signal may come up to 60 seconds early
@@ -77,16 +78,17 @@ def check(args, folder):
         print(f"--jobs {args.jobs} is more than --cpus-per-task {args.cpus_per_task}: runs share a core, each slower for it", file=sys.stderr)
 
 
-def submit(args, store, todo, folder):
-    """Submits the missing runs that are not queued yet; prints the job ids and how to follow them. Returns the exit status."""
+def submit(args, store, todo, folder, again=(), by=""):
+    """Submits the missing runs that are not queued yet; prints the job ids and how to follow them. Returns the exit status. again: those of them that
+    are made again, by the option `by` (`renew`)."""
     check(args, store.folder)
     with contextlib.ExitStack() as stack:
         with waiting(f"waiting for another launch that sends from {store.folder}"):
             stack.enter_context(locked(store.runs / ".jobs.lock"))  # else a simultaneous submission would send the same runs
-        return send_missing(args, store, todo, folder)
+        return send_missing(args, store, todo, folder, again, by)
 
 
-def send_missing(args, store, todo, folder):
+def send_missing(args, store, todo, folder, again=(), by=""):
     """Does the work of `submit`, which holds the lock."""
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # before the code is copied: raises ValueError without SLURM
@@ -105,6 +107,8 @@ def send_missing(args, store, todo, folder):
     packs = packed(fresh, args, at_a_time)
     results, first_job = store.folder.resolve(), None
     code = snapshot(store, {spec.method for spec in fresh})
+    sent = {level.key for spec in fresh for level in levels_of(spec)}
+    renew([spec for spec in again if spec.key in sent], store, args.suite, by)  # only now: what is queued goes on from its checkpoint
     for place in range(0, len(packs), ARRAY):
         part = packs[place:place + ARRAY]
         calls = [Job(pack, {s.key: store.seen.get(s.key) for s in pack}, str(results), str(Path(folder).resolve()), at_a_time, args.signal_delay,
@@ -128,7 +132,10 @@ def packed(specs, args, at_a_time):
     trunks = branches(specs)
     first = [spec for spec in specs if spec not in trunks]
     packs = [first[place:place + each] for place in range(0, len(first), each)]
-    return [pack + [spec for spec in specs if trunks.get(spec) in pack] for pack in packs]  # a run that continues another goes into its task
+    parting = {}
+    for spec, trunk in trunks.items():
+        parting.setdefault(trunk, []).append(spec)
+    return [pack + [branch for spec in pack for branch in parting.get(spec, ())] for pack in packs]  # a run that continues another: into its task
 
 
 def status_of(args, store):
