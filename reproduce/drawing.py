@@ -14,7 +14,7 @@ from notes import noted
 from published import citation, compare, tell_absent
 from rows import NoRows, Trained, make, runs_of, summary, tell_uncollected
 
-from benchmarks import command as commands
+from benchmarks.command import Parser as CommandParser
 from benchmarks.command import at_least_one, command, with_options
 from benchmarks.comparison import markup
 from benchmarks.files import folder, write_whole
@@ -26,7 +26,7 @@ STYLE = {"pdf.fonttype": 42, "font.sans-serif": ["DejaVu Sans"], "font.size": 7,
          "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 6, "legend.handlelength": 4, "lines.linewidth": 1, "lines.markersize": 4}
 
 
-class Parser(commands.Parser):
+class Parser(CommandParser):
     """The commands' parser, with the options that all drawing commands take."""
 
     def standard(self):
