@@ -25,11 +25,12 @@ def parser():
     top = Parser(prog="benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name, call, summary, suite=True):
+    def add(name, call, summary, suite=True, profile=True):
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(call=call)
         if suite:
             sub.add_argument("suite", metavar="SUITE", help=" ".join(suites.SUITES))
+        if suite and profile:
             sub.add_argument("--profile", default="paper", choices=suites.PROFILES,
                              help="paper: the papers' networks and lengths (default); quick: smaller and shorter")
         return sub.common("results", "data")
@@ -67,7 +68,7 @@ def parser():
             sub.add_argument("--again", action="store_true", help="make the runs of --methods again, as after a change of a method")
             sub.add_argument("--outdated", action="store_true", help="make runs again whose rows are of another content of the method's own file")
             cluster.add_arguments(sub.common("keep-models"))
-    cancel = add("cancel", command_cancel, "take what is queued with SLURM out of its queue")
+    cancel = add("cancel", command_cancel, "take all of a suite that is queued with SLURM out of its queue", profile=False)
     cancel.add_argument("--running", action="store_true", help="end what runs, too")
     collect = add("collect", command_collect, "rows to CSV")
     collect.add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
@@ -180,12 +181,12 @@ def command_status(args):
 
 
 def command_cancel(args):
-    suites.suite_grid(args.suite, args.profile, ())
+    suites.refuse_unknown_suite(args.suite)
     return cluster.cancel(args, existing(args))
 
 
 def command_collect(args):
-    suites.suite_grid(args.suite, args.profile, ())
+    suites.refuse_unknown_suite(args.suite)
     others = [Store(folder, write=False) for folder in args.others]
     for other in others:
         if not other.folder.exists():

@@ -83,7 +83,7 @@ def made_again(key, row, claim, job, store):
     other runs."""
     if store.again(key).exists() or row["status"] == "failed" and claim:
         return bool(claim or job and job[1])
-    return bool(row["status"] == "failed" and job and job[1] and jobs.sent_after(store, job[0], store.runs / f"{key}.json"))
+    return bool(row["status"] == "failed" and job and job[1] and jobs.still_makes(store, key, job[0]))
 
 
 def way_out(reason, arrays):

@@ -43,6 +43,15 @@ def test_no_job_is_left_out_of_the_queue(store, slurm, tmp_path, monkeypatch):
     assert "SQUEUE_" not in asked and f"--all --noheader --array --user {os.getuid()} " in asked
 
 
+def test_the_queue_has_the_jobs_of_all_who_send_from_a_folder(store, slurm, tmp_path, monkeypatch):
+    """Or the claims of another's running jobs would be void, and their runs be made twice at a time."""
+    jobs.remember(store, "digits", "7", {"a": "7_0"})
+    senders = {os.getuid(), 4711}
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    jobs.queue(store)
+    assert f"--user {','.join(map(str, sorted(senders)))} " in (tmp_path / "asked").read_text()
+
+
 def test_a_job_of_the_same_number_that_was_sent_from_elsewhere_is_none_of_ours(store, slurm, tmp_path, monkeypatch, capsys):
     """The results came from another cluster, say, whose numbers another job has here: it is not ended, and the run is sent. What was sent
     from here is known however the results are named."""

@@ -163,6 +163,22 @@ def test_status_of_a_failed_run_that_is_made_again(store, slurm, capsys):  # noq
     assert "1 failed" in status()
 
 
+def test_what_its_own_job_has_failed_is_sent_again(store, slurm, launch, capsys):  # noqa: F811
+    """While that job goes on with other runs: it makes none of its runs twice."""
+    jobs.remember(store, "digits", "7", {spec.key: "7" for spec in specs})
+    store_failure(specs[0], "no memory", store, None)
+    os.utime(store.runs / "jobs" / "7.json", (1, 1))
+    slurm("7 RUNNING\n")
+    assert launch() == 0 and "1 run to send, 2 in the queue already" in capsys.readouterr().out
+    assert jobs.sent(store, "digits") == {specs[0].key: ["7", "12_0"], specs[1].key: ["7"], specs[2].key: ["7"]}
+
+
+def test_cancel_takes_no_profile(store, slurm, capsys):  # noqa: F811
+    """It takes out all profiles of a suite."""
+    assert main(["cancel", "digits", "--profile", "quick"]) == 2
+    assert "unrecognized arguments: --profile quick" in capsys.readouterr().err
+
+
 def test_status_of_a_run_that_is_made_again_after_a_change(store, slurm, capsys):  # noqa: F811
     row = {"key": specs[0].key, "status": "ok", "suite": "digits", "finished_at": "2026"}
     jobs.remember(store, "digits", "7", {specs[0].key: "7"})

@@ -106,6 +106,11 @@ def test_what_cannot_be_run_is_refused_in_one_line(installed, words, texts):
     assert refused(done, *texts) and not done.stdout and not pip_calls(installed)
 
 
+def test_a_suites_file_with_a_mistake_is_named(installed):
+    (installed / "benchmarks" / "own_suites" / "mine.py").write_text("TASKS = {")
+    assert refused(start(installed, "mine"), "benchmarks/own_suites/mine.py cannot be used: SyntaxError")
+
+
 def test_data_folder_of_the_environment_is_checked_too(installed):
     assert refused(start(installed, DATA_DIR="/nowhere"), "/nowhere", "DATA_DIR")
 

@@ -92,8 +92,8 @@ def send_missing(args, store, todo, folder, again=(), by=""):
     """Does the work of `submit`, which holds the lock."""
     claims, known = run_claims.held(store), jobs.sent(store, args.suite)
     now = jobs.queue(store)  # before the code is copied: raises ValueError without SLURM
-    states = jobs.states(known, now)
-    waiting = {spec: states.get(spec.key, ("", "", ""))[1] for spec in uncovered(todo)}
+    states = {key: state for key, (job, state, _) in jobs.states(known, now).items() if jobs.still_makes(store, key, job)}
+    waiting = {spec: states.get(spec.key, "") for spec in uncovered(todo)}
     fresh, queued = [spec for spec, state in waiting.items() if not state], [state for state in waiting.values() if state]
     out = ["cancel", args.suite, "--results", str(store.folder), *["--running"] * any(state != "PENDING" for state in queued)]
     print(f"{several(len(fresh), 'run')} to send, {len(queued)} in the queue already"

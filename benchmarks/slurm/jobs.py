@@ -48,7 +48,8 @@ def queue(store):
     if not shutil.which("squeue"):
         raise ValueError("there is no SLURM here (squeue is not installed); use --launcher local")
     # all states and partitions, hidden ones too, because a job that is left out would be sent again; the folder is last: it may contain "|"
-    words = ["squeue", "--all", "--noheader", "--array", "--user", str(os.getuid()), "--format", "%i|%T|%r|%Z"]
+    senders = {os.getuid(), *(path.stat().st_uid for path in (store.runs / "jobs").glob("*.json"))}  # several people may share a results folder
+    words = ["squeue", "--all", "--noheader", "--array", "--user", ",".join(map(str, sorted(senders))), "--format", "%i|%T|%r|%Z"]
     unfiltered = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", timeout=60, env=unfiltered)
@@ -72,6 +73,14 @@ def states(known, now):
     return {key: next(((job, *now[job]) for job in reversed(ids) if job in now), (ids[-1], "", "")) for key, ids in known.items()}
 
 
+def still_makes(store, key, job):
+    """Whether a job that is queued or runs has yet to make the row of a run: no row was written after the job was sent. With one, it goes on with its
+    other runs."""
+    def written(path):
+        return path.stat().st_mtime_ns if path.exists() else 0  # by the file system's clock
+    return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(store.runs / f"{key}.json")
+
+
 def tell_queued(specs, store, suite):
     """Warns on stderr of Specs that wait in SLURM's queue: a launch on this machine makes them, too. Says nothing if SLURM does not answer."""
     with contextlib.suppress(ValueError):
@@ -86,10 +95,3 @@ def gone(known, now, claims):
     """The keys of `claims` whose job was sent from here and is not running: it has left the queue, or waits in it again. Nobody is making these
     runs, however recently the claims were rewritten. `claims` must have been read before the queue."""
     return {key for key, claim in claims.items() if claim["job"] in known.get(key, ()) and now.get(claim["job"], ("PENDING",))[0] == "PENDING"}
-
-
-def sent_after(store, job, path):
-    """Whether a job was sent after the file at `path` was written (by the file system's clock), or that file does not exist."""
-    def written(path):
-        return path.stat().st_mtime_ns if path.exists() else 0
-    return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(path)
