@@ -128,10 +128,11 @@ def command_launch(args):
         print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
     folder = data_folder(args)
     if todo:
-        from benchmarks.launch import get_ready, load_data, refuse_unsuited
+        from benchmarks.launch import load_data, refuse_unsuited
+        from benchmarks.workers.worker import preload
         refuse_unsuited(todo, here=args.launcher != "slurm")
         if args.launcher != "slurm":
-            get_ready(todo)
+            preload()
         rehearse(own(todo), load_data(todo, folder))
     by = "--again" if args.again else "--outdated"
     if args.launcher == "slurm":

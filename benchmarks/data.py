@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import digits
 from benchmarks.batches import Data, DataError, Split
 from benchmarks.own_suites import joined, refuse_faults
 from benchmarks.recipes import NORMALISATIONS
@@ -114,14 +115,9 @@ def _digits():
     """Scikit-learn's 1,797 real 8x8 images, 1,197 + 300 held out + 300 test, stratified, the same in every run.
     The pixel values 0..16 are stored times 15, which is exactly linear (0..240), so a normalised digit is the
     standardised original."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels * 15).to(torch.uint8).view(-1, 8, 8, 1)
-    rest, test = train_test_split(range(len(labels)), test_size=300, stratify=labels, random_state=0)
-    train, val = train_test_split(rest, test_size=300, stratify=labels[rest], random_state=0)
-    labels = torch.from_numpy(labels).long()
-    return Split(images[train + val], labels[train + val]), Split(images[test], labels[test])
+    pixels, labels = digits.read()
+    images, labels = torch.from_numpy(pixels * 15).unsqueeze(-1), torch.from_numpy(labels).long()
+    return Split(images[:-digits.TEST], labels[:-digits.TEST]), Split(images[-digits.TEST:], labels[-digits.TEST:])
 
 
 def cifar(name):

@@ -94,11 +94,6 @@ def _layout(model, classes, width, first_dense, last_dense):
     return Layout(net, names[:1] * first_dense + names[-1:] * last_dense)
 
 
-def get_ready(specs):
-    """Starts loading what these runs' workers need, in the background, while this process prepares the launch."""
-    preload({settle(spec)[0].dataset for spec in specs})
-
-
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=10.0):
     """Make the rows of `specs`, `jobs` at a time on each GPU (default: PACK), or in all without one (default: `places.spread`).
 
@@ -117,7 +112,7 @@ def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=10.0)
     tell_slow(specs, report)
     runs = Launch(specs, store, folder, report, wait)
     runs.bad += unusable
-    get_ready(specs)
+    preload()
     wait_for_preload()
     with undisturbed():  # or a signal could come when only some of them are in WORKERS
         WORKERS[:] = [Worker(store, folder, *place) for place in places.spread(specs, places.gpus(), jobs)]

@@ -224,9 +224,10 @@ def fill(specs, args, store, folder):
     tell_older(done)
     bad = []
     if todo:
-        from benchmarks.launch import get_ready, launch, load_data, refuse_unsuited
+        from benchmarks.launch import launch, load_data, refuse_unsuited
+        from benchmarks.workers.worker import preload
         refuse_unsuited(todo)
-        get_ready(todo)
+        preload()
         rehearse(todo, load_data(todo, folder))
         jobs.tell_queued(todo, store, args.suite)
         renew(todo if args.again else (), store, args.suite)  # only now: a mistake found by the trial leaves the old rows as they are

@@ -82,7 +82,7 @@ def measure_cores(folder, device, rounds):
 def _start(method, count):
     """The process of part `start`: seconds that a launch takes before its first run."""
     Worker.method, began = method, time.perf_counter()
-    preload(["cifar10"])
+    preload()
     workers = [Worker(None, None) for _ in range(count)]
     for worker in workers:
         worker.ask()

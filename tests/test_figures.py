@@ -6,15 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from copies import ROOT, copy_packages
 from made_up import accuracy, contents, fill, full
 
 from benchmarks import suites
 from benchmarks.tasks import canonical
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = suites.scripts()
 NEEDS_NO_RUNS = {"figure2", "gse_figure4", "gse_figure8", "packs", "sparse_figure1", "sparse_figure2", "speed"}
 CASES = [(name, suite) for name, script in SCRIPTS.items() for suite in suites.SUITES if list(script.grid(suite, "paper"))]
@@ -134,8 +133,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one_whole(name, suite, t
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
-    for part in ("reproduce", "benchmarks"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(folder, "reproduce", "benchmarks")
     (folder / "results").mkdir()
     shutil.copy(ROOT / "results/published.csv", folder / "results")
     return folder

@@ -1,11 +1,11 @@
 """Texts from files of the results, which others may have written, on a terminal, in tables and in pictures; and names that lead elsewhere."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
+from copies import copy_packages
 from made_up import fill, row
 from stored import ROOT, SPEC
 
@@ -113,8 +113,7 @@ def test_the_name_of_a_comparison_leads_nowhere_else(tmp_path, name):
 @pytest.fixture
 def installed(tmp_path):
     """Runs `python -m …` in a folder without a checkout, with the packages as they are installed."""
-    for name in ("methods", "benchmarks", "reproduce"):
-        shutil.copytree(ROOT / name, tmp_path / "site" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(tmp_path / "site", "methods", "benchmarks", "reproduce")
     here = tmp_path / "here"
     here.mkdir()
 

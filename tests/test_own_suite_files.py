@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from copies import ROOT, copy_packages
 
 from benchmarks import own_suites, suites
 from benchmarks.recipes import Dataset, Task
 from benchmarks.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parent.parent
 GOOD = """from benchmarks.recipes import Dataset, Task
 TASKS = {"mine": Task("digits", "resnet8_digits"), "mine-wide": Task("digits", "resnet8_digits", width=2)}
 SIZES = {"paper": ((0.9, 0.95), None), "quick": [[0.9], 1]}
@@ -21,8 +21,7 @@ SIZES = {"paper": ((0.9, 0.95), None), "quick": [[0.9], 1]}
 
 def test_the_examples_file_is_a_suite(tmp_path):
     """Its tables are joined when they are loaded, also by the processes that make runs."""
-    for name in ("benchmarks", "methods", "reproduce"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(tmp_path, "benchmarks", "methods", "reproduce")
 
     def python(*words):
         return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)

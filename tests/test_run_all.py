@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from copies import ROOT, copy_packages
 
-ROOT = Path(__file__).resolve().parent.parent
 PIP = """#!/bin/bash
 # runs this Python; pip is not called, only noted
 if [[ "$1 $2" = "-m pip" && $3 = install ]]; then
@@ -38,8 +38,7 @@ class Slow(get("static")):
 def project(tmp_path):
     """A copy of what `run_all.sh` needs, without `.venv`."""
     root = tmp_path / "project"
-    for name in ("benchmarks", "methods", "reproduce"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_packages(root, "benchmarks", "methods", "reproduce")
     for name in ("run_all.sh", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     return root

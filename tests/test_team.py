@@ -59,7 +59,7 @@ def together(rank, place, folder):
 @pytest.fixture(scope="module")
 def two(folder, tmp_path_factory):
     """The results of two processes."""
-    preload(["cifar10"])
+    preload()
     place, context = tmp_path_factory.mktemp("two"), multiprocessing.get_context(Worker.method)
     helpers = [context.Process(target=together, args=(rank, str(place), folder)) for rank in range(2)]
     for helper in helpers:

@@ -16,10 +16,9 @@ from benchmarks.files import StoreError
 from benchmarks.workers.run_claims import Claim, Taken
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-# imports what takes longest to load: torch, what torch's optimizers import at their first use, and the readers of some data sets. Nothing here
-# may initialise CUDA, which could then not be used in a forked process
+# imports what takes longest to load: torch, what torch's optimizers import at their first use, and the reader of CIFAR. Nothing here may initialise
+# CUDA, which could then not be used in a forked process
 PRELOADED = ["torchvision.datasets"]
-READ_WITH = {"digits": ["sklearn.datasets", "sklearn.model_selection"]}
 WARNED = re.compile(r"^\S.*?:\d+: UserWarning: (.*)$", re.MULTILINE)  # the form in which Python prints one
 LONGEST = 70  # characters of the temporary folder's path; a socket's path in it may have 107
 CROWDED = ("crowded",)  # the answer of a run that did not fit into the device's memory beside the others
@@ -47,11 +46,11 @@ def place_for_sockets():
         tempfile.tempdir = usual
 
 
-def preload(datasets):
-    """Starts the fork server, which imports what workers for these data sets need while this process goes on. Only the first call counts. Sets one
-    thread per process: with more, torch can be twenty times slower where a quota limits the CPU."""
+def preload():
+    """Starts the fork server, which imports what workers need while this process goes on. Only the first call counts. Sets one thread per process:
+    with more, torch can be twenty times slower where a quota limits the CPU."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))
-    multiprocessing.set_forkserver_preload([*PRELOADED, *(module for name in datasets for module in READ_WITH.get(name, ()))])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     if Worker.method == "forkserver":
         place_for_sockets()
         with undisturbed():
