@@ -89,7 +89,7 @@ def chosen(labels, args):
         raise NoRows("dense is drawn beside others; name one")
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
-    runs.attrs |= {"folders": [folder], "failed": int((bad.isin({*series_of(runs)}) & failures.task.isin(runs.task)).sum())}
+    runs.attrs |= {"folders": (str(folder),), "failed": int((bad.isin({*series_of(runs)}) & failures.task.isin(runs.task)).sum())}
     return runs, series
 
 

@@ -136,9 +136,10 @@ def styled():
 
 def width(line):
     """The width of a line of a note, in points."""
-    from matplotlib.textpath import TextPath
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-    return TextPath((0, 0), line.replace("$", "S"), size=SMALL).get_extents().width  # a pair of $ would begin a formula
+    return text_to_path.get_text_width_height_descent(line, FontProperties(size=SMALL), ismath=False)[0]
 
 
 def write_figure(figure, stem, text):

@@ -150,12 +150,12 @@ def text_table(figure, table, rows, blocks, head):
     if (table.seeds[measured] == 1).any():
         remark(figure, "Without ±: one seed.")
     head += f": {'measured ' if measured.any() else ''}[published]" if not measured.all() else ""
-    table.attrs.update(head=head, blocks=[])
+    texts = []
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)
     for axes, columns in zip(figure.subplots(len(blocks), 1, squeeze=False)[:, 0], blocks):
         axes.axis("off")
         text = [[cell(table[(series == name) & chosen(table)]) for _, chosen in columns] for name in rows]
-        table.attrs["blocks"].append([["", *(label for label, _ in columns)], *([label, *line] for label, line in zip(rows.values(), text))])
+        texts.append([["", *(label for label, _ in columns)], *([label, *line] for label, line in zip(rows.values(), text))])
         drawn = axes.table(text, rowLabels=list(rows.values()), colLabels=[label for label, _ in columns], loc="center",
                            cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")
         drawn.auto_set_font_size(False)
@@ -163,4 +163,5 @@ def text_table(figure, table, rows, blocks, head):
         for column in range(len(columns)):
             drawn[0, column].set_height(1.6 * drawn[1, column].get_height())
     figure.axes[0].set_title(head)
+    table.attrs.update(head=head, blocks=texts)  # only now: pandas copies them with each selection of the table
     return table

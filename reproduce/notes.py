@@ -86,6 +86,8 @@ def missed(runs, labels):
     if "achieved_sparsity" not in runs:
         return ""
     ended, words = runs[runs.status == "ok"].astype({"achieved_sparsity": float}), []
+    if not off_target(ended.achieved_sparsity, ended.sparsity).any():
+        return ""
     for (name, asked), same in ended.groupby([names(ended, labels), "sparsity"], sort=False):
         off = same[off_target(same.achieved_sparsity, same.sparsity)]
         if len(off):

@@ -98,7 +98,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
             specs = [[spec.key, spec.task, spec.method, words(spec, name, grid.epochs), spec.sparsity, spec.seed] for spec in union(drawn, more)]
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
-            runs.attrs["folders"] = folders
+            runs.attrs["folders"] = tuple(map(str, folders))  # pandas copies it with each selection
             found.append((runs, name))
     fullest = max(found, key=lambda each: each[0].accuracy.count(), default=None)  # in a tie the first
     if fullest and fullest[0].accuracy.notna().any():
@@ -180,7 +180,7 @@ def lines_of(runs, table, where=True):
     """
     import pandas as pd
 
-    paths = [folder / f"{table}.csv" for folder in runs.attrs["folders"]]
+    paths = [Path(folder) / f"{table}.csv" for folder in runs.attrs["folders"]]
     tables = [table for table in (read_table(path) for path in paths if path.exists()) if len(table)]  # empty tables have no column types
     finished = runs[runs.accuracy.notna() & where]
     done = finished[["key", *POINT, "seed"]]
