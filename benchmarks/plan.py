@@ -7,12 +7,12 @@ from benchmarks import data as datasets
 from benchmarks.batches import DataError
 from benchmarks.gpu.capture import WARM, recorder
 from benchmarks.gpu.compiled import worthwhile
-from benchmarks.gpu.pack import Lane
+from benchmarks.gpu.pack import lanes_of
 from benchmarks.levels import branches, levels_of, uncovered
-from benchmarks.machine import now, numerics, one_core, usable_device
+from benchmarks.machine import lacks_memory, now, numerics, one_core, usable_device
 from benchmarks.progress import duration, several, spoken
 from benchmarks.tasks import settle
-from benchmarks.train import Trainer, evaluated_together
+from benchmarks.train import evaluated_together
 from benchmarks.trial.dry_run import told
 
 LEAST, MOST, SECONDS = 3, 30, 1.0  # times LEAST to MOST steps: as many as fit in SECONDS
@@ -36,7 +36,7 @@ def estimate(specs, folder, pack=1, report=print, begun=()):
         epochs = f"epochs={longest.epochs}" if longest.epochs else ""
         what = " ".join(filter(None, [longest.task, longest.method, longest.option_text, epochs]))
         try:
-            seconds = seconds_of(longest, folder, usable_device(), pack)
+            seconds, together = as_many_as_fit(longest, folder, pack)
         except DataError:
             raise
         except (Exception, SystemExit) as error:  # a user's method may raise anything
@@ -47,22 +47,29 @@ def estimate(specs, folder, pack=1, report=print, begun=()):
         spared = seconds * sum(begun.get(spec.key, 0.0) for spec in alike)
         total += seconds * len(alike) - spared + last * parting
         also = f", {parting} that part from them, of {spoken(last)}" * (parting > 0) + f"; {spoken(spared)} of them are done" * (spared > 0)
+        also += f"; no memory for {pack} at a time, but for {together}" * (together < pack)
         to_go = duration((time.monotonic() - began) * (len(kinds) - number) / number)
         report(f"[{number}/{len(kinds)}, {to_go} to go] {what}: {several(len(alike), 'run')} of {spoken(seconds)}{also}")
     return total
 
 
+def as_many_as_fit(spec, folder, pack):
+    """Returns (`seconds_of` a run, how many take turns): `pack` of them, or half as many, and so on, if the device's memory is too small."""
+    try:
+        return seconds_of(spec, folder, usable_device(), pack), pack
+    except Exception as error:
+        if pack == 1 or not lacks_memory(error):
+            raise
+    gc.collect()
+    return as_many_as_fit(spec, folder, pack // 2)
+
+
 def seconds_of(spec, folder, device, pack=1):
     """Estimates the seconds of one run from its start, a few of its steps and an evaluation."""
-    task, options = settle(spec)
+    task, _ = settle(spec)
     numerics(task.precision, device)
     data = datasets.load_for(task, folder).to(device)
     record = recorder(task, device)
-    trainers = []
-
-    def steps(seed):
-        trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
-        yield from trainers[-1].steps()
 
     def turns(number):
         """Seconds of so many turns of all runs."""
@@ -74,12 +81,12 @@ def seconds_of(spec, folder, device, pack=1):
 
     some = data.test.first(evaluated_together(data, device))
     if record and worthwhile(task, device):  # compiles first: once for all runs of a network, so it does not count
-        first = Lane(steps(0), device)
+        (first,), trainers = lanes_of(spec, 1, data, device, record)
         first.turn()
         with first.alone():
             trainers.pop().evaluate(some)
         del first
-    lanes = [Lane(steps(seed), device) for seed in range(pack)]
+    lanes, trainers = lanes_of(spec, pack, data, device, record)
     start = turns(1)
     for trainer in trainers:  # to the middle, where methods do what they do at most steps: they begin to rank only when sparsity rises
         total = trainer.training.total_steps

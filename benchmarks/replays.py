@@ -20,15 +20,13 @@ import torch
 from benchmarks import models
 from benchmarks.batches import random_images, steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.gpu import compiled
 from benchmarks.gpu.capture import WARM, cuda_graph
-from benchmarks.gpu.pack import Lane
+from benchmarks.gpu.pack import lanes_of, refuse_unfused
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import store, table_path
 from benchmarks.operations import GIVEN, measured, on_a_stream, operations, profiled, timed
 from benchmarks.tasks import settle
-from benchmarks.train import Trainer
 from methods import get
 
 ORIGIN = "device threads torch_version code_version measured_at".split()
@@ -59,22 +57,17 @@ def images(dataset, device):
 
 def pack(spec, fused, runs, device, rounds=0):
     """(lanes, trainers) of so many runs in turns, whose steps are recorded already, with at least `rounds` steps left in the epoch."""
-    (task, options), trainers = settle(spec), []
+    task, _ = settle(spec)
     numerics(task.precision, device)
     data = images(task.dataset, device)
     if FIRST + 1 + rounds > (steps := steps_per_epoch(data.train, task.batch_size, task.drop_last)):  # an evaluation must not come between
         raise ValueError(f"{rounds} rounds do not fit into an epoch of {steps} steps")
     now(device)  # waits, because other streams will read the data
     record = cuda_graph if device.type == "cuda" else lambda function: (function(), lambda: None)
-
-    def made(seed):
-        with compiled.fusing(fused):
-            trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
-        yield from trainers[-1].steps()
-    lanes = [Lane(made(seed), device) for seed in range(runs)]
+    lanes, trainers = lanes_of(spec, runs, data, device, record, fused)
     timed([(None, lane.turn) for lane in lanes], device, FIRST - 1)
-    if fused and not all(getattr(trainer.network, "fused", None) for trainer in trainers):
-        raise ValueError(f"the kernels of kernels/residual.py are not for {spec.task}")
+    if fused:
+        refuse_unfused(trainers)
     return lanes, trainers
 
 

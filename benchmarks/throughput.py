@@ -32,14 +32,12 @@ from benchmarks import data as datasets
 from benchmarks import models
 from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
-from benchmarks.gpu import compiled
 from benchmarks.gpu.capture import WARM, forget_workspaces, recorder
-from benchmarks.gpu.pack import Lane
+from benchmarks.gpu.pack import lanes_of, refuse_unfused
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import in_turns, quartiles, store, table_path
 from benchmarks.tasks import DATASETS, get_task, settle
-from benchmarks.train import Trainer
 from methods import get
 from methods.layout import Layout
 
@@ -96,24 +94,17 @@ class Suite:
     repeatable = True
 
     def __init__(self, spec, folder, device, runs=1, fused=None):
-        task, options = settle(spec)
+        task, _ = settle(spec)
         data = datasets.load_for(task, folder).to(device)
-        record = recorder(task, device)
-
-        def steps(seed):  # the Trainer is made in the lane's own turn, on its stream
-            with compiled.fusing(fused):
-                self.trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
-            yield from self.trainers[-1].steps()
-        self.trainers, self.fused = [], fused
-        self.lanes, self.runs, self.batch_size = [Lane(steps(seed), device) for seed in range(runs)], runs, task.batch_size
-        self.precision = task.precision
+        self.lanes, self.trainers = lanes_of(spec, runs, data, device, recorder(task, device), fused)
+        self.fused, self.runs, self.batch_size, self.precision = fused, runs, task.batch_size, task.precision
 
     def train(self, steps):
         for _ in range(steps):
             for lane in self.lanes:
                 lane.turn()
-        if self.fused and not all(getattr(trainer.network, "fused", None) for trainer in self.trainers):
-            raise ValueError("--fused is for the ResNets of kernels/residual.py")
+        if self.fused:
+            refuse_unfused(self.trainers)
 
 
 def train(loop, device, steps):

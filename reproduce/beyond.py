@@ -5,7 +5,7 @@ their runs) are left out; a training that is the same whatever sparsity was aske
 setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
 from drawing import main, tasks_of
-from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, sparsity_axis
+from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, remark, sparsity_axis
 from published import published, settings, title
 from rows import POINT, NoRows, none_finished, repeated, runs_of, summary, without_runs
 
@@ -30,6 +30,8 @@ HOLLOW = PUBLISHED | dict(linestyle="")
 # {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
+CAVEATS = ("Published points: each in its authors' setting. No training FLOPs are published of ST-3 on ImageNet, and of RigL and SNFS only to "
+           "90 %.")
 
 
 def grid(suite, profile):
@@ -67,8 +69,7 @@ def source(grid, suite, results, profile=None):
     except NoRows:
         if suite != "imagenet" or grid.other or literature().empty:
             raise
-    note = ", those of one sparsity side by side. No training FLOPs are published of ST-3, and of RigL and SNFS only to 90 %."
-    return without_runs(note, "achieved_sparsity", "train_flops_fraction"), profile or "paper"
+    return without_runs("achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
 def lines(axes, tables, styles, measure, group):
@@ -100,6 +101,9 @@ def draw(runs, figure):
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
+    if hollow.task.isin(tasks).any():
+        remark(figure, CAVEATS)
+    remark(figure, "Points of one sparsity are drawn side by side.")
     tables = []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
     background.update({method: look | dict(label=NAMED[method], zorder=2) for method, look in looks(NAMED).items()})
@@ -139,7 +143,7 @@ def draw(runs, figure):
 
 draw.labels = METHODS | NAMED | OTHERS
 draw.ends = True
-draw.lead = "Mean test accuracy over {seeds} at the {epoch}, at the sparsity where runs end; those of one sparsity side by side."
+draw.lead = "Mean test accuracy over {seeds} at the {epoch}, at the sparsity where runs end."
 
 
 if __name__ == "__main__":

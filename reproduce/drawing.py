@@ -91,7 +91,7 @@ def save(name, draw, runs, suite, out):
     """Writes OUT/SUITE/NAME.pdf and .png, and the table that was drawn as .csv; the same rows give the same bytes. Returns (stem, table).
 
     Attributes of `draw`: `lead` replaces the first sentence of the note (if the figure does not show accuracy), `labels` names the methods,
-    and `ends` is true if runs are drawn at the sparsity where they end.
+    `diverged` says where runs are that diverged ("in the mean"), and `ends` is true if runs are drawn at the sparsity where they end.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

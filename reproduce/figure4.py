@@ -22,6 +22,9 @@ LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("
               ("dnw", "dnw"): "all layers sparse", ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "",
               ("zhu_gupta", "gmp"): ""}
 IMAGENET = ("imagenet-resnet50", "imagenet-mobilenetv1")
+CAVEATS = ("Published points: each in its authors' setting (RigL on MobileNetV1: 5 times the epochs). Of ST-3 on MobileNetV1 no numbers are at hand; "
+           "of GraNet no numbers at 100 epochs are published, and on ResNet-50 no MACs of GMP, DNW and ProbMask. MACs of RigL, and of GMP on "
+           "MobileNetV1, are computed from fractions of dense.")
 LEAST = {"imagenet-resnet50": 60}  # lower end of the accuracy axis
 
 
@@ -44,10 +47,7 @@ def source(grid, suite, results, profile=None):
     except NoRows:
         if suite != "imagenet" or grid.other or published().empty:
             raise
-    note = (" (RigL on MobileNetV1: 5 times the epochs). Of ST-3 on MobileNetV1 no numbers are at hand; of GraNet no numbers at 100 epochs are "
-            "published, and on ResNet-50 no MACs of GMP, DNW and ProbMask. MACs of RigL, and of GMP on MobileNetV1, are computed from fractions of "
-            "dense.")
-    return without_runs(note, "macs"), profile or "paper"
+    return without_runs("macs"), profile or "paper"
 
 
 def literature(task):
@@ -94,6 +94,8 @@ def draw(runs, figure):
             axes.set_xscale("log")
             if len(sparse):
                 cut(axes, lines, METHODS, LEAST.get(task, lowest(sparse)))
+        if task in IMAGENET and len(theirs):
+            remark(figure, CAVEATS)
         remark(figure, "Points of one sparsity are drawn side by side.")
         densities = [1 - s for s in pd.concat([ours, theirs]).sparsity if s] or [0.2, 0.01]
         left, right = 1.25 * max(densities), min(densities) / 1.25

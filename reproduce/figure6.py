@@ -59,6 +59,7 @@ def draw(runs, figure):
 
 
 draw.lead = "Counted at every step of training, mean over {seeds}; weights that switch less than twice in a quarter are left out."
+draw.diverged = "left out"
 
 if __name__ == "__main__":
     raise SystemExit(main("figure6", grid, draw))

@@ -67,6 +67,7 @@ def draw(runs, figure):
 
 draw.labels = METHODS
 draw.lead = "All weights of a layer divided by its active ones, over {seeds}; no point where a layer has none."
+draw.diverged = "left out"
 
 if __name__ == "__main__":
     raise SystemExit(main("gse_figure9", grid, draw, source=source))

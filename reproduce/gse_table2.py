@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from drawing import main
 from gse import text_table
+from marks import remark
 from published import published, settings, title
 from rows import NoRows, runs_of, summary, without_runs
 
@@ -44,7 +45,7 @@ def source(grid, suite, results, profile=None):
     except NoRows:
         if published().empty:
             raise
-        return without_runs("; of GSE no numbers are at hand."), profile or "paper"
+        return without_runs(), profile or "paper"
 
 
 def draw(runs, figure):
@@ -52,6 +53,7 @@ def draw(runs, figure):
     import pandas as pd
 
     table = pd.concat([part for part in (summary(runs), literature()) if len(part)], ignore_index=True)
+    remark(figure, "Values in brackets: each in its authors' setting; of GSE no numbers are at hand.")
     columns = [(f"{100 * s:g} %", lambda t, s=s: (t.sparsity == s) | (t.method == "dense")) for s in SPARSITIES]
     return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%)")
 

@@ -37,7 +37,8 @@ def draw(runs, figure):
     table = pd.concat([summary(runs), hollow(runs, set(series))], ignore_index=True)
     table = table[(table.source == "measured") | (table["where"] == "Table 3")]
     usual = runs[runs.options == ""].epochs.min()
-    rows = {name: f"{value_of(name.partition(' ')[2], 'epochs', usual):.0f} epochs" for name in series.unique()}
+    lengths = {name: value_of(name.partition(" ")[2], "epochs", usual) for name in series.unique()}
+    rows = {name: f"{epochs:.0f} epochs" if epochs == epochs else "usual length" for name, epochs in lengths.items()}  # NaN: no run is of that length
     columns = [(title(task), lambda t, task=task: t.task == task) for task in runs.task.unique()]
     return text_table(figure, table, rows, [columns], "Test accuracy (%)")
 

@@ -7,9 +7,10 @@ from benchmarks.suites import SEEDS
 from benchmarks.tasks import REDUCED, TASKS
 
 
-def note(runs, lead=None, labels={}):
+def note(runs, lead=None, labels={}, diverged="in the mean"):
     """The text under a figure about its runs: which accuracy and how many seeds (or `lead`, with these in place of {epoch} and {seeds}), what they
-    have in common, and what is missing, shortened, or has too few seeds. labels: {method: its name in the figure}.
+    have in common, and what is missing, shortened, or has too few seeds. labels: {method: its name in the figure}. diverged: where runs are that
+    diverged.
 
     Read from `runs.attrs`, if there: `note` replaces the whole text, `out` is appended to it (what was left out), `failed` is the number of failed
     runs that are not in `runs`.
@@ -32,8 +33,8 @@ def note(runs, lead=None, labels={}):
         text += f" Missing: {len(begun) - len(done)} of {len(begun)} runs" + (f" ({'; '.join(why)})." if why else ".")
     text += "".join(f" No runs of {title(task)}." for task in runs.task.unique() if task not in set(begun.task))
     text += f" Failed runs, not in the mean: {runs.attrs['failed']}." if runs.attrs.get("failed") else ""
-    diverged = (done.status == "diverged").sum()
-    text += f" Diverged runs in the mean: {diverged}." if diverged else ""
+    number = (done.status == "diverged").sum()
+    text += f" Diverged runs {diverged}: {number}." if number else ""
     if (seeds < len(SEEDS)).any():
         text += f" Fewer than {len(SEEDS)} seeds: {(seeds < len(SEEDS)).sum()} of {len(seeds)} points."
     whole = done.task.map(lambda task: TASKS[task].epochs)
@@ -77,7 +78,7 @@ def quoted(name):
 def noted(runs, draw):
     """The note of the figure that `draw` draws, without the remarks that drawing adds."""
     labels = getattr(draw, "labels", {})
-    return note(runs, getattr(draw, "lead", None), labels) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
+    return note(runs, getattr(draw, "lead", None), labels, getattr(draw, "diverged", "in the mean")) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
 
 
 def missed(runs, labels):

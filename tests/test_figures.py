@@ -107,6 +107,17 @@ def test_nothing_at_all_is_one_line_with_the_command(name, tmp_path, capsys, mon
     assert ("python -m benchmarks." if name in NEEDS_NO_RUNS else "bash run_all.sh") in error
 
 
+@pytest.mark.parametrize("name", ["beyond", "figure4", "gse_table2"])
+def test_whose_settings_published_points_have_is_said_beside_runs_too(name, tmp_path, capsys, no_files):
+    words = ("--suite", "imagenet", "--results", tmp_path, "--out", tmp_path)
+    for own in False, True:
+        if own:
+            specs = SCRIPTS[name].grid("imagenet", "paper")
+            fill(tmp_path, "imagenet", specs)
+        assert draw(name, *words) == 0
+        said = capsys.readouterr().out
+        assert "each in its authors' setting" in said and ("No run of ours" in said) != own
+
 
 def test_a_profile_without_runs_of_the_figure(tmp_path, capsys):
     fill(tmp_path, "cifar100", SCRIPTS["gse_figure2"].grid("cifar100", "paper"))

@@ -72,6 +72,10 @@ def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):
     assert sum(line["source"] == "measured" for line in lines) == 9
     assert {(line["options"], line["mean"]) for line in lines if line["source"] == "gse" and "vit" in line["task"]} == {
         ("", "40.7"), ("epochs=300", "45.3"), ("epochs=400", "47.8")}
+    longer = tmp_path / "longer"  # without a run of the usual length
+    fill(longer, "cifar100", [spec for spec in specs if spec.epochs])
+    draw("gse_table3", "--suite", "cifar100", "--results", longer, "--out", longer)
+    assert "| usual length |" in (longer / "cifar100/gse_table3.md").read_text()
 
 
 def test_what_is_stored_of_more_connections_and_of_longer_training_is_drawn_and_not_planned(tmp_path, capsys, no_files):  # noqa: F811
@@ -205,7 +209,7 @@ def test_table_2_has_gse_by_its_assumed_recipe(tmp_path, monkeypatch):
     assert pages[0].axes[0].get_title().endswith("accuracy (%): measured [published]")
     (tmp_path / "none").mkdir()
     draw("gse_table2", "--results", tmp_path / "none", "--out", tmp_path)
-    assert pages[-1].axes[0].get_title().endswith("accuracy (%): [published]") and "GSE no\nnumbers are" in pages[-1]._supxlabel.get_text()
+    assert pages[-1].axes[0].get_title().endswith("accuracy (%): [published]") and "of GSE no numbers" in " ".join(pages[-1]._supxlabel.get_text().split())
 
 
 def test_text_in_a_number_s_cell_is_one_line(tmp_path, capsys):

@@ -53,6 +53,22 @@ def test_a_plan_estimates_its_own_end(monkeypatch):
                      "[3/3, 0:00:00 to go] digits rigl: 1 run of 2.00 hours"]
 
 
+def test_a_plan_times_as_many_runs_at_a_time_as_fit_into_memory(monkeypatch):
+    """A launch makes fewer at a time then, too."""
+    lines = []
+
+    def timed(spec, folder, device, pack):
+        if pack > 2:
+            raise torch.OutOfMemoryError("of the device")
+        return 3600.0 / pack
+    monkeypatch.setattr(plan, "seconds_of", timed)
+    assert plan.estimate([SPEC], "data", 8, report=lines.append) == 1800
+    assert lines == ["[1/1, 0:00:00 to go] digits st3 epochs=2: 1 run of 30.0 minutes; no memory for 8 at a time, but for 2"]
+    monkeypatch.setattr(plan, "seconds_of", lambda *_: torch.empty(2**60))
+    with pytest.raises(ValueError, match="digits st3 epochs=2 cannot be timed: "):
+        plan.estimate([SPEC], "data", report=lines.append)
+
+
 def test_plan_counts_the_runs_on_each_gpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(places, "gpus", lambda: ["0", "1"])
     assert main(["plan", "digits", "--methods", "static", "--sparsities", "0.9", "--jobs", "2", "--results", str(tmp_path)]) == 0

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from benchmarks import models, operations, replays, train
-from benchmarks.gpu import compiled
+from benchmarks.gpu import compiled, pack
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """The measurement on a CPU, of batches of 8 images: (its exit status, its rows)."""
-    monkeypatch.setattr(replays, "Trainer", lambda task, *given: train.Trainer(replace(task, batch_size=8), *given))
+    monkeypatch.setattr(pack, "Trainer", lambda task, *given: train.Trainer(replace(task, batch_size=8), *given))
 
     def rows(name="replays.csv"):
         with open(tmp_path / "performance" / name, newline="") as file:
@@ -164,7 +164,7 @@ def test_a_profiler_that_sees_nothing_says_so(small, capsys):
 
 def test_a_network_that_the_other_kernels_are_not_for_is_refused():
     spec = replays.Spec("cifar10-resnet20w8", "static", 0.95, 0, precision="fp32")
-    with pytest.raises(ValueError, match="kernels/residual.py are not for cifar10-resnet20w8"):
+    with pytest.raises(ValueError, match="kernels/residual.py are for the ResNets of CIFAR alone"):
         replays.pack(spec, True, 1, torch.device("cpu"))
     assert compiled.FUSED is False
 

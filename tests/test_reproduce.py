@@ -145,6 +145,15 @@ def test_collapsed_seed_is_in_the_mean(tmp_path):
     assert "Diverged runs in the mean: 1." in text and "validation epoch" in text and "last epoch" not in text
 
 
+def test_a_figure_that_leaves_out_diverged_runs_says_so(tmp_path):
+    specs = list(figure("figure6").grid("digits", "paper"))
+    store(tmp_path, "digits", [row(specs[0], status="diverged", top1="", top1_best_val=""), *map(row, specs[1:])])
+    from notes import noted
+    from rows import runs_of
+
+    assert "Diverged runs left out: 1." in noted(runs_of(figure("figure6").grid, "digits", tmp_path)[0], figure("figure6").draw)
+
+
 @pytest.mark.parametrize("options, said", [({"ramp_power": 2}, "ramp_power=2 is stored as ramp_power=2.0: write that"),
                                            ({"straight_through": True}, "straight_through=True is the default: leave it out")])
 def test_runs_that_would_be_stored_under_another_name_are_not_made(options, said, tmp_path, capsys):

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks import scaling, throughput
+from benchmarks.gpu import pack
 from benchmarks.gpu.capture import WARM
 from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
@@ -143,7 +144,7 @@ def test_what_is_called_fused_is(tmp_path, capsys):
     assert capsys.readouterr().err == "error: --fused is for a GPU\n"
     loop = object.__new__(throughput.Suite)
     loop.lanes, loop.fused, loop.trainers = [], True, [SimpleNamespace(network=SimpleNamespace(fused=used)) for used in (print, False)]
-    with pytest.raises(ValueError, match="--fused is for the ResNets"):
+    with pytest.raises(ValueError, match="the kernels of kernels/residual.py are for the ResNets"):
         loop.train(1)
     loop.trainers.pop()
     loop.train(1)
@@ -153,16 +154,16 @@ def test_what_is_called_fused_is(tmp_path, capsys):
 def test_the_suites_loop_is_measured_as_its_runs_are_made(usual, monkeypatch):
     """Also when `compiled.FUSED` is on by default; and what one loop has asked for is no other's."""
     seen = []
-    monkeypatch.setattr(throughput.compiled, "FUSED", usual)
+    monkeypatch.setattr(pack.compiled, "FUSED", usual)
     monkeypatch.setattr(throughput.datasets, "load_for", lambda task, folder: SimpleNamespace(to=lambda device: None))
 
     def trainer(*_):
-        seen.append(throughput.compiled.FUSED)
+        seen.append(pack.compiled.FUSED)
         return SimpleNamespace(steps=lambda: iter((0.1, 0.2)), network=SimpleNamespace(fused=True))
-    monkeypatch.setattr(throughput, "Trainer", trainer)
+    monkeypatch.setattr(pack, "Trainer", trainer)
     for fused in (None, True, False, None):
         throughput.Suite(Spec("cifar10-resnet20", "st3", 0.9, 0), None, torch.device("cpu"), 2, fused).train(1)
-        assert throughput.compiled.FUSED is usual
+        assert pack.compiled.FUSED is usual
     assert seen == [usual] * 2 + [True] * 2 + [False] * 2 + [usual] * 2
 
 

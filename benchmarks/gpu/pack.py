@@ -7,6 +7,10 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
+from benchmarks.gpu import compiled
+from benchmarks.tasks import settle
+from benchmarks.train import Trainer
+
 
 class Lane:
     """One run of a pack, given as a generator `run`; `turn()` makes one step. `row` is what the generator returned, once it has `ended`."""
@@ -37,6 +41,24 @@ class Lane:
         finally:
             self.numbers = random_numbers(self.device)
             set_random_numbers(outside, self.device)
+
+
+def lanes_of(spec, runs, data, device, record, fused=None):
+    """(Lanes of so many runs of a Spec, with seeds from 0; the list of their Trainers, each of which is made in its lane's first turn, on its stream).
+    For measurements: nothing is stored. fused: as for `compiled.fusing`."""
+    (task, options), trainers = settle(spec), []
+
+    def steps(seed):
+        with compiled.fusing(fused):
+            trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
+        yield from trainers[-1].steps()
+    return [Lane(steps(seed), device) for seed in range(runs)], trainers
+
+
+def refuse_unfused(trainers):
+    """Raises ValueError if a step was made by another network than kernels/residual.py has."""
+    if not all(getattr(trainer.network, "fused", None) for trainer in trainers):
+        raise ValueError("the kernels of kernels/residual.py are for the ResNets of CIFAR alone")
 
 
 def random_numbers(device, own=False):
