@@ -182,12 +182,12 @@ def command_status(args):
 
 
 def command_cancel(args):
-    suites.refuse_unknown_suite(args.suite)
+    suites.suite_grid(args.suite, suites.PROFILES[0], ())
     return cluster.cancel(args, existing(args))
 
 
 def command_collect(args):
-    suites.refuse_unknown_suite(args.suite)
+    suites.suite_grid(args.suite, args.profile, ())
     others = [Store(folder, write=False) for folder in args.others]
     for other in others:
         if not other.folder.exists():

@@ -33,7 +33,8 @@ def suite_grid(suite, profile, methods):
 
     Raises ValueError for an unknown suite or profile, and for a suite whose entries do not fit together.
     """
-    refuse_unknown_suite(suite)
+    if suite not in SUITES:
+        raise ValueError(f"unknown suite {suite!r}; suites: {' '.join(SUITES)}")
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; profiles: {' '.join(PROFILES)}")
     task = SUITE_TASKS.get((suite, profile), SUITE_TASKS.get(suite))
@@ -44,12 +45,6 @@ def suite_grid(suite, profile, methods):
         raise ValueError(f"suite {suite} needs in SUITE_TASKS a task of its own, named {suite} or {suite}-…, not {task}")
     sparsities, epochs = SIZES[suite, profile]
     return Grid((task,), tuple(methods), sparsities, SEEDS, None if epochs == TASKS[task].epochs else epochs)
-
-
-def refuse_unknown_suite(name):
-    """Raises ValueError for a name that is no suite's."""
-    if name not in SUITES:
-        raise ValueError(f"unknown suite {name!r}; suites: {' '.join(SUITES)}")
 
 
 def trained(specs, profile, precision=None, epochs=None):
