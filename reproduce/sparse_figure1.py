@@ -34,8 +34,9 @@ def text(table):
 
 
 def compared(table):
-    """The lines that are drawn: those measured together with masked storage."""
-    return table[table.ratio.notna() & (table.storage != "masked")]
+    """The lines that are drawn: those measured together with masked storage, of each network and width in its largest batches."""
+    largest = table.groupby(["task", "width"]).batch_size.transform("max")
+    return table[table.ratio.notna() & (table.storage != "masked") & (table.batch_size == largest)]
 
 
 source = stored("performance/sparse_speed.csv", "benchmarks.sparse_speed", text, of_its_machine)

@@ -257,6 +257,8 @@ def test_sparse_storage_names_its_lines_and_gives_each_network_an_axis():
     assert above[0].get_legend_handles_labels()[1] == ["width × 1", "width × 16", "sparse, fp32", "auto, fp32"]
     assert [axes.get_ylim()[1] > 100 for axes in above] == [True, False, False] and figure.get_figwidth() < 7.01
     assert "torch 3 (width × 16: 2)" in script.text(DataFrame(lines))
+    both = DataFrame([*lines, *({**line, "batch_size": 32, "ratio": 99.0} for line in lines)])
+    assert set(script.compared(both).batch_size) == {128}  # no line joins batches of two sizes
 
 
 def test_growth_has_a_slope_where_constant_costs_do_not_hide_it():
