@@ -5,9 +5,9 @@ their runs) are left out; a training that is the same whatever sparsity was aske
 setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
 from drawing import main, tasks_of
-from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, remark, sparsity_axis
+from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, sparsity_axis
 from published import published, settings, title
-from rows import POINT, NoRows, none_finished, repeated, runs_of, summary, without_runs
+from rows import POINT, NoRows, beside_published, none_finished, repeated, runs_of, summary, without_runs
 
 from benchmarks.suites import suite_grid
 
@@ -30,8 +30,7 @@ HOLLOW = PUBLISHED | dict(linestyle="")
 # {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
-CAVEATS = ("Published points: each in its authors' setting. No training FLOPs are published of ST-3 on ImageNet, and of RigL and SNFS only to "
-           "90 %.")
+CAVEATS = ". No training FLOPs are published of ST-3, and of RigL and SNFS only to 90 %."
 
 
 def grid(suite, profile):
@@ -65,11 +64,11 @@ def source(grid, suite, results, profile=None):
         once = [METHODS.get(method, method) for method in runs.method[again].unique() if method not in gone]
         if once:
             kept.attrs["out"] = kept.attrs.get("out", "") + f" The same training at every sparsity, one point: {', '.join(once)}."
-        return kept, found
+        return beside_published(kept, CAVEATS) if suite == "imagenet" and len(literature()) else kept, found
     except NoRows:
         if suite != "imagenet" or grid.other or literature().empty:
             raise
-    return without_runs("achieved_sparsity", "train_flops_fraction"), profile or "paper"
+    return without_runs(f", those of one sparsity side by side{CAVEATS}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
 
 
 def lines(axes, tables, styles, measure, group):
@@ -101,9 +100,6 @@ def draw(runs, figure):
     own["achieved_sparsity"] = own.achieved_sparsity.fillna(own.sparsity)
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
-    if hollow.task.isin(tasks).any():
-        remark(figure, CAVEATS)
-    remark(figure, "Points of one sparsity are drawn side by side.")
     tables = []
     background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
     background.update({method: look | dict(label=NAMED[method], zorder=2) for method, look in looks(NAMED).items()})
@@ -143,7 +139,7 @@ def draw(runs, figure):
 
 draw.labels = METHODS | NAMED | OTHERS
 draw.ends = True
-draw.lead = "Mean test accuracy over {seeds} at the {epoch}, at the sparsity where runs end."
+draw.lead = "Mean test accuracy over {seeds} at the {epoch}, at the sparsity where runs end; those of one sparsity side by side."
 
 
 if __name__ == "__main__":

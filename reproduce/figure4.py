@@ -8,7 +8,7 @@ from dataclasses import replace
 from drawing import main, tasks_of
 from marks import BARS, DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, remark, sparsity_axis
 from published import published, settings, title
-from rows import POINT, NoRows, none_finished, summary, with_sparser, without_runs
+from rows import POINT, NoRows, beside_published, none_finished, summary, with_sparser, without_runs
 
 from benchmarks.grid import union
 from benchmarks.suites import suite_grid
@@ -21,10 +21,10 @@ OWN = ("dense", "st3", "st3_sigma")
 LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard",
               ("dnw", "dnw"): "all layers sparse", ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "",
               ("zhu_gupta", "gmp"): ""}
+CAVEATS = (" (RigL on MobileNetV1: 5 times the epochs). Of ST-3 on MobileNetV1 no numbers are at hand; of GraNet no numbers at 100 epochs are "
+           "published, and on ResNet-50 no MACs of GMP, DNW and ProbMask. MACs of RigL, and of GMP on MobileNetV1, are computed from fractions of "
+           "dense.")
 IMAGENET = ("imagenet-resnet50", "imagenet-mobilenetv1")
-CAVEATS = ("Published points: each in its authors' setting (RigL on MobileNetV1: 5 times the epochs). Of ST-3 on MobileNetV1 no numbers are at hand; "
-           "of GraNet no numbers at 100 epochs are published, and on ResNet-50 no MACs of GMP, DNW and ProbMask. MACs of RigL, and of GMP on "
-           "MobileNetV1, are computed from fractions of dense.")
 LEAST = {"imagenet-resnet50": 60}  # lower end of the accuracy axis
 
 
@@ -43,11 +43,11 @@ def source(grid, suite, results, profile=None):
             raise none_finished(suite, results, profile, grid.precision, grid.epochs)
         if suite not in ("digits", "imagenet"):  # for digits, the note says so anyway (REDUCED)
             runs.attrs["out"] += " In miniature; the paper: ResNet-50 and MobileNetV1 on ImageNet, 100 epochs."
-        return runs, found
+        return beside_published(runs, CAVEATS) if suite == "imagenet" and len(published()) else runs, found
     except NoRows:
         if suite != "imagenet" or grid.other or published().empty:
             raise
-    return without_runs("macs"), profile or "paper"
+    return without_runs(CAVEATS, "macs"), profile or "paper"
 
 
 def literature(task):
@@ -94,8 +94,6 @@ def draw(runs, figure):
             axes.set_xscale("log")
             if len(sparse):
                 cut(axes, lines, METHODS, LEAST.get(task, lowest(sparse)))
-        if task in IMAGENET and len(theirs):
-            remark(figure, CAVEATS)
         remark(figure, "Points of one sparsity are drawn side by side.")
         densities = [1 - s for s in pd.concat([ours, theirs]).sparsity if s] or [0.2, 0.01]
         left, right = 1.25 * max(densities), min(densities) / 1.25

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 from drawing import main
 from gse import text_table
-from marks import remark
 from published import published, settings, title
-from rows import NoRows, runs_of, summary, without_runs
+from rows import NoRows, beside_published, runs_of, summary, without_runs
 
 from benchmarks.grid import union
 from benchmarks.suites import suite_grid
@@ -21,6 +20,7 @@ METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SN
 LITERATURE = {("rigl", "dense"): "", ("rigl", "static"): "ERK", ("dsr", "dsr"): "", ("snfs", "snfs"): "as reported", ("rigl", "set"): "uniform",
               ("rigl", "rigl"): "ERK", ("topkast", "topkast"): ""}
 SPARSITIES = (0.8, 0.9, 0.95)
+CAVEATS = "; of GSE no numbers are at hand."
 
 
 def grid(suite, profile):
@@ -41,11 +41,12 @@ def literature():
 def source(grid, suite, results, profile=None):
     """As `runs_of`; the published values are shown even without runs of ours."""
     try:
-        return runs_of(grid, suite, results, profile)
+        runs, found = runs_of(grid, suite, results, profile)
+        return beside_published(runs, CAVEATS) if len(published()) else runs, found
     except NoRows:
         if published().empty:
             raise
-        return without_runs(), profile or "paper"
+        return without_runs(CAVEATS), profile or "paper"
 
 
 def draw(runs, figure):
@@ -53,7 +54,6 @@ def draw(runs, figure):
     import pandas as pd
 
     table = pd.concat([part for part in (summary(runs), literature()) if len(part)], ignore_index=True)
-    remark(figure, "Values in brackets: each in its authors' setting; of GSE no numbers are at hand.")
     columns = [(f"{100 * s:g} %", lambda t, s=s: (t.sparsity == s) | (t.method == "dense")) for s in SPARSITIES]
     return text_table(figure, table, METHODS, [columns], f"{title('imagenet-resnet50')}\nTest accuracy (%)")
 
