@@ -84,13 +84,14 @@ install() {
         said=$("$python" -m venv --clear .venv 2>&1) || fail "$python could not make .venv: ${said##*$'\n'}"
     fi
     mkdir -p .venv/tmp  # where pip unpacks: /tmp may be too small for it
-    TMPDIR=$PWD/.venv/tmp .venv/bin/python -m pip install --quiet --disable-pip-version-check -e . >.venv/install.log 2>&1
+    TMPDIR=$PWD/.venv/tmp .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -e . >.venv/install.log 2>&1
     local failed=$?
     rm -rf .venv/tmp
     if ((failed)); then
         cat .venv/install.log >&2
         fail "the installation failed, see above (kept in $PWD/.venv/install.log); the same command tries again"
     fi
+    .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1  # on all cores; pip uses one. Some files are for other Pythons
     origin >.venv/installing && mv .venv/installing .venv/installed
 }
 
