@@ -78,7 +78,8 @@ def quoted(name):
 def noted(runs, draw):
     """The note of the figure that `draw` draws, without the remarks that drawing adds."""
     labels = getattr(draw, "labels", {})
-    return note(runs, getattr(draw, "lead", None), labels, getattr(draw, "diverged", "in the mean")) + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
+    text = note(runs, getattr(draw, "lead", None), labels, getattr(draw, "diverged", "in the mean"))
+    return text + (missed(runs, labels) if not getattr(draw, "ends", False) else "")
 
 
 def missed(runs, labels):
