@@ -185,7 +185,7 @@ def content(code_version):
 
 def summary(task, sparsity, label, runs):
     """{column: value} of one method's line in a leaderboard: mean accuracy in percent and its 95 % interval over the seeds (half its width), the
-    seeds that diverged, collapsed or failed, costs as shares of dense ones, and seconds where all ran on one device."""
+    seeds that diverged, collapsed or failed, costs as shares of dense ones, and seconds where all ran on one kind of device, each by itself."""
     done, whole = runs[runs.accuracy.notna()], runs[runs.status == "ok"]
     named = {outcome: " ".join(map(str, sorted(runs.seed[runs.outcome == outcome])))
              for outcome in ("diverged", "collapsed", "failed")}
@@ -196,7 +196,8 @@ def summary(task, sparsity, label, runs):
                 contents=done.code_version.map(content).nunique(),
                 on_target=not off_target(achieved, sparsity).any(),
                 train_flops=whole.train_flops_fraction.mean(), macs=(whole.macs / whole.dense_macs).mean(), cycles=whole.cycles.max(),
-                seconds=whole.seconds.mean() if whole.device.nunique() == 1 else np.nan)
+                # without step_ms a run shared its GPU with others, and of their seconds only the sum is right
+                seconds=whole.seconds.mean() if whole.device.nunique() == 1 and whole.step_ms.notna().all() else np.nan)
 
 
 def rank(cell, rows, reference=None):

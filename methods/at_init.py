@@ -74,7 +74,7 @@ class SNIP(AtInit):
 
 # its recipe for ResNet-32
 GRASP = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, milestones=(80 / 160, 120 / 160), clip=0.0,
-             bn_momentum=0.1)
+             validation=False, bn_momentum=0.1)
 
 
 class GraSP(AtInit):

@@ -113,8 +113,8 @@ class IMP(Iterative):
 
     name = "imp"
     # open_lth's recipe for ResNet-20, except its normalisation of the images
-    original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True, validation=False,
-                              augmentation="gse", clip=0.0, bn_momentum=0.1)}
+    original = {"cifar": dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, weight_decay=1e-4, decay_all=True,
+                              milestones=(80 / 160, 120 / 160), validation=False, augmentation="gse", clip=0.0, bn_momentum=0.1)}
     rewind_epoch = option(0, help="epoch of the first cycle that weights rewind to")
     rounding = option("exact", "open_lth", help="exact: each level prunes round(0.2 n) of n weights; open_lth: ceil(0.2 n) + 1, as in "
                       "its code; not with level_list")

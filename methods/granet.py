@@ -11,7 +11,7 @@ from methods.ranking import keep_each
 # Its released code pads CIFAR-10 by reflection and CIFAR-100 with zeros, with that data set's own normalisation. It chooses the epoch that
 # counts by the test images; here held-out images choose it.
 CIFAR = dict(epochs=160, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True, milestones=(0.5, 0.75),
-             clip=0.0, bn_momentum=0.1, interval=1000, prune_end=0.5)
+             clip=0.0, validation=True, bn_momentum=0.1, interval=1000, prune_end=0.5)
 IMAGENET = dict(epochs=100, batch_size=2 * 64, lr=0.1, momentum=0.9, weight_decay=1e-4, schedule="steps", milestones=(0.3, 0.6, 0.9),
                 warmup=5.0, label_smoothing=0.1, clip=0.0, bn_momentum=0.1, interval=4000, prune_end=0.3)
 

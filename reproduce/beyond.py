@@ -30,7 +30,8 @@ HOLLOW = PUBLISHED | dict(linestyle="")
 # {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
-CAVEATS = ". No training FLOPs are published of ST-3, and of RigL and SNFS only to 90 %."
+CAVEATS = (" (SNFS: as RigL's authors ran it). No training FLOPs are at hand of ST-3; those of RigL and SNFS above 90 % are left out, because the "
+           "paper's table contradicts itself.")
 
 
 def grid(suite, profile):
@@ -120,7 +121,7 @@ def draw(runs, figure):
                 if len(shown):
                     cut(axes, there, draw.labels, lowest(shown["mean"]))
                 if not any(len(x) for method, _, x, _ in there if method in group):
-                    axes.text(0.5, 0.2, "of these no training FLOPs\nare published", transform=axes.transAxes, ha="center", color="0.5")
+                    axes.text(0.5, 0.2, "of these no training FLOPs\nare at hand", transform=axes.transAxes, ha="center", color="0.5")
                 axes.set(xscale="log", ylabel="" if column else f"{title(task)}\nTest accuracy (%)")
                 axes.minorticks_off()
             above, below = panels[2 * index:2 * index + 2, column]

@@ -11,7 +11,7 @@ def overhead(results, tasks):
     """On the time of a step of ST-3 on these tasks, as a multiple of a dense one; decided if both quartiles of the rounds are on one side of 1.05."""
     rows = measured(results, "overhead", "task method")
     rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
-    return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.2f} to {row.ratio_high:.2f}), {row.task}, {row.precision}, "
+    return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.3f} to {row.ratio_high:.3f}), {row.task}, {row.precision}, "
                  + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device),
                  True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)  # empty cells (NaN) decide nothing
             for row in rows.itertuples()]

@@ -100,7 +100,7 @@ class Difference:
         else:
             claimed_p, p = 1.0, self.p(low if self.mean <= low else high)
         spread = f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"
-        return Part(f"{what}: {self.mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
+        return Part(f"{what}: {round(self.mean, 2) + 0.0:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from drawing import main
 from marks import accuracy_lines
+from published import hollow
 
 from benchmarks.suites import suite_grid
 
@@ -22,7 +23,7 @@ def grid(suite, profile):
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
-    return accuracy_lines(figure.subplots(), runs, METHODS)
+    return accuracy_lines(figure.subplots(), runs, METHODS, hollow(runs, METHODS))
 
 
 draw.labels = METHODS

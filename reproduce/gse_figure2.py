@@ -1,11 +1,12 @@
 """GSE, Figure 2: test accuracy against γ, the candidates drawn as a multiple of the active weights, for the three samplers and RigL.
 
-98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Suite digits, and cifar10
-in profile quick: the same in miniature.
+98 % sparsity (assumed; the paper's text was not available), 3 runs, with the band that 95 % of them lie in. Published, hollow: γ = 1
+and RigL, as the supplement's figure 5 has them. Suite digits, and cifar10 in profile quick: the same in miniature.
 """
 from drawing import main
 from gse import gse_grid, miniature, not_the_papers, panels, sparse_too
-from marks import looks, mean_line
+from marks import PUBLISHED, looks, mean_line
+from published import hollow
 from rows import POINT, summary, value_of
 
 from benchmarks.grid import union
@@ -26,18 +27,25 @@ source = sparse_too({"rigl": "RigL"} | METHODS)
 
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
+    import pandas as pd
+
     not_the_papers(runs)
     band = runs.groupby(POINT, sort=False).accuracy.quantile([0.025, 0.975]).unstack().set_axis(["low", "high"], axis=1)
-    table = summary(runs).merge(band.round(4).reset_index(), on=POINT)
+    own = summary(runs).merge(band.round(4).reset_index(), on=POINT)
+    table = pd.concat([own, hollow(runs, ["rigl", *METHODS])], ignore_index=True)
     table["gamma"] = table.options.map(lambda options: value_of(options, "gamma", 1))
     for task, axes in panels(figure, runs).items():
+        own, others = (table[(table.task == task) & chosen] for chosen in (table.source == "measured", table.source != "measured"))
         for index, (method, label) in enumerate(METHODS.items()):
-            points = table[(table.task == task) & (table.method == method)].sort_values("gamma")
-            bars = [points["mean"] - points.low, points.high - points["mean"]]
-            mean_line(axes, points.gamma + 0.045 * (index - 1), points, bars, label=label, **looks(METHODS)[method])
-        for mean, low, high in table.loc[(table.task == task) & (table.method == "rigl"), ["mean", "low", "high"]].values:
+            points, published = (part[part.method == method].sort_values("gamma") for part in (own, others))
+            bars, look = [points["mean"] - points.low, points.high - points["mean"]], looks(METHODS)[method]
+            mean_line(axes, points.gamma + 0.045 * (index - 1), points, bars, label=label, **look)
+            axes.plot(published.gamma + 0.045 * (index - 1.5), published["mean"], **look | {"linestyle": ""}, **PUBLISHED)
+        for mean, low, high in own.loc[own.method == "rigl", ["mean", "low", "high"]].values:
             axes.axhline(mean, color="0.3", linestyle=(0, (4, 2)), label="RigL")
             axes.axhspan(low, high, color="0.3", alpha=0.1, lw=0)
+        for mean in others["mean"][others.method == "rigl"]:
+            axes.axhline(mean, color="0.3", linestyle=":", lw=0.7, label="RigL, published")
         axes.set_xticks([0.25, 0.5, 1, 1.5, 2], ["¼", "½", "1", "1½", "2"])
         axes.set(xlabel="γ", ylabel="Test accuracy (%)")
     return table

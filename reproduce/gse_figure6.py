@@ -1,7 +1,8 @@
 """GSE, supplement, Figure 6: test accuracy at every epoch of nine methods at 98 % sparsity.
 
-CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, hollow. Suite digits, and cifar10 in profile
-quick, where the test set is not looked at in every epoch: the validation accuracy, in miniature.
+CIFAR-10 and CIFAR-100, three networks. Published: the last points of the curves, of GSE, RigL and SET those of figure 5 and table 3,
+hollow, side by side. Suite digits, and cifar10 in profile quick, where the test set is not looked at in every epoch: the validation
+accuracy, in miniature.
 """
 from drawing import main
 from gse import epoch_lines, gse_grid, not_the_papers, panels, sparse_too
@@ -34,7 +35,7 @@ def draw(runs, figure):
     for task, axes in panels(figure, runs).items():
         here = lines[lines.task == task]
         column = "test_top1" if here.test_top1.notna().all() else "val_top1"
-        end = hollow(runs[runs.task == task], METHODS).drop_duplicates("method", keep="last")
+        end = hollow(runs[runs.task == task], METHODS)
         for index, (method, label) in enumerate(METHODS.items()):
             own = here[here.method == method]
             if own.empty and method not in set(end.method):
@@ -45,8 +46,8 @@ def draw(runs, figure):
             table = epoch_lines(axes, own, column, method in BANDS, **measured, ms=2.5, markevery=(index * every // len(METHODS), every),
                                 **styles[method], **front)
             tables.append(table.assign(task=task, method=method, sparsity=SPARSITY, source="measured"))
-            axes.plot([1.03 * TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"], mfc="none", mew=0.7, ms=3,
-                      **styles[method] | {"linestyle": ""} | ({} if measured else dict(label=label)))
+            axes.plot([(1.03 + 0.015 * index) * TASKS[task].epochs] * (end.method == method).sum(), end[end.method == method]["mean"],
+                      mfc="none", mew=0.7, ms=3, **styles[method] | {"linestyle": ""} | ({} if measured else dict(label=label)))
         above_chance(axes, title(task), {METHODS[table.method.iloc[0]]: table["mean"].iloc[-1] for table in tables
                                          if len(table) and table.task.iloc[0] == task})
         tables.append(end[["task", "method", "mean", "source"]].assign(epoch=TASKS[task].epochs, column="test_top1", sparsity=SPARSITY))

@@ -141,7 +141,7 @@ def accuracy_lines(axes, runs, methods, hollow=None, bottom=None):
     axes.set(xscale="log", xlim=(left, right))  # before drawing: with a single sparsity matplotlib would find no limits
     remark(axes.figure, "Points of one sparsity are drawn side by side.")
     lines = []
-    for part in parts:
+    for part in [table, *(rows for _, rows in hollow.groupby("source", sort=False))] if len(parts) > 1 else parts:
         series = series_of(part)
         for method in sparse:
             points = part[series == method].sort_values("sparsity")

@@ -133,6 +133,8 @@ def test_a_first_graph_that_no_update_fills_is_drawn_again_by_the_active_inputs_
     assert run.model.layer_nnz().tolist() == counts and sum(counts) == 2680
     with pytest.raises(ValueError, match="^no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True$"):
         three_layers("set", init="network", **idle)
+    run, *_ = three_layers("set", init="network", sampler="bernoulli", **idle)  # each weight is drawn on its own: no budget to miss
+    assert 2400 < len(run.model.method.keys) < 2680
 
 
 def test_static_mask_and_zeros_never_change():

@@ -118,7 +118,7 @@ def html_cell(text, value, notes=""):
     if notes:
         text = f"<details><summary>{text}</summary>{escape(notes)}</details>"
     # rounded, because processors differ in the last digits
-    value = "" if pd.isna(value) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    value = "" if pd.isna(value) else f"{value:.10g}" if isinstance(value, float) else str(value)
     return f'<td data-value="{escape(value)}">{text}</td>'
 
 

@@ -20,7 +20,7 @@ LEGEND = ("Accuracy: on the test set at the best validation epoch where there is
           f"supports that of each; of two methods alone Welch's) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one "
           f"from the best among as many pairs in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference "
           "MACs: multiples of dense. Front *: no other method is as accurate and as cheap to train. Time: of a run, if of one kind of machine, "
-          "which other work may have shared.")
+          "which other work may have shared, but no other run its GPU.")
 BOLD = " Bold: the best, and what tests do not set apart from any better one."
 COLUMNS = ["Rank", "Method", "Accuracy (%)", "Seeds", "To the best", "p", "Seeds needed", "Training", "Inference", "Time (s)", "Front", "Remarks"]
 

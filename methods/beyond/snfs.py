@@ -21,7 +21,8 @@ class SNFS(Static):
     gradient = "dense"
     original = {"cifar": dict(epochs=100, batch_size=100, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True,
                               milestones=(25_000 / 45_000,),  # steps, of 100 epochs of the 45,000 images that are not held out
-                              augmentation="granet", clip=0.0, bn_momentum=0.1)}  # which pads by reflection
+                              augmentation="granet",  # which pads by reflection
+                              validation=True, clip=0.0, bn_momentum=0.1)}
     allocation = option("uniform", "erk", "er", "er_gse")
     every = option(0, help="steps between two updates; 0: one at the end of each epoch but the last")
     fraction = GraNet.fraction  # share dropped, from .5 to .005 as a cosine over the whole of training

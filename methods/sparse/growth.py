@@ -62,7 +62,7 @@ class StoredDynamic(Stored):
         idle = self.warn_if_idle(run)
         if self.scope == "global":
             self.counts = self.allocate(self.sparsity, redistribute=idle)
-            if idle and not run.model.updates and len(self.keys) < self.budget:
+            if idle and self.exact and not run.model.updates and len(self.keys) < self.budget:
                 # er_gse's first graph, drawn when the model was made, falls short of the budget, and no update will fill it
                 if self.init != "sparse":
                     raise ValueError("no update comes that fills what er_gse's first graph lacks of the budget: set redistribute=True")
