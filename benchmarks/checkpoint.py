@@ -102,7 +102,7 @@ def restored(make, path):
                 if parts.testzip():
                     raise ValueError("checksum")
             state = loaded(path, trainer.device)
-            if state.get("method", trainer.sources) != trainer.sources:  # a state of older code has none
+            if state["method"] != trainer.sources:
                 whose = "method's or the suite's" if trainer.task.source else "method's"
                 print(f"the checkpoint {path} is of the {whose} file before it was changed; the run starts anew")
                 return trainer
@@ -127,7 +127,7 @@ def share_done(path, spec):
     try:
         state = loaded(path, "cpu", mmap=True)  # a thousandth of the time that its tensors would take
         return state["share"] * (state["method"] == digest(spec.method) + get_task(spec.task).source)
-    except Exception:  # there is none, it is damaged, or it is of older code, which did not write how far it was
+    except Exception:  # there is none, or it is damaged
         return 0.0
 
 
@@ -147,9 +147,8 @@ def random_state(device):
 
 
 def set_random_state(states, device):
-    if not torch.is_tensor(states[0]):  # a state of older code has torch's alone
-        python, numpys, *states = states
-        random.setstate(python), numpy.random.set_state(numpys)
+    python, numpys, *states = states
+    random.setstate(python), numpy.random.set_state(numpys)
     torch.set_rng_state(states[0].cpu())
     if device.type == "cuda" and len(states) > 1:  # a run that began on a CPU has no state of a GPU
         torch.cuda.set_rng_state(states[1].cpu(), device)

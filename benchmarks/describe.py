@@ -39,7 +39,7 @@ def describe(spec, task, trainer, cycles, status, error, alone=True):
 def _macs(model, classes, width, shape):
     net = shapes_of(model, classes, width)
     try:
-        macs = {name + ".weight": count for name, count in layer_macs(net, shape).items()}
+        macs = {f"{name}.weight".lstrip("."): count for name, count in layer_macs(net, shape).items()}
         with torch.no_grad():
             output = net.eval()(torch.empty(1, *shape, device="meta"))
     except Exception as error:

@@ -65,10 +65,14 @@ class Folder:
             multiprocessing.current_process().daemon = False  # the launcher's processes are daemons, which may not start workers
             gc.collect()  # a worker must not inherit the process group of an earlier run: taking it apart waits for threads of this process
         mean, std = (255 * torch.tensor(values, device=self.device).view(3, 1, 1) for values in (data.mean, data.std))
-        for x, y in DataLoader(images, batch_sampler=batches, num_workers=max(workers, 0), pin_memory=self.device.type == "cuda",
-                               collate_fn=self.collate, generator=torch.Generator()):  # not the global one: images have their own seeds
-            x = x.to(self.device, non_blocking=True).float().sub_(mean).div_(std)
-            yield x.to(memory_format=torch.channels_last), y.to(self.device, non_blocking=True)
+        loader = DataLoader(images, batch_sampler=batches, num_workers=max(workers, 0), pin_memory=self.device.type == "cuda",
+                            collate_fn=self.collate, generator=torch.Generator())  # not the global one: images have their own seeds
+        try:
+            for x, y in loader:
+                x = x.to(self.device, non_blocking=True).float().sub_(mean).div_(std)
+                yield x.to(memory_format=torch.channels_last), y.to(self.device, non_blocking=True)
+        except DataError as error:  # a worker's has its traceback before its message
+            raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from None
 
     def collate(self, samples):
         """A batch from samples; it may be empty, because a process may have no image of the last batch."""

@@ -80,7 +80,8 @@ def scripts():
 
 def _script(name):
     try:
-        return importlib.import_module(f"reproduce.{name}")
+        with importlib.import_module("reproduce").first():
+            return importlib.import_module(f"reproduce.{name}")
     except ModuleNotFoundError:  # a library is missing, which the commands explain
         raise
     except (Exception, SystemExit) as error:  # one that draws at once, without being started, ends the program

@@ -59,6 +59,7 @@ class Trainer:
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
         plain += [self.model.net.get_parameter(name) for name in dense]
         other = [p for name, p in self.model.net.named_parameters() if name not in dense]
+        plain, other = plain + [p for p in other if p.ndim > 1], [p for p in other if p.ndim <= 1]  # embeddings and the like decay as weights do
         groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *extra]
         self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=task.lr, momentum=task.momentum,
                                          weight_decay=task.weight_decay, nesterov=task.nesterov, fused=True)

@@ -65,7 +65,7 @@ class Activity:
     def weights(self):
         """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, all ones where the sums are missing, zero or not finite."""
         def usable(values):
-            values = mean_of_processes(values).abs().cpu()
+            values = mean_of_processes(values.to(self.gradient.device)).abs().cpu()
             # a row of zeros could not be sampled from
             return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
         return [tuple(map(usable, self.sums.get(entry.name, value))) for entry, value in zip(self.layout.entries, uniform(self.layout))]

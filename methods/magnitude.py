@@ -46,6 +46,9 @@ class GMP(Ramped):
         ends_ramp = self.scheduled(run, run.step) < self.sparsity == sparsity
         if (run.step + 1) % self.every and not ends_ramp:
             return
+        before = run.step + 1 - self.every
+        if self.mask_form == "sticky" and before > 0 and self.scheduled(run, before) == sparsity:
+            return  # the pruning before left as many, and no other can be active
         kept, _ = self.kept(sparsity)
         counts = [kept] if self.scope == "global" else share_counts(self.layout.sizes, kept)
         self.repeated(self.cut, run, *counts) if kept < self.layout.size else self.keep_all()

@@ -150,7 +150,7 @@ class SparseModel(nn.Module):
     def take_order(self, state, prefix):
         """Takes the layers' order out of a state. Raises ValueError for that of a network with other layers or layers in another order, whose weights
         and masks would come into the wrong ones."""
-        order = state.pop(f"{prefix}order", None)  # states of older code have none
+        order = state.pop(f"{prefix}order", None)  # a plain network's state has none, and is refused later
         if order is not None and (other := differs(order, order_of(self.layout))):
             raise ValueError(f"the checkpoint is of a network with other layers, or with layers in another order: {other}")
 

@@ -23,6 +23,6 @@ def mean_of_processes(tensor):
 
 
 def from_the_first(values):
-    """Overwrites every tensor among the values, in place, with that of the first process."""
-    for tensor in filter(torch.is_tensor, values):
+    """Overwrites tensors, in place, with those of the first process."""
+    for tensor in values:
         dist.broadcast(tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor, 0)

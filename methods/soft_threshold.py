@@ -49,6 +49,9 @@ class STROriginal(Sparsifier):
     def forward(self, theta):
         return theta.sign() * torch.relu(theta.abs() - self.thresholds())
 
-    @torch.no_grad()
     def after_step(self, run):
-        self.set_mask(run.theta.abs() > self.thresholds())
+        self.repeated(self.renew, run.theta)
+
+    @torch.no_grad()
+    def renew(self, theta):
+        self.set_mask(theta.abs() > self.thresholds())

@@ -152,7 +152,9 @@ class Training(Run):
     def same_everywhere(self):
         """Gives all processes of a distributed training the first one's state: rounding may have made theirs different."""
         if processes.world_size() > 1:
-            from_the_first([*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())])
+            states = [*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())]
+            # Adam counts its steps on the CPU, where NCCL has no tensors
+            from_the_first([value for value in states if torch.is_tensor(value) and value.device == self.model.theta.device])
 
     def update(self, batch=None):
         """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`; then the
@@ -277,16 +279,15 @@ class Training(Run):
     def load_state_dict(self, state):
         """Resume from `state_dict()`; load the model and the optimiser separately. Raises ValueError for the state of another method, or of an
         unfinished training with another number of steps per epoch."""
-        saved = {"method": self.method.called, "steps_per_epoch": self.steps_per_epoch, **state}  # states of older code have neither
-        if saved["method"] != self.method.called:
-            raise ValueError(f"this is the state of a training with {saved['method']}, not with {self.method.called}: build the model with "
+        if state["method"] != self.method.called:
+            raise ValueError(f"this is the state of a training with {state['method']}, not with {self.method.called}: build the model with "
                              "that method")
-        was, now = saved["steps_per_epoch"], self.steps_per_epoch
+        was, now = state["steps_per_epoch"], self.steps_per_epoch
         if was != now and 0 < state["step"] < max(state["epochs"] * was, self.cycles[state["cycle"]].epochs * now):
             raise ValueError(f"this training had {was} steps per epoch and would go on with {now}, elsewhere in its schedules: keep what decides the "
                              "number of updates in an epoch (batch size, accumulation)")
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
-        self.dense_steps, self.scored = state.get("dense_steps", 0), state.get("scored", 0)  # states of older code have neither
-        if state.get("started", True):  # nor this one, but theirs had started
+        self.dense_steps, self.scored = state["dense_steps"], state["scored"]
+        if state["started"]:
             self._takes_over()
             self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle

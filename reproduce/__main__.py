@@ -4,14 +4,16 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-import leaderboard
-from drawing import Parser, files, save, suites_of
-from published import tell_absent
-from rows import NoRows, Trained, runs_of
-
 from benchmarks.command import command
 from benchmarks.suites import SUITES, scripts
 from benchmarks.workers.places import cores
+from reproduce import first
+
+with first():
+    import leaderboard
+    from drawing import Parser, files, save, suites_of
+    from published import tell_absent
+    from rows import NoRows, Trained, runs_of
 
 
 @command

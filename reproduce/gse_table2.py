@@ -44,7 +44,7 @@ def source(grid, suite, results, profile=None):
         runs, found = runs_of(grid, suite, results, profile)
         return beside_published(runs, CAVEATS) if len(published()) else runs, found
     except NoRows:
-        if published().empty:
+        if grid.other or published().empty:
             raise
         return without_runs(CAVEATS), profile or "paper"
 

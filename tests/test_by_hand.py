@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 from benchmarks.batches import AUGMENTATION, epoch_batches
 from benchmarks.grid import Spec
-from benchmarks.models import build
+from benchmarks.models import MODELS, build
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -51,6 +51,28 @@ def test_a_dense_run_is_that_of_a_plain_loop(recipe):
     for name, value in net.state_dict().items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert [line["val_top1"] for line in trainer.progress.curves] == pytest.approx(curves, abs=1)
+
+
+def test_weights_that_are_never_pruned_decay_too(monkeypatch):
+    """As the option says: all weights, but not biases and normalisation."""
+    class Net(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.place, self.norm, self.own = nn.Parameter(torch.zeros(64, 16)), nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+            self.head = nn.Linear(16, classes)
+
+        def forward(self, x):
+            tokens = self.norm(x.flatten(1).unsqueeze(2) * self.place)
+            return self.head(self.own(tokens, tokens, tokens)[0].mean(1))
+
+    monkeypatch.setitem(MODELS, "tokens", Net)
+    task, options = settle(Spec("digits", "static", 0.5, 0, options={"model": "tokens"}))
+    trainer = Trainer(task, "static", 0.5, 0, options, small_digits())
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    first, second = ({names[id(p)] for p in group["params"]} for group in trainer.optimizer.param_groups)
+    assert first == {"theta", "net.place", "net.own.in_proj_weight"}
+    assert second == {"net.norm.weight", "net.norm.bias", "net.own.in_proj_bias", "net.own.out_proj.bias", "net.head.bias"}
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [task.weight_decay, 0]
 
 
 def filled(net, seed=0):

@@ -67,15 +67,6 @@ def test_a_bit_of_a_weight_that_has_changed_on_the_disk_is_noticed(tmp_path, cap
     assert f"{path} is damaged" in capsys.readouterr().out
 
 
-def test_a_checkpoint_that_does_not_name_its_method_s_file_is_gone_on_from(tmp_path, capsys):
-    """Those of older code do not."""
-    path, state = tmp_path / "run.pt", trainer("st3", 0.5, epochs=1).run().state_dict()
-    del state["method"]
-    torch.save(state, path)
-    run = restored(lambda: trainer("st3", 0.5, epochs=1), path)
-    assert torch.equal(run.model.theta, state["model"]["theta"]) and run.progress.done == 1 and not capsys.readouterr().out
-
-
 def test_a_checkpoint_that_cannot_be_read_costs_a_launch_no_other_run(tmp_path, capsys):
     """It has no row, so that the next launch tries it again."""
     bad, good = (Spec("digits", "static", 0.9, seed, epochs=1) for seed in (0, 1))

@@ -1,6 +1,7 @@
 """The counter of multiply-accumulates against numbers that were computed by hand, published, or counted by fvcore."""
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,11 @@ from torch import nn
 
 from benchmarks import cost
 from benchmarks.describe import macs_of
+from benchmarks.grid import Spec
 from benchmarks.models import MODELS, build
-from benchmarks.tasks import get_task
+from benchmarks.results import Store
+from benchmarks.run import run
+from benchmarks.tasks import TASKS, get_task
 
 SHAPES = {name: shape for name, _, _, shape, *_ in TABLE}
 
@@ -34,6 +38,17 @@ def test_hand_counted_layers():
     assert cost.layer_macs(nn.Linear(8, 5), (3, 8)) == {"": 3 * 8 * 5}
     assert cost.layer_macs(nn.Conv1d(3, 4, 5), (3, 9)) == {"": 4 * 3 * 5 * 5}
     assert cost.layer_macs(nn.Conv3d(2, 3, 2), (2, 3, 3, 3)) == {"": 3 * 2 * 8 * 8}
+
+
+def test_a_network_that_is_one_layer(monkeypatch, tmp_path):
+    class Flat(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1))
+
+    monkeypatch.setitem(MODELS, "flat", lambda classes: Flat(64, classes))
+    monkeypatch.setitem(TASKS, "digits-flat", replace(TASKS["digits"], model="flat"))
+    row = run(Spec("digits-flat", "gmp", 0.9, 0, 1), Store(tmp_path))
+    assert (row["status"], row["dense_macs"], row["macs"]) == ("ok", 640, 64)
 
 
 def test_an_example_may_be_any_input():

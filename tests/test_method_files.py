@@ -78,8 +78,9 @@ def test_bytecode_that_was_put_beside_the_copy_is_not_run(tmp_path, monkeypatch)
 
 
 def test_a_method_may_have_modules_of_its_own_named_as_the_suite_s(tmp_path):
-    """report.py is in reproduce/, too; the working folder comes first."""
+    """report.py is in reproduce/, too; the working folder comes first. The suite's scripts find their own notes.py all the same."""
     (tmp_path / "report.py").write_text("helper = 3\n")
+    (tmp_path / "notes.py").write_text("groceries = []\n")
     (tmp_path / "mine.py").write_text("from methods import get\nfrom report import helper\n\n\nclass Mine(get('static')):\n    assert helper == 3\n")
     done = subprocess.run([sys.executable, "-m", "benchmarks", "plan", "digits", "--methods", "static", "mine.py:Mine", "--results", "results"],
                           cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, capture_output=True, text=True)

@@ -39,12 +39,6 @@ def test_a_checkpoint_goes_to_layers_of_the_same_names_alone(storage):
     more = SparseModel(nn.Sequential(nn.Linear(8, 8)), "set", 0.5, storage=storage)
     with pytest.raises(ValueError, match="other layers"):
         more.load_state_dict(state)
-    del state["order"]  # as of older code
-    same.load_state_dict(state)
-    if storage == "sparse":  # older code's had the shapes alone
-        same.load_state_dict(state | {"shapes": torch.tensor([8, 8, 8, 8])})
-        with pytest.raises(ValueError, match="other layers, or other widths"):
-            same.load_state_dict(state | {"shapes": torch.tensor([8, 8, 8, 4])})
     nested, within = (nn.ModuleDict({"one": one}) for one in (model, same))
     within.load_state_dict(nested.state_dict())
     with pytest.raises(ValueError, match="another order"):

@@ -139,7 +139,7 @@ def read(path):
     """The content of a claim; empty if it is gone or damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) and {"host", "pid", "born", "job"} <= set(content) and _readable(content) else {}
+        return content if isinstance(content, dict) and {"host", "boot", "space", "pid", "born", "job", "restart"} <= set(content) and _readable(content) else {}
     except (OSError, ValueError, RecursionError):
         return {}
 
@@ -156,11 +156,9 @@ def _readable(content):
 def void(path, content, same_job=True):
     """Whether a claim's process is gone. `same_job`: the caller is about to make the run, so a claim that its own SLURM job made before a requeue is
     void; one made since the requeue belongs to another node of the job.
-
-    Claims of older code may lack `boot`, `space` and `restart`.
     """
-    if content and content["host"] == socket.gethostname() and content.get("space", space()) == space():
-        if content.get("boot", boot()) == boot():
+    if content and content["host"] == socket.gethostname() and content["space"] == space():
+        if content["boot"] == boot():
             now = born(content["pid"])
             if now != "alive":
                 return now is None or now != content["born"]
@@ -168,7 +166,7 @@ def void(path, content, same_job=True):
         # not rewritten since this machine booted: its process ended with the reboot
         up = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # macOS has only the latter, which counts alike there
         return abs(age(path)) > min(max(up, RESTARTED_SECONDS), VOID_SECONDS)
-    if content and same_job and content["job"] and content["job"] == own_job() and content.get("restart") != restart():
+    if content and same_job and content["job"] and content["job"] == own_job() and content["restart"] != restart():
         return True
     return abs(age(path)) > (VOID_SECONDS if content else UNREADABLE_SECONDS)  # a negative age: the clock went backwards
 

@@ -251,9 +251,7 @@ class AlwaysSparse(SparseModel):
 
     def _load_from_state_dict(self, state, prefix, *args):
         self.take_order(state, prefix)
-        keys, shapes = state.get(f"{prefix}method.keys"), state.pop(f"{prefix}shapes", None)
-        if shapes is not None and shapes.tolist() != [n for entry in self.layout.entries for n in entry.shape]:  # older code's, in place of the order
-            raise ValueError("the checkpoint is of a network with other layers, or other widths")
+        keys = state.get(f"{prefix}method.keys")
         if keys is not None and keys.shape != self.method.keys.shape:
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.method.keys = torch.zeros_like(keys, device=self.theta.device)
