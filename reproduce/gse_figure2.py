@@ -40,12 +40,13 @@ def draw(runs, figure):
             points, published = (part[part.method == method].sort_values("gamma") for part in (own, others))
             bars, look = [points["mean"] - points.low, points.high - points["mean"]], looks(METHODS)[method]
             mean_line(axes, points.gamma + 0.045 * (index - 1), points, bars, label=label, **look)
-            axes.plot(published.gamma + 0.045 * (index - 1.5), published["mean"], **look | {"linestyle": ""}, **PUBLISHED)
+            if len(published):
+                axes.plot(published.gamma + 0.045 * (index - 1.5), published["mean"], **look | {"linestyle": ""}, **PUBLISHED)
         for mean, low, high in own.loc[own.method == "rigl", ["mean", "low", "high"]].values:
             axes.axhline(mean, color="0.3", linestyle=(0, (4, 2)), label="RigL")
             axes.axhspan(low, high, color="0.3", alpha=0.1, lw=0)
         for mean in others["mean"][others.method == "rigl"]:
-            axes.axhline(mean, color="0.3", linestyle=":", lw=0.7, label="RigL, published")
+            axes.plot([GAMMAS[0]], [mean], color="0.3", marker="o", **PUBLISHED)
         axes.set_xticks([0.25, 0.5, 1, 1.5, 2], ["¼", "½", "1", "1½", "2"])
         axes.set(xlabel="γ", ylabel="Test accuracy (%)")
     return table

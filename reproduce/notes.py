@@ -45,6 +45,8 @@ def note(runs, lead=None, labels={}, diverged="in the mean"):
     elif (done.epochs > whole).all():
         text += f" {done.epochs.min():g} instead of {whole.iloc[0]} epochs."
     text += "".join(f" {words}" for words in unusual(done))
+    kinds = done.device.nunique() if "device" in done else 1
+    text += f" Made on {kinds} kinds of machine, which round differently." if kinds > 1 else ""
     several = done[done.cycles > 1]
     if len(several) and (done.cycles == 1).any():
         names = [labels.get(method, method) for method in sorted(several.method.unique())]

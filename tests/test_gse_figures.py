@@ -52,9 +52,13 @@ def test_only_networks_with_runs_have_panels(tmp_path, monkeypatch):
     pages = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
     fill(tmp_path, "cifar10", [spec for spec in SCRIPTS["gse_figure2"].grid("cifar10", "paper") if spec.task == "cifar10-vgg16"])
-    draw("gse_figure2", "--results", tmp_path, "--out", tmp_path)
-    assert [axes.get_title() for axes in pages[0].axes] == ["VGG-16, CIFAR-10"]
-    assert pages[0].legends[0]._ncols == 4  # as many short names as a column of a page has room for
+    fill(tmp_path, "digits", list(SCRIPTS["gse_figure2"].grid("digits", "paper")))
+    for suite in ("cifar10", "digits"):
+        draw("gse_figure2", "--suite", suite, "--results", tmp_path, "--out", tmp_path)
+    assert [[axes.get_title() for axes in page.axes] for page in pages[::2]] == [["VGG-16, CIFAR-10"], ["ResNet-8, digits"]]
+    assert [page.legends[0]._ncols for page in pages[::2]] == [2, 4]  # as many names as a column of a page has room for: "published (hollow, thin)" is long
+    hollow = {(line.get_marker(), line.get_ydata()[0]) for line in pages[0].axes[0].lines if line.get_markerfacecolor() == "white"}
+    assert hollow == {("P", 85.11), ("o", 83.65)}  # GSE's and RigL's
 
 
 def test_longer_training_beside_the_published_table(tmp_path, capsys, no_files):  # noqa: F811

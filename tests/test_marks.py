@@ -282,7 +282,7 @@ def test_figure_4_shows_the_literature_in_its_authors_settings(tmp_path, pages, 
     assert set(large.options) == {""} and set(small[small.method == "rigl"].options) == {"epochs=500"}
     assert small.sparsity.min() == 0 and small.sparsity[small.sparsity > 0].min() == 0.742
     assert draw("figure4", "--suite", "imagenet", "--results", tmp_path, "--out", tmp_path) == 0
-    assert "Of ST-3 on MobileNetV1 no numbers are at hand" in capsys.readouterr().out
+    assert "No numbers are at hand of ST-3 on MobileNetV1 and" in capsys.readouterr().out
     assert [axes.get_ylim()[0] for axes in pages[0].axes[::2]] == [60, pytest.approx(61.3, abs=0.1)]
     assert "Below the axes (↓): GMP 57.9 (98 %); STR 51.8 (98.98 %)." in pages[0]._supxlabel.get_text().replace("\n", " ")
     marked = [line for axes in pages[0].axes for line in axes.lines if line.get_marker() in tuple("osD^vPX*<>")]
