@@ -163,7 +163,8 @@ def note(table, profile):
 
 
 def write(suite, results, profile, out, precision=None, epochs=None):
-    """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows. Returns (stem, profile, table)."""
+    """Writes OUT/SUITE/leaderboard.pdf .png .csv .md .tex .html, the same bytes for the same rows, except that another
+    processor's picture may have pixels a shade lighter or darker. Returns (stem, profile, table)."""
     from matplotlib.figure import Figure
 
     from benchmarks.comparison import tables
