@@ -99,8 +99,8 @@ class Difference:
             p = 1.0 if high < math.inf else claimed_p
         else:
             claimed_p, p = 1.0, self.p(low if self.mean <= low else high)
-        spread = f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"
-        return Part(f"{what}: {round(self.mean, 2) + 0.0:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
+        mean, spread = round(self.mean, 2) + 0.0, f"± {self.half:.2f}" if self.seeds > 1 else "(no interval)"  # + 0.0: no "-0.00"
+        return Part(f"{what}: {mean:+.2f} {spread} {unit}, {self.seeds} seed{'s' * (self.seeds > 1)}", holds, p, claimed_p=claimed_p)
 
 
 @dataclass

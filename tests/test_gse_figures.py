@@ -56,7 +56,7 @@ def test_only_networks_with_runs_have_panels(tmp_path, monkeypatch):
     for suite in ("cifar10", "digits"):
         draw("gse_figure2", "--suite", suite, "--results", tmp_path, "--out", tmp_path)
     assert [[axes.get_title() for axes in page.axes] for page in pages[::2]] == [["VGG-16, CIFAR-10"], ["ResNet-8, digits"]]
-    assert [page.legends[0]._ncols for page in pages[::2]] == [2, 4]  # as many names as a column of a page has room for: "published (hollow, thin)" is long
+    assert [page.legends[0]._ncols for page in pages[::2]] == [2, 4]  # as many names as there is room for; "published (hollow, thin)" is long
     hollow = {(line.get_marker(), line.get_ydata()[0]) for line in pages[0].axes[0].lines if line.get_markerfacecolor() == "white"}
     assert hollow == {("P", 85.11), ("o", 83.65)}  # GSE's and RigL's
 

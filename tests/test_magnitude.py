@@ -109,7 +109,8 @@ def test_nonsticky_masks_change_every_few_steps_after_the_ramp_too():
 
 
 @pytest.mark.parametrize("options, cut", [
-    ({}, [1, 2, 3, 4]), ({"every": 2}, [2, 4]), ({"every": 3}, [3, 4, 6]), ({"scope": "layer"}, [1, 2, 3, 4]), ({"mask_form": "nonsticky"}, [*range(1, 9)])])
+    ({}, [1, 2, 3, 4]), ({"every": 2}, [2, 4]), ({"every": 3}, [3, 4, 6]), ({"scope": "layer"}, [1, 2, 3, 4]),
+    ({"mask_form": "nonsticky"}, [*range(1, 9)])])
 def test_sticky_weights_are_not_ranked_again_where_as_many_stay(options, cut, monkeypatch):
     """Sparsity rises in steps 1 to 4 of 8."""
     run, done = training("gmp", 0.9, weight=torch.randn(20, 20), epochs=8, ramp_start=0.0, ramp_end=0.5, **options), []

@@ -14,7 +14,8 @@ def rows_of(accuracy, sparsity=0.9, dataset="cifar10", task="cifar10-resnet20", 
     rows = [dict(task=task, dataset=dataset, method=method, label=method, sparsity=0.0 if method == "dense" else sparsity,
                  seed=seed, status="ok", top1=value - 1, top1_best_val=value,
                  achieved_sparsity=0.0 if method == "dense" else sparsity, macs=1e6, dense_macs=1e7,
-                 train_flops_fraction=0.5, cycles=1, seconds=10.0, step_ms=5.0, device="core", finished_at="2026-01-01T00:00:00+00:00", code_version="a1b2c3d4e5")
+                 train_flops_fraction=0.5, cycles=1, seconds=10.0, step_ms=5.0, device="core",
+                 finished_at="2026-01-01T00:00:00+00:00", code_version="a1b2c3d4e5")
             for method, values in accuracy.items() for seed, value in enumerate(values)]
     for row in rows:
         who = row["method"], row["seed"]

@@ -139,7 +139,8 @@ def read(path):
     """The content of a claim; empty if it is gone or damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) and {"host", "boot", "space", "pid", "born", "job", "restart"} <= set(content) and _readable(content) else {}
+        whole = isinstance(content, dict) and {"host", "boot", "space", "pid", "born", "job", "restart"} <= set(content)
+        return content if whole and _readable(content) else {}
     except (OSError, ValueError, RecursionError):
         return {}
 
