@@ -226,7 +226,9 @@ def main(words=None):
     args = parser().parse_args(words)
     try:
         return args.call(args)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not CAME and not isinstance(error, KeyboardInterrupt):  # a library that a signal has left half loaded fails in many ways
+            raise
         goes_on = "; the same command goes on where this one ended" * (args.command in ("run", "launch", "leaderboard"))
         with suppress(OSError):  # stderr may be a pipe to `tee`, which the same Ctrl-C has ended
             print(f"stopped{goes_on}", file=sys.stderr)
@@ -243,6 +245,7 @@ def interrupt(number, _):
 
 def insist(*_, pressed=[]):
     """Ctrl-C is KeyboardInterrupt twice, which a method's hook may catch (`except:` in a loop); the third ends the process."""
+    CAME.append(signal.SIGINT)
     pressed.append(True)
     if len(pressed) == 2:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

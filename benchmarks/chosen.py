@@ -1,4 +1,6 @@
 """Which runs the arguments of a command select, and which of them have no row yet. Torch is imported only where it is needed."""
+import sys
+
 from benchmarks import suites
 from benchmarks.command import chosen_options
 from benchmarks.grid import Grid, Spec, union
@@ -27,7 +29,11 @@ def chosen(args):
         specs = [s for s in specs if s.seed in seeds and (not args.methods or s.method in names) and (not args.tasks or s.task in tasks)
                  and (not args.sparsities or s.method == "dense" or s.sparsity in args.sparsities)]
         specs = union(asked, (canonical(spec) for spec in specs))
-    return [spec for spec in specs if not ask(spec.method, get(spec.method).skip, spec.task)]
+    reasons = {(method, task): ask(method, get(method).skip, task) for method, task in dict.fromkeys((spec.method, spec.task) for spec in specs)}
+    for (method, task), reason in reasons.items() if args.methods else ():
+        if reason:
+            print(f"{method} skips {task}: {reason}", file=sys.stderr)
+    return [spec for spec in specs if not reasons[spec.method, spec.task]]
 
 
 def tasks_of(args, base):

@@ -15,6 +15,7 @@ from benchmarks.recipes import PRECISIONS
 
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
 CAME = []  # those that have come: a bare `except:`, in what was just being imported, may have caught their KeyboardInterrupt
+MOST_SEEDS = 10_000
 # errors of a disk or a file server, not of the code: another OSError keeps its traceback
 FAILING = {getattr(errno, name, -1) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
 OPTIONS = {
@@ -93,7 +94,7 @@ def data_folder(args):
         return Path("data")
     path = folder(named, option)
     if not path.is_dir():
-        raise Usage(f"the data folder {path} does not exist: name an existing one with --data DIR or DATA_DIR")
+        raise Usage(f"the data folder {path} {'is no folder' if path.exists() else 'does not exist'}: name an existing one with --data DIR or DATA_DIR")
     return path
 
 
@@ -101,12 +102,12 @@ def seeds(text):
     """The range of seeds that `--seeds` names: "3" is 0 to 2, "5-9" is 5 to 9."""
     first, dash, last = text.partition("-")
     try:
-        found = range(int(first), int(last) + 1) if dash else range(int(first))
+        low, high = (int(first), int(last) + 1) if dash else (0, int(first))
     except ValueError:
-        found = ()
-    if not found:
-        raise argparse.ArgumentTypeError(f"a number of seeds, at least 1, or the first and the last, such as 5-9, not {text!r}")
-    return found
+        low = high = 0
+    if not 0 < high - low <= MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"a number of seeds, 1 to {MOST_SEEDS}, or the first and the last, such as 5-9 or 42-42, not {text!r}")
+    return range(low, high)
 
 
 def seeds_text(found):
@@ -118,8 +119,9 @@ def chosen_options(args):
     """The options given with `--set`, as pairs (name, value) of text."""
     pairs = [tuple(text.split("=", 1)) for text in args.set]
     for pair in pairs:
-        if len(pair) != 2 or not pair[0]:
-            raise Usage(f"--set takes NAME=VALUE, not {'='.join(pair)!r}")
+        beside = " without spaces beside =" * (pair != tuple(map(str.strip, pair)))
+        if len(pair) != 2 or not pair[0] or beside:
+            raise Usage(f"--set takes NAME=VALUE{beside}, not {'='.join(pair)!r}")
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:

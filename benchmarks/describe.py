@@ -7,7 +7,7 @@ from benchmarks.cost import layer_macs, shapes_of, training_cost
 from benchmarks.machine import code_version, peak_memory
 from benchmarks.method_files import mark
 from benchmarks.records import RUN_COLUMNS, moment
-from benchmarks.tasks import get_task, suite_of
+from benchmarks.tasks import mark_of_suite, suite_of
 
 
 def describe(spec, task, trainer, cycles, status, error, alone=True):
@@ -58,8 +58,7 @@ def macs_of(task, data):
 
 def code_of(spec):
     """What a row says about the code: its version and, for a method or a suite from a user's file, the file's name and a hash of its content."""
-    source = get_task(spec.task).source
-    return ", ".join(filter(None, (code_version(), mark(spec.method), source and f"{suite_of(spec.task)}.py {source[:10]}")))
+    return ", ".join(filter(None, (code_version(), mark(spec.method), mark_of_suite(spec.task))))
 
 
 def identity(spec, task):

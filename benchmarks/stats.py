@@ -179,8 +179,8 @@ def compare(rows, reference=None):
 
 
 def content(code_version):
-    """The part of a row's `code_version` that identifies the content of its method's own file (`method_files.mark`); "" for the suite's methods."""
-    return re.search(r"[^,;]*[.]py [0-9a-f]{10}|$", str(code_version))[0]
+    """The parts of a row's `code_version` that identify the contents of its method's and its suite's own files (`method_files.mark`), if there are."""
+    return tuple(sorted({*re.findall(r"[^,;]*[.]py [0-9a-f]{10}", str(code_version))}))
 
 
 def summary(task, sparsity, label, runs):

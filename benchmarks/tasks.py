@@ -37,6 +37,13 @@ def suite_of(task):
     return task.partition("-")[0]
 
 
+def mark_of_suite(task):
+    """The file's name and the start of its hash, as `code_version` in a row has them, of a task from a suite's own file; "" for others, and if there is
+    no such task."""
+    source = TASKS[task].source if task in TASKS else ""
+    return source and f"{suite_of(task)}.py {source[:10]}"
+
+
 def get_task(name):
     """The Task of this name. Raises ValueError in one line with the nearest names."""
     if name not in TASKS:

@@ -68,6 +68,9 @@ def get(method):
     if not path:
         if attribute.endswith(".py"):
             raise ValueError(f"{method} is a file: name the class in it, {method}:CLASS")
+        first, _, options = str(method).partition(" ")
+        if "=" in options and first in _methods():
+            raise ValueError(f"the options of {first} are given apart from its name, in a command by --set {options}, in Python by {options.split()[0]}")
         if str(method) not in _methods():
             raise ValueError(nearest(str(method), _methods(), "method") + " (`python -m benchmarks options` lists all)")
         return _methods()[str(method)]

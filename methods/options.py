@@ -51,6 +51,7 @@ option = Option
 def nearest(name, names, what):
     """The one-line message that `name` is unknown, with the nearest of `names`."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    written = {known.lower(): known for known in names}  # papers write RigL, SNIP
+    close = [written[known] for known in difflib.get_close_matches(name.lower(), written, n=3, cutoff=0.4)]
     return (f"unknown {what} {name!r}; " + (f"nearest: {', '.join(close)}" if close else f"known: {', '.join(names) or 'none'}")
             + " (several are separated by spaces)" * ("," in name))

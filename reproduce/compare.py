@@ -20,7 +20,7 @@ from benchmarks.accuracy import off_target
 from benchmarks.command import command, with_options
 from benchmarks.comparison.tables import of_profile, renamed
 from benchmarks.grid import NEXT
-from benchmarks.method_files import path_of
+from benchmarks.method_files import file_of, path_of
 from benchmarks.progress import several
 from benchmarks.stats import content
 from benchmarks.suites import PROFILES, SIZES, SUITES
@@ -101,7 +101,10 @@ def unfinished(name, args, profile, have, failed, other):
                                      results=args.results)
     if failed:
         return NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status {same}")
-    close = difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
+    if ":" in method and not Path(file_of(method)).is_file():
+        return NoRows(f"no finished runs of {name!r}: there is no file {file_of(method)}")
+    mistyped = method not in {each.partition(" ")[0] for each in have}
+    close = mistyped and difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)
     hint = other or (f"; nearest: {', '.join(close)}" if close else f"; make them with: python -m benchmarks launch {same}")
     return NoRows(f"no finished runs of {name!r} in {Path(args.results) / args.suite / 'runs.csv'} (profile {profile}){hint}")
 
@@ -168,8 +171,8 @@ def as_text(runs, labels):
 
 
 def tell_contents(runs):
-    """A sentence on each method whose runs were made with more than one content of its file."""
-    contents = runs[runs.method.str.contains(":")].groupby("method").code_version.agg(lambda codes: codes.map(content).nunique())
+    """A sentence on each method whose runs were made with more than one content of its file, or of the suite's."""
+    contents = runs.groupby("method").code_version.agg(lambda codes: codes.map(content).nunique())
     return [f"{Path(method).name} has runs of {number} contents of its file." for method, number in contents.items() if number > 1]
 
 

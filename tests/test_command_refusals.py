@@ -120,11 +120,25 @@ def test_results_that_are_not_there(words, tmp_path, monkeypatch, capsys):
     (["launch", "digits", "--methods", "rigl,set"], "several are separated by spaces"), (["launch", "digits", "--sparsities", "0.9,0.95"], "separated by spaces"),
     (["launch", "digits", "--set", "gamma=0.5", "interval=5"], "unrecognized arguments: interval=5; each name=value needs a --set of its own (--help"),
     (["launch", "digits", "--sparsities", "0,9"], "'0,9' (with a point: 0.9) (see"),
-    (["launch", "digits", "--seeds", "1,2"], "such as 5-9, not '1,2' (see"),
+    (["launch", "digits", "--seeds", "1,2"], "such as 5-9 or 42-42, not '1,2' (see"),
     (["launch", "digits", "--set", "interval"], "--set takes NAME=VALUE, not 'interval'"), (["launch", "digits", "--set", "=3"], "not '=3'"),
+    (["launch", "digits", "--set", "lr = 0.1"], "--set takes NAME=VALUE without spaces beside =, not 'lr = 0.1'"),
+    (["plan", "digits", "--seeds", "20240101"], "a number of seeds, 1 to 10000, or the first and the last, such as 5-9 or 42-42, not '20240101'"),
+    (["status", "digits", "--seeds", "0-99999999999999999999"], "not '0-99999999999999999999'"),
+    (["launch", "digits", "--methods", "rigl allocation=uniform"],
+     "the options of rigl are given apart from its name, in a command by --set allocation=uniform, in Python by allocation=uniform\n"),
+    *((["launch", "digits", "--methods", name], f"unknown method {name!r}; nearest: {near}") for name, near in (("SNIP", "snip"), ("ST3", "st3"))),
+    (["launch", "digits", "--data", __file__], f"the data folder {__file__} is no folder: "),
     (["status", "digits", "--methodz"], "--methodz (--help lists them)")])
 def test_mistakes_are_quoted_with_what_is_right(words, said, capsys):
     refused(capsys, words, said)
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "launch"])
+def test_what_a_named_method_skips_is_said(command, tmp_path, capsys):
+    assert main([command, "cifar10", "--methods", "str_original", "--results", str(tmp_path)]) == 0
+    assert "str_original skips cifar10-resnet20: its a0 and decay are known for ImageNet alone, and " in capsys.readouterr().err
+    assert main(["status", "cifar10", "--results", str(tmp_path)]) == 0 and "skips" not in capsys.readouterr().err
 
 
 def test_what_an_output_cannot_show_ends_no_command(monkeypatch):

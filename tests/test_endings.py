@@ -10,6 +10,7 @@ from types import SimpleNamespace as Namespace
 import pytest
 from stored import ROOT
 
+from benchmarks import __main__ as commands
 from benchmarks import launch
 from benchmarks.__main__ import insist, interrupt, main
 from benchmarks.command import CAME, ENDINGS, command
@@ -72,17 +73,33 @@ def test_the_third_ctrl_c_ends_a_hook_that_catches_everything():
                 insist(signal.SIGINT, None, pressed=pressed)
             assert signal.getsignal(signal.SIGINT) == after
     finally:
+        CAME.clear()
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("came", [[], [signal.SIGINT]])
+def test_what_a_half_loaded_library_raises_after_a_signal_is_the_interruption(came, monkeypatch, tmp_path, capsys):
+    def fails(*_, **__):
+        raise RecursionError("in numpy")
+    monkeypatch.setattr(commands, "CAME", came)
+    monkeypatch.setattr(commands, "existing", fails)
+    words = ["collect", "digits", "--results", str(tmp_path)]
+    if came:
+        assert main(words) == 130 and capsys.readouterr().err == "stopped\n"
+    else:
+        with pytest.raises(RecursionError):
+            main(words)
+
+
+@pytest.mark.parametrize("handler, number", [(interrupt, signal.SIGTERM), (insist, signal.SIGINT)])
 @pytest.mark.parametrize("words", [["run", "--task", "digits", "--method", "gmp", "--sparsity", "0.9"], ["launch", "digits", "--methods", "gmp"]])
-def test_a_signal_whose_interrupt_was_caught_ends_the_command_all_the_same(words, tmp_path, capsys):
+def test_a_signal_whose_interrupt_was_caught_ends_the_command_all_the_same(words, handler, number, tmp_path, capsys):
     """Some imports catch every exception."""
-    before = {number: signal.getsignal(number) for number in ENDINGS}
+    before = {ending: signal.getsignal(ending) for ending in ENDINGS}
     try:
         with pytest.raises(KeyboardInterrupt):
-            interrupt(signal.SIGTERM, None)
-        assert {signal.getsignal(number) for number in ENDINGS} == {signal.SIG_IGN}
+            handler(number, None, **({"pressed": []} if handler is insist else {}))
+        assert handler is insist or {signal.getsignal(ending) for ending in ENDINGS} == {signal.SIG_IGN}
         assert main([*words, "--results", str(tmp_path)]) == 130 and not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.pt"))
         assert capsys.readouterr().err.endswith("stopped; the same command goes on where this one ended\n")
     finally:

@@ -13,6 +13,7 @@ from benchmarks.recipes import DIGITS, Dataset, Task
 from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.tasks import DATASETS
+from benchmarks.trial.own_methods import outdated, tell_older
 
 
 class Wrong(torch.nn.Module):
@@ -66,6 +67,15 @@ def test_runs_become_a_leaderboard(parity, tmp_path, capsys):
         assert main(["leaderboard", "parity", "--format", form, "--results", str(tmp_path)]) == 0
         said = capsys.readouterr().out
         assert "st3" in said and "gmp" in said and "parity-mlp" in said and "collapsed" not in said
+
+
+def test_rows_of_another_content_of_the_suites_file_are_told_of(monkeypatch, capsys):
+    monkeypatch.setitem(tasks.TASKS, "parity-mlp", replace(tasks.TASKS["digits-mlp"], source="a" * 64))
+    rows = [dict(task=task, method="gmp", code_version=f"1234567890, parity.py {10 * letter}") for task, letter in (
+        ("parity-mlp", "a"), ("parity-mlp", "b"), ("another-mlp", "b"))]
+    assert [outdated(row) for row in rows] == [False, True, False]
+    tell_older(rows)
+    assert "rows made with another content of benchmarks/own_suites/parity.py: 1; `launch` with --outdated" in capsys.readouterr().err
 
 
 def test_the_options_of_a_task_that_is_not_named_as_its_data(parity, monkeypatch, capsys):

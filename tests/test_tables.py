@@ -272,5 +272,5 @@ def test_seconds_of_two_kinds_of_machine_are_not_one_time():
     rows = rows_of({"a": [90.0, 91], "b": [93.0, 94]}, device={("a", 1): "another"}, seconds={("a", 1): 9000.0, ("b", 1): 20.0})
     seconds = compare(rows).set_index("label").seconds
     assert pd.isna(seconds["a"]) and seconds["b"] == 15
-    shared = compare(rows_of({"a": [90.0, 91], "b": [93.0, 94]}, step_ms={("a", 1): np.nan})).set_index("label").seconds
+    shared = compare(rows_of({"a": [90.0, 91], "b": [93.0, 94]}, step_ms={("a", 1): float("nan")})).set_index("label").seconds
     assert pd.isna(shared["a"]) and shared["b"] == 10  # of runs that share a GPU only the sum of their seconds is right

@@ -2,10 +2,11 @@
 import contextlib
 import difflib
 import sys
+from collections import Counter
 
 from benchmarks.levels import levels_of
 from benchmarks.method_files import file_of, mark
-from benchmarks.tasks import settle
+from benchmarks.tasks import mark_of_suite, settle, suite_of
 
 NEAR = 0.75  # difflib's ratio from which on one name counts as the other one mistyped
 
@@ -56,15 +57,19 @@ def own(specs):
 
 
 def outdated(row):
-    """Whether a row (dict) was made with another content of its method's own file; False if the file is not here, because then it is unknown."""
-    return mark(row["method"]) not in str(row["code_version"])
+    """Whether a row (dict) was made with another content of its method's or its suite's own file; False if the file is not here, because then it is
+    unknown."""
+    return bool(_changed(row))
+
+
+def _changed(row):
+    """The files of a row's method and suite that had another content when it was made."""
+    marks = {file_of(row["method"]): mark(row["method"]), f"benchmarks/own_suites/{suite_of(row['task'])}.py": mark_of_suite(row["task"])}
+    return [file for file, now in marks.items() if now not in str(row["code_version"])]
 
 
 def tell_older(rows):
-    """Says how many rows (dicts) were made with another content of their method's own file; nothing about files that are not here."""
-    for file in sorted({file_of(row["method"]) for row in rows} - {""}):
-        now = mark(f"{file}:")
-        other = sum(file_of(row["method"]) == file and now not in str(row["code_version"]) for row in rows)
-        if other:
-            print(f"rows made with another content of {file}: {other}; `launch` with --outdated and what names these runs (--methods, --set, …) "
-                  "makes them again", file=sys.stderr)
+    """Says how many rows (dicts) were made with another content of their method's or suite's own file; nothing about files that are not here."""
+    for file, other in sorted(Counter(file for row in rows for file in _changed(row)).items()):
+        print(f"rows made with another content of {file}: {other}; `launch` with --outdated and what names these runs (--methods, --set, …) "
+              "makes them again", file=sys.stderr)
