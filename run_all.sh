@@ -131,12 +131,14 @@ for word; do
     if [[ $word == -h || $word == --help ]]; then exec "$python" -m benchmarks launch --help; fi
 done
 
-# Bad arguments end here, before any installation.
+# Bad arguments end here, before any installation (but for names of methods and options, which need torch).
 asked=$("$python" - "$@" <<'END'
 import sys
+from pathlib import Path
 from benchmarks.__main__ import parser
-from benchmarks.command import chosen_options
+from benchmarks.command import at_least_one, chosen_options
 from benchmarks.grid import Spec
+from benchmarks.method_files import file_of
 from benchmarks.own_suites import FAULTS
 from benchmarks.suites import suite_grid
 try:
@@ -144,6 +146,10 @@ try:
     if not FAULTS:  # else the launch says what is wrong: before the installation a suite's file may lack a library
         suite_grid(args.suite, args.profile, ())
     chosen_options(args)
+    at_least_one(args, "jobs")
+    for method in args.methods or ():
+        if (path := file_of(method)) and not Path(path).is_file():
+            raise ValueError(f"there is no file {path} for the method {method}")
     for sparsity in args.sparsities or (0.5,):
         Spec(args.suite, "any", sparsity, 0, args.epochs)
 except ValueError as error:

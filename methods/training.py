@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
+from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
@@ -65,6 +66,8 @@ class Training(Run):
                              "its groups")
         self._warn_of_groups()
         self.cycles = self.method.cycles(int(epochs))
+        if not (isinstance(self.cycles, list) and self.cycles and all(isinstance(cycle, Cycle) for cycle in self.cycles)):
+            raise ValueError(f"cycles of {self.method.called} must return a list of methods.base.Cycle, not {self.cycles!r}")
         self.step, self.cycle, self.batch, self.snapshots, self.loaded, self.updating = 0, 0, None, {}, False, False
         # reads: how many dense gradients the method read in this step; dense_steps: in all steps; scored: passes besides the steps' own
         # (`count_passes`)

@@ -251,6 +251,7 @@ UNUSABLE = {
     "leak = option(numpy.float64(0.1))": "or a text, not np.float64(0.1) (float64)" if numpy.__version__ >= "2" else "not 0.1 (float64)",
     "mode = option(enum.Enum('Mode', 'a b', type=str).a)": "(Mode)", "options = {'leak': 0.1}": "options must be a @classmethod",
     "@classmethod\n    def levels(cls, sparsity, options): return sparsity": "levels() of mine.py:Mine must return the sparsities",
+    "def cycles(self, epochs): return 3": "cycles of Mine must return a list of methods.base.Cycle, not 3",
     "@classmethod\n    def levels(cls, sparsity, options): return [0.5]": "0.9 the last, not [0.5]",
     "@classmethod\n    def levels(cls, sparsity, options): return ()": "0.9 the last, not ()",
     "@classmethod\n    def levels(cls, sparsity, options): return ['0.9']": "0.9 the last, not ['0.9']"}

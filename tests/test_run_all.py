@@ -87,6 +87,8 @@ def refused(done, *texts):
     (["cifar10", "--profile", "fast"], ["'fast'", "paper", "quick"]),
     (["digits", "--seeds", "many"], ["--seeds", "many"]),
     (["digits", "--sparcity", "0.9"], ["--sparcity"]),
+    (["digits", "--jobs", "0"], ["--jobs must be at least 1, not 0"]),
+    (["digits", "--methods", "nowhere.py:Mine"], ["there is no file ", "nowhere.py for the method "]),
 ])
 def test_bad_arguments_are_refused_before_any_installation(project, words, texts):
     makes_no_venv = f'#!/bin/bash\n[[ $1 = -m ]] && exit 1\nexec "{sys.executable}" "$@"\n'
