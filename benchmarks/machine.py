@@ -131,7 +131,6 @@ def sources():
     return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in files}
 
 
-@cache
 def code_digest():
     """A hash of this code."""
     return hashlib.sha256(repr(sources()).encode()).hexdigest()

@@ -25,7 +25,6 @@ class Store:
         self.runs = self.folder / "runs"
         self.keep_models = keep_models
         self.seen = {}  # {key: stamp} of the rows in `runs/` when they were read
-        self.damaged = set()  # the records that were named as damaged
         if not write:
             if self.folder.exists() and not self.folder.is_dir():
                 raise StoreError(f"{self.folder} is no folder; name another with --results")
@@ -102,8 +101,7 @@ class Store:
             record = self._record(key, only_row)
             if record:
                 yield record
-            elif (path := self.runs / f"{key}.json").exists() and path not in self.damaged:
-                self.damaged.add(path)
+            elif (path := self.runs / f"{key}.json").exists():
                 print(f"{path} is damaged and left out; its run will be made again, unless its row was collected before", file=sys.stderr)
 
     def _record(self, key, only_row):

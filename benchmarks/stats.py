@@ -179,8 +179,9 @@ def compare(rows, reference=None):
 
 
 def content(code_version):
-    """The parts of a row's `code_version` that identify the contents of its method's and its suite's own files (`method_files.mark`), if there are."""
-    return tuple(sorted({*re.findall(r"[^,;]*[.]py [0-9a-f]{10}", str(code_version))}))
+    """The parts of a row's `code_version` that identify the contents of its method's and its suite's own files (`method_files.mark`), as text; "" if
+    it has neither."""
+    return ", ".join(sorted({mark.strip() for mark in re.findall(r"[^,;]*[.]py [0-9a-f]{10}", str(code_version))}))
 
 
 def summary(task, sparsity, label, runs):

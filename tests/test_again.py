@@ -122,7 +122,7 @@ def test_making_runs_again_goes_on_where_it_was_interrupted(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "launch", interrupted)
         launched(tmp_path, "--again", seeds=3)
-    monkeypatch.setattr("benchmarks.machine.code_digest", lambda: "changed since")
+    monkeypatch.setattr(again, "_code", lambda: "changed since")
     with monkeypatch.context() as patch:
         patch.setattr(launcher, "launch", lambda specs, *rest: [] if len(specs) == 3 else pytest.fail("some are of the code before"))
         launched(tmp_path, "--again", seeds=3)

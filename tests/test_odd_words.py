@@ -68,13 +68,6 @@ def test_a_claim_of_odd_values_is_damaged(store, capsys, odd):
         claim.path.write_text(json.dumps(claim.content))
 
 
-def test_a_claim_of_older_code_is_sound(store):
-    with Claim(store, SPEC.key) as claim:
-        claim.path.write_text(json.dumps({name: claim.content[name] for name in ("host", "pid", "born", "job")}))
-        assert set(held(store)) == {SPEC.key}
-        claim.path.write_text(json.dumps(claim.content))
-
-
 @pytest.mark.parametrize("job", ["../../../../tmp/leak", "9_3/..", "", "9_", "9 3", "٣", None, ["9"]])
 def test_a_job_is_a_number(store, job):
     (store.runs / "jobs").mkdir()

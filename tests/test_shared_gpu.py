@@ -57,7 +57,7 @@ def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
             generator.state[1] += 1
             yield step
         saved[seed] = random_state(device)
-        set_random_state([saved[seed][2], torch.tensor([seed, 9], dtype=torch.uint8)], device)
+        set_random_state([*saved[seed][:3], torch.tensor([seed, 9], dtype=torch.uint8)], device)
         assert generator.state == [seed, 9] and generator.state is used[seed][0]
 
     outside = generator.state
@@ -71,7 +71,7 @@ def test_runs_on_a_gpu_have_generator_states_of_their_own(generator):
 
 
 def test_a_checkpoint_of_a_cpu_has_no_state_for_a_gpu(generator):
-    set_random_state([torch.get_rng_state()], torch.device("cuda", 0))
+    set_random_state(random_state(torch.device("cpu")), torch.device("cuda", 0))
     assert generator.state == [7, 0]
 
 

@@ -1,4 +1,5 @@
 """Runs that have a row and are made again (`--again`, `--outdated`): notes of those still to be made, so that an interrupted command can go on."""
+import functools
 import json
 import sys
 
@@ -59,5 +60,10 @@ def _noted(spec, store):
 
 def _version(spec):
     """The version of the code that makes a run: it changes with the code and with the method's own file."""
-    from benchmarks.machine import code_digest  # which needs torch
-    return f"{code_digest()} {digest(spec.method)}"
+    return f"{_code()} {digest(spec.method)}"
+
+
+@functools.cache
+def _code():
+    from benchmarks.machine import code_digest
+    return code_digest()
