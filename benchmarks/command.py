@@ -94,7 +94,8 @@ def data_folder(args):
         return Path("data")
     path = folder(named, option)
     if not path.is_dir():
-        raise Usage(f"the data folder {path} {'is no folder' if path.exists() else 'does not exist'}: name an existing one with --data DIR or DATA_DIR")
+        fault = "is no folder" if path.exists() else "does not exist"
+        raise Usage(f"the data folder {path} {fault}: name an existing one with --data DIR or DATA_DIR")
     return path
 
 

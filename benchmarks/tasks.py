@@ -38,8 +38,8 @@ def suite_of(task):
 
 
 def mark_of_suite(task):
-    """The file's name and the start of its hash, as `code_version` in a row has them, of a task from a suite's own file; "" for others, and if there is
-    no such task."""
+    """The file's name and the start of its hash, as `code_version` in a row has them, of a task from a suite's own file; "" for others, and if there
+    is no such task."""
     source = TASKS[task].source if task in TASKS else ""
     return source and f"{suite_of(task)}.py {source[:10]}"
 

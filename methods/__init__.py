@@ -70,7 +70,8 @@ def get(method):
             raise ValueError(f"{method} is a file: name the class in it, {method}:CLASS")
         first, _, options = str(method).partition(" ")
         if "=" in options and first in _methods():
-            raise ValueError(f"the options of {first} are given apart from its name, in a command by --set {options}, in Python by {options.split()[0]}")
+            raise ValueError(f"the options of {first} are given apart from its name, in a command by --set {options}, "
+                             f"in Python by {options.split()[0]}")
         if str(method) not in _methods():
             raise ValueError(nearest(str(method), _methods(), "method") + " (`python -m benchmarks options` lists all)")
         return _methods()[str(method)]

@@ -59,17 +59,18 @@ def own(specs):
 def outdated(row):
     """Whether a row (dict) was made with another content of its method's or its suite's own file; False if the file is not here, because then it is
     unknown."""
-    return bool(_changed(row))
+    return any(now not in str(row["code_version"]) for now in _marks(row["method"], row["task"]).values())
 
 
-def _changed(row):
-    """The files of a row's method and suite that had another content when it was made."""
-    marks = {file_of(row["method"]): mark(row["method"]), f"benchmarks/own_suites/{suite_of(row['task'])}.py": mark_of_suite(row["task"])}
-    return [file for file, now in marks.items() if now not in str(row["code_version"])]
+def _marks(method, task):
+    """{file of the method or of the task's suite: its mark now, "" if it is not here}."""
+    return {file_of(method): mark(method), f"benchmarks/own_suites/{suite_of(task)}.py": mark_of_suite(task)}
 
 
 def tell_older(rows):
     """Says how many rows (dicts) were made with another content of their method's or suite's own file; nothing about files that are not here."""
-    for file, other in sorted(Counter(file for row in rows for file in _changed(row)).items()):
+    marks = {pair: _marks(*pair) for pair in {(row["method"], row["task"]) for row in rows}}
+    older = Counter(file for row in rows for file, now in marks[row["method"], row["task"]].items() if now not in str(row["code_version"]))
+    for file, other in sorted(older.items()):
         print(f"rows made with another content of {file}: {other}; `launch` with --outdated and what names these runs (--methods, --set, …) "
               "makes them again", file=sys.stderr)
