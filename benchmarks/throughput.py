@@ -33,7 +33,7 @@ from benchmarks import models
 from benchmarks.batches import steps_per_epoch
 from benchmarks.command import Parser, at_least_one, command, data_folder
 from benchmarks.gpu.capture import WARM, forget_workspaces, recorder
-from benchmarks.gpu.pack import lanes_of, refuse_unfused
+from benchmarks.gpu.pack import lanes_of
 from benchmarks.grid import Spec
 from benchmarks.machine import measured_on, now, numerics, one_core, usable_device
 from benchmarks.measurements import in_turns, quartiles, store, table_path
@@ -89,22 +89,20 @@ def plain_precision(device):
 
 
 class Suite:
-    """The suite's loop: `runs` runs in turns. fused: whether to use kernels/residual.py; None: as compiled.FUSED says."""
+    """The suite's loop: `runs` runs in turns."""
 
     repeatable = True
 
-    def __init__(self, spec, folder, device, runs=1, fused=None):
+    def __init__(self, spec, folder, device, runs=1):
         task, _ = settle(spec)
         data = datasets.load_for(task, folder).to(device)
-        self.lanes, self.trainers = lanes_of(spec, runs, data, device, recorder(task, device), fused)
-        self.fused, self.runs, self.batch_size, self.precision = fused, runs, task.batch_size, task.precision
+        self.lanes, _ = lanes_of(spec, runs, data, device, recorder(task, device))
+        self.runs, self.batch_size, self.precision = runs, task.batch_size, task.precision
 
     def train(self, steps):
         for _ in range(steps):
             for lane in self.lanes:
                 lane.turn()
-        if self.fused:
-            refuse_unfused(self.trainers)
 
 
 def train(loop, device, steps):
@@ -169,7 +167,6 @@ def main(words=None):
     parser.add_argument("--workers", type=int, help="of the plain loop's loader (default: 1, on a GPU 8)")
     parser.add_argument("--packs", type=int, nargs="+", metavar="K", help="runs at a time (default: 1, on a GPU 1 2 4 8 16)")
     parser.add_argument("--precisions", nargs="+", default=["bf16", "fp32"])
-    parser.add_argument("--fused", action="store_true", help="on a GPU also by the kernels for ResNets (kernels/residual.py)")
     parser.common("data", "results", "device")
     args = parser.parse_args(words)
     at_least_one(args, "rounds", "steps", "packs")
@@ -180,8 +177,6 @@ def main(words=None):
     if device.type == "cpu" and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     workers = args.workers if args.workers is not None else 1 if device.type == "cpu" else 8
-    if args.fused and device.type == "cpu":
-        raise ValueError("--fused is for a GPU")
     task = get_task(args.task)
     steps = steps_per_epoch(datasets.load_for(task, folder).train, task.batch_size, task.drop_last)
     if (WARM + 2) * (device.type == "cuda") + (1 + args.rounds) * args.steps > steps:  # an evaluation must not come between
@@ -191,8 +186,7 @@ def main(words=None):
     loops = {("plain", "static", plain_precision(device), workers, 1): partial(Plain, specs[args.precisions[0]], folder, device, workers)}
     for runs in args.packs or ((1,) if device.type == "cpu" else (1, 2, 4, 8, 16)):
         for precision, spec in specs.items():
-            for loop in ("suite", "fused")[:1 + (args.fused and precision == "bf16")]:
-                loops[loop, args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs, loop == "fused" or None)
+            loops["suite", args.method, precision, 0, runs] = partial(Suite, spec, folder, device, runs)
     rates, peaks, failed = measure(loops, device, args.rounds, args.steps)
     plain, lines = next(iter(rates.values())), []
     for (loop, method, precision, workers, runs), rate in rates.items():

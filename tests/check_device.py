@@ -5,15 +5,11 @@ A JSON line for each name, as soon as it is known; without "wrong" and "error" a
 - methods: on digits. Steps that are recorded against the same ones made anew; a run resumed in its middle against one that was not stopped;
   two that take turns against one alone; bit for bit.
 - networks: the same for the networks of CIFAR, on random images. (On a GPU the ViT's attention adds up in any order: it may differ.)
-- fused: each of these three for ResNets by kernels of their own (kernels/residual.py), within one epoch, and one batch's logits, gradients and
-  statistics, which may be twice as far from those in float64 as the plain network's are: in bf16, whose gradients are far off by themselves, and in
-  float32, where a mistake shows. Each is a name of its own: most of its time is that in which its kernels are made.
 - sparse: training losses of sparse storage, here and on the CPU, which differ by rounding alone: by less than NEAR.
 - ranking: exactly the same weights as on the CPU; milliseconds for 270,000 and 25 million, of which none or 98 % are tied.
 
 Several processes work side by side, and what ends one of them (a recording that cannot be ended, a lost device) does not end the others.
 """
-import copy
 import io
 import json
 import os
@@ -28,13 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from test_capture import carried, recorder, state_of
 from test_every_method import VARIANTS, make, small_digits
-from torch.nn.functional import cross_entropy
 
 import methods
 from benchmarks.batches import random_images
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.gpu import capture, compiled
-from benchmarks.gpu.kernels import residual
+from benchmarks.gpu import capture
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core, usable_device
@@ -44,11 +38,7 @@ from benchmarks.workers.places import cores
 from methods.ranking import keep
 
 STEPS, RESUMED = 28, 10  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded
-EPOCH = 4000  # images: more than those steps have, so that nothing is evaluated, for which the network would be compiled
-SAME = ("recorded", "resumed", "packed")
 NEAR = 0.05
-# what rounding may make of gradients (where ReLU lets others pass), and of logits and statistics, besides what it makes of the plain network's
-ROUNDED = {torch.bfloat16: (0.01, 0.01), torch.float32: (0.01, 1e-4)}
 SPARSE = ("static init=sparse", "set", "rigl", "srigl", "mest", "gse_uniform", "gse_grabo", "gse_graest", "snip")
 
 
@@ -87,8 +77,8 @@ class Run:
         return f"{wrong} of {len(pairs)} tensors" if wrong else "curves" * (curves != others)
 
 
-def compared(build, device, asked=SAME):
-    """{what: how it differs} of runs that should be the same, of what is asked for."""
+def compared(build, device):
+    """{what: how it differs} of runs that should be the same."""
     run = Run(build, device).turns(RESUMED)
     recorded = run.trainer.forward_backward.replay and run.trainer.training.apply.replay  # a later cycle begins anew
     saved = run.saved()
@@ -100,11 +90,8 @@ def compared(build, device, asked=SAME):
             for one in pack:
                 one.turns(1)
         return run.differs(pack[0]) or run.differs(pack[1])
-    how = {"recorded": lambda: run.differs(Run(build, device, capture.ANEW).turns(STEPS)),
-           "resumed": lambda: run.differs(Run(build, device, saved=saved).turns(STEPS - RESUMED)), "packed": packed}
-    wrong = {what: how[what]() for what in asked}
-    if not recorded:
-        wrong["recorded"] = "not recorded"
+    wrong = {"recorded": run.differs(Run(build, device, capture.ANEW).turns(STEPS)) if recorded else "not recorded",
+             "resumed": run.differs(Run(build, device, saved=saved).turns(STEPS - RESUMED)), "packed": packed()}
     wrong = {what: how for what, how in wrong.items() if how}
     return {"wrong": wrong} if wrong else {}
 
@@ -118,61 +105,12 @@ def check_network(name, device):
     return compared(network(name, device), device)
 
 
-def check_fused(name, device):
-    """name: as of `network`, and what of it."""
-    name, what = name.rsplit(maxsplit=1)
-    build, trainers = network(name, device, EPOCH), []
-
-    def noted(record):
-        trainers.append(build(record))
-        return trainers[-1]
-    with compiled.fusing(True):
-        if what == "batch":
-            trainer = noted(None)
-            trainer.training.start()
-            wrong = far(trainer.model, device, dtypes=[torch.bfloat16 if name.endswith("bf16") else torch.float32])
-        else:
-            wrong = compared(noted, device, [what]).get("wrong", {})
-            if not all(getattr(trainer.network, "fused", None) for trainer in trainers):
-                wrong["kernels"] = "not used"
-    return {"wrong": wrong} if wrong else {}
-
-
-def far(model, device, images=128, dtypes=(torch.bfloat16, torch.float32)):
-    """{tensor: (how far it is, how far the plain network's is)} from float64, of what the kernels compute of one batch further from it than the plain
-    network does, twice and what rounding makes of itself: logits, gradients, running statistics, in each of the dtypes."""
-    draw = torch.Generator().manual_seed(0)
-    x, y = torch.randn(images, 3, 32, 32, generator=draw).to(device), torch.randint(10, (images,), generator=draw).to(device)
-    exact, found = passed(model, x, y, torch.float64), {}
-    for dtype in dtypes:
-        near = ROUNDED[dtype]
-        plain, kernels = (passed(model, x, y, dtype, by_kernels) for by_kernels in (False, True))
-        for key, right in exact.items():
-            ours, its = (float((values[key] - right).norm() / right.norm()) for values in (kernels, plain))
-            if not ours <= 2 * its + near[not key.startswith("at ")]:
-                found[f"{key}, {dtype}"] = ours, its
-    return found
-
-
-def passed(model, x, y, dtype, by_kernels=False):
-    """{name: tensor} of the logits of a batch, the gradients and the running statistics, computed in a dtype, 16 bits by autocast."""
-    half = dtype.itemsize == 2
-    own = copy.deepcopy(model).train().to(torch.float32 if half else dtype)
-    own.theta.grad, x = None, x.to(own.theta.dtype)
-    with torch.autocast(x.device.type, dtype, enabled=half):
-        logits = (residual.fused(own.net, own.layout, x, dtype)(own.method(own.theta), x) if by_kernels else own(x)).to(own.theta.dtype)
-    cross_entropy(logits, y).backward()
-    gradients = own.layout.named_views(own.theta.grad) | {key: value.grad for key, value in own.net.named_parameters()}
-    return {"logits": logits.detach(), **{f"at {key}": value for key, value in gradients.items()},
-            **{key: value for key, value in own.net.named_buffers() if value.is_floating_point()}}
-
-
-def network(name, device, images=2000):
-    """What makes a run of "task method precision", on so many random images an epoch."""
+def network(name, device):
+    """What makes a run of "task method precision"."""
     words, method, precision = name.split()
     task, options = settle(Spec(words, method, 0.9, 0, epochs=2, precision=precision, options={"interval": "3"} if method == "rigl" else {}))
     numerics(task.precision, device)
-    data = random_images(task.dataset, images, 500, 500).to(device)
+    data = random_images(task.dataset, 2000, 500, 500).to(device)
     return lambda record: Trainer(task, method, 0.9, 0, options, data, device, record)
 
 
@@ -208,8 +146,6 @@ PARTS = {  # names, and what checks one
     "methods": ([*methods.available(), *VARIANTS], check_method),
     "networks": ([f"{task} {words}" for task in CIFAR for words in ("st3 bf16", "rigl fp32")] + ["cifar10-vgg16 probmask bf16", "cifar10-resnet20 dnw tf32"],
                  check_network),
-    "fused": ([f"{task} {precision} {what}" for precision, of in (("bf16", ("batch",)), ("fp32", ("batch",)), ("bf16", SAME)) for what in of
-               for task in ("cifar10-resnet20 st3", "cifar10-resnet56 rigl")], check_fused),
     "sparse": (list(SPARSE), check_sparse),
     "ranking": (["float32", "float64", "bfloat16", "int64", "int32"], check_ranking),
 }
@@ -250,7 +186,7 @@ def parent(part, device, names):
 @command
 def main(words=None):
     parser = Parser(prog="check_device.py", description="Check a device with every method and network.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all; on a CPU without fused)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--device", default="cuda", help="default: cuda")
     parser.add_argument("--processes", type=int, default=max(6, min(12, cores())), help="side by side (default: as many as cores, from 6 to 12)")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of one part, alone, in one process")
@@ -260,14 +196,12 @@ def main(words=None):
         parser.error(f"unknown part {unknown[0]!r}; parts: {', '.join(PARTS)}")
     if words.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no GPU here; try it with --device cpu")
-    if words.device == "cpu" and "fused" in words.parts:
-        parser.error("fused: Triton's kernels need a GPU; `python -m pytest tests/test_kernels.py` rehearses them, by its interpreter and compiler")
     if words.names:
         return child(words.parts[0], usable_device(words.device), words.names)
     if not words.device.startswith("cuda"):  # opened here, a GPU would lack memory for the children
         usable_device(words.device)
     wrong = 0
-    for part in words.parts or [part for part in PARTS if words.device != "cpu" or part != "fused"]:
+    for part in words.parts or PARTS:
         names = PARTS[part][0]
         with ThreadPoolExecutor(words.processes) as pool:
             wrong += sum(pool.map(lambda first: parent(part, words.device, names[first::words.processes]), range(words.processes)))

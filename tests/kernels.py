@@ -1,26 +1,18 @@
 """What the kernels of a GPU compute, by Triton's interpreter on a CPU: a process of its own, with TRITON_INTERPRET=1 (see test_kernels.py)."""
-import copy
 import math
 
 import torch
-from torch import nn
-from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.functional import conv2d
 from triton.runtime import interpreter
 
-from benchmarks import operations
-from benchmarks.gpu.kernels import narrow, residual
-from benchmarks.models.resnet import ResNet
-from methods import SparseModel, counting
+from benchmarks.gpu import narrow
+from methods import counting
 from methods.ranking import by_sorting
 
 CONVOLUTIONS = [  # inputs, outputs, stride, kernel, side, images
     (3, 16, 1, 3, 9, 3), (16, 16, 1, 3, 8, 3), (16, 32, 2, 3, 8, 3), (16, 32, 2, 1, 8, 3), (32, 32, 1, 3, 5, 2), (64, 64, 1, 3, 4, 2), (33, 40, 2, 3, 7, 2),
     (16, 16, 1, 1, 6, 20)]
-RESNETS = [  # widths, blocks, padded shortcuts and a bias, images, side, programs of a grid, passes, dtype
-    ([4, 8], 2, False, 3, 6, 264, 1, torch.float32), ([4, 6], 1, True, 3, 7, 2, 2, torch.float32), ([3, 33], 1, False, 3, 7, 1, 1, torch.float32),
-    ([4, 6], 1, False, 2, 6, 264, 1, torch.float16)]  # the interpreter has no bfloat16 to compute with
 NEAR = 1e-6
-ROUNDED = {torch.float32: (NEAR, 20 * NEAR), torch.float16: (2e-3, 2e-2)}  # errors of logits and statistics, and of gradients
 
 
 def enter_once(patch=interpreter._patch_lang, entered=set()):
@@ -50,47 +42,6 @@ def convolutions():
         assert got[0].is_contiguous(memory_format=torch.channels_last) and got[1].is_contiguous(memory_format=torch.channels_last)
 
 
-def residual_networks():
-    for widths, blocks, padded, images, side, programs, passes, dtype in RESNETS:
-        residual.PROGRAMS = residual.PARTS = programs  # few: several blocks of pixels in each
-        residual.STATISTICS, residual.LINES = 64, 1
-        torch.manual_seed(0)
-        net = ResNet(3, widths, blocks, 10, padded, padded)
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.uniform_(module.weight, 0.5, 1.5), nn.init.normal_(module.bias)
-        model, (near, within) = SparseModel(net, "static", 0.5), ROUNDED[dtype]
-        other, computed = copy.deepcopy(model), residual.fused(net, model.layout, torch.empty(images, 3, side, side), dtype)
-        assert (computed.grid(side)[2] > 1) == (programs < 264)
-        for _ in range(passes):
-            x, y = torch.randn(images, 3, side, side) + 5, torch.randint(10, (images,))
-            logits, expected = computed(model.method(model.theta), x), other(x)
-            assert (logits - expected).norm() < near * expected.norm(), (widths, dtype)
-            cross_entropy(logits, y).backward(), cross_entropy(expected, y).backward()
-        for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
-            assert (one.grad - two.grad).norm() < within * two.grad.norm(), (widths, dtype, name)
-        for (name, one), two in zip(net.named_buffers(), other.net.buffers(), strict=True):
-            if not name.endswith("num_batches_tracked"):
-                assert (one - two).norm() < near * two.norm(), (widths, dtype, name)
-        x[0, 0, 0, 0] = math.nan  # reaches everything
-        assert computed(model.method(model.theta), x).isnan().all()
-
-
-def single_operations():
-    """Those of replays.py, which calls them with other tensors of the same form."""
-    operations.CALLS = operations.SETS = 1
-    found = operations.operations(ResNet(3, [4, 8], 1, 10, False, False), 2, 6, torch.float32)
-    assert {one.kernel for one in found if one.loop != "torch"} == {*operations.KERNELS}
-    for one in found:
-        row, = operations.measured(one, [1], torch.device("cpu"), 1)
-        assert row["us"] > 0, one
-        if one.kernel == "_gather" and one.loop == "compiled" and "back=False" in one.shape:
-            x, weight, out, *_ = one.arguments[0]
-            x.normal_(), weight.normal_(), one.function(*one.arguments[0], **one.arguments[1])
-            size, stride = weight.shape[-1], x.shape[2] // out.shape[2]
-            assert torch.allclose(out, conv2d(x, weight, stride=stride, padding=size // 2), atol=1e-5)
-
-
 def choices():
     draw = torch.Generator().manual_seed(0)
     for n in (7, 3500):  # one block, and four
@@ -107,7 +58,5 @@ if __name__ == "__main__":
     torch.backends.mkldnn.enabled = False  # on processors without AVX-512 oneDNN 3.12 writes beyond its memory where channels are this few
     counting.BLOCK, counting.TOGETHER = 1024, 2
     convolutions()
-    residual_networks()
-    single_operations()
     choices()
     print("same")

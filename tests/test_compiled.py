@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks import models, train
 from benchmarks.gpu.capture import ANEW
 from benchmarks.gpu.compiled import Compiled, with_narrow_convolutions, worthwhile
-from benchmarks.gpu.kernels import narrow, residual
+from benchmarks.gpu import narrow
 from benchmarks.tasks import TASKS
 from methods import SparseModel, counting
 
@@ -165,55 +165,6 @@ def test_a_run_with_a_compiled_network_is_the_run(name, monkeypatch):
     again = make(name, record=ANEW)
     again.load_state_dict(read(states[0]))
     assert torch.equal(again.run().model.theta, whole.model.theta)
-
-
-@pytest.mark.parametrize("on, works, used", [(True, True, ["bf16"]), (True, False, []), (False, True, [])])
-def test_training_with_16_bits_may_be_by_other_kernels(on, works, used, monkeypatch):
-    """Where they are for this network; evaluation never is."""
-    calls, asked = [], []
-
-    class Other:
-        def __call__(self, weights, x):
-            calls.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
-            return torch.zeros(len(x), 10) + weights.sum()
-
-        def in_training(self):
-            return model.net.bn.training
-
-    other = Other()
-
-    monkeypatch.setattr("benchmarks.gpu.compiled.FUSED", on)
-    monkeypatch.setattr(residual, "fused", lambda net, layout, x, dtype: asked.append((*x.shape, dtype)) or (other if works else None))
-    name, shape = SMALL
-    model, (x, _) = joined(name, width=0.5), batch(shape=shape)
-    network = Compiled(model, IMAGES, traced)
-    for half in (True, False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            network(x).sum().backward()
-    model.net.bn.eval()  # frozen statistics
-    with torch.autocast("cpu", torch.bfloat16):
-        network(x)
-    assert int(model.net.stages[0][0].bn1.num_batches_tracked) == 4
-    model.eval()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert network.apply_weights(model.method(model.theta), x).unique().numel() > 1
-    assert calls == 2 * used and asked == [(IMAGES, *shape, torch.bfloat16)] * on
-
-
-@pytest.mark.parametrize("name, change", [
-    ("resnet20", None), ("vgg16_small", None), ("resnet20 width=2", None), ("resnet20", lambda net: setattr(net.bn, "momentum", None)),
-    ("resnet20", lambda net: net.conv.requires_grad_(False)), ("resnet20", lambda net: setattr(net.stages[0][0], "bn1", torch.nn.SyncBatchNorm(16))),
-    ("resnet20", lambda net: setattr(net.stages[2][2], "bn2", torch.nn.BatchNorm2d(64, affine=False)))])
-def test_networks_that_the_other_kernels_are_for(name, change):
-    name, *width = name.split(" width=")
-    net = models.build(name, 10, **({"width": int(*width)} if width else {}))
-    if change:
-        change(net)
-    fits = residual.fused(net, SparseModel(net, "dense").layout, torch.empty(2, 3, 32, 32), torch.bfloat16)
-    assert bool(fits) == (narrow.triton is not None and (name, width, change) == ("resnet20", [], None))
-    assert not residual.fused(net, None, torch.empty(2, 3, 32, 16), torch.bfloat16)
-    if fits:
-        assert fits.in_training() and not (net.stages[1][0].bn2.eval(), fits.in_training())[1]
 
 
 def test_other_batches_are_the_models_own(monkeypatch):

@@ -104,8 +104,7 @@ def test_what_was_measured_stays_when_a_loop_fails(tmp_path, monkeypatch, capsys
     class Fake:
         batch_size, repeatable, precision = 128, True, "fp32"
 
-        def __init__(self, spec, folder, device, runs, fused=None):
-            assert fused is None  # as compiled.py has it
+        def __init__(self, spec, folder, device, runs):
             self.runs, self.turns = runs, 0
             if runs == 2:
                 raise torch.OutOfMemoryError("no memory on purpose")
@@ -135,36 +134,6 @@ def test_bad_arguments_of_throughput(words, capsys, tmp_path, monkeypatch):
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)  # no data set, and nothing is downloaded
     assert throughput.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), *words]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_what_is_called_fused_is(tmp_path, capsys):
-    """A loop whose network the kernels are not for would be measured as the ordinary one."""
-    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
-    assert throughput.main(["--results", str(tmp_path), "--device", "cpu", "--data", str(tmp_path / "data"), "--fused"]) == 2
-    assert capsys.readouterr().err == "error: --fused is for a GPU\n"
-    loop = object.__new__(throughput.Suite)
-    loop.lanes, loop.fused, loop.trainers = [], True, [SimpleNamespace(network=SimpleNamespace(fused=used)) for used in (print, False)]
-    with pytest.raises(ValueError, match="the kernels of kernels/residual.py are for the ResNets"):
-        loop.train(1)
-    loop.trainers.pop()
-    loop.train(1)
-
-
-@pytest.mark.parametrize("usual", [False, True])
-def test_the_suites_loop_is_measured_as_its_runs_are_made(usual, monkeypatch):
-    """Also when `compiled.FUSED` is on by default; and what one loop has asked for is no other's."""
-    seen = []
-    monkeypatch.setattr(pack.compiled, "FUSED", usual)
-    monkeypatch.setattr(throughput.datasets, "load_for", lambda task, folder: SimpleNamespace(to=lambda device: None))
-
-    def trainer(*_):
-        seen.append(pack.compiled.FUSED)
-        return SimpleNamespace(steps=lambda: iter((0.1, 0.2)), network=SimpleNamespace(fused=True))
-    monkeypatch.setattr(pack, "Trainer", trainer)
-    for fused in (None, True, False, None):
-        throughput.Suite(Spec("cifar10-resnet20", "st3", 0.9, 0), None, torch.device("cpu"), 2, fused).train(1)
-        assert pack.compiled.FUSED is usual
-    assert seen == [usual] * 2 + [True] * 2 + [False] * 2 + [usual] * 2
 
 
 @pytest.mark.parametrize("words", [["--rounds", "x"], ["--rounds", "0"], ["--parts", "depth"], []])

@@ -1,15 +1,12 @@
 """Compiles a network's passes in training and evaluation for a GPU: normalisation, activations and sums in few kernels, convolutions with few
-channels by `kernels/narrow.py`."""
-from contextlib import contextmanager
-
+channels by `narrow.py`."""
 import torch
 from torch.func import functional_call
 
-from benchmarks.gpu.kernels import narrow, residual
+from benchmarks.gpu import narrow
 from methods.counting import triton_works
 
 GRAPHS = 256  # most graphs that a process compiles: two for a network (training, evaluation), for each precision and batch size
-FUSED = False  # ResNets train by kernels/residual.py instead: 1.09 × as fast. Off until a GPU has passed tests/check_device.py fused
 aten = torch.ops.aten
 
 
@@ -21,18 +18,6 @@ def worthwhile(task, device):
         return False
     from torch._inductor import config  # importing it takes seconds
     return hasattr(config, "deterministic") and triton_works()
-
-
-@contextmanager
-def fusing(on):
-    """A context in which FUSED is `on` for what becomes `Compiled`; None leaves it as it is."""
-    global FUSED
-    before = FUSED
-    FUSED = before if on is None else on
-    try:
-        yield
-    finally:
-        FUSED = before
 
 
 def with_narrow_convolutions(graph):
@@ -60,7 +45,7 @@ class Compiled:
     """
 
     def __init__(self, model, images, backend=inductor):
-        self.model, self.images, self.evaluated, self.fused = model, images, None, None if FUSED else False
+        self.model, self.images, self.evaluated = model, images, None
         torch._dynamo.config.cache_size_limit = GRAPHS
         self.counters, uncounted = counters_of(model.net)
         self.compute = torch.compile(computing(model.net, model.layout, uncounted), fullgraph=True, dynamic=False, backend=backend)
@@ -68,7 +53,7 @@ class Compiled:
     def __call__(self, x):
         if len(x) != self.images or not self.model.training:
             return self.model(x)
-        self.model.compute = lambda weights, views, x: self.in_training(weights, x)
+        self.model.compute = lambda weights, views, x: self.compute(weights, x)
         try:
             logits = self.model(x)
         finally:
@@ -76,12 +61,6 @@ class Compiled:
         if self.counters:
             torch._foreach_add_(self.counters, 1)
         return logits
-
-    def in_training(self, weights, x):
-        half = torch.is_autocast_enabled(x.device.type)  # in float32 the library is faster (narrow.MOST)
-        if half and self.fused is None:
-            self.fused = residual.fused(self.model.net, self.model.layout, x, torch.get_autocast_dtype(x.device.type)) or False
-        return (self.fused if half and self.fused and self.fused.in_training() else self.compute)(weights, x)
 
     def apply_weights(self, weights, x):
         """The network's output in evaluation with the effective weights (N,)."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from benchmarks.gpu import compiled
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
@@ -43,22 +42,15 @@ class Lane:
             set_random_numbers(outside, self.device)
 
 
-def lanes_of(spec, runs, data, device, record, fused=None):
+def lanes_of(spec, runs, data, device, record):
     """(Lanes of so many runs of a Spec, with seeds from 0; the list of their Trainers, each of which is made in its lane's first turn, on its stream).
-    For measurements: nothing is stored. fused: as for `compiled.fusing`."""
+    For measurements: nothing is stored."""
     (task, options), trainers = settle(spec), []
 
     def steps(seed):
-        with compiled.fusing(fused):
-            trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
+        trainers.append(Trainer(task, spec.method, spec.sparsity, seed, options, data, device, record))
         yield from trainers[-1].steps()
     return [Lane(steps(seed), device) for seed in range(runs)], trainers
-
-
-def refuse_unfused(trainers):
-    """Raises ValueError if a step was made by another network than kernels/residual.py has."""
-    if not all(getattr(trainer.network, "fused", None) for trainer in trainers):
-        raise ValueError("the kernels of kernels/residual.py are for the ResNets of CIFAR alone")
 
 
 def random_numbers(device, own=False):

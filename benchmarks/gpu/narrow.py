@@ -95,11 +95,11 @@ def channels_last(like, channels, height, width):
     return torch.empty((len(like), channels, height, width), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def chunks_of(pixels, dtype, most=None):
-    """(number of parts of a batch, at most `most` or else CHUNKS; blocks of pixels in each; pixels of a block)."""
+def chunks_of(pixels, dtype):
+    """(number of parts of a batch, at most CHUNKS; blocks of pixels in each; pixels of a block)."""
     block = 2 * BLOCK // dtype.itemsize
     blocks = -(-pixels // block)
-    each = -(-blocks // (most or CHUNKS))
+    each = -(-blocks // CHUNKS)
     return -(-blocks // each), each, block
 
 
@@ -123,13 +123,12 @@ def gather(x, weight, y, stride, back):
     return y
 
 
-def products(gradient, x, size, stride, parts=None, most=None):
-    """See `convolution_weight`. parts: the tensor for the result, if given; most: the largest number of parts (default: CHUNKS)."""
+def products(gradient, x, size, stride):
+    """See `convolution_weight`."""
     (images, outputs, *own), (_, inputs, *sides) = gradient.shape, x.shape
     pixels = images * own[0] * own[1]
-    chunks, each, block = chunks_of(pixels, gradient.dtype, most)
-    if parts is None:
-        parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
+    chunks, each, block = chunks_of(pixels, gradient.dtype)
+    parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
     _products[chunks, size](
         gradient, x, parts, pixels, each, *sides, *own, stride, size, inputs, outputs, block, tile(outputs), tile(inputs), exactness(x), num_warps=4,
         num_stages=3)
