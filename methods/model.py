@@ -14,6 +14,14 @@ STORAGES = ("masked", "sparse", "auto")
 FAR = 0.01  # a method with exact=False may miss the sparsity asked for by this much without a warning
 
 
+def asked_for(sparsity, method):
+    """The sparsity asked for of a Sparsifier class: 0 of `dense` where it is None. Raises ValueError where another method has none."""
+    if sparsity is None and method.name != "dense":
+        name = method.name or method.__name__
+        raise ValueError(f"{name} needs a sparsity, the share of zeros in [0, 1), as in SparseModel(net, method, sparsity=0.9)")
+    return 0.0 if sparsity is None else sparsity
+
+
 class SparseModel(nn.Module):
     """Computes `net` with the sparse weights that `method` makes from one flat parameter `theta` (N,).
 
@@ -21,13 +29,14 @@ class SparseModel(nn.Module):
     `theta`, the rest stays where it is; `export()` gives a plain network back.
 
     net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
-    sparsity: share of zeros in [0, 1). skip: names of weights or modules to leave dense. include: names of those to prune although they do
-    not belong to linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the method's own.
+    sparsity: share of zeros in [0, 1), which all methods but `dense` need. skip: names of weights or modules to leave dense. include: names of
+    those to prune although they do not belong to linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the
+    method's own.
     torch.utils.checkpoint works in it with use_reentrant=False.
     storage: "masked"; "sparse" for weights that exist for active connections only (methods/sparse/model.py); or "auto", which stores like
     "sparse" but computes with dense products the layers that are faster that way.
-    Raises ValueError, in one line, for an unknown method, option or name in skip or include, a sparsity outside [0, 1) or one that leaves fewer
-    weights than layers, no prunable weight, mixed dtypes or devices, NaN, and a method that the storage cannot hold.
+    Raises ValueError, in one line, for an unknown method, option or name in skip or include, a sparsity that is missing, outside [0, 1) or leaves
+    fewer weights than layers, no prunable weight, mixed dtypes or devices, NaN, and a method that the storage cannot hold.
     """
 
     rounded_to = None  # the dtype that the network computes in, if theta's is finer
@@ -39,14 +48,14 @@ class SparseModel(nn.Module):
     updates = 0  # made by the last Training that began with it
 
     # the arguments are those of __init__, so that help() and editors show them; copying and unpickling pass none
-    def __new__(cls, net=None, method=None, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
+    def __new__(cls, net=None, method=None, sparsity=None, skip=(), *, include=(), storage="masked", **options):
         if storage not in STORAGES:
             raise ValueError(f"storage must be one of {', '.join(STORAGES)}, not {storage!r}")
         if storage != "masked" and cls is SparseModel:
             from methods.sparse.model import AlwaysSparse as cls
         return super().__new__(cls)
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="masked", **options):
+    def __init__(self, net, method, sparsity=None, skip=(), *, include=(), storage="masked", **options):
         super().__init__()
         if storage != "masked":
             raise ValueError(f"{type(self).__name__} has masked storage: derive it from methods.sparse.model.AlwaysSparse for storage={storage!r}")
@@ -61,7 +70,8 @@ class SparseModel(nn.Module):
             self.rounded_to = theta.dtype
         self.theta = nn.Parameter(theta.float() if self.rounded_to else theta)
         self.net = net
-        made = get(method)(self.layout, sparsity, **options)
+        kind = get(method)
+        made = kind(self.layout, asked_for(sparsity, kind), **options)
         if "_buffers" not in vars(made):
             raise TypeError(f"{type(made).__name__}.__init__ must begin with super().__init__(layout, sparsity, **options)")
         self.method = made.to(self.theta.device, self.theta.dtype)

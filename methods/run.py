@@ -124,8 +124,8 @@ class Run:
 
     @torch.enable_grad()
     def gradient(self, weights, batches):
-        """Sum over the batches of the loss gradient (N,) with respect to these effective weights. Raises ValueError for a batch that is None or no pair
-        (x, y)."""
+        """Sum over the batches of the loss gradient (N,) with respect to these effective weights. Raises ValueError for a batch that is None or no
+        pair (x, y)."""
         if any(batch is None for batch in batches):
             raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()

@@ -57,7 +57,9 @@ def test_an_optimiser_of_other_parameters_is_refused():
 
 def test_parameters_that_are_to_be_trained_otherwise_have_a_group_of_their_own():
     model = SparseModel(Net(), "movement", 0.5, score_lr=0.25)
-    with pytest.warns(UserWarning, match=r"\Amovement has parameters that are to be trained otherwise than the weights: [^\n]* model.parameter_groups\(lr\) instead of model.parameters\(\)\Z") as told:
+    said = (r"\Amovement has parameters that are to be trained otherwise than the weights: [^\n]* model.parameter_groups\(lr\) instead of "
+            r"model.parameters\(\)\Z")
+    with pytest.warns(UserWarning, match=said) as told:
         Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
     assert told[0].filename == __file__
     optimizer = torch.optim.SGD(model.parameter_groups(0.04), 0.05, momentum=0.9, weight_decay=0.1)
@@ -134,7 +136,8 @@ def test_one_training_after_another_has_the_optimiser():
     optimizer, trainings = torch.optim.SGD(model.parameters(), 0.05), []
     for again in (False, True):
         trainings.append(training := Training(model, optimizer, 1, 1))
-        with pytest.warns(UserWarning, match="trained before, by 1 updates of another Training: start.. gives it the mask that rigl begins") if again else nullcontext():
+        said = "trained before, by 1 updates of another Training: start.. gives it the mask that rigl begins"
+        with pytest.warns(UserWarning, match=said) if again else nullcontext():
             training.start()
         cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
         training.update()
@@ -198,7 +201,8 @@ def test_batches_are_a_function_that_gives_some():
 
 
 @pytest.mark.parametrize("method, options", [
-    ("gse_uniform", {"score_batches": "train_batch", "interval": 2}), ("rigl", {"interval": 2}), ("set", {"interval": 2}), ("probmask", {"trials": 1})])
+    ("gse_uniform", {"score_batches": "train_batch", "interval": 2}), ("rigl", {"interval": 2}), ("set", {"interval": 2}),
+    ("probmask", {"trials": 1})])
 def test_one_that_scores_none_does_not(method, options):
     model = SparseModel(Net(), method, 0.5, **options)
     Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6).start()
@@ -306,6 +310,15 @@ def test_what_is_no_method():
     for method in (None, nn.Linear):
         with pytest.raises(ValueError, match=r"\Aunknown method [^\n]+\Z"):
             SparseModel(Net(), method)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_a_sparsity_that_is_forgotten(storage):
+    """Nothing would be pruned, and nothing would say so."""
+    with pytest.raises(ValueError, match=r"\Aset needs a sparsity, the share of zeros in \[0, 1\), as in [^\n]+ sparsity=0\.9\)\Z"):
+        SparseModel(Net(), "set", storage=storage)
+    models = SparseModel(Net(), "set", 0, storage=storage), SparseModel(Net(), "dense")
+    assert [model.method.budget for model in models] == [models[1].layout.size] * 2
 
 
 def test_what_a_method_is_printed_as():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods.layout import gpt2_linear
-from methods.model import SparseModel
+from methods.model import SparseModel, asked_for
 from methods.networks import detached, explained, layout_of, put
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
@@ -37,7 +37,7 @@ class AlwaysSparse(SparseModel):
     than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
     """
 
-    def __init__(self, net, method, sparsity=0.0, skip=(), *, include=(), storage="sparse", **options):
+    def __init__(self, net, method, sparsity=None, skip=(), *, include=(), storage="sparse", **options):
         nn.Module.__init__(self)
         from methods import get
         from methods.sparse.forms import of
@@ -58,7 +58,8 @@ class AlwaysSparse(SparseModel):
         refuse_half(weights[0])
         shapes = weights[0].is_meta
         device = torch.device("cpu") if shapes else weights[0].device
-        self.method = of(get(method))(self.layout, sparsity, **options).to(device)
+        kind = get(method)
+        self.method = of(kind)(self.layout, asked_for(sparsity, kind), **options).to(device)
         self.bounds = [0, *torch.tensor(self.layout.sizes).cumsum(0).tolist()]
         keys = self.method.draw_graph(self.bounds).to(device)
         self.dense_gradient, self.training = None, net.training
