@@ -3,8 +3,6 @@ import math
 
 import torch
 
-from methods.ranking import keep
-
 
 def count(total, sparsity):
     """Weights that remain of `total`: round(total · (1 − sparsity)), free of binary truncation (int(1000·(1−.9)) is 99)."""
@@ -21,18 +19,15 @@ def count_above(total, sparsity):
     return total - math.floor((total - 1) * sparsity) - 1 if sparsity > 0 else total
 
 
-def allocate(layout, name, sparsity, theta=None, redistribute=False):
+def allocate(layout, name, sparsity, redistribute=False):
     """Number of weights that each layer keeps, as a list of integers.
 
-    They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. `lamp`, `global` and `global_l2`
-    rank the weights `theta` (N,); the others need shapes alone. Raises ValueError for an unknown name and, with the latter, if the budget
-    is less than one weight a layer, or too small for `uniform_plus`.
+    They sum to `count(N, sparsity)`; only `er_gse` without `redistribute` falls short, as published. Raises ValueError for an unknown name
+    and if the budget is less than one weight a layer, or too small for `uniform_plus`.
     """
     budget = count(layout.size, sparsity)
-    if name in RANKED:
-        return [int(k) for k in layout.layer_sums(keep(RANKED[name](layout, theta), budget))]
-    if name not in ALLOCATIONS:
-        raise ValueError(f"unknown allocation {name!r}; known: {', '.join(ALLOCATIONS)}")
+    if name not in BY_SHAPE:
+        raise ValueError(f"unknown allocation {name!r}; known: {', '.join(BY_SHAPE)}")
     if budget < len(layout.sizes):
         raise ValueError(f"sparsity {sparsity} leaves {budget} weights for {len(layout.sizes)} layers; it needs one a layer at least")
     if name == "uniform_plus":
@@ -52,6 +47,9 @@ RAW_DENSITY = {
     "er_gse": lambda shape: (shape[0] + math.prod(shape[1:])) / math.prod(shape),   # convolutions as matrices (GSE)
     "balanced": lambda shape: 1 / math.prod(shape),                                 # as many in each (Gadhikar et al. 2024)
 }
+
+
+BY_SHAPE = (*RAW_DENSITY, "uniform", "uniform_plus")
 
 
 def scale_densities(raw, sizes, budget, redistribute=True):
@@ -128,6 +126,5 @@ def of_unit_norm(layout, theta):
     return torch.cat([piece.abs() / piece.norm().clamp_min(1e-38) for piece in theta.detach().split(layout.sizes)])
 
 
+# scores whose global ranking shares weights out over the layers
 RANKED = {"lamp": lamp, "global": lambda layout, theta: theta.abs(), "global_l2": of_unit_norm}
-BY_SHAPE = (*RAW_DENSITY, "uniform", "uniform_plus")
-ALLOCATIONS = (*BY_SHAPE, *RANKED)

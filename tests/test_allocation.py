@@ -7,7 +7,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks.cost import layer_macs, sparse_macs
 from benchmarks.models import MODELS, build
-from methods.allocation import ALLOCATIONS, RANKED, RAW_DENSITY, allocate, count, lamp, of_unit_norm, round_counts, scale_densities, share_counts, whole
+from methods.allocation import BY_SHAPE, RANKED, RAW_DENSITY, allocate, count, lamp, of_unit_norm, round_counts, scale_densities, share_counts, whole
 from methods.layout import Layout, Spread
 from methods.ranking import keep
 
@@ -117,6 +117,11 @@ def test_er_gse_is_exact_on_resnet56(sparsity):
     assert sum(allocate(layout, "er_gse", sparsity)) == count(layout.size, sparsity)
 
 
+def ranked(layout, name, theta, k=3):
+    """How many weights of each layer are among the k of the highest score."""
+    return layout.layer_sums(keep(RANKED[name](layout, theta), k)).tolist()
+
+
 def test_lamp_and_global():
     layout, theta = two_layers()
     score = lamp(layout, theta)
@@ -124,10 +129,9 @@ def test_lamp_and_global():
     assert score[6:] == near([1, 0.3076923])
     assert theta[keep(score, 3)].tolist() == [0.5, -0.4, 0.9]
     assert theta[keep(theta.abs(), 3)].tolist() == [0.5, 0.9, -0.6]
-    assert allocate(layout, "lamp", 0.625, theta) == [2, 1]
-    assert allocate(layout, "global", 0.625, theta) == [1, 2]
+    assert ranked(layout, "lamp", theta) == [2, 1] and ranked(layout, "global", theta) == [1, 2]
     theta[6:] /= 10  # by hand: norms .7433 and .1082; .8321 and .5547 of B, .6727 and .5381 of W are the largest shares
-    assert allocate(layout, "global", 0.625, theta) == [3, 0] and allocate(layout, "global_l2", 0.625, theta) == [1, 2]
+    assert ranked(layout, "global", theta) == [3, 0] and ranked(layout, "global_l2", theta) == [1, 2]
 
 
 def test_lamp_adds_up_on_the_cpu():
@@ -145,15 +149,15 @@ def test_lamp_adds_up_on_the_cpu():
 def test_lamp_leaves_no_layer_empty():
     layout, theta = two_layers()
     theta[6:] *= 1e-6
-    assert allocate(layout, "global", 0.75, theta) == [2, 0]
-    assert allocate(layout, "lamp", 0.75, theta) == [1, 1]
+    assert ranked(layout, "global", theta, 2) == [2, 0]
+    assert ranked(layout, "lamp", theta, 2) == [1, 1]
 
 
 def test_lamp_of_a_layer_of_zeros():
     layout, theta = two_layers()
     theta[6:] = 0
     assert lamp(layout, theta)[6:].tolist() == [0, 0]
-    assert allocate(layout, "lamp", 0.5, theta) == [4, 0]
+    assert ranked(layout, "lamp", theta, 4) == [4, 0]
 
 
 @pytest.mark.parametrize("name, skip, fractions", [
@@ -197,22 +201,21 @@ def test_equal_shares_sum_to_the_total_and_are_monotone():
     assert share_counts([432, 4608, 320], 536) == [43, 461, 32]
 
 
-@pytest.mark.parametrize("name", ALLOCATIONS)
+@pytest.mark.parametrize("name", BY_SHAPE)
 def test_counts_of_odd_shapes(name):
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         widths = torch.randint(1, 12, (6,), generator=generator).tolist()
         net = nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:])))
         layout = Layout(net)
-        theta = torch.randint(-2, 3, (layout.size,), generator=generator).float()  # full of ties
         for budget in range(5, layout.size + 1, 7):
             try:
-                counts = allocate(layout, name, 1 - budget / layout.size, theta, redistribute=True)
+                counts = allocate(layout, name, 1 - budget / layout.size, redistribute=True)
             except ValueError:
                 assert name == "uniform_plus" and budget < round(0.2 * layout.sizes[-1]) + 4
                 continue
             assert sum(counts) == budget
-            assert all((name in RANKED or k >= 1) and k <= n for k, n in zip(counts, layout.sizes))
+            assert all(1 <= k <= n for k, n in zip(counts, layout.sizes))
 
 
 def test_rounding_fills_no_layer_beyond_its_size_and_empties_none():
@@ -297,4 +300,4 @@ def test_uniform_plus_of_a_single_layer_is_its_budget(net, kept):
 def test_global_l2_of_a_layer_of_zeros():
     layout = Layout(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
     theta = torch.tensor([0.5, -0.2, 0.1, -0.05, 0.3, -0.4, 0, 0])
-    assert of_unit_norm(layout, theta)[6:].tolist() == [0, 0] and allocate(layout, "global_l2", 0.5, theta) == [4, 0]
+    assert of_unit_norm(layout, theta)[6:].tolist() == [0, 0] and ranked(layout, "global_l2", theta, 4) == [4, 0]

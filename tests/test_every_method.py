@@ -19,7 +19,6 @@ from benchmarks.train import Trainer
 from methods import SparseModel, Training
 
 SPARSITY, EPOCHS = 0.8, 4
-RAMPING = 0  # an epoch that ends in the middle of the ramp
 MOVING = dict(weight_decay=0.05, momentum=0.95, lr=0.02)  # these move stored weights that have no gradient
 # what options add to a method's state and schedule
 VARIANTS = (
@@ -188,21 +187,6 @@ def test_gradient_class(name):
     else:
         assert model.method.gradient == "masked"
         assert torch.equal(gradient != 0, model.method.mask)
-
-
-@every_method
-def test_state_dict_round_trip_in_the_middle_of_the_ramp(name):
-    state = read(trained(name).states[RAMPING])["model"]
-    first, second = make(name).model, make(name, seed=1).model
-    x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    first.load_state_dict(state, strict=True)
-    assert torch.equal(first.method.mask, state["method.mask"])
-    first.eval(), second.eval()
-    assert not torch.allclose(first(x), second(x))
-    second.load_state_dict(first.state_dict(), strict=True)
-    assert torch.equal(first(x), second(x))
-    assert torch.equal(weights_of(first), weights_of(second))
-    assert difference(dict(first.state_dict()), dict(second.state_dict())) is None
 
 
 def resumed_from(name, state):

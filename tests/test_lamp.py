@@ -5,8 +5,9 @@ from canonical import two_layers
 
 from benchmarks.models import build
 from methods import SparseModel, Training
-from methods.allocation import allocate
+from methods.allocation import RANKED, allocate
 from methods.base import Cycle
+from methods.ranking import keep
 
 B = torch.tensor([[0.9, -0.6]], dtype=torch.float64)
 
@@ -40,8 +41,10 @@ def test_lamps_other_arms_have_their_counts_in_every_cycle_and_masks_are_nested(
         before, sizes = model.method.mask.clone(), run.theta.detach().abs()
         run.start(cycle)
         mask, budget = model.method.mask, model.method.budget_at(cycle)
-        counts = allocate(layout, layerwise, 1 - budget / layout.size, sizes * before)
-        assert (layout.layer_sums(mask) - torch.tensor(counts)).abs().max() <= 1 and int(mask.sum()) == budget
+        ranked = layerwise in RANKED
+        counts = (layout.layer_sums(keep(RANKED[layerwise](layout, sizes * before), budget)) if ranked else
+                  torch.tensor(allocate(layout, layerwise, 1 - budget / layout.size)))
+        assert (layout.layer_sums(mask) - counts).abs().max() <= 1 and int(mask.sum()) == budget
         assert not (mask & ~before).any()
         for size, now, then in zip(*(tensor.split(layout.sizes) for tensor in (sizes, mask, before))):
             removed = size[then & ~now]
