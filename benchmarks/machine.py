@@ -22,8 +22,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of glibc's m
 
 
 def lacks_memory(problem):
-    """Whether an error says that memory is lacking: torch's allocators, or CUDA and its libraries, which allocate on their own."""
-    words = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
+    """Whether an error says that memory is lacking: torch's allocators, or CUDA, its libraries and Triton, which allocate on their own."""
+    words = ("out of memory", "STATUS_ALLOC_FAILED", "DefaultCPUAllocator: ")
     for error in causes(problem):
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             return True

@@ -173,7 +173,7 @@ class Attempt:
 
     def failed(self, problem):
         """Stores and returns the row of a run that an error has ended. Raises OutOfMemoryError if others share the device, and ends the process
-        if the device is lost."""
+        if the device is lost, or if it is one of several with NCCL: the others wait for it in a collective, and the end of its group for them."""
         if lacks_memory(problem) and not self.alone:
             raise torch.OutOfMemoryError(str(problem)) from problem
         gone = lost(self.device)
@@ -184,7 +184,7 @@ class Attempt:
         # what fails in one process of several need not fail in the others
         keep = gone or lacks_memory(problem) or of_the_machine(problem) or team.world_size() > 1
         row = store_failure(self.spec, problem, self.store, self.before[self.spec.key], keep, self.code)
-        if gone:  # the launcher finds the row and makes its other runs in a new process
+        if gone or self.device.type == "cuda" and team.world_size() > 1:  # the launcher finds the row and makes its other runs in a new process
             os._exit(1)
         return row
 

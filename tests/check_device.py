@@ -7,6 +7,7 @@ A JSON line for each name, as soon as it is known; without "wrong" and "error" a
 - networks: the same for the networks of CIFAR, on random images. (On a GPU the ViT's attention adds up in any order: it may differ.)
 - sparse: training losses of sparse storage, here and on the CPU, which differ by rounding alone: by less than NEAR.
 - ranking: exactly the same weights as on the CPU; milliseconds for 270,000 and 25 million, of which none or 98 % are tied.
+- convolutions: the kernels for few channels (gpu/narrow.py), whose outputs and gradients differ from float64's by rounding alone.
 
 Several processes work side by side, and what ends one of them (a recording that cannot be ended, a lost device) does not end the others.
 """
@@ -28,7 +29,7 @@ from test_every_method import VARIANTS, make, small_digits
 import methods
 from benchmarks.batches import random_images
 from benchmarks.command import Parser, at_least_one, command
-from benchmarks.gpu import capture
+from benchmarks.gpu import capture, narrow
 from benchmarks.gpu.pack import Lane
 from benchmarks.grid import Spec
 from benchmarks.machine import numerics, one_core, usable_device
@@ -128,9 +129,14 @@ def check_sparse(name, device):
 
 def check_ranking(name, device):
     dtype, draw, wrong, ms = getattr(torch, name), torch.Generator().manual_seed(0), [], {}
-    for n in (7, 1000, 300_000):
-        score = (50 * torch.randn(n, generator=draw)).to(dtype)
-        wrong += [f"{k} of {n}" for k in (1, n // 3, n - 1) if not torch.equal(keep(score, k), keep(score.to(device), k).cpu())]
+    for n in (7, 1000, 300_000, 5_000_000):
+        normal, few = torch.randn(n, generator=draw), torch.rand(n, generator=draw) < 0.02
+        forms = {"": (50 * normal).to(dtype), " mostly tied": normal.masked_fill(~few, -1).to(dtype)}
+        if dtype.is_floating_point:
+            forms[" with infinities"] = normal.masked_fill(few, -torch.inf).masked_fill(few.roll(1), torch.inf).to(dtype)
+            forms[" with zeros of both signs"] = (normal.sign() * 0).to(dtype)
+        wrong += [f"{k} of {n}{form}" for form, score in forms.items() for k in (1, n // 3, n - 1)
+                  if not torch.equal(keep(score, k), keep(score.to(device), k).cpu())]
     for n in (270_000, 25_000_000) if dtype == torch.float32 else ():
         score = torch.rand(n, device=device)
         for what, scores in (("none tied", score), ("98 % tied", score.masked_fill(torch.rand(n, device=device) < 0.98, -1))):
@@ -141,12 +147,36 @@ def check_ranking(name, device):
     return ({"wrong": wrong} if wrong else {}) | ({"ms": ms} if ms else {})
 
 
+def check_convolution(name, device):
+    """name: "precision inputs outputs stride kernel side images"."""
+    precision, *numbers = name.split()
+    inputs, outputs, stride, size, side, images = map(int, numbers)
+    draw, dtype = torch.Generator().manual_seed(0), {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    x, weight = (torch.randn(*shape, generator=draw).to(dtype) for shape in ((images, inputs, side, side), (outputs, inputs, size, size)))
+    gradient = torch.randn(images, outputs, -(-side // stride), -(-side // stride), generator=draw).to(dtype)
+
+    def computed(convolution, *tensors):
+        x, weight, gradient = tensors
+        x, weight = x.requires_grad_(), weight.requires_grad_()
+        y = convolution(x, weight, None, stride, size // 2)
+        return y.detach(), *torch.autograd.grad(y, (x, weight), gradient)
+    ours = computed(narrow.conv2d, *(tensor.detach().to(device) for tensor in (x, weight, gradient)))
+    exact = computed(torch.conv2d, *(tensor.detach().double() for tensor in (x, weight, gradient)))
+    far = [float((one.cpu().double() - two).norm() / two.norm()) for one, two in zip(ours, exact)]
+    most = {"bf16": 0.005, "fp32": 1e-5}[precision]
+    wrong = {what: distance for what, distance in zip(("output", "at input", "at weights"), far) if not distance < most}
+    return {"wrong": wrong} if wrong else {}
+
+
+CONVOLUTIONS = ["3 16 1 3 32 128", "16 16 1 3 32 128", "16 32 2 3 32 128", "16 32 2 1 32 128", "32 32 1 3 16 128", "33 40 2 3 15 7",
+                "32 64 2 3 16 128", "32 64 2 1 16 128", "64 64 1 3 8 128", "64 64 1 3 32 128"]
 CIFAR = [task for task, recipe in TASKS.items() if recipe.dataset.startswith("cifar")]
 PARTS = {  # names, and what checks one
     "methods": ([*methods.available(), *VARIANTS], check_method),
     "networks": ([f"{task} {words}" for task in CIFAR for words in ("st3 bf16", "rigl fp32")] + ["cifar10-vgg16 probmask bf16", "cifar10-resnet20 dnw tf32"],
                  check_network),
     "sparse": (list(SPARSE), check_sparse),
+    "convolutions": ([f"{precision} {numbers}" for precision in ("bf16", "fp32") for numbers in CONVOLUTIONS], check_convolution),
     "ranking": (["float32", "float64", "bfloat16", "int64", "int32"], check_ranking),
 }
 

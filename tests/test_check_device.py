@@ -11,7 +11,8 @@ def said(capfd):
 
 
 def test_the_cpu_is_as_it_should_be(capfd):
-    for part, name in (("methods", "probmask"), ("ranking", "int64")):
+    for part, name in (("methods", "probmask"), ("ranking", "bfloat16"), ("convolutions", "bf16 33 40 2 3 15 7"),
+                       ("convolutions", "fp32 3 16 1 3 32 128")):
         names, check = check_device.PARTS[part]
         assert name in names and check(name, torch.device("cpu")) == {}
     assert "set" in check_device.PARTS["sparse"][0] and check_device.parent("sparse", "cpu", ["set"]) == 0
@@ -43,6 +44,9 @@ def test_what_differs_is_found(monkeypatch):
         patch.setattr(check_device, "NEAR", 0)
         assert check_device.check_sparse("set", cpu)["wrong"] == "losses"
     with monkeypatch.context() as patch:
+        patch.setattr(check_device.narrow, "convolution", lambda x, weight, stride: 1.01 * torch.conv2d(x, weight, None, stride, 1))
+        assert set(check_device.check_convolution("bf16 3 16 1 3 8 4", cpu)["wrong"]) == {"output", "at input", "at weights"}
+    with monkeypatch.context() as patch:
         patch.setattr(check_device, "keep", lambda score, k, calls=[]: calls.append(0) or torch.arange(len(score)) < k + len(calls))
         assert check_device.check_ranking("int64", cpu)["wrong"]
 
@@ -68,7 +72,7 @@ def test_a_mistake_does_not_end_the_others(capfd):
     assert "in check_method" in err  # its traceback
 
 
-@pytest.mark.parametrize("words, message", [(["networsk"], "unknown part 'networsk'; parts: methods, networks, sparse, ranking"),
+@pytest.mark.parametrize("words, message", [(["networsk"], "unknown part 'networsk'; parts: methods, networks, sparse, convolutions, ranking"),
                                             (["--processes", "0"], "--processes must be at least 1, not 0")])
 def test_bad_arguments(words, message, capsys):
     assert check_device.main(words) == 2

@@ -1,4 +1,5 @@
 """Several runs that take turns in one process: the same rows as alone, whatever the order, and nobody's fault ends another's run."""
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from stored import timeless
 from benchmarks import checkpoint
 from benchmarks import launch as launcher
 from benchmarks import run as runner
+from benchmarks.gpu import pack
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 from benchmarks.run import run
@@ -261,3 +263,19 @@ def test_runs_outlive_the_process_they_were_forked_from(packed):
     store, said = packed(*specs)
     assert [store.row(one.key)["status"] for one in specs] == ["ok", "failed", "ok"] and (store.runs / "orphaned").exists()
     assert "signal SIGKILL" in store.row(specs[1].key)["error"] and said.count("it will be tried again") == 3
+
+
+def test_a_run_on_a_gpu_has_the_stream_of_one_that_has_ended(monkeypatch):
+    made, device = [], torch.device("cuda", 7)
+    monkeypatch.setattr(pack, "FREE", {})
+    monkeypatch.setattr(pack, "random_numbers", lambda *_, **__: None)
+    monkeypatch.setattr(pack, "set_random_numbers", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(len(made)) or f"stream {len(made)}")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    long, short = (pack.Lane(iter(range(count)), device) for count in (9, 1))
+    for _ in range(5):
+        while not short.ended:
+            short.turn(), long.turn()
+        short = pack.Lane(iter(()), device)
+        assert short.stream == "stream 2" and long.stream == "stream 1"
+    assert len(made) == 2

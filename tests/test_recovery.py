@@ -264,7 +264,8 @@ def test_no_option_is_abbreviated(capsys):
     assert main(["launch", "digits", "--res", "elsewhere"]) == 2 and "--res elsewhere" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), MemoryError()])
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+                                   RuntimeError("Triton Error [CUDA]: out of memory"), MemoryError()])
 def test_lack_of_memory_costs_no_checkpoint(tmp_path, monkeypatch, error):
     """Neither in a step, nor while the checkpoint is loaded: there may be more of it the next time."""
     store = Store(tmp_path)

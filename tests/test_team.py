@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,3 +188,28 @@ def test_what_processes_cannot_share_is_refused(tmp_path, monkeypatch, options, 
     monkeypatch.setattr(team, "wanted", lambda task, device: 2)
     with pytest.raises(ValueError, match=text):
         runner.run(Spec("digits", "static", 0.9, 0, epochs=1, options=options), Store(tmp_path))
+
+
+@pytest.mark.parametrize("kind, count, ends", [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
+def test_with_nccl_a_process_whose_part_fails_ends(kind, count, ends, monkeypatch):
+    """Once its row is written: the end of the group would wait for the others, which wait for this process."""
+    done = []
+    monkeypatch.setattr(runner, "lost", lambda device: False)
+    monkeypatch.setattr(runner, "store_failure", lambda *_: done.append("row"))
+    monkeypatch.setattr(team, "world_size", lambda: count)
+    monkeypatch.setattr(runner.os, "_exit", lambda status: done.append(status))
+    spec = SimpleNamespace(key="key")
+    run = SimpleNamespace(device=torch.device(kind), alone=True, stop=int, spec=spec, store=None, before={"key": None}, code=None)
+    runner.Attempt.failed(run, RuntimeError("broken on purpose"))
+    assert done == ["row", *[1] * ends]
+
+
+def test_a_process_without_an_image_of_a_batch_sends_as_many_bytes(monkeypatch):
+    monkeypatch.setattr(team, "world_size", lambda: 2)
+    net = team.join_norms(torch.nn.Sequential(torch.nn.SyncBatchNorm(4), torch.nn.BatchNorm2d(4), torch.nn.ReLU()))
+    assert [type(module) for module in net] == [team.SyncedBatchNorm, team.JoinedBatchNorm, torch.nn.ReLU]
+    given = []
+    monkeypatch.setattr(torch.nn.SyncBatchNorm, "forward", lambda module, x: given.append(x.dtype) or x)
+    for images in (0, 2):
+        net[0](torch.zeros(images, 4, 3, 3, dtype=torch.bfloat16))
+    assert given == [torch.float32, torch.bfloat16]

@@ -3,8 +3,10 @@ weights' gradient split over the batch (split-K).
 
 Libraries compute them with tiles for 64 channels and more, of which 16 channels fill an eighth, and their deterministic algorithms have
 even less suitable tiles. Memory is channels_last throughout; sums are in float32, and in the same order every time. Offsets are 32-bit
-integers: no tensor may have 2³¹ elements. On a CPU, PyTorch's own convolutions are used.
+integers. On a CPU, PyTorch's own convolutions are used.
 """
+from functools import cache
+
 import torch
 from torch.nn.grad import conv2d_input, conv2d_weight
 
@@ -21,12 +23,13 @@ CHUNKS = 132  # parts of a batch whose weights' gradients are summed separately:
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """`torch.conv2d`, (B, O, H', W') from x (B, C, H, W) and weight (O, C, h, w), in autocast's dtype. Uses the kernels below for at most `MOST`
-    channels in and out, 1 x 1 and 3 x 3 kernels padded by half their size, equal strides, no groups and no dilation; otherwise (a single image
-    without B, too) PyTorch."""
+    channels in and out, 1 x 1 and 3 x 3 kernels padded by half their size, equal strides, no groups and no dilation, and fewer than 2³¹ numbers;
+    otherwise (a single image without B, too) PyTorch."""
     (strides, paddings, dilations), kernel = map(pair, (stride, padding, dilation)), tuple(weight.shape[2:])
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     narrow = x.dim() == 4 and max(weight.shape[:2]) <= MOST.get(dtype.itemsize, 0) and groups == 1 and kernel in ((1, 1), (3, 3))
-    if not (narrow and dilations == (1, 1) and strides[0] == strides[1] and paddings == (kernel[0] // 2,) * 2):
+    small = x.dim() == 4 and len(x) * x.shape[2] * x.shape[3] * max(weight.shape[:2]) < 2 ** 31
+    if not (narrow and small and dilations == (1, 1) and strides[0] == strides[1] and paddings == (kernel[0] // 2,) * 2):
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
     x, weight = x.to(dtype), weight.to(dtype)
     y = convolution(x, weight, strides[0])
@@ -131,8 +134,15 @@ def products(gradient, x, size, stride):
     parts = torch.empty((chunks, outputs, size, size, inputs), dtype=torch.float32, device=x.device)
     _products[chunks, size](
         gradient, x, parts, pixels, each, *sides, *own, stride, size, inputs, outputs, block, tile(outputs), tile(inputs), exactness(x), num_warps=4,
-        num_stages=3)
+        num_stages=stages(x.device))
     return parts
+
+
+@cache
+def stages(device):
+    """Of how many blocks a program of `_products` has the loads under way. Three take up to 192 KB of fast memory for 64 channels in 16 bits, and two
+    66 KB; many GPUs have 99 KB. (On a CPU, whose kernels are Triton's interpreter's, it does not matter.)"""
+    return 3 if device.type == "cuda" and torch.cuda.get_device_properties(device).shared_memory_per_block_optin >= 2 ** 17 else 2
 
 
 def tile(channels):

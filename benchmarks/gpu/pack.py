@@ -11,13 +11,17 @@ from benchmarks.tasks import settle
 from benchmarks.train import Trainer
 
 
+FREE = {}  # {device: streams of runs that have ended}. Torch has 32: with a new one for each, a long run would share its stream with a later one
+
+
 class Lane:
     """One run of a pack, given as a generator `run`; `turn()` makes one step. `row` is what the generator returned, once it has `ended`."""
 
     def __init__(self, run, device):
         self.run, self.device, self.row, self.ended = run, torch.device(device), None, False
-        # not the default stream, which cannot be recorded
-        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.stream = None
+        if self.device.type == "cuda":  # not the default stream, which cannot be recorded
+            self.stream = free.pop() if (free := FREE.get(self.device)) else torch.cuda.Stream(self.device)
         self.numbers = random_numbers(self.device, own=True)
 
     def turn(self):
@@ -27,6 +31,7 @@ class Lane:
                 return next(self.run)
             except StopIteration as end:
                 self.row, self.ended = end.value, True
+                FREE.setdefault(self.device, []).append(self.stream)
                 return 1.0
 
     @contextmanager
@@ -43,7 +48,7 @@ class Lane:
 
 
 def lanes_of(spec, runs, data, device, record):
-    """(Lanes of so many runs of a Spec, with seeds from 0; the list of their Trainers, each of which is made in its lane's first turn, on its stream).
+    """(Lanes of so many runs of a Spec, with seeds from 0; the list of their Trainers, each of them made in its lane's first turn, on its stream).
     For measurements: nothing is stored."""
     (task, options), trainers = settle(spec), []
 

@@ -73,11 +73,18 @@ def join_norms(net):
     if world_size() == 1:
         return net
     if next(net.parameters()).is_cuda:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     for module in net.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = JoinedBatchNorm
+        module.__class__ = {nn.BatchNorm2d: JoinedBatchNorm, nn.SyncBatchNorm: SyncedBatchNorm}.get(type(module), type(module))
     return net
+
+
+class SyncedBatchNorm(nn.SyncBatchNorm):
+    """SyncBatchNorm, where a process may have no image of a batch: torch's sends its zeros with 16 bits then, if the network computes so, and the
+    others their sums with 32."""
+
+    def forward(self, x):
+        return super().forward(x if len(x) else x.float())
 
 
 class Total(torch.autograd.Function):
