@@ -5,7 +5,8 @@ A training step, a step with an update of the connections, and memory, into RESU
 - All in one process with one thread, on real images, in fp32 or, with `--precision bf16`, as CIFAR and ImageNet are trained. In turns: in
   every round each storage makes its steps, in a shuffled order; its ratio is the time of the masked steps of the same round divided by its own.
   The first round only warms up, and so does the first step of a turn, because another storage has just filled the caches, unlike in training.
-  A row has the median over the rounds and the ratio's quartiles. Measuring a part of the grid replaces only its own rows.
+  A row has the median over the rounds and the ratio's quartiles. Measuring a part of the grid replaces only its own rows. Steps are timed after
+  updates of the connections, with as many as the row says.
 - On a GPU masked steps are recorded and replayed as in runs (`capture`), except when memory is measured; sparse ones are not.
 - state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the peak of what a step
   allocates besides, including activations (from torch's profiler; on a GPU from its allocator). On a CPU an update ranks and
@@ -117,8 +118,9 @@ def compare(task, width, sparsity, data, args, device):
                        batch_size=args.batch_size)
 
     entrants = {storage: make(storage, True) for storage in args.storages}
-    times = timed(entrants, "ordinary", args.rounds)
+    # updates first: they fill GSE's first graph, which may have fewer weights than asked for (in an MLP a fifth fewer)
     updates = timed(entrants, "update", min(args.rounds, args.update_rounds)) if args.update_rounds else {}
+    times = timed(entrants, "ordinary", args.rounds)
     for storage, made in entrants.items():
         made = make(storage, False) if made.trainer.record else made  # recordings' memory is reserved, not allocated
         trainer = made.trainer

@@ -52,6 +52,19 @@ def test_steps(tmp_path):
     assert [row["precision"] for row in more if row["sparsity"] == "0.95"] == ["bf16"] * 2 + ["fp32"] * 3  # beside those in fp32
 
 
+def test_steps_are_timed_with_as_many_weights_as_the_row_says(tmp_path, monkeypatch):
+    """GSE's first graph has fewer, which its first update adds."""
+    counts, times = {}, sparse_speed.timed
+
+    def timed(entrants, group, rounds):
+        counts[group] = {storage: int(made.trainer.model.layer_nnz().sum()) for storage, made in entrants.items()}
+        return times(entrants, group, rounds)
+    monkeypatch.setattr(sparse_speed, "timed", timed)
+    rows = measured(tmp_path, sparse_speed, "--tasks", "digits-mlp", "--steps", "1", "--update-rounds", "1", "--sparsities", "0.5")
+    assert counts["ordinary"] == {row["storage"]: int(row["nnz"]) for row in rows} == dict.fromkeys(("masked", "sparse", "auto"), 4416)
+    assert all(count < 4416 for count in counts["update"].values())
+
+
 def test_masked_steps_are_recorded_as_those_of_runs_but_for_their_memory(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(sparse_speed, "recorder", lambda task, device: ANEW if task.storage == "masked" else None)
