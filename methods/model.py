@@ -15,8 +15,9 @@ FAR = 0.01  # a method with exact=False may miss the sparsity asked for by this 
 
 
 def asked_for(sparsity, method):
-    """The sparsity asked for of a Sparsifier class: 0 of `dense` where it is None. Raises ValueError where another method has none."""
-    if sparsity is None and method.name != "dense":
+    """The sparsity asked for of a Sparsifier class: 0 where it is None, of `dense` and of methods that learn theirs. Raises ValueError where another
+    method has none."""
+    if sparsity is None and method.exact and method.name != "dense":
         name = method.name or method.__name__
         raise ValueError(f"{name} needs a sparsity, the share of zeros in [0, 1), as in SparseModel(net, method, sparsity=0.9)")
     return 0.0 if sparsity is None else sparsity
@@ -29,9 +30,9 @@ class SparseModel(nn.Module):
     `theta`, the rest stays where it is; `export()` gives a plain network back.
 
     net: any nn.Module; its forward is unchanged. method: a name of `methods.available()`, "file.py:Class", or a Sparsifier class.
-    sparsity: share of zeros in [0, 1), which all methods but `dense` need. skip: names of weights or modules to leave dense. include: names of
-    those to prune although they do not belong to linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention. options: the
-    method's own.
+    sparsity: share of zeros in [0, 1), which methods need that end with exactly as many. skip: names of weights or modules to leave dense. include:
+    names of those to prune although they do not belong to linear or convolutional layers, such as `in_proj_weight` of nn.MultiheadAttention.
+    options: the method's own.
     torch.utils.checkpoint works in it with use_reentrant=False.
     storage: "masked"; "sparse" for weights that exist for active connections only (methods/sparse/model.py); or "auto", which stores like
     "sparse" but computes with dense products the layers that are faster that way.

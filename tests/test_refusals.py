@@ -18,10 +18,18 @@ def refusal(name, sparsity=SPARSITY, **options):
 
 
 @every_method
-@pytest.mark.parametrize("sparsity", [1.2, 1, -0.1, math.nan, "0.5", None])
+@pytest.mark.parametrize("sparsity", [1.2, 1, -0.1, math.nan, "0.5"])
 def test_sparsity_out_of_range(name, sparsity):
     message = refusal(name, sparsity)
     assert "sparsity" in message and repr(sparsity) in message
+
+
+@every_method
+def test_sparsity_that_is_missing(name):
+    if name == "dense" or not methods.get(name).exact:
+        assert SparseModel(nn.Linear(40, 30), name).method.sparsity == 0
+    else:
+        assert refusal(name, None).startswith(f"{name} needs a sparsity, ")
 
 
 @every_method
