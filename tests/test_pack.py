@@ -278,4 +278,5 @@ def test_a_run_on_a_gpu_has_the_stream_of_one_that_has_ended(monkeypatch):
             short.turn(), long.turn()
         short = pack.Lane(iter(()), device)
         assert short.stream == "stream 2" and long.stream == "stream 1"
-    assert len(made) == 2
+    pack.Lane(iter(()), "cpu").turn()
+    assert len(made) == 2 and [*pack.FREE] == [device]

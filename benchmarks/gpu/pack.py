@@ -31,7 +31,8 @@ class Lane:
                 return next(self.run)
             except StopIteration as end:
                 self.row, self.ended = end.value, True
-                FREE.setdefault(self.device, []).append(self.stream)
+                if self.stream:
+                    FREE.setdefault(self.device, []).append(self.stream)
                 return 1.0
 
     @contextmanager
