@@ -134,6 +134,7 @@ def test_a_broken_figure_does_not_stop_the_others(tmp_path, monkeypatch, capsys)
     import reproduce.__main__ as command
 
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(command, "scripts", {name: figure(name) for name in ("figure1", "figure3", "figure4", "figure5")}.copy)
     monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: 1 / 0)
     monkeypatch.setattr(figure("figure3"), "draw", lambda runs, figure: None)
     monkeypatch.setattr(figure("figure4"), "draw", lambda runs, figure: sys.exit())
@@ -150,6 +151,7 @@ def test_a_killed_process_does_not_hang_the_command(tmp_path, monkeypatch, capsy
     import reproduce.__main__ as command
 
     store(tmp_path, "digits", [row(spec) for spec in suites.grid("digits", "paper")])
+    monkeypatch.setattr(command, "scripts", {name: figure(name) for name in ("figure1", "figure5")}.copy)
     monkeypatch.setattr(figure("figure1"), "draw", lambda runs, figure: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(SystemExit) as ended:
         command.main(["digits", "--results", str(tmp_path), "--out", str(tmp_path / "out")])

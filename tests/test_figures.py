@@ -82,7 +82,7 @@ def test_draws_from_rows(name, suite, tmp_path, capsys, no_files):
             assert mean is None or float(line["mean"]) == pytest.approx(mean + (line["seeds"] == "3") * 4 / 3, abs=1e-3)
 
 
-@pytest.mark.parametrize("name, suite", [case for case in CASES if case[1] != "imagenet"])
+@pytest.mark.parametrize("name, suite", {name: (name, suite) for name, suite in CASES if suite != "imagenet"}.values())  # one suite of each script
 def test_draws_a_part_and_says_so(name, suite, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
     specs = [spec for spec in SCRIPTS[name].grid(suite, "paper") if spec.seed == 0]
@@ -150,12 +150,14 @@ def clone(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_bare_clone_finds_itself_and_loads_nothing_heavy(name, clone):
-    code = (f"import sys; sys.path.insert(0, 'reproduce'); import {name}; print(sys.modules['benchmarks'].__file__, "
-            "[heavy for heavy in ('torch', 'pandas', 'seaborn', 'numpy') if heavy in sys.modules])")
+def test_bare_clone_finds_itself_and_loads_nothing_heavy(clone):
+    """Each script, after which modules are forgotten: the next one finds them by itself, too."""
+    code = (f"import importlib, sys; sys.path.insert(0, 'reproduce')\nfor name in {[*SCRIPTS]}:\n"
+            "    before = {*sys.modules}; importlib.import_module(name)\n"
+            "    print(name, sys.modules['benchmarks'].__file__, *{'torch', 'pandas', 'seaborn', 'numpy'} & {*sys.modules})\n"
+            "    for new in {*sys.modules} - before: del sys.modules[new]")
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=clone, capture_output=True, text=True)
-    assert done.stdout.strip() == f"{clone / 'benchmarks/__init__.py'} []", done.stderr
+    assert done.stdout.splitlines() == [f"{name} {clone / 'benchmarks/__init__.py'}" for name in SCRIPTS], done.stdout + done.stderr
 
 
 def test_bare_clone_draws_without_torch(clone):
