@@ -114,6 +114,8 @@ class Layout:
                 self.dense.append((name, f"shares its memory with {names[1]}"))
             elif not weight.numel():
                 self.dense.append((name, "empty"))
+            elif weight.is_complex():
+                self.dense.append((name, "complex"))
             else:
                 entry = _entry(names, weight, modules[0] if layers else None)
                 self.entries.append(replace(entry, channels_last=channels_last(weight), contiguous=layers and any(map(strided, modules))))

@@ -1,6 +1,7 @@
 """`Run`: the training in progress, as the hooks of a method see it."""
 import copy
 from collections.abc import Mapping
+from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -65,7 +66,7 @@ class Run:
         """Gradient (N,) with respect to the effective weight of every connection, active or not, for the batch just used. Raises ValueError if
         there is none yet."""
         if self.model.dense_gradient is None:
-            raise ValueError(NO_GRADIENTS if self.theta.grad is None else
+            raise ValueError(NO_GRADIENTS if all(p.grad is None for p in self.parameters) else
                              f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "
                              "weights")
         self.reads = max(self.reads, 1)
@@ -92,7 +93,8 @@ class Run:
     def batches(self, n=None):
         """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
         self.check_batches()
-        found = list(self._batches(n or self.scoring_batches))
+        wanted = n or self.scoring_batches
+        found = list(islice(self._batches(wanted), wanted))  # a function may give a loader that never ends
         if not found:
             raise ValueError(f"{self.method.called} scores connections on training batches: batches= of Training gave none")
         return pairs(found, "batches= of Training must give")
@@ -120,7 +122,10 @@ class Run:
                 raise ValueError(f"cross-entropy takes outputs (B, classes, …) and y (B, …), not {(*output.shape,)} and {(*y.shape,)}: give Training "
                                  "criterion=, a function of output and y")
         output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
-        return self.criterion(output, y)
+        loss = self.criterion(output, y)
+        if not (torch.is_tensor(loss) and loss.numel() == 1 and loss.requires_grad >= weights.requires_grad):
+            raise ValueError(f"criterion= must return the loss of output and y, a tensor of one number with a gradient, not {described(loss)}")
+        return loss
 
     @torch.enable_grad()
     def gradient(self, weights, batches):
@@ -142,6 +147,7 @@ class Run:
         """Sets the stored weights and, with `state`, their optimiser state to zero where the mask `where` (N,) is true."""
         rest = ~where
         self.theta.mul_(rest)
+        forget_steps(self.optimizer)
         for value in self.optimizer.state.get(self.theta, {}).values() if state else ():
             if torch.is_tensor(value) and value.shape == where.shape:
                 value.mul_(rest)
@@ -169,6 +175,19 @@ class Run:
         if state:
             self.theta.copy_(state["theta"])
             self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
+
+
+def forget_steps(optimizer):
+    """Gives up what LBFGS has seen of the loss, which is that of other connections."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        optimizer.state.clear()
+
+
+def described(value):
+    """What it is, in words: a tensor's shape and whether a gradient flows through it, or the type of anything else."""
+    if not torch.is_tensor(value):
+        return type(value).__name__
+    return f"one of shape {(*value.shape,)}" + " without a gradient" * (not value.requires_grad)
 
 
 def pairs(batches, wanted):

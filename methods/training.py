@@ -9,15 +9,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
+from methods.advice import LOOKED, refuse_later_weights, warn_of_collapse, warn_of_groups
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
 from methods.run import NO_GRADIENTS, Run
 from methods.warn import warn
 
-COLLAPSED = ("after {steps} steps no gradient reaches {lost} of {all} pruned layers ({names}): they do not learn, because no path of active weights "
-             "leads through them from input to output; a lower sparsity or another distribution over the layers leaves one")
-LOOKED = 20  # steps into a cycle; in the first ones, a network whose blocks start at zero has no gradients before these either
 UPDATING = []  # the trainings whose update() is running; a list, because changing a class at every step would invalidate Python's caches
 
 
@@ -50,11 +48,12 @@ class Training(Run):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         self.model, self.optimizer, self.method = model, optimizer, model.method
         # int: torch.load does not accept NumPy's numbers
-        self.steps_per_epoch, self.seed, self.clip, self.criterion = int(steps_per_epoch), seed, clip, criterion
+        self.seed = int(seed) if isinstance(seed, Integral) else seed
+        self.steps_per_epoch, self.clip, self.criterion = int(steps_per_epoch), clip, criterion
         if not (batches is None or callable(batches)):
             raise ValueError(f"batches= takes a function(n) that gives n batches (x, y), not {type(batches).__name__}")
         self._batches, self.scoring_batches = batches, scoring_batches
-        if not clip >= 0:
+        if clip is None or not clip >= 0:
             raise ValueError(f"clip is the largest norm of all gradients, 0 for none, not {clip}")
         if not (criterion is None or callable(criterion)):  # None: no loss is asked for (SynFlow)
             raise ValueError(f"criterion= takes a function of output and y, not {type(criterion).__name__}")
@@ -64,7 +63,7 @@ class Training(Run):
         if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
             raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of "
                              "its groups")
-        self._warn_of_groups()
+        warn_of_groups(self)
         self.cycles = self.method.cycles(int(epochs))
         if not (isinstance(self.cycles, list) and self.cycles and all(isinstance(cycle, Cycle) for cycle in self.cycles)):
             raise ValueError(f"cycles of {self.method.called} must return a list of methods.base.Cycle, not {self.cycles!r}")
@@ -74,32 +73,6 @@ class Training(Run):
         self.started, self.reads, self.dense_steps, self.scored = False, 0, 0, 0
         self.with_optimizer = False  # whether optimizer.step() calls update()
         self._watch()
-
-    def _warn_of_groups(self):
-        """Warns if parameters of the method that need other settings than theta are in its group, and if theta gets no weight decay, as if it were
-        a bias."""
-        group = next(g for g in self.optimizer.param_groups if any(p is self.theta for p in g["params"]))
-        for own in self.model.own_groups():
-            other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
-            if other and any(p is held for p in own["params"] for held in group["params"]):
-                warn(f"{self.method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
-                     "model.parameter_groups(lr) instead of model.parameters()")
-        learned = {id(p) for p in self.method.parameters()}
-        decaying = [{id(p) for p in g["params"]} for g in self.optimizer.param_groups if g.get("weight_decay")]
-        if group.get("weight_decay") == 0 and any(not held or held - learned for held in decaying):
-            warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
-                 "dimension takes it for a bias; give it its weight decay by name")
-
-    def _warn_of_collapse(self):
-        """Warns if the gradients of a pruned layer, or with straight-through gradients of all of them, are zero: a training of hours may end at
-        chance (layer collapse; Tanaka et al. 2020)."""
-        model = self.model
-        counts = zip(model.layout.entries, model.layer_nnz().tolist(), model.layer_sums(self.theta.grad != 0).tolist())
-        pruned = {entry.name: hits for entry, nnz, hits in counts if nnz < entry.size}
-        lost = [name for name, hits in pruned.items() if not hits]
-        # where gradients reach pruned weights too, those that they reach in one layer may open the paths of the others again
-        if lost and (self.method.gradient == "masked" or len(lost) == len(pruned)):
-            warn(COLLAPSED.format(steps=LOOKED, lost=len(lost), all=len(pruned), names=", ".join([*lost[:3], *["…"] * (len(lost) > 3)])))
 
     def _watch(self):
         own = weakref.ref(self)  # weak, so that an optimiser that is used again does not keep an ended training alive
@@ -115,8 +88,9 @@ class Training(Run):
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step. Raises ValueError for a cycle that does not exist, if the method needs batches= and
         there is none, for a network that the method cannot score, and in the middle of a cycle that was resumed from a saved state."""
-        if cycle == self.cycle and self.cycles[cycle].first * self.steps_per_epoch < self.step < self.total_steps:
-            if self.loaded:
+        unended = self.cycles[self.cycle].first * self.steps_per_epoch < self.step < self.total_steps
+        if cycle == self.cycle and (unended or self.loaded and self.step):
+            if self.loaded and unended:
                 raise ValueError("this training goes on from a saved state, with the mask it had: start() would prune anew; go on with update()")
             warn(f"start() begins this cycle anew, after {self.step} of its {self.total_steps} steps: call it once, before the loop")
         if not 0 <= cycle < len(self.cycles):
@@ -126,6 +100,10 @@ class Training(Run):
         if self.holder() is not self and self.model.updates and not cycle:
             warn(f"this model has been trained before, by {self.model.updates} updates of another Training: start() gives it the mask that "
                  f"{self.method.called} begins with; to go on as it is: load_state_dict(the other's state_dict())")
+        elif not (cycle or self.loaded or self.model.trained_by or self.method.mask.all()):
+            warn(f"this model was loaded with a mask of {int(self.method.mask.sum())} weights: start() gives it the one that {self.method.called} "
+                 "begins with; to go on as it is: load_state_dict() of the training's state, too, and no start()")
+        refuse_later_weights(self.model)
         if not cycle and self.model.trained_by:
             self.clear_gradients()  # of the last training's last step, if it was interrupted
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
@@ -141,6 +119,7 @@ class Training(Run):
             raise
         if not cycle:
             self.model.updates = 0
+        self.loaded = False
         self._takes_over()
         self.same_everywhere()
 
@@ -192,7 +171,7 @@ class Training(Run):
         if "take_step" not in vars(self) and all(p.grad is None for p in self.parameters):
             raise ValueError(NO_GRADIENTS)
         if self.step == self.cycles[self.cycle].first * self.steps_per_epoch + LOOKED and self.theta.grad is not None:
-            self._warn_of_collapse()
+            warn_of_collapse(self)
         apart = ()  # parameters that this step's loss does not depend on
         if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
             apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]
@@ -277,20 +256,23 @@ class Training(Run):
         """The training's position and its snapshots; save the model and the optimiser, which hold the rest, separately."""
         return {"cycle": self.cycle, "step": self.step, "snapshots": self.snapshots, "dense_steps": self.dense_steps,
                 "scored": self.scored, "started": self.started, "method": self.method.called, "epochs": self.epochs,
-                "steps_per_epoch": self.steps_per_epoch}
+                "steps_per_epoch": self.steps_per_epoch, "seed": self.seed}
 
     def load_state_dict(self, state):
-        """Resume from `state_dict()`; load the model and the optimiser separately. Raises ValueError for the state of another method, or of an
-        unfinished training with another number of steps per epoch."""
+        """Resume from `state_dict()`; load the model and the optimiser separately. Raises ValueError for the state of another method or seed, or of
+        an unfinished training with another number of steps per epoch."""
         if state["method"] != self.method.called:
             raise ValueError(f"this is the state of a training with {state['method']}, not with {self.method.called}: build the model with "
                              "that method")
+        if (seed := state.get("seed", self.seed)) != self.seed:
+            raise ValueError(f"this training had seed={seed!r} and would go on with the random numbers of {self.seed!r}: Training(…, seed={seed!r})")
         was, now = state["steps_per_epoch"], self.steps_per_epoch
         if was != now and 0 < state["step"] < max(state["epochs"] * was, self.cycles[state["cycle"]].epochs * now):
             raise ValueError(f"this training had {was} steps per epoch and would go on with {now}, elsewhere in its schedules: keep what decides the "
                              "number of updates in an epoch (batch size, accumulation)")
         self.cycle, self.step, self.snapshots = state["cycle"], state["step"], state["snapshots"]
         self.dense_steps, self.scored = state["dense_steps"], state["scored"]
-        if state["started"]:
+        self.started = state["started"]
+        if self.started:
             self._takes_over()
             self.loaded, self.model.cycles_left = True, len(self.cycles) - 1 - self.cycle

@@ -268,7 +268,8 @@ def test_a_loaded_training_goes_on_without_start():
     assert torch.equal(second[0].method.mask, mask) and second[2].step == 7
     steps(second[2], 1)
     assert int(second[0].method.mask.sum()) == 40
-    second[2].start()  # of a training that has ended, another begins
+    with pytest.warns(UserWarning, match=r"\Astart\(\) begins this cycle anew, after 8 of its 8 steps"):
+        second[2].start()  # of a training that has ended, another begins
     assert second[2].step == 0
 
 

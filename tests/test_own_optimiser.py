@@ -1,4 +1,6 @@
 """What a loop of one's own may do with gradients and optimisers."""
+import copy
+
 import pytest
 import torch
 from test_own_loop import STORAGES, Net, batches
@@ -216,6 +218,34 @@ def test_averaged_weights_are_as_sparse(name):
     assert average.outside() == 0 and int(average.method.mask.sum()) == model.method.budget
     weights = average.layout.flatten([average.export().get_parameter(entry.name) for entry in average.layout.entries])
     assert not weights[~model.method.mask].any()
+
+
+@pytest.mark.parametrize("name, storage", [("st3", "masked"), ("feather", "masked"), ("str", "masked"), ("rigl", "masked"), ("rigl", "sparse")])
+def test_an_average_of_the_weights_in_use(name, storage):
+    """As examples/README.md has it; that of theta is another one where a method has thresholds."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(), name, 0.5, storage=storage, **({"interval": 2} if name == "rigl" else {}))
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    averaged, of_theta = (AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.5)) for net in (model.plain(), copy.deepcopy(model)))
+    expected = None
+    for x, y in batches():
+        cross_entropy(model(x), y).backward()
+        training.update((x, y))
+        averaged.update_parameters(model.plain())
+        now = {name: parameter.detach().clone() for name, parameter in model.plain().named_parameters()}
+        expected = {name: (value + now[name]) / 2 for name, value in expected.items()} if expected else now
+        if storage == "masked":
+            of_theta.update_parameters(model)
+    for weight, mask in model.masks().items():
+        averaged.module.get_parameter(weight).data.mul_(mask)
+        expected[weight] *= mask
+    assert all(torch.allclose(parameter, expected[name], atol=1e-7) for name, parameter in averaged.module.named_parameters())
+    kept = sum(int(averaged.module.get_parameter(weight).count_nonzero()) for weight in model.masks())
+    assert 0.9 * model.method.budget < kept <= model.method.budget
+    if storage == "masked":
+        theirs = of_theta.module.plain().get_parameter("second.weight")
+        assert torch.allclose(theirs, expected["second.weight"], atol=1e-7) == (name == "rigl")
 
 
 @pytest.mark.parametrize("decay, others, told", [

@@ -10,6 +10,7 @@ from torch import nn
 from methods.layout import gpt2_linear
 from methods.model import SparseModel, asked_for
 from methods.networks import detached, explained, layout_of, put
+from methods.run import forget_steps
 from methods.sparse.conv import SparseConv2d
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
@@ -157,6 +158,7 @@ class AlwaysSparse(SparseModel):
         """Replaces the connections by `keys`, sorted. Connections that stay keep their optimiser state and, if they are among `survivors`
         (nnz,), bool, their weight; all else starts at zero. The current gradient stays with the connections that it was computed for."""
         old = self.method.keys
+        forget_steps(optimizer)
         source = places(keys, old)
         known = old[source] == keys
 

@@ -1,0 +1,48 @@
+"""What a training warns of, or refuses, before it goes wrong without a word."""
+from methods.warn import warn
+
+COLLAPSED = ("after {steps} steps no gradient reaches {lost} of {all} pruned layers ({names}): they do not learn, because no path of active weights "
+             "leads through them from input to output; a lower sparsity or another distribution over the layers leaves one")
+LOOKED = 20  # steps into a cycle; in the first ones, a network whose blocks start at zero has no gradients before these either
+
+
+def warn_of_groups(training):
+    """Warns if parameters of the method that need other settings than theta are in its group, if theta gets no weight decay, as if it were a bias,
+    and if the optimiser wraps another one, whose state the method does not reach."""
+    optimizer, method = training.optimizer, training.method
+    group = next(g for g in optimizer.param_groups if any(p is training.theta for p in g["params"]))
+    for own in training.model.own_groups():
+        other = any({"lr_scale": 1, **group}.get(name, value) != value for name, value in own.items() if name != "params")
+        if other and any(p is held for p in own["params"] for held in group["params"]):
+            warn(f"{method.called} has parameters that are to be trained otherwise than the weights: build the optimiser over "
+                 "model.parameter_groups(lr) instead of model.parameters()")
+    learned = {id(p) for p in method.parameters()}
+    decaying = [{id(p) for p in g["params"]} for g in optimizer.param_groups if g.get("weight_decay")]
+    if group.get("weight_decay") == 0 and any(not held or held - learned for held in decaying):
+        warn("theta, all prunable weights, is in a group without weight decay beside one with it: code that groups parameters by "
+             "dimension takes it for a bias; give it its weight decay by name")
+    if hasattr(optimizer, "base_optimizer"):
+        warn(f"{type(optimizer).__name__} wraps another optimiser, whose momentum {method.called} does not reach: give Training the one within, "
+             "base_optimizer (examples/README.md, your own loop)")
+
+
+def warn_of_collapse(training):
+    """Warns if the gradients of a pruned layer, or with straight-through gradients of all of them, are zero: a training of hours may end at
+    chance (layer collapse; Tanaka et al. 2020)."""
+    model = training.model
+    counts = zip(model.layout.entries, model.layer_nnz().tolist(), model.layer_sums(training.theta.grad != 0).tolist())
+    pruned = {entry.name: hits for entry, nnz, hits in counts if nnz < entry.size}
+    lost = [name for name, hits in pruned.items() if not hits]
+    # where gradients reach pruned weights too, those that they reach in one layer may open the paths of the others again
+    if lost and (training.method.gradient == "masked" or len(lost) == len(pruned)):
+        warn(COLLAPSED.format(steps=LOOKED, lost=len(lost), all=len(pruned), names=", ".join([*lost[:3], *["…"] * (len(lost) > 3)])))
+
+
+def refuse_later_weights(model):
+    """Raises ValueError if a layer has been given a weight, or replaced by another layer, since the SparseModel took the network: theta would go on
+    in its place, or be left out."""
+    model.recover()
+    for entry in model.layout.entries:
+        if any(module._parameters.get(name) is not None for module, name in entry.places(model.net)):
+            raise ValueError(f"{entry.name} was given after SparseModel had taken the network, whose weights are theta since: load weights and "
+                             "replace layers before")
