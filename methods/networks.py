@@ -18,6 +18,8 @@ def layout_of(net, skip, include, sparse=False):
         raise ValueError(f"the network must be an nn.Module, not {type(net).__name__}")
     if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise ValueError(f"SparseModel takes the network itself: wrap the SparseModel instead, {type(net).__name__}(SparseModel(net, …))")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise ValueError("SparseModel takes the plain network, not a scripted or traced one: script what export() gives")
     refuse_default_device()
     layout = Layout(net, skip, include)
     sizes = {name: net.get_parameter(name).numel() for name, reason in layout.dense if reason not in ASKED}

@@ -183,6 +183,12 @@ def test_complex_weights_stay_dense(storage):
     assert model.layout.dense == [("1.weight", "complex")] and model.layout.size == 64
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_scripted_network_is_refused():
+    with pytest.raises(ValueError, match=r"\ASparseModel takes the plain network, not a scripted or traced one: [^\n]*\Z"):
+        SparseModel(torch.jit.script(nn.Sequential(nn.Linear(8, 4))), "rigl", 0.5)
+
+
 @pytest.mark.parametrize("method", ["rigl", "granet"])
 def test_weights_that_are_frozen_are_not_taken_for_a_missing_backward_pass(method):
     model = SparseModel(Net(), method, 0.5, interval=1)

@@ -268,3 +268,18 @@ def test_decay_of_what_a_method_learns_is_no_sign_of_that(recwarn):
     rest = [p for p in model.parameters() if all(p is not own for own in learned)]
     Training(model, torch.optim.SGD([dict(params=rest), dict(params=learned, weight_decay=0.1)], 0.01), 1, 6)
     assert learned and not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["rigl", "st3"])
+def test_a_compiled_model_trains_as_the_model(name):
+    def after(compiled):
+        torch.manual_seed(0)
+        model = SparseModel(Net(), name, 0.5, **({"interval": 2} if name == "rigl" else {}))
+        training, net = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6), compiled(model)
+        training.start()
+        for x, y in batches():
+            cross_entropy(net(x), y).backward()
+            training.update((x, y))
+        return model.theta.detach(), model.method.mask
+    (theta, mask), (other, same) = after(lambda model: model), after(lambda model: torch.compile(model, backend="aot_eager"))
+    assert torch.allclose(theta, other, atol=1e-6) and torch.equal(mask, same)
