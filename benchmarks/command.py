@@ -76,6 +76,16 @@ class Parser(argparse.ArgumentParser):
         return self
 
 
+class Once(argparse.Action):
+    """An option of one value, which argparse would silently take from its last occurrence."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"argument {option}: given twice, and names one ({getattr(namespace, self.dest)}, {value}); "
+                         "`launch --methods` makes the runs of several")
+        setattr(namespace, self.dest, value)
+
+
 def with_options(**options):
     """The text " --results DIR --seeds 3 …" with which another command gets these options; without those that are None, empty or the usual ones."""
     found = []

@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from benchmarks.chosen import missing, tasks_of
-from benchmarks.command import at_least_one, chosen_options, seeds, with_options
+from benchmarks.command import Once, at_least_one, chosen_options, seeds, with_options
 from benchmarks.comparison.variant import Variant, named
 from benchmarks.grid import Grid, Spec, union
 from benchmarks.method_files import ask, path_of
@@ -20,7 +20,7 @@ from benchmarks.workers.again import left, renew
 
 def add_arguments(sub):
     """The command's own options, besides SUITE, --profile, --results and --data."""
-    sub.add_argument("--method", metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
+    sub.add_argument("--method", action=Once, metavar="FILE.py:CLASS", help="run what is missing of this method first (a name works too)")
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of that method; can be given again")
     sub.add_argument("--again", action="store_true", help="make that method's runs again, as after a change of its file")
     sub.add_argument("--against", nargs="+", action="extend", metavar="M",
@@ -63,7 +63,8 @@ def run(args, store, folder):
     unlike = len(store.rows(args.suite)) * rows.empty
     rows = once(rows) if args.one_cycle else rows
     if len(rows):
-        tell_older(rows[rows.sparsity.isin(sparsities) & (rows.method != (variant and variant.method))].to_dict("records"))
+        told = {spec.key for spec in specs}  # of these `fill` has
+        tell_older(rows[rows.sparsity.isin(sparsities) & ~rows.key.isin(told)].to_dict("records"))
     labels = {name[0]: label for name, label in zip(named(rows), rows.get("label", ())) if reference and name in reference.names(args.suite)}
     try:
         table = tables.board(rows, sparsities, args.sort, labels or None)

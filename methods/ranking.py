@@ -3,6 +3,7 @@ import numpy as np
 import torch
 
 from methods import counting
+from methods.warn import warn
 
 
 def keep(score, k):
@@ -45,6 +46,7 @@ def by_partition(score, k):
     values = score.detach().numpy()
     threshold = kth_smallest(values, len(values) - k + 1)
     if np.isnan(threshold):  # then k or more scores are NaN, which no comparison finds
+        warn("the largest scores, by which a mask is chosen, are NaN: the mask says nothing (0/0 in the score?)")
         return keep(score.isnan().float(), k)
     chosen = ~(values <= threshold)
     chosen[np.flatnonzero(values == threshold)[:k - np.count_nonzero(chosen)]] = True

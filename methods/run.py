@@ -124,7 +124,9 @@ class Run:
         output = tree_map_only(torch.Tensor, lambda value: value.to(torch.promote_types(value.dtype, torch.float32)) / temperature, output)
         loss = self.criterion(output, y)
         if not (torch.is_tensor(loss) and loss.numel() == 1 and loss.requires_grad >= weights.requires_grad):
-            raise ValueError(f"criterion= must return the loss of output and y, a tensor of one number with a gradient, not {described(loss)}")
+            without = " without a gradient" * (torch.is_tensor(loss) and not loss.requires_grad)
+            raise ValueError("criterion= must return the loss of output and y, a tensor of one number with a gradient, not "
+                             f"{described(loss)}{without}")
         return loss
 
     @torch.enable_grad()
@@ -170,8 +172,12 @@ class Run:
 
     @torch.no_grad()
     def rewind(self, name):
-        """Bring back what `snapshot(name)` remembered; does nothing if there is no such snapshot."""
+        """Bring back what `snapshot(name)` remembered. Raises ValueError if nothing is remembered by this name; "best", of which the loop makes
+        snapshots, may be absent, and then nothing changes."""
         state = self.snapshots.get(name)
+        if state is None and name != "best":
+            raise ValueError(f"{self.method.called} rewinds to {name!r}, of which there is no snapshot (there are: "
+                             f"{', '.join(map(repr, self.snapshots)) or 'none'})")
         if state:
             self.theta.copy_(state["theta"])
             self.model.net.load_state_dict({key[4:]: value for key, value in state.items() if key != "theta"})
@@ -184,10 +190,8 @@ def forget_steps(optimizer):
 
 
 def described(value):
-    """What it is, in words: a tensor's shape and whether a gradient flows through it, or the type of anything else."""
-    if not torch.is_tensor(value):
-        return type(value).__name__
-    return f"one of shape {(*value.shape,)}" + " without a gradient" * (not value.requires_grad)
+    """What it is, in words: a tensor's shape, or the type of anything else."""
+    return f"one of shape {(*value.shape,)}" if torch.is_tensor(value) else type(value).__name__
 
 
 def pairs(batches, wanted):

@@ -13,7 +13,7 @@ from methods.advice import LOOKED, refuse_later_weights, warn_of_collapse, warn_
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
-from methods.run import NO_GRADIENTS, Run
+from methods.run import NO_GRADIENTS, Run, described
 from methods.warn import warn
 
 UPDATING = []  # the trainings whose update() is running; a list, because changing a class at every step would invalidate Python's caches
@@ -178,8 +178,8 @@ class Training(Run):
             for p in apart:  # the method's hooks expect a gradient
                 p.grad = torch.zeros_like(p)
         if (added := self.method.added_loss(self)) is not None:
-            if not torch.is_tensor(added):
-                raise ValueError(f"added_loss of {self.method.called} must return a tensor or None, not {type(added).__name__}")
+            if not torch.is_tensor(added) or added.numel() != 1:
+                raise ValueError(f"added_loss of {self.method.called} must return a tensor of one number or None, not {described(added)}")
             added.backward()
         goes = self.method.before_step(self)
         if not (goes is None or isinstance(goes, bool)):  # a tensor's False would not be seen, and asking it would wait for a GPU

@@ -20,6 +20,36 @@ from methods.base import Ramped, Sparsifier, option, through
 class NoMethod:
     pass
 
+class ChangesTheta(Ramped):
+    def forward(self, theta):
+        with torch.no_grad():
+            theta.mul_(self.mask)
+        return theta * self.mask
+
+class ChangesMask(Ramped):
+    def forward(self, theta):
+        self.set_mask(self.mask & (theta > 0))
+        return theta * self.mask
+
+class NewBuffer(get("static")):
+    def __init__(self, layout, sparsity, **options):
+        super().__init__(layout, sparsity, **options)
+        self.register_buffer("mean", torch.zeros(layout.size))
+    def after_step(self, run):
+        self.mean = 0.9 * self.mean + 0.1 * run.theta.detach()
+
+class Attached(NewBuffer):
+    def after_step(self, run):
+        self.mean = 0.9 * self.mean + 0.1 * run.theta
+
+class NoStep(get("static")):
+    def before_step(self, run):
+        return False
+
+class Half(get("static")):
+    def final_budget(self):
+        return self.layout.size // 2
+
 class Good(Ramped):
     pass
 
@@ -200,6 +230,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:WrongShape", ("digits", "0.9", "(19407,)", "(19408,)")), ("mine.py:NoTensor", ("forward", "NoneType")),
     ("mine.py:NoGradient", ("forward", "gradient")), ("mine.py:ForwardNaN", ("forward", "NaN", "step 1")),
     ("mine.py:StepNaN", ("NaN", "after step 1")),
+    ("mine.py:ChangesTheta", ("forward changes theta or the mask",)), ("mine.py:ChangesMask", ("forward changes theta or the mask",)),
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:Pays", ("training_cost is -3.0",)),
@@ -234,7 +265,7 @@ def test_every_method_passes_the_dry_run(method):
 def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, capsys):
     words = ["run", "--task", "digits", "--method", "mine.py:Late", "--sparsity", "0.9", "--epochs"]
     said = ("mine.py:Late on digits at sparsity 0.9: in a trial of 1 epoch of 2 steps 19408 weights are active at the end, the budget is 1941; "
-            "where that is so at the end of a run, too, it fails\n")
+            "nothing has changed the mask (set_mask does, in a hook); where that is so at the end of a run, too, it fails\n")
     assert main([*words, "2"]) == 0 and capsys.readouterr().err == said
     assert main([*words, "1"]) == 1
     out, err = capsys.readouterr()
@@ -244,6 +275,21 @@ def test_a_schedule_in_epochs_of_its_own_is_no_mistake_before_a_run_ends(mine, c
 def test_a_hook_that_stands_in_the_place_of_what_prunes_is_named(mine):
     said = dry_run(Spec("digits", "mine.py:Silent", 0.9, 0), "data")[1]
     assert "the budget is 1941; its after_step replaces that of GMP (super().after_step(…) calls it); where" in said and "start" not in said
+
+
+@pytest.mark.parametrize("name, said", [
+    ("NewBuffer", "self.mean becomes another tensor in its steps, and a step recorded on a GPU keeps the first: change it in place"),
+    ("Attached", "self.mean carries a gradient from step to step"), ("NoStep", "its steps change no weight: before_step returns False"),
+    ("Half", "at the end it keeps 9704 of 19408 weights, not the 1941 of this sparsity: its rows are shown, not ranked (--sparsities 0.5)")])
+def test_what_may_be_meant_is_told_of_before_a_run(mine, name, said):
+    assert said in dry_run(Spec("digits", f"mine.py:{name}", 0.9, 0), "data")[1]
+
+
+def test_each_method_with_a_mistake_is_named(mine, capsys):
+    words = ["--sparsities", "0.9", "--seeds", "1", "--results", str(mine / "results")]
+    assert main(["launch", "digits", "--methods", "mine.py:WrongShape", "mine.py:Late", "mine.py:StepNaN", *words]) == 2
+    warned, first, second = capsys.readouterr().err.splitlines()
+    assert "mine.py:Late" in warned and first.startswith("error: mine.py:WrongShape") and second.startswith("error: mine.py:StepNaN")
 
 
 def test_what_goes_wrong_in_a_second_cycle_is_said(mine):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from methods import SparseModel, Training
+from methods.ranking import keep
 
 
 def made(method="rigl", seed=0, storage="masked", epochs=2, **options):
@@ -167,6 +168,29 @@ def test_a_loader_that_never_ends_may_give_the_batches():
     assert len(training.batches()) == 2 and len(training.batches(3)) == 3
     training.start()
     assert int(model.method.mask.sum()) == model.method.budget
+
+
+def test_a_snapshot_that_was_never_taken_is_no_rewinding():
+    model, training = made("static")
+    training.start()
+    training.rewind("best")  # the loop makes these, where there is validation
+    training.snapshot("early")
+    with pytest.raises(ValueError, match=r"\Astatic rewinds to 'erly', of which there is no snapshot \(there are: 'early'\)\Z"):
+        training.rewind("erly")
+
+
+@pytest.mark.parametrize("added, said", [(lambda run: run.theta, r"one of shape \(\d+,\)"), (lambda run: 0.5, "float")])
+def test_an_added_loss_is_one_number(added, said):
+    model, training = made("static")
+    model.method.added_loss = added
+    training.start()
+    with pytest.raises(ValueError, match=rf"\Aadded_loss of static must return a tensor of one number or None, not {said}\Z"):
+        trained(model, training)
+
+
+def test_a_mask_by_scores_that_are_no_numbers_is_told_of():
+    with pytest.warns(UserWarning, match=r"\Athe largest scores, by which a mask is chosen, are NaN: [^\n]*\Z"):
+        keep(torch.full((8,), torch.nan), 3)
 
 
 def test_no_clipping_is_zero():

@@ -83,6 +83,20 @@ def test_a_method_skips_a_task(mine, in_process, capsys):
     assert {row["method"] for row in Store("results").rows("digits").values()} == {"mine.py:Good"}
 
 
+def test_older_rows_of_other_options_are_told_of_too(mine, in_process, capsys):
+    words = ["--method", "mine.py:Good", "--epochs", "1", "--sparsity", "0.9", "--seeds", "1"]
+    assert board(*words, "--set", "amount=0.5") == 0
+    with open("mine.py", "a") as file:
+        file.write("# changed\n")
+    assert board(*words) == 0 and len(in_process) == 2  # its own row is of today's content
+    assert capsys.readouterr().err.count("rows made with another content of mine.py: 1;") == 1
+
+
+def test_a_method_too_many_is_refused(capsys):
+    assert board("--method", "st3", "--method", "gmp") == 2
+    assert capsys.readouterr().err.startswith("error: argument --method: given twice, and names one (st3, gmp); `launch --methods` makes")
+
+
 def test_only_missing_cells_are_run(mine, in_process, capsys):
     words = ["--method", "./mine.py:Good", "--epochs", "1", "--sparsity", "0.9"]
     assert board(*words, "--seeds", "1") == 0

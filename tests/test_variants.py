@@ -29,9 +29,9 @@ def test_the_best_on_validation_images_is_first(variants, capsys):
     first, second = capsys.readouterr().out.strip().split("\n\n")
     head, _, *lines = first.splitlines()
     assert head == "digits, sparsity 0.9: accuracy on the validation images (%), mean and standard deviation over seeds"
-    assert [line.split() for line in lines] == [["drop_fraction=0.1", "92.00", "2.83", "2"], ["(none)", "81.00", "1.41", "2"],
+    assert [line.split() for line in lines] == [["drop_fraction=0.1", "92.00", "2.83", "2"], ["(defaults)", "81.00", "1.41", "2"],
                                                 ["drop_fraction=0.5", "40.00", "42.43", "2"]]
-    assert second.startswith("digits, sparsity 0.98: ") and second.split()[-3:] == ["(none)", "50.00", "1"]
+    assert second.startswith("digits, sparsity 0.98: ") and second.split()[-3:] == ["(defaults)", "50.00", "1"]
     assert variants("rigl", "--epochs", "60", "--sparsity", "0.9") == 0 and capsys.readouterr().out.split()[-2:] == ["97.00", "1"]
     assert variants("mine.py:Mine") == 2 and "mine.py" in capsys.readouterr().err  # its file is not there
 
@@ -60,7 +60,7 @@ def test_a_seed_of_which_one_row_is_not_collected_yet_counts_once(tmp_path, caps
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, [collected])
     Store(tmp_path).write({column: None if value == "" and column in NUMBERS["runs"] else value for column, value in new.items()})
     assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:3]] == [["(none)", "80.00", "1"]]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:3]] == [["(defaults)", "80.00", "1"]]
 
 
 def test_counting_switches_is_no_variant(tmp_path, capsys):
@@ -70,7 +70,7 @@ def test_counting_switches_is_no_variant(tmp_path, capsys):
         for seed, value in enumerate(values)]
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
     assert main(["variants", "digits", "st3", "--results", str(tmp_path)]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:4]] == [["(none)", "81.00", "1.41", "2"], ["ramp_power=0.0", "70.00", "1"]]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[2:4]] == [["(defaults)", "81.00", "1.41", "2"], ["ramp_power=0.0", "70.00", "1"]]
 
 
 def test_lines_of_another_content_of_the_file_are_told_apart(tmp_path, capsys, monkeypatch):
@@ -105,4 +105,4 @@ def test_one_run_with_validation_images_is_enough(tmp_path, capsys):
             for options in ((), (("validation", True),))]
     write_table(tmp_path / "cifar10" / "runs.csv", RUN_COLUMNS, rows)
     assert main(["variants", "cifar10", "rigl", "--epochs", "200", "--results", str(tmp_path)]) == 0
-    assert [line.split() for line in capsys.readouterr().out.strip().splitlines()[2:]] == [["validation=True", "88.00", "1"], ["(none)", "0"]]
+    assert [line.split() for line in capsys.readouterr().out.strip().splitlines()[2:]] == [["validation=True", "88.00", "1"], ["(defaults)", "0"]]

@@ -46,7 +46,7 @@ def show(args, store):
         raise ValueError("these tasks hold out no validation images: --set validation=True, or choose on another task")
     tell_older(rows.to_dict("records"))
     chance = rows.dataset.map({dataset: about.chance for dataset, about in DATASETS.items()})
-    rows = rows.assign(options=trained_by(rows.options.astype(object).fillna("")).replace("", "(none)"),
+    rows = rows.assign(options=trained_by(rows.options.astype(object).fillna("")).replace("", "(defaults)"),
                        accuracy=rows.val_top1.mask(rows.status == "diverged", chance), content=rows.code_version.map(content))
     rows = rows.drop_duplicates(["task", "sparsity", "options", "seed"])
     for (task, sparsity), cell in rows.groupby(["task", "sparsity"]):

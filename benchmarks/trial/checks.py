@@ -3,6 +3,7 @@ import torch
 
 import methods
 from benchmarks import kept
+from benchmarks.accuracy import OFF_TARGET
 from benchmarks.levels import levels_of
 from benchmarks.progress import several
 from benchmarks.tasks import of_the_suite, settle
@@ -13,8 +14,10 @@ COSTS = ("masked", "superset", "dense", "shaped")
 
 def wrong(model, step):
     """In words, what is wrong with a method's weights, mask or cost before a step; or None."""
-    method = model.method
+    method, theta, mask = model.method, model.theta.detach().clone(), model.method.mask.clone()
     weights = method(model.theta)
+    if not (torch.equal(model.theta, theta) and torch.equal(method.mask, mask)):
+        return "forward changes theta or the mask: it returns the weights in use; hooks change what is stored"
     shape = tuple(weights.shape) if torch.is_tensor(weights) else type(weights).__name__
     if shape != tuple(model.theta.shape):
         return f"forward returns {shape}, not one weight for each of theta's {tuple(model.theta.shape)}"
@@ -77,9 +80,29 @@ def uneven(method, spec):
 def misses(method, steps):
     """In words, how a method's mask misses the budget of its first cycle after a trial of so many steps; or None."""
     active, budget = int(method.mask.sum()), method.budget_at(0)
+    asked = round((1 - method.sparsity) * method.layout.size)
+    if method.exact and abs(method.budget - asked) > OFF_TARGET * asked:
+        return (f"at the end it keeps {method.budget} of {method.layout.size} weights, not the {asked} of this sparsity: its rows are shown, not "
+                f"ranked (--sparsities {1 - method.budget / method.layout.size:.4g})")
     if method.exact and active != budget:
         return "; ".join([f"in a trial of 1 epoch of {steps} steps {active} weights are active at the end, the budget is {budget}",
-                          *replaced(type(method)), "where that is so at the end of a run, too, it fails"])
+                          *([*replaced(type(method))] or ["nothing has changed the mask (set_mask does, in a hook)"] * bool(method.mask.all())),
+                          "where that is so at the end of a run, too, it fails"])
+    return None
+
+
+def idle(trainer, start, storage):
+    """In words, what works here and perhaps nowhere else: buffers (name: where each lay in memory at the `start`) that steps replaced or that
+    carry gradients, and a training (theta's values then, (N,)) that changes no weight; or None."""
+    method, (theta, places) = trainer.model.method, start
+    for name, buffer in method.named_buffers():
+        if buffer.requires_grad:
+            return f"self.{name} carries a gradient from step to step: change it under torch.no_grad()"
+        if storage == "masked" and places.get(name) not in (None, buffer.data_ptr()):
+            return (f"self.{name} becomes another tensor in its steps, and a step recorded on a GPU keeps the first: change it in place "
+                    f"(self.{name}.copy_(…); the mask by set_mask)")
+    if torch.equal(trainer.model.theta, theta) and not any(True for _ in method.parameters()):
+        return "its steps change no weight: before_step returns False, or the gradients are zero"
     return None
 
 

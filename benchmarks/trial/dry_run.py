@@ -22,7 +22,7 @@ from benchmarks.progress import several
 from benchmarks.run import BESIDES, OUTSIDE
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-from benchmarks.trial.checks import computes_more, forgotten, longer, misses, stale, uneven, wrong
+from benchmarks.trial.checks import computes_more, forgotten, idle, longer, misses, stale, uneven, wrong
 from benchmarks.trial.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
@@ -72,6 +72,7 @@ def dry_run(spec, folder, device=None, often=True):
                     warnings.simplefilter("ignore")  # warnings about so few steps mean nothing
                     trainer.training.start()
                 model, start = trainer.model, trainer.model.theta.detach().clone()
+                places = {name: buffer.data_ptr() for name, buffer in model.method.named_buffers()}
                 watch(model.method, found)
                 before, contents = unheld(model), plain(model.method)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
@@ -80,7 +81,7 @@ def dry_run(spec, folder, device=None, often=True):
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
-            missed = missed or misses(trainer.model.method, steps)
+            missed = missed or misses(trainer.model.method, steps) or (not stopped and idle(trainer, (start, places), task.storage) or None)
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None

@@ -13,21 +13,25 @@ NEAR = 0.75  # difflib's ratio from which on one name counts as the other one mi
 
 def rehearse(specs, folder, device=None):
     """Makes a dry run of each kind of run among the Specs (equal but for seed and length) on a device (`machine.usable_device`).
-    Raises ValueError with the first mistake; says what no checkpoint holds, and what may go wrong later. On a CPU it leaves out ImageNet's networks,
-    of which a few steps take too long."""
+    Raises ValueError with the first mistake of each method, a line each; says what no checkpoint holds, and what may go wrong later. On a CPU it
+    leaves out ImageNet's networks, of which a few steps take too long."""
     from benchmarks.machine import default_device
     from benchmarks.trial.dry_run import dry_run
     for method in dict.fromkeys(spec.method for spec in specs):
         for name, hook in mistyped(method):
             print(f"{method}: nothing calls {name} but the method itself; the hook is {hook}", file=sys.stderr)
     cells = {(spec.task, spec.method, spec.options, spec.sparsity): spec for spec in specs}
-    unheld, missed, tried = {}, {}, set()
+    unheld, missed, tried, mistakes = {}, {}, set(), {}
     for spec in cells.values():
         levels_of(spec)
-        if settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
+        if spec.method in mistakes or settle(spec)[0].on_all_gpus and (device or default_device()) == "cpu":
             continue
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command's own output
-            names, misses = dry_run(spec, folder, device, often=(spec.task, spec.method) not in tried)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the command's own output
+                names, misses = dry_run(spec, folder, device, often=(spec.task, spec.method) not in tried)
+        except ValueError as error:
+            mistakes[spec.method] = str(error)
+            continue
         tried.add((spec.task, spec.method))  # other options and sparsities have the same code
         unheld.setdefault(spec.method, set()).update(names)
         missed[spec.method] = missed.get(spec.method) or misses  # once, not for each sparsity
@@ -37,6 +41,11 @@ def rehearse(specs, folder, device=None):
         if names:
             print(f"{method}: its steps change {', '.join(f'self.{name}' for name in sorted(names))}, which no checkpoint holds; what a later step "
                   "needs must be a buffer, or a run that was stopped goes on differently", file=sys.stderr)
+    *others, last = mistakes.values() or [None]
+    for text in others:
+        print(f"error: {text}", file=sys.stderr)
+    if last:
+        raise ValueError(last)
 
 
 def mistyped(method):
