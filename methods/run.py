@@ -1,7 +1,6 @@
 """`Run`: the training in progress, as the hooks of a method see it."""
 import copy
 from collections.abc import Mapping
-from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -93,8 +92,7 @@ class Run:
     def batches(self, n=None):
         """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
         self.check_batches()
-        wanted = n or self.scoring_batches
-        found = list(islice(self._batches(wanted), wanted))  # a function may give a loader that never ends
+        found = list(self._batches(n or self.scoring_batches))
         if not found:
             raise ValueError(f"{self.method.called} scores connections on training batches: batches= of Training gave none")
         return pairs(found, "batches= of Training must give")

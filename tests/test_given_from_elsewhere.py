@@ -1,6 +1,5 @@
 """States, layers, optimisers, losses and batches that a loop of one's own brings: what does not fit is refused, or told of, in one line."""
 import copy
-import itertools
 
 import pytest
 import torch
@@ -160,14 +159,6 @@ def test_a_criterion_gives_one_number_with_a_gradient(criterion, said):
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6, batches=lambda n: batches()[:n], criterion=criterion)
     with pytest.raises(ValueError, match=rf"criterion= must return the loss of output and y, a tensor of one number with a gradient, not {said}\Z"):
         training.start()
-
-
-def test_a_loader_that_never_ends_may_give_the_batches():
-    model = SparseModel(Net(), "snip", 0.5)
-    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6, batches=lambda n: itertools.cycle(batches()), scoring_batches=2)
-    assert len(training.batches()) == 2 and len(training.batches(3)) == 3
-    training.start()
-    assert int(model.method.mask.sum()) == model.method.budget
 
 
 def test_a_snapshot_that_was_never_taken_is_no_rewinding():
