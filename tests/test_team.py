@@ -1,18 +1,19 @@
 """Runs that several processes make together: the same as in one process, stopped and gone on with, failures, what is refused."""
 import itertools
 import multiprocessing
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from jpegs import make_folder, of_images
-from stored import timeless
+from stored import ROOT, timeless
 from test_every_method import difference, lasting, make, read, saved
 
-from benchmarks import checkpoint
 from benchmarks import run as runner
 from benchmarks.checkpoint import Stopped
 from benchmarks.gpu import team
@@ -146,17 +147,33 @@ def test_failure_in_another_process_ends_the_run(tmp_path, monkeypatch, capfd):
     assert row["status"] == "failed" and "broken in the second process" in capfd.readouterr().err
 
 
-def test_a_process_that_is_killed_costs_no_checkpoint(tmp_path, monkeypatch):
-    spec, store, begun, popen = Spec("digits", "static", 0.9, 0, epochs=2), Store(tmp_path), [], subprocess.Popen
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(team, "wanted", lambda task, device: 2)
-    monkeypatch.setattr(team.subprocess, "Popen", lambda *words, **options: begun.append(popen(*words, **options)) or begun[-1])
+KILLED = '''
+import sys
+from benchmarks import checkpoint, run
+from benchmarks.grid import Spec
+from benchmarks.gpu import team
+from benchmarks.results import Store
 
-    def stop():
-        if begun and store.checkpoint(spec.key).exists():
-            begun[0].kill()
-        return False
-    assert runner.run(spec, store, stop=stop)["status"] == "failed" and store.checkpoint(spec.key).exists()
+spec, store, begun, popen = Spec("digits", "static", 0.9, 0, epochs=2), Store(sys.argv[1]), [], team.subprocess.Popen
+checkpoint.CHECKPOINT_SECONDS, team.wanted = 0, lambda task, device: 2
+team.subprocess.Popen = lambda *words, **options: begun.append(popen(*words, **options)) or begun[-1]
+
+
+def stop():
+    if begun and store.checkpoint(spec.key).exists():
+        begun[0].kill()
+    return False
+
+
+assert run.run(spec, store, stop=stop)["status"] == "failed"
+'''
+
+
+def test_a_process_that_is_killed_costs_no_checkpoint(tmp_path):
+    """In a process of its own, which `team` ends if gloo does not notice within GRACE seconds that the other is gone."""
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 0 or "another process of this run ended (exit status -9)" in done.stderr, done
+    assert [*tmp_path.glob("runs/*.pt")]
 
 
 STUCK = '''
