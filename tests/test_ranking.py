@@ -12,8 +12,6 @@ from benchmarks import models
 from methods import SparseModel, counting, st3
 from methods.ranking import between, keep, keep_each, kth_smallest, stride_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:the largest scores, by which a mask is chosen, are NaN")  # test_given_from_elsewhere has it
-
 NAN, INF = math.nan, math.inf
 KINDS = {  # of scores, from normal ones
     "normal": lambda x: x,
