@@ -91,17 +91,17 @@ def misses(method, steps):
     return None
 
 
-def idle(trainer, start, storage):
-    """In words, what works here and perhaps nowhere else: buffers (name: where each lay in memory at the `start`) that steps replaced or that
-    carry gradients, and a training (theta's values then, (N,)) that changes no weight; or None."""
-    method, (theta, places) = trainer.model.method, start
+def doubtful(model, start, places):
+    """In words, what may be meant but seldom is, or None: a method's buffer that carries a gradient, one that is no longer at its place in memory
+    ({name: place} before the steps), and steps after which theta is as at the `start` (N,)."""
+    method = model.method
     for name, buffer in method.named_buffers():
         if buffer.requires_grad:
             return f"self.{name} carries a gradient from step to step: change it under torch.no_grad()"
-        if storage == "masked" and places.get(name) not in (None, buffer.data_ptr()):
+        if places.get(name, buffer.data_ptr()) != buffer.data_ptr():
             return (f"self.{name} becomes another tensor in its steps, and a step recorded on a GPU keeps the first: change it in place "
                     f"(self.{name}.copy_(…); the mask by set_mask)")
-    if torch.equal(trainer.model.theta, theta) and not any(True for _ in method.parameters()):
+    if torch.equal(model.theta, start) and not [*method.parameters()]:  # of scores alone, a training changes no weight
         return "its steps change no weight: before_step returns False, or the gradients are zero"
     return None
 

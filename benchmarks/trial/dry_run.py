@@ -22,7 +22,7 @@ from benchmarks.progress import several
 from benchmarks.run import BESIDES, OUTSIDE
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-from benchmarks.trial.checks import computes_more, forgotten, idle, longer, misses, stale, uneven, wrong
+from benchmarks.trial.checks import computes_more, doubtful, forgotten, longer, misses, stale, uneven, wrong
 from benchmarks.trial.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
@@ -43,8 +43,8 @@ def dry_run(spec, folder, device=None, often=True):
     cost more than it says, a learning rate that it wrote, weights outside the mask, an invalid mask, a replayed step that differs from an
     unrecorded one, or a resumed training that differs from one that was not stopped. Returns two values. First, the names of the method's
     attributes that its steps set or change and that no checkpoint holds (two steps cannot show whether later ones need them). Second, in words,
-    how its mask misses the budget or what goes wrong in the first steps of a second cycle, or None; it need not be a mistake, because a
-    schedule counted in epochs or steps does not end in so few.
+    how its mask misses the budget, what may be meant but seldom is, or what goes wrong in the first steps of a second cycle, or None; it need not be
+    a mistake, because a schedule counted in epochs or steps does not end in so few.
     """
     one_core()
     task, options = settle(spec)
@@ -72,7 +72,8 @@ def dry_run(spec, folder, device=None, often=True):
                     warnings.simplefilter("ignore")  # warnings about so few steps mean nothing
                     trainer.training.start()
                 model, start = trainer.model, trainer.model.theta.detach().clone()
-                places = {name: buffer.data_ptr() for name, buffer in model.method.named_buffers()}
+                # sparse storage makes another tensor of connections at each update
+                places = {name: buffer.data_ptr() for name, buffer in model.method.named_buffers() if task.storage == "masked"}
                 watch(model.method, found)
                 before, contents = unheld(model), plain(model.method)
                 trainer, mistake = some_steps(trainer, steps // 2 if stopped else None, make)
@@ -81,7 +82,9 @@ def dry_run(spec, folder, device=None, often=True):
                 trained.append(trainer.model.theta.detach())
             if mistake:
                 break
-            missed = missed or misses(trainer.model.method, steps) or (not stopped and idle(trainer, (start, places), task.storage) or None)
+            missed = missed or misses(trainer.model.method, steps)
+            if not stopped:  # else another Trainer went on
+                missed = missed or doubtful(trainer.model, start, places)
         else:
             *recorded, anew, again, resumed = trained if record else [trained[0], *trained]
             mistake = stale(start, *recorded, anew, again) if recorded else None
