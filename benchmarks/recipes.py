@@ -81,7 +81,7 @@ class Task:
     drop_last: bool = setting(False, "leave out an epoch's last batch where it is smaller")
     first_dense: bool = setting(False, "the first prunable layer stays dense and is not counted in the sparsity")
     last_dense: bool = setting(False, "the last prunable layer, the classifier, stays dense and is not counted in the sparsity")
-    bn_momentum: float = setting(0.01, "of batch normalisation, in PyTorch's meaning; ST-3's code has 0.99, evidently another library's", most=1)
+    bn_momentum: float = setting(0.01, "of batch normalisation, in PyTorch's meaning; ST-3's code has 0.99", most=1)
     precision: str = setting("bf16", "bf16 (autocast), tf32 (CUDA) or fp32", *PRECISIONS)
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, mest, mest_s, gse_*, snip, "
                            "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")

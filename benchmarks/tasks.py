@@ -76,6 +76,9 @@ def _settle(named, method, epochs, precision, chosen):
     task, known = get_task(named), get(method).options()
     # with the suite's recipe, the method's `retained` values apply on top; with recipe=original, the suite sets none of its options
     suite = dict(chosen).get("recipe") != "original"
+    settings = task.settings()
+    if shared := next((name for name in known if name in settings and not of_the_suite(get(method), name)), None):
+        raise ValueError(f"{method} has an option {shared}, and so has {named}, which alone has its effect: give the method's another name")
     defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
     retained = get(method).retained.get(kind(task), {})
     if suite and not of_the_suite(get(method), "retained") and (told := ", ".join(name for name in retained if name not in known)):
@@ -83,14 +86,12 @@ def _settle(named, method, epochs, precision, chosen):
                          "method alone there")
     own = {**defaults, **retained} if suite else original(method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
-    options, settings = {name: value for name, value in own.items() if name in known}, task.settings()
+    options = {name: value for name, value in own.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
     for name, text in chosen:
         if {"epochs": epochs, "precision": precision}.get(name) not in (None, text):
             raise ValueError(f"{name} is given twice: {changes[name]} and {text}")
         if name in known:
-            if name in settings and not of_the_suite(get(method), name):
-                raise ValueError(f"{method} has an option {name}, and so has {named}, which alone has its effect: give the method's another name")
             options[name] = known[name].parse(text)
         elif name in settings:
             changes[name] = settings[name].parse(text)

@@ -1,4 +1,4 @@
-"""Top-KAST: sparse forward pass, slightly denser backward pass (Jayakumar et al. 2020)."""
+"""Top-KAST: sparse forward pass, denser backward pass (Jayakumar et al. 2020)."""
 import torch
 
 from methods.allocation import whole

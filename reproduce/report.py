@@ -84,7 +84,7 @@ def score(results):
         besides += [f"Against {claim.id}: {part.text.partition(';')[0]}." for part in decisive(scales) if part.holds is False]
         if word == "not yet measured":
             word = "without such a run yet"
-            besides += [f"{claim.id} has such runs with {shared} alone, {scale.partition(', ' + shared)[0]}: {verdict(parts, False).partition(' (')[0]}."
+            besides += [f"{claim.id} has such runs only with {shared}, {scale.partition(', ' + shared)[0]}: {verdict(parts, False).partition(' (')[0]}."
                         for shared in SHARED for scale, _, parts in scales if scale in lengths(claim, shared)]
         elif word not in ("reproduced", "not reproduced"):
             word = "undecided or with too few runs"
@@ -92,7 +92,7 @@ def score(results):
     parts = [f"{len(names)} {word} ({', '.join(names)})" for word, names in sorted(found.items(), key=lambda item: len(item[1]))]
     words = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
     return (f"Of the {len(CLAIMS)} [claims](results/REPORT.md) of the two papers, judged by runs of the papers' networks and lengths (in bf16) or, "
-            f"for costs, by what was measured or computed: {' '.join([words + '.', *besides])} What follows are shorter runs, where it does not say "
+            f"for costs, by what was measured or computed: {' '.join([words + '.', *besides])} What follows are shorter runs, unless stated "
             "otherwise.")
 
 
