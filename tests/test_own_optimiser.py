@@ -1,5 +1,7 @@
 """What a loop of one's own may do with gradients and optimisers."""
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -222,23 +224,26 @@ def test_averaged_weights_are_as_sparse(name):
 
 @pytest.mark.parametrize("name, storage", [("st3", "masked"), ("feather", "masked"), ("str", "masked"), ("rigl", "masked"), ("rigl", "sparse")])
 def test_an_average_of_the_weights_in_use(name, storage):
-    """As examples/README.md has it; that of theta is another one where a method has thresholds."""
+    """By the code of examples/README.md; that of theta is another one where a method has thresholds."""
+    page = (Path(__file__).parent.parent / "examples" / "README.md").read_text(encoding="utf-8")
+    begin, update, end = re.search(r"```python\n(from torch\.optim\.swa_utils .*?)(averaged\.update_parameters.*?\n)(.*?)```", page, re.S).groups()
     torch.manual_seed(0)
     model = SparseModel(Net(), name, 0.5, storage=storage, **({"interval": 2} if name == "rigl" else {}))
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
     training.start()
-    averaged, of_theta = (AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.5)) for net in (model.plain(), copy.deepcopy(model)))
-    expected = None
+    names, of_theta, expected = {"model": model}, AveragedModel(copy.deepcopy(model), multi_avg_fn=get_ema_multi_avg_fn(0.5)), None
+    exec(begin.replace("0.999", "0.5"), names)
+    averaged = names["averaged"]
     for x, y in batches():
         cross_entropy(model(x), y).backward()
         training.update((x, y))
-        averaged.update_parameters(model.plain())
+        exec(update, names)
         now = {name: parameter.detach().clone() for name, parameter in model.plain().named_parameters()}
         expected = {name: (value + now[name]) / 2 for name, value in expected.items()} if expected else now
         if storage == "masked":
             of_theta.update_parameters(model)
+    exec(end, names)
     for weight, mask in model.masks().items():
-        averaged.module.get_parameter(weight).data.mul_(mask)
         expected[weight] *= mask
     assert all(torch.allclose(parameter, expected[name], atol=1e-7) for name, parameter in averaged.module.named_parameters())
     kept = sum(int(averaged.module.get_parameter(weight).count_nonzero()) for weight in model.masks())
