@@ -149,12 +149,10 @@ class Evidence:
     @functools.cached_property
     def not_lending(self):
         """{(series, sparsity)} by whose spread nothing else is judged, like in the leaderboard: those of which a run at this number of epochs ends at
-        another sparsity, and those that have diverged with every seed."""
-        own = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs)]
-        ended = own[own.status == "ok"]
+        another sparsity."""
+        ended = self.runs[(self.runs.task == self.task) & (self.runs.epochs == self.epochs) & (self.runs.status == "ok")]
         off = ended[off_target(ended.achieved_sparsity.astype(float), ended.sparsity)]
-        whole, there, missed = ({*zip(rows.series, rows.sparsity.round(6))} for rows in (ended, own, off))
-        return missed | (there - whole)
+        return {*zip(off.series, off.sparsity.round(6))}
 
     def seeds(self, series, sparsity, column="accuracy", epochs=None):
         """{seed: value} of a series, such as "st3" or "st3 straight_through=False", at a sparsity (0 for dense)."""
@@ -190,15 +188,16 @@ class Evidence:
     def apart(self, a, b, sparsity):
         """The `Difference` of two series at a sparsity, over the seeds that both have, by the leaderboard's test (`benchmarks.stats.differences`), to
         whose estimate of the spread all methods with default options that reach this sparsity contribute; None if they share no seed."""
-        from benchmarks.stats import differences, resolution
+        from benchmarks.stats import at_chance, differences, resolution
 
-        table = self.tables.get(round(sparsity, 6))
+        table, dataset = self.tables.get(round(sparsity, 6)), TASKS[self.task].dataset
         if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
         without = {series for series, at in self.not_lending if at == round(sparsity, 6)}
         lend = table[~(table.index.str.contains(" ") | table.index.isin(without)) | table.index.isin([a, b])]
+        lend = lend[~at_chance(lend.to_numpy(), dataset)]
         others = lend.drop_duplicates().to_numpy()  # identical rows count once: at sparsity 0, dense and LRR are the same training
-        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(TASKS[self.task].dataset), others)
+        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(dataset), others)
         return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
 
     def part(self, what, found, **limits):
@@ -237,10 +236,10 @@ class Evidence:
 
 
 def corrected(parts):
-    """The parts of a claim, in which those against it are kept as such only if they remain so after correction for all comparisons (Holm, level
-    0.05); the others become undecided."""
+    """The parts of a claim, in which those against it are kept as such only if they remain so after correction for all comparisons that are tests
+    (Holm, level 0.05); the others become undecided."""
     from benchmarks.stats import LEVEL, holm
-    ps, tested = holm([part.p for part in parts]), sum(not part.missing for part in parts)
+    ps, tested = holm([part.p for part in parts]), sum(math.isfinite(part.p) for part in parts)
     return [replace(part, holds=None, text=f"{part.text} (not against it among {tested} comparisons: p = {p:.3f})")
             if part.holds is False and p >= LEVEL else part for part, p in zip(parts, ps)]
 

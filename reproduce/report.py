@@ -20,7 +20,8 @@ HEAD = f"""# The papers' claims, judged by the stored rows
 Made by `python reproduce/report.py` from the CSV files of this folder; nothing is written by hand. A comparison is a mean difference over
 the seeds that both have, with its 95 % interval. Two methods at one sparsity are compared as in the leaderboard (moderated t-tests: the spread
 of all methods there supports that of these two; where there are no others, Welch's), two at unlike lengths by Welch's test, and lengths or widths
-of one method, or a method and the dense network, by the differences of each seed (Student t).
+of one method, a method and the dense network, methods at equal MACs or over several sparsities, and switches by the differences of each seed
+(Student t).
 Before, all were differences of each seed, as the design of the suite has it; that was changed after the first rows, because three seeds, paired,
 decided almost nothing ([`FINDINGS.md`](FINDINGS.md)).
 "Above" claims that it is more than 0, "at least" more than -{NEAR:g} point, "near" within {NEAR:g} point; other limits are named. It is as claimed where

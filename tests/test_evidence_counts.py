@@ -1,5 +1,7 @@
 """Which comparisons count: of methods that have failed, of sparsities that no method of one cycle is given, of runs that miss their sparsity, of
 verdicts among many. Rows here are made up, in tmp_path only."""
+import math
+
 import pytest
 from test_claims import store
 from test_evidence import SPREAD, stored
@@ -42,6 +44,11 @@ def test_of_finished_runs_alone_it_is_said_that_they_miss_the_sparsity(tmp_path,
     stored(tmp_path, "cifar10", [Spec(TASK, "st3", 0.9, seed, EPOCHS) for seed in range(3)], precision=lambda spec: "bf16",
            status=lambda spec: status if spec.seed == 1 else "ok", achieved_sparsity=lambda spec: 0.2 if spec.seed == 1 else 0.9)
     assert bool(Evidence(report.all_runs(tmp_path), TASK, EPOCHS, tmp_path).not_lending) is off
+
+
+def test_a_comparison_that_is_no_test_is_none_of_those_corrected_for():
+    texts = [part.text for part in corrected([Part("", None, math.nan), Part("", None, missing=True), Part("", False, 0.04), Part("", None, 0.5)])]
+    assert texts[2].endswith("(not against it among 2 comparisons: p = 0.080)")
 
 
 @pytest.mark.parametrize("ps, against", [([0.06], [None]), ([0.04], [False]), ([0.04, 0.04], [None, None]), ([0.024, 0.9], [False, None])])

@@ -8,27 +8,43 @@ from test_stats import by_label, rows_of
 from benchmarks.stats import compare, differences, resolution, seeds_needed, told_apart
 
 
+def padded(accuracy):
+    """{method: accuracies} as an array (methods, seeds), NaN where there is no seed."""
+    most = max(map(len, accuracy.values()))
+    return np.array([each + [np.nan] * (most - len(each)) for each in accuracy.values()])
+
+
+def spreads(half, df):
+    """The variance of each method's mean, from the halves of the intervals of its difference from itself."""
+    return (np.diag(half) / t.ppf(0.975, np.diag(df))) ** 2 / 2
+
+
 @pytest.mark.parametrize("apart, half, df, seeds, pairs", [(1.5, 2.0, 18.0, 3, 45), (-0.4, 0.9, 4.0, 5, 1), (0.6, 0.9, 170.0, 5, 903), (3.0, 3.2, 2.0, 3, 3)])
 def test_seeds_that_are_needed_are_those_of_statsmodels(apart, half, df, seeds, pairs):
-    effect = abs(apart) / (half / t.ppf(0.975, df) * seeds**0.5)  # in standard deviations of a difference of two seeds
-    power = {n: ttest_power(effect, n, 0.05 / pairs, df + n - seeds) for n in range(2, 400)}
-    assert seeds_needed(apart, half, df, (seeds, seeds), pairs) == min(n for n, value in power.items() if value >= 0.8) > 2
+    deviation = half / t.ppf(0.975, df) * seeds**0.5  # of a difference of two seeds
+    power = {n: ttest_power(abs(apart) / deviation, n, 0.05 / pairs, df + n - seeds) for n in range(2, 400)}
+    assert seeds_needed(apart, deviation**2, df, seeds, pairs) == min(n for n, value in power.items() if value >= 0.8) > 2
 
 
-def test_of_unequal_numbers_the_smaller_gives_the_degrees_of_freedom():
-    """A mean of 2 and one of 8 seeds are as far from the truth, together, as two of 3.2; the test has what 2 seeds give it."""
-    power = {n: ttest_power(1.5 / (2.0 / t.ppf(0.975, 9.0) * 3.2**0.5), n, 0.05 / 6, 9.0 + n - 2) for n in range(2, 400)}
-    assert seeds_needed(1.5, 2.0, 9.0, (2, 8), 6) == seeds_needed(1.5, 2.0, 9.0, (8, 2), 6) == min(n for n, value in power.items() if value >= 0.8)
+@pytest.mark.parametrize("many", ["a", "b"])
+def test_of_unequal_numbers_each_seed_counts_with_its_own_methods_spread(many):
+    """Two methods alone: Welch's test, whose variances are each method's own."""
+    accuracy = {"a": [90.0, 92.0], "b": [90.5, 90.8]}
+    accuracy[many] = [*accuracy[many], *(np.mean(accuracy[many]) + np.array([-1, -1, 1, 1]) * np.ptp(accuracy[many]) / 2)]
+    line = by_label(compare(rows_of(accuracy)))["b"]
+    variance, df = sum(np.var(each, ddof=1) for each in accuracy.values()), differences(padded(accuracy), resolution("cifar10"))[3][0, 1]
+    power = {n: ttest_power(-line["difference"] / variance**0.5, n, 0.05, df + n - 2) for n in range(2, 400)}
+    assert line["seeds_needed"] == min(n for n, value in power.items() if value >= 0.8)
 
 
 def test_nobody_makes_as_many_seeds_as_equal_methods_need():
-    assert seeds_needed(0.0, 1.0, 20.0, (3, 3), 10) == seeds_needed(1e-3, 1.0, 20.0, (3, 3), 10) == np.inf
+    assert seeds_needed(0.0, 1.0, 20.0, 3, 10) == seeds_needed(1e-3, 1.0, 20.0, 3, 10) == np.inf
 
 
 def test_as_many_seeds_as_are_needed_are_enough():
     """In 300 tables of ten methods, two of which lie 1.5 apart with a standard deviation of 1: told apart in four of five."""
     rng, df = np.random.default_rng(0), 9 * 2 + 2
-    needed = seeds_needed(1.5, t.ppf(0.975, df) * (2 / 3) ** 0.5, df, (3, 3), 45)
+    needed = seeds_needed(1.5, 2.0, df, 3, 45)
 
     def share(seeds):
         tables = (90 + np.linspace(0, 1.5, 10)[:, None] + rng.normal(size=(10, seeds)) for _ in range(300))
@@ -42,8 +58,9 @@ def test_the_table_says_how_many_seeds_are_needed():
     rows = rows_of({"a": [90.0, 91.0, 92.0], "b": [89.0, 90.5, 91.0], "c": [50.0, 51.0, 52.0], "d": [90.0, 91.5], "e": [90.0], "dense": [95.0]})
     lines, accuracy = by_label(compare(rows)), np.array([[90, 91, 92], [90, 91.5, np.nan], [89, 90.5, 91], [90, np.nan, np.nan], [50, 51, 52]])
     apart, half, _, df = differences(accuracy, resolution("cifar10"))
-    assert lines["b"]["seeds_needed"] == seeds_needed(apart[2, 0], half[2, 0], df[2, 0], (3, 3), 6)
-    assert lines["d"]["seeds_needed"] == seeds_needed(apart[1, 0], half[1, 0], df[1, 0], (3, 2), 6)
+    variance = spreads(half, df) * [3, 2, 3, 1, 3]
+    assert lines["b"]["seeds_needed"] == seeds_needed(apart[2, 0], variance[2] + variance[0], df[2, 0], 3, 6)
+    assert lines["d"]["seeds_needed"] == seeds_needed(apart[1, 0], variance[1] + variance[0], df[1, 0], 2, 6)
     assert all(np.isnan(lines[name]["seeds_needed"]) for name in ("a", "c", "e", "dense"))
 
 
@@ -52,13 +69,13 @@ def test_differences_to_a_reference_are_those_of_the_same_tests():
     accuracy = {"a": [90.0, 91.0, 92.0], "b": [89.0, 90.5], "c": [50.0, 51.0, 52.0], "e": [90.0]}
     rows = rows_of(accuracy | {"dense": [95.0], "off": [80.0]}, achieved_sparsity={("off", 0): 0.5})
     usual, lines = by_label(compare(rows)), by_label(compare(rows, {"cifar10-resnet20": "b"}))
-    values = np.array([each + [np.nan] * (3 - len(each)) for each in accuracy.values()])
-    apart, half, p, df = differences(values, resolution("cifar10"))
+    apart, half, p, df = differences(padded(accuracy), resolution("cifar10"))
     for i, name in enumerate(accuracy):
         line, shown = lines[name], [lines[name][column] for column in ("difference", "difference_half", "p")]
         assert shown == pytest.approx([np.nan] * 3 if name == "b" else [apart[i, 1], half[i, 1], told_apart(p)[i, 1]], nan_ok=True)
         assert all(line[column] == usual[name][column] for column in ("mean", "rank_low", "rank_high", "front"))
-    assert lines["a"]["seeds_needed"] == seeds_needed(apart[0, 1], half[0, 1], df[0, 1], (2, 3), 3) and np.isnan(lines["b"]["seeds_needed"])
+    variance = spreads(half, df) * [3, 2, 3, 1]
+    assert lines["a"]["seeds_needed"] == seeds_needed(apart[0, 1], variance[0] + variance[1], df[0, 1], 2, 3) and np.isnan(lines["b"]["seeds_needed"])
     assert [lines[name]["separable"] for name in accuracy] == [False, False, True, False]
     assert list(compare(rows, {"cifar10-resnet20": "c"}).set_index("label").separable[[*accuracy]]) == [True, True, False, False]
     assert {line["reference"] for line in lines.values()} == {"b"} and "reference" not in usual["a"]

@@ -292,6 +292,7 @@ def test_pareto_front():
     accuracy, cost = [90, 91, 89, 91, 95, np.nan, 99], [0.1, 0.2, 0.1, 0.3, 1.0, 0.01, np.nan]
     assert front(accuracy, cost).tolist() == [True, True, False, False, True, False, False]
     assert front([90, 90], [0.1, 0.1]).tolist() == [True, True]
+    assert front([98.13333333333334, 98.13333333333333], [0.441, 0.210]).tolist() == [False, True]  # the same three seeds, added in another order
 
 
 def test_nothing_that_can_be_ranked_is_a_table_all_the_same():
@@ -300,13 +301,14 @@ def test_nothing_that_can_be_ranked_is_a_table_all_the_same():
         assert table.rank_low.isna().all() and not table.separable.any() and not table.front.any()
 
 
-def test_a_method_that_diverged_with_every_seed_lends_the_others_no_spread():
-    """Its accuracy is that of guessing with every seed, by definition: that says nothing of how seeds differ."""
+@pytest.mark.parametrize("diverged", [3, 1, 0])
+def test_a_method_at_chance_with_every_seed_lends_the_others_no_spread(diverged):
+    """As after divergence, or with a mask that leaves no path through the network: that says nothing of how seeds differ."""
     numbers = np.random.default_rng(0)
     accuracy = {f"m{i}": [*(70 - 2 * i + numbers.normal(0, 0.5, 3))] for i in range(8)}
-    lost = rows_of(accuracy | {"lost": [10.0] * 3}, status={("lost", seed): "diverged" for seed in range(3)})
+    lost = rows_of(accuracy | {"lost": [10.0] * 3}, status={("lost", seed): "diverged" for seed in range(diverged)})
     alone, beside = by_label(compare(rows_of(accuracy))), by_label(compare(lost))
-    assert beside["lost"]["diverged"] == "0 1 2" and beside["lost"]["mean"] == 10
+    assert beside["lost"]["diverged"] == " ".join("012"[:diverged]) and beside["lost"]["mean"] == 10
     for name in accuracy:
         assert beside[name]["difference_half"] == pytest.approx(alone[name]["difference_half"], nan_ok=True)
         assert beside[name]["rank_low"] == alone[name]["rank_low"]

@@ -130,6 +130,7 @@ NONE = float("nan")
     ({}, {}), (dict(rank_high=2), {"Rank": "2"}), (dict(seeds_needed=float("inf")), {"Seeds needed": ">999"}),
     (dict(separable=True, p=0.01, seeds_needed=NONE), {"To the best": "-1.50 ± 0.25", "p": "0.010", "Seeds needed": ""}),
     (dict(p=NONE, difference_half=NONE), {"To the best": "-1.50", "p": ""}), (dict(difference=NONE, p=NONE), {"To the best": "best", "p": ""}),
+    (dict(difference=-1e-14), {"To the best": "+0.00 ± 0.25 ="}),  # equal means, added in another order
     (dict(rank_low=NONE, difference=NONE, p=NONE, on_target=False),
      {"Rank": "", "To the best": "", "p": "", "Remarks": "sparsity 0.8512, not ranked"}),
     (dict(chosen="1 3 4"), {"Remarks": "of seeds 1 3 4"}), (dict(chosen="2"), {"Remarks": "of seed 2"}),

@@ -16,7 +16,7 @@ NUMBERS = "sparsity seed epochs top1 top1_best_val achieved_sparsity macs dense_
 RECIPE = {field.name for field in fields(Task)}
 LEGEND = ("Accuracy: on the test set at the best validation epoch where there is validation; mean over seeds ± half its 95 % interval "
           "(Student t), on one test set, whose own sampling error is not in it. Rank: the range that the data allow. To the best: ± half its 95 % "
-          "interval; = where tests do not separate them (one seed: no test). p: moderated t-tests (Smyth 2004: the spread of all methods' seeds "
+          "interval, which is of this pair alone; = where tests do not separate them (one seed: no test). p: moderated t-tests (Smyth 2004: the spread of all methods' seeds "
           f"supports that of each; of two methods alone Welch's) of all pairs, Holm (level {LEVEL:g}). Seeds needed: of both methods, to tell one "
           f"from the best among as many pairs in {100 * POWER:g} % of all cases, if they differ as much as these do. Training FLOPs and inference "
           "MACs: multiples of dense. Front *: no other method is as accurate and as cheap to train. Time: of a run, if of one kind of machine, "
@@ -126,7 +126,7 @@ def shown(line):
     accuracy = "" if not line.seeds else number(line["mean"], 2) + ("" if pd.isna(line.half) else f" ± {line.half:.2f}")
     if pd.notna(line.difference):
         spread = "" if pd.isna(line.difference_half) else f" ± {line.difference_half:.2f}"
-        apart = f"{line.difference:+.2f}{spread}" + (" =" if pd.notna(line.p) and not line.separable else "")
+        apart = f"{round(line.difference, 9) + 0.0:+.2f}{spread}" + (" =" if pd.notna(line.p) and not line.separable else "")
     else:
         apart = {None: "best", line.label: "reference"}.get(line.get("reference"), "") if ranked else ""
     p = "" if pd.isna(line.p) else "<0.001" if line.p < 0.001 else number(line.p, 3)
