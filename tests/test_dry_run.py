@@ -101,6 +101,10 @@ class Pays(Good):
     def training_cost(self, sparse, dense):
         return -3.0
 
+class Free(Good):
+    def training_cost(self, sparse, dense):
+        return 0.0
+
 class FloatMask(Good):
     def after_step(self, run):
         self.mask = self.mask.float()
@@ -233,7 +237,7 @@ def mine(tmp_path, monkeypatch):
     ("mine.py:ChangesTheta", ("forward changes theta or the mask",)), ("mine.py:ChangesMask", ("forward changes theta or the mask",)),
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
-    ("mine.py:Pays", ("training_cost is -3.0",)),
+    ("mine.py:Pays", ("training_cost is -3.0",)), ("mine.py:Free", ("training_cost is 0.0",)),
     ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
     ("mine.py:LateTensor", ("stopped cannot go on", "buffers, made in __init__", "after_step (mine.py", "no attribute 'mean'")),

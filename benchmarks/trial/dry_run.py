@@ -164,7 +164,7 @@ def some_steps(trainer, stop=None, make=None):
     if computes_more(trainer, x):
         return trainer, BESIDES.format("computes something else than", "")
     cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
-    if not (isinstance(cost, numbers.Real) and 0 <= cost < math.inf):
+    if not (isinstance(cost, numbers.Real) and 0 < cost < math.inf):
         return trainer, f"training_cost is {cost!r}, not a number of dense forward passes"
     return trainer, None
 
