@@ -21,11 +21,12 @@ TABLES = {
     "curves": "key epoch train_loss train_top1 val_top1 test_top1 sparsity lr".split(),
     "layers": "key layer shape nnz macs".split(),
     "switches": "key schedule group final_state switches weights".split(),
+    "logged": "key epoch name value".split(),
 }
 ADDED = {"zeros", "parameters"}  # columns of TABLES that files of earlier versions lack; read as empty
 STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "
-            "layer shape schedule final_state".split())
+            "layer shape schedule final_state name".split())
 NUMBERS = {table: [name for name in columns if name not in TEXTS] for table, columns in TABLES.items()}
 KINDS = {name: (str, type(None)) if name in TEXTS else (int, float, type(None)) for columns in TABLES.values() for name in columns}
 NEEDED = ("sparsity", "seed", "epochs")  # numbers that every row of runs.csv has
@@ -98,7 +99,7 @@ def read_record(path, key, only_row=False):
         if found and only_row:
             tables, record = ("runs",), {"runs": [json.JSONDecoder().raw_decode(text, text.index("{", 1))[0]]}
         else:
-            tables, record = TABLES, {table: [] for table in TABLES if found or table == "switches"} | json.loads(text)  # only counted on request
+            tables, record = TABLES, {table: [] for table in TABLES if found or table in ("switches", "logged")} | json.loads(text)  # of few runs
         more, lacking = _completed(record, tables)
         row, = record["runs"]
         if not more and any(_damaged(line, key, table) for table in tables for line in record[table]):

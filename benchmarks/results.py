@@ -56,7 +56,8 @@ class Store:
         return self.runs / f"{key}.again"
 
     def write(self, row, curves=(), layers=(), switches=(), keep=False):
-        """Store one finished run: `row` has all of RUN_COLUMNS. Deletes its checkpoint, unless `keep` is set."""
+        """Store one finished run: `row` has all of RUN_COLUMNS, a line of `curves` perhaps {name: number} as `logged`. Deletes its checkpoint, unless
+        `keep` is set."""
         key = row["key"]
         read_record(self.runs / f"{key}.json", key)  # raises StoreError if another version wrote it
         with contextlib.suppress(OSError, ValueError):  # a row made again counts as the later one, even if a clock was wrong
@@ -64,6 +65,8 @@ class Store:
             row = {**row, "finished_at": max(row["finished_at"], noted["finished_at"], noted.get("asked", ""))}
         record = {"runs": [{name: row[name] for name in RUN_COLUMNS}], "curves": [{"key": key, **line} for line in curves],
                   "layers": [{"key": key, **line} for line in layers], "switches": [{"key": key, **line} for line in switches]}
+        record["logged"] = [{"key": key, "epoch": line["epoch"], "name": name, "value": value}
+                            for line in record["curves"] for name, value in line.pop("logged", {}).items()]
         write_whole(self.runs / f"{key}.json", sealed(record))
         parts = *self.runs.glob(f".{key}.pt.*.part"), *self.folder.glob(f"models/.{key}.pt.*.part")  # left by processes that died while writing
         gone = [self.again(key)]

@@ -231,7 +231,9 @@ class Trainer:
             if model.method.keeps_best:
                 training.snapshot("best")
         progress.curves.append(dict(epoch=progress.done, train_loss=loss, train_top1=accuracy, val_top1=val, test_top1=test,
-                                    sparsity=1 - nnz / model.layout.size, lr=self.learning_rate(training.step - 1)))
+                                    sparsity=1 - nnz / model.layout.size, lr=self.learning_rate(training.step - 1),
+                                    logged={name: float(value.detach() if torch.is_tensor(value) else value)
+                                            for name, value in model.method.logged().items()}))
         progress.epoch, progress.done, progress.index = progress.epoch + 1, progress.done + 1, 0
         progress.seconds += time.monotonic() - began
 

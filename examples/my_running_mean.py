@@ -31,3 +31,6 @@ class RunningMean(Sparsifier):
 
     def saliency(self, run):
         return self.mean
+
+    def logged(self):                                       # stored at the end of each epoch, in logged.csv
+        return {"smallest active mean": self.mean[self.mask].min()}

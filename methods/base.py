@@ -135,6 +135,10 @@ class Sparsifier(nn.Module):
     def added_loss(self, run):
         """What the method adds to the loss, once a step: a scalar with gradients, or None."""
 
+    def logged(self):
+        """Numbers of the method's own that are stored at the end of each epoch, {name: number or tensor of one element}, such as a threshold."""
+        return {}
+
     def forget(self, run):
         """Before the first cycle's `start`, if the model was trained before: all weights are active again, as in a new model. A method that learns
         more than weights gives that up, too."""

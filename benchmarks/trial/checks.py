@@ -1,4 +1,6 @@
 """What a trial looks at in a method: each function returns what is wrong, in words, or None."""
+import numbers
+
 import torch
 
 import methods
@@ -57,6 +59,14 @@ def forgotten(start, resumed, anew, again):
                 "draws numbers that no seed decides (those of random and numpy.random are shared by the runs on a GPU). What it keeps must be a "
                 "buffer, made in __init__; what it draws, of run.random")
     return None
+
+
+def unlogged(found):
+    """The message if what a method logs of itself is not {name: number}, or None."""
+    if isinstance(found, dict) and all(isinstance(name, str) and (isinstance(value, numbers.Real) or torch.is_tensor(value) and value.numel() == 1)
+                                       for name, value in found.items()):
+        return None
+    return f"logged returns {str(found)[:60]}, not numbers with their names, such as {{'threshold': 0.1}}"
 
 
 def longer(method, epochs):

@@ -22,7 +22,7 @@ from benchmarks.progress import several
 from benchmarks.run import BESIDES, OUTSIDE
 from benchmarks.tasks import settle
 from benchmarks.train import Trainer
-from benchmarks.trial.checks import computes_more, doubtful, forgotten, longer, misses, stale, uneven, wrong
+from benchmarks.trial.checks import computes_more, doubtful, forgotten, longer, misses, stale, uneven, unlogged, wrong
 from benchmarks.trial.unsaved import plain, same, unheld, watch
 
 REPLAYED = 3  # replayed steps, in addition to the WARM ones and the one in which both parts are recorded
@@ -166,7 +166,7 @@ def some_steps(trainer, stop=None, make=None):
     cost = method.training_cost(int(method.mask.sum()) / method.layout.size, 1.0)
     if not (isinstance(cost, numbers.Real) and 0 < cost < math.inf):
         return trainer, f"training_cost is {cost!r}, not a number of dense forward passes"
-    return trainer, None
+    return trainer, unlogged(method.logged())
 
 
 @contextlib.contextmanager
