@@ -36,7 +36,7 @@ def draw(runs, figure):
     return accuracy_lines(figure.subplots(), runs, METHODS | NO_STE)
 
 
-draw.labels = METHODS
+draw.labels = METHODS | NO_STE
 
 if __name__ == "__main__":
     raise SystemExit(main("figure5", grid, draw, source=source))

@@ -74,14 +74,18 @@ def not_the_papers(runs, paper="ResNet-56, VGG-16, ViT, 200 epochs"):
 
 
 def sparse_too(labels):
-    """A `source` (as `rows.runs_of`) in which points that have no runs with masks have those with sparse storage, as the figure's note says.
-    labels: {method, or method and options: its name in the figure}."""
+    """A `source` (as `rows.runs_of`) in which points that have no runs with masks have those with sparse storage, as the figure's note says, and all
+    others of such a method and task that are stored so, too: no line joins unlike storages. labels: {method, or method and options: its name in the
+    figure}."""
     def source(grid, suite, results, profile=None):
         runs, profile = runs_of(grid, suite, results, profile, lambda *of: [replace(each, options=(*each.options, SPARSE)) for each in grid(*of)])
         options, sparse = runs.options.map(without_storage), runs.options.str.contains("=".join(SPARSE))
         point = [runs.task, runs.method, options, runs.sparsity]
-        instead = sparse & ~(runs.accuracy.notna() & ~sparse).groupby(point).transform("any")
-        runs = runs[instead | ~sparse & ~instead.groupby([*point, runs.seed]).transform("any")]
+        done = runs.accuracy.notna()
+        alone = sparse & ~(done & ~sparse).groupby(point).transform("any")
+        instead = sparse & alone.groupby([runs.task, runs.method]).transform("any")
+        replaced = done & instead.groupby(point).transform("any") | instead.groupby([*point, runs.seed]).transform("any")
+        runs = runs[instead | ~sparse & ~replaced]
         taken = dict.fromkeys(labels.get(f"{method} {text}", f"{labels[method]}{f' ({text})' * bool(text)}")
                               for method, text in zip(runs.method[instead], options[instead]))
         runs.attrs["out"] = f" With sparse storage: {', '.join(taken)}." * bool(taken)
@@ -148,7 +152,7 @@ def text_table(figure, table, rows, blocks, head):
 
     series, measured = series_in_any_storage(table), table.source == "measured"
     if (table.seeds[measured] == 1).any():
-        remark(figure, "Without ±: one seed.")
+        remark(figure, "Without ±: one seed." if measured.all() else "Measured without ±: one seed.")
     head += f": {'measured ' if measured.any() else ''}[published]" if not measured.all() else ""
     texts = []
     figure.set_size_inches(max(3.4, 0.9 + 0.68 * max(map(len, blocks))), (0.5 + 0.27 * (len(rows) + 1)) * len(blocks) + 0.4)

@@ -20,7 +20,7 @@ METHODS = {"dense": "Dense", "static": "Static (ERK)", "dsr": "DSR", "snfs": "SN
 LITERATURE = {("rigl", "dense"): "", ("rigl", "static"): "ERK", ("dsr", "dsr"): "", ("snfs", "snfs"): "as reported", ("rigl", "set"): "uniform",
               ("rigl", "rigl"): "ERK", ("topkast", "topkast"): ""}
 SPARSITIES = (0.8, 0.9, 0.95)
-CAVEATS = "; of GSE no numbers are at hand."
+CAVEATS = "; Top-KAST's as SRigL's authors quote it, perhaps at another pair of sparsities; of GSE no numbers are at hand."
 
 
 def grid(suite, profile):

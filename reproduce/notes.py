@@ -1,6 +1,6 @@
 """The note under a figure, which describes the runs that it shows."""
 from published import title, without_storage
-from rows import summary
+from rows import series_of, summary
 
 from benchmarks.accuracy import COUNTING, off_target, unusual
 from benchmarks.suites import SEEDS
@@ -55,8 +55,12 @@ def note(runs, lead=None, labels={}, diverged="in the mean"):
 
 
 def absent(runs, labels):
-    """What has no finished run: ["all of DNW, STR", "all of STE-hard at 98 %"]; series with the same gaps together, at most six named."""
-    points = runs.accuracy.notna().groupby([names(runs, labels), runs.sparsity], sort=False).any()
+    """What has no finished run: ["all of DNW, STR", "all of STE-hard at 98 %"]; series with the same gaps together, at most six named. Options for
+    which the figure has no name are named as they are."""
+    plain = runs.assign(options=runs.options.map(without_storage))
+    own, options = names(runs, labels), plain.options.mask(series_of(plain).isin(list(labels)), "")
+    named = own.where(options == "", own + " (" + options + ")")
+    points = runs.accuracy.notna().groupby([named, runs.sparsity], sort=False).any()
     gaps = {}
     for name, there in points.groupby(level=0, sort=False):
         lacking = sorted(there.index[~there].get_level_values("sparsity"))
@@ -68,7 +72,7 @@ def absent(runs, labels):
 
 def names(runs, labels):
     """The name of each run in the figure (Series): that of its method with its options, if labels has one, else that of its method."""
-    series = (runs.method + " " + runs.options.map(without_storage)).str.strip()
+    series = series_of(runs.assign(options=runs.options.map(without_storage)))
     return runs.method.map(lambda method: labels.get(method, method)).where(~series.isin(list(labels)), series.map(labels))
 
 

@@ -79,7 +79,7 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
 
     Also included are finished runs that differ from the figure's only in their seed (additional seeds), and those of `besides`: a grid of runs
     that the figure shows if they are stored, but that no plan asks for.
-    Without a profile, the one with more finished runs is taken ("paper" in a tie), never a mixture. `options` are the Spec's, plus `epochs=N` if
+    Without a profile, the one with more finished runs of the figure's own grid is taken ("paper" in a tie), never a mixture. `options` are the Spec's, plus `epochs=N` if
     its length is not the profile's (or that of a `Trained` grid with epochs). Raises NoRows, and ValueError for an unreadable file.
     """
     import pandas as pd
@@ -99,10 +99,11 @@ def runs_of(grid, suite, results, profile=None, besides=lambda suite, profile: (
             runs = pd.DataFrame(specs, columns=["key", *what]).merge(pd.concat(rows), on="key", how="left")
             runs = runs[runs.accuracy.notna() | runs.key.isin({spec.key for spec in own})].reset_index(drop=True)
             runs.attrs["folders"] = tuple(map(str, folders))  # pandas copies it with each selection
-            found.append((runs, name))
-    fullest = max(found, key=lambda each: each[0].accuracy.count(), default=None)  # in a tie the first
-    if fullest and fullest[0].accuracy.notna().any():
-        return fullest
+            finished = runs.key[runs.accuracy.notna()]
+            found.append((finished.isin({spec.key for spec in own}).sum(), len(finished), runs, name))
+    fullest = max(found, key=lambda each: each[:2], default=None)  # in a tie the first
+    if fullest and fullest[1]:
+        return fullest[2:]
     if profile and not any(list(grid(each, profile)) for each in shown):
         raise NoRows(f"profile {profile} of suite {suite} has no runs of this figure")
     raise none_finished(suite, results, profile, grid.precision, grid.epochs)

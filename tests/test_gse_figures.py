@@ -254,6 +254,13 @@ def test_runs_with_sparse_storage_stand_where_there_are_none_with_masks(tmp_path
     assert {(line["method"], line["seeds"]) for line in lines} == {("gse_uniform", "3.0"), ("rigl", "1.0"), ("grasp", "1.0")}
     assert draw("gse_figure2", *arguments) == 0
     assert "With sparse storage: Uniform (gamma=2.0)." in capsys.readouterr().out
+    fill(tmp_path / "line", "cifar10", [*gse, *map(sparse, gse[:2]), sparse(double), rigl[0]])  # one line has one storage
+    assert draw("gse_figure2", "--profile", "paper", "--results", tmp_path / "line", "--out", tmp_path) == 0
+    assert "With sparse storage: Uniform, Uniform (gamma=2.0)." in capsys.readouterr().out
+    with open(tmp_path / "cifar10/gse_figure2.csv") as file:
+        lines = [line for line in csv.DictReader(file) if line["source"] == "measured"]
+    assert {(line["method"], line["gamma"], "sparse" in line["options"], line["seeds"]) for line in lines} == {
+        ("gse_uniform", "1.0", True, "2"), ("gse_uniform", "2.0", True, "1"), ("rigl", "1.0", False, "1")}
     fill(tmp_path / "rigl", "cifar10", map(sparse, rigl))
     assert draw("gse_figure2", "--profile", "paper", "--results", tmp_path / "rigl", "--out", tmp_path) == 0
     assert "With sparse storage: RigL." in capsys.readouterr().out
@@ -264,6 +271,10 @@ def test_runs_with_sparse_storage_stand_where_there_are_none_with_masks(tmp_path
     assert "With sparse storage: GraSP." in capsys.readouterr().out
     with open(tmp_path / "cifar10/gse_figure9.csv") as file:
         assert {line["series"] for line in csv.DictReader(file)} == {"gse_uniform", "rigl", "grasp"}
+    small = [*SCRIPTS["gse_figure6"].grid("cifar10", "quick")]
+    fill(tmp_path / "both", "cifar10", [*small, *vgg["gse_figure6"][1:], *map(sparse, vgg["gse_figure6"])])  # a run in two storages is one
+    assert draw("gse_figure6", "--suite", "cifar10", "--results", tmp_path / "both", "--out", tmp_path) == 0
+    assert "profile quick" in capsys.readouterr().out
     fill(tmp_path / "masks", "cifar10", [*vgg["gse_figure6"], *map(sparse, vgg["gse_figure6"])])
     assert draw("gse_figure6", "--profile", "paper", "--results", tmp_path / "masks", "--out", tmp_path) == 0
     assert "storage=sparse" not in (said := capsys.readouterr().out) and "With sparse storage" not in said

@@ -219,7 +219,7 @@ def test_the_note_says_at_which_sparsities_a_method_has_no_run():
     assert absent(runs[runs.method == "set"], {}) == []
     own = runs[runs.method == "set"].assign(options="allocation=uniform storage=sparse", accuracy=[90.0, float("nan")])  # a series that a figure names
     assert absent(pd.concat([runs, own]), {"set": "SET", "set allocation=uniform": "SET, uniform"})[0] == 'all of st3, str, "SET, uniform" at 98 %'
-    assert absent(pd.concat([runs, own]), {"set": "SET"})[0] == "all of st3, str at 98 %"
+    assert absent(pd.concat([runs, own]), {"set": "SET"})[0] == 'all of st3, str, SET (allocation=uniform) at 98 %'
     many = pd.DataFrame(dict(method=[*"abcdefgh"], options="", sparsity=0.9, accuracy=float("nan")))
     assert absent(many, {}) == ["all of a, b, c, d, e, f and 2 more"]
 
