@@ -135,8 +135,8 @@ def epoch_lines(axes, lines, column, band=True, **style):
 
 
 def plus_minus(mean, std):
-    """"54.3 ± 0.5", or without the deviation where there is none."""
-    return f"{mean:.1f}" + (f" ± {std:.1f}" if std == std else "")
+    """"54.3 ± 0.5", or without the deviation where there is none; a small one, which is not 0, with two decimals."""
+    return f"{mean:.1f}" + (f" ± {std:.{2 if 0 < std < 0.05 else 1}f}" if std == std else "")
 
 
 def text_table(figure, table, rows, blocks, head):

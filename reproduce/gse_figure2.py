@@ -13,6 +13,7 @@ from benchmarks.grid import union
 
 METHODS = {"gse_uniform": "Uniform", "gse_grabo": "GraBo", "gse_graest": "GraEst"}
 GAMMAS = (0.25, 0.5, 1.5, 2.0)
+TICKS = {0.25: "¼", 0.5: "½", 1: "1", 1.5: "1½", 2: "2"}
 
 
 def grid(suite, profile):
@@ -34,7 +35,10 @@ def draw(runs, figure):
     own = summary(runs).merge(band.round(4).reset_index(), on=POINT)
     table = pd.concat([own, hollow(runs, ["rigl", *METHODS])], ignore_index=True)
     table["gamma"] = table.options.map(lambda options: value_of(options, "gamma", 1))
-    for task, axes in panels(figure, runs).items():
+    found = panels(figure, runs)
+    table = table[table.task.isin(found)]
+    ticks = {gamma: tick for gamma, tick in TICKS.items() if gamma in set(runs.options.map(lambda options: value_of(options, "gamma", 1)))}
+    for task, axes in found.items():
         own, others = (table[(table.task == task) & chosen] for chosen in (table.source == "measured", table.source != "measured"))
         for index, (method, label) in enumerate(METHODS.items()):
             points, published = (part[part.method == method].sort_values("gamma") for part in (own, others))
@@ -47,7 +51,7 @@ def draw(runs, figure):
             axes.axhspan(low, high, color="0.3", alpha=0.1, lw=0)
         for mean in others["mean"][others.method == "rigl"]:
             axes.plot([GAMMAS[0]], [mean], color="0.3", marker="o", **PUBLISHED)
-        axes.set_xticks([0.25, 0.5, 1, 1.5, 2], ["¼", "½", "1", "1½", "2"])
+        axes.set_xticks([*ticks], [*ticks.values()])
         axes.set(xlabel="γ", ylabel="Test accuracy (%)")
     return table
 

@@ -17,9 +17,12 @@ TASK = "cifar10-resnet20"
 
 def text(table):
     devices, torch = (", ".join(sorted(map(str, table[column].unique()))) for column in ("device", "torch_version"))
-    st3 = drawn_steps(table).query("method == 'st3'")
+    steps = drawn_steps(table)
+    st3 = steps.query("method == 'st3'")
+    where = ", ".join(f"{100 * sparsity:g} % sparsity in {precision}" for sparsity, precision in
+                      steps.loc[steps.sparsity > 0, ["sparsity", "precision"]].drop_duplicates().values)
     known = "".join(f" (those of the {row.ratio:.3f} at the left are {row.ratio_low:.3f} and {row.ratio_high:.3f})" for row in st3.itertuples())
-    return (f"Measured: {devices}; torch {torch}; ResNet-20 on CIFAR-10. Bars of step time: quartiles of the rounds. Against a plain loop: "
+    return (f"Measured: {devices}; torch {torch}; ResNet-20 on CIFAR-10. Step times: at {where}; bars: quartiles of the rounds. Against a plain loop: "
             "the suite trains ST-3, the plain loop a fixed mask for each layer. Cores: dense training, a process each, evaluations not counted. "
             f"Over the width: steps in turns, medians of the rounds, whose quartiles are not stored{known}. Threshold: ST-3's. Each panel was "
             "measured by itself, where one name stands for processors of several generations.")
