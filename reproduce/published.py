@@ -78,7 +78,8 @@ def published(beyond=False):
             if row.epochs > 0 and row.epochs != epochs and method not in CYCLES:
                 options.append(f"epochs={row.epochs:.0f}")
             sparsity = row.target_sparsity if pd.isna(row.achieved_sparsity) else row.achieved_sparsity
-            where = (re.search(r"(?:Fig|Table) \d+", str(row.source)) or [""])[0]
+            place = (re.search(r"(?:Fig|Table) \d+", str(row.source)) or [""])[0]
+            where = ", ".join(filter(None, ["quoted elsewhere" * (row.source_kind == "secondary"), place]))
             found.append([task, method, " ".join(options), round(sparsity, 4), row.top1_mean, row.top1_std, row.seeds, row.epochs,
                           row.variant, row.flops_mac, row.flops_fraction, row.paper_id, where,
                           row.train_flops_fraction])
