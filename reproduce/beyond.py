@@ -30,7 +30,7 @@ HOLLOW = PUBLISHED | dict(linestyle="")
 # {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
-CAVEATS = (" (SNFS: as RigL's authors ran it). No training FLOPs are at hand of ST-3; those of RigL and SNFS above 90 % are left out, because the "
+CAVEATS = (" (SNFS: as RigL's authors ran it; AC/DC also has numbers on MobileNetV1, which are not drawn). No training FLOPs are at hand of ST-3; those of RigL and SNFS above 90 % are left out, because the "
            "paper's table contradicts itself.")
 
 
@@ -102,7 +102,7 @@ def draw(runs, figure):
     hollow = literature()
     tasks = ["imagenet-resnet50"] if runs.empty else tasks_of(runs, hollow.task)
     tables = []
-    background = {method: dict(color="0.85", label="the papers' others", zorder=1) for method in OTHERS}
+    background = {method: dict(color="0.85", label="others of the papers", zorder=1) for method in OTHERS}
     background.update({method: look | dict(label=NAMED[method], zorder=2) for method, look in looks(NAMED).items()})
     present = set(own.method) | set(hollow.method[hollow.task.isin(tasks)])
     groups = {name: group for name, group in GROUPS.items() if present & group.keys()}

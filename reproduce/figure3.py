@@ -82,7 +82,9 @@ def draw(runs, figure):
     usual = [*ONE_CYCLE, *CYCLES]
     tasks = tasks_of(runs, hollow(runs, usual).task)
     own = runs.task == tasks[0]
-    small = tasks[0].startswith(("digits", "cifar10-resnet20")) and bool(runs.accuracy[own & series.isin(AUGMENTATION[1:3])].notna().any())
+    longer = LONGER["paper"] in set(series_of(hollow(runs[own], AUGMENTATION)))
+    augmented = longer or bool(runs.accuracy[own & series.isin(AUGMENTATION[1:3])].notna().any())
+    small = tasks[0].startswith(("digits", "cifar10-resnet20")) and augmented
     shown = [(tasks[0], usual)] + [(tasks[0], AUGMENTATION)] * small + [(task, usual) for task in tasks[1:]]
     figure.set_size_inches(7 if len(shown) > 1 else 3.4, 2.9 if len(shown) < 3 else 5.0)
     grid, tables = figure.subplots((len(shown) + 1) // 2, min(len(shown), 2), squeeze=False).ravel(), []

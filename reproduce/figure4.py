@@ -21,8 +21,9 @@ OWN = ("dense", "st3", "st3_sigma")
 LITERATURE = {("st3", "dense"): "", ("str", "dense"): "", ("st3", "st3"): "", ("st3", "st3_sigma"): "", ("gale2019", "gmp"): "standard",
               ("dnw", "dnw"): "all layers sparse", ("str", "str"): "", ("rigl", "rigl"): "ERK", ("probmask", "probmask"): "",
               ("zhu_gupta", "gmp"): ""}
-CAVEATS = (" (RigL on MobileNetV1: 5 times the epochs). No numbers are at hand of ST-3 on MobileNetV1 and of GraNet at 100 epochs, and on ResNet-50 "
-           "no MACs of DNW and ProbMask, and of GMP at 80 to 95 % alone. MACs of RigL and GMP are computed from RigL's authors' fractions of dense.")
+CAVEATS = (" (RigL on MobileNetV1: 5 times the epochs; ProbMask: normalised by test images, an upper bound). No numbers are at hand of ST-3 on "
+           "MobileNetV1 and of GraNet at 100 epochs, and on ResNet-50 no MACs of DNW and ProbMask, and of GMP at 80 to 95 % alone. MACs of RigL "
+           "and GMP are computed from RigL's authors' fractions of dense.")
 IMAGENET = ("imagenet-resnet50", "imagenet-mobilenetv1")
 LEAST = {"imagenet-resnet50": 60}  # lower end of the accuracy axis
 

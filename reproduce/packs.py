@@ -12,7 +12,8 @@ from benchmarks.tasks import DATASETS, TASKS
 NETWORKS = ("cifar10-resnet20", "cifar10-resnet56", "cifar10-vgg16", "cifar10-vit")
 CIFAR_IMAGES = 50_000  # training images, including those held out
 NAMES = {method: name for name, method in METHODS.items()}
-TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}  # bytes of ResNet-20's activations in 160 epochs in bf16, moved once; bytes/s
+# bytes that 160 epochs of ResNet-20 move, as twelve passes in bf16, forward and backward, over the outputs of all convolutions; bytes/s
+TRAFFIC, BANDWIDTH = 35e12, {"NVIDIA H200": 4.3e12}
 
 
 def on_gpus(table):
@@ -37,8 +38,9 @@ def text(table):
     sparsities = ", ".join(f"{100 * s:g} %" for s in sorted(table.sparsity.unique()))
     return (f"CIFAR-10, {sparsities} sparsity. Measured: {', '.join(table.device.unique())}; torch "
             f"{', '.join(map(str, table.torch_version.unique()))}; bf16, batches of 128, steps without evaluations, medians of {table.rounds.min()} "
-            f"or more rounds, whose quartiles lie up to {100 * spread:.1f} % from them; {lengths}."
-            + " Dashed: what ResNet-20 would take if the GPU did nothing but move its activations, once each." * (table.device.iloc[0] in BANDWIDTH))
+            f"or more rounds (quartiles of the ratio to a plain loop: up to {100 * spread:.1f} % from its median); {lengths}. Seconds a run: of all, "
+            "divided by their number." + " Dashed: what ResNet-20 would take if the GPU did nothing but move its activations and their gradients "
+            "(35 TB, twelve passes over the outputs of all convolutions)." * (table.device.iloc[0] in BANDWIDTH))
 
 
 source = stored("performance/throughput.csv", "benchmarks.throughput", text, on_gpus)

@@ -86,6 +86,19 @@ def test_the_panel_of_augmentation_begins_below_lrr(tmp_path, monkeypatch):
     assert "Below the axes (↓): ST-3 20.0 (90 %), 20.0 (95 %), 20.0 (98 %)." in pages[0]._supxlabel.get_text().replace("\n", " ")
 
 
+def test_the_panel_of_augmentation_is_there_for_published_points_alone(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: pages.append(figure))
+    specs = [spec for spec in SCRIPTS["figure3"].grid("cifar10", "paper") if spec.method in ("dense", "st3") and spec.task == "cifar10-resnet20"]
+    fill(tmp_path, "cifar10", [spec for spec in specs if not spec.epochs])
+    draw("figure3", "--suite", "cifar10", "--profile", "paper", "--results", tmp_path, "--out", tmp_path)
+    right = pages[0].axes[1]
+    assert right.get_title() == "ResNet-20, CIFAR-10: the augmentation of LRR"
+    assert any(92.38 in line.get_ydata() for line in right.lines)
+
+
 def test_published_points_never_enter_a_mean(tmp_path, capsys, no_files):  # noqa: F811
     from published import hollow
     from rows import runs_of, summary
@@ -201,7 +214,7 @@ def test_packs_are_those_of_a_gpu_in_seconds_of_the_recipes_length(tmp_path, cap
          row("cifar10-resnet20", "suite", 8, 2000), row("cifar10-resnet20", "suite", 8, 3, precision="fp32"), row("cifar10-vgg16", "suite", 1, 1000))
     assert draw("packs", "--results", tmp_path, "--out", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert "CIFAR-10, 100 % sparsity." in said and "whose quartiles lie up to 0.0 % from them" in said
+    assert "CIFAR-10, 100 % sparsity." in said and "(quartiles of the ratio to a plain loop: up to 0.0 % from its median)" in said
     lines = [(line["task"], line["runs"], float(line["seconds"]), float(line["memory_mb"])) for line in drawn(tmp_path / "out/performance/packs.csv")]
     # GSE's VGG-16 trains on all 50,000 images, ST-3's network on 45,000
     assert lines == [("cifar10-resnet20", "1", 160 * 45, 200), ("cifar10-vgg16", "1", 200 * 50, 200), ("cifar10-resnet20", "8", 160 * 22.5, 112.5)]
