@@ -307,3 +307,27 @@ def test_figure_6_has_each_quarter_of_each_schedule_in_a_panel_of_its_own(tmp_pa
         dict(key=spec.key, schedule="fixed", group=0, final_state="active", switches=1, weights=3) for spec in specs])
     draw("figure6", "--suite", "digits", "--results", tmp_path, "--out", tmp_path)
     assert not any(axes.patches for axes in pages[-1].axes)
+
+
+def test_pruning_of_resnet50_has_the_macs_that_rigls_authors_quote():
+    rows = SCRIPTS["figure4"].literature("imagenet-resnet50").query("method == 'gmp'").set_index("sparsity")
+    dense = SCRIPTS["figure4"].literature("imagenet-resnet50").query("method == 'dense'").macs.max()
+    assert (rows.macs / dense).dropna().round(3).to_dict() == {0.8: 0.23, 0.9: 0.1, 0.95: 0.08} and rows["mean"][0.9] == 73.91
+
+
+def test_arms_without_straight_through_gradients_are_missed_by_their_names(tmp_path, capsys, no_files):  # noqa: F811
+    fill(tmp_path, "digits", [spec for spec in SCRIPTS["figure5"].grid("digits", "paper") if not spec.options])
+    assert draw("figure5", "--suite", "digits", "--results", tmp_path, "--out", tmp_path) == 0
+    assert "(all of Hard, no STE, Soft, no STE, " in capsys.readouterr().out.replace('"', "")
+
+
+def test_a_quoted_number_is_named_so():
+    from published import published
+
+    quoted = published().query("source == 'gale2019' and method == 'gmp'").set_index(["variant", "sparsity"])["where"]
+    assert quoted["Gale et al. 1x (quoted)", 0.8] == "quoted elsewhere, Fig 2" and quoted["standard", 0.8] == ""
+
+
+def test_a_small_deviation_has_two_decimals():
+    from gse import plus_minus
+    assert [plus_minus(72.12, std) for std in (0.04, 0.05, 0.0, 0.3, float("nan"))] == ["72.1 ± 0.04", "72.1 ± 0.1", "72.1 ± 0.0", "72.1 ± 0.3", "72.1"]
