@@ -1,6 +1,7 @@
 """`Run`: the training in progress, as the hooks of a method see it."""
 import copy
 from collections.abc import Mapping
+from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -90,12 +91,16 @@ class Run:
             raise ValueError(f"{self.method.called} scores connections on training batches: give Training batches=function(n)")
 
     def batches(self, n=None):
-        """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none."""
+        """`n` training batches (x, y), by default as many as scoring takes, in a list. Raises ValueError if there are none, or more."""
         self.check_batches()
-        found = list(self._batches(n or self.scoring_batches))
+        n = n or self.scoring_batches
+        found = pairs(list(islice(self._batches(n), n + 1)), "batches= of Training must give")
         if not found:
             raise ValueError(f"{self.method.called} scores connections on training batches: batches= of Training gave none")
-        return pairs(found, "batches= of Training must give")
+        if len(found) > n:
+            raise ValueError(f"batches= of Training gave more than the {n} asked for: let it give itertools.islice(…, n); "
+                             "scoring_batches= says how many scoring takes")
+        return found
 
     @torch.enable_grad()
     def loss(self, weights, x, y, temperature=1.0):

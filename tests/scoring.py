@@ -12,7 +12,8 @@ def prepared(net, method, sparsity, batches, criterion, epochs=10, steps_per_epo
     """A Training, not yet started, whose scoring batches are the list `batches`. SGD lr .1, momentum .9."""
     model = SparseModel(net, method, sparsity, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return Training(model, optimizer, epochs, steps_per_epoch, seed=seed, batches=lambda n: batches, criterion=criterion)
+    return Training(model, optimizer, epochs, steps_per_epoch, seed=seed, batches=lambda n: batches, criterion=criterion,
+                    scoring_batches=max(1, len(batches or ())))
 
 
 def started(*args, **options):

@@ -3,7 +3,7 @@ import copy
 import pickle
 import warnings
 from contextlib import nullcontext
-from itertools import islice
+from itertools import cycle, islice
 
 import pytest
 import torch
@@ -189,7 +189,11 @@ def test_batches_are_a_function_that_gives_some():
         model = SparseModel(Net(), "snip", 0.5)
         Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6, batches=given).start()
         return model.method.mask
-    assert torch.equal(masks(lambda n: islice(batches(), n)), masks(lambda n: batches()[:n]))
+    first = masks(lambda n: batches()[:n])
+    assert torch.equal(masks(lambda n: islice(batches(), n)), first)
+    for more in (lambda n: batches(), lambda n: cycle(batches())):  # a whole loader, one without an end
+        with pytest.raises(ValueError, match=r"\Abatches= of Training gave more than the 1 asked for: let it give itertools.islice"):
+            masks(more)
     with pytest.raises(ValueError, match=r"\Abatches= takes a function\(n\) that gives n batches \(x, y\), not list\Z"):
         masks(batches())
     with pytest.raises(ValueError, match=r"\Asnip scores connections on training batches: batches= of Training gave none\Z"):

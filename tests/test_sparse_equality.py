@@ -80,7 +80,7 @@ def pair(build, method, sparsity=0.8, masked_training=Training, sparse_training=
     for storage, kind in (("sparse", sparse_training), ("masked", masked_training)):
         model = SparseModel(copy.deepcopy(net), method, sparsity, storage=storage, **options)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
-        runs.append(kind(model, optimizer, 10, 5, batches=lambda n: batches[:2]))
+        runs.append(kind(model, optimizer, 10, 5, batches=lambda n: batches[:2], scoring_batches=2))
         runs[-1].start()
     sparse, masked = runs
     mask = torch.zeros(masked.model.layout.size, dtype=torch.bool)
