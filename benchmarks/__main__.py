@@ -243,11 +243,10 @@ def interrupt(number, _):
     raise KeyboardInterrupt
 
 
-def insist(*_, pressed=[]):
+def insist(*_):
     """Ctrl-C is KeyboardInterrupt twice, which a method's hook may catch (`except:` in a loop); the third ends the process."""
     CAME.append(signal.SIGINT)
-    pressed.append(True)
-    if len(pressed) == 2:
+    if CAME.count(signal.SIGINT) == 2:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt
 

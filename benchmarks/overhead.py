@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from itertools import accumulate, cycle, islice
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import data as datasets
 from benchmarks.batches import AUGMENTATION, epoch_batches
@@ -190,12 +191,8 @@ def row(entrant, seconds, dense, parts):
 def report(rows):
     """Prints the table, the fastest method first."""
     print("{task}, {precision}, {runs} at a time, batches of {batch_size}, {rounds} rounds, {device}".format_map(rows[0]))
-    print(f"{'method':>18} {'sparsity':>8} {'step ms':>8} {'ratio':>6} {'quartiles':>12}"
-          + "".join(f" {part:>9}" for part in PARTS))
-    for line in sorted(rows, key=lambda line: line["ratio"]):
-        spread = f"{line['ratio_low']:.2f} to {line['ratio_high']:.2f}"
-        print(f"{line['method']:>18} {line['sparsity']:8g} {line['step_ms']:8.2f} {line['ratio']:6.3f} {spread:>12}"
-              + "".join(f" {line[part + '_ms']:9.2f}" for part in PARTS))
+    shown = "method sparsity step_ms ratio ratio_low ratio_high".split() + [f"{part}_ms" for part in PARTS]
+    print(pd.DataFrame(rows)[shown].sort_values("ratio").to_string(index=False))
 
 
 @command

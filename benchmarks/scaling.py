@@ -8,13 +8,14 @@
 - `host`: microseconds that this program takes to launch a step on a GPU, measured on a CPU where the parts that a GPU records do nothing. The
   time of the GPU's driver is not included.
 
-x is the number of processes, the width, N, or the number of the network's parameter tensors. A row has the median of the rounds. A part is stored
-when it ends, in place of its former rows. `cores`, `start` and `host` are measured on CPUs only.
+x is the number of processes, the width, N, or the number of the network's parameter tensors. A row has the median of the rounds; `cores` is measured
+once, for three seconds a round. A part is stored when it ends, in place of its former rows. `cores`, `start` and `host` are measured on CPUs only.
 """
 import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,11 +93,12 @@ def _start(method, count):
 
 def measure_start(folder, device, rounds):
     """Yields (how processes are started, number of workers, median seconds before the first run, unit)."""
+    def started(method, count):
+        with ProcessPoolExecutor(1, SPAWNED) as launch:
+            return launch.submit(_start, method, count).result()
+
     for count in STARTED:
-        times = {"spawn": [], "forkserver": []}
-        for method in list(times) * rounds:
-            with ProcessPoolExecutor(1, SPAWNED) as launch:
-                times[method].append(launch.submit(_start, method, count).result())
+        times = in_turns({method: partial(started, method, count) for method in ("spawn", "forkserver")}, rounds)
         yield from ((method, count, float(np.median(of)), "s") for method, of in times.items())
 
 

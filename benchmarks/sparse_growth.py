@@ -61,7 +61,8 @@ def update(made):
 
 @command
 def main(words=None):
-    parser = standard("sparse_growth", "The cost of growing connections, against the width and the number of weights.", rounds=7, precision=False)
+    parser = standard("sparse_growth", "The cost of growing connections, against the width and the number of weights.")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--nnz", type=int, nargs="+", default=COUNTS,
                         help="active weights: of all widths the first, of --wide all (default: %(default)s)")

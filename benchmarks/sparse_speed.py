@@ -8,7 +8,7 @@ A training step, a step with an update of the connections, and memory, into RESU
   A row has the median over the rounds and the ratio's quartiles. Measuring a part of the grid replaces only its own rows. Steps are timed after
   updates of the connections, with as many as the row says.
 - On a GPU masked steps are recorded and replayed as in runs (`capture`), except when memory is measured; sparse ones are not.
-- state_mb is what stays between steps: weights, gradients, momentum, and masks or indices. peak_mb adds the peak of what a step
+- state_mb is weights, gradients (which each step removes at its end), momentum, and masks or indices. peak_mb adds the peak of what a step
   allocates besides, including activations (from torch's profiler; on a GPU from its allocator). On a CPU an update ranks and
   searches with numpy in either storage, and numpy's allocations for that are not included.
 """
@@ -44,8 +44,7 @@ MB = 2 ** 20
 def entrant(task, method, sparsity, data, device, steps=3, recorded=False, precision="fp32", **options):
     """An `overhead.Entrant` in the middle of its training, with three groups of steps: a `single` one, `ordinary` ones, an `update`.
     recorded: whether its steps are recorded, as in runs."""
-    given = {name: str(value) for name, value in options.items() if value is not None}
-    spec = Spec(task, method, sparsity, 0, precision=precision, options=given)
+    spec = Spec(task, method, sparsity, 0, precision=precision, options={name: value for name, value in options.items() if value is not None})
     made = Entrant(spec, data, device, steps, recorder(settle(spec)[0], device) if recorded else None)
     made.before, (first, number, _) = made.groups[0][0], made.groups[-1]
     made.single, made.ordinary = [(first, 1, 1.0)], [(first, number, 1 / number)]
@@ -153,16 +152,11 @@ def load(task, args, device):
     return datasets.load_for(task, data_folder(args)).to(device)
 
 
-def standard(name, description, rounds=None, precision=True):
-    """A parser with the options that all measurements of sparse storage take; with `--rounds` if a default is given, and with `--precision` if
-    `precision` is set."""
+def standard(name, description):
+    """A parser with the options that all measurements of sparse storage take."""
     parser = Parser(prog=f"benchmarks.{name}", description=description)
     parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
     parser.add_argument("--batch-size", type=int)
-    if rounds:
-        parser.add_argument("--rounds", type=int, default=rounds)
-    if precision:
-        parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     return parser.common("data", "results", "device")
 
 
@@ -182,7 +176,9 @@ def run_and_store(parser, words, measure, name, columns, identity):
 
 @command
 def main(words=None):
-    parser = standard("sparse_speed", "A training step and its memory, sparse storage against masked.", rounds=9)
+    parser = standard("sparse_speed", "A training step and its memory, sparse storage against masked.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--tasks", nargs="+", metavar="T", default=list(WIDTHS))
     parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=SPARSITIES)
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES)

@@ -12,6 +12,7 @@ from itertools import product
 
 from benchmarks.command import command, data_folder
 from benchmarks.grid import Spec
+from benchmarks.recipes import PRECISIONS
 from benchmarks.results import Store
 from benchmarks.run import run
 from benchmarks.sparse_speed import MACHINE, machine, run_and_store, standard
@@ -25,8 +26,7 @@ IDENTITY = "task width method sparsity precision storage seed epochs device thre
 def measure(args, device):
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     for task, width, sparsity, seed, storage in product(args.tasks, args.widths or (1,), args.sparsities, seeds, args.storages):
-        options = {"width": width, "storage": storage, "batch_size": args.batch_size, "init": "sparse"}
-        options = {name: str(value) for name, value in options.items() if value is not None}
+        options = {"width": width, "storage": storage, "init": "sparse"} | ({"batch_size": args.batch_size} if args.batch_size else {})
         spec = canonical(Spec(task, args.method, sparsity, seed, args.epochs, args.precision, options))
         gc.collect()
         with tempfile.TemporaryDirectory() as folder:
@@ -42,6 +42,7 @@ def measure(args, device):
 @command
 def main(words=None):
     parser = standard("sparse_training", "Whole trainings, sparse storage against masked.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"])
     parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98])
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES[:2])

@@ -6,8 +6,8 @@ setting, are hollow; if no run of ours is stored, they are drawn alone.
 """
 from drawing import main, tasks_of
 from marks import DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, sparsity_axis
-from published import published, settings, title
-from rows import POINT, NoRows, beside_published, none_finished, repeated, runs_of, summary, without_runs
+from published import beside_published, published, settings, title
+from rows import POINT, none_finished, repeated, runs_of, summary
 
 from benchmarks.suites import suite_grid
 
@@ -30,8 +30,8 @@ HOLLOW = PUBLISHED | dict(linestyle="")
 # {(paper, method): how the name of the variant that is drawn starts}
 LITERATURE = {("feather", "feather"): "", ("acdc", "acdc"): "global", ("srigl", "srigl"): "constant", ("rigl", "snfs"): "ERK",
               ("mest", "mest"): "1x", ("dpf", "dpf"): "", ("st3", "st3"): "", ("rigl", "rigl"): "ERK"}
-CAVEATS = (" (SNFS: as RigL's authors ran it; AC/DC also has numbers on MobileNetV1, which are not drawn). No training FLOPs are at hand of ST-3; those of RigL and SNFS above 90 % are left out, because the "
-           "paper's table contradicts itself.")
+CAVEATS = (" (SNFS: as RigL's authors ran it; AC/DC also has numbers on MobileNetV1, which are not drawn). No training FLOPs are at hand of ST-3; "
+           "those of RigL and SNFS above 90 % are left out, because the paper's table contradicts itself.")
 
 
 def grid(suite, profile):
@@ -47,29 +47,25 @@ def literature():
     return rows.drop_duplicates(["task", "method", "sparsity"]).drop(columns=["macs", "macs_fraction"])
 
 
+@beside_published(CAVEATS, "achieved_sparsity", "train_flops_fraction", points=literature, alone=", those of one sparsity side by side")
 def source(grid, suite, results, profile=None):
     """As `runs_of`; on ImageNet, the published points are drawn even without runs of ours."""
-    try:
-        runs, found = runs_of(grid, suite, results, profile)
-        if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
-            raise none_finished(suite, results, found, grid.precision, grid.epochs)
-        again = repeated(runs)
-        density = 1 - runs.achieved_sparsity.where(runs.status == "ok").astype(float)  # a diverged run's mask is of the middle of its training
-        missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
-        gone = {*runs.method[missed]} - {*runs.method[~missed & ~again & runs.accuracy.notna()]}  # methods of which no point remains
-        kept = runs[~missed & ~again & ~runs.method.isin(gone)]
-        left = runs[missed & (~again | runs.method.isin(gone))].groupby("method", sort=False).sparsity.unique()
-        if len(left):
-            words = [f"{METHODS.get(method, method)} at {', '.join(f'{100 * s:g}' for s in sorted(each))} %" for method, each in left.items()]
-            kept.attrs["out"] = f" Left out with more than twice the weights asked for: {'; '.join(words)}."
-        once = [METHODS.get(method, method) for method in runs.method[again].unique() if method not in gone]
-        if once:
-            kept.attrs["out"] = kept.attrs.get("out", "") + f" The same training at every sparsity, one point: {', '.join(once)}."
-        return beside_published(kept, CAVEATS) if suite == "imagenet" and len(literature()) else kept, found
-    except NoRows:
-        if suite != "imagenet" or grid.other or literature().empty:
-            raise
-    return without_runs(f", those of one sparsity side by side{CAVEATS}", "achieved_sparsity", "train_flops_fraction"), profile or "paper"
+    runs, found = runs_of(grid, suite, results, profile)
+    if not runs.accuracy[runs.method.isin(METHODS)].notna().any():
+        raise none_finished(suite, results, found, grid.precision, grid.epochs)
+    again = repeated(runs)
+    density = 1 - runs.achieved_sparsity.where(runs.status == "ok").astype(float)  # a diverged run's mask is of the middle of its training
+    missed = density.groupby([runs[name] for name in POINT]).transform("mean") > 2 * (1 - runs.sparsity)
+    gone = {*runs.method[missed]} - {*runs.method[~missed & ~again & runs.accuracy.notna()]}  # methods of which no point remains
+    kept = runs[~missed & ~again & ~runs.method.isin(gone)]
+    left = runs[missed & (~again | runs.method.isin(gone))].groupby("method", sort=False).sparsity.unique()
+    if len(left):
+        words = [f"{METHODS.get(method, method)} at {', '.join(f'{100 * s:g}' for s in sorted(each))} %" for method, each in left.items()]
+        kept.attrs["out"] = f" Left out with more than twice the weights asked for: {'; '.join(words)}."
+    once = [METHODS.get(method, method) for method in runs.method[again].unique() if method not in gone]
+    if once:
+        kept.attrs["out"] = kept.attrs.get("out", "") + f" The same training at every sparsity, one point: {', '.join(once)}."
+    return kept, found
 
 
 def lines(axes, tables, styles, measure, group):

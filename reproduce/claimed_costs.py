@@ -6,11 +6,15 @@ from itertools import product
 from evidence import Evidence, Part, alike
 from rows import measured, of_one_machine
 
+from benchmarks.tasks import TASKS
+
 
 def overhead(results, tasks):
-    """On the time of a step of ST-3 on these tasks, as a multiple of a dense one; decided if both quartiles of the rounds are on one side of 1.05."""
-    rows = measured(results, "overhead", "task method")
+    """On the time of a step of ST-3 on these tasks in their own precision, as a multiple of a dense one; decided if both quartiles of the rounds are
+    on one side of 1.05."""
+    rows = measured(results, "overhead", "task method precision")
     rows = rows[(rows.method == "st3") & rows.task.isin(tasks)]
+    rows = rows[rows.precision == [TASKS[task].precision for task in rows.task]]
     return [Part(f"step of `st3` / dense: {row.ratio:.3f} (quartiles {row.ratio_low:.3f} to {row.ratio_high:.3f}), {row.task}, {row.precision}, "
                  + f"{row.runs} at a time, " * (row.runs > 1) + row.device + wider_steps(results, row.device),
                  True if row.ratio_high <= 1.05 else False if row.ratio_low > 1.05 else None)  # empty cells (NaN) decide nothing

@@ -190,6 +190,14 @@ def suites_of(grid, source):
     return sorted({*own["paper"], *own["quick"]}, key=lambda suite: (suite == "digits", suite not in own["paper"], SUITES.index(suite)))
 
 
+def first_with_rows(suites, call):
+    """(suite, call(suite)) of the first of these suites that has rows. Raises the last one's NoRows if none has."""
+    for suite in suites[:-1]:
+        with contextlib.suppress(NoRows):
+            return suite, call(suite)
+    return suites[-1], call(suites[-1])
+
+
 @command
 def main(name, grid, draw, argv=None, source=runs_of):
     """The command line of a figure script; returns 0. Bad arguments or nothing to draw: one line on stderr, exit status 2."""
@@ -204,14 +212,7 @@ def main(name, grid, draw, argv=None, source=runs_of):
         if args.run:
             chosen = chosen[-1:]
             make(grid, chosen[0], args, source)
-        for suite in chosen:
-            try:
-                runs, profile = source(grid, suite, args.results, args.profile)
-                break
-            except NoRows as nothing:
-                message = str(nothing)
-        else:
-            raise NoRows(message)
+        suite, (runs, profile) = first_with_rows(chosen, lambda suite: source(grid, suite, args.results, args.profile))
         stem, table = save(name, draw, runs, suite, args.out)
     print(f"suite {suite}, profile {profile}: {noted(runs, draw)}")
     own = "accuracy" in runs and runs.accuracy.notna().any()

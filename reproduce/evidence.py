@@ -176,29 +176,30 @@ class Evidence:
         """As `between`, of two methods whose runs are of unlike lengths: by Welch's test, because a seed does not affect two methods alike."""
         import numpy as np
 
-        from benchmarks.stats import differences, resolution
-
         both = sorted(first.keys() & second.keys())
-        if not both:
-            return None
-        accuracy = np.array([[of[seed] for seed in both] for of in (first, second)])
-        apart, half, _, df = differences(accuracy, resolution(TASKS[self.task].dataset))
-        return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
+        return self.tested(np.array([[of[seed] for seed in both] for of in (first, second)])) if both else None
 
     def apart(self, a, b, sparsity):
-        """The `Difference` of two series at a sparsity, over the seeds that both have, by the leaderboard's test (`benchmarks.stats.differences`), to
-        whose estimate of the spread all methods with default options that reach this sparsity contribute; None if they share no seed."""
-        from benchmarks.stats import at_chance, differences, resolution
+        """The `Difference` of two series at a sparsity, over the seeds that both have, by the leaderboard's test, to whose estimate of the spread all
+        methods with default options that reach this sparsity contribute; None if they share no seed."""
+        from benchmarks.stats import at_chance
 
-        table, dataset = self.tables.get(round(sparsity, 6)), TASKS[self.task].dataset
+        table = self.tables.get(round(sparsity, 6))
         if table is None or not {a, b} <= set(table.index) or not len(both := table.loc[[a, b]].dropna(axis=1).columns):
             return None
         without = {series for series, at in self.not_lending if at == round(sparsity, 6)}
         lend = table[~(table.index.str.contains(" ") | table.index.isin(without)) | table.index.isin([a, b])]
-        lend = lend[~at_chance(lend.to_numpy(), dataset)]
-        others = lend.drop_duplicates().to_numpy()  # identical rows count once: at sparsity 0, dense and LRR are the same training
-        apart, half, _, df = differences(table.loc[[a, b], both].to_numpy(), resolution(dataset), others)
-        return Difference(*(float(of[0, 1]) for of in (apart, half)), len(both), float(df[0, 1]))
+        lend = lend[~at_chance(lend.to_numpy(), TASKS[self.task].dataset)]
+        # identical rows count once: at sparsity 0, dense and LRR are the same training
+        return self.tested(table.loc[[a, b], both].to_numpy(), lend.drop_duplicates().to_numpy())
+
+    def tested(self, accuracy, others=None):
+        """The `Difference` of two series with accuracies (2, seeds) by `benchmarks.stats.differences`. others (any number, seeds): series that help to
+        estimate the spread; None: the two alone, by Welch's test."""
+        from benchmarks.stats import differences, resolution
+
+        apart, half, _, df = (of[0, 1] for of in differences(accuracy, resolution(TASKS[self.task].dataset), others))
+        return Difference(float(apart), float(half), accuracy.shape[1], float(df))
 
     def part(self, what, found, **limits):
         """[`Difference.part`] of `found`; if it is None, a Part marked as missing at the papers' scale, at other scales nothing."""

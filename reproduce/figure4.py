@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from drawing import main, tasks_of
 from marks import BARS, DENSE_LINE, PUBLISHED, apart, cut, looks, lowest, mean_line, number_decades, remark, sparsity_axis
-from published import published, settings, title
-from rows import POINT, NoRows, beside_published, none_finished, summary, with_sparser, without_runs
+from published import beside_published, published, settings, title
+from rows import POINT, none_finished, summary, with_sparser
 
 from benchmarks.grid import union
 from benchmarks.suites import suite_grid
@@ -34,20 +34,16 @@ def grid(suite, profile):
     return union(base, replace(base, tasks=("imagenet-mobilenetv1",))) if (suite, profile) == ("imagenet", "paper") else base
 
 
+@beside_published(CAVEATS, "macs")
 def source(grid, suite, results, profile=None):
     """As `with_sparser`, on the suite's own data only; on ImageNet, the published points are drawn even without runs of ours."""
-    try:
-        runs, found = with_sparser(grid, suite, results, profile)
-        runs = runs[runs.task.map(suite_of) == suite]
-        if not runs.accuracy.notna().any():
-            raise none_finished(suite, results, profile, grid.precision, grid.epochs)
-        if suite not in ("digits", "imagenet"):  # for digits, the note says so anyway (REDUCED)
-            runs.attrs["out"] += " In miniature; the paper: ResNet-50 and MobileNetV1 on ImageNet, 100 epochs."
-        return beside_published(runs, CAVEATS) if suite == "imagenet" and len(published()) else runs, found
-    except NoRows:
-        if suite != "imagenet" or grid.other or published().empty:
-            raise
-    return without_runs(CAVEATS, "macs"), profile or "paper"
+    runs, found = with_sparser(grid, suite, results, profile)
+    runs = runs[runs.task.map(suite_of) == suite]
+    if not runs.accuracy.notna().any():
+        raise none_finished(suite, results, profile, grid.precision, grid.epochs)
+    if suite not in ("digits", "imagenet"):  # for digits, the note says so anyway (REDUCED)
+        runs.attrs["out"] += " In miniature; the paper: ResNet-50 and MobileNetV1 on ImageNet, 100 epochs."
+    return runs, found
 
 
 def literature(task):

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from drawing import main
 from gse import text_table
-from published import published, settings, title
-from rows import NoRows, beside_published, runs_of, summary, without_runs
+from published import beside_published, published, settings, title
+from rows import runs_of, summary
 
 from benchmarks.grid import union
 from benchmarks.suites import suite_grid
@@ -38,15 +38,7 @@ def literature():
     return rows[rows.sparsity.isin((0, *SPARSITIES))].drop(columns=["variant", "macs", "macs_fraction", "train_flops"])
 
 
-def source(grid, suite, results, profile=None):
-    """As `runs_of`; the published values are shown even without runs of ours."""
-    try:
-        runs, found = runs_of(grid, suite, results, profile)
-        return beside_published(runs, CAVEATS) if len(published()) else runs, found
-    except NoRows:
-        if grid.other or published().empty:
-            raise
-        return without_runs(CAVEATS), profile or "paper"
+source = beside_published(CAVEATS)(runs_of)  # the published values are shown even without runs of ours
 
 
 def draw(runs, figure):

@@ -9,10 +9,10 @@ import math
 import textwrap
 from pathlib import Path
 
-from drawing import WIDTH, Parser, refusing, styled, write_figure
+from drawing import WIDTH, Parser, first_with_rows, refusing, styled, write_figure
 from marks import BELOW, DENSE_LINE, looks, number_decades
 from published import tell_absent, title
-from rows import NoRows, Trained, make, none_finished, read_rows
+from rows import Trained, make, none_finished, read_rows
 
 from benchmarks.command import command
 from benchmarks.files import write_whole
@@ -199,15 +199,9 @@ def main(argv=None):
         # unlike a figure of cifar10, its leaderboard has no runs of cifar100 (rows.SHOWN)
         alone = Trained(lambda suite, profile: grid(suite, profile) if suite == suites[0] else (), args.precision, args.epochs)
         make(alone, suites[0], args, None)
-    for suite in suites:
-        try:
-            with refusing(args):
-                stem, profile, table = write(suite, args.results, args.profile, args.out, args.precision, args.epochs)
-            break
-        except NoRows as nothing:
-            message = str(nothing)
-    else:
-        raise NoRows(message)
+    with refusing(args):
+        suite, (stem, profile, table) = first_with_rows(
+            suites, lambda suite: write(suite, args.results, args.profile, args.out, args.precision, args.epochs))
     from benchmarks.comparison.tables import text
     print(f"suite {suite}, profile {profile}\n\n{text(table)}\nwrote {stem}.pdf .png .csv .md .tex .html")
     tell_absent()

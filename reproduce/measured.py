@@ -116,7 +116,7 @@ def number(point):
     return f"{point['mean']:.2f}" + (f" ± {point['std']:.2f}" if point["std"] == point["std"] else "")
 
 
-def markdown(lines):
-    """A Markdown table; the first line is the head."""
+def markdown(lines, rule="--:"):
+    """A Markdown table of Markdown texts; the first line is the head. rule: of all columns but the first ("--:": aligned right)."""
     head, *rest = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|---" + "|--:" * (len(lines[0]) - 1) + "|", *rest])
+    return "\n".join([head, "|---" + f"|{rule}" * (len(lines[0]) - 1) + "|", *rest])

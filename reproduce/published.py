@@ -2,10 +2,10 @@
 with them."""
 import re
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
-from rows import series_of
+from rows import POINT, NoRows, series_of
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published.csv"
 ABSENT = "published results are left out: results/published.csv is only in a checkout of the repository"
@@ -93,6 +93,30 @@ def settings(rows, chosen):
     rows = rows.assign(variant=rows.variant.fillna(""))
     return pd.concat([rows[(rows.source == paper) & (rows.method == method) & rows.variant.str.startswith(start)]
                       for (paper, method), start in chosen.items()])
+
+
+def beside_published(caveats, *columns, points=published, alone=""):
+    """A decorator of a figure's source (as `rows.runs_of`): on ImageNet, the note also says that published points are each in its authors' setting,
+    and these caveats, the rest of that sentence and more; if no run of ours is stored, only they are drawn: the runs are then none, with additional
+    columns. points: the published points as a DataFrame, without which nothing is changed. alone: what the caveats begin with then."""
+    def decorated(source):
+        @wraps(source)
+        def both(grid, suite, results, profile=None):
+            import pandas as pd
+
+            drawn = suite == "imagenet" and len(points())
+            try:
+                runs, profile = source(grid, suite, results, profile)
+                out = f"{runs.attrs.get('out', '')} Published points: each in its authors' setting{caveats}"
+                runs.attrs |= {"out": out} if drawn else {}
+            except NoRows:
+                if not drawn or grid.other:
+                    raise
+                runs, profile = pd.DataFrame(columns=[*POINT, "seed", "status", "accuracy", "epochs", *columns]), profile or "paper"
+                runs.attrs["note"] = f"No run of ours is stored. Test accuracy, each in its authors' setting{alone}{caveats}"
+            return runs, profile
+        return both
+    return decorated
 
 
 def hollow(runs, methods):

@@ -8,6 +8,7 @@ from pathlib import Path
 from claims import BESIDES, CLAIMS, PUBLISHED, ST3, WIDTH8, own_imagenet
 from drawing import Parser, refusing
 from evidence import NEAR, Evidence, alike, all_runs, corrected, verdict
+from measured import markdown
 from published import tell_absent
 
 from benchmarks.command import command
@@ -86,7 +87,7 @@ def score(results):
         if word == "not yet measured":
             word = "without such a run yet"
             besides += [f"{claim.id} has such runs only with {shared}, {scale.partition(', ' + shared)[0]}: {verdict(parts, False).partition(' (')[0]}."
-                        for shared in SHARED for scale, _, parts in scales if scale in lengths(claim, shared)]
+                        for shared in SHARED for scale, _, parts in scales if scale in full_scales(claim, shared)]
         elif word not in ("reproduced", "not reproduced"):
             word = "undecided or with too few runs"
         found.setdefault(word, []).append(claim.id)
@@ -97,7 +98,7 @@ def score(results):
             "otherwise.")
 
 
-def lengths(claim, shared):
+def full_scales(claim, shared):
     """The scales of a claim's own tasks at the papers' length, of runs that share an option."""
     tasks = () if claim.tasks in (None, PUBLISHED) else claim.tasks
     return {Evidence(None, task, TASKS[task].epochs, None, shared).scale for task in tasks}
@@ -114,18 +115,18 @@ def brief(parts):
 
 
 def table(found):
-    """The lines of the table; found: {claim's id: result of `judged`}. The two scales that most claims have besides the papers' own have a column
+    """The table in Markdown; found: {claim's id: result of `judged`}. The two scales that most claims have besides the papers' own have a column
     each; the verdicts at other scales are counted."""
     scales = Counter(scale for scales in found.values() for scale, own, _ in scales if not own)
     common = [scale for scale, claims in scales.most_common(2) if claims > 1]
-    lines = ["| " + " | ".join(["", "Claim", "Verdict", *common, "At other scales"]) + " |", "|---" * (4 + len(common)) + "|"]
+    lines = [["", "Claim", "Verdict", *common, "At other scales"]]
     for claim in CLAIMS:
         others = {scale: parts for scale, own, parts in found[claim.id] if not own}
         cells = [brief(others.pop(scale)) if scale in others else "" for scale in common]
         words = Counter(verdict(parts, own=False).partition(" (")[0] for parts in others.values())
         cells += [", ".join(f"{n} {word}" for word, n in words.items())]
-        lines.append("| " + " | ".join([claim.id, claim.text, f"**{verdict(decisive(found[claim.id]))}**", *cells]) + " |")
-    return lines
+        lines.append([claim.id, claim.text, f"**{verdict(decisive(found[claim.id]))}**", *cells])
+    return markdown(lines, "---")
 
 
 def report(results):
@@ -140,7 +141,7 @@ def report(results):
         for scale, own, parts in shown:
             details += [f"\n{scale}: {verdict(parts, own)}\n"] * bool(scale) + lines_of(parts)
         details += ["No rows yet."] * (not shown)
-    return HEAD + "\n" + "\n".join(table(found)) + "\n" + "\n".join(details) + "\n"
+    return HEAD + "\n" + table(found) + "\n" + "\n".join(details) + "\n"
 
 
 @command

@@ -149,22 +149,6 @@ def with_sparser(grid, suite, results, profile=None):
     return runs, profile
 
 
-def without_runs(caveats, *columns):
-    """A replacement for the runs of `runs_of` if only published values are drawn: no rows, and a note that says so. caveats: as for `beside_published`;
-    columns: additional ones."""
-    import pandas as pd
-
-    runs = pd.DataFrame(columns=[*POINT, "seed", "status", "accuracy", "epochs", *columns])
-    runs.attrs["note"] = f"No run of ours is stored. Test accuracy, each in its authors' setting{caveats}"
-    return runs
-
-
-def beside_published(runs, caveats):
-    """Adds to the figure's note that published points are each in its authors' setting, and these caveats, the rest of that sentence and more."""
-    runs.attrs["out"] = f"{runs.attrs.get('out', '')} Published points: each in its authors' setting{caveats}"
-    return runs
-
-
 def words(spec, profile, epochs=None):
     """A Spec's options as text: "gamma=0.5 width=2.0", "epochs=640". epochs: the length that is not named; None: the profile's."""
     usual = length(spec) == (epochs or usual_length(spec, profile))

@@ -66,11 +66,11 @@ def test_a_table_with_other_columns_is_refused_and_stays(name, tmp_path, monkeyp
 
 
 def test_the_third_ctrl_c_ends_a_hook_that_catches_everything():
-    before, pressed = signal.getsignal(signal.SIGINT), []
+    before = signal.getsignal(signal.SIGINT)
     try:
         for after in (before, signal.SIG_DFL):
             with pytest.raises(KeyboardInterrupt):
-                insist(signal.SIGINT, None, pressed=pressed)
+                insist(signal.SIGINT, None)
             assert signal.getsignal(signal.SIGINT) == after
     finally:
         CAME.clear()
@@ -98,7 +98,7 @@ def test_a_signal_whose_interrupt_was_caught_ends_the_command_all_the_same(words
     before = {ending: signal.getsignal(ending) for ending in ENDINGS}
     try:
         with pytest.raises(KeyboardInterrupt):
-            handler(number, None, **({"pressed": []} if handler is insist else {}))
+            handler(number, None)
         assert handler is insist or {signal.getsignal(ending) for ending in ENDINGS} == {signal.SIG_IGN}
         assert main([*words, "--results", str(tmp_path)]) == 130 and not list(tmp_path.rglob("*.json")) + list(tmp_path.rglob("*.pt"))
         assert capsys.readouterr().err.endswith("stopped; the same command goes on where this one ended\n")
