@@ -59,13 +59,15 @@ class Activity:
                     outputs = delta.T @ r
                 old = self.sums.get(entry.name, (0, 0))
                 self.sums[entry.name] = old[0] + outputs, old[1] + inputs
+            output = output.clone() if output._is_view() else output  # a change in place of a view would drop the hook
             output.register_hook(backward)
+            return output
         return forward
 
     def weights(self):
         """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, all ones where the sums are missing, zero or not finite."""
         def usable(values):
-            values = mean_of_processes(values.to(self.gradient.device)).abs().cpu()
+            values = mean_of_processes(values.to(self.gradient.device)).abs().float().cpu()
             # a row of zeros could not be sampled from
             return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
         return [tuple(map(usable, self.sums.get(entry.name, value))) for entry, value in zip(self.layout.entries, uniform(self.layout))]

@@ -233,9 +233,10 @@ def _entry(names, weight, layer):
 
 
 def strided(module):
-    """Whether it is a convolution of a single channel with a stride. A weight with one input per filter is at once contiguous and channels_last in
-    memory; with strides of the latter, torch 2.14's convolution reads beyond it here where the stride of the width is 2 or more."""
-    return isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.in_channels == 1 and max(module.stride) > 1
+    """Whether it is a convolution with a stride and one input per filter (of a single channel, or depthwise). Its weight is at once contiguous and
+    channels_last in memory; with strides of the latter, torch 2.14's convolution reads beyond it where the stride of the width is 2 or more, and in
+    bf16 gives wrong gradients where the output is one pixel."""
+    return isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.in_channels == module.groups and max(module.stride) > 1
 
 
 def channels_last(weight):

@@ -74,14 +74,16 @@ class Run:
 
     @property
     def momentum(self):
-        """The optimiser's running mean of theta's gradients (N,), which exists after its first step; Adam's is divided by the root of its second
-        moment. If the method's gradients are masked, so is this: zero for weights that were never active.
+        """The optimiser's running mean of theta's gradients (N,), zero before its first step; Adam's is divided by the root of its second moment. If the method's gradients are masked, so is this: zero for weights that were never active.
 
         Raises ValueError for an optimiser that keeps none.
         """
         state = self.optimizer.state.get(self.theta, {})
         found = [state[name] for name in ("momentum_buffer", "exp_avg") if state.get(name) is not None]
         if not found:
+            group = next((group for group in self.optimizer.param_groups if any(p is self.theta for p in group["params"])), {})
+            if group.get("momentum") or "betas" in group:
+                return torch.zeros_like(self.theta)
             raise ValueError(f"{self.method.called} reads the optimiser's momentum: give it an optimiser that has one")
         return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
 

@@ -39,6 +39,8 @@ def asked(words):
         name, _, label = word.partition("::")
         method, *options = map(str.strip, re.split(NEXT, name.strip()))
         name = " ".join([path_of(method) if ":" in method else ALIASES.get(method, method), *options])
+        for option in {"epochs", "precision"}.intersection(option.partition("=")[0] for option in options):
+            raise NoRows(f"{option} is the same for all that are compared: --{option}")
         if name == "dense" and label:
             raise NoRows("dense is drawn beside others, by this name: no label")
         if name != "dense":

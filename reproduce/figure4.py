@@ -65,6 +65,7 @@ def literature(task):
 def draw(runs, figure):
     """Draws the runs into the empty figure and returns the table of what was drawn."""
     import pandas as pd
+    from matplotlib.ticker import MaxNLocator
 
     whole = runs[runs.status == "ok"]  # a diverged run has the MACs of the moment when it diverged
     own = summary(runs).merge(whole.groupby(POINT, sort=False).macs.mean().reset_index(), on=POINT, how="left")
@@ -101,6 +102,8 @@ def draw(runs, figure):
         pair[0].set(ylabel="Test accuracy (%)", title=title(task))
         low, high = pair[1].get_xlim()
         number_decades(pair[1].xaxis, *((1, 2, 5) if high < 50 * low else (1,)))
+        if high < 5 * low:  # fewer than two of these, and a LogLocator would then take too many of its own
+            pair[1].xaxis.set_major_locator(MaxNLocator(2))
         pair[1].set(xlabel="Inference MACs (millions)")
     return pd.concat(tables).drop(columns=["variant", "macs_fraction", "train_flops"], errors="ignore")
 

@@ -17,6 +17,7 @@ from benchmarks.grid import Spec, union  # noqa: E402
 from benchmarks.progress import several  # noqa: E402
 from benchmarks.results import Store, StoreError  # noqa: E402
 from benchmarks.suites import PROFILES, SIZES, SUITES, length, trained, usual_length  # noqa: E402
+from benchmarks.tasks import TASKS  # noqa: E402
 
 # pandas 2 warns that empty tables will no longer influence the column types of a concatenation, which does not matter here
 warnings.filterwarnings("ignore", "The behavior of DataFrame concatenation", FutureWarning)
@@ -125,7 +126,10 @@ def none_finished(suite, results, profile, precision, epochs):
     """The NoRows of a figure that has no finished runs."""
     options = f" --profile {profile}" * bool(profile) + with_options(precision=precision, epochs=epochs, results=results)
     path = Path(results) / suite / "runs.csv"
-    others = lengths(read_rows(path)) if path.exists() else ""
+    rows = read_rows(path) if path.exists() else None
+    if rows is not None and epochs:  # those of the length and precision that were looked for are of other methods or sparsities
+        rows = rows[(rows.epochs != epochs) | (rows.precision != (precision or rows.task.map({name: task.precision for name, task in TASKS.items()})))]
+    others = "" if rows is None else lengths(rows)
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "
                   f"bash run_all.sh {suite}{options}")
 

@@ -106,6 +106,13 @@ def test_snfs_shares_out_by_what_adam_steps_by():
     assert seen == near([0.5, 0.5], 6)
 
 
+@pytest.mark.parametrize("optimiser", [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), torch.optim.AdamW])
+def test_before_the_first_step_momentum_is_zero(optimiser):
+    model = SparseModel(linear(W), "static", 0.5)
+    run = Training(model, optimiser(model.parameters()), 2, 2)
+    assert torch.equal(run.momentum, torch.zeros_like(model.theta))
+
+
 def test_snfs_needs_momentum():
     model = SparseModel(linear(W), "snfs", 0.5)
     run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, 1)

@@ -197,6 +197,8 @@ def test_of_a_file_launched_from_two_folders_the_later_rows_count_and_another_co
     (["gmp ramp_end=0.7"], "; make them with: python -m benchmarks launch digits --methods gmp --set ramp_end=0.7 "),
     (["nofile.py:X"], "no finished runs of 'nofile.py:X': there is no file nofile.py"),
     (["st3", "--epochs", "7"], " (there are some of 30 epochs in fp32: --epochs, --precision)"),
+    (["st3 epochs=7"], "epochs is the same for all that are compared: --epochs"),
+    (["st3 precision=bf16 ramp_end=0.7"], "precision is the same for all that are compared: --precision"),
     (["dense"], "dense is drawn beside others; name one"), (["st3", "--sparsity", "0.5"], "no finished runs of these methods at sparsity 0.5; at 0.9, 0.95, 0.98"),
     ([], "arguments are required: METHOD"), (["st3", "--suite", "cifar10"], "make them with: bash run_all.sh cifar10 --results "), (["gmp", "--epochs", "7"], "'gmp'")])
 def test_what_is_not_there(words, said, tmp_path):

@@ -30,7 +30,8 @@ VARIANTS = (
     "lrr source=last momentum=keep", "lrr_st3 mask_form=frozen_in_cycle", "probmask finetune=0.34 sampling=bernoulli",
     "topkast mode=literal", "feather theta=0.5", "powerprop_gmp decay_of=q", "movement pretrain=true scope=layer", "movement pruning=sigmoid score_lr=300", "srigl ablation=false", "spartan budget_of=all", "granet initial_sparsity=0", "gse_uniform score_batches=train_batch scope=layer",
 )
-EXAMPLES = [f"{Path(__file__).parent.parent}/examples/{name}" for name in ("my_method.py:MyMethod", "my_running_mean.py:RunningMean")]
+EXAMPLES = [f"{Path(__file__).parent.parent}/examples/{name}"
+            for name in ("my_method.py:MyMethod", "my_running_mean.py:RunningMean", "my_growth.py:GrowByMomentum")]
 every_method = pytest.mark.parametrize("name", methods.available())
 every_variant = pytest.mark.parametrize("name", [*methods.available(), *VARIANTS, *EXAMPLES])
 

@@ -28,8 +28,10 @@ def test_a_frozen_last_layer_is_no_classifier_nor_is_the_one_before():
 @pytest.mark.parametrize("stride, expected", [(1, False), ((1, 2), True), ((2, 1), True), (2, True)])
 def test_a_stride_in_one_direction_asks_for_contiguous_weights(stride, expected):
     """The width's alone reads beyond the weight."""
-    entry, = Layout(nn.Sequential(nn.Conv2d(1, 4, 3, stride=stride))).entries
-    assert entry.contiguous is expected
+    for module, one_input in ((nn.Conv2d(1, 4, 3, stride=stride), True), (nn.Conv2d(4, 4, 3, stride=stride, groups=4), True),
+                              (nn.Conv2d(4, 4, 3, stride=stride, groups=2), False)):
+        entry, = Layout(nn.Sequential(module)).entries
+        assert entry.contiguous is (expected and one_input)
 
 
 def test_a_weight_that_is_both_formats_counts_as_contiguous():

@@ -13,6 +13,21 @@ STRIDED = [(nn.Conv2d(1, 16, 3, stride=(1, 2), padding=(1, 0)), (32, 1, 5, 3)), 
 STRIDED_3D = nn.Conv3d(1, 16, 3, stride=(1, 1, 2), padding=(1, 1, 0)), (2, 1, 4, 5, 3)
 
 
+def test_a_depthwise_convolution_with_a_stride_to_one_pixel_in_bf16():
+    """Of a weight in channels_last, torch's own gradients would be those of other memory."""
+    torch.manual_seed(0)
+    module, x = nn.Conv2d(32, 32, 3, stride=2, padding=1, groups=32, bias=False), torch.randn(5, 32, 1, 1)
+    model, gradients = SparseModel(nn.Sequential(copy.deepcopy(module)), "dense"), []
+    for precision in (torch.float32, torch.bfloat16):
+        for _ in range(20):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                y = model(x)
+            y.float().sum().backward()
+            gradients.append(model.theta.grad.clone())
+    assert all(torch.allclose(gradients[0], gradient, atol=0.05) for gradient in gradients)
+
+
 @pytest.mark.parametrize("storage, module, shape", [("masked", *STRIDED_3D), *((storage, *one) for storage in ("masked", "sparse", "auto")
                                                                                for one in STRIDED)])
 def test_a_convolution_of_one_channel_with_a_stride(storage, module, shape):

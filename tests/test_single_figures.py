@@ -160,6 +160,20 @@ def test_figure_4_of_a_suite_has_its_own_data_alone(tmp_path):
     assert {*script.source(Trained(script.grid), "cifar100", tmp_path)[0].task} == {"cifar100-wrn34x2"}
 
 
+def test_macs_that_are_near_each_other_have_few_ticks(tmp_path):
+    from matplotlib.figure import Figure
+    from rows import Trained
+
+    script, figure = SCRIPTS["figure4"], Figure()
+    fill(tmp_path, "digits", script.grid("digits", "paper"), macs=62_000)
+    runs, _ = script.source(Trained(script.grid), "digits", tmp_path)
+    script.draw(runs.assign(macs=62_000 * (1.2 - 0.2 * runs.sparsity)), figure)
+    figure.draw_without_rendering()
+    axes = next(axes for axes in figure.axes if "MACs" in axes.get_xlabel())
+    low, high = axes.get_xlim()
+    assert 2 <= sum(low <= tick.get_position()[0] <= high and bool(tick.get_text()) for tick in axes.get_xticklabels(which="both")) <= 4
+
+
 # ---- other tables
 
 def test_figure_6_leaves_out_weights_that_switch_less_than_twice(tmp_path, no_files, capsys):  # noqa: F811

@@ -85,7 +85,7 @@ def test_state_holds_what_a_convolution_keeps():
     made = SimpleNamespace(model=model, optimizer=optimizer)
     before = sum(sparse_speed.state_bytes(made))
     model(torch.randn(1, 64, 6, 6)).sum().backward()
-    kept = model.layers[0][0].pattern.last[1]
+    kept = model.layers[0][0].pattern.known[0][1]
     assert sum(sparse_speed.state_bytes(made)) - before == sum(t.nbytes for t in kept) > 12 * len(model.theta)
     optimizer.step()
     # keys in 8 bytes; a weight, its gradient, its momentum and three places in 4, besides 64 biases and where rows begin

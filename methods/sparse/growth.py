@@ -238,21 +238,24 @@ def dense_gradients(run, fresh=False):
 
 def watch(run, batches, add):
     """Passes the batches through the network and calls add(i, layer, x, delta) with each layer's input and the gradient at its output."""
-    def hook(i, layer):
-        def forward(module, args, named, output):
+    def watcher(i, layer):
+        def seen(input, output):
             if not output.requires_grad:
-                return
-            x = (args[0] if args else named["input"]).detach().to(run.theta.dtype)
+                return output
+            x = input.detach().to(run.theta.dtype)
+            output = output.clone() if output._is_view() else output  # what changes a view in place would drop its hook
             output.register_hook(lambda delta: add(i, layer, x, delta.to(x.dtype)))
-        return forward
+            return output
+        return seen
 
-    hooks = [layer.module.register_forward_hook(hook(i, layer), with_kwargs=True)
-             for i, layers in enumerate(run.model.layers) for layer in layers]
+    layers = [(i, layer) for i, layers in enumerate(run.model.layers) for layer in layers]
+    for i, layer in layers:
+        layer.watcher = watcher(i, layer)
     try:
         run.gradient(run.theta, batches)
     finally:
-        for handle in hooks:
-            handle.remove()
+        for _, layer in layers:
+            layer.watcher = None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from math import prod
 from threading import get_ident
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -87,6 +88,8 @@ class SparseLayer:
     (faster for small layers), None with whichever is faster, as measured at its first training pass.
     """
 
+    watcher = None  # while growth is scored: a function of the input and the output, which gives the output
+
     def __init__(self, module, shape, dense=False):
         self.module, self.shape, self.groups, self.dense = module, tuple(shape), getattr(module, "groups", 1), dense
         self.keys = self.pattern = None
@@ -107,6 +110,7 @@ class SparseLayer:
         """The index of the connections `keys`, which are places in a vector in which this layer's weight begins at `first`."""
         return Pattern(keys - first, self.shape, self.groups)
 
+    @_disable_dynamo  # torch.compile would trace numba's compiler
     def __call__(self, input):
         kind = self.values.dtype
         if input.dtype != kind and not torch.is_autocast_enabled(input.device.type):
@@ -114,7 +118,8 @@ class SparseLayer:
         x = input.to(torch.bfloat16 if self.in_half(input) else kind)
         if self.dense is None and self.module.training and torch.is_grad_enabled():
             self.measure(x)
-        return (self.by_weight if self.dense else self.by_connections)(x, self.values)
+        y = (self.by_weight if self.dense else self.by_connections)(x, self.values)
+        return self.watcher(input, y) if self.watcher else y
 
     def in_half(self, input):
         """Whether to take and give bfloat16, as the plain layer does: under autocast to it, and if compiled loops serve, which can read it."""
@@ -136,7 +141,8 @@ class SparseLayer:
         times = []
         for form in TRIALS * (self.by_connections, self.by_weight):
             began = _now(x)
-            y = form(*inputs)
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):  # not those of torch.utils.checkpoint
+                y = form(*inputs)
             torch.autograd.grad(y, inputs[not x.requires_grad:], torch.ones_like(y))
             times.append(_now(x) - began)
         self.seconds = min(times[::2]), min(times[1::2])

@@ -255,6 +255,10 @@ class AlwaysSparse(SparseModel):
     def _load_from_state_dict(self, state, prefix, *args):
         self.take_order(state, prefix)
         keys = state.get(f"{prefix}method.keys")
+        if keys is not None and hasattr(self, "chosen"):  # a state of storage="sparse" has decided nothing
+            state.setdefault(f"{prefix}chosen", torch.full_like(self.chosen, -1))
+        elif keys is not None:
+            state.pop(f"{prefix}chosen", None)
         if keys is not None and keys.shape != self.method.keys.shape:
             self.replace(self.theta.detach().new_zeros(len(keys)))
             self.method.keys = torch.zeros_like(keys, device=self.theta.device)

@@ -27,14 +27,14 @@ class Connections:
         self.keys, self.first, self.shape, self.groups = keys, first, shape, groups
         self.nnz, self.outputs = len(keys), shape[0]
         self.starts = lines(keys - first, self.outputs, prod(shape[1:]))[1]
-        self.last = None, None
+        self.known = []
 
     def places(self, planes):
         """Where the runs of pixels of each connection begin, as a tuple of four. Forward: the run of input pixels (nnz,). Backward, with the
         connections sorted by input plane: the bounds of the planes (planes of inputs + 1,), the order of the connections (nnz,), and the run of
         output pixels (nnz,)."""
-        last = self.last  # which another thread may replace meanwhile
-        if last[0] != planes:
+        last = next((one for one in self.known if one[0] == planes), None)  # another thread may replace the list meanwhile
+        if last is None:
             if max(planes.phases * planes.phase, planes.room + self.outputs * planes.plane) >= 2 ** 31:
                 raise ValueError(f"images of {planes.grid.input} are too large for a sparse convolution of {planes.inputs} channels")
             (rows, width, *_), grid, keys = self.shape, planes.grid, self.keys - self.first
@@ -45,7 +45,8 @@ class Connections:
             run = line // planes.inputs * planes.phase + channel * planes.plane + shifts
             order, row_t, starts = transposed(self.starts, line.int(), planes.inputs * planes.phases)
             back = planes.room + row_t * planes.plane - shifts[order]
-            last = self.last = planes, (run.int(), starts, order, back.int())
+            last = planes, (run.int(), starts, order, back.int())
+            self.known = [last, *self.known[:7]]
         return last[1]
 
 
