@@ -16,6 +16,7 @@ from benchmarks.recipes import PRECISIONS
 ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # signals that end a command like Ctrl-C
 CAME = []  # those that have come: a bare `except:`, in what was just being imported, may have caught their KeyboardInterrupt
 MOST_SEEDS = 10_000
+UNITS = ("GB", "MINUTES", "SECONDS")  # that a metavar may name
 # errors of a disk or a file server, not of the code: another OSError keeps its traceback
 FAILING = {getattr(errno, name, -1) for name in "EIO ESTALE ENOSPC EDQUOT EROFS ENODEV ENOTCONN EREMOTEIO ETIMEDOUT EACCES EPERM".split()}
 OPTIONS = {
@@ -54,6 +55,9 @@ class Parser(argparse.ArgumentParser):
             message += "; each name=value needs a --set of its own"
         for kind, words in (("int", "a whole number"), ("float", "a number")):
             message = message.replace(f"invalid {kind} value:", f"{words}, not")
+        units = {name: action.metavar for action in self._actions for name in action.option_strings if action.metavar in UNITS}
+        if unit := units.get(message.removeprefix("argument ").partition(":")[0]):  # sbatch's own options take others, too
+            message = message.replace("number, not", f"number of {unit}, not")
         taken = {name: words for action in self._actions for name in (action.option_strings or [action.metavar or action.dest])
                  if (words := self._taken(action))}
         if (head := "the following arguments are required: ") in message:

@@ -91,7 +91,7 @@ class Images(torch.utils.data.Dataset):
         path, label = self.samples[index]
         try:
             image = default_loader(path)
-        except OSError as error:
+        except Exception as error:  # of a damaged file Pillow also raises ValueError, SyntaxError and DecompressionBombError
             raise DataError(f"{path} cannot be read ({error})") from None
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stable_seed(*self.seed, index))  # torch.manual_seed would change the devices' generators, too
@@ -109,8 +109,8 @@ def load(folder, validation=False):
     except (OSError, RuntimeError) as error:
         raise DataError(f"imagenet cannot be read from {home} ({' '.join(str(error).split())}): it needs train/CLASS/*.JPEG and "
                         f"val/CLASS/*.JPEG there, which cannot be downloaded; name another folder with --data DIR or DATA_DIR") from None
-    if train.classes != test.classes:
-        raise DataError(f"imagenet: {home}/train and {home}/val have other classes")
+    if odd := sorted({*train.classes} ^ {*test.classes}):
+        raise DataError(f"imagenet: {home}/train and {home}/val have other classes: {odd[0]}{', …' * (len(odd) > 1)} in one alone")
     val, samples = None, train.samples
     if validation:
         order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()

@@ -1,5 +1,6 @@
 """The local launcher, for one machine or inside a cluster job: one single-threaded process per core, if memory allows; stores each row as its run
 ends."""
+import sys
 import time
 from collections import deque
 from functools import cache
@@ -48,10 +49,20 @@ def load_data(specs, folder):
     from benchmarks.describe import macs_of
     for task in {settle(spec)[0] for spec in specs}:
         loaded = data.load_for(task, folder)
+        tell_part(folder, task.dataset, loaded.classes, len(loaded.test))
         macs_of(task, loaded)
         if task.drop_last and task.batch_size > len(loaded.train):
             raise ValueError(f"drop_last leaves no step: a batch of {task.batch_size} is larger than the {len(loaded.train)} training images")
     return folder
+
+
+@cache
+def tell_part(folder, dataset, classes, test_images):
+    """Says once that a folder has not all images of a data set."""
+    whole = DATASETS[dataset]
+    if (classes, test_images) != (whole.classes, whole.test_images):
+        print(f"{folder} has {classes} classes and {test_images} test images of {whole.title}'s {whole.classes} and {whole.test_images}: its rows count "
+              f"as {whole.title}'s all the same", file=sys.stderr)
 
 
 def refuse_unknown_defaults(name):

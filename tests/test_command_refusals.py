@@ -92,6 +92,8 @@ def refused(capsys, words, *parts):
     (["status", "digits", "--results", "~nobody-here/x"], ("--results ~nobody-here/x",)), ([*WORDS, "--data", ""], ("--data has no name",)),
     (["launch", "digits", "--results", "file"], ("file", "--results")),
     (["launch", "digits", "--partition", "gpu", "--time", "5"], ("--partition belongs to --launcher slurm",)),
+    (["launch", "digits", "--mem", "8G"], ("--mem: a number of GB, not '8G'",)),
+    (["launch", "digits", "--time", "2:00:00"], ("--time: a whole number of MINUTES, not '2:00:00'",)),
     (["launch", "digits", "--runs-per-task", "2"], ("--runs-per-task belongs to --launcher slurm",)),
     (["launch", "digits", "--results", "cleared"], ("cleared/digits/runs.csv is empty; restore it, or remove it: `collect`",)),
     (["leaderboard", "digits", "--sparsities", "98"], ("[0, 1)", "98")), (["leaderboard", "digits", "--sparsity", "0.9", "nan"], ("[0, 1)",)),

@@ -3,6 +3,7 @@ import gc
 import math
 import os
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from benchmarks.batches import DataError, epoch_batches, eval_batches
 from benchmarks.data import load
 from benchmarks.gpu import team
 from benchmarks.grid import Spec
+from benchmarks.launch import load_data
 from benchmarks.machine import slow_bf16
 from benchmarks.results import Store
 from benchmarks.tasks import get_task, settle
@@ -39,19 +41,30 @@ def test_load(folder):
     assert {path for path, _ in held.val.samples + held.train.samples} == {path for path, _ in data.train.samples}
 
 
-def test_what_cannot_be_read_is_named(folder, tmp_path):
+def test_what_cannot_be_read_is_named(folder, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="imagenet cannot be read .*train.* --data DIR"):
         load("imagenet", tmp_path)
     for name in ("train/a", "train/b", "val/a"):
         (tmp_path / "imagenet" / name).mkdir(parents=True)
         (tmp_path / "imagenet" / name / "0.JPEG").write_bytes(b"no image")
-    with pytest.raises(DataError, match="other classes"):
+    with pytest.raises(DataError, match="other classes: b in one alone"):
         load("imagenet", tmp_path)
     (tmp_path / "imagenet" / "val" / "b").mkdir()
     (tmp_path / "imagenet" / "val" / "b" / "0.JPEG").write_bytes(b"no image")
     data = imagenet.load(tmp_path)
-    with pytest.raises(DataError, match=r"\A\S*train/./0.JPEG cannot be read [^\n]*\Z"):
-        next(epoch_batches(data.train, data, 2, 0, 0))
+    for of in (OSError, SyntaxError("not a TIFF file")):  # Pillow's, of a damaged file
+        if of is not OSError:
+            monkeypatch.setattr(imagenet, "default_loader", Mock(side_effect=of))
+        with pytest.raises(DataError, match=r"\A\S*train/./0.JPEG cannot be read [^\n]*\Z"):
+            next(epoch_batches(data.train, data, 2, 0, 0))
+
+
+def test_a_part_of_its_images_is_said_once(folder, capsys):
+    specs = [Spec("imagenet-mobilenetv1", "static", sparsity, 0, options={"batch_size": "2"}) for sparsity in (0.9, 0.95)]
+    for _ in range(2):
+        load_data(specs, folder)
+    assert capsys.readouterr().err == (f"{folder} has 3 classes and {VAL} test images of ImageNet's 1000 and 50000: its rows count as ImageNet's all "
+                                       "the same\n")
 
 
 def listed(batches):

@@ -171,6 +171,23 @@ def test_cancel_takes_what_waits_and_on_request_what_runs(store, slurm, tmp_path
     assert (tmp_path / "told").read_text() == ended + "\n" and capsys.readouterr().out.startswith(said)
 
 
+def test_cancel_takes_all_jobs_of_a_run_that_was_sent_again(store, slurm, tmp_path, capsys):
+    jobs.remember(store, "digits", "7", {"a": "7_0"})
+    jobs.remember(store, "digits", "8", {"a": "8_0"})
+    slurm("7_0 PENDING\n8_0 PENDING\n")
+    assert cluster.cancel(Namespace(suite="digits", running=False), store) == 0
+    assert (tmp_path / "told").read_text() == "7_0 8_0\n" and capsys.readouterr().out.startswith("2 tasks of digits taken out of the queue")
+
+
+@pytest.mark.parametrize("gpus, cpus, said", [("1", "1", True), ("2", "4", False), (None, "1", False)])
+def test_that_images_are_read_by_cores_is_said(store, slurm, monkeypatch, capsys, gpus, cpus, said):
+    monkeypatch.setattr(cluster, "send", lambda *rest: ["7_0"])
+    slurm("")
+    words = ["launch", "imagenet", "--launcher", "slurm", "--cpus-per-task", cpus, *["--gpus-per-task", gpus] * bool(gpus)]
+    assert cluster.submit(parser().parse_args(words), store, [Spec("imagenet-resnet50", "static", 0.9, 0)], "data") == 0
+    assert ("--cpus-per-task 1 leaves no core to read ImageNet's images beside 1 GPU" in capsys.readouterr().err) is said
+
+
 def test_how_a_run_stands(store):
     """A row counts before all else, but for a failed one which is made again; then a claim, then the queue; then what lies there."""
     claim = {"host": "node", "pid": 12, "born": "1", "job": None, "epochs": 30, "share": 0.5, "left": 3661.0}

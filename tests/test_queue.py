@@ -259,7 +259,7 @@ def test_why_a_job_waits_and_with_which_options_is_said(store, slurm, launch, ca
     show(store, "digits", specs, {})
     assert "  queued: 1 (PartitionTimeLimit)\n" in capsys.readouterr().out
     assert launch() == 0
-    assert "0 runs to send, 3 in the queue already, with the options they were sent with (`cancel digits --results {} --running` takes".format(
+    assert "0 runs to send, 3 in the queue already, with the code, method file and options they were sent with (`cancel digits --results {} --running` takes".format(
         store.folder) in capsys.readouterr().out
     slurm("7_0 PENDING JobArrayTaskLimit\n7_1 PENDING Resources\n7_2 PENDING None\n")
     assert launch() == 0 and f"(`cancel digits --results {store.folder}` takes" in capsys.readouterr().out

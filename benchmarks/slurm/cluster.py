@@ -35,7 +35,7 @@ def add_arguments(sub):
     group = sub.add_argument_group("with --launcher slurm")
     group.add_argument("--partition", metavar="P")
     group.add_argument("--gpus-per-task", type=int, metavar="N")
-    group.add_argument("--cpus-per-task", type=int, metavar="N", default=1, help="runs at a time in a task without GPUs (default: 1)")
+    group.add_argument("--cpus-per-task", type=int, metavar="N", default=1, help="runs at a time in a task without GPUs; for ImageNet on GPUs, 17 a GPU to read its images (default: 1)")
     group.add_argument("--mem", type=float, metavar="GB")
     group.add_argument("--time", type=int, metavar="MINUTES", default=240, help="after it a task goes back into the queue (default: 240)")
     group.add_argument("--array-parallelism", type=int, metavar="N", default=256,
@@ -97,12 +97,15 @@ def send_missing(args, store, todo, folder, again=(), by=""):
     fresh, queued = [spec for spec, state in waiting.items() if not state], [state for state in waiting.values() if state]
     out = ["cancel", args.suite, "--results", str(store.folder), *["--running"] * any(state != "PENDING" for state in queued)]
     print(f"{several(len(fresh), 'run')} to send, {len(queued)} in the queue already"
-          + f", with the options they were sent with (`{shlex.join(out)}` takes them out)" * bool(queued))
+          + f", with the code, method file and options they were sent with (`{shlex.join(out)}` takes them out)" * bool(queued))
     if not fresh:
         return 0
     for key in jobs.gone(known, now, claims):
         run_claims.drop(store, key, claims.pop(key))
     tell_made_elsewhere(store, {spec.key: claims[spec.key] for spec in fresh if spec.key in claims})
+    if args.gpus_per_task and args.cpus_per_task < 2 * args.gpus_per_task and any(settle(spec)[0].on_all_gpus for spec in fresh):
+        print(f"--cpus-per-task {args.cpus_per_task} leaves no core to read ImageNet's images beside {several(args.gpus_per_task, 'GPU')}, which then "
+              "mostly waits: a GPU uses up to 17", file=sys.stderr)
     at_a_time = args.jobs or (PACK if args.gpus_per_task else args.cpus_per_task)
     packs = packed(fresh, args, at_a_time)
     results, first_job = store.folder.resolve(), None
@@ -221,13 +224,14 @@ def load_there(code, methods):
 
 def cancel(args, store):
     """Cancels the queued jobs of a suite (`--running`: running ones, too), and waits until they have left the queue. Returns the exit status."""
-    states = jobs.states(*jobs.look(store, args.suite))
-    wanted = sorted({job for job, state, _ in states.values() if state == "PENDING" or (state and args.running)})
+    known, now = jobs.look(store, args.suite)
+    live = {job: now[job][0] for ids in known.values() for job in ids if job in now}  # also an earlier job of a run that was sent again
+    wanted = sorted(job for job, state in live.items() if state == "PENDING" or args.running)
     for place in range(0, len(wanted), ARRAY):
         done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
-    running = {job for job, state, _ in states.values() if state} - set(wanted)
+    running = set(live) - set(wanted)
     left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
     print(f"{several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")
     deadline = time.monotonic() + LEAVING_SECONDS
