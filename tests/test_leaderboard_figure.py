@@ -36,6 +36,8 @@ def points(axes):
 
 
 def test_the_profile_with_more_rows_is_shown(tmp_path):
+    from rows import NoRows
+
     full, short, other = stored({"st3": [90.0]}), stored({"st3": [80.0]}).assign(epochs=10), stored({"st3": [70.0]}).assign(sparsity=0.5)
     written(tmp_path, full, short)
     found = [leaderboard.board_of("digits", tmp_path, profile) for profile in (None, "paper", "quick")]
@@ -44,9 +46,9 @@ def test_the_profile_with_more_rows_is_shown(tmp_path):
     assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
     written(tmp_path, short, other)  # another sparsity than the suite's is none of its rows
     assert leaderboard.board_of("digits", tmp_path)[1] == "quick"
-    with pytest.raises(ValueError, match=rf"bash run_all.sh digits --profile paper --results {tmp_path}$"):
+    with pytest.raises(NoRows, match=rf"bash run_all.sh digits --profile paper --results {tmp_path}$"):
         leaderboard.board_of("digits", tmp_path, "paper")
-    with pytest.raises(ValueError, match=rf"bash run_all.sh cifar10 --results {tmp_path}$"):
+    with pytest.raises(NoRows, match=rf"bash run_all.sh cifar10 --results {tmp_path}$"):
         leaderboard.board_of("cifar10", tmp_path)
     (tmp_path / "digits" / "runs.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="it lacks the columns"):
