@@ -2,13 +2,14 @@
 
 `python reproduce/compare.py st3 gmp "gmp ramp_power=0" mine.py:Mine --suite digits --sparsity 0.98` draws them, and dense, from stored rows of
 one length. Options may be in any order, and numbers in any form that `--set` takes. In `"gmp ramp_power=0::fixed"`, the text after `::` is the
-label in the legend. Not in the papers.
+label in the legend. With --costs it draws accuracy against training FLOPs instead, from rows of all lengths. Not in the papers.
 """
 import contextlib
 import difflib
 import re
 from pathlib import Path
 
+import costs
 from drawing import WIDTH, Parser, files, refusing, save, tasks_of
 from gse import plus_minus
 from marks import DENSE_LINE, accuracy_lines, looks, number_decades, remark
@@ -18,7 +19,7 @@ from rows import POINT, NoRows, layers_of, lengths, lines_of, none_finished, rea
 
 from benchmarks.accuracy import off_target
 from benchmarks.command import command, with_options
-from benchmarks.comparison.tables import of_profile, renamed
+from benchmarks.comparison.tables import of_precision, of_profile, renamed
 from benchmarks.grid import NEXT
 from benchmarks.method_files import file_of, path_of
 from benchmarks.progress import several
@@ -76,7 +77,7 @@ def chosen(labels, args):
         # leaves out the low sparsities that only LRR's first levels have
         compared = (rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | ((rows.cycles == 1) & (rows.sparsity > 0)) | (rows.method == "dense")
         own = rows[rows.accuracy.notna() & compared]
-        own = own[of_profile(own, args.suite, profile, args.epochs, args.precision)]
+        own = own[of_precision(own, args.precision) if args.costs else of_profile(own, args.suite, profile, args.epochs, args.precision)]
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
     own, asked = found[profile]
@@ -140,6 +141,12 @@ def drawn_at(runs, wanted):
     if wanted not in have.index:
         raise NoRows(f"no finished runs of these methods at sparsity {wanted:g}; at {', '.join(f'{s:g}' for s in have.index)} there are")
     return wanted
+
+
+def at_one_sparsity(runs, wanted):
+    """The runs at the sparsity of the curves (`drawn_at`) in each task, and dense."""
+    at = {task: drawn_at(own, wanted) for task, own in runs.groupby("task")}
+    return runs[(runs.sparsity == runs.task.map(at)) | (runs.method == "dense")]
 
 
 def where_they_end(runs):
@@ -235,16 +242,23 @@ def main(argv=None):
                         help='such as rigl, "st3 straight_through=False" or mine.py:Mine; with "METHOD::label" the legend says that')
     parser.add_argument("--suite", choices=SUITES, default="digits", help="default: %(default)s")
     parser.add_argument("--sparsity", type=float, metavar="S", help="of the curves (default: the highest that most have)")
-    parser.add_argument("--name", default=NAME, help="of the files (default: %(default)s)")
+    parser.add_argument("--costs", action="store_true", help="instead: accuracy at that sparsity against training FLOPs, of all stored lengths")
+    parser.add_argument("--name", help=f"of the files (default: {NAME}, with --costs {NAME}_costs)")
     args = parser.standard().read(argv)
+    args.name = args.name if args.name is not None else f"{NAME}_costs" if args.costs else NAME
     if Path(args.name).name != args.name:
         raise ValueError(f"--name {args.name} is not the name of a file alone; --out names the folder")
+    if args.costs and args.epochs:
+        raise ValueError("--costs draws all lengths: no --epochs")
     with refusing(args):
         runs, series = chosen(asked(args.methods), args)
-        stem, table = save(args.name, drawing(series, args.sparsity), runs, args.suite, args.out)
-    points = table[table.epoch.isna() & table.layer.isna()]
-    print(points[[*POINT, "mean", "std", "seeds"]].to_string(index=False, na_rep="-"))
-    if off := where_they_end(runs)[1]:
+        if args.costs:
+            runs = costs.by_length(at_one_sparsity(runs, args.sparsity))
+        draw = costs.drawing(series, runs, tell_contents(runs)) if args.costs else drawing(series, args.sparsity)
+        stem, table = save(args.name, draw, runs, args.suite, args.out)
+    points = table if args.costs else table[table.epoch.isna() & table.layer.isna()]
+    print(points[[*POINT, "mean", "std", "seeds", *["dense_epochs"] * args.costs]].to_string(index=False, na_rep="-"))
+    if off := not args.costs and where_they_end(runs)[1]:
         print(tell_ends(off, series))
     print(f"wrote {files(stem, table)}")
     tell_older(runs.to_dict("records"))

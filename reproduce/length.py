@@ -6,10 +6,11 @@ FLOPs. CIFAR-10 as in ST-3's released code, with the normalisation statistics of
 """
 from dataclasses import replace
 
+from costs import costed, flops_axis
 from drawing import WIDTH, main, tasks_of
-from marks import DENSE_LINE, apart, looks, mean_line, number_decades, remark
+from marks import DENSE_LINE, apart, looks, mean_line, remark
 from published import title
-from rows import POINT, runs_of, summary
+from rows import runs_of
 
 from benchmarks.grid import union
 from benchmarks.suites import suite_grid
@@ -49,12 +50,6 @@ def source(grid, suite, results, profile=None):
     return runs_of(grid, suite, results, profile, lengths)
 
 
-def costed(runs):
-    """`rows.summary` with `dense_epochs`: the training FLOPs of a point's runs, in epochs of dense training. A diverged run does not count."""
-    flops = runs[runs.status == "ok"].assign(dense_epochs=lambda done: done.train_flops_fraction.astype(float) * done.epochs)
-    return summary(runs).merge(flops.groupby(POINT).dense_epochs.mean().round(4).reset_index(), on=POINT, how="left")
-
-
 def tell_options(figure, table):
     """Adds to the note which methods' points have other options than the rest: statistics of normalisation, storage."""
     released = table.options.str.contains("bn_momentum")
@@ -88,10 +83,7 @@ def draw(runs, figure):
         upper.set_xticks(ticks, [f"{epochs:g}" for epochs in ticks])
         upper.minorticks_off()
         upper.set(xlabel="Epochs", title=f"{title(task)}, {100 * sparsity:g} %")
-        lower.set_xlabel("Training FLOPs (epochs of dense training)")
-        if table.dense_epochs.notna().any():  # if all runs diverged there is no cost to draw, and no logarithm of the axis's limits
-            lower.set_xscale("log")
-            number_decades(lower.xaxis, 1, 3)
+        flops_axis(lower, table)
     for first in (above[0], below[0]):
         first.set_ylabel("Test accuracy (%)")
     tell_options(figure, table)

@@ -192,7 +192,45 @@ def test_of_a_file_launched_from_two_folders_the_later_rows_count_and_another_co
     assert "method.py:MyMethod has runs of 2 contents of its file." in page.read_text()
 
 
+def test_accuracy_against_training_flops(tmp_path):
+    """Each length is a point, at the mean of its seeds' costs, in epochs of dense training; runs that diverged have none."""
+    rows = [row(spec, precision="fp32", cycles=1, achieved_sparsity=spec.sparsity, train_flops_fraction=1 if spec.method == "dense" else share + spec.seed / 10,
+                top1_best_val=80 + spec.seed + epochs / 10) | (dict(status="diverged", top1_best_val="", top1="") if (spec.method, epochs) == ("gmp", 20) else {})
+            for epochs, share in ((10, 0.2), (20, 0.3)) for spec in specs(methods=NAMES[:3], epochs=epochs)]
+    rows += [keyed(row(spec, precision="bf16", cycles=1, train_flops_fraction=0.5)) for spec in specs(methods=("st3",), epochs=40)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", "gmp::GMP", "st3", "--costs", "--sparsity", "0.95", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert done.returncode == 0 and "compare_costs.pdf .png .csv .md .tex" in done.stdout, done.stderr
+    table = pd.read_csv(tmp_path / "figures/digits/compare_costs.csv")
+    assert {*table.sparsity[table.method != "dense"]} == {0.95} and not (tmp_path / "figures/digits/compare.csv").exists()
+    found = {(each.method, each.epochs): (each.mean, each.dense_epochs, each.seeds) for each in table.itertuples()}
+    assert found == {("dense", 10): (82, 10, 3), ("dense", 20): (83, 20, 3), ("st3", 10): (82, 3, 3), ("st3", 20): (83, 8, 3), ("gmp", 10): (82, 3, 3),
+                     ("gmp", 20): (10, pytest.approx(float("nan"), nan_ok=True), 3)}
+    page = (tmp_path / "figures/digits/compare_costs.md").read_text()
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert lines[0] == ["ResNet-8, digits", "Epochs", "Training FLOPs (epochs of dense training)", "Test accuracy (%)"]
+    assert [line[:3] for line in lines[2:]] == [["st3", "10", "3"], ["GMP", "10", "3"], ["st3", "20", "8"], ["Dense", "10", "10"], ["Dense", "20", "20"],
+                                                ["GMP", "20", "–"]]
+
+
+def test_a_line_joins_the_lengths_of_a_method(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    pages = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: pages.append(self))
+    rows = [row(spec, precision="fp32", cycles=1, achieved_sparsity=spec.sparsity, train_flops_fraction=0.1, top1_best_val=epochs)
+            for epochs in (40, 10, 20) for options in ({}, {"ramp_power": "0.0"}) for spec in specs(methods=("gmp",), epochs=epochs, **options)]
+    write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
+    done = run_here("compare.py", "gmp", "gmp ramp_power=0::fixed", "--costs", "--results", tmp_path, "--out", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr
+    axes = pages[0].axes[0]
+    assert axes.get_title() == "ResNet-8, digits, 98 %" and {bars.get_label() for bars in axes.containers} == {"gmp", "fixed"}
+    for bars in axes.containers:
+        assert bars.lines[0].get_xydata().tolist() == [[1, 10], [2, 20], [4, 40]]
+
+
 @pytest.mark.parametrize("words, said", [
+    (["st3", "--costs", "--epochs", "7"], "error: --costs draws all lengths: no --epochs"),
     (["st4"], "no finished runs of 'st4' in "),
     (["gmp ramp_end=0.7"], "; make them with: python -m benchmarks launch digits --methods gmp --set ramp_end=0.7 "),
     (["nofile.py:X"], "no finished runs of 'nofile.py:X': there is no file nofile.py"),

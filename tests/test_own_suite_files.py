@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_used_is_no_suite(text, said, load):
     assert str(refused.value) == f"benchmarks/own_suites/mine.py cannot be used: {said}; mend it, or take it out of this folder"
 
 
-@pytest.mark.parametrize("name", ["my-suite", "3d", "test", *suites.SUITES])
+@pytest.mark.parametrize("name", ["my-suite", "3d", *own_suites.TAKEN])
 def test_names_that_are_no_suites(name, load):
     assert load(GOOD.replace("mine", name), name) is None and f"cannot be used: {NAMES}; " in own_suites.FAULTS[0]
 

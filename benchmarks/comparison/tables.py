@@ -52,10 +52,18 @@ def select(rows, suite, profile, epochs=None, variants=(), precision=None, other
 
 def of_profile(rows, suite, profile, epochs=None, precision=None):
     """For each row, whether it has the profile's length (or `epochs`) and its task's own precision (or `precision`)."""
-    own, epochs = {name: task for name, task in TASKS.items() if name in set(rows.task)}, epochs or SIZES[suite, profile][1]
-    lengths, precisions = ({name: given or getattr(task, field) for name, task in own.items()}
-                           for given, field in ((epochs, "epochs"), (precision, "precision")))
-    return (rows.epochs == rows.task.map(lengths)) & (rows.precision == rows.task.map(precisions))
+    epochs = epochs or SIZES[suite, profile][1]
+    return (rows.epochs == (epochs or rows.task.map(of_tasks("epochs")))) & of_precision(rows, precision)
+
+
+def of_precision(rows, precision=None):
+    """For each row, whether it has its task's own precision (or `precision`)."""
+    return rows.precision == (precision or rows.task.map(of_tasks("precision")))
+
+
+def of_tasks(field):
+    """{task: its recipe's value of a field}."""
+    return {name: getattr(task, field) for name, task in TASKS.items()}
 
 
 def renamed(rows):
