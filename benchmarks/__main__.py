@@ -18,7 +18,7 @@ from benchmarks.slurm import cluster, jobs
 from benchmarks.status import show
 from benchmarks.trial.own_methods import outdated, own, rehearse, tell_older
 from benchmarks.workers import places
-from benchmarks.workers.again import left, renew, tell_left
+from benchmarks.workers.again import left, renew, tell_left, tell_unkept
 
 
 def parser():
@@ -123,9 +123,7 @@ def command_launch(args):
         if getattr(args, option) and not args.methods:
             raise ValueError(f"--{option} needs --methods: it makes runs of these again")
     store, todo, done, again = prepare(args)
-    without = sum(row["status"] == "ok" and not store.model(row["key"]).exists() for row in done) if args.keep_models else 0
-    if without:
-        print(f"of {without} runs that are done no network was kept; --again with --methods makes them again")
+    tell_unkept(done, store, "--again with --methods")
     folder = data_folder(args)
     if todo:
         from benchmarks.launch import load_data, refuse_unsuited
@@ -218,7 +216,7 @@ def command_variants(args):
 
 def command_leaderboard(args):
     # comparing stored rows needs no data
-    return leaderboard.run(args, Store(args.results, write=bool(args.method)), data_folder(args) if args.method else None)
+    return leaderboard.run(args, Store(args.results, bool(args.method), args.keep_models), data_folder(args) if args.method else None)
 
 
 @command

@@ -15,7 +15,7 @@ from benchmarks.slurm import jobs
 from benchmarks.suites import PROFILES, suite_grid
 from benchmarks.tasks import canonical, get_task
 from benchmarks.trial.own_methods import rehearse, tell_older
-from benchmarks.workers.again import left, renew
+from benchmarks.workers.again import left, renew, tell_unkept
 
 
 def add_arguments(sub):
@@ -32,7 +32,7 @@ def add_arguments(sub):
     sub.add_argument("--sort", default="accuracy", choices=("accuracy", "cost"))
     sub.add_argument("--format", default="text", choices=("text", "markdown", "latex", "csv", "html"))
     sub.add_argument("--seeds", type=seeds, metavar="K|A-B", help="number of seeds of that method, from 0, or the first and the last")
-    sub.common("epochs", "precision")
+    sub.common("epochs", "precision", "keep-models")
     sub.add_argument("--jobs", type=int, help="runs at a time (default: 8 on each GPU, without one as many as there are cores and free GB of memory)")
 
 
@@ -46,8 +46,8 @@ def run(args, store, folder):
     sparsities = [Spec(base.tasks[0], "any", sparsity, 0).sparsity for sparsity in args.sparsities or base.sparsities]  # raises ValueError for 98
     at_least_one(args, "jobs", "epochs")
     first, *_ = tasks_of(args, base)  # raises ValueError for a task of another suite
-    if not args.method and (args.set or args.again or args.seeds):
-        raise ValueError("--set, --again and --seeds belong to --method")
+    if not args.method and (args.set or args.again or args.seeds or args.keep_models):
+        raise ValueError("--set, --again, --seeds and --keep-models belong to --method")
     failed = 0
     against = [Variant.read(text, first) for text in args.against or ()]
     reference = Variant.read(args.reference, first) if args.reference is not None else None
@@ -223,6 +223,7 @@ def fill(specs, args, store, folder):
         todo, done = left(specs, store, args.suite), []
     print(f"{args.method}: {counted(done)}, {len(todo)} to do", file=sys.stderr)
     tell_older(done)
+    tell_unkept(done, store)
     bad = []
     if todo:
         from benchmarks.launch import launch, load_data, refuse_unsuited

@@ -172,7 +172,7 @@ def paste(stem, attrs, text):
     paper = [markup.PREAMBLE]
     for lines in blocks:
         escaped = [[markup.escaped(cell, markup.LATEX) for cell in line] for line in lines]
-        paper.append(markup.latex(escaped, "l" + "r" * (len(lines[0]) - 1), markup.escaped(f"{head}. {text}", markup.LATEX)))
+        paper.append(markup.latex(escaped, "l" + "r" * (len(lines[0]) - 1), *(markup.escaped(words, markup.LATEX) for words in (f"{head}.", text))))
     for ending, parts in (("md", page), ("tex", paper)):
         write_whole(f"{stem}.{ending}", "\n\n".join(parts) + "\n")
 

@@ -43,7 +43,7 @@ def test_runs_without_a_network_are_named(tmp_path, capsys):
     words = ["launch", "digits", "--methods", "gmp", "--sparsities", "0.9", "--seeds", "1", "--epochs", "1", "--results", str(tmp_path)]
     assert main(words) == 0 and not (tmp_path / "models").exists()
     assert main([*words, "--keep-models"]) == 0
-    assert "of 1 runs that are done no network was kept; --again with --methods makes them again" in capsys.readouterr().out
+    assert "of 1 run that is done no network was kept; --again with --methods makes it again" in capsys.readouterr().err
     assert main([*words, "--keep-models", "--again"]) == 0 and len(list((tmp_path / "models").iterdir())) == 1
     assert main([*words, "--keep-models"]) == 0 and "no network" not in capsys.readouterr().out
     assert main([*words, "--again"]) == 0 and not list((tmp_path / "models").iterdir())  # it would be another training's

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -61,7 +62,7 @@ def in_process(monkeypatch):
     (["--method", "mine.py:Good", "--set", "amount=x"], "amount"),
     (["--method", "mine.py:Good", "--set", "lr=2"], "lr is a setting of the task, "),
     (["--method", "mine.py:Good", "--set", "lr=2"], "`launch` takes both, and reproduce/compare.py draws"),
-    (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
+    (["--keep-models"], "--keep-models belong to --method"), (["--method", "rgil"], "rigl"), (["--jobs", "0"], "--jobs"),
     (["--method", "mine.py:Good", "--sparsity", "1.5"], "1.5"), (["--against", "rgil"], "rigl"), ([], "bash run_all.sh digits"),
     (["--format", "word"], "word"),
     (["--against", "rigl drop_fracton=1"], "nearest: drop_fraction"), (["--against", "rigl drop_fraction=x"], "drop_fraction takes a number"),
@@ -120,8 +121,10 @@ def test_only_missing_cells_are_run(mine, in_process, capsys):
     assert board("--epochs", "1", "--format", "html") == 0 and ">Published</h2>" in capsys.readouterr().out
     assert board(*words, "--seeds", "1", "--set", "amount=0.5") == 0 and len(in_process) == 4
     assert "mine.py:Good amount=0.5" in capsys.readouterr().out
-    assert board(*words, "--seeds", "1", "--again") == 0 and len(in_process) == 5
-    assert len(Store("results").rows("digits")) == 4
+    assert board(*words, "--seeds", "1", "--keep-models") == 0 and len(in_process) == 4
+    assert "of 1 run that is done no network was kept; --again makes it again" in capsys.readouterr().err
+    assert board(*words, "--seeds", "1", "--again", "--keep-models") == 0 and len(in_process) == 5
+    assert len(Store("results").rows("digits")) == 4 and len([*Path("results/models").iterdir()]) == 1
 
 
 def test_other_tasks_of_the_suite(mine, in_process, capsys):

@@ -80,7 +80,7 @@ def test_names_with_markup_stay_names():
     table = markup.markdown([["Method"], ["one\ntwo\\"]])
     assert table.splitlines()[2:] == [r"| one two\\ |"]
     assert markup.escaped("$\\frac{$\n\nx", markup.LATEX) == r"\$\textbackslash{}frac\{\$ x"
-    assert "\\\\\n{}[x] \\\\" in markup.latex([["Method"], ["a"], ["[x]"]], "l", "")
+    assert "\\\\\n{}[x] \\\\" in markup.latex([["Method"], ["a"], ["[x]"]], "l", "", "")
 
 
 @pytest.mark.parametrize("name", [r"mine.py:$\frac{$", "mine.py:A$B$", "mine.py:A\nB|`C`"])

@@ -33,12 +33,15 @@ def test_the_best_on_validation_images_is_first(variants, capsys):
                                                 ["drop_fraction=0.5", "40.00", "42.43", "2"]]
     assert second.startswith("digits, sparsity 0.98: ") and second.split()[-3:] == ["(defaults)", "50.00", "1"]
     assert variants("rigl", "--epochs", "60", "--sparsity", "0.9") == 0 and capsys.readouterr().out.split()[-2:] == ["97.00", "1"]
+    assert variants("rigl", "--tasks", "digits", "digits-mlp", "--sparsity", "0.98") == 0 and capsys.readouterr().out.split()[-2:] == ["50.00", "1"]
     assert variants("mine.py:Mine") == 2 and "mine.py" in capsys.readouterr().err  # its file is not there
 
 
 @pytest.mark.parametrize("words, said", [
     (["rgil"], "unknown method 'rgil'; nearest: rigl, srigl, str_original (`python -m benchmarks options` lists all)"), (["set"], "no such runs of set; make them with: python -m benchmarks launch digits --results "),
-    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--sparsity", "0.5"], " (the 9 rows of it are of another length, sparsity or "),
+    (["rigl", "--sparsity", "0.5"], "no such runs of rigl;"), (["rigl", "--sparsity", "0.5"], " (the 9 rows of it are of another length, sparsity, task or "),
+    (["rigl", "--tasks", "digits-mlp"], " --tasks digits-mlp --methods rigl (the 9 rows of it are"),
+    (["rigl", "--tasks", "cifar10-vgg16"], "cifar10-vgg16 is no task of suite digits; its tasks: digits"),
     (["rigl", "--epochs", "7"], "make them with: python -m benchmarks launch digits --epochs 7 --results ")])
 def test_what_is_not_there(variants, words, said, capsys):
     assert variants(*words) == 2

@@ -21,9 +21,9 @@ def markdown(lines):
     return "\n".join([head, "| " + " | ".join(["---"] * len(lines[0])) + " |", *body])
 
 
-def latex(lines, form, caption, label=""):
-    """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."; caption:
-    escaped, too."""
+def latex(lines, form, caption, note, label=""):
+    """Lines of escaped texts, the head first, as a `table` environment over both columns of a paper (see PREAMBLE). form: "lr..."; caption, and
+    note, which is below the table: escaped, too."""
     # after \\, an opening bracket would start an optional argument
     head, *body = ["{}" * line[0].startswith("[") + " & ".join(line) + r" \\" for line in lines]
     return "\n".join([
@@ -31,4 +31,4 @@ def latex(lines, form, caption, label=""):
         rf"\caption{{{caption}}}" + rf"\label{{{label}}}" * bool(label),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
-        r"\end{tabular}}", r"\end{table*}"])
+        r"\end{tabular}}", r"\par\smallskip", rf"\parbox{{\linewidth}}{{\raggedright\scriptsize {note}}}", r"\end{table*}"])

@@ -201,8 +201,8 @@ def markdown(table):
 
 
 def latex(table):
-    """A LaTeX `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The first one's caption
-    explains the columns."""
+    """A LaTeX `table` environment over both columns of a paper for each task and sparsity; needs booktabs and graphicx. The note below the
+    first one explains the columns."""
     parts, first = [markup.PREAMBLE], ""
     for task, sparsity, cell in cells(table):
         columns, *lines = lines_of(cell)
@@ -216,10 +216,10 @@ def latex(table):
         head = [markup.escaped(name, markup.LATEX) for name in columns]
         form = "".join("l" if name in ("Rank", "Method", "Remarks") else "r" for name in columns)
         about = rf"Columns as in Table~\ref{{{first}}}." if first else markup.escaped(meaning(table) + BOLD, markup.LATEX)
-        said = [markup.escaped(text, markup.LATEX) for text in (f"{task}, sparsity {sparsity:g}.", table.attrs["note"], power(cell))]
+        caption = markup.escaped(f"{task}, sparsity {sparsity:g}. {table.attrs['note']}", markup.LATEX)
         label = f"tab:{task}-{100 * sparsity:g}"
         first = first or label
-        parts.append(markup.latex([head, *body], form, " ".join(filter(None, [*said, about])), label))
+        parts.append(markup.latex([head, *body], form, caption, " ".join([markup.escaped(power(cell), markup.LATEX), about]).strip(), label))
     return "\n\n".join(parts) + "\n"
 
 

@@ -5,6 +5,7 @@ The test accuracy, which the leaderboard and the figures show, is for the chosen
 import shlex
 
 from benchmarks.accuracy import trained_by
+from benchmarks.chosen import tasks_of
 from benchmarks.grid import Spec
 from benchmarks.leaderboard import asked
 from benchmarks.progress import several
@@ -16,8 +17,9 @@ from benchmarks.trial.own_methods import tell_older
 def add_arguments(sub):
     """The command's own options, besides SUITE, --profile and --results."""
     sub.add_argument("method", metavar="METHOD", help="a name, or file.py:Class")
+    sub.add_argument("--tasks", nargs="+", action="extend", metavar="T", help="only these")
     sub.common("sparsities", "sparsity", "epochs", "precision")
-    sub.set_defaults(tasks=None, seeds=None)  # `leaderboard.asked` expects these
+    sub.set_defaults(seeds=None)  # `leaderboard.asked` expects it
 
 
 def show(args, store):
@@ -27,7 +29,8 @@ def show(args, store):
     from benchmarks.comparison.tables import of_profile, renamed
     from benchmarks.stats import content
     base = suite_grid(args.suite, args.profile, ())
-    name = canonical(Spec(base.tasks[0], args.method, base.sparsities[0], 0)).method
+    first, *_ = tasks_of(args, base)  # raises ValueError for a task of another suite
+    name = canonical(Spec(first, args.method, base.sparsities[0], 0)).method
     rows, stored = pd.DataFrame(store.rows(args.suite).values()), 0
     if len(rows):
         numbers = ["sparsity", "seed", "epochs", "val_top1"]
@@ -35,11 +38,12 @@ def show(args, store):
         rows = rows.drop(renamed(rows))
         stored = sum(rows.method == name)
         rows = rows[(rows.method == name) & of_profile(rows, args.suite, args.profile, args.epochs, args.precision) & (rows.status != "failed")]
-        rows = rows[rows.sparsity.isin(args.sparsities)] if args.sparsities and len(rows) else rows
+        for column, wanted in (("sparsity", args.sparsities), ("task", args.tasks)):
+            rows = rows[rows[column].isin(wanted)] if wanted and len(rows) else rows
     if not len(rows):
         raise ValueError(f"there are no such runs of {name}; make them with: python -m benchmarks launch {args.suite}{asked(args)} "
                          f"--methods {shlex.quote(name)}"
-                         + f" (the {several(stored, 'row')} of it are of another length, sparsity or precision, or failed)" * (stored > 0))
+                         + f" (the {several(stored, 'row')} of it are of another length, sparsity, task or precision, or failed)" * (stored > 0))
     validated = rows.task.map({task: about.validation for task, about in TASKS.items()})
     rows = rows[validated | (rows.groupby("task").val_top1.transform("count") > 0)]
     if not len(rows):

@@ -30,6 +30,14 @@ def tell_left(specs, store):
               "interrupted, the same command goes on with it", file=sys.stderr)
 
 
+def tell_unkept(done, store, how="--again"):
+    """Where networks are kept: says of how many of the rows `done` none was, and what makes these runs again."""
+    without = sum(row["status"] == "ok" and not store.model(row["key"]).exists() for row in done) if store.keep_models else 0
+    if without:
+        print(f"of {several(without, 'run')} that {'is' if without == 1 else 'are'} done no network was kept; {how} makes "
+              f"{'it' if without == 1 else 'them'} again", file=sys.stderr)
+
+
 def renew(specs, store, suite, by="--again"):
     """Writes a note for each Spec that it is being made again, by which option and since when; the note stays until its row is written. Removes the
     checkpoints, except those of Specs that were noted before with the same code."""
