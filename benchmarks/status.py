@@ -73,7 +73,7 @@ def stand(key, row, claim, job, store):
         return "queued", ""
     if job and job[1] is None:
         return SENT, ""
-    if job:
+    if job and not jobs.cancelled(store, job[0]).exists():
         return "lost", f"job {job[0]}" + why_lost(store.runs / "submitted", job[0])
     return ("started" if store.checkpoint(key).exists() or store.log(key).exists() else "not started"), ""
 

@@ -205,6 +205,9 @@ def test_how_a_run_stands(store):
     (store.runs / "submitted").mkdir()
     (store.runs / "submitted" / "7_0_0_log.err").write_text("killed\n")
     assert stand("k", None, None, ("7_0", ""), store) == ("lost", "job 7_0\n      killed")
+    (store.runs / "jobs").mkdir()
+    jobs.cancelled(store, "7_0").touch()
+    assert stand("k", None, None, ("7_0", ""), store) == ("started", "") and stand("k", None, None, ("7_1", ""), store)[0] == "lost"
     assert stand("k", None, None, None, store) == ("started", "")
     store.log("k").unlink()
     assert stand("k", None, None, None, store) == ("not started", "")

@@ -231,6 +231,8 @@ def cancel(args, store):
         done = subprocess.run(["scancel", *wanted[place:place + ARRAY]], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}")
+        for job in wanted[place:place + ARRAY]:
+            jobs.cancelled(store, job).touch()
     running = set(live) - set(wanted)
     left = f", {len(running)} {'goes' if len(running) == 1 else 'go'} on (--running ends them too)" if running else ""
     print(f"{several(len(wanted), 'task')} of {args.suite} taken out of the queue{left}")

@@ -81,6 +81,11 @@ def still_makes(store, key, job):
     return written(store.runs / "jobs" / f"{job.split('_')[0]}.json") > written(store.runs / f"{key}.json")
 
 
+def cancelled(store, job):
+    """The path whose file says that somebody took this job out of the queue (`cancel`): its runs are not lost."""
+    return store.runs / "jobs" / f"{job}.cancelled"
+
+
 def tell_queued(specs, store, suite):
     """Warns on stderr of Specs that wait in SLURM's queue: a launch on this machine makes them, too. Says nothing if SLURM does not answer."""
     with contextlib.suppress(ValueError):
