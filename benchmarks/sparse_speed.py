@@ -152,10 +152,10 @@ def load(task, args, device):
     return datasets.load_for(task, data_folder(args)).to(device)
 
 
-def standard(name, description):
-    """A parser with the options that all measurements of sparse storage take."""
+def standard(name, description, widths="the whole grid"):
+    """A parser with the options that all measurements of sparse storage take. widths: the default of --widths, in words."""
     parser = Parser(prog=f"benchmarks.{name}", description=description)
-    parser.add_argument("--widths", nargs="+", type=float, metavar="W", help="multiples of the network's width (default: the whole grid)")
+    parser.add_argument("--widths", nargs="+", type=float, metavar="W", help=f"multiples of the network's width (default: {widths})")
     parser.add_argument("--batch-size", type=int)
     return parser.common("data", "results", "device")
 

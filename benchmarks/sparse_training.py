@@ -41,10 +41,10 @@ def measure(args, device):
 
 @command
 def main(words=None):
-    parser = standard("sparse_training", "Whole trainings, sparse storage against masked.")
+    parser = standard("sparse_training", "Whole trainings, sparse storage against masked.", widths="1")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"])
-    parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98])
+    parser.add_argument("--tasks", nargs="+", metavar="T", default=["digits", "digits-mlp"], help="(default: digits digits-mlp)")
+    parser.add_argument("--sparsities", nargs="+", type=float, metavar="S", default=[0.98], help="(default: 0.98)")
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES[:2])
     parser.add_argument("--method", default="gse_uniform")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")

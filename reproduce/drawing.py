@@ -204,7 +204,8 @@ def main(name, grid, draw, argv=None, source=runs_of):
     suites = suites_of(grid, source)
     parser = Parser(prog=f"{name}.py", description=f"Draws {name} from stored rows.")
     parser.add_argument("--suite", choices=SUITES if hasattr(source, "suite") else suites,
-                        help=f"default: the first with rows of {', '.join(suites)}; with --run the last of these")
+                        help=f"of no effect: drawn of a measurement in RESULTS/{suites[0]}, which --run makes by its program's defaults"
+                        if hasattr(source, "suite") else f"default: the first with rows of {', '.join(suites)}; with --run the last of these")
     args = parser.standard().running().read(argv)
     chosen = suites if hasattr(source, "suite") or not args.suite else [args.suite]
     grid = Trained(grid, args.precision, args.epochs)
