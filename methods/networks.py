@@ -27,8 +27,8 @@ def layout_of(net, skip, include, sparse=False):
     if count > layout.size * UNTOLD:
         names = ", ".join(left[:2]) + ", …" * (len(left) > 2)
         ways = "skip=[names] where it is meant"
-        if not sparse and any(reason == UNNAMED for _, reason in layout.dense):
-            ways += ", include=[names] to prune them, too"
+        if not sparse and (unnamed := [name for name, reason in layout.dense if reason == UNNAMED]):
+            ways += f", include=[names] to prune {unnamed[0]}{' and the like' * (len(unnamed) > 1)}, too"  # recurrent layers cannot be
         warn(f"{count} weights stay dense besides the {layout.size} that are pruned, whose share alone the sparsity is: {names} "
              f"(model.layout.dense says why; {ways})")
     for name, parameter in net.named_parameters():

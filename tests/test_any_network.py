@@ -229,7 +229,7 @@ def test_much_that_stays_dense_unasked_is_said(recwarn):
     for storage, advised in (("masked", True), ("sparse", False)):
         with pytest.warns(UserWarning, match="800 weights stay dense besides the 160 ") as told:
             SparseModel(nn.Sequential(nn.Embedding(50, 16), nn.Linear(16, 10)), "static", 0.5, storage=storage)
-        assert ("include=[names] to prune them, too)" in str(told[0].message)) is advised
+        assert ("include=[names] to prune 0.weight, too)" in str(told[0].message)) is advised
     recwarn.clear()
     SparseModel(Recurrent(), "static", 0.5, skip="lstm")
     net = Recurrent()

@@ -1,5 +1,6 @@
 """`include`: weights that are pruned although they are not of linear or convolutional layers; and transformers' Conv1D, which is one."""
 import copy
+import re
 import sys
 import types
 
@@ -145,8 +146,11 @@ def test_sparse_storage_refuses_what_is_no_layer():
 
 def test_what_would_stay_dense_says_how_to_prune_it():
     net, _ = experts()
-    with pytest.warns(UserWarning, match=r"68 weights stay dense .* include=\[names\] to prune them, too"):
+    net.memory = nn.LSTM(8, 30)  # whose weights, the largest, cannot be: they have a second place
+    with pytest.warns(UserWarning, match=r" weights stay dense .*: memory.weight_hh_l0, .* include=\[names\] to prune (\w+) and the like, too") as told:
         SparseModel(net, "static", 0.5)
+    name = re.search(r"to prune (\S+) and", str(told[0].message))[1]
+    assert name in SparseModel(experts()[0], "static", 0.5, include=[name]).masks()
 
 
 class Conv1D(nn.Module):
