@@ -61,7 +61,7 @@ def meaning(name):
 
 def chosen(labels, args):
     """Returns (the finished runs of these series and of dense, {series as the rows name it: label}). If no profile is given, the one with more runs
-    is taken; if some tasks have all series, only these tasks are.
+    is taken; if some tasks have all series, only these tasks are. With --costs, runs of all lengths at one sparsity.
 
     Raises NoRows if a series has no finished runs, or nothing is stored.
     """
@@ -73,15 +73,18 @@ def chosen(labels, args):
     names, found = series_of(rows).unique(), {}
     written = {meaning(name): name for name in names}
     series = {name if name in names else written.get(meaning(name), name): label for name, label in labels.items()}
+
+    def compared_with(rows, profile):
+        return of_precision(rows, args.precision) if args.costs else of_profile(rows, args.suite, profile, args.epochs, args.precision)
     for profile in [args.profile] if args.profile else PROFILES:
         # leaves out the low sparsities that only LRR's first levels have
         compared = (rows.sparsity >= SIZES[args.suite, PROFILES[0]][0][0]) | ((rows.cycles == 1) & (rows.sparsity > 0)) | (rows.method == "dense")
         own = rows[rows.accuracy.notna() & compared]
-        own = own[of_precision(own, args.precision) if args.costs else of_profile(own, args.suite, profile, args.epochs, args.precision)]
+        own = own[compared_with(own, profile)]
         found[profile] = own, series_of(own).isin([*series, "dense"])
     profile = max(found, key=lambda name: found[name][1].sum())
     own, asked = found[profile]
-    failures = rows[(rows.status == "failed") & of_profile(rows, args.suite, profile, args.epochs, args.precision)]
+    failures = rows[(rows.status == "failed") & compared_with(rows, profile)]
     have, bad = set(series_of(own)), series_of(failures)
     for name in series:
         if name not in have:
@@ -92,6 +95,9 @@ def chosen(labels, args):
         raise NoRows("dense is drawn beside others; name one")
     whole = series_of(sparse).groupby(sparse.task).agg(set).map(lambda there: there == {*series})
     runs = runs[runs.task.isin(whole.index[whole] if whole.any() else whole.index)].reset_index(drop=True)
+    if args.costs:
+        runs = at_one_sparsity(runs, args.sparsity)
+        failures = failures[failures.sparsity.isin(runs.sparsity)]
     runs.attrs |= {"folders": (str(folder),), "failed": int((bad.isin({*series_of(runs)}) & failures.task.isin(runs.task)).sum())}
     return runs, series
 
@@ -253,7 +259,7 @@ def main(argv=None):
     with refusing(args):
         runs, series = chosen(asked(args.methods), args)
         if args.costs:
-            runs = costs.by_length(at_one_sparsity(runs, args.sparsity))
+            runs = costs.by_length(runs)
         draw = costs.drawing(series, runs, tell_contents(runs)) if args.costs else drawing(series, args.sparsity)
         stem, table = save(args.name, draw, runs, args.suite, args.out)
     points = table if args.costs else table[table.epoch.isna() & table.layer.isna()]

@@ -198,6 +198,7 @@ def test_accuracy_against_training_flops(tmp_path):
                 top1_best_val=80 + spec.seed + epochs / 10) | (dict(status="diverged", top1_best_val="", top1="") if (spec.method, epochs) == ("gmp", 20) else {})
             for epochs, share in ((10, 0.2), (20, 0.3)) for spec in specs(methods=NAMES[:3], epochs=epochs)]
     rows += [keyed(row(spec, precision="bf16", cycles=1, train_flops_fraction=0.5)) for spec in specs(methods=("st3",), epochs=40)]
+    rows += [row(spec, precision="fp32", cycles=1) | FAILED for spec in specs(methods=("st3",), epochs=15)]
     write_table(tmp_path / "digits" / "runs.csv", RUN_COLUMNS, rows)
     done = run_here("compare.py", "gmp::GMP", "st3", "--costs", "--sparsity", "0.95", "--results", tmp_path, "--out", tmp_path / "figures")
     assert done.returncode == 0 and "compare_costs.pdf .png .csv .md .tex" in done.stdout, done.stderr
@@ -208,6 +209,7 @@ def test_accuracy_against_training_flops(tmp_path):
                      ("gmp", 20): (10, pytest.approx(float("nan"), nan_ok=True), 3)}
     page = (tmp_path / "figures/digits/compare_costs.md").read_text()
     lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert "Failed runs, not in the mean: 3." in page  # at this sparsity; their length is not the profile's
     assert lines[0] == ["ResNet-8, digits", "Epochs", "Training FLOPs (epochs of dense training)", "Test accuracy (%)"]
     assert [line[:3] for line in lines[2:]] == [["st3", "10", "3"], ["GMP", "10", "3"], ["st3", "20", "8"], ["Dense", "10", "10"], ["Dense", "20", "20"],
                                                 ["GMP", "20", "–"]]
