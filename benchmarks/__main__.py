@@ -1,4 +1,4 @@
-"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|variants|leaderboard`. Torch is imported only where needed."""
+"""The commands: `python -m benchmarks run|options|plan|launch|status|cancel|collect|remove|variants|leaderboard`. Torch is imported only where needed."""
 import argparse
 import gc
 import os
@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 
-from benchmarks import leaderboard, one_run, options, suites
+from benchmarks import leaderboard, one_run, options, remove, suites
 from benchmarks.chosen import chosen, missing
 from benchmarks.command import CAME, ENDINGS, Parser, at_least_one, command, data_folder, seeds, with_options
 from benchmarks.comparison import variants
@@ -73,6 +73,7 @@ def parser():
     collect = add("collect", command_collect, "rows to CSV")
     collect.add_argument("--from", dest="others", nargs="+", action="extend", default=[], metavar="DIR",
                          help="add the rows of other results folders of runs that have none here, or only failed")
+    remove.add_arguments(add("remove", command_remove, "take rows out of the results", profile=False))
     variants.add_arguments(add("variants", command_variants, "the options of a method by their validation accuracy"))
     leaderboard.add_arguments(add("leaderboard", command_leaderboard, "what is missing of a method is run, then all are compared"))
     return top
@@ -200,6 +201,11 @@ def command_collect(args):
     print(f"{several(total, 'row')} in {store.folder / args.suite / 'runs.csv'}" if total else
           f"there are no rows of {args.suite} yet; `bash run_all.sh {args.suite}{with_options(results=args.results)}` makes them")
     return tell_failed(store.rows(args.suite).values(), store) if total else 0
+
+
+def command_remove(args):
+    suites.suite_grid(args.suite, suites.PROFILES[0], ())
+    return remove.show(args, existing(args, write=args.yes))
 
 
 def existing(args, write=False):

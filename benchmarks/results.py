@@ -177,6 +177,29 @@ class Store:
         self.collect(suite)
         return len(new), len(found) - len(new)
 
+    def remove(self, suite, keys):
+        """Moves the rows of these keys and all that belongs to them to the folder `removed`, from where `take` brings them back; returns that folder.
+
+        A row that has been written since this Store read it stays.
+        """
+        aside = Store(self.folder / "removed")
+        with locked(self.runs / ".collect.lock"):
+            whole = self._whole(suite)
+            for key in keys:
+                write_whole(aside.runs / f"{key}.json", sealed(whole[key]))
+            for table, columns in TABLES.items():  # runs.csv first: lines of a run without a row count nowhere
+                if (path := self.folder / suite / f"{table}.csv").exists():
+                    write_table(path, columns, [line for line in self.read(suite, table) if line["key"] not in keys])
+            for key in keys:
+                self.again(key).unlink(missing_ok=True)
+                if self.stamp(key) == self.seen.get(key):
+                    (self.runs / f"{key}.json").unlink(missing_ok=True)
+                    for kind in (Store.log, Store.checkpoint, Store.model):
+                        if kind(self, key).exists():
+                            kind(aside, key).parent.mkdir(exist_ok=True)
+                            os.replace(kind(self, key), kind(aside, key))
+        return aside.folder
+
     def _whole(self, suite):
         """{key: record} of every finished run of a suite, collected or not."""
         tables = {table: self.read(suite, table) for table in TABLES}
