@@ -68,7 +68,7 @@ class Trainer:
         own = weakref.proxy(self)  # avoids a reference cycle: memory and GPU recordings are freed as soon as a run ends
         self.training = Training(self.model, self.optimizer, task.epochs, steps, seed=seed, clip=task.clip, scoring_batches=scoring,
                                  batches=lambda n: own.batches(n), criterion=partial(cross_entropy, label_smoothing=task.label_smoothing))
-        self.progress = Progress()
+        self.training.same_batches, self.progress = True, Progress()
         self.switches = Switches(self.model.layout.size, self.device) if task.count_switches else None
         self.network, self.apply_weights = team.parallel(self.model), self.model.apply_weights
         self.batch_images = task.batch_size  # images of the whole batch; with several processes each has a part of it

@@ -20,7 +20,7 @@ class Activity:
     """
 
     def __init__(self, run, batches, signs, literal=False):
-        self.layout, self.signs, self.literal = run.model.layout, signs, literal
+        self.layout, self.group, self.signs, self.literal = run.model.layout, run.group, signs, literal
         self.sums, self.seen, hooks = {}, False, []
         for entry in self.layout.entries:
             module = entry.modules(run.model.net)[0]
@@ -67,7 +67,7 @@ class Activity:
     def weights(self):
         """Per layer (g (outputs,), f (groups, fan_in)) ≥ 0 on the CPU, all ones where the sums are missing, zero or not finite."""
         def usable(values):
-            values = mean_of_processes(values.to(self.gradient.device)).abs().float().cpu()
+            values = mean_of_processes(values.to(self.gradient.device), self.group).abs().float().cpu()
             # a row of zeros could not be sampled from
             return torch.where((values.sum(-1, keepdim=True) > 0) & values.isfinite().all(-1, keepdim=True), values, torch.ones(()))
         return [tuple(map(usable, self.sums.get(entry.name, value))) for entry, value in zip(self.layout.entries, uniform(self.layout))]

@@ -1,4 +1,5 @@
 """What a training warns of, or refuses, before it goes wrong without a word."""
+from methods.processes import differing, world_size
 from methods.warn import warn
 
 COLLAPSED = ("after {steps} steps no gradient reaches {lost} of {all} pruned layers ({names}): they do not learn, because no path of active weights "
@@ -38,6 +39,32 @@ def warn_of_collapse(training):
         warn(COLLAPSED.format(steps=LOOKED, lost=len(lost), all=len(pruned), names=", ".join([*lost[:3], *["…"] * (len(lost) > 3)])))
 
 
+def refuse_shards(model, optimizer):
+    """Raises ValueError if theta, or the optimiser's state of it, is shared out over processes: methods rank and clear all of it."""
+    use, mask = "train with DistributedDataParallel and an ordinary optimiser (examples/README.md, several GPUs)", model.method.mask
+    if hasattr(model.theta, "full_tensor") or mask.dim() and mask.shape != model.theta.shape:  # of FSDP's two forms
+        raise ValueError(f"FSDP leaves each process a part of theta, which {model.method.called} has to rank as a whole: {use}")
+    if any(base.__name__ == "ZeroRedundancyOptimizer" for base in type(optimizer).__mro__):
+        raise ValueError(f"ZeroRedundancyOptimizer has a part of the momentum in each process, and {model.method.called} must reach all of it: {use}")
+
+
+def refuse_strangers(training):
+    """Raises ValueError if processes that would train one model together have other networks, methods, lengths or seeds; warns if their weights
+    differ, because all go on with those of the first."""
+    together = world_size(training.group)
+    if together == 1:
+        return
+    model, method = training.model, training.method
+    must = {"network": [(entry.name, entry.shape) for entry in model.layout.entries], "method": (method.called, method.sparsity, method.chosen),
+            "epochs": training.all_epochs, "steps_per_epoch": training.steps_per_epoch, "seed": training.seed}
+    differ = differing({**must, "weights": float(model.theta.detach().double().sum())}, model.theta.device, training.group)
+    alone = "if each trains a network of its own, give Training group=False (examples/README.md, several GPUs)"
+    if refused := [name for name in differ if name in must]:
+        raise ValueError(f"{together} processes train one network together, but differ in {', '.join(refused)}; {alone}")
+    if differ:
+        warn(f"{together} processes train one network together, but differ in weights: all go on with those of the first; {alone}")
+
+
 def refuse_later_weights(model):
     """Raises ValueError if a layer has been given a weight, or replaced by another layer, since the SparseModel took the network: theta would go on
     in its place, or be left out."""
@@ -46,3 +73,22 @@ def refuse_later_weights(model):
         if any(module._parameters.get(name) is not None for module, name in entry.places(model.net)):
             raise ValueError(f"{entry.name} was given after SparseModel had taken the network, whose weights are theta since: load weights and "
                              "replace layers before")
+
+
+def why_not(model, more=True):
+    """Why a model has more (or, if not `more`, fewer) weights than were asked for, in words."""
+    training, method = model.trained_by and model.trained_by(), model.method
+    if model.cycles_left:
+        return (f"of the cycles that {method.called} trains, {model.cycles_left} were not begun: training.start(cycle) begins the next "
+                "(examples/README.md, methods of several cycles)")
+    if training and training.step < training.total_steps:
+        return ("its training has not come to the end of its schedule: "
+                f"{training.step} of {training.total_steps} updates were made; steps_per_epoch counts calls of update()")
+    if not method.exact:
+        return f"where {method.called} ends depends on its options, too"
+    if not more:
+        return "its mask is that of another sparsity"
+    if training:
+        return f"{method.called} did not reach them in all of its schedule"
+    return ("its training has not come to the end of its schedule, or it is an average of models, which has to leave out their buffers "
+            "(use_buffers=False)")

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from methods.allocation import count
 from methods.base import Sparsifier, option
+from methods.processes import mean_of_processes
 from methods.ranking import keep
 from methods.run import arguments
 
@@ -96,8 +97,9 @@ class GraSP(AtInit):
             return torch.autograd.grad(run.loss(weights, x, y, self.temperature), weights, create_graph=create_graph)[0]
 
         with TwiceDifferentiable(), sdpa_kernel(SDPBackend.MATH):
-            total = sum(gradient(x, y, False) for x, y in batches)
-            return weights * sum(torch.autograd.grad(gradient(x, y, True) @ total, weights)[0] for x, y in batches)
+            total = mean_of_processes(sum(gradient(x, y, False) for x, y in batches), run.group)
+            change = sum(torch.autograd.grad(gradient(x, y, True) @ total, weights)[0] for x, y in batches)
+            return weights * mean_of_processes(change, run.group)
 
 
 class TwiceDifferentiable(TorchFunctionMode):

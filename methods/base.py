@@ -269,15 +269,25 @@ def ramp(t, first, last, power=3.0):
 
 
 class Through(torch.autograd.Function):
-    """See `through`."""
+    """See `through`. In the form that transforms of torch.func take, too."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, value, surrogate):
+    def forward(value, surrogate):
         return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx, gradient):
         return None, gradient
+
+    @staticmethod
+    def jvp(ctx, _, tangent):
+        return tangent.view_as(tangent)
 
 
 def through(value, surrogate):

@@ -130,6 +130,8 @@ class DynamicSparse(Static):
 
     def change_mask(self, run):
         """Updates the mask; the weights and the optimiser state of connections that enter or leave restart at zero."""
+        if not run.finite():
+            return
         before = self.mask.clone()
         self.update(run, self.fraction(run))
         run.clear(before ^ self.mask)

@@ -93,8 +93,8 @@ class GraEst(GSE):
                    "whose signs are the same in every batch")
 
     def explore(self, run, batches):
-        # processes that share a batch need signs of their own: with the same ones, samples of two processes would not be independent
-        generator = run.generator("signs", own=self.score_batches == "train_batch")
+        # processes with batches of their own need signs of their own: with the same ones, samples of two processes would not be independent
+        generator = run.generator("signs", own=not run.same_batches or self.score_batches == "train_batch")
 
         def draw(n):
             return torch.randint(2, (n,), generator=generator).float() * 2 - 1

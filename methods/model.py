@@ -7,6 +7,7 @@ from torch import nn
 from torch.autograd import Variable
 from torch.func import functional_call
 
+from methods.advice import refuse_later_weights, why_not
 from methods.networks import addresses, detached, differs, explained, layout_of, order_of, put, tensors
 from methods.warn import warn
 
@@ -259,12 +260,14 @@ class SparseModel(nn.Module):
 
     def export(self):
         """A plain copy of the network, with exact zeros, whose `state_dict` loads anywhere. Warns if the sparsity that was asked for is not
-        reached, if cycles of the training are left, and if weights are not finite, or not zero outside the mask."""
+        reached, if cycles of the training are left, and if weights are not finite, or not zero outside the mask. Raises ValueError if layers
+        have been given other weights than theta's."""
+        refuse_later_weights(self)
         active, budget = int(self.method.mask.sum()), self.method.budget
         if abs(active - budget) > (0 if self.method.exact else FAR * self.layout.size):
-            warn(f"the exported network has {active} weights, not the {budget} that were asked for: {self.why_not(active > budget)}")
+            warn(f"the exported network has {active} weights, not the {budget} that were asked for: {why_not(self, active > budget)}")
         elif self.cycles_left:
-            warn(self.why_not())
+            warn(why_not(self))
         outside = self.outside()
         if not self.theta.isfinite().all():
             warn("the exported weights are NaN or infinite: the training has diverged")
@@ -272,19 +275,6 @@ class SparseModel(nn.Module):
             warn(f"the exported network has {outside} weights besides the {active} of its mask: the method's forward does not leave "
                  "them out")
         return self.plain()
-
-    def why_not(self, more=True):
-        """Why there are more (or, if not `more`, fewer) weights than were asked for, in words."""
-        training = self.trained_by and self.trained_by()
-        if self.cycles_left:
-            return (f"of the cycles that {self.method.called} trains, {self.cycles_left} were not begun: training.start(cycle) begins the next "
-                    "(examples/README.md, methods of several cycles)")
-        if training and training.step < training.total_steps:
-            return ("its training has not come to the end of its schedule: "
-                    f"{training.step} of {training.total_steps} updates were made; steps_per_epoch counts calls of update()")
-        if not self.method.exact:
-            return f"where {self.method.called} ends depends on its options, too"
-        return "its training has not come to the end of its schedule" if more else "its mask is that of another sparsity"
 
     @torch.no_grad()
     def plain(self):

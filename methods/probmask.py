@@ -6,6 +6,7 @@ from torch import nn
 
 from methods.base import Cycle, Sparsifier, option, ramp
 from methods.ranking import keep
+from methods.warn import warn
 
 
 # form=st3code: the budget falls as ST-3's does; one Bernoulli mask is drawn, with which ten epochs of 160 are trained
@@ -59,6 +60,9 @@ class ProbMask(Sparsifier):
         reset(self.adam)
 
     def start(self, run, cycle):
+        if self.ramp_granularity == "epoch" and self.ramp_end * run.epochs < 1 and not cycle:
+            warn(f"{self.called} lowers its budget once an epoch, and so reaches the target at once in a training of {run.epochs} "
+                 f"epoch{'s' * (run.epochs > 1)}: set ramp_granularity=step")
         if cycle and self.form == "original":  # fine-tuning has an optimiser of its own
             reset(run.optimizer)
 
@@ -136,12 +140,15 @@ class ProbMask(Sparsifier):
         self.p.copy_(chosen), self.hard.fill_(True)
 
     def get_extra_state(self):
-        return self.adam.state_dict()
+        """Adam's two moments (N,) each and its number of steps, in one tensor, since safetensors holds nothing else; none before the first step."""
+        state = self.adam.state.get(self.p)
+        return torch.cat([state["exp_avg"], state["exp_avg_sq"], state["step"].to(self.p).view(1)]) if state else self.p.new_empty(0)
 
     def set_extra_state(self, state):
-        self.adam.load_state_dict(state)
-        for own in self.adam.state.values():
-            own["step"] = own["step"].cpu()  # where Adam itself keeps it: on a GPU every step would wait for it
+        self.adam.state.clear()
+        if len(state):
+            moments, step = state.to(self.p)[:-1].clone(), state[-1].float().cpu()  # on a GPU every step would wait for it
+            self.adam.state[self.p] = {"step": step, **dict(zip(("exp_avg", "exp_avg_sq"), moments.chunk(2)))}
 
 
 def reset(optimizer):

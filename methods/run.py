@@ -17,9 +17,13 @@ NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
 class Run:
     """Where the training is, and what a hook of a method may use of it.
 
-    `model`, `optimizer`; `step` and `epoch` from 0 within `cycle`; `batch`: the (x, y) of the step in progress, if the loop passed it.
+    `model`, `optimizer`; `group`: the processes that train together (methods/processes.py); `step` and `epoch` from 0 within `cycle`; `batch`: the
+    (x, y) of the step in progress, if the loop passed it.
     Weights, gradients and random numbers are vectors (N,) over all prunable connections, as `model.layout` orders them.
     """
+
+    group = None
+    same_batches = False  # whether `batches` gives every process the same, as the suite's loop does
 
     @property
     def parameters(self):
@@ -70,7 +74,7 @@ class Run:
                              f"{self.method.called} grows connections by their gradients, and this step's loss does not depend on the prunable "
                              "weights")
         self.reads = max(self.reads, 1)
-        return mean_of_processes(self.model.dense_gradient)
+        return mean_of_processes(self.model.dense_gradient, self.group)
 
     @property
     def momentum(self):
@@ -86,6 +90,11 @@ class Run:
                 return torch.zeros_like(self.theta)
             raise ValueError(f"{self.method.called} reads the optimiser's momentum: give it an optimiser that has one")
         return found[0] / (state["exp_avg_sq"].sqrt() + 1e-8) if "exp_avg_sq" in state else found[0]
+
+    def finite(self):
+        """Whether theta's gradient is finite. If it is not, as after an overflow, for which a GradScaler leaves the step out, connections cannot be
+        scored by it. Waits for the device."""
+        return self.theta.grad is None or bool(self.theta.grad.isfinite().all())
 
     def check_batches(self):
         """Raises ValueError if the training was given no batches."""
@@ -142,7 +151,7 @@ class Run:
             raise ValueError(f"{self.method.called} passes the training batch once more: call update((x, y)), or set training.batch before")
         weights = weights.detach().requires_grad_()
         batches = pairs(batches, f"{self.method.called} passes the training batch once more: update() takes")
-        return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches))
+        return mean_of_processes(sum(torch.autograd.grad(self.loss(weights, x, y), weights)[0] for x, y in batches), self.group)
 
     def count_passes(self, number):
         """Adds to the training FLOPs `number` forward and backward passes of a batch that a hook made besides the step's own; `loss` and
@@ -167,7 +176,7 @@ class Run:
     def generator(self, purpose, own=False):
         """A CPU generator whose numbers depend on (seed, purpose, cycle, step) alone: nothing to save, the same on every device. own:
         different numbers in each of the processes that train together."""
-        rank = (processes.rank(),) if own and processes.world_size() > 1 else ()
+        rank = (processes.rank(self.group),) if own and processes.world_size(self.group) > 1 else ()
         return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.cycle, self.step, *rank))
 
     def snapshot(self, name):

@@ -72,7 +72,7 @@ class TopKAST(Static):
             norms = self.layout.layer_sums(part.square()).sqrt().clamp_min(1e-12)
             run.theta.grad += self.penalty * part / self.layout.spread_layers(norms) / scale
         for name, weight in run.model.net.named_parameters():
-            if name.endswith("weight") and weight.grad is not None:
+            if name.endswith("weight") and weight.grad is not None and not weight.grad.is_sparse:  # nor does SGD decay by sparse gradients
                 weight.grad += self.penalty * weight / weight.norm().clamp_min(1e-12)
         self.before.copy_(run.theta)
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
-from methods.advice import LOOKED, refuse_later_weights, warn_of_collapse, warn_of_groups
+from methods.advice import LOOKED, refuse_later_weights, refuse_shards, refuse_strangers, warn_of_collapse, warn_of_groups
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
@@ -25,17 +25,19 @@ class Training(Run):
     model: SparseModel. optimizer: over `model.parameters()`. epochs, steps_per_epoch: length of one cycle. seed: of everything random
     in the method. clip: largest norm of all gradients together, 0 for none. batches: function n → list of n training batches (x, y),
     for methods that score connections on them; scoring_batches: how many of them one scoring takes (the suite: ten images a class).
-    criterion: (output, y) → loss. Call `start()` once, and for methods of several cycles `start(cycle)` at the beginning of each of `cycles`; then
-    `update()` after each `loss.backward()`. With a GradScaler:
+    criterion: (output, y) → loss. group: the processes that train the model together: a torch.distributed group, None for all that there
+    are, False for this one alone. Call `start()` once, and for methods of several cycles `start(cycle)` at the beginning of each of
+    `cycles`; then `update()` after each `loss.backward()`. With a GradScaler:
     `training.take_step = lambda: scaler.step(optimizer)` once, and `scaler.unscale_(optimizer)` before, `scaler.update()` after each
     `update()`. With an optimiser that asks for the loss (LBFGS): `training.take_step = lambda: optimizer.step(closure)`.
 
-    Raises ValueError, in one line, for what is no SparseModel or optimiser, an optimiser without the model's or the method's parameters, lengths that
-    are no whole numbers from 1 on, a negative clip, and `batches` or `criterion` that are no functions.
+    Raises ValueError, in one line, for what is no SparseModel or optimiser, weights or an optimiser that processes share out among them, an
+    optimiser without the model's or the method's parameters, lengths that are no whole numbers from 1 on, a negative clip, and `batches` or
+    `criterion` that are no functions.
     """
 
     def __init__(self, model, optimizer, epochs, steps_per_epoch, seed=0, clip=0.0, batches=None, scoring_batches=1,
-                 criterion=cross_entropy):
+                 criterion=cross_entropy, group=None):
         if not hasattr(model, "theta"):
             raise ValueError(f"Training takes the SparseModel, not {type(model).__name__}: what wraps one computes, and Training has the one within")
         for number in (epochs, steps_per_epoch):
@@ -46,7 +48,8 @@ class Training(Run):
         refuse_default_device()
         if not hasattr(optimizer, "param_groups"):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
-        self.model, self.optimizer, self.method = model, optimizer, model.method
+        refuse_shards(model, optimizer)
+        self.model, self.optimizer, self.method, self.group = model, optimizer, model.method, group
         # int: torch.load does not accept NumPy's numbers
         self.seed = int(seed) if isinstance(seed, Integral) else seed
         self.steps_per_epoch, self.clip, self.criterion = int(steps_per_epoch), clip, criterion
@@ -87,7 +90,8 @@ class Training(Run):
 
     def start(self, cycle=0):
         """Begin a cycle; call it once before its first step. Raises ValueError for a cycle that does not exist, if the method needs batches= and
-        there is none, for a network that the method cannot score, and in the middle of a cycle that was resumed from a saved state."""
+        there is none, for a network that the method cannot score, in the middle of a cycle that was resumed from a saved state, and if the
+        processes differ in what they are to train together."""
         unended = self.cycles[self.cycle].first * self.steps_per_epoch < self.step < self.total_steps
         if cycle == self.cycle and (unended or self.loaded and self.step):
             if self.loaded and unended:
@@ -104,6 +108,7 @@ class Training(Run):
             warn(f"this model was loaded with a mask of {int(self.method.mask.sum())} weights: start() gives it the one that {self.method.called} "
                  "begins with; to go on as it is: load_state_dict() of the training's state, too, and no start()")
         refuse_later_weights(self.model)
+        refuse_strangers(self)
         if not cycle and self.model.trained_by:
             self.clear_gradients()  # of the last training's last step, if it was interrupted
         self.cycle, self.step = cycle, self.cycles[cycle].first * self.steps_per_epoch
@@ -133,10 +138,10 @@ class Training(Run):
 
     def same_everywhere(self):
         """Gives all processes of a distributed training the first one's state: rounding may have made theirs different."""
-        if processes.world_size() > 1:
+        if processes.world_size(self.group) > 1:
             states = [*self.model.state_dict().values(), *(value for values in self.optimizer.state.values() for value in values.values())]
             # Adam counts its steps on the CPU, where NCCL has no tensors
-            from_the_first([value for value in states if torch.is_tensor(value) and value.device == self.model.theta.device])
+            from_the_first([value for value in states if torch.is_tensor(value) and value.device == self.model.theta.device], self.group)
 
     def update(self, batch=None):
         """One optimiser step with the gradients at hand: the method's `added_loss`, `before_step`, clipping, step, `after_step`; then the
@@ -194,6 +199,7 @@ class Training(Run):
         self.clear_gradients()
         self.model.dense_gradient = None
         if self.epoch_ends:
+            refuse_later_weights(self.model)
             self.same_everywhere()
         if self.epoch_ends and not torch.stack([p.isfinite().all() for p in self.parameters]).all():
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
@@ -240,7 +246,8 @@ class Training(Run):
             if self.holder() and self.holder().updating:
                 return own()
             loss = closure and closure()
-            if not closure or loss is not None or any(p.grad is not None for p in self.parameters):  # else the loop left this batch out
+            ended = self.step >= self.total_steps  # Lightning's averaging of weights ends with passes without gradients
+            if any(p.grad is not None for p in self.parameters) or not ended and (not closure or loss is not None):  # else a batch left out
                 self.update(self.batch)
             return loss
 

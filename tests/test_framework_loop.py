@@ -220,3 +220,19 @@ def test_a_scaler_takes_the_step():
             scaler.step(optimizer)
             assert training.step == 6 and torch.equal(model.theta, thetas[0]) and torch.equal(model.method.mask, mask)
     torch.testing.assert_close(*thetas)
+
+
+@pytest.mark.parametrize("closure", [True, False])
+def test_a_pass_without_gradients_after_the_last_step_is_none(closure):
+    """Lightning's averaging of weights ends with one, for the statistics of normalisation."""
+    model, optimizer, training, _ = begun("rigl")
+    training.update_with_optimizer()
+    training.start()
+    for x, y in [*batches(), *batches()]:
+        passes(model, optimizer, x, y)
+        optimizer.step()
+    before = model.theta.detach().clone()
+    with torch.no_grad():
+        loss = cross_entropy(model(x), y)
+    assert optimizer.step(*[lambda: loss] * closure) is (loss if closure else None)
+    assert training.step == 12 and torch.equal(model.theta, before)

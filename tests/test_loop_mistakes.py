@@ -1,6 +1,7 @@
 """Mistakes in a training loop of one's own around `SparseModel`: each is refused, or told of, in one line."""
 import copy
 import pickle
+import re
 import warnings
 from contextlib import nullcontext
 from itertools import cycle, islice
@@ -10,6 +11,7 @@ import torch
 from test_own_loop import STORAGES, Net, batches
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods import SparseModel, Training, get
 
@@ -327,3 +329,37 @@ def test_a_sparsity_that_is_forgotten(storage):
 
 def test_what_a_method_is_printed_as():
     assert "(method): RigL(sparsity=0.5, interval=7)" in str(SparseModel(Net(), "rigl", 0.5, interval=7))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("when", ["epoch", "export"])
+def test_a_layer_that_is_replaced_in_training_is_refused(when, storage):
+    """Its weights would be left out without a word."""
+    model = SparseModel(Net(), "static", 0.5, storage=storage)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    with pytest.raises(ValueError, match=r"\Ahead.weight was given after SparseModel had taken the network, [^\n]*\Z"):
+        for x, y in batches()[:6 if when == "epoch" else 2]:
+            cross_entropy(model(x), y).backward()
+            if training.step == 1:
+                model.net.head = nn.Linear(32, 10)
+            training.update((x, y))
+        model.export()
+    assert training.step == (5 if when == "epoch" else 2)
+
+
+def test_a_mask_that_was_averaged_with_others_says_what_to_leave_out(recwarn):
+    torch.manual_seed(0)
+    model = SparseModel(Net(), "rigl", 0.8, interval=2)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    for x, y in batches():
+        cross_entropy(model(x), y).backward()
+        training.update((x, y))
+        averaged.update_parameters(model)
+    recwarn.clear()
+    model.export()
+    assert not recwarn
+    averaged.module.export()
+    assert re.search(r"not the 222 that were asked for: .* average of models, .*\(use_buffers=False\)", str(recwarn.pop().message))

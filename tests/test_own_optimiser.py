@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_own_loop import STORAGES, Net, batches
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -63,6 +63,30 @@ def test_gradients_that_were_thrown_away_change_no_connection(storage, thrown):
             training.update((x, y))
         return model.theta
     assert torch.equal(after(lambda *_: None), after(thrown))
+
+
+@pytest.mark.parametrize("method", ["st3", "ste_soft", "dnw", "topkast", "rigl", "str", "probmask"])  # the first four pass gradients straight through
+def test_transforms_of_torch_func_give_the_gradients_of_a_backward_pass(method):
+    torch.manual_seed(0)
+    model, (x, y) = SparseModel(Net(), method, 0.5).double(), batches()[0]
+    Training(model, torch.optim.SGD(model.parameters(), 0.05), 2, 6, batches=lambda n: batches()[:n]).start()
+    x, weights = x.double(), {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(weights, x, y):
+        torch.manual_seed(1)  # of ProbMask's noise
+        return cross_entropy(functional_call(model, weights, (x,)), y)
+
+    torch.manual_seed(1)
+    cross_entropy(model(x), y).backward()
+    expected = {name: p.grad for name, p in model.named_parameters()}
+    assert expected["theta"].any()
+    found = grad(loss)(weights, x, y)
+    each = vmap(grad(loss), (None, 0, 0), randomness="same")(weights, x[:, None], y[:, None])
+    along = {name: torch.randn_like(p) for name, p in weights.items()}
+    slope = jvp(lambda weights: loss(weights, x, y), (weights,), (along,))[1]
+    assert slope.item() == pytest.approx(sum(float((expected[name] * along[name]).sum()) for name in along), rel=1e-6)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-12) and torch.allclose(each[name].mean(0), value, atol=1e-12), name
 
 
 @pytest.mark.parametrize("storage", STORAGES)

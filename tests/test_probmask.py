@@ -300,3 +300,28 @@ def test_trials_without_a_loss_give_a_mask_still():
     run.start()
     run.method.harden(run)
     assert int(run.method.mask.sum()) == 3
+
+
+# ---- what users meet
+
+def test_its_state_is_tensors_alone_as_safetensors_wants_it():
+    run = training("probmask", 0.5, epochs=10, trials=1)
+    assert all(torch.is_tensor(value) for value in run.model.state_dict().values())
+    for _ in range(2):
+        step(run, torch.ones_like(W))
+    state = copy.deepcopy(run.model.state_dict())
+    assert all(torch.is_tensor(value) for value in state.values())
+    other = training("probmask", 0.5, epochs=10, trials=1)
+    for _ in range(2):
+        other.model.load_state_dict(state)
+        own, loaded = (each.model.method.adam.state[each.model.method.p] for each in (run, other))
+        assert own.keys() == loaded.keys() and all(torch.equal(value, loaded[name]) for name, value in own.items())
+        assert loaded["step"].dtype == own["step"].dtype and loaded["exp_avg"].any()
+
+
+@pytest.mark.parametrize("epochs, granularity, told", [(1, "epoch", True), (2, "epoch", False), (1, "step", False)])
+def test_a_budget_that_falls_at_once_is_told_of(epochs, granularity, told, recwarn):
+    training("probmask", 0.5, epochs=epochs, steps_per_epoch=50, trials=1, ramp_granularity=granularity)
+    said = [str(warning.message) for warning in recwarn if "once an epoch" in str(warning.message)]
+    assert said == ["probmask lowers its budget once an epoch, and so reaches the target at once in a training of 1 epoch: set "
+                    "ramp_granularity=step"] * told

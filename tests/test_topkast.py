@@ -223,3 +223,15 @@ def test_its_penalty_takes_the_place_of_weight_decay():
     before = run.theta.clone()
     step(run, torch.zeros_like(W))
     assert (run.theta - before).abs().max() < 1e-3
+
+
+def test_sparse_gradients_of_an_embedding_are_left_as_they_are():
+    net = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))
+    model = SparseModel(net, "topkast", 0.5)
+    run = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 2)
+    run.start()
+    before = net[0].weight.detach().clone()
+    torch.nn.functional.cross_entropy(model(torch.tensor([[0, 1], [1, 2]])), torch.tensor([0, 1])).backward()
+    expected = before - 0.05 * net[0].weight.grad.to_dense()
+    run.update()
+    assert torch.equal(net[0].weight, expected) and not torch.equal(before, expected)

@@ -41,10 +41,11 @@ class MEST(Static):
 
     @torch.no_grad()
     def update(self, run, parts):
-        """Before the optimiser's step: drop and grow with `parts` extra shares; clears the weights of all that did not stay."""
+        """Before the optimiser's step: drop and grow with `parts` extra shares; clears the weights of all that did not stay. Gradients that are not
+        finite, after an overflow, count as 0: the budget does not wait."""
         sizes = self.layout.sizes
         kept, grown = self.kept_and_grown(self.layout.layer_sums(self.mask).tolist(), parts)
-        score = (run.theta.abs() + self.lam * run.theta.grad.abs()).masked_fill(~self.mask, -1)
+        score = (run.theta.abs() + self.lam * run.theta.grad.abs().nan_to_num(0, 0, 0)).masked_fill(~self.mask, -1)
         survivors = keep_each(score, kept, sizes)
         self.set_mask(survivors | keep_each(run.random("grow").masked_fill(survivors, -1), grown, sizes))
         run.clear(~survivors, state=False)

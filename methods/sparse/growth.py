@@ -70,7 +70,8 @@ class StoredDynamic(Stored):
         super().start(run, cycle)
 
     def change_mask(self, run):
-        self.update(run, self.fraction(run))  # it calls `rewire`, which clears
+        if run.finite():
+            self.update(run, self.fraction(run))  # it calls `rewire`, which clears
 
     def active(self, model):
         """Number of connections in each of the `pieces`."""
@@ -122,7 +123,7 @@ class StoredMEST(AtRandom, Stored):
     def update(self, run, parts):
         model, keys = run.model, self.keys
         kept, grown = self.kept_and_grown(model.counts, parts)
-        survivors = keep_each(run.theta.abs() + self.lam * run.theta.grad.abs(), kept, model.counts)
+        survivors = keep_each(run.theta.abs() + self.lam * run.theta.grad.abs().nan_to_num(0, 0, 0), kept, model.counts)
         model.rewire(run.optimizer, merged(keys[survivors], self.grow(run, model.bounds, grown, keys[survivors])), survivors)
 
 
