@@ -68,16 +68,17 @@ def test_each_of_several_processes_draws_signs_of_its_own(monkeypatch):
     """Else samples of two processes, each of which has its part of a batch, would count as one."""
     run, drawn = two_samples("gse_graest"), {}
     for processes, rank in ((1, 0), (2, 0), (2, 1)):
-        monkeypatch.setattr("methods.processes.world_size", lambda: processes)
-        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        monkeypatch.setattr("methods.processes.world_size", lambda group: processes)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda group: rank)
         drawn[processes, rank] = [torch.rand(1, generator=run.generator("signs", own=own)).item() for own in (False, True)]
     assert drawn[1, 0][0] == drawn[1, 0][1] == drawn[2, 0][0] == drawn[2, 1][0] and drawn[2, 0][1] != drawn[2, 1][1]
 
 
-@pytest.mark.parametrize("score_batches, own", [("ceil10", False), ("train_batch", True)])
-def test_signs_are_a_process_s_own_where_its_batch_is(monkeypatch, score_batches, own):
+@pytest.mark.parametrize("score_batches, same, own", [("ceil10", True, False), ("ceil10", False, True), ("train_batch", True, True)])
+def test_signs_are_a_process_s_own_where_its_batch_is(monkeypatch, score_batches, same, own):
     """With batches that all processes score alike, they are together what one is alone."""
     run, asked, generator = two_samples("gse_graest", score_batches=score_batches), [], Training.generator
+    run.same_batches = same
     monkeypatch.setattr(Training, "generator", lambda self, purpose, own=False: asked.append(own) or generator(self, purpose))
     run.model.method.explore(run, run.batches())
     assert asked == [own]
