@@ -185,13 +185,15 @@ class SparseModel(nn.Module):
             lent()
 
     def lend(self, views):
-        """Puts the weights {name: tensor} where the network looks for them; returns a function that removes them again."""
+        """Puts the weights {name: tensor} where the network looks for them; returns a function that removes them again. A weight that somebody has
+        put there stays, so that the epoch's end can refuse it."""
         def place(weights):
             for (module, name), weight in zip(self.places, weights):
                 module._parameters[name] = weight
 
+        found = [module._parameters[name] for module, name in self.places]
         place(views.values())
-        return lambda: place([None] * len(views))
+        return lambda: place(found)
 
     @cached_property
     def places(self):

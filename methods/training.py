@@ -177,9 +177,9 @@ class Training(Run):
             raise ValueError(NO_GRADIENTS)
         if self.step == self.cycles[self.cycle].first * self.steps_per_epoch + LOOKED and self.theta.grad is not None:
             warn_of_collapse(self)
-        apart = ()  # parameters that this step's loss does not depend on
-        if self.theta.grad is None and self.theta.requires_grad and any(p.grad is not None for p in self.parameters):
-            apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None and p.requires_grad]
+        apart = ()  # parameters that this step's loss does not depend on, or that are frozen
+        if self.theta.grad is None and any(p.grad is not None for p in self.parameters):
+            apart = [p for p in (self.theta, *self.method.parameters()) if p.grad is None]
             for p in apart:  # the method's hooks expect a gradient
                 p.grad = torch.zeros_like(p)
         if (added := self.method.added_loss(self)) is not None:
@@ -191,7 +191,7 @@ class Training(Run):
             raise ValueError(f"before_step of {self.method.called} must return None, True or False (no step), not {type(goes).__name__}")
         if goes is not False:
             for p in apart:  # without a gradient, the optimiser leaves them as they are
-                p.grad = p.grad if p.grad is not None and p.grad.any() else None
+                p.grad = p.grad if p.requires_grad and p.grad is not None and p.grad.any() else None
             self.apply()
         if self.theta.grad is None and all(p.grad is None for p in self.parameters):  # only now: some optimisers run the passes in their step
             raise ValueError(NO_GRADIENTS)

@@ -333,7 +333,9 @@ def test_what_a_method_is_printed_as():
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("when", ["epoch", "export"])
-def test_a_layer_that_is_replaced_in_training_is_refused(when, storage):
+@pytest.mark.parametrize("replace", [lambda net: setattr(net, "head", nn.Linear(32, 10)),
+                                     lambda net: setattr(net.head, "weight", nn.Parameter(torch.zeros(10, 32)))])
+def test_a_layer_or_a_weight_that_is_replaced_in_training_is_refused(replace, when, storage):
     """Its weights would be left out without a word."""
     model = SparseModel(Net(), "static", 0.5, storage=storage)
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
@@ -342,7 +344,7 @@ def test_a_layer_that_is_replaced_in_training_is_refused(when, storage):
         for x, y in batches()[:6 if when == "epoch" else 2]:
             cross_entropy(model(x), y).backward()
             if training.step == 1:
-                model.net.head = nn.Linear(32, 10)
+                replace(model.net)
             training.update((x, y))
         model.export()
     assert training.step == (5 if when == "epoch" else 2)

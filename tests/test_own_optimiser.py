@@ -132,6 +132,20 @@ def test_a_loss_of_the_dense_parameters_alone_is_a_step(method):
     assert model.theta.isfinite().all() and model.theta.grad is None
 
 
+@pytest.mark.parametrize("method", ["topkast", "probmask", "mest", "st3", "granet", "static"])
+def test_a_frozen_theta_stays_while_all_else_learns(method):
+    torch.manual_seed(0)
+    model = SparseModel(Net(), method, 0.5)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=1e-2), 1, 6, batches=lambda n: batches()[:n])
+    training.start()
+    for number, (x, y) in enumerate(batches()):
+        model.theta.requires_grad_(number not in (2, 3))
+        before = model.theta.detach().clone(), model.net.head.bias.detach().clone()
+        cross_entropy(model(x), y).backward()
+        training.update((x, y))
+        assert torch.equal(model.theta, before[0]) == (number in (2, 3)) and not torch.equal(model.net.head.bias, before[1])
+
+
 def test_growth_by_gradients_that_are_not_there_is_refused():
     model = SparseModel(Net(), "rigl", 0.5, interval=1)
     training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
