@@ -191,7 +191,7 @@ class SparseModel(nn.Module):
             for (module, name), weight in zip(self.places, weights):
                 module._parameters[name] = weight
 
-        found = [module._parameters[name] for module, name in self.places]
+        found = [module._parameters.get(name) for module, name in self.places]
         place(views.values())
         return lambda: place(found)
 
