@@ -6,7 +6,7 @@ costs nothing.
 
 import copy
 import inspect
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import models
 from benchmarks.tasks import of_the_suite
-from methods.layout import prunable
+from methods.layout import Layout, prunable
 from methods.run import arguments
 
 
@@ -32,6 +32,13 @@ def shapes_of(model, classes, width):
                 return models.build(model, classes, **models.options_of(model, width)).to("meta")
         what = f"{type(error).__name__}: " * (not isinstance(error, (TypeError, RuntimeError))) + f"{error}".partition("\n")[0]
         raise ValueError(f"{model}{f' of width {width:g}' * (width != 1)} cannot be built: {what}") from None
+
+
+@cache
+def layout_of(task, classes):
+    """The Layout of a Task's network, as a Trainer has it, without memory."""
+    net = shapes_of(task.model, classes, task.width)
+    return Layout(net, *task.named(net))
 
 
 def layer_macs(net: nn.Module, example) -> dict[str, int]:

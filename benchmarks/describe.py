@@ -3,7 +3,7 @@ from functools import cache
 
 import torch
 
-from benchmarks.cost import layer_macs, shapes_of, training_cost
+from benchmarks.cost import layer_macs, layout_of, shapes_of, training_cost
 from benchmarks.machine import code_version, peak_memory
 from benchmarks.method_files import mark
 from benchmarks.records import RUN_COLUMNS, moment
@@ -39,7 +39,8 @@ def describe(spec, task, trainer, cycles, status, error, alone=True):
 def _macs(model, classes, width, shape):
     net = shapes_of(model, classes, width)
     try:
-        macs = {f"{name}.weight".lstrip("."): count for name, count in layer_macs(net, shape).items()}
+        modules = dict(net.named_modules())  # in_proj of nn.MultiheadAttention is none, but the weight in_proj_weight
+        macs = {f"{name}.weight".lstrip(".") if name in modules else f"{name}_weight": count for name, count in layer_macs(net, shape).items()}
         with torch.no_grad():
             output = net.eval()(torch.empty(1, *shape, device="meta"))
     except Exception as error:
@@ -52,8 +53,12 @@ def _macs(model, classes, width, shape):
 
 
 def macs_of(task, data):
-    """Dense multiply-accumulates for one image, {weight name: count}. Raises ValueError for a network that takes no such images."""
-    return _macs(task.model, data.classes, task.width, data.shape)
+    """Dense multiply-accumulates for one image, {weight name: count}. Raises ValueError for a network that takes no such images, or a pruned weight
+    whose products are not counted."""
+    macs = _macs(task.model, data.classes, task.width, data.shape)
+    if unknown := [name for entry in layout_of(task, data.classes).entries for name in entry.names if name not in macs]:
+        raise ValueError(f"include: the products of {unknown[0]} cannot be counted, only those of linear and convolutional layers and in_proj_weight")
+    return macs
 
 
 def code_of(spec):

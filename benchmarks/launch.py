@@ -81,11 +81,12 @@ def refuse_method(spec):
     """Raises ValueError if its method cannot be made for the network or this number of epochs. Without memory (meta device); a millisecond."""
     import torch
 
+    from benchmarks.cost import layout_of
     from methods import get
     from methods.sparse.forms import of
     task, options = settle(spec)
     method = get(spec.method) if task.storage == "masked" else of(get(spec.method))
-    layout = _layout(task.model, DATASETS[task.dataset].classes, task.width, task.first_dense, task.last_dense)
+    layout = layout_of(task, DATASETS[task.dataset].classes)
     try:
         with torch.device("meta"):
             method(layout, spec.sparsity, **options).cycles(task.epochs)
@@ -93,16 +94,6 @@ def refuse_method(spec):
         raise
     except (Exception, SystemExit):  # it reads weights, which the meta device does not have: the run itself will say what is wrong
         pass
-
-
-@cache
-def _layout(model, classes, width, first_dense, last_dense):
-    """The prunable weights of a network, as a Trainer has them."""
-    from benchmarks.cost import shapes_of
-    from methods.layout import Layout
-    net = shapes_of(model, classes, width)
-    names = [entry.name for entry in Layout(net).entries]
-    return Layout(net, names[:1] * first_dense + names[-1:] * last_dense)
 
 
 def launch(specs, store, folder, jobs=None, report=print, wait=True, grace=10.0):

@@ -86,6 +86,8 @@ class Task:
     storage: str = setting("masked", "sparse: weights of active connections alone (static, set, rigl, srigl, mest, mest_s, gse_*, snip, "
                            "grasp, synflow; fp32 products); auto: layer by layer, what is faster", "masked", "sparse", "auto")
     count_switches: bool = setting(False, "count how often each weight switches between active and zero (ST-3, figure 6)")
+    skip: tuple = ()  # names of weights or modules that stay dense and are not counted in the sparsity
+    include: tuple = ()  # names of weights that are pruned, too: nn.MultiheadAttention's `in_proj_weight`, or a module with such
     defaults: dict = field(default_factory=dict, compare=False)  # the recipe's values for the methods' options
     source: str = ""  # SHA-256 of the file in own_suites/ that the task is of
 
@@ -106,6 +108,9 @@ class Task:
                 raise ValueError(f"{f.name} of a Task is {allowed[f.type]}, not {value!r}")
         if not isinstance(self.milestones, tuple) or not all(isinstance(share, float) and 0 < share < 1 for share in self.milestones):
             raise ValueError(f"milestones of a Task are shares of training between 0 and 1, such as (0.5, 0.75), not {self.milestones!r}")
+        for field_, names in (("skip", self.skip), ("include", self.include)):
+            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{field_} of a Task is a tuple of names of weights or modules, such as ('fc',), not {names!r}")
         return replace(self, **fractions)
 
     def _fits(self, f, value):
@@ -137,6 +142,12 @@ class Task:
     def on_all_gpus(self):
         """Whether one run takes all GPUs of its job (team.py)."""
         return self.dataset == "imagenet"
+
+    def named(self, net):
+        """(skip, include) of the task's network, as SparseModel and Layout take them: the task's own, and its dense ends."""
+        from methods.layout import Layout  # which needs torch
+        names = [entry.name for entry in Layout(net, self.skip, self.include).entries]
+        return (*self.skip, *names[:1] * self.first_dense, *names[-1:] * self.last_dense), self.include
 
     def learning_rate(self, step, epochs, steps_per_epoch):
         """Learning rate at optimiser step `step`, counted from 0, in a training of `epochs` epochs, by `schedule` and after a linear warm-up if

@@ -18,7 +18,6 @@ from benchmarks.gpu.compiled import Compiled, worthwhile
 from benchmarks.method_files import digest
 from benchmarks.switches import Switches
 from methods import SparseModel, Training
-from methods.layout import Layout
 from methods.seeds import stable_seed
 
 EVALUATED = 500  # images per batch in evaluation
@@ -42,14 +41,13 @@ class Trainer:
             torch.manual_seed(stable_seed(seed, "network"))
             self.network_options = models.options_of(task.model, task.width, bn_momentum=task.bn_momentum)
             # with init=sparse, sparse storage draws the start weights itself and needs only the shapes of the network
-            by_graph = options.get("init") == "sparse" and not (task.first_dense or task.last_dense)
+            by_graph = options.get("init") == "sparse" and not (task.skip or task.first_dense or task.last_dense)
             shapes = task.storage != "masked" and by_graph
             with torch.device("meta" if shapes else "cpu"):
                 net = models.build(task.model, data.classes, **self.network_options)
             net = team.join_norms(net if shapes else net.to(self.device))
-            names = [entry.name for entry in Layout(net).entries]
-            dense = names[:1] * task.first_dense + names[-1:] * task.last_dense
-            self.model = SparseModel(net, method, sparsity, dense, storage=task.storage, **options).to(self.device)
+            skip, include = task.named(net)
+            self.model = SparseModel(net, method, sparsity, skip, include=include, storage=task.storage, **options).to(self.device)
         self.sources = digest(method) + task.source
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.int64)
@@ -57,8 +55,7 @@ class Trainer:
         extra = self.model.own_groups()
         apart = {p for group in extra for p in group["params"]}
         plain = [p for name, p in self.model.named_parameters() if not name.startswith("net.") and p not in apart]
-        plain += [self.model.net.get_parameter(name) for name in dense]
-        other = [p for name, p in self.model.net.named_parameters() if name not in dense]
+        other = list(self.model.net.parameters())
         plain, other = plain + [p for p in other if p.ndim > 1], [p for p in other if p.ndim <= 1]  # embeddings and the like decay as weights do
         groups = [{"params": plain}, {"params": other, "weight_decay": task.weight_decay if task.decay_all else 0.0}, *extra]
         self.optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=task.lr, momentum=task.momentum,
