@@ -48,6 +48,14 @@ def refuse_shards(model, optimizer):
         raise ValueError(f"ZeroRedundancyOptimizer has a part of the momentum in each process, and {model.method.called} must reach all of it: {use}")
 
 
+def refuse_processes(model, group=None):
+    """Raises ValueError where several processes would train a model with sparse storage together: each would have a graph of its own, and weights of
+    another number."""
+    if world_size(group) > 1 and hasattr(model.method, "keys"):
+        raise ValueError("sparse storage trains in one process: for several take storage='masked', or, if each trains a network of its own, give "
+                         "Training group=False")
+
+
 def refuse_strangers(training):
     """Raises ValueError if processes that would train one model together have other networks, methods, lengths or seeds; warns if their weights
     differ, because all go on with those of the first."""

@@ -85,6 +85,10 @@ class SparseModel(nn.Module):
         self.recover()
         return {name: value for name, value in vars(self).items() if name not in ("collected", "trained_by", "lent")}
 
+    def _replicate_for_data_parallel(self):
+        raise ValueError("nn.DataParallel copies the network at each step, and what a method collects is lost with the copies: train with a process for "
+                         "each GPU (DistributedDataParallel, torchrun), or let the program see one GPU (CUDA_VISIBLE_DEVICES=0)")
+
     def forward(self, *args, **kwargs):
         weights = self.method(self.theta)
         if weights.requires_grad and isinstance(self.theta, nn.Parameter):  # torch.func computes with another tensor in its place

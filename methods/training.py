@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
-from methods.advice import LOOKED, refuse_later_weights, refuse_shards, refuse_strangers, warn_of_collapse, warn_of_groups
+from methods.advice import LOOKED, refuse_later_weights, refuse_processes, refuse_shards, refuse_strangers, warn_of_collapse, warn_of_groups
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
@@ -49,6 +49,7 @@ class Training(Run):
         if not hasattr(optimizer, "param_groups"):
             raise ValueError(f"Training takes an optimiser, not {type(optimizer).__name__}")
         refuse_shards(model, optimizer)
+        refuse_processes(model, group)
         self.model, self.optimizer, self.method, self.group = model, optimizer, model.method, group
         # int: torch.load does not accept NumPy's numbers
         self.seed = int(seed) if isinstance(seed, Integral) else seed

@@ -2,6 +2,7 @@
 import copy
 import pickle
 import re
+import sys
 import warnings
 from contextlib import nullcontext
 from itertools import cycle, islice
@@ -48,6 +49,16 @@ def test_what_is_no_sparse_model_is_refused(wrapped):
     model = SparseModel(Net(), "rigl", 0.5)
     with pytest.raises(ValueError, match=r"\ATraining takes the SparseModel, not [^\n]*\Z"):
         Training(wrapped(model), torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+
+
+@pytest.mark.parametrize("method, storage", [("rigl", "masked"), ("st3", "masked"), ("set", "sparse")])
+def test_copies_for_several_gpus_in_one_process_are_refused(method, storage, monkeypatch):
+    model = SparseModel(Net(), method, 0.5, storage=storage)
+    copied = sys.modules["torch.nn.parallel.replicate"]  # what nn.DataParallel calls at each step, here without GPUs
+    monkeypatch.setattr(copied, "_broadcast_coalesced_reshape", lambda tensors, devices, detach=False: [tensors] * len(devices))
+    assert len(copied.replicate(Net(), [0, 1])) == 2
+    with pytest.raises(ValueError, match=r"\Ann.DataParallel copies the network at each step, [^\n]*DistributedDataParallel[^\n]*\Z"):
+        copied.replicate(model, [0, 1])
 
 
 def test_an_optimiser_of_other_parameters_is_refused():

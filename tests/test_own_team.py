@@ -1,5 +1,6 @@
 """A loop of one's own in several processes: what they have to share, and processes that train each a network of its own."""
 import multiprocessing
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,10 @@ from methods import SparseModel, Training, gse
 from methods.activity import uniform
 
 
-def begun(seed=0, net=Net, method="set", steps=6, init=0, optimizer=torch.optim.SGD, wrapped=None, options=(), **more):
+def begun(seed=0, net=Net, method="set", steps=6, init=0, optimizer=torch.optim.SGD, wrapped=None, options=(), storage="masked", **more):
     """A started training, and the network that computes."""
     torch.manual_seed(init)
-    model = SparseModel(net(), method, 0.5, **dict(options))
+    model = SparseModel(net(), method, 0.5, storage=storage, **dict(options))
     network = wrapped(model) if wrapped else model
     training = Training(model, optimizer(model.parameters(), lr=0.05), 2, steps, seed=seed, batches=lambda n: scored(model)[dist_rank()::2][:n], **more)
     training.start()
@@ -42,7 +43,7 @@ def trained(training, network, rank):
     """The weights after two epochs on batches of which this process has every second image."""
     for x, y in 2 * batches():
         cross_entropy(network(x[rank::2]), y[rank::2]).backward()
-        training.update()
+        training.update((x[rank::2], y[rank::2]))
     return training.theta.detach().clone()
 
 
@@ -65,8 +66,11 @@ def together(rank, place):
         said["fsdp"] = refused(wrapped=lambda model: FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu")))
         said["zero"] = refused(optimizer=lambda parameters, lr: ZeroRedundancyOptimizer(parameters, torch.optim.SGD, lr=lr))
         ddp = DistributedDataParallel
+        said["sparse"], said["sparse in ddp"] = (refused(storage="sparse", wrapped=wrapper) for wrapper in (None, ddp))
         result = {"alone": trained(*begun(seed=rank, init=rank, options=own, group=False), rank),
                   "all": trained(*begun(wrapped=ddp, options=own), rank)}
+        for method in ("set", "rigl", "snip"):
+            result[f"sparse {method}"] = trained(*begun(seed=rank, init=rank, method=method, storage="sparse", group=False), rank)
         group = dist.new_group([0, 1])
         result["group"] = trained(*begun(wrapped=lambda model: ddp(model, process_group=group), options=own, group=group), rank)
         with warnings.catch_warnings(record=True) as told:
@@ -126,9 +130,23 @@ def test_what_shares_weights_or_momentum_out_is_refused(two, kind, said):
         assert words[kind].startswith(said) and "DistributedDataParallel" in words[kind] and "\n" not in words[kind]
 
 
+def test_sparse_storage_is_refused(two):
+    for said in two[0]:
+        assert said["sparse"] == said["sparse in ddp"]
+        assert said["sparse"].startswith("sparse storage trains in one process: ") and said["sparse"].endswith("give Training group=False")
+
+
 def test_processes_may_train_each_a_network_of_its_own(two):
     for rank, result in enumerate(two[1]):
         assert torch.equal(result["alone"], trained(*begun(seed=rank, init=rank, options={"interval": 2}), rank))
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", "snip"])
+def test_so_may_processes_with_sparse_storage(two, method, monkeypatch):
+    """The batches that score connections are those of the process."""
+    for rank, result in enumerate(two[1]):
+        monkeypatch.setattr(sys.modules[__name__], "dist_rank", lambda: rank)
+        assert torch.equal(result[f"sparse {method}"], trained(*begun(seed=rank, init=rank, method=method, storage="sparse"), rank))
 
 
 def test_a_group_of_all_is_all(two):

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from methods import SparseModel, Training
-from methods.sparse import growth, pattern, planes
+from methods import SparseModel, Training, advice
+from methods.sparse import pattern, planes
 from methods.sparse.conv import Grid
 
 
@@ -163,11 +163,11 @@ def test_half_precision_is_refused():
 @pytest.mark.parametrize("method", ["static", "set", "srigl", "gse_uniform", "snip"])
 def test_several_processes_are_refused(method, monkeypatch):
     model = SparseModel(nn.Linear(64, 32), method, 0.5, storage="sparse")
-    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 10, 1, batches=lambda n: [])
-    monkeypatch.setattr(growth.processes, "world_size", lambda: 2)
-    for action in (run.start, mlp):
-        with pytest.raises(ValueError, match=r"\Astorage=sparse trains in one process only\Z"):
-            action()
+    monkeypatch.setattr(advice, "world_size", lambda group=None: 1 if group is False else 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"\Asparse storage trains in one process: [^\n]* give Training group=False\Z"):
+        Training(model, optimizer, 10, 1)
+    Training(model, optimizer, 10, 1, group=False)
 
 
 def test_a_checkpoint_of_another_width_is_refused():

@@ -3,7 +3,7 @@ import torch
 
 from methods import at_init
 from methods.model import SparseModel
-from methods.sparse.growth import Stored, refuse_processes
+from methods.sparse.growth import Stored
 from methods.training import Training
 
 
@@ -16,11 +16,10 @@ class StoredAtInit(Stored):
         return torch.arange(bounds[-1])
 
     def start(self, run, cycle):
-        refuse_processes()
         model, net = run.model, run.model.plain()
         dense = SparseModel(net, self.masked, self.sparsity, skip=[name for name, _ in model.layout.dense], **self.chosen)
         Training(dense, torch.optim.SGD(dense.parameters(), lr=1.0), run.epochs, run.steps_per_epoch, seed=run.seed, batches=run.batches,
-                 scoring_batches=run.scoring_batches, criterion=run.criterion).start(cycle)
+                 scoring_batches=run.scoring_batches, criterion=run.criterion, group=run.group).start(cycle)
         for name, buffer in net.named_buffers():  # running statistics, which the scoring passes move
             model.net.get_buffer(name).copy_(buffer)
         model.rewire(run.optimizer, dense.method.mask.nonzero().flatten(), torch.ones_like(self.keys, dtype=torch.bool))

@@ -5,7 +5,7 @@ from itertools import accumulate
 import torch
 from torch import nn
 
-from methods import dynamic, gse, processes
+from methods import dynamic, gse
 from methods.activity import batched, padded, uniform
 from methods.beyond import mest
 from methods.beyond.srigl import SRigL
@@ -13,12 +13,6 @@ from methods.ranking import keep_each
 from methods.sampling import pairs
 from methods.seeds import stable_seed
 from methods.sparse.edges import contains, distinct, merged, none, once
-
-
-def refuse_processes():
-    """Raises ValueError where several processes train together: each would have a graph of its own."""
-    if processes.world_size() > 1:
-        raise ValueError("storage=sparse trains in one process only")
 
 
 class Stored:
@@ -46,7 +40,6 @@ class Stored:
         """`start` draws another graph."""
 
     def start(self, run, cycle):
-        refuse_processes()
         if run.model.updates:  # else the connections drawn when the model was made are the first
             run.model.redraw(run.optimizer, stable_seed(run.seed, "graph"))
 

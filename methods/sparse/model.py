@@ -7,6 +7,7 @@ from threading import get_ident
 import torch
 from torch import nn
 
+from methods.advice import refuse_processes
 from methods.layout import gpt2_linear
 from methods.model import SparseModel, asked_for
 from methods.networks import detached, explained, layout_of, put
@@ -34,7 +35,7 @@ class AlwaysSparse(SparseModel):
     clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time, GraBo and
     GraEst each scoring batch; MEST forgets the momentum of what it drops, which with masks fades.
 
-    Raises ValueError, in one line, where several processes train together, for methods that need dense weights, and for layers other
+    Raises ValueError, in one line, for methods that need dense weights, where several processes train it together, and for layers other
     than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
     """
 
@@ -42,8 +43,6 @@ class AlwaysSparse(SparseModel):
         nn.Module.__init__(self)
         from methods import get
         from methods.sparse.forms import of
-        from methods.sparse.growth import refuse_processes
-        refuse_processes()  # DistributedDataParallel would fail before training starts, and not say why
         self.layout = layout_of(net, skip, include, sparse=True)
         self.users = [entry.modules(net) for entry in self.layout.entries]
         others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
@@ -84,6 +83,12 @@ class AlwaysSparse(SparseModel):
         if shapes or self.method.init != "network":
             self.initialise()
         self.register_load_state_dict_post_hook(_reconnect)
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self):
+        """Raises ValueError: DistributedDataParallel asks for this where it wraps a network."""
+        refuse_processes(self)
+        return ()
 
     def forward(self, *args, **kwargs):
         return self.apply_weights(self.theta, *args, **kwargs)
