@@ -96,6 +96,8 @@ def why_not(model, more=True):
         return f"where {method.called} ends depends on its options, too"
     if not more:
         return "its mask is that of another sparsity"
+    if training and model.loaded:
+        return "the state that was loaded last is of an earlier moment of the training, with the mask of that moment"
     if training:
         return f"{method.called} did not reach them in all of its schedule"
     return ("its training has not come to the end of its schedule, or it is an average of models, which has to leave out their buffers "

@@ -48,6 +48,7 @@ class SparseModel(nn.Module):
     watched = False  # whether a pass has been watched for a network that sets its own weights
     trained_by = None  # weak reference to the Training that it is in
     updates = 0  # made by the last Training that began with it
+    loaded = False  # whether a state has been loaded since the last update
 
     # the arguments are those of __init__, so that help() and editors show them; copying and unpickling pass none
     def __new__(cls, net=None, method=None, sparsity=None, skip=(), *, include=(), storage="masked", **options):
@@ -166,6 +167,7 @@ class SparseModel(nn.Module):
     def take_order(self, state, prefix):
         """Takes the layers' order out of a state. Raises ValueError for that of a network with other layers or layers in another order, whose weights
         and masks would come into the wrong ones."""
+        self.loaded = True
         order = state.pop(f"{prefix}order", None)  # a plain network's state has none, and is refused later
         if order is not None and (other := differs(order, order_of(self.layout))):
             raise ValueError(f"the checkpoint is of a network with other layers, or with layers in another order: {other}")

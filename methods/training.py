@@ -206,7 +206,7 @@ class Training(Run):
             raise FloatingPointError(f"training diverged in epoch {self.epoch}: weights are NaN or infinite")
         self.dense_steps, self.reads = self.dense_steps + self.reads, 0
         self.step += 1
-        self.model.updates += 1
+        self.model.updates, self.model.loaded = self.model.updates + 1, False
 
     def check_step(self):
         """Raises ValueError for a step of the optimiser outside `update`, of which the method would not know."""

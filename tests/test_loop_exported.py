@@ -43,6 +43,31 @@ def test_a_training_shorter_than_planned_is_told_in_numbers():
                          "(use_buffers=False)")
 
 
+@pytest.mark.parametrize("method", ["gmp", "st3"])
+def test_the_best_state_may_be_of_before_the_sparsity_was_reached(method):
+    model, training, epoch = planned(method, 2)
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(2):
+        epoch()
+    last = {name: value.clone() for name, value in model.state_dict().items()}
+    assert not said(model)
+    model.load_state_dict(best)
+    assert training.step == training.total_steps
+    line, = said(model)
+    assert line.endswith(": the state that was loaded last is of an earlier moment of the training, with the mask of that moment")
+    model.load_state_dict(last)
+    assert not said(model)
+
+
+def test_a_training_that_went_on_after_a_state_was_loaded_has_not_that_reason():
+    model, training, epoch = planned("gmp", 2)
+    epoch()
+    model.load_state_dict(model.state_dict())
+    epoch()
+    training.model.method.mask.fill_(True)
+    assert "gmp did not reach them in all of its schedule" in said(model)[0]
+
+
 @pytest.mark.parametrize("method", ["dst_mask", "str_original", "srigl"])
 def test_a_sparsity_that_is_far_from_what_was_asked_for_is_told_of_once(method):
     model, _, epoch = planned(method, 1)
