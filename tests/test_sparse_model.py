@@ -2,6 +2,7 @@
 import copy
 import inspect
 import io
+import re
 
 import pytest
 import torch
@@ -183,6 +184,29 @@ def test_a_weight_that_is_not_there_is_explained(storage):
     SparseModel(body, "static", 0.5)
     with pytest.raises(TypeError, match=r"NoneType.*forward alone; skip=\[its name\] .* export\(\)"):
         model(torch.ones(2, 6))
+
+
+class Patches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.other, self.inner = nn.Linear(6, 6), nn.ModuleDict({"projection": nn.Linear(6, 6)})
+
+    def forward(self, x):  # as transformers' ViT does
+        return self.inner.projection(self.other(x).to(self.inner.projection.weight.dtype))
+
+
+class Aliased(Patches):
+    def forward(self, x):
+        layer = self.other
+        return layer(x).to(layer.weight.dtype)
+
+
+@pytest.mark.parametrize("kind, ways", [(Patches, "skip=['1.inner.projection.weight']"), (Aliased, "skip=['1.other.weight']")])
+def test_a_layer_whose_weight_another_module_reads_is_named(kind, ways):
+    net = nn.Sequential(nn.Linear(6, 6), kind())
+    with pytest.raises(AttributeError, match=rf"sparse storage has not: {re.escape(ways)} leaves it dense\)\Z"):
+        SparseModel(copy.deepcopy(net), "static", 0.5, storage="sparse")(torch.ones(2, 6))
+    SparseModel(net, "static", 0.5, skip=re.findall(r"'(.*)'", ways), storage="sparse")(torch.ones(2, 6))
 
 
 def test_an_output_that_view_cannot_flatten_is_explained():

@@ -102,7 +102,7 @@ class AlwaysSparse(SparseModel):
         try:
             output = self.net(*args, **kwargs)
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise explained(error)
+            raise explained(error, {module: entry.name for entry, users in zip(self.layout.entries, self.users) for module in users})
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             take_back()
