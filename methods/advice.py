@@ -27,6 +27,15 @@ def warn_of_groups(training):
              "base_optimizer (examples/README.md, your own loop)")
 
 
+def warn_of_first_step(training):
+    """Warns at a cycle's first update of a network in evaluation mode, and of a resumed model whose training was not."""
+    if not training.model.net.training:
+        warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop")
+    if training.model.loaded and not training.loaded:
+        warn("a state was loaded into the model after start(), and the training is at its first step: to resume, load the training's state_dict, too, "
+             "in place of start()")
+
+
 def warn_of_collapse(training):
     """Warns if the gradients of a pruned layer, or with straight-through gradients of all of them, are zero: a training of hours may end at
     chance (layer collapse; Tanaka et al. 2020)."""

@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from methods import processes
-from methods.advice import LOOKED, refuse_later_weights, refuse_processes, refuse_shards, refuse_strangers, warn_of_collapse, warn_of_groups
+from methods.advice import (LOOKED, refuse_later_weights, refuse_processes, refuse_shards, refuse_strangers, warn_of_collapse, warn_of_first_step,
+                            warn_of_groups)
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
@@ -125,7 +126,7 @@ class Training(Run):
             raise
         if not cycle:
             self.model.updates = 0
-        self.loaded = False
+        self.loaded = self.model.loaded = False
         self._takes_over()
         self.same_everywhere()
 
@@ -162,8 +163,8 @@ class Training(Run):
             more = self.cycle + 1 < len(self.cycles)
             warn(f"the training goes on after the {self.total_steps} steps that were planned: " + (
                 f"call training.start({self.cycle + 1}) for the next of its {len(self.cycles)} cycles" if more else "its schedules have ended"))
-        if self.step == self.cycles[self.cycle].first * self.steps_per_epoch and not self.model.net.training:
-            warn("the network is in evaluation mode, as where it was when SparseModel took it: call model.train() before the loop")
+        if self.step == self.cycles[self.cycle].first * self.steps_per_epoch:
+            warn_of_first_step(self)
         self.batch, self.updating = batch, True
         UPDATING.append(self)
         try:

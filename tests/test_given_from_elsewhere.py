@@ -49,6 +49,25 @@ def test_a_start_of_a_loaded_training_that_has_ended_is_told_of(recwarn):
     assert [str(w.message).partition(":")[0] for w in recwarn] == ["start() begins this cycle anew, after 6 of its 6 steps"]
 
 
+@pytest.mark.parametrize("method, options", [("gmp", {}), ("rigl", {"interval": 2}), ("lrr", {})])
+def test_a_model_that_is_resumed_after_start_without_its_training_is_told_of_once(method, options, recwarn):
+    """As by transformers' Trainer: the schedule would begin anew, with trained weights."""
+    model, training = made(method, **options)
+    training.start()
+    trained(model, training)
+    whole, later = made(method, **options), made(method, **options)
+    whole[0].load_state_dict(model.state_dict()), whole[1].load_state_dict(training.state_dict())
+    trained(*whole)
+    assert not list(recwarn)
+    later[1].start()
+    later[0].load_state_dict(model.state_dict())
+    trained(*later)
+    told, = recwarn
+    assert told.filename == __file__
+    assert str(told.message) == ("a state was loaded into the model after start(), and the training is at its first step: to resume, load the "
+                                 "training's state_dict, too, in place of start()")
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_state_from_before_the_start_asks_for_it(storage):
     """As after a search for a learning rate: without a start, the mask would stay the one of all weights."""
