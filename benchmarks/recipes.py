@@ -92,15 +92,15 @@ class Task:
     source: str = ""  # SHA-256 of the file in own_suites/ that the task is of
 
     def checked(self):
-        """This Task, with fractions where its values are whole numbers and fractions are meant. Raises ValueError, in one line, for a value that its
+        """This Task, with fractions where its values are whole numbers and fractions are meant, and tuples for lists of names. Raises ValueError, in one line, for a value that its
         setting cannot have."""
         if not isinstance(self.dataset, str):
             raise ValueError(f"dataset of a Task is the name of one, not {self.dataset!r}")
-        fractions = {}
+        meant = {}
         for f in (f for f in fields(self) if f.metadata):
             value = getattr(self, f.name)
             if f.type is float and type(value) is int:
-                value = fractions[f.name] = float(value)
+                value = meant[f.name] = float(value)
             if not self._fits(f, value):
                 least, most, choices = (f.metadata[name] for name in ("least", "most", "choices"))
                 number = f"of at least {least:g}" + f" and at most {most:g}" * (most < math.inf)
@@ -108,10 +108,12 @@ class Task:
                 raise ValueError(f"{f.name} of a Task is {allowed[f.type]}, not {value!r}")
         if not isinstance(self.milestones, tuple) or not all(isinstance(share, float) and 0 < share < 1 for share in self.milestones):
             raise ValueError(f"milestones of a Task are shares of training between 0 and 1, such as (0.5, 0.75), not {self.milestones!r}")
-        for field_, names in (("skip", self.skip), ("include", self.include)):
-            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{field_} of a Task is a tuple of names of weights or modules, such as ('fc',), not {names!r}")
-        return replace(self, **fractions)
+        for choice in ("skip", "include"):
+            names = getattr(self, choice)
+            if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{choice} of a Task are names of weights or modules, such as ('fc',), not {names!r}")
+            meant[choice] = tuple(names)
+        return replace(self, **meant)
 
     def _fits(self, f, value):
         if type(value) is not f.type:

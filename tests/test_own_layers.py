@@ -60,7 +60,8 @@ def test_a_row_counts_the_layers_that_the_task_prunes(attends, tmp_path, method,
 
 
 @pytest.mark.parametrize("values, said", [
-    ({"include": ("place",)}, "include: the products of place cannot be counted, only those of linear and convolutional layers and in_proj_weight"),
+    ({"include": ("place",)}, "include: the products of place cannot be counted, only those of linear and convolutional layers and in_proj_weight; "
+                                "skip=('place',) leaves it dense"),
     ({"include": ("places",)}, "include: 'places' is no weight of 2 or more dimensions that is trained, nor a module that has one"),
     ({"skip": ("patch",)}, "skip: the network has no parameter or module 'patch'")])
 def test_names_that_cannot_be_are_one_line_before_anything_runs(attends, tmp_path, capsys, values, said):
