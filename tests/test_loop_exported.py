@@ -5,11 +5,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_loop_mistakes import planned
-from test_own_loop import STORAGES, Net
+from test_own_loop import STORAGES, Net, batches
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from methods import SparseModel, Training
+
+
+def planned(method, epochs, **options):
+    """(model, training, what makes its steps) of a training planned for so many epochs of six steps."""
+    torch.manual_seed(0)
+    model = SparseModel(Net(), method, 0.5, **options)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05, momentum=0.9), epochs, 6)
+    training.start()
+
+    def epoch():
+        for x, y in batches():
+            cross_entropy(model(x), y).backward()
+            training.update((x, y))
+    return model, training, epoch
 
 
 def said(model):
@@ -18,6 +33,33 @@ def said(model):
         model.export()
     assert all(w.filename == __file__ for w in told)
     return [str(w.message) for w in told]
+
+
+def test_a_network_that_is_not_as_sparse_as_asked_for_is_exported_with_a_warning(recwarn):
+    model, _, epoch = planned("gmp", 3)
+    epoch()
+    with pytest.warns(UserWarning, match=r"exported network has \d+ weights, not the \d+ .* the end of its schedule") as told:
+        model.export()
+    assert told[0].filename == __file__
+    epoch(), epoch()
+    recwarn.clear()
+    weights = [p for p in model.export().parameters() if p.dim() > 1]
+    assert not recwarn and sum(int((w != 0).sum()) for w in weights) == model.method.budget == model.layout.size // 2
+
+
+@pytest.mark.parametrize("method", ["probmask", "lrr"])
+def test_a_network_whose_cycles_were_not_all_trained_is_exported_with_a_warning(method, recwarn):
+    """ProbMask's mask has its size after the first of two."""
+    model, training, epoch = planned(method, 1, **({"trials": 1} if method == "probmask" else {}))
+    for cycle in range(len(training.cycles)):
+        training.start(cycle)
+        epoch()
+        recwarn.clear()
+        model.export()
+        left = len(training.cycles) - 1 - cycle
+        assert len(recwarn) == (left > 0)
+        if left and method == "probmask":
+            assert f"of the cycles that probmask trains, {left} were not begun: training.start(cycle)" in str(recwarn[0].message)
 
 
 @pytest.mark.parametrize("method, left", [("lrr", 4), ("imp", 4), ("lamp_oneshot", 1)])
@@ -88,6 +130,23 @@ def test_one_that_has_not_ended_has_another_reason():
     epoch()
     line, = said(model)
     assert "the end of its schedule: 6 of 12 updates" in line
+
+
+def test_a_mask_that_was_averaged_with_others_says_what_to_leave_out(recwarn):
+    torch.manual_seed(0)
+    model = SparseModel(Net(), "rigl", 0.8, interval=2)
+    training = Training(model, torch.optim.SGD(model.parameters(), 0.05), 1, 6)
+    training.start()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    for x, y in batches():
+        cross_entropy(model(x), y).backward()
+        training.update((x, y))
+        averaged.update_parameters(model)
+    recwarn.clear()
+    model.export()
+    assert not recwarn
+    averaged.module.export()
+    assert re.search(r"not the 222 that were asked for: .* average of models, .*\(use_buffers=False\)", str(recwarn.pop().message))
 
 
 class DistributedDataParallel(nn.parallel.DistributedDataParallel):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from test_loop_mistakes import planned
+from test_loop_exported import planned
 from torch import nn
 
 from methods import SparseModel, Training
