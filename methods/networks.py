@@ -47,27 +47,30 @@ def refuse_default_device():
                          "network with .to(device)")
 
 
-def explained(error, layers=None):
+def explained(error, net=None, layers=None):
     """`error`, or one that says what to do, if it comes from .view() of a layer's output or from a weight that is not there; layers: {module: name of
-    its weight} of those that never have one."""
+    its weight} of those in `net` that never have one."""
     if "view size is not compatible" in str(error):
         return RuntimeError("convolutions give channels_last outputs here, and sparse storage's linear layers transposed ones, which .view() cannot "
                             "flatten: in the network's forward, write x.flatten(1) or x.reshape(...) instead")
     if "is a view and" in str(error) and "modified inplace" in str(error):
         return RuntimeError(f"{error} (if it is a weight, which the network's own forward changes: skip=[its name] leaves it dense)")
     if type(error) in (AttributeError, TypeError) and "NoneType" in str(error):
-        if layers and (ways := [f"skip={[name]}" for module, name in layers.items() if module in read_by(error)]):
-            return type(error)(f"{error} (a module reads the weight of a layer, which sparse storage has not: {' or '.join(ways)} leaves it dense)")
+        if layers and (names := [name for module, name in layers.items() if module in read_by(error, net)]):
+            return type(error)(f"{error} (a module reads the weight of a layer, which sparse storage has not; it stays dense with skip={names})")
         return type(error)(f"{error} (if it is a weight: those of a SparseModel are there in its own forward alone; skip=[its name] leaves one "
                            "dense that another module reads, and export() gives a network for all else)")
     return error
 
 
-def read_by(error):
-    """The modules whose weight is read in the line of a module's forward that raised an error; that module and its children if the line names none."""
+def read_by(error, net):
+    """The modules whose weight is read in the line of a module's forward that raised an error, in all modules of its class in `net`; those modules and
+    their children if the line names none."""
     frame, line = [place for place in traceback.walk_tb(error.__traceback__) if isinstance(place[0].f_locals.get("self"), nn.Module)][-1]
-    module, text = frame.f_locals["self"], linecache.getline(frame.f_code.co_filename, line)
-    return {part for name, part in module.named_modules() if name and f".{name}.weight" in text} or {module, *module.children()}
+    text, modules, module = linecache.getline(frame.f_code.co_filename, line), [*net.modules()], frame.f_locals["self"]
+    readers = [other for other in modules if type(other) is type(module)] if module in modules else []  # another network's may be called, too
+    return ({part for reader in readers for name, part in reader.named_modules() if name and f".{name}.weight" in text}
+            or {part for reader in readers for part in (reader, *reader.children())})
 
 
 def addresses(views):

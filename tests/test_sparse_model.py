@@ -201,12 +201,23 @@ class Aliased(Patches):
         return layer(x).to(layer.weight.dtype)
 
 
-@pytest.mark.parametrize("kind, ways", [(Patches, "skip=['1.inner.projection.weight']"), (Aliased, "skip=['1.other.weight']")])
-def test_a_layer_whose_weight_another_module_reads_is_named(kind, ways):
-    net = nn.Sequential(nn.Linear(6, 6), kind())
-    with pytest.raises(AttributeError, match=rf"sparse storage has not: {re.escape(ways)} leaves it dense\)\Z"):
+@pytest.mark.parametrize("kind, names", [
+    (Patches, ["1.inner.projection.weight", "2.inner.projection.weight"]), (Aliased, ["1.other.weight", "2.other.weight"])])
+def test_layers_whose_weight_another_module_reads_are_named(kind, names):
+    """In all modules that would be the next to fail."""
+    net = nn.Sequential(nn.Linear(6, 6), kind(), kind())
+    with pytest.raises(AttributeError, match=rf"which sparse storage has not; it stays dense with skip={re.escape(str(names))}\)\Z"):
         SparseModel(copy.deepcopy(net), "static", 0.5, storage="sparse")(torch.ones(2, 6))
-    SparseModel(net, "static", 0.5, skip=re.findall(r"'(.*)'", ways), storage="sparse")(torch.ones(2, 6))
+    SparseModel(net, "static", 0.5, skip=names, storage="sparse")(torch.ones(2, 6))
+
+
+def test_a_layer_that_only_has_the_name_of_one_that_can_be_sparse_is_told_apart():
+    """As timm has a Linear."""
+    class Linear(nn.Linear):
+        pass
+
+    with pytest.raises(ValueError, match=rf"\Asparse storage holds Linear and Conv2d layers, no {__name__}.Linear; these stay dense with skip="):
+        SparseModel(nn.Sequential(nn.Linear(6, 6), Linear(6, 6)), "static", 0.5, storage="sparse")
 
 
 def test_an_output_that_view_cannot_flatten_is_explained():

@@ -45,7 +45,7 @@ class AlwaysSparse(SparseModel):
         from methods.sparse.forms import of
         self.layout = layout_of(net, skip, include, sparse=True)
         self.users = [entry.modules(net) for entry in self.layout.entries]
-        others = {entry.name: type(users[0]).__name__ for entry, users in zip(self.layout.entries, self.users)
+        others = {entry.name: title(users[0]) for entry, users in zip(self.layout.entries, self.users)
                   if not all(layer_class(module) and name == "weight" for module, name in entry.places(net))}
         if others:
             kinds = " and no ".join(sorted({*others.values()}))
@@ -102,7 +102,7 @@ class AlwaysSparse(SparseModel):
         try:
             output = self.net(*args, **kwargs)
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise explained(error, {module: entry.name for entry, users in zip(self.layout.entries, self.users) for module in users})
+            raise explained(error, self.net, {module: entry.name for entry, users in zip(self.layout.entries, self.users) for module in users})
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
             take_back()
@@ -273,6 +273,12 @@ class AlwaysSparse(SparseModel):
 def layer_class(module):
     """The class that computes a layer from its active connections, None where there is none."""
     return SparseLinear if gpt2_linear(module) else LAYERS.get(type(module))
+
+
+def title(module):
+    """The name of a module's class, with that of its file where it is not torch's class of that name."""
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__name__}" if hasattr(nn, kind.__name__) and not kind.__module__.startswith("torch.") else kind.__name__
 
 
 def refuse_half(weight):
