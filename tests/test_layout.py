@@ -28,10 +28,25 @@ def test_a_frozen_last_layer_is_no_classifier_nor_is_the_one_before():
 @pytest.mark.parametrize("stride, expected", [(1, False), ((1, 2), True), ((2, 1), True), (2, True)])
 def test_a_stride_in_one_direction_asks_for_contiguous_weights(stride, expected):
     """The width's alone reads beyond the weight."""
-    for module, one_input in ((nn.Conv2d(1, 4, 3, stride=stride), True), (nn.Conv2d(4, 4, 3, stride=stride, groups=4), True),
-                              (nn.Conv2d(4, 4, 3, stride=stride, groups=2), False)):
+    for module, both in ((nn.Conv2d(1, 4, 3, stride=stride), True), (nn.Conv2d(4, 4, 3, stride=stride, groups=4), True),
+                         (nn.Conv2d(4, 4, 3, stride=stride, groups=2), False), (nn.Conv2d(3, 4, 1, stride=stride), True),
+                         (nn.Conv2d(32, 8, 1, stride=stride, groups=4), True), (nn.Conv2d(64, 8, 1, stride=stride), False)):
         entry, = Layout(nn.Sequential(module)).entries
-        assert entry.contiguous is (expected and one_input)
+        assert entry.contiguous is (expected and both)
+
+
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_a_strided_convolution_of_single_pixels_with_few_channels_trains(storage):
+    """timm's FastViT begins with one. Of a channels_last weight, torch 2.14's convolution would end the process on images as large as these."""
+    torch.manual_seed(0)
+    net, x = nn.Conv2d(3, 48, 1, stride=2, bias=False), torch.randn(2, 3, 256, 256)
+    model = SparseModel(net, "static", 0.5, storage=storage)
+    for _ in range(3):
+        model(x).square().sum().backward()
+    plain, slope = model.export(), model.theta.grad / 3
+    plain(x).square().sum().backward()
+    expected = model.layout.flatten([plain.weight.grad])
+    torch.testing.assert_close(slope, expected if storage == "masked" else expected[model.method.keys], rtol=1e-4, atol=1e-3)
 
 
 def test_a_weight_that_is_both_formats_counts_as_contiguous():
