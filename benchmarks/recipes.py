@@ -92,8 +92,8 @@ class Task:
     source: str = ""  # SHA-256 of the file in own_suites/ that the task is of
 
     def checked(self):
-        """This Task, with fractions where its values are whole numbers and fractions are meant, and tuples for lists of names. Raises ValueError, in one line, for a value that its
-        setting cannot have."""
+        """This Task, with fractions where its values are whole numbers and fractions are meant, and tuples for lists of names. Raises ValueError, in
+        one line, for a value that its setting cannot have."""
         if not isinstance(self.dataset, str):
             raise ValueError(f"dataset of a Task is the name of one, not {self.dataset!r}")
         meant = {}
