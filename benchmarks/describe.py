@@ -57,8 +57,8 @@ def macs_of(task, data):
     whose products are not counted."""
     macs = _macs(task.model, data.classes, task.width, data.shape)
     if unknown := [name for entry in layout_of(task, data.classes).entries for name in entry.names if name not in macs]:
-        raise ValueError(f"include: the products of {unknown[0]} cannot be counted, only those of linear and convolutional layers and in_proj_weight; "
-                         f"skip=({unknown[0]!r},) leaves it dense")
+        raise ValueError(f"include: the products of {unknown[0]} cannot be counted, only those of linear and convolutional layers and "
+                         f"in_proj_weight; skip=({unknown[0]!r},) leaves it dense")
     return macs
 
 

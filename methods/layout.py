@@ -233,9 +233,9 @@ def _entry(names, weight, layer):
 
 
 def strided(module):
-    """Whether it is a convolution with a stride and one input per filter (of a single channel, or depthwise), or of single pixels with few. Its weight
-    is at once contiguous and channels_last in memory; with strides of the latter, torch 2.14's convolution reads beyond it where the stride of the
-    width is 2 or more (of single pixels: on large images), and in bf16 gives wrong gradients where the output is one pixel."""
+    """Whether it is a convolution with a stride and one input per filter (of a single channel, or depthwise), or of single pixels with few. Its
+    weight is at once contiguous and channels_last in memory; with strides of the latter, torch 2.14's convolution reads beyond it where the stride of
+    the width is 2 or more (of single pixels: on large images), and in bf16 gives wrong gradients where the output is one pixel."""
     if not isinstance(module, (nn.Conv2d, nn.Conv3d)) or max(module.stride) == 1:
         return False
     inputs = module.in_channels // module.groups

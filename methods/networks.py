@@ -64,8 +64,8 @@ def explained(error, net=None, layers=None):
 
 
 def read_by(error, net):
-    """The modules whose weight is read in the line of a module's forward that raised an error, in all modules of its class in `net`; those modules and
-    their children if the line names none."""
+    """The modules whose weight is read in the line of a module's forward that raised an error, in all modules of its class in `net`; those modules
+    and their children if the line names none."""
     frame, line = [place for place in traceback.walk_tb(error.__traceback__) if isinstance(place[0].f_locals.get("self"), nn.Module)][-1]
     text, modules, module = linecache.getline(frame.f_code.co_filename, line), [*net.modules()], frame.f_locals["self"]
     readers = [other for other in modules if type(other) is type(module)] if module in modules else []  # another network's may be called, too

@@ -111,8 +111,10 @@ def test_names_that_are_no_suites(name, load):
     (dict(label_smoothing=2.0), "label_smoothing of a Task is a number of at least 0 and at most 1, not 2.0"),
     (dict(nesterov=1), "nesterov of a Task is True or False, not 1"), (dict(precision="fp16"), "bf16 or tf32 or fp32, not 'fp16'"),
     (dict(augmentation="imagenet"), "not 'imagenet'"), (dict(milestones=0.5), "milestones of a Task are shares"),
-    (dict(milestones=(50, 75)), "not (50, 75)"), (dict(skip="fc"), "skip of a Task are names of weights or modules, such as ('fc',), not 'fc'"),
-    (dict(include=[0]), "include of a Task are names of weights or modules, such as ('fc',), not [0]"), (dict(model=None), "model of a Task is a text, not None"),
+    (dict(milestones=(50, 75)), "not (50, 75)"),
+    (dict(skip="fc"), "skip of a Task are names of weights or modules, such as ('fc',), not 'fc'"),
+    (dict(include=[0]), "include of a Task are names of weights or modules, such as ('fc',), not [0]"),
+    (dict(model=None), "model of a Task is a text, not None"),
     (dict(dataset=["digits"]), "not ['digits']")])
 def test_a_task_has_values_that_its_settings_can_have(values, said):
     with pytest.raises(ValueError) as refused:
