@@ -1,8 +1,10 @@
 """Sums of each layer's inputs and output gradients over samples and positions, which GSE's samplers need."""
+from math import prod
+
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from methods.images import Geometry, as_images, convolves, plain_layer
 from methods.layout import gpt2_linear
 from methods.processes import mean_of_processes
 
@@ -15,7 +17,7 @@ class Activity:
     `signs(n)` draws r = ±1 for n samples and positions, for Σrh and Σrδ (GraEst), or returns None, for Σ|h| and Σ|δ| (GraBo). With
     `literal`, as in GSE's code, all batches reuse the signs of the first, and convolutions take δ at the first sample and position alone,
     times the sum of the signs (a slip).
-    Linear layers and 2-D convolutions are observed; other layers, and those with a forward of their own (which may pad), are sampled
+    Linear layers, 1-D and 2-D convolutions are observed; other layers, and those with a forward of their own (which may pad), are sampled
     uniformly. Raises ValueError if none of the layers to be observed is seen to run.
     """
 
@@ -24,7 +26,7 @@ class Activity:
         self.sums, self.seen, hooks = {}, False, []
         for entry in self.layout.entries:
             module = entry.modules(run.model.net)[0]
-            if type(module).forward in (nn.Linear.forward, nn.Conv2d.forward) or gpt2_linear(module):
+            if plain_layer(module) or gpt2_linear(module):
                 hooks.append(module.register_forward_hook(self._hook(entry), with_kwargs=True))
         try:
             # from the same passes, so that growth needs no others
@@ -48,12 +50,12 @@ class Activity:
             inputs = h.abs().sum(1) if r is None else h.transpose(1, 2) @ r
 
             def backward(gradient):
-                delta = batched(module, gradient.float())
-                delta = delta.flatten(2).transpose(1, 2) if isinstance(module, nn.Conv2d) else delta
+                delta = gradient.float()
+                delta = as_images(module, delta).flatten(2).transpose(1, 2) if convolves(module) else delta
                 delta = delta.reshape(-1, delta.shape[-1])  # (samples and positions, outputs)
                 if r is None:
                     outputs = delta.abs().sum(0)
-                elif self.literal and isinstance(module, nn.Conv2d):
+                elif self.literal and convolves(module):
                     outputs = delta[0] * r.sum()
                 else:
                     outputs = delta.T @ r
@@ -80,20 +82,10 @@ def uniform(layout):
 
 def rows_of_input(module, x):
     """Inputs of each output position, (groups, samples · positions, fan_in), in the layout's order (kernel, channel)."""
-    if not isinstance(module, nn.Conv2d):
+    if not convolves(module):
         return x.reshape(1, -1, x.shape[-1])
-    x = batched(module, x)
-    patches = F.unfold(padded(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride)  # (B, channels · kernel, positions)
-    kernel = module.kernel_size[0] * module.kernel_size[1]
+    x, of = as_images(module, x), Geometry(module)
+    patches = F.unfold(of.padded(x), of.kernel_size, dilation=of.dilation, stride=of.stride)  # (B, channels · kernel, positions)
+    kernel = prod(of.kernel_size)
     patches = patches.unflatten(1, (module.groups, -1, kernel))  # (B, groups, channels of a group, kernel, positions)
     return patches.permute(1, 0, 4, 3, 2).reshape(module.groups, -1, kernel * x.shape[1] // module.groups)
-
-
-def batched(module, x):
-    """A layer's input or output, as a batch of one if a convolution was given a single image."""
-    return x[None] if isinstance(module, nn.Conv2d) and x.dim() == 3 else x
-
-
-def padded(module, x):
-    """The input of a convolution with its padding."""
-    return F.pad(x, module._reversed_padding_repeated_twice, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)

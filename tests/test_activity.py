@@ -109,9 +109,10 @@ def test_layers_without_activity_are_sampled_uniformly():
 
 
 def test_layers_that_are_not_followed_are_sampled_uniformly():
-    run = prepared(nn.Conv1d(4, 6, 3, groups=2), "gse_grabo", 0.0, [(torch.ones(2, 4, 5), torch.ones(2, 6, 3))], linear_in_the_output)
+    x, delta = torch.ones(2, 4, 5, 3, 3), torch.ones(2, 6, 3, 1, 1)
+    run = prepared(nn.Conv3d(4, 6, 3, groups=2), "gse_grabo", 0.0, [(x, delta)], linear_in_the_output)
     (g, f), = run.model.method.explore(run, run.batches())[0]
-    assert g.tolist() == [1] * 6 and f.tolist() == [[1] * 6]
+    assert g.tolist() == [1] * 6 and f.tolist() == [[1] * 54]
 
 
 class Fixed(nn.Module):
@@ -312,3 +313,19 @@ def test_sums_of_half_precision_are_not_in_half_precision():
         return next(iter(Activity(run, run.batches(), lambda n: torch.ones(n)).sums.values()))
     for outputs in sums(torch.ones(513, 2, dtype=torch.bfloat16), torch.ones(513, 2, dtype=torch.bfloat16)):
         assert outputs.dtype == torch.float32 and outputs.flatten().tolist() == [513, 513]
+
+
+@pytest.mark.parametrize("signs", [lambda n: None, lambda n: 1.0 - 2 * (torch.arange(n) % 3 == 0)])
+@pytest.mark.parametrize("options", [dict(padding=1), dict(stride=2, groups=2), dict(dilation=2, padding=2, padding_mode="circular")])
+def test_a_signal_is_an_image_of_one_row(options, signs):
+    signal, found = nn.Conv1d(4, 8, 3, **options), []
+    rows = dict(padding=0, stride=1, dilation=1)
+    image = nn.Conv2d(4, 8, (1, 3), **{name: (rows[name], value) if name in rows else value for name, value in options.items()})
+    image.load_state_dict({name: value.view(image.state_dict()[name].shape) for name, value in signal.state_dict().items()})
+    x = torch.randn(3, 4, 9)
+    delta = torch.randn_like(signal(x))
+    for net, shape in ((signal, 3), (image, 4)):
+        batch = tuple(part if shape == 3 else part.unsqueeze(2) for part in (x, delta))
+        found.append(sums(prepared(net, "gse_grabo", 0.0, [batch], linear_in_the_output), signs))
+    for one, other in zip(*found):
+        assert one.abs().min() > 0 and torch.allclose(one, other, atol=1e-5)

@@ -49,6 +49,11 @@ def convolutional():
                          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)).double()
 
 
+def signals():
+    return nn.Sequential(nn.Conv1d(3, 8, 5, padding=2), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 3, 2, bias=False), nn.ReLU(),
+                         nn.Conv1d(16, 16, 3, padding=2, dilation=2, groups=4), nn.ReLU(), nn.MaxPool1d(4), nn.Flatten(), nn.Linear(112, 10)).double()
+
+
 def uneven():
     """Its small layers cannot take what er_gse gives them: the first graph lacks some of the budget."""
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.AdaptiveAvgPool2d(1),
@@ -66,7 +71,7 @@ def tied():
     return net
 
 
-INPUTS = {single: (100,), tied: (30,), mlp: (30,), convolutional: (3, 8, 8), uneven: (3, 8, 8)}
+INPUTS = {single: (100,), tied: (30,), mlp: (30,), convolutional: (3, 8, 8), signals: (3, 60), uneven: (3, 8, 8)}
 
 
 def pair(build, method, sparsity=0.8, masked_training=Training, sparse_training=SameDraws, **options):
@@ -115,7 +120,7 @@ def train(run, batches, steps=50):
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 @pytest.mark.parametrize("method", DYNAMIC)
-@pytest.mark.parametrize("build", [mlp, convolutional])
+@pytest.mark.parametrize("build", [mlp, convolutional, signals])
 def test_fifty_steps_with_five_updates(build, method, scope, same_growth, monkeypatch):
     sparse, masked, batches = pair(build, method, scope=scope, interval=8, update_end=0.9, allocation="er_gse",
                                    **({"regrow": "zeroed"} if method == "set" else {}))
@@ -305,7 +310,7 @@ class Skipping(nn.Module):
 
 @pytest.mark.parametrize("method, options", [
     ("snip", {}), ("snip", {"restore_bn": True, "n_batches": 1}), ("grasp", {"count": "literal"}), ("synflow", {"rounds": 3})])
-@pytest.mark.parametrize("build, shape, skip", [(mlp, (30,), []), (convolutional, (3, 8, 8), ["0"]), (tied, (30,), []),
+@pytest.mark.parametrize("build, shape, skip", [(mlp, (30,), []), (convolutional, (3, 8, 8), ["0"]), (tied, (30,), []), (signals, (3, 60), []),
                                                 (lambda: Skipping().double(), (3, 8, 8), ["last"])])
 def test_pruned_at_the_start(build, shape, skip, method, options, recwarn):
     """Nothing is taken over from one to the other: both find the mask by themselves."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods.sparse import conv, pattern, planes, transposition
-from methods.sparse.conv import SparseConv2d
+from methods.sparse.conv import SparseConv
 from methods.sparse.edges import none
 from methods.sparse.growth import dense_gradient
 from methods.sparse.linear import SparseLinear
@@ -26,7 +26,7 @@ def sparse(module, density=0.4):
     """The sparse form of a layer at some of its connections: (layer, keys, values, dense weight of the same)."""
     flat = module.weight.detach().movedim(1, -1).flatten()
     keys = (torch.rand(len(flat)) < density).nonzero().flatten()
-    layer = (SparseLinear if isinstance(module, nn.Linear) else SparseConv2d)(module, module.weight.shape)
+    layer = (SparseLinear if isinstance(module, nn.Linear) else SparseConv)(module, module.weight.shape)
     layer.pattern = layer.pattern_of(keys)
     layer.values = flat[keys].clone().requires_grad_()
     mask = torch.zeros(len(flat), dtype=flat.dtype).index_fill_(0, keys, 1).view(module.weight.movedim(1, -1).shape).movedim(-1, 1)
@@ -67,6 +67,26 @@ def test_convolutions(kind, groups, run, layout, monkeypatch):
     module = nn.Conv2d(4, 8, groups=groups, dtype=torch.float64, **kind)
     x = torch.randn(5, 4, 9, 10, dtype=torch.float64).contiguous(memory_format=layout)
     check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
+
+
+SIGNALS = [
+    dict(kernel_size=3, padding=1), dict(kernel_size=1, stride=2), dict(kernel_size=5, stride=3, dilation=2, padding=4), dict(kernel_size=5, padding="same"),
+    dict(kernel_size=3, padding=2, padding_mode="circular"), dict(kernel_size=3, padding=1, padding_mode="reflect", stride=2),
+]
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kind", SIGNALS, ids=lambda kind: " ".join(f"{k}={v}" for k, v in kind.items()))
+def test_convolutions_of_signals(kind, groups, products, monkeypatch):
+    if products:
+        only_products(monkeypatch)
+    torch.manual_seed(0)
+    module = nn.Conv1d(4, 8, groups=groups, dtype=torch.float64, **kind)
+    for shape in ((5, 4, 23), (4, 23)):  # the second: a single signal
+        x = torch.randn(*shape, dtype=torch.float64)
+        check(module, x, lambda x, weight: module._conv_forward(x, weight, module.bias))
+        assert sparse(module)[0](x).is_contiguous()
 
 
 def test_products_of_what_begins_where_a_gpu_wants_it(monkeypatch):
@@ -276,7 +296,7 @@ def test_no_connection_and_one(products, monkeypatch):
     if products:
         only_products(monkeypatch)
     module = nn.Conv2d(2, 3, 3, dtype=torch.float64)
-    layer = SparseConv2d(module, module.weight.shape)
+    layer = SparseConv(module, module.weight.shape)
     x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
     for keys in (none(), torch.tensor([17])):
         layer.pattern = layer.pattern_of(keys)

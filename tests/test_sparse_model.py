@@ -214,10 +214,31 @@ def test_layers_whose_weight_another_module_reads_are_named(kind, names):
 def test_a_layer_that_only_has_the_name_of_one_that_can_be_sparse_is_told_apart():
     """As timm has a Linear."""
     class Linear(nn.Linear):
+        def forward(self, input):
+            return super().forward(input)
+
+    with pytest.raises(ValueError, match=rf"\Asparse storage holds Linear, Conv1d and Conv2d layers, no {__name__}.Linear; these stay dense with skip="):
+        SparseModel(nn.Sequential(nn.Linear(6, 6), Linear(6, 6)), "static", 0.5, storage="sparse")
+
+
+def test_a_class_without_a_forward_of_its_own_computes_as_torch_s_and_is_sparse():
+    class Head(nn.Linear):
+        """With a start of its own, say."""
+
+    class Kernel(nn.Conv2d):
         pass
 
-    with pytest.raises(ValueError, match=rf"\Asparse storage holds Linear and Conv2d layers, no {__name__}.Linear; these stay dense with skip="):
-        SparseModel(nn.Sequential(nn.Linear(6, 6), Linear(6, 6)), "static", 0.5, storage="sparse")
+    class Scaled(nn.Conv2d):
+        def _conv_forward(self, input, weight, bias):
+            return super()._conv_forward(input, 2 * weight, bias)
+
+    def net(kernel):
+        return nn.Sequential(kernel(3, 4, 3), nn.Flatten(), Head(16, 5))
+
+    model, x = SparseModel(net(Kernel), "static", 0.5, storage="sparse"), torch.randn(2, 3, 4, 4)
+    assert len(model.theta) == model.method.budget and torch.allclose(model(x), model.export()(x), atol=1e-6)
+    with pytest.raises(ValueError, match=r"no Scaled; these stay dense with skip=\['0\.weight'\]\Z"):
+        SparseModel(net(Scaled), "static", 0.5, storage="sparse")
 
 
 def test_an_output_that_view_cannot_flatten_is_explained():

@@ -11,7 +11,7 @@ from benchmarks import sparse_growth, sparse_speed, sparse_training
 from benchmarks.gpu.capture import ANEW
 from benchmarks.records import write_table
 from methods import SparseModel
-from methods.sparse.conv import SparseConv2d
+from methods.sparse.conv import SparseConv
 from methods.sparse.edges import merged
 from methods.sparse.linear import gradients
 from methods.sparse.pattern import Pattern
@@ -105,7 +105,7 @@ def test_the_record_has_what_a_backward_pass_and_sorting_allocate():
     pattern, x, cpu = Pattern(torch.arange(0, 2**20, 8), (1024, 1024)), torch.randn(64, 1024), torch.device("cpu")
     values, keys = torch.randn(pattern.nnz), torch.arange(2**16)
     conv = nn.Conv2d(64, 256, 3)
-    layer = SparseConv2d(conv, conv.weight.shape)
+    layer = SparseConv(conv, conv.weight.shape)
     images, delta, dense = torch.randn(1, 64, 4, 4), torch.randn(1, 256, 2, 2), layer.pattern_of(torch.arange(conv.weight.numel()))
     # a gradient, the values in another order and their products
     assert sparse_speed.peak_bytes(lambda: gradients(x, x, values, pattern), cpu) > 3 * 4 * pattern.nnz

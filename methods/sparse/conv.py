@@ -1,9 +1,9 @@
-"""Sparse 2-D convolutions. Where the loops of planes.py are not available: one CSR product per kernel position, over shifted views of a
-zero-bordered activation."""
+"""Sparse convolutions of images, and of signals as images of one row. Where the loops of planes.py are not available: one CSR product per kernel
+position, over shifted views of a zero-bordered activation."""
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from methods.images import Geometry, as_images
 from methods.sparse.linear import SparseLayer
 from methods.sparse.pattern import Pattern, add_product, add_sampled, compiled
 
@@ -17,9 +17,9 @@ class Grid:
     is not used.
     """
 
-    def __init__(self, size, module, padding):
+    def __init__(self, size, geometry, padding):
         left, right, top, bottom = padding
-        kernel, stride, dilation = module.kernel_size, module.stride, module.dilation
+        kernel, stride, dilation = geometry.kernel_size, geometry.stride, geometry.dilation
         self.stride, self.before, self.input = stride, (top, left), tuple(size)
         reach = [d * (k - 1) for d, k in zip(dilation, kernel)]
         full = [n + before + after for n, before, after in zip(size, self.before, (bottom, right))]
@@ -115,27 +115,27 @@ def sampled_on_grid(pattern, grid, x, spread):
     return pattern.in_order(gradients, spread)
 
 
-class SparseConv2d(SparseLayer):
-    """y (samples, outputs, *output) of x (samples, inputs, height, width): on a CPU with numba by loops over the connections (planes.py),
-    otherwise by CSR products."""
+class SparseConv(SparseLayer):
+    """y (samples, outputs, *output) of x (samples, inputs, height, width), or without a height: on a CPU with numba by loops over the connections
+    (planes.py), otherwise by CSR products."""
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.grids = {}
+        self.grids, self.geometry = {}, Geometry(self.module)
 
     def pattern_of(self, keys, first=0):
         planes = self.loops(keys)
         return planes.Connections(keys, self.shape, self.groups, first) if planes else super().pattern_of(keys, first)
 
     def apply(self, x, values, bias):
-        inputs = self.shape[1] * self.groups
-        if x.dim() not in (3, 4) or x.shape[-3] != inputs:
+        inputs, dims = self.shape[1] * self.groups, len(self.shape)
+        if x.dim() not in (dims - 1, dims) or x.shape[1 - dims] != inputs:
             raise ValueError(f"a convolution of {inputs} channels got {tuple(x.shape)}")
-        if x.dim() == 3:
-            return self.apply(x[None], values, bias)[0]
-        x, grid = self.on_grid(x)
+        single, (x, grid) = x.dim() < dims, self.on_grid(as_images(self.module, x))
         form = Convolution if isinstance(self.pattern, Pattern) else compiled("planes").Convolution
-        return form.apply(x, values, bias, self.pattern, grid)
+        y = form.apply(x, values, bias, self.pattern, grid)
+        y = y if dims == 4 else y.squeeze(2).contiguous()  # as torch gives it: `.view()` must not fail
+        return y[0] if single else y
 
     def loops(self, x):
         return compiled("planes") if x.device.type == "cpu" else None
@@ -145,21 +145,19 @@ class SparseConv2d(SparseLayer):
 
     def sampled(self, pattern, x, delta):
         """Weight gradient (nnz of `pattern`,) at its connections, given the layer's input and the gradient at its output."""
-        if x.dim() == 3:
-            x, delta = x[None], delta[None]
-        x, grid = self.on_grid(x)
+        delta, (x, grid) = as_images(self.module, delta), self.on_grid(as_images(self.module, x))
         if isinstance(pattern, Pattern):
             return sampled_on_grid(pattern, grid, x, grid.spread(delta))
         return compiled("planes").gradients(pattern, grid, x, x.new_zeros(pattern.nnz), delta, input=False)[1]
 
     def on_grid(self, x):
         """(x, its Grid). The Grid holds the zeros of zero padding; padding of any other kind is applied to x."""
-        module, padding = self.module, self.module._reversed_padding_repeated_twice
-        if module.padding_mode != "zeros":
-            x, padding = F.pad(x, padding, mode=module.padding_mode).to(x.dtype), [0] * 4  # autocast pads some modes in float32
+        geometry, padding = self.geometry, self.geometry.padding
+        if geometry.mode != "constant":
+            x, padding = geometry.padded(x).to(x.dtype), [0] * 4  # autocast pads some modes in float32
         if x.shape[2:] not in self.grids:
-            grid = Grid(x.shape[2:], module, padding)
+            grid = Grid(x.shape[2:], geometry, padding)
             if min(grid.output) < 1:
-                raise ValueError(f"a convolution with a kernel of {module.kernel_size} got images of {tuple(x.shape[2:])}: too small")
+                raise ValueError(f"a convolution with a kernel of {geometry.kernel_size} got images of {tuple(x.shape[2:])}: too small")
             self.grids[x.shape[2:]] = grid
         return x, self.grids[x.shape[2:]]

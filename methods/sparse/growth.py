@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from methods import dynamic, gse
-from methods.activity import batched, padded, uniform
+from methods.activity import uniform
 from methods.beyond import mest
 from methods.beyond.srigl import SRigL
+from methods.images import Geometry, as_images, convolves
 from methods.ranking import keep_each
 from methods.sampling import pairs
 from methods.seeds import stable_seed
@@ -266,8 +267,8 @@ def same_buffers(net, wanted):
 def dense_gradient(layer, x, delta):
     """Gradient at every connection of a layer, (size,), from its input and the gradient at its output."""
     module = layer.module
-    if not isinstance(module, nn.Conv2d):
+    if not convolves(module):
         return (delta.reshape(-1, delta.shape[-1]).T @ x.reshape(-1, x.shape[-1])).flatten()
-    x, delta = batched(module, x), batched(module, delta)
-    gradient = nn.grad.conv2d_weight(padded(module, x), layer.shape, delta, module.stride, 0, module.dilation, module.groups)
+    x, delta, of = as_images(module, x), as_images(module, delta), Geometry(module)
+    gradient = nn.grad.conv2d_weight(of.padded(x), (*layer.shape[:2], *of.kernel_size), delta, of.stride, 0, of.dilation, module.groups)
     return gradient.movedim(1, -1).flatten()

@@ -6,18 +6,18 @@ from threading import get_ident
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from methods.advice import refuse_processes
+from methods.images import convolves, plain_layer
 from methods.layout import gpt2_linear
 from methods.model import SparseModel, asked_for
 from methods.networks import detached, explained, layout_of, put
 from methods.run import forget_steps
-from methods.sparse.conv import SparseConv2d
+from methods.sparse.conv import SparseConv
 from methods.sparse.edges import places
 from methods.sparse.linear import SparseLinear
 from methods.sparse.shapes import materialise
-
-LAYERS = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
 
 
 class AlwaysSparse(SparseModel):
@@ -36,7 +36,7 @@ class AlwaysSparse(SparseModel):
     GraEst each scoring batch; MEST forgets the momentum of what it drops, which with masks fades.
 
     Raises ValueError, in one line, for methods that need dense weights, where several processes train it together, and for layers other
-    than Linear, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
+    than Linear, Conv1d, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
     """
 
     def __init__(self, net, method, sparsity=None, skip=(), *, include=(), storage="sparse", **options):
@@ -49,7 +49,7 @@ class AlwaysSparse(SparseModel):
                   if not all(layer_class(module) and name == "weight" for module, name in entry.places(net))}
         if others:
             kinds = " and no ".join(sorted({*others.values()}))
-            raise ValueError(f"sparse storage holds Linear and Conv2d layers, no {kinds}; these stay dense with skip={[*others]}")
+            raise ValueError(f"sparse storage holds Linear, Conv1d and Conv2d layers, no {kinds}; these stay dense with skip={[*others]}")
         for entry, users in zip(self.layout.entries, self.users):
             if len({(getattr(module, "groups", 1), gpt2_linear(module)) for module in users}) > 1:
                 raise ValueError(f"{entry.name} is the weight of layers with different groups or orders, whose connections are not the same; "
@@ -272,7 +272,11 @@ class AlwaysSparse(SparseModel):
 
 def layer_class(module):
     """The class that computes a layer from its active connections, None where there is none."""
-    return SparseLinear if gpt2_linear(module) else LAYERS.get(type(module))
+    if gpt2_linear(module):
+        return SparseLinear
+    if not plain_layer(module) or isinstance(module, NonDynamicallyQuantizableLinear):  # nn.MultiheadAttention reads the weight of the latter
+        return None
+    return SparseConv if convolves(module) else SparseLinear
 
 
 def title(module):
