@@ -42,7 +42,7 @@ def layout_of(net, skip, include, sparse=False):
 def refuse_default_device():
     """Raises ValueError under torch.set_default_device, or a context of a device: what a method draws is the same on every device, for it draws on
     the CPU."""
-    if (device := torch.get_default_device()).type != "cpu":
+    if (device := torch.empty(0).device).type != "cpu":
         raise ValueError(f"torch's default device is {device}, and methods draw on the CPU: leave it (torch.set_default_device('cpu')) and move the "
                          "network with .to(device)")
 

@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import shutil
+import sys
 
 import pytest
 from made_up import row
@@ -14,6 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="whose pathlib does not look up os's functions when it calls them")
 WITH_A_PATH = "link listdir lstat mkdir open remove rename replace rmdir scandir stat unlink utime".split()
 
 

@@ -67,7 +67,7 @@ def test_quick_profile_of_cifar10_trains_one_network():
 
 # ---- every script
 
-@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.filterwarnings("error::UserWarning", "ignore::DeprecationWarning")  # pyparsing's are both, and old matplotlib calls it
 @pytest.mark.parametrize("name, suite", CASES)
 def test_draws_from_rows(name, suite, tmp_path, capsys, no_files):
     for each in ("cifar10", "cifar100") if suite == "cifar10" else (suite,):

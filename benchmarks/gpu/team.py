@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -161,7 +162,7 @@ def assembled(spec, store, folder, task, device):
             for helper in helpers:
                 try:
                     helper.wait(GRACE)
-                except subprocess.TimeoutExpired:  # torch 2.5 can hang with all its threads when it destroys a process group
+                except subprocess.TimeoutExpired:
                     helper.kill()
                     helper.wait()
 
@@ -176,4 +177,5 @@ def joined(number, count, place):
     try:
         yield
     finally:
+        time.sleep(0.1)  # up to torch 2.6 the group's threads, if they still drop a tensor, and its end wait for each other forever
         dist.destroy_process_group()
