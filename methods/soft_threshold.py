@@ -37,6 +37,11 @@ class STROriginal(Sparsifier):
         super().__init__(layout, sparsity, **options)
         self.a = nn.Parameter(torch.full((len(layout.sizes),), self.a0))
 
+    @torch.no_grad()
+    def forget(self, run):
+        super().forget(run)
+        self.a.fill_(self.a0)
+
     def start(self, run, cycle):
         for group in run.optimizer.param_groups if self.decay else ():
             group["weight_decay"] = self.decay

@@ -2,7 +2,7 @@
 import torch
 
 from methods.allocation import whole
-from methods.base import option, through
+from methods.base import Sparsifier, option, through
 from methods.dynamic import Static
 from methods.ranking import keep_each
 
@@ -32,9 +32,10 @@ class TopKAST(Static):
     def forward(self, theta):
         return through((theta - self.lost) * self.mask, theta * self.trained)
 
+    @torch.no_grad()
     def forget(self, run):
-        super().forget(run)
-        self.lost.zero_()
+        run.theta.sub_(self.lost * self.mask), self.lost.zero_()  # goes on from the working weights
+        Sparsifier.forget(self, run)  # not Static's: weights outside the mask keep their values in this method
 
     @torch.no_grad()
     def start(self, run, cycle):

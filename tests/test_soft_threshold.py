@@ -108,3 +108,11 @@ def test_original_start_underflows():
     assert torch.equal(effective(run), W)
     step(run)
     assert run.model.method.a.item() == near(-3200 * (1 - 1e-5))
+
+
+def test_original_second_training_begins_with_the_first_threshold():
+    run = original()
+    step(run)
+    with pytest.warns(UserWarning, match="trained before"):
+        Training(run.model, run.optimizer, 10, 1).start()
+    assert run.model.method.a.item() == near(math.log(1 / 3))

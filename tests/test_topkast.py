@@ -235,3 +235,13 @@ def test_sparse_gradients_of_an_embedding_are_left_as_they_are():
     expected = before - 0.05 * net[0].weight.grad.to_dense()
     run.update()
     assert torch.equal(net[0].weight, expected) and not torch.equal(before, expected)
+
+
+@pytest.mark.parametrize("mode", ["correct", "literal"])
+def test_a_second_training_goes_on_from_the_dense_weights(mode):
+    """Those outside the active set, too, and what an entry into it is without in the literal form."""
+    run = overtake(mode=mode)
+    working = torch.where(run.model.method.mask, effective(run).flatten(), run.theta.detach())
+    with pytest.warns(UserWarning, match="trained before"):
+        Training(run.model, run.optimizer, 10, 1).start()
+    assert torch.equal(run.theta, working) and int((run.theta != 0).sum()) == 6 - (mode == "literal")
