@@ -21,11 +21,11 @@ class ProbMask(Sparsifier):
 
     name = "probmask"
     original = {"cifar": dict(epochs=300, batch_size=256, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=True, schedule="cosine_epoch",
-                              clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}
+                              clip=3.0, bn_momentum=0.1, validation=False, augmentation="gse")}  # with CIFAR-100's own statistics there
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4.1: with another batch size it got worse
     presets = {"form": {"st3code": ST3_CODE}}
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
-    mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay")
+    mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay (in ST-3's code that of the weights)")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
     ramp_end = option(0.6, most=1, help="share of training at which the budget reaches the target")
     ramp_granularity = option("epoch", "step", help="how often the sparsity rises")

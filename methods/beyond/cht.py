@@ -19,6 +19,7 @@ class CHTs(DynamicSparse):
     left without any input or any output are removed too ("chain removal"), and as many more grow, where it is known which layer feeds which:
     between linear layers that follow each other in an nn.Sequential. Elsewhere nothing is removed, because a network does not tell.
     A connection that is dropped and grows again in the same update keeps its weight (released code).
+    That code makes no step of the optimiser at an update (`skip_step`), and with a constant share it updates to the end (`update_end=1`).
     """
 
     name = "chts"

@@ -14,7 +14,8 @@ from methods.warn import warn
 class SNFS(Static):
     """Drops by magnitude, shares growth out over layers by mean momentum, and grows by momentum (Dettmers & Zettlemoyer 2019).
 
-    Drops the same share of every layer. Needs an optimiser with momentum, and the dense gradient at every step.
+    Drops the same share of every layer, at the end of an epoch and so before its evaluation (in the released code after it). Needs an optimiser with
+    momentum, and the dense gradient at every step.
     """
 
     name = "snfs"
