@@ -41,8 +41,16 @@ def test_snfs_shares():
 
 
 def test_snfs_spreads_what_a_layer_cannot_take():
-    # ⌈6.3⌉, 1, 1 with room for 1.98, 2.97, 8.91: 5.02 too many make 1.98, 3.51, 3.51, and .54 too many 1.98, 2.97, 4.05
-    assert share_out(7, [0.9, 0.05, 0.05], [2, 3, 9]) == [1, 2, 4]
+    # 9, .5, .5 with room for 1.98, 2.97, 9.9: 7.02 too many make 1.98, 4.01, 4.01, and 1.04 too many 1.98, 2.97, 5.05
+    assert share_out(10, [0.9, 0.05, 0.05], [2, 3, 10]) == [2, 3, 5]
+
+
+def test_snfs_shares_do_not_depend_on_the_order_of_the_layers():
+    generator, grown = torch.Generator().manual_seed(0), torch.zeros(22)
+    for _ in range(400):
+        shares = 1 + 0.4 * torch.rand(22, generator=generator)
+        grown += torch.tensor(share_out(33, (shares / shares.sum()).tolist(), [1000] * 22))
+    assert bool(((grown / grown.mean() - 1).abs() < 0.07).all())
 
 
 @pytest.mark.parametrize("mask, momentum, kept", [

@@ -65,7 +65,7 @@ class SNFS(Static):
 
 def share_out(total, shares, room):
     """`total` connections as one integer per layer, by these shares of it, none above its room."""
-    real, most = [float(math.ceil(total * share)) for share in shares], [0.99 * r for r in room]
+    real, most = [total * share for share in shares], [0.99 * r for r in room]
     for _ in shares:  # what a layer cannot take is spread evenly over those that can
         excess = sum(max(r - m, 0) for r, m in zip(real, most))
         real = [min(r, m) for r, m in zip(real, most)]
