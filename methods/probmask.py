@@ -25,7 +25,8 @@ class ProbMask(Sparsifier):
     retained = {"cifar": dict(batch_size=256)}  # ST-3, §4.1: with another batch size it got worse
     presets = {"form": {"st3code": ST3_CODE}}
     form = option("original", "st3code", help="st3code: as ST-3's released code has it, unless an option says otherwise")
-    mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay (in ST-3's code that of the weights)")
+    mask_lr = option(6e-3, help="learning rate of Adam on the probabilities, cosine decay; in ST-3's form to a tenth at"
+                     " 1/2 and at 3/4, like its weights'")
     ramp_start = option(0.16, most=1, help="share of training at which the budget starts to fall")
     ramp_end = option(0.6, most=1, help="share of training at which the budget reaches the target")
     ramp_granularity = option("epoch", "step", help="how often the sparsity rises")
@@ -95,7 +96,9 @@ class ProbMask(Sparsifier):
                 raise ValueError(f"{self.called} learns its mask in training mode: call model.train(); to freeze normalisation, its modules' eval()")
             run.clip_gradients()  # weights and probabilities together; the clipping that follows finds nothing left to do
             self.p.grad.nan_to_num_(0, 0, 0)  # not finite after an overflow, for which a GradScaler skips the weights' step
-            self.adam.param_groups[0]["lr"] = self.mask_lr * (1 + math.cos(math.pi * run.epoch / run.epochs)) / 2
+            done = run.epoch / run.epochs
+            decay = (1 + math.cos(math.pi * done)) / 2 if self.form == "original" else 0.1 ** ((done >= 1 / 2) + (done >= 3 / 4))
+            self.adam.param_groups[0]["lr"] = self.mask_lr * decay
             self.adam.step()
         self.p.grad = None  # so that the weights' optimiser leaves p alone
 

@@ -270,6 +270,19 @@ def test_srigl_starts_as_its_released_code_where_asked():
     assert 3 < active.abs().max() / active.std() < 6 and not model.theta[~model.method.mask].any() and torch.equal(net.bias, bias)
 
 
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_srigl_s_dense_layers_keep_their_first_weights(storage):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 40), nn.Linear(40, 200), nn.Linear(200, 10))
+    first, wide = (net[i].weight.detach().clone() for i in (0, 2))
+    model = SparseModel(net, "srigl", 0.5, init="grad_flow", storage=storage)
+    Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 1, 1).start()
+    kept = model.export()
+    assert model.method.counts[0] == 12 and torch.equal(kept[0].weight, first)
+    active = kept[2].weight != 0
+    assert model.method.counts[2] < 8000 and not (kept[2].weight == wide)[active].any()
+
+
 @pytest.mark.parametrize("gamma", [0.3, 0.9])
 def test_srigl_fan_in_is_constant_at_every_step(gamma):
     torch.manual_seed(0)

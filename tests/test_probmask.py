@@ -247,14 +247,24 @@ def test_clipping_is_joint_and_sgd_leaves_p_alone():
     assert method.p not in run.optimizer.state or not run.optimizer.state[method.p]
 
 
-def test_adam_has_a_cosine_schedule():
-    run = training("probmask", 0.5, epochs=10, steps_per_epoch=2)
+def adam_rates(**options):
+    run = training("probmask", 0.5, epochs=10, steps_per_epoch=2, **options)
     rates = []
     for _ in range(19):
         step(run)
         rates.append(run.model.method.adam.param_groups[0]["lr"])
+    return rates
+
+
+def test_adam_has_a_cosine_schedule():
+    rates = adam_rates()
     assert rates[0] == rates[1] == 6e-3
     assert rates[10:12] == [near(3e-3), near(3e-3)]
+
+
+def test_adam_has_in_st3_s_form_the_weights_schedule():
+    rates = adam_rates(form="st3code")
+    assert rates == [6e-3] * 10 + [near(6e-4)] * 6 + [near(6e-5)] * 3  # as ST-3's recipe: a tenth from 1/2, and from 3/4 of training
 
 
 def test_two_masks_on_the_same_batch():

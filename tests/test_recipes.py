@@ -25,9 +25,9 @@ STATED = {
     ("feather", "cifar"): dict(batch_size=128, epochs=160, lr=0.1, momentum=0.9, weight_decay=5e-4, decay_all=False, schedule="cosine_step",
                                augmentation="zero", clip=3.0, validation=False, bn_momentum=0.1),
     ("acdc", "cifar10"): dict(PLAIN, epochs=200, lr=0.1, momentum=0.9, nesterov=False, weight_decay=5e-4, decay_all=True,
-                              milestones=(0.325, 0.625, 0.925), augmentation="zero", validation=False),
+                              milestones=(0.33, 0.63, 0.93), augmentation="zero", validation=False),
     ("acdc", "cifar100"): dict(PLAIN, epochs=200, lr=0.08, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=True,
-                               milestones=(0.375, 0.575, 0.775), augmentation="gse", validation=False),
+                               milestones=(0.38, 0.58, 0.78), augmentation="gse", validation=False),
     ("acdc", "imagenet"): dict(PLAIN, lr=0.256, batch_size=256, momentum=0.875, weight_decay=3.05e-5, decay_all=True, label_smoothing=0.0,
                                schedule="cosine", epochs=100,
                                table="imagenet"),
@@ -200,7 +200,7 @@ def test_learning_rates():
     milestones = STATED["acdc", "cifar100"]["milestones"]
     trainer = make("static", lr=0.08, epochs=200, milestones=milestones)
     spe = trainer.training.steps_per_epoch
-    rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (75, 115, 155)}
+    rates = {epoch: (trainer.learning_rate(epoch * spe - 1), trainer.learning_rate(epoch * spe)) for epoch in (76, 116, 156)}
     assert all(after == pytest.approx(before / 10) for before, after in rates.values())
 
 

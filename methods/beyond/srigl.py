@@ -20,7 +20,7 @@ class SRigL(DynamicSparse):
                               augmentation="granet", validation=False)}  # which pads by reflection; its images are not normalised
     scope, score_batches, sampler = "layer", "train_batch", "exact"
     init = option("network", "sparse", "grad_flow", help="network: its own first weights; sparse: uniform by the active inputs of each neuron (GSE); "
-                  "grad_flow: normal, with a standard deviation of 2 / active inputs (released code)")
+                  "grad_flow: normal, with a standard deviation of 2 / active inputs, but in dense layers (released code)")
     gamma = option(0.3, most=1, help="a neuron with fewer salient inputs than this share of the fan-in (without ablation: released code) "
                    "is ablated")
     ablation = option(True, help="false: constant fan-in alone")
@@ -47,7 +47,10 @@ class SRigL(DynamicSparse):
         if self.init == "sparse":
             return super().initialise(run)
         spread = 2 / self.layout.filter_sums(self.mask.to(run.theta.dtype)).clamp_min(1)
-        run.theta.copy_(run.random("init", normal=True) * self.layout.spread_filters(spread))
+        drawn = run.random("init", normal=True) * self.layout.spread_filters(spread)
+        for weights, draws, count in zip(run.theta.split(self.layout.sizes), drawn.split(self.layout.sizes), self.counts):
+            if count < len(draws):
+                weights.copy_(draws)
 
     @torch.no_grad()
     def update(self, run, fraction):

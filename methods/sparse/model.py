@@ -202,14 +202,15 @@ class AlwaysSparse(SparseModel):
     @torch.no_grad()
     def initialise(self):
         """Draws the first weights as the masked methods' `initialise` does, by the number κ of active inputs of a neuron: weights and biases uniform
-        with variance 1/κ, or weights alone normal with standard deviation 2/κ (init=grad_flow)."""
+        with variance 1/κ, or those of sparse layers alone normal with standard deviation 2/κ (init=grad_flow)."""
         draws = []
-        for entry, users, keys in zip(self.layout.entries, self.users, self.local(self.method.keys)):
+        for entry, users, keys, own in zip(self.layout.entries, self.users, self.local(self.method.keys), self.theta.split(self.counts)):
             rows = keys // entry.fan_in
             active = torch.bincount(rows, minlength=entry.shape[0]).clamp_min(1)
             if self.method.init == "grad_flow":
                 spread = (2 / active).to(self.theta.dtype)[rows]
-                draws.append(torch.randn_like(spread) * spread)
+                kept = len(keys) == entry.size and own.any()  # a network of shapes has none of its own
+                draws.append(own if kept else torch.randn_like(spread) * spread)
                 continue
             bounds = (3 / active).sqrt().to(self.theta.dtype)
             draws.append((2 * torch.rand_like(bounds[rows]) - 1) * bounds[rows])
