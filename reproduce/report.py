@@ -28,7 +28,7 @@ decided almost nothing ([`FINDINGS.md`](FINDINGS.md)).
 "Above" claims that it is more than 0, "at least" more than -{NEAR:g} point, "near" within {NEAR:g} point; other limits are named. It is as claimed where
 the whole interval lies there, and speaks against the claim where all of it lies outside and would still do so among all comparisons of the
 claim (Holm, level 0.05). What has to be as claimed in every comparison needs no such correction; of single ones by chance some may be, and
-"16 of 27 as claimed, 8 among all" says how many the same correction leaves. One seed decides nothing. Runs of two kinds of machine differ by
+"17 of 27 as claimed, 9 among all" says how many the same correction leaves. One seed decides nothing. Runs of two kinds of machine differ by
 rounding besides; where such are compared it is said. A12 is decided where both quartiles of the rounds are on one side of 5 %; of B4 and B5 the sign
 of a gain is judged alone; B6 and B7 are taken as they were computed or measured. Of A13 published numbers are shown; runs of ours would decide it.
 
