@@ -215,12 +215,15 @@ def test_jobs_run_the_code_that_was_sent(project, ended):
 
 def test_cancel_takes_queued_jobs_out(project, ended, monkeypatch):
     monkeypatch.setattr(sending, "LEAVING_SECONDS", PATIENCE)
-    project.wait_for(lambda: not project.slurm("squeue", "--noheader"))  # a job that is just ending cannot be held
+    project.wait_for(lambda: not project.slurm("squeue", "--noheader"))
     words = [*SLOW, "3", "--epochs", "7"]
-    project.send(*words, "--cpus-per-task", "4", "--jobs", "1")
-    assert "queued" in project.command("status", *words).stdout
-    project.slurm("scontrol", "hold", *{job.split("_")[0] for job in project.slurm("squeue", "--noheader", "--format=%i")})
-    assert "taken out of the queue" in project.command("cancel", "digits", "--running").stdout
+    project.slurm("scontrol", "update", "PartitionName=debug", "State=DOWN")  # which queues jobs and starts none
+    try:
+        project.send(*words, "--cpus-per-task", "4", "--jobs", "1")
+        assert "queued" in project.command("status", *words).stdout
+        assert "taken out of the queue" in project.command("cancel", "digits", "--running").stdout
+    finally:
+        project.slurm("scontrol", "update", "PartitionName=debug", "State=UP")
     assert not project.slurm("squeue", "--noheader"), "it came back before they had ended"
     done = project.command("status", *words)
     assert done.returncode == 0 and "0 queued, 0 lost, 0 started, 3 not started" in done.stdout, done.stdout
