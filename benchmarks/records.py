@@ -23,6 +23,7 @@ TABLES = {
     "switches": "key schedule group final_state switches weights".split(),
     "logged": "key epoch name value".split(),
 }
+NAMED_BY = {"runs": 1, "curves": 2, "layers": 2, "switches": 5, "logged": 3}  # first columns, in which no two lines of a table are alike
 ADDED = {"zeros", "parameters"}  # columns of TABLES that files of earlier versions lack; read as empty
 STATUSES = ("ok", "diverged", "failed")
 TEXTS = set("key suite task dataset model method options precision status error device torch_version code_version finished_at "

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 
 from benchmarks.files import StoreError, folder as named, locked, write_whole, writer
-from benchmarks.records import ADDED, OTHER, RUN_COLUMNS, TABLES, problem_of, read_record, sealed, typed, write_table
+from benchmarks.records import ADDED, NAMED_BY, OTHER, RUN_COLUMNS, TABLES, problem_of, read_record, sealed, typed, write_table
 
 
 class Store:
@@ -132,10 +132,11 @@ class Store:
             words = OTHER.format("lacks the columns" if lacking else "has more columns:", ", ".join(sorted(lacking or more)))
             raise StoreError(f"{path}: {words}; keep columns of your own in another file")
         rows, seen = [dict.fromkeys(ADDED & set(TABLES[table]), "") | row for row in rows], {}
+        names = TABLES[table][:NAMED_BY[table]]
         for place, row in enumerate(rows, 2):
             problem = problem_of(row, table)
-            if table == "runs" and not problem and seen.setdefault(row["key"], place) != place:
-                problem = f"the key {row['key']} is in row {seen[row['key']]} too; remove one"
+            if not problem and seen.setdefault(name := tuple(row[column] for column in names), place) != place:
+                problem = f"the {', '.join(map(' '.join, zip(names, name)))} is in row {seen[name]} too; remove one"
             if problem:
                 raise StoreError(f"{path}, row {place}: {problem}")
         return rows

@@ -66,6 +66,8 @@ class Sparsifier(nn.Module):
         self.layout, self.sparsity = layout, float(sparsity)
         self.register_buffer("mask", torch.ones(layout.size, dtype=torch.bool))
         self.budget = self.final_budget()
+        if not isinstance(self.budget, numbers.Integral):
+            raise ValueError(f"final_budget of {self.called} must return a whole number, not {self.budget!r}")
         if self.budget < len(layout.sizes):
             raise ValueError(f"sparsity {sparsity} leaves {self.budget} weights for {len(layout.sizes)} layers; each needs one at least")
 

@@ -94,6 +94,7 @@ class ProbMask(Sparsifier):
         if not run.cycle:
             if self.p.grad is None:
                 raise ValueError(f"{self.called} learns its mask in training mode: call model.train(); to freeze normalisation, its modules' eval()")
+            self.hold()
             run.clip_gradients()  # weights and probabilities together; the clipping that follows finds nothing left to do
             self.p.grad.nan_to_num_(0, 0, 0)  # not finite after an overflow, for which a GradScaler skips the weights' step
             done = run.epoch / run.epochs
@@ -101,6 +102,14 @@ class ProbMask(Sparsifier):
             self.adam.param_groups[0]["lr"] = self.mask_lr * decay
             self.adam.step()
         self.p.grad = None  # so that the weights' optimiser leaves p alone
+
+    def hold(self):
+        """Gives Adam p, whose object load_state_dict(assign=True) has replaced, and its state."""
+        held = self.adam.param_groups[0]["params"]
+        if held[0] is not self.p:
+            if held[0] in self.adam.state:
+                self.adam.state[self.p] = self.adam.state.pop(held[0])
+            held[0] = self.p
 
     @torch.no_grad()
     def after_step(self, run):

@@ -11,6 +11,7 @@ from methods import processes
 from methods.processes import mean_of_processes
 from methods.seeds import stable_seed
 
+NOT_HELD = "the optimiser does not hold the model's parameters: build it over model.parameters()"
 NO_GRADIENTS = "there are no gradients: call loss.backward() before update()"
 
 

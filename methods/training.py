@@ -14,7 +14,7 @@ from methods.advice import (LOOKED, refuse_later_weights, refuse_processes, refu
 from methods.base import Cycle
 from methods.networks import refuse_default_device
 from methods.processes import from_the_first
-from methods.run import NO_GRADIENTS, Run, described
+from methods.run import NO_GRADIENTS, NOT_HELD, Run, described
 from methods.warn import warn
 
 UPDATING = []  # the trainings whose update() is running; a list, because changing a class at every step would invalidate Python's caches
@@ -64,7 +64,7 @@ class Training(Run):
             raise ValueError(f"criterion= takes a function of output and y, not {type(criterion).__name__}")
         held = {id(p) for p in self.parameters}
         if id(model.theta) not in held:
-            raise ValueError("the optimiser does not hold the model's parameters: build it over model.parameters()")
+            raise ValueError(NOT_HELD)
         if any(p.requires_grad and id(p) not in held for p in self.method.parameters()):
             raise ValueError(f"{self.method.called} learns parameters that the optimiser does not hold: add model.method.parameters() to one of "
                              "its groups")
@@ -174,6 +174,8 @@ class Training(Run):
             UPDATING.remove(self)
 
     def _update(self):
+        if not any(p is self.theta for p in self.parameters):  # load_state_dict(assign=True) has replaced it
+            raise ValueError(NOT_HELD)
         # a replaced take_step may run the passes itself (LBFGS)
         if "take_step" not in vars(self) and all(p.grad is None for p in self.parameters):
             raise ValueError(NO_GRADIENTS)

@@ -46,7 +46,7 @@ def asked(words):
             raise NoRows("dense is drawn beside others, by this name: no label")
         if name != "dense":
             found[name] = label.strip() or Path(name).name
-    return {name: name if [*found.values()].count(label) > 1 else label for name, label in found.items()}
+    return {name: name if [*found.values(), "Dense"].count(label) > 1 else label for name, label in found.items()}
 
 
 def meaning(name):

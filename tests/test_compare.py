@@ -74,6 +74,7 @@ def test_the_other_names_of_methods_are_theirs(monkeypatch):
 
     assert ALIASES == {alias: name for name in available() for alias in vars(get(name)).get("aliases", ())}
     assert asked(["gse gamma=2", "ste_soft_rescale::soft"]) == {"gse_uniform gamma=2": "gse_uniform gamma=2", "st3": "soft"}
+    assert asked(["st3::Dense", "gmp::GMP", "dense"]) == {"st3": "st3", "gmp": "GMP"}  # as dense is called, which is drawn beside them
 
 
 def test_of_two_texts_of_one_meaning_that_are_stored_the_one_that_is_named_is_drawn(tmp_path):

@@ -146,6 +146,22 @@ def test_csv_edited_by_hand(edit, undisturbed, halfway, tally, capsys):
     tally(f"runs.csv edited by hand: {edit}", 1, *losses(store, undisturbed, {SPEC.key: store.stamp(SPEC.key)}, [SPEC]))
 
 
+@pytest.mark.parametrize("name, of", [("curves", "epoch 0"), ("layers", "layer conv.weight")])
+def test_a_line_that_is_there_twice_counts_nowhere(name, of, halfway, capsys):
+    """As after a merge that keeps both sides: a mean over it would count it twice."""
+    store = Store("results")
+    (store.runs / f"{SPEC.key}.json").write_bytes(halfway[1])
+    store.collect("digits")
+    path = store.folder / "digits" / f"{name}.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[1]]) + "\n")
+    capsys.readouterr()
+    assert main(["collect", "digits", "--results", "results"]) == 2
+    assert f"{path}, row {len(lines) + 1}: the key {SPEC.key}, {of} is in row 2 too; remove one" in capsys.readouterr().err
+    path.write_text("\n".join(lines) + "\n")
+    assert store.collect("digits") == 1
+
+
 def test_of_two_rows_of_a_run_the_later_counts(halfway):
     """As where the CSV files come from another machine, which has made what failed here."""
     store = Store("results")

@@ -115,6 +115,10 @@ class NoBudget(Good):
     def final_budget(self):
         pass
 
+class HalfBudget(Good):
+    def budget_at(self, cycle):
+        return 10.5
+
 class Raises(Good):
     def start(self, run, cycle):
         raise RuntimeError("on\\npurpose")
@@ -238,7 +242,8 @@ def mine(tmp_path, monkeypatch):
     ("mine.py", ("mine.py:CLASS",)), ("list.py:Mine", ("list.py", "line 3", "default", "[0.1, 0.2]")),
     ("mine.py:Costlier", ("gradient = \"dense\"", "outside the mask")), ("mine.py:NoSuchCost", ("'sparse'", "superset")),
     ("mine.py:Pays", ("training_cost is -3.0",)), ("mine.py:Free", ("training_cost is 0.0",)),
-    ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("TypeError in __init__ (base.py, line",)),
+    ("mine.py:FloatMask", ("torch.float32", "set_mask")), ("mine.py:NoBudget", ("final_budget of NoBudget must return a whole number, not None",)),
+    ("mine.py:HalfBudget", ("budget_at(0) must return a whole number, not 10.5",)),
     ("mine.py:Forgets", ("stopped", "no checkpoint holds", "buffer")), ("mine.py:LateBuffer", ("method.rate", "made in __init__")),
     ("mine.py:LateTensor", ("stopped cannot go on", "buffers, made in __init__", "after_step (mine.py", "no attribute 'mean'")),
     ("mine.py:Dice", ("draws numbers that no seed decides", "run.random")),

@@ -67,6 +67,21 @@ def test_an_optimiser_of_other_parameters_is_refused():
         Training(SparseModel(net, "rigl", 0.5), other, 1, 6)
 
 
+@pytest.mark.parametrize("storage", ["masked", "sparse"])
+def test_weights_that_loading_has_replaced_are_no_longer_the_optimiser_s(storage):
+    """Without a word, theta would stay as it was loaded, while other parameters are trained."""
+    model = SparseModel(nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 4)), "rigl", 0.8, storage=storage)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, 4)
+    run.start()
+    own = {name: value for name, value in model.state_dict().items() if "bias" in name}
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    for name, bias in own.items():  # the optimiser's own, which go on
+        model.net.get_parameter(name.removeprefix("net.")).data = bias
+    model(torch.randn(8, 12)).square().mean().backward()
+    with pytest.raises(ValueError, match=r"build it over model.parameters\(\)"):
+        run.update()
+
+
 def test_parameters_that_are_to_be_trained_otherwise_have_a_group_of_their_own():
     model = SparseModel(Net(), "movement", 0.5, score_lr=0.25)
     said = (r"\Amovement has parameters that are to be trained otherwise than the weights: [^\n]* model.parameter_groups\(lr\) instead of "

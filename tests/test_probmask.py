@@ -329,6 +329,25 @@ def test_its_state_is_tensors_alone_as_safetensors_wants_it():
         assert loaded["step"].dtype == own["step"].dtype and loaded["exp_avg"].any()
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_probabilities_are_learned_after_loading(assign):
+    """Where p's object is another since (assign=True), too: with what Adam had accumulated."""
+    other, run = (training("probmask", 0.5, epochs=10, trials=1) for _ in range(2))
+    for _ in range(3):
+        step(other, torch.ones_like(W))
+    state = copy.deepcopy(other.model.state_dict())
+    before = state["method.p"].clone()
+    model = SparseModel(linear(W), "probmask", 0.5, trials=1)
+    model.load_state_dict(state, assign=assign)
+    run = Training(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1), 10, run.steps_per_epoch)
+    run.load_state_dict(other.state_dict())
+    for each in (other, run):
+        torch.manual_seed(0)
+        step(each, torch.ones_like(W))
+    assert torch.equal(run.method.p, other.method.p) and not torch.equal(run.method.p, before)
+    assert list(run.method.adam.state) == [run.method.p]
+
+
 @pytest.mark.parametrize("epochs, granularity, told", [(1, "epoch", True), (2, "epoch", False), (1, "step", False)])
 def test_a_budget_that_falls_at_once_is_told_of(epochs, granularity, told, recwarn):
     training("probmask", 0.5, epochs=epochs, steps_per_epoch=50, trials=1, ramp_granularity=granularity)

@@ -79,8 +79,12 @@ def longer(method, epochs):
 
 
 def uneven(method, spec):
-    """The message if a user's own method does not have a cycle for each of its levels: the rows of the lower levels would never be made."""
+    """The message if a user's own method does not have a budget for each of its cycles, or a cycle for each of its levels: the rows of the lower
+    levels would never be made."""
     cycles, levels = method.cycles(settle(spec)[0].epochs), levels_of(spec)
+    for cycle in range(len(cycles)):
+        if not isinstance(budget := method.budget_at(cycle), numbers.Integral):
+            return f"budget_at({cycle}) must return a whole number, not {budget!r}"
     own = any(not of_the_suite(type(method), name) for name in ("levels", "cycles"))
     if own and 1 < len(levels) != len(cycles):
         return f"levels() has {len(levels)} sparsities and cycles() {several(len(cycles), 'cycle')}: each level's row is made at the end of its cycle"
