@@ -33,7 +33,7 @@ class AlwaysSparse(SparseModel):
 
     Given the same draws (first graph, growth of SET, noise on the drop score), it computes the same numbers as masked storage, except: an update's
     clipping does not count the gradients of the connections that it just pruned; RigL and SRigL pass their training batch a second time, GraBo and
-    GraEst each scoring batch; MEST forgets the momentum of what it drops, which with masks fades.
+    GraEst each scoring batch; MEST forgets the momentum of what it drops, which with masks fades; Adafactor's steps follow the number of weights.
 
     Raises ValueError, in one line, for methods that need dense weights, where several processes train it together, and for layers other
     than Linear, Conv1d, Conv2d and transformers' Conv1D, which `skip` leaves dense. Layers whose weight another module reads need `skip`, too.
