@@ -3,7 +3,6 @@ import contextlib
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
 
 import numpy

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from copies import ROOT, copy_packages
 
-from benchmarks import own_suites, suites
+from benchmarks import own_suites
 from benchmarks.recipes import Dataset, Task
 from benchmarks.tasks import TASKS
 

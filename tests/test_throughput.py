@@ -12,7 +12,6 @@ import torch
 
 from benchmarks import data as datasets
 from benchmarks import scaling, throughput
-from benchmarks.gpu import pack
 from benchmarks.gpu.capture import WARM
 from benchmarks.grid import Spec
 from benchmarks.machine import slow_bf16
