@@ -3,6 +3,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings  # noqa: F401 (what a test evaluates names it)
 from pathlib import Path
 
 import numpy
