@@ -6,12 +6,12 @@
 #
 # SUITE: digits (default), cifar10, cifar100, imagenet. Options: those of `python -m benchmarks launch`.
 # PYTHON=... names the Python (3.10 or later) to make .venv with.
-# Exit status: 0 all done; 1 some runs or tests failed; 2 bad arguments, or no .venv can be made; 130 stopped (Ctrl-C, kill).
+# Exit status: 0 all done; 1 some runs or tests failed; 2 bad arguments, or no .venv can be made; 130 stopped (Ctrl-C, kill, a closed terminal).
 
 here=$(pwd -P)
 CDPATH='' cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")" || exit 2
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-trap 'exit 130' INT
+trap 'exit 130' INT TERM HUP
 
 fail() {
     echo "error: $1" >&2
@@ -134,7 +134,10 @@ done
 
 # Bad arguments end here, before any installation (but for names of methods and options, which need torch).
 asked=$("$python" - "$@" <<'END'
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # this shell says what there is to say
 import sys
+answer, sys.stdout = sys.stdout, sys.stderr  # where a suite's file may print
 from pathlib import Path
 from benchmarks.__main__ import parser
 from benchmarks.command import at_least_one, chosen_options
@@ -156,19 +159,19 @@ try:
 except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
-print(args.suite, args.profile, args.precision or "-", args.epochs or "-", args.results)
+print(args.suite, args.profile, args.precision or "-", args.epochs or "-", args.results, sep="\n", file=answer)
 END
 ) || exit 2
 
 set_up
 .venv/bin/python -m benchmarks launch "$@" &
 launch=$!
-trap 'kill -TERM $launch 2>/dev/null; wait $launch; exit 130' INT TERM  # either is a launch's Ctrl-C, which the shell keeps from it
+trap 'kill -TERM $launch 2>/dev/null; wait $launch; exit 130' INT TERM HUP  # each is a launch's Ctrl-C, which the shell keeps from it
 wait $launch
 status=$?
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 if ((status > 1)); then exit $status; fi
-read -r suite profile precision epochs results <<<"$asked"
+for name in suite profile precision epochs results; do IFS= read -r "$name"; done <<<"$asked"
 figures=(--profile "$profile" --results "$results")
 if [[ $precision != - ]]; then figures+=(--precision "$precision"); fi
 if [[ $epochs != - ]]; then figures+=(--epochs "$epochs"); fi

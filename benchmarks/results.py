@@ -14,6 +14,17 @@ from benchmarks.files import StoreError, folder as named, locked, write_whole, w
 from benchmarks.records import ADDED, NAMED_BY, OTHER, RUN_COLUMNS, TABLES, problem_of, read_record, sealed, typed, write_table
 
 
+def refuse_unwritable(folder, name, advice):
+    """Makes a folder where there is none. Raises StoreError, which calls it `name`, if no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{writer()}"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{name} cannot be written ({error.strerror}); {advice}") from None
+
+
 class Store:
     """The rows under one results folder (default `results`). Raises StoreError if `write` is set and the folder cannot be written.
 
@@ -29,14 +40,10 @@ class Store:
             if self.folder.exists() and not self.folder.is_dir():
                 raise StoreError(f"{self.folder} is no folder; name another with --results")
             return
-        try:
-            for folder in (self.runs, *[self.folder / "models"] * keep_models):
-                folder.mkdir(parents=True, exist_ok=True)
-            probe = self.runs / f".probe-{writer()}"
-            probe.touch()
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"the results folder {self.folder} cannot be written ({error.strerror}); name another with --results") from None
+        refuse_unwritable(self.runs, f"the results folder {self.folder}", "name another with --results")
+        if keep_models:
+            models = self.folder / "models"
+            refuse_unwritable(models, models, "--keep-models stores the trained networks there")
 
     def checkpoint(self, key):
         return self.runs / f"{key}.pt"
@@ -183,14 +190,22 @@ class Store:
 
         A row that has been written since this Store read it stays.
         """
-        aside = Store(self.folder / "removed")
+        kept = self.folder / "removed"
+        refuse_unwritable(kept / "runs", kept, "rows that are removed are kept there")
+        aside = Store(kept)
         with locked(self.runs / ".collect.lock"):
             whole = self._whole(suite)
             for key in keys:
                 write_whole(aside.runs / f"{key}.json", sealed(whole[key]))
             for table, columns in TABLES.items():  # runs.csv first: lines of a run without a row count nowhere
                 if (path := self.folder / suite / f"{table}.csv").exists():
-                    write_table(path, columns, [line for line in self.read(suite, table) if line["key"] not in keys])
+                    try:
+                        write_table(path, columns, [line for line in self.read(suite, table) if line["key"] not in keys])
+                    except StoreError:
+                        if table == "runs":  # nothing is removed yet
+                            raise
+                        raise StoreError(f"{path} cannot be written: the rows are removed, and their lines are left there, where they count nowhere; "
+                                         f"`collect {suite} --from {aside.folder}` brings all back") from None
             for key in keys:
                 self.again(key).unlink(missing_ok=True)
                 if self.stamp(key) == self.seen.get(key):

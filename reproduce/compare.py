@@ -252,8 +252,8 @@ def main(argv=None):
     parser.add_argument("--name", help=f"of the files (default: {NAME}, with --costs {NAME}_costs)")
     args = parser.standard().read(argv)
     args.name = args.name if args.name is not None else f"{NAME}_costs" if args.costs else NAME
-    if Path(args.name).name != args.name:
-        raise ValueError(f"--name {args.name} is not the name of a file alone; --out names the folder")
+    if Path(args.name).name != args.name or args.name in ("", ".."):
+        raise ValueError(f"--name {args.name!r} is not the name of a file alone; --out names the folder")
     if args.costs and args.epochs:
         raise ValueError("--costs draws all lengths: no --epochs")
     with refusing(args):

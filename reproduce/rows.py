@@ -127,8 +127,11 @@ def none_finished(suite, results, profile, precision, epochs):
     options = f" --profile {profile}" * bool(profile) + with_options(precision=precision, epochs=epochs, results=results)
     path = Path(results) / suite / "runs.csv"
     rows = read_rows(path) if path.exists() else None
-    if rows is not None and epochs:  # those of the length and precision that were looked for are of other methods or sparsities
-        rows = rows[(rows.epochs != epochs) | (rows.precision != (precision or rows.task.map({name: task.precision for name, task in TASKS.items()})))]
+    if rows is not None:  # those of the length and precision that were looked for are of other methods or sparsities
+        profiles = [profile] if profile else PROFILES
+        sought = {task: [epochs] if epochs else [usual_length(Spec(task, "any", 0.5, 0), each) for each in profiles] for task in {*rows.task} & {*TASKS}}
+        rows = rows[[run.task not in sought or run.epochs not in sought[run.task] or run.precision != (precision or TASKS[run.task].precision)
+                     for run in rows.itertuples()]]
     others = "" if rows is None else lengths(rows)
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "
                   f"bash run_all.sh {suite}{options}")

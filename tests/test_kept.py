@@ -1,6 +1,7 @@
 """`--keep-models`: the trained network of a run, loaded again."""
 import pytest
 import torch
+from test_command_refusals import refused
 
 from benchmarks import kept
 from benchmarks.__main__ import main
@@ -47,3 +48,10 @@ def test_runs_without_a_network_are_named(tmp_path, capsys):
     assert main([*words, "--keep-models", "--again"]) == 0 and len(list((tmp_path / "models").iterdir())) == 1
     assert main([*words, "--keep-models"]) == 0 and "no network" not in capsys.readouterr().out
     assert main([*words, "--again"]) == 0 and not list((tmp_path / "models").iterdir())  # it would be another training's
+
+
+def test_where_networks_cannot_be_kept_nothing_is_trained(tmp_path, capsys):
+    (tmp_path / "models").write_text("something else")
+    refused(capsys, ["run", "--task", "digits", "--method", "dense", "--epochs", "1", "--results", str(tmp_path), "--keep-models"],
+            f"{tmp_path / 'models'} cannot be written", "--keep-models stores the trained networks there")
+    assert not list(tmp_path.glob("runs/*.json"))

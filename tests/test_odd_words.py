@@ -95,11 +95,11 @@ def test_a_method_of_an_odd_name_is_drawn(tmp_path, name, monkeypatch):
     assert len({len(line.replace(r"\|", "").split("|")) for line in lines if line.startswith("|")}) == 1
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "."])
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", ".", "..", ""])
 def test_the_name_of_a_comparison_leads_nowhere_else(tmp_path, name):
     done = subprocess.run([sys.executable, "reproduce/compare.py", "st3", "--suite", "digits", "--out", tmp_path / "out", "--name", name], cwd=ROOT,
                           capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and f"--name {name} is not the name of a file alone" in done.stderr
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and f"--name {name!r} is not the name of a file alone" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -4,7 +4,9 @@ from made_up import contents, fill, row
 from stored import table
 from test_command_refusals import refused
 
+from benchmarks import results
 from benchmarks.__main__ import main
+from benchmarks.files import StoreError
 from benchmarks.grid import Spec
 from benchmarks.results import Store
 
@@ -78,6 +80,33 @@ def test_a_row_that_is_written_meanwhile_stays(store, monkeypatch):
     monkeypatch.setattr(Store, "_whole", then_written)
     assert main(words(store, "--keys", spec.key, "--yes")) == 0
     assert store.rows("digits")[spec.key]["top1"] == 12.5
+
+
+def test_where_removed_rows_cannot_be_kept_none_is_removed(store, capsys):
+    (store.folder / "removed").write_text("something else")
+    before = contents(store.folder)
+    assert main(words(store, "--methods", "gmp", "--yes")) == 2
+    err, = capsys.readouterr().err.splitlines()
+    assert f"{store.folder / 'removed'} cannot be written" in err and err.endswith("; rows that are removed are kept there")
+    assert contents(store.folder) == before
+
+
+def test_where_the_disk_is_full_in_between_it_is_said_how_the_rows_come_back(store, capsys, monkeypatch):
+    before, write = contents(store.folder), results.write_table
+
+    def full(path, *rest):
+        if path.stem == "curves":
+            raise StoreError(f"{path} cannot be written (No space left on device)")
+        write(path, *rest)
+    monkeypatch.setattr(results, "write_table", full)
+    assert main(words(store, "--methods", "gmp", "--yes")) == 2
+    err, = capsys.readouterr().err.splitlines()
+    assert "curves.csv cannot be written: the rows are removed" in err and f"`collect digits --from {store.folder / 'removed'}` brings" in err
+    monkeypatch.setattr(results, "write_table", write)
+    assert {line["method"] for line in table(store, "runs")} == {"mine.py:Mine"}
+    assert main(["collect", "digits", "--results", str(store.folder), "--from", str(store.folder / "removed")]) == 0
+    after = contents(store.folder)
+    assert all(sorted(after[path].splitlines()) == sorted(before[path].splitlines()) for path in before)
 
 
 @pytest.mark.parametrize("more, parts", [

@@ -76,3 +76,14 @@ def test_run_goes_on_after_failed_runs_and_ends_where_a_launch_was_refused(ends,
     else:
         make(grid, "cifar10", args, None)
     assert not left
+
+
+@pytest.mark.parametrize("epochs, said", [(None, False), (7, True)])
+def test_of_runs_that_a_figure_lacks_only_those_of_other_lengths_are_told_of(epochs, said, tmp_path):
+    from rows import NoRows
+    from rows import runs_of as stored
+
+    fill(tmp_path, "digits", [Spec("digits", "gmp", 0.9, 0, epochs)], precision="fp32")
+    with pytest.raises(NoRows) as refused:
+        stored(lambda suite, profile: [Spec("digits", "st3", 0.9, 0)], "digits", tmp_path)
+    assert ("there are some of 7 epochs in fp32: --epochs" in str(refused.value)) is said and "some of 30" not in str(refused.value)

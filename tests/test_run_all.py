@@ -138,9 +138,9 @@ def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_pat
     assert "static" in rows and not (installed / "results").exists() and not pip_calls(installed)
 
 
-@pytest.mark.parametrize("name, all_of_them", [("SIGINT", True), ("SIGTERM", False), ("SIGTERM", True)])
+@pytest.mark.parametrize("name, all_of_them", [("SIGINT", True), ("SIGTERM", False), ("SIGTERM", True), ("SIGHUP", False), ("SIGHUP", True)])
 def test_what_ends_it_ends_its_launch_with_a_checkpoint(installed, name, all_of_them):
-    """Ctrl-C in a terminal, `kill` and `timeout`, of which two go to all processes at once."""
+    """Ctrl-C in a terminal, `kill`, `timeout` and a terminal that is closed, which go to one process or to all at once."""
     (installed / "mine.py").write_text(SLOW)
     process = subprocess.Popen(["bash", "run_all.sh", "digits", "--methods", "mine.py:Slow", "--sparsity", "0.9", "--seeds", "1", "--jobs", "1"],
                                cwd=installed, env=environment(installed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -151,6 +151,27 @@ def test_what_ends_it_ends_its_launch_with_a_checkpoint(installed, name, all_of_
     said, _ = process.communicate()  # which ends with the last of its processes
     assert process.returncode == 130 and said.count("the same command goes on") == 1 and "Traceback" not in said and "figure" not in said, said
     assert len(list((installed / "results" / "runs").glob("*.pt"))) == 1 and not list((installed / "results" / "runs").glob("*.claim"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_what_ends_it_while_it_looks_at_its_arguments_leaves_no_traceback(installed, name):
+    (installed / "benchmarks" / "own_suites" / "slow.py").write_text("import time\nfrom pathlib import Path\nPath('begun').touch()\ntime.sleep(20)\n")
+    process = subprocess.Popen(["bash", "run_all.sh", "digits"], cwd=installed, env=environment(installed), stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    while not (installed / "begun").exists():
+        assert process.poll() is None and not time.sleep(0.05), process.communicate()[0]
+    os.killpg(process.pid, getattr(signal, name))
+    said, _ = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in said and not (installed / "results").exists(), said
+
+
+def test_a_suites_file_that_prints_and_a_folder_that_ends_in_a_blank_hinder_no_figure(installed):
+    loud = (ROOT / "examples" / "my_suite.py").read_text()
+    (installed / "benchmarks" / "own_suites" / "my_suite.py").write_text(loud + "\nprint('loading my suite')\n")
+    words = ["--methods", "static", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--results", "rows "]
+    done = start(installed, "digits", *words)
+    assert done.returncode == 0 and (installed / "rows " / "REPORT.md").exists() and list((installed / "rows " / "figures").glob("digits/*.png")), done
 
 
 def test_figures_are_drawn_of_what_is_there(installed):
