@@ -129,9 +129,10 @@ def none_finished(suite, results, profile, precision, epochs):
     rows = read_rows(path) if path.exists() else None
     if rows is not None:  # those of the length and precision that were looked for are of other methods or sparsities
         profiles = [profile] if profile else PROFILES
-        sought = {task: [epochs] if epochs else [usual_length(Spec(task, "any", 0.5, 0), each) for each in profiles] for task in {*rows.task} & {*TASKS}}
-        rows = rows[[run.task not in sought or run.epochs not in sought[run.task] or run.precision != (precision or TASKS[run.task].precision)
-                     for run in rows.itertuples()]]
+        sought = {task: [epochs] if epochs else [usual_length(Spec(task, "any", 0.5, 0), each) for each in profiles]
+                  for task in {*rows.task} & {*TASKS}}
+        rows = rows.loc[[run.task not in sought or run.epochs not in sought[run.task] or run.precision != (precision or TASKS[run.task].precision)
+                         for run in rows.itertuples()]]
     others = "" if rows is None else lengths(rows)
     return NoRows(f"no finished runs of this figure (its methods, sparsities and epochs) in {path}{others}; make them with: "
                   f"bash run_all.sh {suite}{options}")
