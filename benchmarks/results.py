@@ -192,7 +192,7 @@ class Store:
         """
         kept = self.folder / "removed"
         refuse_unwritable(kept / "runs", kept, "rows that are removed are kept there")
-        aside = Store(kept)
+        aside = Store(kept, write=False)
         with locked(self.runs / ".collect.lock"):
             whole = self._whole(suite)
             for key in keys:

@@ -163,8 +163,7 @@ def test_what_ends_it_ends_its_launch_with_a_checkpoint(installed, name, all_of_
 def test_what_ends_it_while_it_looks_at_its_arguments_leaves_no_traceback(installed, name):
     (installed / "benchmarks" / "own_suites" / "slow.py").write_text("import time\nfrom pathlib import Path\nPath('begun').touch()\ntime.sleep(20)\n")
     process = subprocess.Popen(["bash", "run_all.sh", "digits"], cwd=installed, env=environment(installed), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                               preexec_fn=heeding)
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=heeding)
     while not (installed / "begun").exists():
         assert process.poll() is None and not time.sleep(0.05), process.communicate()[0]
     os.killpg(process.pid, getattr(signal, name))
