@@ -39,7 +39,7 @@ def asked(words):
     for word in words:
         name, _, label = word.partition("::")
         method, *options = map(str.strip, re.split(NEXT, name.strip()))
-        name = " ".join([path_of(method) if ":" in method else ALIASES.get(method, method), *options])
+        name = " ".join([path_of(method) if file_of(method) else ALIASES.get(method, method), *options])
         for option in {"epochs", "precision"}.intersection(option.partition("=")[0] for option in options):
             raise NoRows(f"{option} is the same for all that are compared: --{option}")
         if name == "dense" and label:
@@ -110,7 +110,7 @@ def unfinished(name, args, profile, have, failed, other):
                                      results=args.results)
     if failed:
         return NoRows(f"no finished runs of {name!r}: {several(failed, 'run')} of it failed, and why says python -m benchmarks status {same}")
-    if ":" in method and not Path(file_of(method)).is_file():
+    if file_of(method) and not Path(file_of(method)).is_file():
         return NoRows(f"no finished runs of {name!r}: there is no file {file_of(method)}")
     mistyped = method not in {each.partition(" ")[0] for each in have}
     close = mistyped and difflib.get_close_matches(name, sorted(have), n=3, cutoff=0.4)

@@ -234,7 +234,7 @@ def test_a_line_joins_the_lengths_of_a_method(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words, said", [
     (["st3", "--costs", "--epochs", "7"], "error: --costs draws all lengths: no --epochs"),
-    (["st4"], "no finished runs of 'st4' in "),
+    (["st4"], "no finished runs of 'st4' in "), ([":"], "no finished runs of ':' in "),
     (["gmp ramp_end=0.7"], "; make them with: python -m benchmarks launch digits --methods gmp --set ramp_end=0.7 "),
     (["nofile.py:X"], "no finished runs of 'nofile.py:X': there is no file nofile.py"),
     (["st3", "--epochs", "7"], " (there are some of 30 epochs in fp32: --epochs, --precision)"),

@@ -8,6 +8,7 @@ import pytest
 from copies import copy_packages
 from made_up import fill, row
 from stored import ROOT, SPEC
+from test_reproduce import run_here
 
 from benchmarks.__main__ import main
 from benchmarks.comparison import markup
@@ -88,8 +89,7 @@ def test_a_method_of_an_odd_name_is_drawn(tmp_path, name, monkeypatch):
     monkeypatch.chdir(ROOT)
     specs = [Spec("digits", method, 0.9, seed) for method in (name, "st3", "dense") for seed in range(2)]
     fill(tmp_path, "digits", specs, **WHOLE)
-    done = subprocess.run([sys.executable, "reproduce/leaderboard.py", "--suite", "digits", "--results", tmp_path, "--out", tmp_path / "out"],
-                          capture_output=True, text=True)
+    done = run_here("leaderboard.py", "--suite", "digits", "--results", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "out" / "digits" / "leaderboard.md").read_text().splitlines()
     assert len({len(line.replace(r"\|", "").split("|")) for line in lines if line.startswith("|")}) == 1
@@ -97,8 +97,7 @@ def test_a_method_of_an_odd_name_is_drawn(tmp_path, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", ".", "..", ""])
 def test_the_name_of_a_comparison_leads_nowhere_else(tmp_path, name):
-    done = subprocess.run([sys.executable, "reproduce/compare.py", "st3", "--suite", "digits", "--out", tmp_path / "out", "--name", name], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = run_here("compare.py", "st3", "--suite", "digits", "--out", tmp_path / "out", "--name", name)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and f"--name {name!r} is not the name of a file alone" in done.stderr
     assert not list(tmp_path.iterdir())
 
