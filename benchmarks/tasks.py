@@ -1,8 +1,8 @@
 """The data sets and the tasks, and what a Spec stands for. Imports no torch, so that commands answer at once."""
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 
-from benchmarks.method_files import path_of
+from benchmarks.method_files import digest, path_of
 from benchmarks.own_suites import joined, refuse_unknown_data
 from benchmarks.recipes import DIGITS, GSE, IMAGENET, PRECISIONS, Dataset, Task
 
@@ -65,26 +65,27 @@ def settle(spec):
 
 
 def once(function, method):
-    """The cached function, because thousands of Specs differ in sparsity and seed only; uncached for a method's own file, which may change."""
-    return function.__wrapped__ if ":" in method else function
+    """The cached function, because thousands of Specs differ in sparsity and seed only; of a method's own file, while its content is the same."""
+    return partial(function, content=digest(method))
 
 
 @cache
-def _settle(named, method, epochs, precision, chosen):
+def _settle(named, method, epochs, precision, chosen, content):
     from methods import get
     from methods.options import nearest
-    task, known = get_task(named), get(method).options()
+    cls = get(method)
+    task, known = get_task(named), cls.options()
     # with the suite's recipe, the method's `retained` values apply on top; with recipe=original, the suite sets none of its options
     suite = dict(chosen).get("recipe") != "original"
     settings = task.settings()
-    if shared := next((name for name in known if name in settings and not of_the_suite(get(method), name)), None):
+    if shared := next((name for name in known if name in settings and not of_the_suite(cls, name)), None):
         raise ValueError(f"{method} has an option {shared}, and so has {named}, which alone has its effect: give the method's another name")
-    defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(get(method), name)}
-    retained = get(method).retained.get(kind(task), {})
-    if suite and not of_the_suite(get(method), "retained") and (told := ", ".join(name for name in retained if name not in known)):
+    defaults = {name: value for name, value in task.defaults.items() if name not in known or of_the_suite(cls, name)}
+    retained = cls.retained.get(kind(task), {})
+    if suite and not of_the_suite(cls, "retained") and (told := ", ".join(name for name in retained if name not in known)):
         raise ValueError(f"{method}: retained changes the recipe ({told}), which its rows would not say: run it with --set, and keep options of the "
                          "method alone there")
-    own = {**defaults, **retained} if suite else original(method, task)
+    own = {**defaults, **retained} if suite else original(cls, method, task)
     task = replace(task, **{name: value for name, value in own.items() if name not in known and hasattr(task, name)})
     options = {name: value for name, value in own.items() if name in known}
     changes = {"epochs": epochs or task.epochs, "precision": precision or task.precision}
@@ -126,14 +127,13 @@ def of_the_suite(cls, option):
     return next(base for base in cls.__mro__ if option in vars(base)).__module__.startswith("methods.")
 
 
-def original(method, task):
+def original(cls, method, task):
     """The recipe of a method's own paper for the task's kind of data: {field of Task or option of the method: value}.
 
     The recipe of the network on this data set ("imagenet-mobilenetv1") comes first, then that of the data set, then that of its kind.
     Raises ValueError if its paper has none, or none that a Task can express.
     """
-    from methods import get
-    offered = get(method).original
+    offered = cls.original
     for data in (f"{task.dataset}-{task.model}", task.dataset, kind(task)):
         if data in offered:
             return {"drop_last": False} | offered[data] if kind(task) == "cifar" else offered[data]  # of these programs GSE's alone drops it
@@ -148,6 +148,8 @@ def kind(task):
 def canonical(spec):
     """The Spec with an alias replaced by the method's name and whatever equals the recipe left out: one run has one key."""
     changes = once(_canonical, spec.method)(spec.task, spec.method, spec.epochs, spec.precision, spec.options)
+    if ":" in spec.method:
+        changes = {**changes, "method": path_of(spec.method)}  # which depends on the working folder
     return replace(spec, **changes) if any(getattr(spec, name) != value for name, value in changes.items()) else spec
 
 
@@ -165,17 +167,18 @@ def as_stored(spec):
 
 
 @cache
-def _canonical(task, method, epochs, precision, chosen):
+def _canonical(task, method, epochs, precision, chosen, content):
     """The fields that `canonical` sets."""
     from methods import get
-    known, recipe = get(method).options(), tuple(pair for pair in chosen if pair[0] == "recipe")
+    cls = get(method)
+    known, recipe = cls.options(), tuple(pair for pair in chosen if pair[0] == "recipe")
     own, plain = once(_settle, method)(task, method, None, None, recipe)
     task, options = once(_settle, method)(task, method, epochs, precision, chosen)
     default = {**{f.name: getattr(own, f.name) for f in fields(Task)}, **{name: o.default for name, o in known.items()},
-               **get(method).preset(options), **plain, "recipe": Task.recipe}
+               **cls.preset(options), **plain, "recipe": Task.recipe}
     settled = {**{f.name: getattr(task, f.name) for f in fields(Task)}, **options}
     changed = (name for name, _ in chosen if settled[name] != default[name] and name not in ("epochs", "precision"))  # which are fields of a Spec
-    return dict(method=path_of(method) if ":" in method else get(method).name,
+    return dict(method=method if ":" in method else cls.name,
                 epochs=None if task.epochs == own.epochs else task.epochs,
                 precision=None if task.precision == own.precision else task.precision,
                 options=tuple((name, str(settled[name])) for name in changed))

@@ -13,6 +13,7 @@ from benchmarks.grid import Spec
 from benchmarks.launch import launch
 from benchmarks.results import Store
 from benchmarks.slurm import cluster
+from benchmarks.tasks import canonical, settle
 from methods import get
 
 
@@ -126,3 +127,14 @@ def test_a_notebook_is_no_file_of_a_method(tmp_path):
     (tmp_path / "mine.ipynb").write_text('{"cells": [], "metadata": null}')
     with pytest.raises(ValueError, match=r"mine.ipynb is a notebook: put the class into a .py file\Z"):
         get(f"{tmp_path}/mine.ipynb:Mine")
+
+
+def test_a_file_is_loaded_a_few_times_for_any_number_of_runs_and_anew_when_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = ("from methods import get\nfrom methods.base import option\nopen('loads', 'a').write('x')\n\n\n"
+            "class Mine(get('static')):\n    leak = option(0.1, help='')\n    retained = {'digits': {'leak': 0.5}}\n")
+    (tmp_path / "mine.py").write_text(text)
+    specs = [Spec("digits", "mine.py:Mine", 0.9, seed, options={"leak": "0.5"}) for seed in range(50)]
+    assert {canonical(spec).options for spec in specs} == {()} and len((tmp_path / "loads").read_text()) < 5
+    (tmp_path / "mine.py").write_text(text.replace("0.5", "0.7"))
+    assert {canonical(spec).options for spec in specs} == {(("leak", "0.5"),)} and settle(specs[0])[1]["leak"] == 0.5
