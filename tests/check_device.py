@@ -40,6 +40,7 @@ from methods.ranking import keep
 
 STEPS, RESUMED = 28, 10  # steps of a run, and after how many it is stopped and goes on; by then its steps are recorded
 NEAR = 0.05
+RANKED = (7, 1000, 300_000, 5_000_000)  # numbers of scores
 SPARSE = ("static init=sparse", "set", "rigl", "srigl", "mest", "gse_uniform", "gse_grabo", "gse_graest", "snip")
 
 
@@ -129,7 +130,7 @@ def check_sparse(name, device):
 
 def check_ranking(name, device):
     dtype, draw, wrong, ms = getattr(torch, name), torch.Generator().manual_seed(0), [], {}
-    for n in (7, 1000, 300_000, 5_000_000):
+    for n in RANKED:
         normal, few = torch.randn(n, generator=draw), torch.rand(n, generator=draw) < 0.02
         forms = {"": (50 * normal).to(dtype), " mostly tied": normal.masked_fill(~few, -1).to(dtype)}
         if dtype.is_floating_point:

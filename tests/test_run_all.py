@@ -131,17 +131,18 @@ def test_the_home_folder_is_that_from_elsewhere_too(installed, tmp_path):
 # ---- a whole start
 
 def test_failed_runs_are_named_and_figures_drawn_all_the_same(installed, tmp_path):
-    """Started from another folder, whose relative paths count."""
+    """Started from another folder, whose relative paths count, into one whose name ends in a blank."""
     (tmp_path / "mine.py").write_text("from methods import get\n\n\nclass Broken(get('static')):\n"
                                       "    def after_step(self, run):\n        if run.step == 5:  # after all steps of the dry run\n"
                                       "            raise RuntimeError('as planned')\n")
     words = ["--methods", "static", "mine.py:Broken", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1",
-             "--results", "rows", "--profile", "quick", "--precision", "fp32"]
+             "--results", "rows ", "--profile", "quick", "--precision", "fp32"]
     done = start(installed, *words, cwd=tmp_path)
     assert done.returncode == 1 and "mine.py:Broken" in done.stderr and "as planned" in done.stderr, done
     assert "leaderboard: wrote" in done.stdout and "Traceback" not in done.stderr  # of these epochs, in this precision
-    rows = (tmp_path / "rows" / "digits" / "runs.csv").read_text()
+    rows = (tmp_path / "rows " / "digits" / "runs.csv").read_text()
     assert "static" in rows and not (installed / "results").exists() and not pip_calls(installed)
+    assert [*tmp_path.glob("rows /figures/digits/*.png")] and (tmp_path / "rows " / "REPORT.md").exists()
 
 
 @pytest.mark.parametrize("name, all_of_them", [("SIGINT", True), ("SIGTERM", False), ("SIGTERM", True), ("SIGHUP", False), ("SIGHUP", True)])
@@ -171,18 +172,12 @@ def test_what_ends_it_while_it_looks_at_its_arguments_leaves_no_traceback(instal
     assert process.returncode == 130 and "Traceback" not in said and not (installed / "results").exists(), said
 
 
-def test_a_suites_file_that_prints_and_a_folder_that_ends_in_a_blank_hinder_no_figure(installed):
-    loud = (ROOT / "examples" / "my_suite.py").read_text()
-    (installed / "benchmarks" / "own_suites" / "my_suite.py").write_text(loud + "\nprint('loading my suite')\n")
-    words = ["--methods", "static", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--results", "rows "]
-    done = start(installed, "digits", *words)
-    drawn = [path.suffix for path in installed.glob("rows /figures/digits/*")]
-    assert done.returncode == 0 and ".png" in drawn and (installed / "rows " / "REPORT.md").exists(), done
-
-
 def test_figures_are_drawn_of_what_is_there(installed):
-    done = start(installed, "digits", "--methods", "dense", "--seeds", "1", "--jobs", "1", "--profile", "quick")
-    said = {*done.stderr.splitlines()}  # the copy has no results, published ones neither
+    """And what a suite's own file prints hinders none."""
+    loud = (ROOT / "examples" / "my_suite.py").read_text() + "\nprint('loading my suite')\n"
+    (installed / "benchmarks" / "own_suites" / "my_suite.py").write_text(loud)
+    done = start(installed, "digits", "--methods", "dense", "--seeds", "1", "--jobs", "1", "--profile", "quick", "--set", "recipe=suite")
+    said = {*done.stderr.splitlines()} - {"loading my suite"}  # the copy has no results, published ones neither
     assert done.returncode == 0 and said == {"published results are left out: results/published.csv is only in a checkout of the repository"}, done
     assert (installed / "figures" / "digits" / "figure1.pdf").stat().st_size > 1000
 
