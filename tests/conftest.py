@@ -28,8 +28,8 @@ LONG = ("test_slurm", "test_rows_again", "test_run_all", "test_sparse_equality",
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist's
 def pytest_xdist_auto_num_workers(config):
-    """Two processes more than cores: in a quarter of the time that the tests take, one only waits for SLURM or for runs that it started."""
-    return cores() + 2
+    """A process more than cores: in a quarter of the time that the tests take, one only waits for SLURM or for runs that it started."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items):
